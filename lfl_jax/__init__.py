@@ -1,0 +1,1 @@
+"""Low-rank adapters against full finetuning: what is learned, what is forgotten."""

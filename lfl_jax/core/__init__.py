@@ -1,0 +1,1 @@
+"""Specs of arrays, where they live on a mesh, and trees of them."""

@@ -1,0 +1,75 @@
+"""Logical axes to mesh axes. The mesh travels inside one hashable `Rules` argument, never in a global or a context."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lfl_jax.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# The first free mesh axis that divides the dimension is taken, so B (rank, heads) is sharded over fsdp by its rank
+# while A (embed, rank), whose embed dimension took fsdp already, is not sharded twice.
+DEFAULT_TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("batch", ("data", "fsdp")),
+    ("embed", ("fsdp",)),
+    ("heads", ("tensor",)),
+    ("kv_heads", ("tensor",)),
+    ("mlp", ("tensor",)),
+    ("vocab", ("tensor",)),
+    ("rank", ("fsdp",)),
+    ("layers", ()),
+    ("time", ()),
+    ("activation", ()),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """A mesh and an ordered table from logical axis to the mesh axes that may shard it."""
+
+    mesh: Mesh
+    table: tuple[tuple[str, tuple[str, ...]], ...] = DEFAULT_TABLE
+
+    def partition(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
+        """PartitionSpec for logical axes; a mesh axis is used once, and never where it does not divide the dimension."""
+        table, used, entries = dict(self.table), set(), []
+        for name, size in zip(axes, shape, strict=True):
+            names = tuple(a for a in table[name] if a not in used)
+            while names and size % math.prod(self.mesh.shape[a] for a in names):
+                names = names[:-1]
+            used.update(names)
+            entries.append(names if names else None)
+        return PartitionSpec(*entries)
+
+    def sharding(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+        """NamedSharding for logical axes of an array of this shape."""
+        return NamedSharding(self.mesh, self.partition(axes, shape))
+
+
+def constrain(x: Any, axes: tuple[str, ...], rules: Rules | None) -> Any:
+    """Ask the partitioner to lay x out by its logical axes; without rules, or on one device, x unchanged."""
+    if rules is None or rules.mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, rules.sharding(axes, x.shape))
+
+
+def make_rules(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | None = None) -> Rules:
+    """Rules over a mesh (data, fsdp, tensor); one of the sizes may be -1, meaning all remaining devices.
+
+    Raises UserError when the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    known = math.prod(s for s in sizes if s != -1)
+    if sizes.count(-1) == 1 and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices) or min(sizes) < 1:
+        raise UserError(
+            f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) does not multiply to the {len(devices)} devices here;"
+            " set config.mesh so that it does (one of them may be -1: all that remain)"
+        )
+    return Rules(jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices))

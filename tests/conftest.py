@@ -1,0 +1,33 @@
+"""The test run checks shapes and types of every function of the package; it never needs a device but the CPU."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("lfl_jax", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from lfl_jax.core import spec  # noqa: E402
+from lfl_jax.models import llama  # noqa: E402
+from lfl_jax.models.config import ModelConfig  # noqa: E402
+
+SMALL = ModelConfig(
+    vocab_size=96, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, tied=True, max_seq_len=128
+)
+
+
+@pytest.fixture(scope="session")
+def small() -> ModelConfig:
+    """A three-layer Llama with grouped queries and tied embeddings."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def small_params() -> dict:
+    """Its parameters, larger than at initialisation so that every part matters."""
+    params = spec.init(llama.specs(SMALL), jax.random.key(0))
+    return jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, params)

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lfl_jax.core import tree
+from lfl_jax.errors import UserError
+
+TREE = {"adapter": {"q": {"a": jnp.ones(2), "b": jnp.zeros(2)}}, "params": {"w": jnp.arange(3.0)}}
+
+
+def test_mask_takes_the_first_pattern_that_matches_the_whole_path():
+    found = tree.mask(TREE, [("adapter/.*/b", False), ("adapter/.*", True), (".*", False)])
+    assert found == {"adapter": {"q": {"a": True, "b": False}}, "params": {"w": False}}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [([("adapter/.*", True)], "no pattern matches 'params/w'"), ([("adaptor/.*", True), (".*", False)], "matches nothing")],
+)
+def test_mask_refuses_what_is_not_covered(patterns, message):
+    with pytest.raises(UserError, match=message):
+        tree.mask(TREE, patterns)
+
+
+def test_split_and_combine_are_inverse_and_hold_none_elsewhere():
+    keep = tree.mask(TREE, [("adapter/.*", True), (".*", False)])
+    trainable, frozen = tree.split(TREE, keep)
+    assert trainable["params"]["w"] is None and frozen["adapter"]["q"]["a"] is None
+    again = tree.combine(trainable, frozen)
+    assert jax.tree.all(jax.tree.map(lambda x, y: x is y, again, TREE))
+
+
+def test_fingerprint_sees_values_places_and_paths_and_nothing_else():
+    first = tree.fingerprint(TREE)
+    assert first == tree.fingerprint(jax.tree.map(jnp.array, TREE))
+    swapped = {"adapter": TREE["adapter"], "params": {"w": TREE["params"]["w"][::-1]}}
+    renamed = {"adapter": TREE["adapter"], "params": {"v": TREE["params"]["w"]}}
+    nudged = {"adapter": TREE["adapter"], "params": {"w": TREE["params"]["w"] + 1e-7}}
+    assert len({first, *(tree.fingerprint(x) for x in (swapped, renamed, nudged))}) == 4
+
+
+def test_unstack_takes_the_leading_axis_apart():
+    first, second = tree.unstack({"w": jnp.arange(6).reshape(2, 3), "none": None}, 2)
+    assert first["w"].tolist() == [0, 1, 2] and second["w"].tolist() == [3, 4, 5] and first["none"] is None
