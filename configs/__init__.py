@@ -1,0 +1,1 @@
+"""Runnable configs; installed as lfl_jax.configs."""

@@ -1,0 +1,129 @@
+"""Every field of a run, with its unit and legal values. The other configs start from `base()` and change some.
+
+`lfl_jax.config` turns the result into validated frozen dataclasses, once; code reads those. Tuples, never lists:
+`--config.adapter.targets="('q','v')"`. A field of the form "name:n" carries a number of items.
+"""
+
+from ml_collections import config_dict
+
+
+def base() -> config_dict.ConfigDict:
+    """The defaults: LoRA rank 16 on all linear modules of SmolLM2-135M, sized for a laptop."""
+    c = config_dict.ConfigDict()
+
+    m = c.model = config_dict.ConfigDict()
+    m.name = "smollm2-135m"  # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets
+    m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
+    m.init = "pretrained"  # pretrained | random (tests and benchmarks)
+    m.compute_dtype = "float32"  # float32 | bfloat16; what trains is held in float32 whatever this says
+    m.base_dtype = "float32"  # float32 | bfloat16: how frozen base weights are held
+    m.remat = "none"  # none | attention (recompute attention and activations) | full (recompute whole blocks)
+    m.attention_dropout = 0.0  # probability, on attention weights, in training only
+
+    a = c.adapter = config_dict.ConfigDict()
+    a.kind = "lora"  # none | lora | dora | several joined by + ("lora+dora": a Mix at every target)
+    a.rank = config_dict.placeholder(int)  # R >= 1; needed unless kind is none
+    a.alpha = config_dict.placeholder(float)  # > 0; None = 2 x rank, as in the paper
+    a.dropout = 0.0  # probability, on the adapters' input, in training only
+    a.targets = ("q", "k", "v", "o", "gate", "up", "down")  # module names, or regexes on "layers/3/attn/q"
+    a.rank_pattern = ()  # ((regex on "layers/3/attn/q", rank), ...); first match wins, others take adapter.rank
+    a.alpha_pattern = ()  # ((regex, alpha), ...)
+
+    c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
+
+    o = c.optim = config_dict.ConfigDict()
+    o.name = "adamw"  # adamw | lionw
+    o.lr = 1e-3  # peak learning rate
+    o.b1 = 0.9
+    o.b2 = 0.999
+    o.eps = 1e-8  # adamw only
+    o.weight_decay = 0.0  # fraction of a weight removed per step at the peak, scaled by lr_t / lr (not by lr itself)
+    o.clip = 1.0  # global norm over what trains; 0 = off
+    o.schedule = "cosine"  # cosine | trapezoid | constant
+    o.warmup_steps = 0  # optimizer steps; 0 = use warmup_fraction
+    o.warmup_fraction = 0.1  # of all steps
+    o.final_fraction = 0.01  # cosine: learning rate at the end, as a fraction of the peak
+    o.cooldown_fraction = 0.2  # trapezoid: last part of all steps, linear to 0
+
+    t = c.train = config_dict.ConfigDict()
+    t.steps = 0  # optimizer steps; 0 = from epochs
+    t.epochs = 1.0  # passes over the training source (used when steps is 0)
+    t.batch = 4  # sequences (packed rows) per optimizer step, over all devices
+    t.microbatch = 0  # sequences per forward pass, over all devices; 0 = the whole batch; must divide it
+
+    d = c.data = config_dict.ConfigDict()
+    d.source = "word_problems"  # a name of lfl_jax.data.sources.SOURCES, or tfds:DIR
+    d.path = ""  # a .jsonl[.gz] file: used in place of source
+    d.size = 2000  # examples drawn by generated sources
+    d.seq_len = 256  # tokens per packed row
+    d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES
+    d.too_long = "error"  # error | skip | truncate: an example longer than seq_len
+    d.pack_bins = 16  # open rows of the first-fit packer
+
+    e = c.eval = config_dict.ConfigDict()
+    e.tasks = (  # "name:n" = its first n items (0 = all); names of lfl_jax.evals.tasks.TASKS
+        "source_test:16",
+        "gsm8k:8",
+        "target_nll:64",
+        "source_nll:32",
+        "hellaswag:50",
+        "arc_challenge:50",
+        "winogrande:50",
+    )
+    e.limit = config_dict.placeholder(int)  # None = the numbers in tasks; 0 = all items; n = n items of each
+    e.every = 0  # optimizer steps between evaluations of every_tasks; 0 = only at start and end
+    e.every_tasks = ("target_nll:32",)
+    e.rows = 4  # rows per scoring batch (fixed, so that scores cannot move)
+    e.seq_len = 512  # tokens per scoring row
+    e.max_new_tokens = 160  # per generated answer
+    e.generate_rows = 16  # prompts decoded together
+    e.shots = 0  # GSM8K few-shot examples in the prompt
+    e.shots_from = "fixed"  # fixed (the same shots for all) | lm_eval (the harness's draw; needs GSM8K train)
+    e.source_text = ""  # a text file for source_nll; "" = the fetched default
+
+    k = c.checkpoint = config_dict.ConfigDict()
+    k.every = 50  # optimizer steps; 0 = only at the end
+    k.keep = 2  # latest checkpoints kept, beside the best
+    k.best = "target_nll"  # the evaluation whose lowest value marks the best checkpoint
+
+    h = c.mesh = config_dict.ConfigDict()
+    h.data = 1  # devices; one of the three may be -1: all that remain
+    h.fsdp = -1
+    h.tensor = 1
+
+    s = c.seed = config_dict.ConfigDict()
+    s.data = 0
+    s.init = 0
+    s.dropout = 0
+    s.sample = 0
+
+    g = c.log = config_dict.ConfigDict()
+    g.every = 1  # optimizer steps between records of metrics.jsonl
+    g.tensorboard = True
+    return c
+
+
+def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
+    """Apply the part of a config's argument string that every config shares; returns the words it did not know.
+
+    "lora", "dora", "lora+dora", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20" set a field.
+    """
+    unknown = set()
+    for word in filter(None, argument.split(",")):
+        name, _, value = word.partition("=")
+        if word == "full":
+            c.adapter.kind, c.trainable = "none", ("params/.*",)
+        elif set(word.split("+")) <= {"lora", "dora"}:
+            c.adapter.kind, c.trainable = word, ("adapter/.*",)
+            c.adapter.rank = c.adapter.rank or 16
+        elif value and name in ("r", "alpha", "lr", "steps"):
+            section, field, kind = {
+                "r": ("adapter", "rank", int),
+                "alpha": ("adapter", "alpha", float),
+                "lr": ("optim", "lr", float),
+                "steps": ("train", "steps", int),
+            }[name]
+            c[section][field] = kind(value)
+        else:
+            unknown.add(word)
+    return unknown
