@@ -1,0 +1,83 @@
+"""Adapters for a model: specs from the weights' specs, initial values, and their merge into the weights."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lfl_jax.adapters.dora import DoRA
+from lfl_jax.adapters.lora import LoRA
+from lfl_jax.adapters.mix import Mix, members
+from lfl_jax.adapters.placement import place
+from lfl_jax.config import AdapterConfig
+from lfl_jax.core import spec, tree
+
+KINDS: dict[str, Any] = {"lora": LoRA, "dora": DoRA}
+CONSTANTS = ("scale", "gain", "w2")  # leaves that never train, whatever the config's patterns say
+
+
+def is_layer(x: Any) -> bool:
+    """Whether x is an adapter layer (or None: nothing adapted here) rather than a branch of the tree."""
+    return x is None or not isinstance(x, dict)
+
+
+def specs(param_specs: dict, config: AdapterConfig) -> dict:
+    """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or None at weights."""
+    weights = {"layers": {part: param_specs["layers"][part] for part in ("attn", "mlp")}}
+    stacked = jax.tree.leaves(weights, is_leaf=spec.is_spec)
+    placed = place(tree.paths(weights, is_leaf=spec.is_spec), stacked[0].shape[0], config)
+    kinds = [KINDS[name] for name in config.kinds]
+
+    def layer(path: Any, weight: spec.ArraySpec) -> Any:
+        where = placed.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        if where is None or not kinds:
+            return None
+        built = tuple(kind.specs(weight, where) for kind in kinds)
+        return built[0] if len(built) == 1 else Mix(built)
+
+    return jax.tree_util.tree_map_with_path(layer, weights, is_leaf=spec.is_spec)
+
+
+def init(adapter_specs: dict, params: dict, key: jax.Array) -> dict:
+    """Initial values; leaves that are read off the base (DoRA's m) are bound to it. A fresh adapter changes nothing."""
+    return bind(spec.init(adapter_specs, key), params)
+
+
+def bind(adapter: dict, params: dict) -> dict:
+    """Every layer bound to its weight."""
+    return _with_weights(lambda layer, w: jax.vmap(lambda x, v: x.bind(v))(layer, w), adapter, params)
+
+
+def deltas(adapter: dict, params: dict) -> dict:
+    """dW (L, I, O) of every adapted weight, None elsewhere."""
+    return _with_weights(lambda layer, w: jax.vmap(lambda x, v: x.delta(v))(layer, w), adapter, params)
+
+
+def merge(params: dict, adapter: dict, dtype: Any = None) -> dict:
+    """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping `params`."""
+
+    def add(w: jax.Array, dw: jax.Array | None) -> jax.Array:
+        merged = w if dw is None else (w.astype(jnp.float32) + dw).astype(w.dtype)
+        return merged if dtype is None else merged.astype(dtype)
+
+    nothing = {"layers": jax.tree.map(lambda _: None, params["layers"])}
+    change = {"layers": nothing["layers"] | deltas(adapter, params)["layers"]}
+    full = jax.tree.map(lambda _: None, params) | change
+    return jax.tree.map(add, params, full, is_leaf=lambda x: x is None)
+
+
+def sizes(adapter: dict) -> tuple[int, int]:
+    """(effective, stored) trainable scalars: stored counts rank padding and unadapted layers of a stack, too."""
+    layers = [layer for layer in jax.tree.leaves(adapter, is_leaf=is_layer) if layer is not None]
+    effective = sum(int(member.effective_size()) for layer in layers for member in members(layer))
+    names = tree.paths(adapter)
+    stored = sum(x.size for n, x in zip(names, jax.tree.leaves(adapter), strict=True) if n.split("/")[-1] not in CONSTANTS)
+    return effective, stored
+
+
+def _with_weights(function: Any, adapter: dict, params: dict) -> dict:
+    def visit(layer: Any, w: Any) -> Any:
+        return None if layer is None else function(layer, w)
+
+    weights = {"layers": {part: params["layers"][part] for part in adapter["layers"]}}
+    return jax.tree.map(visit, adapter, weights, is_leaf=is_layer)

@@ -1,0 +1,60 @@
+"""LoRA (Hu et al., arXiv 2106.09685): dW = A diag(scale) B with scale = alpha / rank."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from lfl_jax.adapters.placement import Placement
+from lfl_jax.core import spec
+from lfl_jax.core.spec import ArraySpec
+
+
+@struct.dataclass
+class LoRA:
+    """A (I, R), B (R, O) and the constant scale (R,): alpha / rank, and 0 for padded ranks and unadapted layers."""
+
+    a: Any
+    b: Any
+    scale: Any
+
+    @classmethod
+    def specs(cls, weight: ArraySpec, placement: Placement) -> "LoRA":
+        """Specs beside a stacked weight (L, I, O); A is Kaiming uniform and B zero, as PEFT starts them."""
+        (layers, fan_in, fan_out), (l_axis, in_axis, out_axis) = weight.shape, weight.axes
+        scale, rank = placement.scale(), placement.max_rank
+        return cls(
+            a=ArraySpec((layers, fan_in, rank), (l_axis, in_axis, "rank"), _only_used_ranks(scale)),
+            b=ArraySpec((layers, rank, fan_out), (l_axis, "rank", out_axis), spec.zeros),
+            scale=ArraySpec((layers, rank), (l_axis, "rank"), spec.constant(scale)),
+        )
+
+    def bind(self, w: Float[Array, "I O"]) -> "LoRA":
+        """Nothing of LoRA is read off the weight."""
+        return self
+
+    def expand(self, h: Float[Array, "*N R"], y: Float[Array, "*N O"], w: Float[Array, "I O"]) -> Float[Array, "*N O"]:
+        """dy = (h · scale) B, where h = x A."""
+        return (h * self.scale.astype(h.dtype)) @ self.b.astype(h.dtype)
+
+    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+        """dW in float32."""
+        return (self.a * self.scale) @ self.b
+
+    def scaled(self, factor: Any) -> "LoRA":
+        """The layer whose dW is factor · dW."""
+        return self.replace(scale=self.scale * factor)
+
+    def effective_size(self) -> Any:
+        """Trainable scalars of the ranks in use, without padding; counts over any leading layer axis."""
+        return jnp.sum(self.scale != 0) * (self.a.shape[-2] + self.b.shape[-1])
+
+
+def _only_used_ranks(scale: np.ndarray) -> spec.Initializer:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return spec.fan_in_uniform(key, shape, dtype) * (scale != 0)[:, None, :]
+
+    return init

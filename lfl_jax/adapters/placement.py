@@ -1,0 +1,79 @@
+"""Where adapters go and with which rank: ordered full-match regexes on unstacked weight paths ("layers/3/attn/q")."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lfl_jax.config import AdapterConfig
+from lfl_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Rank and alpha of every layer of one stacked weight; rank 0 where the layer is not adapted."""
+
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+
+    @property
+    def max_rank(self) -> int:
+        """The stored rank: layers with less are padded."""
+        return max(self.ranks)
+
+    def scale(self) -> np.ndarray:
+        """(L, R) float32: alpha / rank for ranks in use, 0 for padding."""
+        scale = np.zeros((len(self.ranks), self.max_rank), np.float32)
+        for row, rank, alpha in zip(scale, self.ranks, self.alphas, strict=True):
+            row[:rank] = alpha / rank if rank else 0.0
+        return scale
+
+
+def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> dict[str, Placement]:
+    """Placement of every adapted stacked weight ("layers/attn/q").
+
+    A target is a module name ("q") or a regex on the unstacked path. Raises UserError for a target or a pattern
+    that matches no weight.
+    """
+    unstacked = {p: [p.replace("layers/", f"layers/{i}/", 1) for i in range(layers)] for p in stacked_paths}
+    everything = [p for ps in unstacked.values() for p in ps]
+    targets = [_target_regex(t, everything) for t in config.targets]
+    for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
+        _require_match(pattern, everything, "pattern")
+    found = {}
+    for stacked, names in unstacked.items():
+        adapted = [any(re.fullmatch(t, name) for t in targets) for name in names]
+        ranks = tuple(int(_first(config.rank_pattern, n, config.rank)) * a for n, a in zip(names, adapted, strict=True))
+        alphas = tuple(float(_first(config.alpha_pattern, n, _alpha(config, r))) for n, r in zip(names, ranks, strict=True))
+        if any(ranks):
+            found[stacked] = Placement(ranks, alphas)
+    return found
+
+
+def _alpha(config: AdapterConfig, rank: int) -> float:
+    """Without a stated alpha, 2 x rank: the paper's choice (§4.7), here per layer."""
+    return 2.0 * rank if config.alpha is None else config.alpha
+
+
+def _first(patterns: Sequence[tuple[str, Any]], name: str, default: Any) -> Any:
+    return next((value for pattern, value in patterns if re.fullmatch(pattern, name)), default)
+
+
+def _target_regex(target: str, names: Sequence[str]) -> str:
+    if any(name.split("/")[-1] == target for name in names):
+        return rf"layers/\d+/\w+/{target}"
+    return _require_match(target, names, "target")
+
+
+def _require_match(pattern: str, names: Sequence[str], what: str) -> str:
+    modules = sorted({name.split("/")[-1] for name in names})
+    try:
+        if any(re.fullmatch(pattern, name) for name in names):
+            return pattern
+    except re.error as error:
+        raise UserError(f"adapter {what} {pattern!r} is not a regular expression: {error}") from None
+    raise UserError(
+        f"adapter {what} {pattern!r} matches no weight; use module names {modules} or a regex on paths such as {names[0]!r}"
+    )

@@ -1,0 +1,1 @@
+"""The low-rank projection x A B beside a weight."""
