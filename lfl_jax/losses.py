@@ -1,0 +1,55 @@
+"""What training minimises and evaluation reports: next-token negative log-likelihood over target positions, in nats."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from lfl_jax.core.sharding import Rules
+from lfl_jax.kernels.linear_cross_entropy.reference import token_nll, weighted_nll_sum
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+
+
+def nll_sum(
+    params: dict,
+    adapter: dict | None,
+    batch: dict[str, jax.Array],
+    cfg: ModelConfig,
+    *,
+    key: Any = None,
+    gate: Any = None,
+    rules: Rules | None = None,
+) -> Float[Array, ""]:
+    """Sum over a batch of weight · nll. Divide by the sum of weights once, over microbatches and devices together."""
+    hidden = _hidden(params, adapter, batch, cfg, key, gate, rules)
+    return weighted_nll_sum(hidden, llama.head(params), batch["targets"], batch["weights"])
+
+
+def per_token(
+    params: dict,
+    adapter: dict | None,
+    batch: dict[str, jax.Array],
+    cfg: ModelConfig,
+    *,
+    gate: Any = None,
+    rules: Rules | None = None,
+) -> tuple[Float[Array, "B T"], Any]:
+    """(nll, whether the target was the most likely token) at positions of positive weight; 0 and False elsewhere."""
+    hidden = _hidden(params, adapter, batch, cfg, None, gate, rules)
+    return token_nll(hidden, llama.head(params), batch["targets"], batch["weights"])
+
+
+def _hidden(params: dict, adapter: Any, batch: dict, cfg: ModelConfig, key: Any, gate: Any, rules: Any) -> Any:
+    return llama.forward(
+        params,
+        adapter,
+        batch["tokens"],
+        cfg,
+        positions=batch["positions"],
+        segment_ids=batch["segment_ids"],
+        branch_ids=batch.get("branch_ids"),
+        gate=gate,
+        key=key,
+        rules=rules,
+    )[0]

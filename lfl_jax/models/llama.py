@@ -1,0 +1,225 @@
+"""The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers (`core.tree.unstack`)
+is a plain loop, which decoding prefers: a scan copies every layer's weights out of the stack for each token.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from lfl_jax.adapters.project import project
+from lfl_jax.core import spec
+from lfl_jax.core.sharding import Rules, constrain
+from lfl_jax.core.spec import ArraySpec
+from lfl_jax.kernels.attention.reference import attention
+from lfl_jax.models.config import ModelConfig
+
+INIT_STD = 0.02
+
+
+@struct.dataclass
+class Cache:
+    """Keys and values of past tokens: one (B, S, K, P) pair per layer, the segment of each slot, and the next slot."""
+
+    k: tuple[Any, ...]
+    v: tuple[Any, ...]
+    segment_ids: Any
+    index: Any
+
+
+def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
+    """Specs of all parameters; weights are (in, out), layers are stacked on a leading axis."""
+    layers, d = cfg.n_layers, cfg.d_model
+    q, kv = cfg.n_heads * cfg.head_dim, cfg.n_kv_heads * cfg.head_dim
+    normal = spec.normal(INIT_STD)
+
+    def weight(fan_in: int, fan_out: int, in_axis: str, out_axis: str) -> ArraySpec:
+        return ArraySpec((layers, fan_in, fan_out), ("layers", in_axis, out_axis), normal, dtype)
+
+    def norm(*stack: int) -> ArraySpec:
+        return ArraySpec((*stack, d), (*("layers" for _ in stack), "embed"), spec.ones, dtype)
+
+    tree = {
+        "embed": ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype),
+        "layers": {
+            "attn_norm": norm(layers),
+            "attn": {
+                "q": weight(d, q, "embed", "heads"),
+                "k": weight(d, kv, "embed", "kv_heads"),
+                "v": weight(d, kv, "embed", "kv_heads"),
+                "o": weight(q, d, "heads", "embed"),
+            },
+            "mlp_norm": norm(layers),
+            "mlp": {
+                "gate": weight(d, cfg.d_ff, "embed", "mlp"),
+                "up": weight(d, cfg.d_ff, "embed", "mlp"),
+                "down": weight(cfg.d_ff, d, "mlp", "embed"),
+            },
+        },
+        "final_norm": norm(),
+    }
+    if not cfg.tied:
+        tree["head"] = ArraySpec((d, cfg.vocab_size), ("embed", "vocab"), normal, dtype)
+    return tree
+
+
+def head(params: dict) -> Float[Array, "D V"]:
+    """The output projection: its own weight, or the embedding's transpose when tied."""
+    return params["head"] if "head" in params else params["embed"].T
+
+
+def forward(
+    params: dict,
+    adapter: dict | None,
+    tokens: Int[Array, "B T"],
+    cfg: ModelConfig,
+    *,
+    positions: Int[Array, "B T"] | None = None,
+    segment_ids: Int[Array, "B T"] | None = None,
+    branch_ids: Int[Array, "B T"] | None = None,
+    gate: Any = None,
+    cache: Cache | None = None,
+    key: Any = None,
+    rules: Rules | None = None,
+) -> tuple[Float[Array, "B T D"], Cache | None]:
+    """Hidden states after the final norm, and the cache with these tokens appended.
+
+    segment_ids: a token sees earlier tokens of its own segment only (0 marks padding). branch_ids: inside a segment,
+    branch 0 is seen by all, branch b > 0 by itself. gate (B, M) or (B, T, M): factors on the members of the adapter.
+    key: turns on dropout (training).
+    """
+    b, t = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
+    segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
+    mask, cache = _mask(segment_ids, branch_ids, cache)
+    rope = _rope(positions, cfg)
+    x = params["embed"][tokens].astype(cfg.compute_dtype)
+    x = constrain(x, ("batch", "time", "activation"), rules)
+
+    def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:
+        return _block(x, layer, layer_adapter, cfg, rope, mask, gate, layer_key, layer_cache, rules)
+
+    block = jax.checkpoint(block, policy=_policy(cfg)) if cfg.remat != "none" else block
+    adapter_layers = adapter["layers"] if adapter else {"attn": {}, "mlp": {}}
+    if isinstance(params["layers"], tuple):
+        x, cache = _loop(block, x, params["layers"], adapter_layers, key, cache, cfg)
+    else:
+        assert cache is None, "decoding with a cache takes unstacked layers (core.tree.unstack)"
+        x = _scan(block, x, params["layers"], adapter_layers, key, cfg)
+    return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
+
+
+def logits(params: dict, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+    """Next-token logits in float32."""
+    return jnp.matmul(hidden, head(params).astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def empty_cache(cfg: ModelConfig, batch: int, size: int) -> Cache:
+    """A cache of `size` slots for `batch` rows."""
+    shape = (batch, size, cfg.n_kv_heads, cfg.head_dim)
+    blank = tuple(jnp.zeros(shape, cfg.compute_dtype) for _ in range(cfg.n_layers))
+    return Cache(blank, tuple(jnp.zeros_like(x) for x in blank), jnp.full((batch, size), -1, jnp.int32), jnp.int32(0))
+
+
+def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Float[Array, "*N D"]:
+    """x / rms(x) · w, in float32 inside (arXiv 1910.07467)."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
+    return (y * w.astype(jnp.float32)).astype(x.dtype)
+
+
+def _policy(cfg: ModelConfig) -> Any:
+    if cfg.remat == "full":
+        return jax.checkpoint_policies.nothing_saveable
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+
+def _scan(block: Any, x: Any, layers: Any, adapter_layers: Any, key: Any, cfg: ModelConfig) -> Any:
+    def body(x: Any, xs: Any) -> tuple[Any, None]:
+        layer, layer_adapter, index = xs
+        return block(x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, index), None)[0], None
+
+    return jax.lax.scan(body, x, (layers, adapter_layers, jnp.arange(cfg.n_layers)))[0]
+
+
+def _loop(block: Any, x: Any, layers: tuple, adapter_layers: Any, key: Any, cache: Any, cfg: ModelConfig) -> Any:
+    ks, vs = [], []
+    for i, layer in enumerate(layers):
+        layer_adapter = adapter_layers[i] if isinstance(adapter_layers, tuple) else adapter_layers
+        layer_cache = None if cache is None else (cache.k[i], cache.v[i], cache.index)
+        x, kv = block(x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, i), layer_cache)
+        ks, vs = [*ks, kv[0]], [*vs, kv[1]]
+    return x, None if cache is None else cache.replace(k=tuple(ks), v=tuple(vs), index=cache.index + x.shape[1])
+
+
+def _block(
+    x: Any,
+    layer: Any,
+    adapter: Any,
+    cfg: ModelConfig,
+    rope: Any,
+    mask: Any,
+    gate: Any,
+    key: Any,
+    cache: Any,
+    rules: Rules | None,
+) -> tuple[Any, Any]:
+    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). Returns this layer's keys and values, too."""
+    keys = (None,) * 5 if key is None else tuple(jax.random.split(key, 5))
+    b, t, _ = x.shape
+
+    def linear(x: Any, part: str, names: tuple[str, ...], key: Any) -> Any:
+        layers = tuple(adapter[part].get(name) for name in names)
+        ws = tuple(layer[part][name] for name in names)
+        return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout)
+
+    h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
+    q, k, v = linear(h, "attn", ("q", "k", "v"), keys[0])
+    q = rotate(q.reshape(b, t, cfg.n_heads, cfg.head_dim), rope)
+    k = rotate(k.reshape(b, t, cfg.n_kv_heads, cfg.head_dim), rope)
+    v = v.reshape(b, t, cfg.n_kv_heads, cfg.head_dim)
+    if cache is not None:
+        k, v = (jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v)))
+    h = attention(q, k, v, mask, dropout=cfg.attention_dropout, key=keys[4])
+    h = constrain(h.reshape(b, t, -1), ("batch", "time", "heads"), rules)
+    x = x + constrain(linear(h, "attn", ("o",), keys[1])[0], ("batch", "time", "activation"), rules)
+    h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
+    gated, up = linear(h, "mlp", ("gate", "up"), keys[2])
+    h = constrain(jax.nn.silu(gated) * up, ("batch", "time", "mlp"), rules)
+    x = x + constrain(linear(h, "mlp", ("down",), keys[3])[0], ("batch", "time", "activation"), rules)
+    return x, (k, v)
+
+
+def rotate(x: Float[Array, "B T H P"], rope: tuple[Any, Any]) -> Float[Array, "B T H P"]:
+    """Rotary embedding in the half-split layout: pairs are (j, j + P/2)."""
+    cos, sin = rope
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
+    """cos and sin (B, T, 1, P/2), computed once for all layers."""
+    frequency = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    angle = positions[..., None, None].astype(jnp.float32) * frequency
+    return jnp.cos(angle).astype(cfg.compute_dtype), jnp.sin(angle).astype(cfg.compute_dtype)
+
+
+def _mask(segment_ids: Any, branch_ids: Any, cache: Cache | None) -> tuple[Bool[Array, "B T S"], Cache | None]:
+    """Which slot each token may see; with a cache, also the cache with these tokens' segments written."""
+    b, t = segment_ids.shape
+    if cache is None:
+        key_segments, start = segment_ids, 0
+    else:
+        start = cache.index
+        key_segments = jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids, (0, start))
+        cache = cache.replace(segment_ids=key_segments)
+    causal = (start + jnp.arange(t))[:, None] >= jnp.arange(key_segments.shape[1])[None, :]
+    mask = causal[None] & (segment_ids[:, :, None] == key_segments[:, None, :])
+    if branch_ids is not None:
+        own, others = branch_ids[:, :, None], branch_ids[:, None, :]
+        mask = mask & ((others == 0) | (others == own))
+    return mask, cache

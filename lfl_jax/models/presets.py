@@ -1,0 +1,33 @@
+"""Shapes of known models. Names are those of `python -m lfl_jax.fetch --list`."""
+
+from lfl_jax.models.config import ModelConfig
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        vocab_size=320, d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=128, tied=True, max_seq_len=512
+    ),
+    "smollm2-135m": ModelConfig(
+        vocab_size=49152,
+        d_model=576,
+        n_layers=30,
+        n_heads=9,
+        n_kv_heads=3,
+        head_dim=64,
+        d_ff=1536,
+        rope_theta=100000.0,
+        tied=True,
+        max_seq_len=8192,
+    ),
+    "tinyllama-1b": ModelConfig(
+        vocab_size=32000, d_model=2048, n_layers=22, n_heads=32, n_kv_heads=4, head_dim=64, d_ff=5632, max_seq_len=2048
+    ),
+    "llama2-7b": ModelConfig(
+        vocab_size=32000, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, d_ff=11008
+    ),
+    "llama2-13b": ModelConfig(
+        vocab_size=32000, d_model=5120, n_layers=40, n_heads=40, n_kv_heads=40, head_dim=128, d_ff=13824
+    ),
+    "llama2-70b": ModelConfig(
+        vocab_size=32000, d_model=8192, n_layers=80, n_heads=64, n_kv_heads=8, head_dim=128, d_ff=28672
+    ),
+}
