@@ -1,0 +1,170 @@
+"""Batched decoding with a key-value cache: greedy or sampled, many prompts at once, stopping early.
+
+Prompts are padded on the left, so that all rows write the same cache slot. The loop runs on the device in rounds of
+`ROUND` tokens; between rounds the host looks for stop texts and drops out when every row is done.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from lfl_jax.core import tree
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+
+ROUND = 32  # tokens between looks at stop texts
+BUCKET = 64  # prompts are padded to a multiple of this many tokens, so that few shapes are compiled
+
+
+@struct.dataclass
+class Decoding:
+    """Rows being decoded: cache, last token (B,), its position (B,), which rows are done (B,), a key per row."""
+
+    cache: llama.Cache
+    last: Any
+    position: Any
+    done: Any
+    keys: Any
+
+
+def unstacked(model: dict, n_layers: int) -> dict:
+    """{"params", "adapter"} with a tuple of layers in place of the stack, as decoding wants it (a copy)."""
+    params, adapter = model["params"], model["adapter"]
+    params = params | {"layers": tree.unstack(params["layers"], n_layers)}
+    return {"params": params, "adapter": adapter and {"layers": tree.unstack(adapter["layers"], n_layers)}}
+
+
+def generate(
+    model: dict,
+    prompts: Sequence[Sequence[int]],
+    cfg: ModelConfig,
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    gate: Any = None,
+    stop: Callable[[list[int]], bool] = lambda tokens: False,
+) -> list[list[int]]:
+    """Continuations of the prompts, without EOS.
+
+    model: `unstacked` {"params", "adapter"}. temperature 0 is greedy. ids: a number per prompt; with `seed` it alone
+    decides a row's random draws, whatever else is in the batch. stop: called on a row's tokens between rounds.
+    """
+    length = -(-max(map(len, prompts)) // BUCKET) * BUCKET
+    rounds = -(-max_new_tokens // ROUND)
+    tokens, segment_ids = _pad_left(prompts, length)
+    base = jax.random.key(seed)
+    row_keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.arange(len(prompts)) if ids is None else jnp.array(ids))
+    settings = {"temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
+    cache = llama.empty_cache(cfg, len(prompts), length + rounds * ROUND)
+    state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, cfg=cfg, greedy=temperature == 0.0)
+    rows: list[list[int]] = [[] for _ in prompts]
+    finished = np.zeros(len(prompts), bool)
+    for _ in range(rounds):
+        state, new = _round(model, state, gate, settings, eos_id, cfg=cfg, greedy=temperature == 0.0)
+        for row, ids_, over in zip(rows, np.asarray(new).tolist(), finished, strict=True):
+            row.extend([] if over else ids_)
+        finished = np.array([over or eos_id in row or stop(row) for row, over in zip(rows, finished, strict=True)])
+        if finished.all():
+            break
+        state = state.replace(done=state.done | finished)
+    return [_cut(row[:max_new_tokens], eos_id) for row in rows]
+
+
+def _cut(row: list[int], eos_id: int) -> list[int]:
+    return row[: row.index(eos_id)] if eos_id in row else row
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.zeros((len(prompts), length), np.int32)
+    segment_ids = np.zeros_like(tokens)
+    for row, segments, prompt in zip(tokens, segment_ids, prompts, strict=True):
+        row[length - len(prompt) :] = prompt
+        segments[length - len(prompt) :] = 1
+    return tokens, segment_ids
+
+
+@partial(jax.jit, static_argnames=("cfg", "greedy"), donate_argnames=("cache",))
+def _prefill(
+    model: dict,
+    tokens: Any,
+    segment_ids: Any,
+    cache: llama.Cache,
+    keys: Any,
+    gate: Any,
+    settings: dict,
+    *,
+    cfg: ModelConfig,
+    greedy: bool,
+) -> Decoding:
+    positions = jnp.maximum(jnp.cumsum(segment_ids, axis=1) - 1, 0)
+    hidden, cache = llama.forward(
+        model["params"],
+        model["adapter"],
+        tokens,
+        cfg,
+        positions=positions,
+        segment_ids=segment_ids,
+        cache=cache,
+        gate=gate,
+    )
+    position = positions[:, -1] + 1
+    last = _pick(model, hidden[:, -1], position, keys, settings, greedy)
+    return Decoding(cache, last, position, jnp.zeros(tokens.shape[0], bool), keys)
+
+
+@partial(jax.jit, static_argnames=("cfg", "greedy"), donate_argnames=("state",))
+def _round(
+    model: dict, state: Decoding, gate: Any, settings: dict, eos_id: Any, *, cfg: ModelConfig, greedy: bool
+) -> tuple[Decoding, Any]:
+    """Up to ROUND tokens for every row; the rest of a done row is EOS. Returns the tokens (B, ROUND)."""
+    rows = state.last.shape[0]
+    ones = jnp.ones((rows, 1), jnp.int32)
+
+    def step(carry: Any) -> Any:
+        i, s, out = carry
+        token = jnp.where(s.done, eos_id, s.last)
+        out = jax.lax.dynamic_update_slice(out, token[:, None], (0, i))
+        hidden, cache = llama.forward(
+            model["params"],
+            model["adapter"],
+            token[:, None],
+            cfg,
+            positions=s.position[:, None],
+            segment_ids=ones,
+            cache=s.cache,
+            gate=gate,
+        )
+        following = _pick(model, hidden[:, 0], s.position + 1, s.keys, settings, greedy)
+        return i + 1, Decoding(cache, following, s.position + 1, s.done | (token == eos_id), s.keys), out
+
+    out = jnp.full((rows, ROUND), eos_id, jnp.int32)
+    unfinished = lambda carry: (carry[0] < ROUND) & ~jnp.all(carry[1].done)  # noqa: E731
+    _, state, out = jax.lax.while_loop(unfinished, step, (jnp.int32(0), state, out))
+    return state, out
+
+
+def _pick(model: dict, hidden: Any, position: Any, keys: Any, settings: dict, greedy: bool) -> Any:
+    """The next token of every row: the most likely, or drawn from the top_p nucleus with a key of (row, position)."""
+    logits = llama.logits(model["params"], hidden)
+    if greedy:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = _nucleus(logits / jnp.maximum(settings["temperature"], 1e-6), settings["top_p"])
+    draw = jax.vmap(lambda key, p, row: jax.random.categorical(jax.random.fold_in(key, p), row))
+    return draw(keys, position, logits).astype(jnp.int32)
+
+
+def _nucleus(logits: Any, top_p: Any) -> Any:
+    """Keep the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al., 1904.09751)."""
+    ordered = jnp.sort(logits, axis=-1)[:, ::-1]
+    before = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1) - jax.nn.softmax(ordered, axis=-1)
+    lowest = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(logits >= lowest, logits, -jnp.inf)

@@ -1,0 +1,73 @@
+"""The state of a run: what trains, its optimizer, the step; and, apart from it, everything that stays frozen."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from lfl_jax.adapters.build import CONSTANTS
+from lfl_jax.core import tree
+from lfl_jax.core.sharding import Rules
+
+
+@struct.dataclass
+class State:
+    """trainable: the trainable half of {"params", "adapter"}, None elsewhere. step: optimizer steps done, int32."""
+
+    trainable: Any
+    opt_state: Any
+    step: Any
+
+
+def trainable_mask(model: dict, trainable: Sequence[str]) -> Any:
+    """Bool per leaf of {"params", "adapter"}: the config's patterns, but adapter constants never train.
+
+    Raises UserError for a pattern that matches nothing.
+    """
+    constants = rf"adapter/.*/({'|'.join(CONSTANTS)})"
+    fixed = ((constants, False),) if jax.tree.leaves(model["adapter"]) else ()
+    return tree.mask(model, (*fixed, *((p, True) for p in trainable), (".*", False)))
+
+
+def create(model: dict, trainable: Sequence[str], tx: optax.GradientTransformation) -> tuple[State, Any]:
+    """(state, frozen half) of {"params": ..., "adapter": ...}; what trains becomes float32."""
+    train, frozen = tree.split(model, trainable_mask(model, trainable))
+    train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
+    return State(train, tx.init(train), jnp.int32(0)), frozen
+
+
+def model(state: State, frozen: Any) -> dict:
+    """{"params", "adapter"} again."""
+    return tree.combine(state.trainable, frozen)
+
+
+def put(tree_: Any, shardings: Any) -> Any:
+    """Every leaf placed by its sharding."""
+    return jax.tree.map(jax.device_put, tree_, shardings)
+
+
+def batch_sharding(rules: Rules, shape: tuple[int, ...]) -> Any:
+    """Sharding of a batch array (A, B, T): sequences over data and fsdp."""
+    return rules.sharding(("layers", "batch", "time"), shape)
+
+
+def checkpointables(state: State, frozen: Any, key: Any) -> dict[str, Any]:
+    """What a checkpoint holds: the whole adapter, the parameters that train, optimizer, step and dropout key."""
+    return {
+        "adapter": model(state, frozen)["adapter"],
+        "params": state.trainable["params"],
+        "optimizer": state.opt_state,
+        "step": state.step,
+        "rng": None if key is None else jax.random.key_data(key),
+    }
+
+
+def restored(saved: dict[str, Any], state: State, frozen: Any) -> tuple[State, Any]:
+    """(state, frozen) with what a checkpoint held in place of what they hold."""
+    mask = jax.tree.map(lambda x: x is not None, state.trainable, is_leaf=lambda x: x is None)
+    adapter = tree.split(saved["adapter"], mask["adapter"]) if jax.tree.leaves(saved["adapter"]) else (saved["adapter"],) * 2
+    trainable = {"params": saved["params"], "adapter": adapter[0]}
+    return State(trainable, saved["optimizer"], saved["step"]), frozen | {"adapter": adapter[1]}
