@@ -22,5 +22,8 @@ def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = No
     except NonFiniteLoss as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(3)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)

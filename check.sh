@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# All checks of the project: lint, formatting, and the tests with types and shapes checked and warnings as errors.
+#
+#   bash check.sh                   everything (arguments go to pytest: `bash check.sh tests/core -k mask`)
+#   PYTHON=python3.13 bash check.sh with another Python (3.11 to 3.13; default python3.11)
+#
+# It works in its own environment, .venv-check, which is made anew when setup.cfg or the Python changes.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+python=${PYTHON:-python3.11}
+env=.venv-check
+export JAX_PLATFORMS=cpu
+
+say() { printf '\n== %s\n' "$*"; }
+
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || {
+    echo "error: $python is not a Python 3.11, 3.12 or 3.13; name one with PYTHON=..." >&2
+    exit 2
+}
+
+# The environment is current when it was made from this setup.cfg, by this Python, in this place.
+stamp=$({ "$python" --version; pwd; cat setup.cfg pyproject.toml; } | cksum)
+if [[ "$(cat "$env/stamp" 2>/dev/null)" != "$stamp" ]]; then
+    say "installing lfl_jax[test] into $env (about 2 minutes)"
+    rm -rf "$env"
+    "$python" -m venv "$env"
+    "$env/bin/python" -m pip install --quiet --upgrade pip
+    # PYTHONWARNINGS: setuptools warns of every editable install, at length
+    PYTHONWARNINGS=ignore "$env/bin/python" -m pip install --quiet -e '.[test]'
+    echo "$stamp" > "$env/stamp"
+fi
+
+say "ruff check"
+"$env/bin/ruff" check .
+
+say "ruff format --check"
+"$env/bin/ruff" format --check .
+
+say "fetching what some tests need"
+"$env/bin/python" -m lfl_jax.fetch smollm2-135m evals || echo "not fetched: the tests that need it will be skipped"
+
+say "pytest"
+"$env/bin/python" -m pytest -q -m "not slow" --durations=15 -rs "$@"

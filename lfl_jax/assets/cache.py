@@ -1,0 +1,117 @@
+"""The cache folder: one folder per item, complete and stamped, or absent."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.assets.manifest import Item, Wheel, item
+from lfl_jax.errors import UserError
+
+STAMP = "item.json"
+PARTIAL = ".partial-"  # folders in the making; nothing reads them
+
+
+def root() -> Path:
+    """`$LFL_CACHE`, or `~/.cache/lfl_jax` when it is unset or empty."""
+    return Path(os.environ.get("LFL_CACHE") or "~/.cache/lfl_jax").expanduser().absolute()
+
+
+def is_cached(name: str) -> bool:
+    """Whether the item is in the cache, whole, and from the origin that the manifest names today."""
+    return stamp(item(name)) is not None
+
+
+def path(name: str, file: str | None = None) -> Path:
+    """The item's folder, or one file of it; UserError with the fetch command when it is not in the cache."""
+    files = provenance(name)["files"]
+    if file is not None and file not in files:
+        raise UserError(f"{name} has no file {file!r}; it has {', '.join(files)}")
+    return root() / name / (file or "")
+
+
+def licence(name: str) -> str:
+    """The licence of the item's content, as its authors name it."""
+    return item(name).licence
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """What a result records about a fetched item: name, licence, origin and file hashes."""
+    found = stamp(item(name))
+    if found is None:
+        raise UserError(f"{name} is not fetched: run `python -m lfl_jax.fetch {name}`")
+    return found
+
+
+def stamp(wanted: Item) -> dict[str, Any] | None:
+    """The stamp of a whole, current item; None when it is absent, damaged or of another origin."""
+    folder = root() / wanted.name
+    try:
+        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size for name in found["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    current = found.get("origin") == _origin(wanted) and set(sizes) >= {name for _, name in wanted.files}
+    whole = sizes == {name: file["bytes"] for name, file in found["files"].items()}
+    return found if current and whole else None
+
+
+def install(staged: Path, wanted: Item) -> Path:
+    """Stamp a folder of verified files and move it to its place with one rename; returns the place."""
+    files = {
+        file.relative_to(staged).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for file in sorted(staged.rglob("*"))
+        if file.is_file()
+    }
+    content = {"name": wanted.name, "licence": wanted.licence, "origin": _origin(wanted), "files": files}
+    (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    place = root() / wanted.name
+    if place.exists():  # damaged, or of an older manifest: stamp() refused it
+        os.replace(place, staged.with_name(f"{staged.name}-replaced"))
+    os.replace(staged, place)
+    shutil.rmtree(staged.with_name(f"{staged.name}-replaced"), ignore_errors=True)
+    return place
+
+
+@contextlib.contextmanager
+def staging() -> Iterator[Path]:
+    """A new folder on the cache's own disk, removed at the end whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the cache for one fetch at a time, and clear what killed fetches left; `on_wait` before a wait."""
+    root().mkdir(parents=True, exist_ok=True)
+    with open(root() / ".lock", "w") as lock:
+        try:  # the system lets go of the lock when the process dies
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in root().glob(f"{PARTIAL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def sha256(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _origin(wanted: Item) -> dict[str, Any]:
+    kind = "wheel" if isinstance(wanted.origin, Wheel) else "hub"
+    fields = {key: value for key, value in asdict(wanted.origin).items() if key != "bytes"}
+    return json.loads(json.dumps({"from": kind, **fields}))  # as it reads back: lists, no tuples

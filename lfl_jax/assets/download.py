@@ -1,0 +1,165 @@
+"""Bring items into the cache: wheels through pip, hub repositories through huggingface_hub.
+
+A download goes to a staging folder inside the cache, is verified there, and reaches its place by one rename:
+nothing is ever half-written.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lfl_jax.assets import cache
+from lfl_jax.assets.manifest import Hub, Item, Wheel
+from lfl_jax.errors import UserError
+
+Report = Callable[[str, int, int], None]  # label, bytes so far, bytes in all
+
+RETRIES = 2  # of pip, at least 1: only a retry makes it say that nothing answered
+
+# What pip's log says when nothing answered, as opposed to an index that answers and lacks the version.
+UNREACHABLE = (
+    "connection broken",
+    "NewConnectionError",
+    "Max retries exceeded",
+    "timed out",
+    "name resolution",
+)
+
+
+def fetch_wheel(wheel: Wheel, items: Sequence[Item], report: Report) -> None:
+    """Download a wheel once, verify it, and install every item of `items` from it."""
+    label = f"{wheel.package}=={wheel.version}"
+    with cache.staging() as folder:
+        file = _pip_download(label, folder, lambda done: report(label, min(done, wheel.bytes), wheel.bytes))
+        found = cache.sha256(file)
+        if found != wheel.sha256:
+            raise UserError(
+                f"{label}: the downloaded file has sha256 {found}, the manifest says {wheel.sha256}.\n"
+                "Nothing was unpacked; see `pip config list` for the index it came from."
+            )
+        report(label, wheel.bytes, wheel.bytes)
+        for item in items:
+            cache.install(_unpack(file, item, folder / item.name), item)
+
+
+def _unpack(wheel: Path, item: Item, into: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        for member, name in item.files:
+            target = into / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, open(target, "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+    return into
+
+
+def _pip_download(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
+    """The wheel of `requirement`, from the index pip is set up for; `tell` hears the bytes that arrived."""
+    log, target = folder / "pip.log", folder / "wheel"
+    command = [sys.executable, "-m", "pip", "download", requirement, "--dest", str(target)]
+    command += ["--no-deps", "--only-binary=:all:", "--ignore-requires-python"]  # data, not code to run
+    command += ["--no-input", "--progress-bar=off", "--disable-pip-version-check", f"--retries={RETRIES}"]
+    # pip writes what arrives under TMPDIR: there it can be watched, and is cleared away with the folder.
+    environment = os.environ | {"TMPDIR": str(folder)}
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        )
+        try:
+            while _running(process):
+                tell(_largest_file(folder))
+        finally:
+            process.kill()
+            process.wait()
+    files = sorted(target.glob("*.whl"))
+    if process.returncode != 0 or len(files) != 1:
+        raise UserError(_pip_failure(requirement, log.read_text(errors="replace")))
+    return files[0]
+
+
+def _running(process: subprocess.Popen) -> bool:
+    try:
+        process.wait(timeout=0.1)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _largest_file(folder: Path) -> int:
+    sizes = [0]
+    for base, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # pip moved it meanwhile
+                sizes.append(os.stat(os.path.join(base, name)).st_size)
+    return max(sizes)
+
+
+def _pip_failure(requirement: str, log: str) -> str:
+    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1] if errors else (log.strip().splitlines() or ["it stopped without a word"])[-1]
+    if any(sign in log for sign in UNREACHABLE):
+        reason = "the package index cannot be reached (offline?)"
+    elif "No module named pip" in log:
+        reason = f"pip is not installed here; `{sys.executable} -m ensurepip` installs it"
+    return f"cannot download {requirement} with pip: {reason}.\nNothing was changed; run the same command again."
+
+
+def fetch_hub(item: Item) -> None:
+    """Download the files of a hub item, with the hub's own progress bars; an interrupted download resumes.
+
+    The listing is asked for first: without it, an incomplete folder would be taken for the whole repository.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    if not isinstance(item.origin, Hub):
+        raise TypeError(f"{item.name} is not a hub item")
+    hub, folder = item.origin, cache.root() / f".hub-{item.name}"
+    place = {"repo_id": hub.repo, "repo_type": hub.repo_type, "revision": hub.revision}
+    try:
+        listing = huggingface_hub.HfApi().repo_info(**place, files_metadata=True).siblings or []
+        huggingface_hub.snapshot_download(**place, allow_patterns=list(hub.patterns), local_dir=folder)
+    except (OSError, errors.HTTPError) as error:  # every hub and connection error is one of these
+        raise UserError(_hub_failure(item.name, hub, error)) from error
+    names = [entry.rfilename for entry in listing]
+    wanted = set(huggingface_hub.utils.filter_repo_objects(names, allow_patterns=list(hub.patterns)))
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes for resuming
+    if not wanted:
+        raise UserError(f"{item.name}: {hub.repo} at {hub.revision} has no file like {', '.join(hub.patterns)}")
+    for entry in listing:
+        if entry.rfilename in wanted:
+            _check_hub_file(folder / entry.rfilename, entry.size, entry.lfs.sha256 if entry.lfs else None, hub)
+    cache.install(folder, item)
+
+
+def _check_hub_file(file: Path, size: int | None, sha256: str | None, hub: Hub) -> None:
+    whole = file.is_file() and (size is None or file.stat().st_size == size)
+    if not whole or (sha256 is not None and cache.sha256(file) != sha256):
+        file.unlink(missing_ok=True)  # so that the next fetch takes it anew
+        raise UserError(f"{hub.repo}: {file.name} arrived damaged and was removed; run the same command again")
+
+
+def _hub_failure(name: str, hub: Hub, error: Exception) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{name}: {hub.repo} is gated. Accept its licence on its hub page, then run `hf auth login` "
+            "(or set HF_TOKEN) and fetch again."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{name}: {hub.repo} has no commit {hub.revision}; correct it in third_party/manifest.toml"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"{name}: the hub does not show {hub.repo} to you. If it is gated, accept its licence on its hub "
+            "page, run `hf auth login` (or set HF_TOKEN) and fetch again."
+        )
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return (
+        f"{name}: cannot download {hub.repo} from the hub: {reason[0]} (offline?)\n"
+        "Nothing was changed; run the same command again and it resumes."
+    )

@@ -1,0 +1,123 @@
+"""What we use but did not write: the items of `third_party/manifest.toml` as frozen values."""
+
+import difflib
+import functools
+import importlib.resources
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lfl_jax.errors import UserError
+
+KINDS = ("model", "dataset", "tokenizer")
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel that carries data; `bytes` and `sha256` are those of the wheel file."""
+
+    package: str
+    version: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Files of a hub repository (`repo_type` model or dataset) at a commit, chosen by glob patterns."""
+
+    repo: str
+    repo_type: str
+    revision: str
+    patterns: tuple[str, ...]
+    bytes: int | None  # the whole download, where it is known
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry; `files` are (member of the wheel, name in the cache), empty for hub items."""
+
+    name: str
+    kind: str
+    licence: str
+    about: str
+    origin: Wheel | Hub
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All items and the groups that name several at once."""
+
+    items: dict[str, Item]
+    groups: dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def read() -> Manifest:
+    """The manifest installed with the package."""
+    try:
+        folder = importlib.resources.files("lfl_jax.third_party")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "lfl_jax is not installed, only on the path, so its manifest cannot be found.\n"
+            "Run `pip install -e .` in the checkout."
+        ) from error
+    return parse((folder / "manifest.toml").read_text(encoding="utf-8"))
+
+
+def manifest() -> dict[str, Item]:
+    """Every item by name."""
+    return read().items
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Names that stand for several items."""
+    return read().groups
+
+
+def parse(text: str) -> Manifest:
+    """A manifest from its TOML text; an unknown or missing field raises TypeError or KeyError."""
+    tables = tomllib.loads(text)
+    wheels = {name: Wheel(package=name, **fields) for name, fields in tables["wheels"].items()}
+    items = {name: _item(name, fields, wheels) for name, fields in tables["items"].items()}
+    return Manifest(items, {name: tuple(members) for name, members in tables["groups"].items()})
+
+
+def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Item:
+    own = {key: fields[key] for key in ("kind", "licence", "about")}
+    rest = {key: value for key, value in fields.items() if key not in own}
+    if "wheel" in rest:
+        origin: Wheel | Hub = wheels[rest.pop("wheel")]
+        files = tuple(rest.pop("files").items())
+    else:
+        origin = Hub(patterns=tuple(rest.pop("patterns")), bytes=rest.pop("bytes", None), **rest)
+        files, rest = (), {}
+    if rest:
+        raise TypeError(f"manifest item {name}: unknown fields {sorted(rest)}")
+    return Item(name=name, origin=origin, files=files, **own)
+
+
+def item(name: str) -> Item:
+    """The item called `name`; an unknown name is a user error that offers the nearest one."""
+    if name not in manifest():
+        raise UserError(_unknown(name, list(manifest())))
+    return manifest()[name]
+
+
+def select(names: Sequence[str]) -> tuple[Item, ...]:
+    """The items that `names` (of items or groups) stand for, each once, in the order given."""
+    known = groups() | {name: (name,) for name in manifest()}
+    chosen: dict[str, Item] = {}
+    for name in names:
+        if name not in known:
+            raise UserError(_unknown(name, list(known)))
+        chosen |= {member: manifest()[member] for member in known[name]}
+    return tuple(chosen.values())
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"nothing called {name!r} can be fetched: {hint}`python -m lfl_jax.fetch --list` shows every name"

@@ -1,0 +1,145 @@
+"""The cache: an item is there whole and current, or it is not there."""
+
+import contextlib
+import fcntl
+import importlib
+
+import pytest
+
+from lfl_jax import assets
+from lfl_jax.assets import cache
+from lfl_jax.errors import UserError
+
+manifest = importlib.import_module("lfl_jax.assets.manifest")
+
+TEXT = """
+[wheels.pkg]
+version = "1.0"
+sha256 = "00"
+bytes = 3
+[items.toy]
+kind = "dataset"
+licence = "MIT"
+about = "a toy"
+wheel = "pkg"
+files = { "m/a.txt" = "a.txt", "m/b.txt" = "deep/b.txt" }
+[groups]
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
+    return pretend(TEXT, monkeypatch)
+
+
+def pretend(text, monkeypatch):
+    monkeypatch.setattr(manifest, "read", lambda: manifest.parse(text))
+    return manifest.item("toy")
+
+
+def install(item):
+    with cache.exclusive(), cache.staging() as folder:
+        (folder / "toy" / "deep").mkdir(parents=True)
+        (folder / "toy" / "a.txt").write_text("first")
+        (folder / "toy" / "deep" / "b.txt").write_text("second")
+        return cache.install(folder / "toy", item)
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("LFL_CACHE", str(tmp_path))
+    assert assets.root() == tmp_path
+    monkeypatch.setenv("LFL_CACHE", "")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert str(assets.root()) == "/home/someone/.cache/lfl_jax"
+
+
+def test_a_missing_item_is_answered_with_the_command_to_run(toy):
+    assert not assets.is_cached("toy")
+    with pytest.raises(UserError, match=r"^toy is not fetched: run `python -m lfl_jax.fetch toy`$"):
+        assets.path("toy")
+
+
+def test_an_installed_item_is_found_with_its_provenance(toy):
+    place = install(toy)
+    assert assets.is_cached("toy")
+    assert assets.path("toy") == place
+    assert assets.path("toy", "deep/b.txt").read_text() == "second"
+    found = assets.provenance("toy")
+    assert found["licence"] == assets.licence("toy") == "MIT"
+    assert found["origin"] == {"from": "wheel", "package": "pkg", "version": "1.0", "sha256": "00"}
+    assert found["files"]["a.txt"] == {"sha256": cache.sha256(place / "a.txt"), "bytes": 5}
+    assert [entry.name for entry in assets.root().iterdir() if entry.name != ".lock"] == ["toy"]
+
+
+def test_a_file_the_item_lacks_is_named_with_those_it_has(toy):
+    install(toy)
+    with pytest.raises(UserError, match=r"toy has no file 'c.txt'; it has a.txt, deep/b.txt"):
+        assets.path("toy", "c.txt")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "no stamp", "broken stamp"])
+def test_a_damaged_item_counts_as_absent_and_can_be_installed_again(toy, damage):
+    place = install(toy)
+    if damage == "truncate":
+        (place / "a.txt").write_text("fir")
+    elif damage == "remove":
+        (place / "deep" / "b.txt").unlink()
+    elif damage == "no stamp":
+        (place / cache.STAMP).unlink()
+    else:
+        (place / cache.STAMP).write_text('{"name": "to')
+    assert not assets.is_cached("toy")
+    install(toy)
+    assert assets.is_cached("toy")
+    assert assets.path("toy", "a.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize(("old", "new"), [('sha256 = "00"', 'sha256 = "01"'), ('"a.txt"', '"c.txt"')])
+def test_an_item_of_an_older_manifest_counts_as_absent(toy, monkeypatch, old, new):
+    install(toy)
+    pretend(TEXT.replace(old, new), monkeypatch)
+    assert not assets.is_cached("toy")
+
+
+def test_a_better_known_size_changes_nothing(toy, monkeypatch):
+    install(toy)
+    pretend(TEXT.replace("bytes = 3", "bytes = 4"), monkeypatch)
+    assert assets.is_cached("toy")
+
+
+def test_a_failure_while_staging_leaves_nothing(toy):
+    with pytest.raises(ZeroDivisionError), cache.exclusive(), cache.staging() as folder:
+        (folder / "half").write_text("x")
+        raise ZeroDivisionError
+    assert [entry.name for entry in assets.root().iterdir()] == [".lock"]
+
+
+def test_what_a_killed_fetch_left_is_cleared_by_the_next(toy):
+    left = assets.root() / f"{cache.PARTIAL}xyz"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_text("x")
+    with cache.exclusive():
+        assert not left.exists()
+
+
+def test_one_fetch_at_a_time(toy):
+    def try_lock():
+        with open(assets.root() / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    with cache.exclusive(), pytest.raises(BlockingIOError):
+        try_lock()
+    try_lock()
+
+
+def test_a_second_fetch_says_that_it_waits_and_then_goes_on(toy):
+    first, said = contextlib.ExitStack(), []
+    first.enter_context(cache.exclusive())
+
+    def on_wait():
+        said.append("waiting")
+        first.close()
+
+    with cache.exclusive(on_wait):
+        assert said == ["waiting"]

@@ -1,0 +1,83 @@
+"""The manifest: what is shipped is complete, and names are resolved with help for typing mistakes."""
+
+import importlib
+import re
+
+import pytest
+
+from lfl_jax import assets
+from lfl_jax.errors import UserError
+
+module = importlib.import_module("lfl_jax.assets.manifest")  # the package's attribute of this name is a function
+
+ITEM = """
+[wheels.some-package]
+version = "1.0"
+sha256 = "00"
+bytes = 3
+[items.toy]
+kind = "dataset"
+licence = "MIT"
+about = "a toy"
+wheel = "some-package"
+files = { "a/b.txt" = "b.txt" }
+[groups]
+toys = ["toy"]
+"""
+
+
+@pytest.mark.parametrize("item", assets.manifest().values(), ids=lambda item: item.name)
+def test_shipped_items_are_complete(item):
+    assert item.kind in module.KINDS
+    assert item.licence
+    assert item.about
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", item.name), "the name is a folder and a word on the command line"
+    if isinstance(item.origin, assets.Wheel):
+        assert re.fullmatch(r"[0-9a-f]{64}", item.origin.sha256)
+        assert item.files
+        assert all(not name.startswith(("/", "..")) for _, name in item.files)
+    else:
+        assert re.fullmatch(r"[0-9a-f]{40}", item.origin.revision), "a commit: a branch can change under a result"
+        assert item.origin.patterns
+        assert item.origin.repo_type in ("model", "dataset")
+
+
+def test_groups_name_items_and_share_no_name_with_them():
+    for name, members in assets.groups().items():
+        assert set(members) <= set(assets.manifest()), name
+        assert name not in assets.manifest()
+
+
+def test_evals_are_what_the_evaluations_read():
+    assert {"gsm8k-test", "hellaswag", "winogrande", "arc-challenge"} <= set(assets.groups()["evals"])
+
+
+def test_parse_reads_every_field():
+    toy = module.parse(ITEM).items["toy"]
+    assert toy.origin == assets.Wheel("some-package", "1.0", "00", 3)
+    assert toy.files == (("a/b.txt", "b.txt"),)
+
+
+@pytest.mark.parametrize("line", ["colour = 'red'", "repo_type = 'dataset'"])
+def test_an_unknown_field_is_refused(line):
+    with pytest.raises(TypeError, match=r"unknown fields"):
+        module.parse(ITEM.replace('kind = "dataset"', f'kind = "dataset"\n{line}'))
+
+
+def test_select_expands_groups_keeps_order_and_drops_repeats():
+    names = [item.name for item in assets.select(["winogrande", "evals"])]
+    assert names[0] == "winogrande"
+    assert sorted(names) == sorted(assets.groups()["evals"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("smolm2-135m", "smollm2-135m"), ("eval", "evals"), ("GSM8K-test", "gsm8k-test")]
+)
+def test_a_near_miss_is_answered_with_the_name(typed, meant):
+    with pytest.raises(UserError, match=f"did you mean '{meant}'"):
+        assets.select([typed])
+
+
+def test_a_name_like_no_other_points_to_the_list():
+    with pytest.raises(UserError, match=r"nothing called 'zzz' can be fetched: `python -m lfl_jax.fetch --list`"):
+        assets.select(["zzz"])

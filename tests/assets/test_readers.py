@@ -1,0 +1,133 @@
+"""Readers: requests give back the original documents, and every file form gives the same rows."""
+
+import gzip
+import importlib
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from lfl_jax import assets
+from lfl_jax.assets import cache, readers
+from lfl_jax.errors import UserError
+
+manifest = importlib.import_module("lfl_jax.assets.manifest")
+
+TEXT = """
+[wheels.pkg]
+version = "1.0"
+sha256 = "00"
+bytes = 3
+[items.NAME]
+kind = "dataset"
+licence = "MIT"
+about = "a toy"
+wheel = "pkg"
+files = {}
+[groups]
+"""
+ROWS = [{"id": 1, "text": "one", "choices": ["a", "b"]}, {"id": 2, "text": "zwei ü", "choices": []}]
+
+
+@pytest.fixture
+def shelve(tmp_path, monkeypatch):
+    """Puts a folder of files into a cache as the item `name`."""
+
+    def put(name, write):
+        monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(manifest, "read", lambda: manifest.parse(TEXT.replace("NAME", name)))
+        staged = tmp_path / "cache" / "staged"
+        staged.mkdir(parents=True)
+        write(staged)
+        return cache.install(staged, manifest.item(name))
+
+    return put
+
+
+def write_gzipped(file, rows):
+    with gzip.open(file, "wt", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_arrow(file, rows):
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+
+
+FORMS = {
+    "rows.jsonl": lambda file, rows: file.write_text("".join(json.dumps(row) + "\n" for row in rows)),
+    "rows.jsonl.gz": write_gzipped,
+    "rows.json": lambda file, rows: file.write_text(json.dumps(rows)),
+    "rows.arrow": write_arrow,
+    "rows.parquet": lambda file, rows: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_form_gives_the_same_rows(shelve, form):
+    def write(folder):
+        FORMS[form](folder / form, ROWS)
+        (folder / "LICENSE").write_text("not data")
+
+    shelve("toy", write)
+    assert readers.docs("toy") == ROWS
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_cannot_be_read_is_named(shelve, form):
+    place = shelve("toy", lambda folder: (folder / form).write_bytes(b"\x00 nothing of the kind"))
+    with pytest.raises(UserError, match=f"{place / form} cannot be read"):
+        readers.docs("toy")
+
+
+def request(doc_id, idx, doc):
+    return {"doc_id": doc_id, "idx": idx, "doc": doc, "request": {"context": "", "continuation": ""}}
+
+
+def test_requests_give_each_document_once_without_what_was_added(shelve):
+    docs = [{"id": "x", "query": "q", "choices": ["a", "b"], "gold": 1, "added": 0} for _ in range(2)]
+    rows = [request(doc_id, idx, doc) for doc_id, doc in enumerate(docs) for idx in range(2)]
+    rows += [request(readers.UNCONDITIONAL + doc_id, 0, doc) for doc_id, doc in enumerate(docs)]
+    shelve("arc-challenge", lambda folder: write_gzipped(folder / "requests.jsonl.gz", rows))
+    wanted = {"id": "x", "query": "q", "choices": ["a", "b"], "gold": 1}
+    assert readers.docs("arc-challenge") == [wanted, wanted], "two equal questions are two questions"
+
+
+def test_the_shots_come_out_of_the_prompt(shelve):
+    shots = "Question: 1+1?\nAnswer: It is 2. So the answer is 2.\n\nQuestion: 2+2?\nAnswer: 4.\n\n"
+    context = shots + "Question: the problem\nAnswer:"
+    row = request(0, 0, {}) | {"request": {"context": context}}
+    shelve("gsm8k-test", lambda folder: write_gzipped(folder / "requests.jsonl.gz", [row]))
+    assert readers.gsm8k_cot_shots() == [("1+1?", "It is 2. So the answer is 2."), ("2+2?", "4.")]
+
+
+COUNTS = {
+    "gsm8k-test": (1319, {"question", "answer"}),
+    "hellaswag": (10042, {"ind", "activity_label", "ctx_a", "ctx_b", "endings", "label"}),
+    "winogrande": (1267, {"sentence", "option1", "option2", "answer"}),
+    "arc-challenge": (1172, {"id", "query", "choices", "gold"}),
+    "math-test": (5000, {"problem", "solution", "answer", "level", "type"}),
+    "mbpp-test": (500, {"task_id", "text", "code", "test_list"}),
+    "humaneval": (164, {"task_id", "prompt", "entry_point", "canonical_solution", "test"}),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_fetched_datasets_have_their_published_size_and_fields(name):
+    if not assets.is_cached(name):
+        pytest.skip(f"{name} is not fetched: python -m lfl_jax.fetch {name}")
+    count, fields = COUNTS[name]
+    docs = readers.docs(name)
+    assert len(docs) == count
+    assert all(fields <= set(doc) for doc in docs)
+
+
+def test_the_fetched_shots_are_the_eight_of_the_paper():
+    if not assets.is_cached("gsm8k-test"):
+        pytest.skip("gsm8k-test is not fetched: python -m lfl_jax.fetch gsm8k-test")
+    shots = readers.gsm8k_cot_shots()
+    assert len(shots) == 8
+    assert shots[0][0].startswith("There are 15 trees in the grove.")
+    assert all(answer.split()[-4:-1] == ["the", "answer", "is"] for _, answer in shots)
