@@ -1,0 +1,1 @@
+"""Data sources, packing and loading."""

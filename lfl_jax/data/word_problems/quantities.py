@@ -1,0 +1,237 @@
+"""Templates about ages, comparisons and two unknown quantities."""
+
+import random
+
+from lfl_jax.data.word_problems.problem import Problem, compose
+from lfl_jax.data.word_problems.vocabulary import (
+    NUMBER_WORDS,
+    TIMES_WORDS,
+    cap,
+    people,
+    person,
+    plural,
+)
+
+
+def ages_later(rng: random.Random) -> Problem:
+    """One age is a multiple of the other; the sum some years later."""
+    one, two = people(rng, 2)
+    young, k, years = rng.randint(4, 16), rng.randint(2, 4), rng.randint(2, 20)
+    old = young * k
+    link = rng.choice(("neighbor", "piano teacher", "swimming coach", "chess partner"))
+    total = old + young + 2 * years
+    return compose(
+        rng,
+        [
+            f"{one} is {young} years old. {cap(one.their)} {link} {two} is {TIMES_WORDS[k]} as old. What "
+            f"will the sum of their ages be in {years} years?",
+            f"{two} is {TIMES_WORDS[k]} as old as {one}, who is {young}. What will their ages add up to "
+            f"{years} years from now?",
+        ],
+        [
+            [
+                f"{two} is {k} * {young} = {old} years old.",
+                f"In {years} years {one} will be {young} + {years} = {young + years} and {two} will be "
+                f"{old} + {years} = {old + years}.",
+                f"The sum is {young + years} + {old + years} = {total}.",
+            ],
+            [
+                f"{two} is now {young} * {k} = {old}, so today the ages add up to {young} + {old} = {young + old}.",
+                f"Each of the two gets {years} years older, which adds 2 * {years} = {2 * years}.",
+                f"Together they will be {young + old} + {2 * years} = {total}.",
+            ],
+        ],
+        total,
+    )
+
+
+def ages_sum(rng: random.Random) -> Problem:
+    """Sum and difference of two ages; one of them some years ago."""
+    one, two = people(rng, 2)
+    young, gap, ago = rng.randint(9, 40), rng.randint(2, 18), rng.randint(2, 8)
+    old = young + gap
+    total = young + old
+    return compose(
+        rng,
+        [
+            f"{one} is {gap} years older than {two}. Their ages add up to {total}. How old was {one} {ago} years ago?",
+            f"The ages of {one} and {two} sum to {total}, and {two} is {gap} years younger than {one}. What "
+            f"was {one}'s age {ago} years ago?",
+        ],
+        [
+            [
+                f"Without the {gap} extra years, the ages would sum to {total} - {gap} = {total - gap}.",
+                f"So {two} is {total - gap} / 2 = {young} and {one} is {young} + {gap} = {old}.",
+                f"Back then, {one} was {old} - {ago} = {old - ago}.",
+            ],
+            [
+                f"If {two} were as old as {one}, the sum would be {total} + {gap} = {total + gap}.",
+                f"Hence {one} is {total + gap} / 2 = {old} years old.",
+                f"Going back {ago} years, the age is {old} - {ago} = {old - ago}.",
+            ],
+        ],
+        old - ago,
+    )
+
+
+_ITEMS = (
+    "sticker",
+    "marble",
+    "comic book",
+    "postcard",
+    "seashell",
+    "badge",
+    "toy car",
+    "fridge magnet",
+    "coin",
+)
+
+
+def comparison_chain(rng: random.Random) -> Problem:
+    """A multiple of one amount, a difference from that, and the sum of all three."""
+    one, two, three = people(rng, 3)
+    many = plural(rng.choice(_ITEMS))
+    a, k, fewer = rng.randint(6, 30), rng.randint(2, 5), rng.randint(3, 10)
+    b = a * k
+    c = b - fewer
+    return compose(
+        rng,
+        [
+            f"{one} has {a} {many}. {two} has {TIMES_WORDS[k]} as many as {one}, and {three} has {fewer} "
+            f"fewer than {two}. How many {many} do the three have together?",
+            f"{three} collected {fewer} fewer {many} than {two}. {two} collected {TIMES_WORDS[k]} as many "
+            f"as {one}, who has {a}. Find the number of {many} that all three have in total.",
+        ],
+        [
+            [
+                f"{two} has {k} * {a} = {b} {many}.",
+                f"{three} has {b} - {fewer} = {c} {many}.",
+                f"Together they have {a} + {b} + {c} = {a + b + c} {many}.",
+            ],
+            [
+                f"{one} has {a}, so {two} has {a} * {k} = {b} and {three} has {b} - {fewer} = {c}.",
+                f"{one} and {two} have {a} + {b} = {a + b}.",
+                f"With {three} it is {a + b} + {c} = {a + b + c}.",
+            ],
+        ],
+        a + b + c,
+    )
+
+
+def make_equal(rng: random.Random) -> Problem:
+    """How many to hand over so that two people have the same."""
+    one, two = people(rng, 2)
+    many = plural(rng.choice(_ITEMS))
+    start, bought, give = rng.randint(10, 50), rng.randint(4, 20), rng.randint(2, 15)
+    rich = start + bought
+    poor = rich - 2 * give
+    if poor < 2:
+        start += 2 - poor
+        rich, poor = start + bought, 2
+    return compose(
+        rng,
+        [
+            f"{one} has {start} {many} and {two} has {poor}. {one} buys {bought} more and wants both to "
+            f"have the same number. How many {many} should {one} give to {two}?",
+            f"{two} owns {poor} {many}. {one} owns {start} and has just found {bought} more. How many must "
+            f"{one} hand to {two} so that they have equally many?",
+        ],
+        [
+            [
+                f"{one} now has {start} + {bought} = {rich} {many}.",
+                f"That is {rich} - {poor} = {2 * give} more than {two}.",
+                f"Half of the difference, {2 * give} / 2 = {give}, goes to {two}.",
+            ],
+            [
+                f"After the {bought} new ones {one} has {start} + {bought} = {rich}.",
+                f"Both together have {rich} + {poor} = {rich + poor}, so each should have {rich + poor} / 2 "
+                f"= {(rich + poor) // 2}.",
+                f"{one} gives away {rich} - {(rich + poor) // 2} = {give}.",
+            ],
+        ],
+        give,
+    )
+
+
+def legs_and_heads(rng: random.Random) -> Problem:
+    """Two kinds of things told apart by a count of their parts."""
+    place, low, low_each, high, high_each, part = rng.choice(
+        (
+            ("On a farm there are", "goose", 2, "goat", 4, "leg"),
+            ("A bike shop has", "bicycle", 2, "tricycle", 3, "wheel"),
+            ("A garage holds", "motorcycle", 2, "car", 4, "wheel"),
+            ("A workshop builds", "stool", 3, "table", 4, "leg"),
+            ("In a glass tank there are", "beetle", 6, "spider", 8, "leg"),
+            ("A harbor is home to", "rowboat", 2, "canoe", 3, "seat"),
+        )
+    )
+    x, y = rng.randint(3, 25), rng.randint(3, 25)
+    heads, parts = x + y, x * low_each + y * high_each
+    base, gap = heads * low_each, high_each - low_each
+    lows, highs, pieces = plural(low), plural(high), plural(part)
+    return compose(
+        rng,
+        [
+            f"{place} {lows} and {highs}, {heads} in all. A {low} has {low_each} {pieces} and a {high} has "
+            f"{high_each}. Altogether there are {parts} {pieces}. How many {highs} are there?",
+            f"{place} {heads} {lows} and {highs} with {parts} {pieces} in total. Each {low} has {low_each} "
+            f"{pieces} and each {high} has {high_each}. Find the number of {highs}.",
+        ],
+        [
+            [
+                f"If all {heads} were {lows}, there would be {heads} * {low_each} = {base} {pieces}.",
+                f"There are {parts} - {base} = {parts - base} more {pieces} than that.",
+                f"Each {high} adds {high_each} - {low_each} = {gap}, so {parts - base} / {gap} = {y} are {highs}.",
+            ],
+            [
+                f"{cap(NUMBER_WORDS[low_each])} {pieces} each would make {low_each} * {heads} = {base} {pieces}.",
+                f"A {high} has {high_each} - {low_each} = {gap} more than a {low}.",
+                f"The extra {pieces} number {parts} - {base} = {parts - base}, which means {parts - base} / "
+                f"{gap} = {y} {highs}.",
+            ],
+        ],
+        y,
+    )
+
+
+def two_ticket_kinds(rng: random.Random) -> Problem:
+    """How many of the dearer kind were sold, from the number sold and the income."""
+    who = person(rng)
+    place, cheap_kind, dear_kind = rng.choice(
+        (
+            ("concert", "standing ticket", "seat ticket"),
+            ("raffle", "white ticket", "gold ticket"),
+            ("food stand", "small bowl", "large bowl"),
+            ("plant sale", "herb pot", "fruit bush"),
+            ("craft fair", "candle", "lantern"),
+        )
+    )
+    cheap, gap = rng.randint(2, 9), rng.randint(2, 6)
+    dear, x, y = cheap + gap, rng.randint(5, 30), rng.randint(5, 30)
+    sold, income = x + y, x * cheap + y * dear
+    base = sold * cheap
+    cheaps, dears = plural(cheap_kind), plural(dear_kind)
+    return compose(
+        rng,
+        [
+            f"At a {place}, {who} sells {cheaps} for ${cheap} and {dears} for ${dear}. {cap(who.they)} "
+            f"sells {sold} of them in all and takes in ${income}. How many {dears} does {who.they} sell?",
+            f"{who} has sold {sold} {cheaps} and {dears} at a {place} and counts ${income}. One "
+            f"{cheap_kind} costs ${cheap} and one {dear_kind} ${dear}. How many {dears} were sold?",
+        ],
+        [
+            [
+                f"With only {cheaps}, the income would be {sold} * ${cheap} = ${base}.",
+                f"It is ${income} - ${base} = ${income - base} higher.",
+                f"One {dear_kind} brings ${dear} - ${cheap} = ${gap} more, so there are {income - base} / "
+                f"{gap} = {y} {dears}.",
+            ],
+            [
+                f"A {dear_kind} costs {dear} - {cheap} = {gap} dollars more than a {cheap_kind}.",
+                f"At the low price, {sold} pieces give {cheap} * {sold} = {base} dollars, which is {income} "
+                f"- {base} = {income - base} dollars too little.",
+                f"Therefore {income - base} / {gap} = {y} {dears} were sold.",
+            ],
+        ],
+        y,
+    )

@@ -1,0 +1,180 @@
+"""Templates about averages, remainders and sequences."""
+
+import random
+
+from lfl_jax.data.word_problems.problem import Problem, compose
+from lfl_jax.data.word_problems.vocabulary import cap, person, plural
+
+
+def needed_score(rng: random.Random) -> Problem:
+    """The last value that brings an average to a goal."""
+    who = person(rng)
+    what, unit, low, high = rng.choice(
+        (
+            ("math tests", "points", 60, 95),
+            ("bowling games", "pins", 90, 160),
+            ("dance contests", "points", 40, 90),
+        )
+    )
+    scores = [rng.randint(low, high) for _ in range(3)]
+    total = sum(scores)
+    last = rng.randint(low, high)
+    last += -(total + last) % 4
+    goal = (total + last) // 4
+    a, b, c = scores
+    return compose(
+        rng,
+        [
+            f"In three {what}, {who} gets {a}, {b} and {c} {unit}. How many {unit} does {who.they} need in "
+            f"the fourth to reach an average of {goal}?",
+            f"{who} wants an average of {goal} {unit} over four {what}. The first three gave {a}, {b} and "
+            f"{c}. What must the last one give?",
+        ],
+        [
+            [
+                f"An average of {goal} over four means 4 * {goal} = {4 * goal} {unit} in total.",
+                f"So far there are {a} + {b} + {c} = {total}.",
+                f"The fourth must give {4 * goal} - {total} = {last} {unit}.",
+            ],
+            [
+                f"{who} has {a} + {b} = {a + b} after two, and {a + b} + {c} = {total} after three.",
+                f"The four together need {goal} * 4 = {4 * goal}.",
+                f"The missing part is {4 * goal} - {total} = {last}.",
+            ],
+        ],
+        last,
+    )
+
+
+def share_leftover(rng: random.Random) -> Problem:
+    """Equal packing with a remainder, and what the full packs are worth."""
+    who = person(rng)
+    item, pack = rng.choice(
+        (
+            ("egg", "carton"),
+            ("candle", "box"),
+            ("apple", "bag"),
+            ("soap bar", "gift set"),
+            ("cupcake", "tray"),
+        )
+    )
+    size, packs, price = rng.randint(4, 12), rng.randint(4, 15), rng.randint(2, 6)
+    rest = rng.randint(2, size - 1)
+    total, used, income = size * packs + rest, size * packs, packs * price
+    many = plural(item)
+    return compose(
+        rng,
+        [
+            f"{who} has {total} {many}. {cap(who.they)} puts {size} into each {pack}, sells the full "
+            f"{plural(pack)} at ${price} each and every leftover {item} for $1. How many dollars does "
+            f"{who.they} get?",
+            f"A {pack} holds {size} {many} and costs ${price} when full. {who} has {total} {many}, fills as "
+            f"many {plural(pack)} as possible and sells the remaining {many} singly for $1. What is the "
+            "income in dollars if everything is sold?",
+        ],
+        [
+            [
+                f"{total} divided by {size} is {packs} and a remainder: {packs} {plural(pack)} hold {packs} "
+                f"* {size} = {used} {many}.",
+                f"Left over are {total} - {used} = {rest}, worth {rest} * $1 = ${rest}.",
+                f"The {plural(pack)} bring {packs} * ${price} = ${income}, so all together ${income} + "
+                f"${rest} = ${income + rest}.",
+            ],
+            [
+                f"Since {size} * {packs} = {used} is the largest multiple of {size} up to {total}, there "
+                f"are {packs} full {plural(pack)} and {total} - {used} = {rest} single {many}.",
+                f"The income is {packs} * {price} = {income} dollars plus {rest} dollars, and {income} + "
+                f"{rest} = {income + rest}.",
+            ],
+        ],
+        income + rest,
+    )
+
+
+_LATER = ("second", "third", "fourth", "fifth")
+
+
+def theatre_rows(rng: random.Random) -> Problem:
+    """The sum of a short arithmetic sequence."""
+    place, row, unit = rng.choice(
+        (
+            ("a small theater", "row", "seat"),
+            ("a stack of logs", "layer", "log"),
+            ("a pyramid of cans", "layer", "can"),
+            ("a flower bed", "row", "tulip"),
+            ("a marching band", "row", "musician"),
+        )
+    )
+    first, step, n = rng.randint(4, 40), rng.randint(2, 9), rng.randint(3, 5)
+    terms = [first + i * step for i in range(n)]
+    last, total, many = terms[-1], sum(terms), plural(unit)
+    pairs = f"({first} + {last}) * {n} / 2"
+    return compose(
+        rng,
+        [
+            f"In {place}, the first {row} has {first} {many}, and each {row} after it has {step} more than "
+            f"the one before. How many {many} are there in {n} {plural(row)}?",
+            f"The {n} {plural(row)} of {place} grow steadily: the first has {first} {many} "
+            f"and every next one {step} more. Find the total number of {many}.",
+        ],
+        [
+            [
+                *(
+                    f"The {nth} {row} has {t - step} + {step} = {t} {many}."
+                    for nth, t in zip(_LATER, terms[1:], strict=False)
+                ),
+                f"In total there are {' + '.join(map(str, terms))} = {total} {many}.",
+            ],
+            [
+                f"From the first to the last {row} there are {n} - 1 = {n - 1} increases, so {n - 1} * "
+                f"{step} = {(n - 1) * step} more {many}.",
+                f"The last {row} has {first} + {(n - 1) * step} = {last} {many}.",
+                f"The first and the last, times the number of {plural(row)}, and halved: {pairs} = {total} {many}.",
+            ],
+        ],
+        total,
+    )
+
+
+def doubling_views(rng: random.Random) -> Problem:
+    """Repeated doubling or tripling, then the gap to a goal."""
+    who = person(rng)
+    thing, unit = rng.choice(
+        (
+            ("video", "view"),
+            ("song", "listener"),
+            ("petition", "signature"),
+            ("recipe blog", "reader"),
+            ("puzzle app", "user"),
+        )
+    )
+    k, days = rng.choice(((2, 3), (2, 4), (3, 2), (3, 3)))
+    start = rng.randint(5, 40)
+    values = [start * k**i for i in range(days + 1)]
+    missing = rng.randint(2, 30) * 5
+    goal, many = values[-1] + missing, plural(unit)
+    word = {2: "doubles", 3: "triples"}[k]
+    return compose(
+        rng,
+        [
+            f"{who}'s {thing} starts with {start} {many}, and the number {word} every day. How many {many} "
+            f"short of {goal} is it after {days} days?",
+            f"A {thing} has {start} {many} today. Each day the number {word}. After {days} days, how many "
+            f"more {many} does it need to reach {goal}?",
+        ],
+        [
+            [
+                *(
+                    f"After the {nth} day it is {v // k} * {k} = {v}."
+                    for nth, v in zip(("first", *_LATER), values[1:], strict=False)
+                ),
+                f"The gap to {goal} is {goal} - {values[-1]} = {missing}.",
+            ],
+            [
+                f"In {days} days the number grows by a factor of {' * '.join([str(k)] * days)} = {k**days}.",
+                f"It becomes {start} * {k**days} = {values[-1]}.",
+                f"Then {goal} - {values[-1]} = {missing} {many} are missing.",
+            ],
+        ],
+        missing,
+    )
