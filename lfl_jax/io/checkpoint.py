@@ -1,0 +1,287 @@
+"""Checkpoints of a run, through orbax: written in the background, compared with the config before a restore."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from lfl_jax.core.tree import paths
+from lfl_jax.errors import UserError
+
+SHOWN_DIFFERENCES = 3
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One checkpoint: the trees that were asked for, and the data position of every process that wrote it."""
+
+    step: int
+    state: dict[str, Any]
+    iterator_states: list[Any]
+    metrics: dict[str, float]
+    metadata: dict[str, Any]
+
+    def iterator_state(self) -> Any:
+        """This process's data position; UserError when the number of processes changed, as each reads a slice."""
+        wrote, now = len(self.iterator_states), jax.process_count()
+        if wrote != now:
+            raise UserError(
+                f"the checkpoint of step {self.step} was written by {wrote} processes, this run has {now}: "
+                f"its position in the data cannot be carried over; resume with {wrote} processes"
+            )
+        return self.iterator_states[jax.process_index()]
+
+
+def abstract(state: Any) -> Any:
+    """Shapes, dtypes and shardings of live arrays, as `Checkpoints.restore` takes them; None leaves stay None."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+
+class Checkpoints:
+    """The checkpoints under one directory, `directory/<step>/<name>`, each readable by orbax alone.
+
+    A context manager: leaving it waits for the save in flight, and re-raises what went wrong in it. Every
+    process of a run opens it and calls `save` and `restore` together. A step appears under its final name only
+    when all of it is written, so whatever ends the process, the last finished step loads. keep_latest steps are
+    kept, and the one with the best `best_metric`. `read_only` is for looking at a run that may still be training:
+    it creates nothing and leaves the other process's unfinished save alone.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_latest: int = 1,
+        best_metric: str | None = None,
+        best_mode: Literal["min", "max"] = "min",
+        asynchronous: bool = True,
+        read_only: bool = False,
+    ) -> None:
+        self._directory = Path(directory).absolute()
+        self._best_metric, self._sign = best_metric, {"min": -1.0, "max": 1.0}[best_mode]
+        self._asynchronous = asynchronous
+        if read_only and not self._directory.is_dir():
+            raise UserError(f"no checkpoints at {self._directory}: pass the --workdir of a trained run")
+        self._checkpointer = self._open(keep_latest, read_only)
+
+    def _open(self, keep_latest: int, read_only: bool) -> Any:
+        from orbax.checkpoint import v1 as ocp
+
+        keep = ocp.training.preservation_policies
+        policies = [keep.LatestN(keep_latest)]
+        if self._best_metric is not None:
+            policies += [keep.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False)]
+        context = ocp.Context()
+        # Compressing float32 saves a tenth of the disk and costs four times the processor time of writing it.
+        context.array.saving.use_compression = False
+        logging.getLogger("absl").addFilter(_is_not_the_wait_hint)
+        try:
+            return ocp.training.Checkpointer(
+                self._directory,
+                context=context,
+                preservation_policy=keep.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=not read_only,
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write checkpoints to {self._directory}: {reason}") from error
+
+    def _score(self, metrics: Mapping[str, float] | None) -> float:
+        value = (metrics or {}).get(self._best_metric or "")
+        return -math.inf if value is None else self._sign * value
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending; one still being written counts."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def latest_step(self) -> int | None:
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """The step with the best `best_metric`, the later of equals; None when no checkpoint has the metric."""
+        scored = [(self._score(found.metrics), found.step) for found in self._checkpointer.checkpoints]
+        score, step = max(scored, default=(-math.inf, 0))
+        return step if score > -math.inf else None
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        iterator_state: Any,
+        metrics: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+    ) -> bool:
+        """Start saving named trees of arrays; False, and nothing is done, when this step is already there.
+
+        The arrays may be donated as soon as this returns. None leaves are left out, and trees without arrays
+        too. iterator_state (any JSON value, as grain's get_state gives; it may differ by process) and metadata
+        are stored as JSON. Metrics that are not finite are left out, so they never win "best". Waits for the
+        save before this one.
+        """
+        if step in self.steps():
+            return False
+        trees = {name: _nested(tree) for name, tree in state.items()}
+        numbers = {name: float(value) for name, value in metrics.items()}
+        self._checkpointer.save_checkpointables_async(
+            step,
+            {name: tree for name, tree in trees.items() if tree},
+            force=True,
+            metrics={name: value for name, value in numbers.items() if math.isfinite(value)},
+            custom_metadata={"iterator_states": _gather(iterator_state), "metadata": dict(metadata)},
+        )
+        if not self._asynchronous:
+            self.wait()
+        return True
+
+    def metadata(self, step: int | None = None) -> dict[str, Any]:
+        """What `save` was given as metadata; of the latest step by default."""
+        return self._found(self._existing(step)).custom_metadata["metadata"]
+
+    def restore(self, step: int | None, like: Mapping[str, Any], *, base_fingerprint: str | None = None) -> Restored:
+        """Load the trees named in `like`, of ShapeDtypeStruct with shardings, into exactly that form.
+
+        None is the latest step. A tree that `like` does not name is not read. UserError when there is no such
+        step, when it belongs to another base (metadata["base_fingerprint"]), or when paths, shapes or dtypes
+        differ from the saved ones; the message names them.
+        """
+        step = self._existing(step)
+        found = self._found(step)
+        metadata = found.custom_metadata["metadata"]
+        if base_fingerprint is not None and metadata["base_fingerprint"] != base_fingerprint:
+            raise UserError(
+                f"checkpoint {self._directory / str(step)} belongs to base {metadata['base_fingerprint']}, "
+                f"this run's base is {base_fingerprint}: load the base it was trained on, or use another --workdir"
+            )
+        wanted = {name: _nested(tree) for name, tree in like.items()}
+        _compare(found.metadata, wanted, f"checkpoint {self._directory / str(step)}")
+        asked = {name: tree for name, tree in wanted.items() if tree}
+        # Asked for nothing, orbax would load everything.
+        loaded = self._checkpointer.load_checkpointables(step, asked) if asked else {}
+        state = {name: _unnested(loaded.get(name, {}), tree) for name, tree in like.items()}
+        states = found.custom_metadata["iterator_states"]
+        return Restored(step, state, states, dict(found.metrics or {}), metadata)
+
+    def _existing(self, step: int | None) -> int:
+        self.wait()
+        steps = self.steps()
+        if not steps or step not in (None, *steps):
+            wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+            raise UserError(f"{wanted} in {self._directory}: it has {', '.join(map(str, steps)) or 'none'}")
+        return steps[-1] if step is None else step
+
+    def _found(self, step: int) -> Any:
+        return self._checkpointer.checkpointables_metadata(step)
+
+    def wait(self) -> None:
+        """Block until the save in flight is finished, and raise what went wrong in it."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Wait, then release orbax's threads; an interpreter that exits without it abandons the save in flight."""
+        self._checkpointer.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_not_the_wait_hint(record: logging.LogRecord) -> bool:
+    """Orbax warns whenever it waited a second for a save, even for the last of a run: noise across the bar."""
+    return not record.getMessage().startswith("Waiting for previous save")
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Leaves by slash path; a tree that is one bare array has the path "value"."""
+    names, leaves = paths(tree), jax.tree.leaves(tree)
+    if len(set(names)) != len(leaves):
+        raise ValueError("two leaves share one path")
+    return {name or "value": leaf for name, leaf in zip(names, leaves, strict=True)}
+
+
+def _nested(tree: Any) -> dict[str, Any]:
+    """The leaves in plain dicts: what is on disk depends on no class of ours, and None leaves need no place."""
+    nested: dict[str, Any] = {}
+    for path, leaf in _flat(tree).items():
+        *parents, last = path.split("/")
+        node = nested
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = leaf
+    return nested
+
+
+def _unnested(nested: dict[str, Any], like: Any) -> Any:
+    leaves = _flat(nested)
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path in _flat(like)])
+
+
+def _gather(state: Any) -> list[Any]:
+    """Every process's iterator state, in process order: each process reads its own slice of the data."""
+    text = json.dumps(state)
+    if json.loads(text) != state:
+        raise TypeError(f"the iterator state does not survive JSON: {state}")
+    if jax.process_count() == 1:
+        return [state]
+    from jax.experimental import multihost_utils
+
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(data.size))
+    rows = multihost_utils.process_allgather(np.pad(data, (0, int(sizes.max()) - data.size)))
+    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _compare(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """UserError when the saved trees are not what the config asks for: orbax's own message would mislead."""
+    theirs = {path: (leaf.shape, leaf.dtype) for path, leaf in _flat({n: saved.get(n) for n in wanted}).items()}
+    ours = {path: _stored(leaf) for path, leaf in _flat(wanted).items()}
+    differences = [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
+    if not differences:
+        return
+    first = [_difference(path, theirs.get(path), ours.get(path)) for path in differences[:SHOWN_DIFFERENCES]]
+    more = len(differences) - len(first)
+    raise UserError(
+        f"{where} does not fit this config: {_ranks(differences, theirs, ours)}{'; '.join(first)}"
+        f"{f'; and {more} more' if more else ''}\nuse the config it was made with, or another --workdir"
+    )
+
+
+def _stored(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype on disk: a typed random key is its words there."""
+    if leaf.sharding is None:
+        raise ValueError(f"restore needs shardings: {leaf} has none")
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    return tuple(leaf.shape), np.dtype(leaf.dtype)
+
+
+def _difference(path: str, theirs: Any, ours: Any) -> str:
+    if theirs is None:
+        return f"{path} is not in the checkpoint"
+    if ours is None:
+        return f"{path} is in the checkpoint only"
+    (shape, dtype), (our_shape, our_dtype) = theirs, ours
+    if shape != our_shape:
+        return f"{path} has shape {shape}, expected {our_shape}"
+    return f"{path} has dtype {dtype}, expected {our_dtype}"
+
+
+def _ranks(differences: list[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The usual cause in one phrase: the last axis of a low-rank factor A, (..., I, R), differs."""
+    for path in differences:
+        if path.startswith("adapter/") and path.endswith("/a") and path in theirs and path in ours:
+            (*inputs, rank), (*our_inputs, our_rank) = theirs[path][0], ours[path][0]
+            if inputs == our_inputs and rank != our_rank:
+                return f"checkpoint has rank {rank}, config asks for {our_rank}: "
+    return ""

@@ -1,0 +1,145 @@
+"""The directory of a run: one config each, and files that are either whole or not there."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.errors import UserError
+
+CONFIG_FILE = "config.json"
+SHOWN_FIELDS = 5
+
+
+def prepare(
+    path: str | Path,
+    config_json: str,
+    config_hash: str,
+    *,
+    may_change: Sequence[str] = (),
+    process_index: int = 0,
+) -> Path:
+    """Make the run directory and put `config.json` into it: {"hash": config_hash, "config": the config}.
+
+    A directory that holds another config raises UserError with the fields that differ. Fields whose dotted path
+    fully matches a regex of `may_change` (r"log\\..*") may differ: the file then takes the new values. Every
+    process calls it; process 0 writes.
+    """
+    path = Path(path).absolute()
+    config = json.loads(config_json)
+    before = _existing(path / CONFIG_FILE)
+    if before is not None:
+        _refuse_other_config(path, before["config"], config, may_change)
+    if process_index == 0:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # Written even when unchanged: whether the directory takes files is found out now, not in an hour.
+            write_json(path / CONFIG_FILE, {"hash": config_hash, "config": config})
+        except OSError as error:
+            raise UserError(
+                f"cannot write to workdir {path}: {error.strerror}; make it writable or pass another --workdir"
+            ) from error
+    return path
+
+
+def _existing(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text())
+        return {"hash": record["hash"], "config": dict(record["config"])}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; pass another --workdir") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} was not written by a run of lfl_jax; pass another --workdir") from error
+
+
+def _refuse_other_config(
+    path: Path, before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
+) -> None:
+    old, new = flatten(before), flatten(now)
+    fields = [
+        field
+        for field in sorted(old | new)
+        if (field in old, old.get(field)) != (field in new, new.get(field))
+        and not any(re.fullmatch(pattern, field) for pattern in may_change)
+    ]
+    if not fields:
+        return
+    shown = [f"{field} was {_shown(old, field)}, now {_shown(new, field)}" for field in fields[:SHOWN_FIELDS]]
+    more = f"; and {len(fields) - SHOWN_FIELDS} more" if len(fields) > SHOWN_FIELDS else ""
+    raise UserError(
+        f"workdir {path} belongs to another config: {'; '.join(shown)}{more}\n"
+        "pass another --workdir, or delete this one to start over"
+    )
+
+
+def _shown(flat: Mapping[str, Any], field: str) -> str:
+    return json.dumps(flat[field]) if field in flat else "not set"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted paths to values; a list or an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replace the file at once: a reader finds the old text or the new, whatever ends this process."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Replace the file at once. Strict JSON: ValueError for a float that is not finite."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Add one line, which is with the operating system when this returns; a half line of a kill is removed first.
+
+    Strict JSON: ValueError for a float that is not finite.
+    """
+    line = json.dumps(record, allow_nan=False) + "\n"
+    with Path(path).open("ab+") as file:
+        size = file.tell()
+        if size and not _ends_line(file, size):
+            file.truncate(_whole_lines(Path(path).read_bytes()))
+        file.write(line.encode())
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """The records of the file, none without a file. A half last line is left out; any other is a UserError."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    records = []
+    for number, line in enumerate(data[: _whole_lines(data)].splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}:{number} is not JSON ({error}); restore or delete the file") from error
+    return records
+
+
+def _ends_line(file: Any, size: int) -> bool:
+    file.seek(size - 1)
+    return file.read(1) == b"\n"
+
+
+def _whole_lines(data: bytes) -> int:
+    return data.rfind(b"\n") + 1
