@@ -11,9 +11,8 @@ Argument string, words joined by commas:
 For example --config=configs/math_ift.py:paper,full or :smoke,dora,r=4.
 """
 
-from ml_collections import config_dict
-
 from lfl_jax.configs import base
+from ml_collections import config_dict
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:

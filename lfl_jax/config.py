@@ -1,4 +1,4 @@
-"""A run's config: ml_collections on the outside, validated frozen dataclasses inside. Turned once, before any loading."""
+"""A run's config: ml_collections on the outside, validated frozen dataclasses inside, turned once."""
 
 import dataclasses
 import hashlib
@@ -160,7 +160,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Config":
-        """From a ConfigDict or nested dict. Raises UserError for unknown or missing fields, types and contradictions."""
+        """From a ConfigDict or nested dict. UserError for unknown or missing fields, wrong types, contradictions."""
         config = _build(cls, values, "config")
         for problem in _contradictions(config):
             raise UserError(problem)
@@ -306,7 +306,7 @@ def _train_problems(c: Config) -> list[str]:
     for task in (*c.eval.tasks, *c.eval.every_tasks):
         if task.partition(":")[2] and not task.partition(":")[2].isdigit():
             found.append(f"evaluation {task!r} must be a name, or name:n with n items")
-    if [m.data for m in [c.mesh]][0] == 0 or 0 in (c.mesh.fsdp, c.mesh.tensor):
+    if 0 in dataclasses.astuple(c.mesh):
         found.append("config.mesh sizes must be positive, or -1 for one of them")
     return found
 
@@ -324,7 +324,9 @@ def resolve(path: str) -> str:
     home = importlib.resources.files("lfl_jax.configs")
     relative = file.removeprefix("./").removeprefix("configs/")
     if not home.joinpath(relative).is_file():
-        names = sorted(p.name for p in home.iterdir() if p.name.endswith(".py") and p.name not in ("base.py", "__init__.py"))
+        names = sorted(
+            p.name for p in home.iterdir() if p.name.endswith(".py") and p.name not in ("base.py", "__init__.py")
+        )
         raise UserError(f"no config {file!r}; there are: {', '.join('configs/' + n for n in names)}")
     return str(home.joinpath(relative)) + colon + argument
 
@@ -338,7 +340,9 @@ def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) ->
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:ARGUMENT]", flag_values=values, lock_config=True)
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "configs/NAME.py[:ARGUMENT]", flag_values=values, lock_config=True
+    )
     for name, (default, text) in extra.items():
         define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, str: flags.DEFINE_string}[type(default)]
         define(name, default, text, flag_values=values)

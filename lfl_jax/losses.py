@@ -1,8 +1,8 @@
 """What training minimises and evaluation reports: next-token negative log-likelihood over target positions, in nats."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 from jaxtyping import Array, Float
 
 from lfl_jax.core.sharding import Rules
@@ -14,7 +14,7 @@ from lfl_jax.models.config import ModelConfig
 def nll_sum(
     params: dict,
     adapter: dict | None,
-    batch: dict[str, jax.Array],
+    batch: Mapping[str, Any],
     cfg: ModelConfig,
     *,
     key: Any = None,
@@ -29,7 +29,7 @@ def nll_sum(
 def per_token(
     params: dict,
     adapter: dict | None,
-    batch: dict[str, jax.Array],
+    batch: Mapping[str, Any],
     cfg: ModelConfig,
     *,
     gate: Any = None,
@@ -40,7 +40,9 @@ def per_token(
     return token_nll(hidden, llama.head(params), batch["targets"], batch["weights"])
 
 
-def _hidden(params: dict, adapter: Any, batch: dict, cfg: ModelConfig, key: Any, gate: Any, rules: Any) -> Any:
+def _hidden(
+    params: dict, adapter: Any, batch: Mapping[str, Any], cfg: ModelConfig, key: Any, gate: Any, rules: Any
+) -> Any:
     return llama.forward(
         params,
         adapter,

@@ -1,11 +1,11 @@
 """One optax chain. It sees the trainable half only, so clipping and moments are of what trains and nothing else."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-from lfl_jax import schedules
 from lfl_jax.config import OptimConfig
 
 DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
@@ -14,24 +14,22 @@ DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
 }
 
 
-def make(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
     """p <- p - (lr_t / lr) (lr · direction + weight_decay · p).
 
-    Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and DecoupledLionW, which the
+    schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and DecoupledLionW, which the
     paper used: a fraction of the weight per step, scaled by the schedule only. Learning rate and decay are arrays of
     the optimizer state, so runs that differ in them share a compiled program.
     """
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    step = optax.inject_hyperparams(_step)(
-        lr=jnp.float32(config.lr), weight_decay=jnp.float32(config.weight_decay)
-    )
+    step = optax.inject_hyperparams(_step)(lr=jnp.float32(config.lr), weight_decay=jnp.float32(config.weight_decay))
     return optax.chain(
         clip,
         DIRECTIONS[config.name](config),
         step,
-        optax.scale_by_schedule(schedules.make(config, steps)),
+        optax.scale_by_schedule(schedule),
     )
 
 
-def _step(lr: float, weight_decay: float) -> optax.GradientTransformation:
+def _step(lr: Any, weight_decay: Any) -> optax.GradientTransformation:
     return optax.chain(optax.scale(-lr), optax.add_decayed_weights(-weight_decay))

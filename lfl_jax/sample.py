@@ -62,7 +62,9 @@ def generate(
     rounds = -(-max_new_tokens // ROUND)
     tokens, segment_ids = _pad_left(prompts, length)
     base = jax.random.key(seed)
-    row_keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.arange(len(prompts)) if ids is None else jnp.array(ids))
+    row_keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(
+        jnp.arange(len(prompts)) if ids is None else jnp.array(ids)
+    )
     settings = {"temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
     cache = llama.empty_cache(cfg, len(prompts), length + rounds * ROUND)
     state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, cfg=cfg, greedy=temperature == 0.0)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as a fraction of the peak, by optimizer step, exactly as the paper's training stack has them."""
+"""Learning-rate schedules by optimizer step, as a fraction of the peak, as the paper's training stack has them."""
 
 from collections.abc import Callable
 

@@ -11,6 +11,7 @@ from lfl_jax.adapters.mix import Mix, members
 from lfl_jax.adapters.placement import place
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec, tree
+from lfl_jax.errors import UserError
 
 KINDS: dict[str, Any] = {"lora": LoRA, "dora": DoRA}
 CONSTANTS = ("scale", "gain", "w2")  # leaves that never train, whatever the config's patterns say
@@ -21,12 +22,22 @@ def is_layer(x: Any) -> bool:
     return x is None or not isinstance(x, dict)
 
 
+def find_kinds(config: AdapterConfig) -> list[Any]:
+    """The classes of config.kind; UserError lists the kinds there are."""
+    for name in config.kinds:
+        if name not in KINDS:
+            raise UserError(
+                f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none, {', '.join(KINDS)}"
+            )
+    return [KINDS[name] for name in config.kinds]
+
+
 def specs(param_specs: dict, config: AdapterConfig) -> dict:
     """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or None at weights."""
     weights = {"layers": {part: param_specs["layers"][part] for part in ("attn", "mlp")}}
     stacked = jax.tree.leaves(weights, is_leaf=spec.is_spec)
     placed = place(tree.paths(weights, is_leaf=spec.is_spec), stacked[0].shape[0], config)
-    kinds = [KINDS[name] for name in config.kinds]
+    kinds = find_kinds(config)
 
     def layer(path: Any, weight: spec.ArraySpec) -> Any:
         where = placed.get(jax.tree_util.keystr(path, simple=True, separator="/"))
@@ -71,7 +82,9 @@ def sizes(adapter: dict) -> tuple[int, int]:
     layers = [layer for layer in jax.tree.leaves(adapter, is_leaf=is_layer) if layer is not None]
     effective = sum(int(member.effective_size()) for layer in layers for member in members(layer))
     names = tree.paths(adapter)
-    stored = sum(x.size for n, x in zip(names, jax.tree.leaves(adapter), strict=True) if n.split("/")[-1] not in CONSTANTS)
+    stored = sum(
+        x.size for n, x in zip(names, jax.tree.leaves(adapter), strict=True) if n.split("/")[-1] not in CONSTANTS
+    )
     return effective, stored
 
 

@@ -50,7 +50,7 @@ class DoRA:
         return self.replace(m=jnp.sqrt(w2), w2=w2)
 
     def norm(self, w: Float[Array, "I O"]) -> Float[Array, " O"]:
-        """n = ||W + A diag(scale) B|| per output unit, from ||W||^2 + 2 <W, AB> + ||AB||^2; no gradient flows through."""
+        """n = ||W + A diag(scale) B|| per output unit, from ||W||^2 + 2 <W, AB> + ||AB||^2; a constant."""
         a, b = self.a, self.scale[:, None] * self.b
         cross = jnp.sum((a.T @ w.astype(a.dtype)) * b, axis=0)
         square = jnp.sum(((a.T @ a) @ b) * b, axis=0)

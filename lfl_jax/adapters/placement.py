@@ -46,7 +46,9 @@ def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> d
     for stacked, names in unstacked.items():
         adapted = [any(re.fullmatch(t, name) for t in targets) for name in names]
         ranks = tuple(int(_first(config.rank_pattern, n, config.rank)) * a for n, a in zip(names, adapted, strict=True))
-        alphas = tuple(float(_first(config.alpha_pattern, n, _alpha(config, r))) for n, r in zip(names, ranks, strict=True))
+        alphas = tuple(
+            float(_first(config.alpha_pattern, n, _alpha(config, r))) for n, r in zip(names, ranks, strict=True)
+        )
         if any(ranks):
             found[stacked] = Placement(ranks, alphas)
     return found
@@ -75,5 +77,6 @@ def _require_match(pattern: str, names: Sequence[str], what: str) -> str:
     except re.error as error:
         raise UserError(f"adapter {what} {pattern!r} is not a regular expression: {error}") from None
     raise UserError(
-        f"adapter {what} {pattern!r} matches no weight; use module names {modules} or a regex on paths such as {names[0]!r}"
+        f"adapter {what} {pattern!r} matches no weight; use module names {modules}"
+        f" or a regex on paths such as {names[0]!r}"
     )

@@ -35,7 +35,7 @@ class Rules:
     table: tuple[tuple[str, tuple[str, ...]], ...] = DEFAULT_TABLE
 
     def partition(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        """PartitionSpec for logical axes; a mesh axis is used once, and never where it does not divide the dimension."""
+        """PartitionSpec for logical axes; a mesh axis is used once, and only where it divides."""
         table, used, entries = dict(self.table), set(), []
         for name, size in zip(axes, shape, strict=True):
             names = tuple(a for a in table[name] if a not in used)

@@ -48,7 +48,7 @@ def abstract(specs: Any, rules: Rules | None = None) -> Any:
 
 
 def init(specs: Any, key: jax.Array) -> Any:
-    """Initialise every spec. Each leaf's key is folded from its path, so one leaf's values never depend on another's."""
+    """Initialise every spec. A leaf's key is folded from its path: no leaf's values depend on another's."""
 
     def leaf(path, spec):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -78,7 +78,7 @@ def normal(std: float) -> Initializer:
 
 
 def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
-    """U(-1/sqrt(in), 1/sqrt(in)) over (..., in, out): Kaiming uniform with a = sqrt(5), the default A of LoRA in PEFT."""
+    """U(-1/sqrt(in), 1/sqrt(in)) over (..., in, out): Kaiming uniform with a = sqrt(5), PEFT's A."""
     bound = float(1 / np.sqrt(shape[-2]))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -1,6 +1,7 @@
 """Trees by path: ordered regex masks, the one split into trainable and frozen, stacked layers, fingerprints."""
 
 import hashlib
+import operator
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def combine(trainable: Any, frozen: Any) -> Any:
 
 def unstack(layers: Any, length: int) -> tuple[Any, ...]:
     """Stacked layers (every leaf with a leading L) as a tuple of L trees."""
-    return tuple(jax.tree.map(lambda x: x[i], layers) for i in range(length))
+    return tuple(jax.tree.map(operator.itemgetter(i), layers) for i in range(length))
 
 
 def nbytes(tree: Any) -> int:

@@ -183,7 +183,9 @@ def _block(
     k = rotate(k.reshape(b, t, cfg.n_kv_heads, cfg.head_dim), rope)
     v = v.reshape(b, t, cfg.n_kv_heads, cfg.head_dim)
     if cache is not None:
-        k, v = (jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v)))
+        k, v = (
+            jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v))
+        )
     h = attention(q, k, v, mask, dropout=cfg.attention_dropout, key=keys[4])
     h = constrain(h.reshape(b, t, -1), ("batch", "time", "heads"), rules)
     x = x + constrain(linear(h, "attn", ("o",), keys[1])[0], ("batch", "time", "activation"), rules)
@@ -210,7 +212,7 @@ def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
 
 def _mask(segment_ids: Any, branch_ids: Any, cache: Cache | None) -> tuple[Bool[Array, "B T S"], Cache | None]:
     """Which slot each token may see; with a cache, also the cache with these tokens' segments written."""
-    b, t = segment_ids.shape
+    t = segment_ids.shape[1]
     if cache is None:
         key_segments, start = segment_ids, 0
     else:

@@ -4,7 +4,15 @@ from lfl_jax.models.config import ModelConfig
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
-        vocab_size=320, d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=128, tied=True, max_seq_len=512
+        vocab_size=320,
+        d_model=64,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        head_dim=16,
+        d_ff=128,
+        tied=True,
+        max_seq_len=512,
     ),
     "smollm2-135m": ModelConfig(
         vocab_size=49152,
@@ -19,7 +27,14 @@ PRESETS: dict[str, ModelConfig] = {
         max_seq_len=8192,
     ),
     "tinyllama-1b": ModelConfig(
-        vocab_size=32000, d_model=2048, n_layers=22, n_heads=32, n_kv_heads=4, head_dim=64, d_ff=5632, max_seq_len=2048
+        vocab_size=32000,
+        d_model=2048,
+        n_layers=22,
+        n_heads=32,
+        n_kv_heads=4,
+        head_dim=64,
+        d_ff=5632,
+        max_seq_len=2048,
     ),
     "llama2-7b": ModelConfig(
         vocab_size=32000, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, d_ff=11008

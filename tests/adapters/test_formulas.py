@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lfl_jax.adapters import DoRA, LoRA, project
-from lfl_jax.config import AdapterConfig
 from lfl_jax.adapters.placement import place
+from lfl_jax.config import AdapterConfig
 from lfl_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -17,7 +17,9 @@ SCALE = np.full(3, 2.0, np.float32)
 
 
 def dora(m=None):
-    layer = DoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE), jnp.ones(10), jnp.ones(1), jnp.ones(10)).bind(jnp.array(W))
+    layer = DoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE), jnp.ones(10), jnp.ones(1), jnp.ones(10)).bind(
+        jnp.array(W)
+    )
     return layer if m is None else layer.replace(m=jnp.array(m))
 
 
@@ -61,7 +63,10 @@ def test_dropout_acts_on_the_adapters_input_only_and_keeps_its_mean():
 def test_targets_ranks_and_alphas_by_pattern():
     paths = ("layers/attn/q", "layers/mlp/up")
     config = AdapterConfig(
-        rank=8, targets=("q", "layers/1/mlp/.*"), rank_pattern=((r".*/0/.*", 2),), alpha_pattern=((r".*/q", 6.0),)
+        rank=8,
+        targets=("q", "layers/1/mlp/.*"),
+        rank_pattern=((r".*/0/.*", 2),),
+        alpha_pattern=((r".*/q", 6.0),),
     )
     found = place(paths, 2, config)
     assert found["layers/attn/q"].ranks == (2, 8) and found["layers/attn/q"].alphas == (6.0, 6.0)

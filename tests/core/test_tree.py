@@ -15,7 +15,10 @@ def test_mask_takes_the_first_pattern_that_matches_the_whole_path():
 
 @pytest.mark.parametrize(
     ("patterns", "message"),
-    [([("adapter/.*", True)], "no pattern matches 'params/w'"), ([("adaptor/.*", True), (".*", False)], "matches nothing")],
+    [
+        ([("adapter/.*", True)], "no pattern matches 'params/w'"),
+        ([("adaptor/.*", True), (".*", False)], "matches nothing"),
+    ],
 )
 def test_mask_refuses_what_is_not_covered(patterns, message):
     with pytest.raises(UserError, match=message):

@@ -24,7 +24,10 @@ def naive_sum(hidden: Any, head: Any, targets: Any, weights: Any) -> Any:
 
 @jax.custom_vjp
 def weighted_nll_sum(
-    hidden: Float[Array, "B T D"], head: Float[Array, "D V"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
     """Sum over positions of weight · -log p(target), in float32."""
     return _forward(hidden, head, targets, weights, False, False)[0]
@@ -47,7 +50,10 @@ weighted_nll_sum.defvjp(_fwd, _bwd, symbolic_zeros=True)
 
 
 def token_nll(
-    hidden: Float[Array, "B T D"], head: Float[Array, "D V"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
 ) -> tuple[Float[Array, "B T"], Any]:
     """(-log p(target), whether the target is the most likely token) where weight > 0; (0, False) elsewhere."""
     order, rounds = _compact(weights)
@@ -78,14 +84,16 @@ def _compact(weights: Any) -> tuple[Int[Array, "B S"], Any]:
 
 
 def _chunk(i: Any, order: Any, hidden: Any, targets: Any, weights: Any) -> tuple[Any, tuple[Any, Any, Any]]:
-    """Round i: its offset, and hidden (B, C, D), targets and weights (B, C) of its positions (weight 0 past the end)."""
+    """Round i: its offset, and hidden (B, C, D), targets, weights (B, C) of its positions (weight 0 past the end)."""
     where = i * CHUNK
     index = jax.lax.dynamic_slice(order, (0, where), (order.shape[0], CHUNK))
     inside = index < hidden.shape[1]
     index = jnp.minimum(index, hidden.shape[1] - 1)
     take = partial(jnp.take_along_axis, indices=index, axis=1)
-    rows = jnp.take_along_axis(hidden, index[..., None], axis=1)
-    return where, (rows, take(targets), jnp.where(inside, take(weights), 0.0))
+    weight = jnp.where(inside, take(weights), 0.0)
+    # Rows with fewer targets than the fullest fill up with others: zeroed, so that no value of theirs can matter.
+    rows = jnp.where(weight[..., None] > 0, jnp.take_along_axis(hidden, index[..., None], axis=1), 0)
+    return where, (rows, take(targets), weight)
 
 
 def _logits(chunk: Any, head: Any) -> tuple[Any, Any, Any]:
