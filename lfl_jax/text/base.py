@@ -1,0 +1,90 @@
+"""What every tokenizer is, and what several backends need."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lfl_jax.errors import UserError
+from lfl_jax.text import gguf_header
+
+AnyPath = str | os.PathLike
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # token types, the same numbers in GGUF and in SentencePiece
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Text to ids and back. Nothing is added to a text; special tokens written in it become their one id.
+
+    `encode` is for text that starts a sequence, `encode_continuation` for text that goes on from other text:
+    SentencePiece puts a space before the first word of a text, which must not happen to a response. For
+    byte-level vocabularies they are the same. A training example is `encode(prompt)` and then
+    `encode_continuation(response)`, so that the prompt's ids are those it has at evaluation.
+    `encode_batch` is `encode` of many texts. `decode` leaves special tokens out. `pieces` gives the text of
+    each token apart; bytes of a character that is split between tokens show as \\xNN.
+    `pad_id` is `eos_id` where the source names none: padding has to be masked by weight, not by id.
+    """
+
+    encode: Callable[[str], list[int]] = field(repr=False)
+    encode_continuation: Callable[[str], list[int]] = field(repr=False)
+    encode_batch: Callable[[Sequence[str]], list[list[int]]] = field(repr=False)
+    decode: Callable[[Sequence[int]], str] = field(repr=False)
+    pieces: Callable[[Sequence[int]], list[str]] = field(repr=False)
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int
+    pad_id: int
+    add_bos: bool  # whether sequences of this model start with BOS
+    bos: str | None
+    eos: str
+    chat_template: str | None = field(repr=False)  # Jinja source
+
+
+def gguf_specials(metadata: dict[str, Any], tokens: list[str], add_bos: bool) -> dict[str, Any]:
+    """Read the special tokens' ids and the chat template of a GGUF file: fields of `Tokenizer` by name."""
+    eos_id = gguf_header.field(metadata, "tokenizer.ggml.eos_token_id", int)
+    has_bos = "tokenizer.ggml.bos_token_id" in metadata
+    bos_id = gguf_header.field(metadata, "tokenizer.ggml.bos_token_id", int) if has_bos else None
+    pad_id = gguf_header.field(metadata, "tokenizer.ggml.padding_token_id", int, eos_id)
+    if max(eos_id, pad_id, bos_id or 0) >= len(tokens):
+        raise UserError(f"{metadata['GGUF.path']}: a special token's id is outside the {len(tokens)} tokens")
+    template = metadata.get("tokenizer.chat_template")
+    return {
+        "bos_id": bos_id,
+        "eos_id": eos_id,
+        "pad_id": pad_id,
+        "add_bos": has_bos and gguf_header.field(metadata, "tokenizer.ggml.add_bos_token", bool, add_bos),
+        "chat_template": template,
+    }
+
+
+def parsing(
+    specials: dict[str, int], first: Callable[[str], list[int]], rest: Callable[[str], list[int]]
+) -> Callable[[str], list[int]]:
+    """Make an encoder that finds special tokens and encodes the text between; a beginning by `first`."""
+    if not specials:
+        return first
+    pattern = re.compile("(" + "|".join(re.escape(text) for text in sorted(specials, key=len, reverse=True)) + ")")
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = []
+        for i, part in enumerate(pattern.split(text)):
+            if part in specials:
+                ids.append(specials[part])
+            elif part:
+                ids += (rest if i else first)(part)
+        return ids
+
+    return encode
+
+
+def shown(raw: bytes) -> str:
+    """Write bytes as text, with \\xNN for what is no UTF-8."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def sentencepiece_text(token: str) -> str:
+    """Write a SentencePiece piece as the text it stands for."""
+    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
+    return shown(bytes([int(byte[1], 16)])) if byte else token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")

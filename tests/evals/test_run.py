@@ -1,0 +1,224 @@
+"""Evaluations that are interrupted, resumed, repeated and refused."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from lfl_jax.data.examples import Example
+from lfl_jax.errors import UserError
+from lfl_jax.evals import records, stats
+from lfl_jax.evals.run import Settings, cut, evaluate, pick
+
+SETTINGS = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=16, window=256)
+TASKS = {"hellaswag": 0, "winogrande": 3, "gsm8k": 8, "source_test": 0, "target_nll": 0, "source_nll": 0}
+
+
+class Interrupted(Exception):
+    """Stands for a kill in the middle of an evaluation."""
+
+
+@pytest.fixture
+def everything(inputs):
+    made = [Example(f"{i} and {i}?", f"It is twice {i}.\n#### {2 * i}", f"e{i}", f"t{i % 2}") for i in range(5)]
+    return dataclasses.replace(
+        inputs, problems={"seen": made}, target=made, source_text=["one two three", "four five " * 80]
+    )
+
+
+def limited(model, calls: int):
+    """The model, until it was called this often."""
+    left = [calls]
+
+    def once(function):
+        def call(*args, **kwargs):
+            if not left[0]:
+                raise Interrupted
+            left[0] -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+    return dataclasses.replace(model, score=once(model.score), generate=once(model.generate))
+
+
+def content(folder) -> dict:
+    return {file.name: sorted(file.read_text().splitlines()) for file in folder.glob("*.jsonl")}
+
+
+def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
+    seen = []
+    results = evaluate(
+        TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path, progress=lambda *step: seen.append(step)
+    )
+    assert list(results) == list(TASKS)
+    assert {name: r.items for name, r in results.items()} == {
+        "hellaswag": 5,
+        "winogrande": 3,
+        "gsm8k": 8,
+        "source_test": 5,
+        "target_nll": 5,
+        "source_nll": 2,
+    }
+    header, made = records.read(tmp_path / "winogrande.jsonl")
+    assert results["winogrande"].metrics["acc"] == stats.over(made, "acc")
+    assert results["winogrande"].chance == 0.5
+    assert header["settings"]["model"] == "toy"
+    assert results["gsm8k"].settings["shots_from"] == "none"
+    assert results["source_nll"].derived["bits_per_byte"] > 0
+    for name, result in results.items():
+        assert [step for step in seen if step[0] == name] == [
+            (name, i, result.plan["batches"]) for i in range(1, result.plan["batches"] + 1)
+        ]
+
+
+def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everything):
+    evaluate({"gsm8k": 2}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    _, made = records.read(tmp_path / "gsm8k.jsonl")
+    assert all(r["text"].rpartition("#### ")[2].isdigit() for r in made)  # "<eos> Question: 5" is gone
+    assert cut("a</s>b<eos>", ("Question:", "</s>", "<eos>")) == "a"
+
+
+@pytest.mark.parametrize("calls", range(9))
+def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, toy_model, tokenizer, everything, calls):
+    tasks = {"hellaswag": 0, "gsm8k": 0, "source_nll": 0}
+    whole = evaluate(tasks, toy_model, tokenizer, everything, SETTINGS, tmp_path / "whole")
+    total = sum(result.plan["batches"] for result in whole.values())
+    assert total > 9
+    with pytest.raises(Interrupted):
+        evaluate(tasks, limited(toy_model, calls), tokenizer, everything, SETTINGS, tmp_path / "parts")
+    for file in (tmp_path / "parts").glob("*.jsonl"):  # killed while writing a line
+        file.write_text(file.read_text() + '{"id": "3", "clus')
+    resumed = evaluate(tasks, limited(toy_model, total - calls), tokenizer, everything, SETTINGS, tmp_path / "parts")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    for name in tasks:
+        assert dataclasses.replace(resumed[name], records="") == dataclasses.replace(whole[name], records="")
+
+
+def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, everything):
+    first = evaluate(TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    assert evaluate(TASKS, limited(toy_model, 0), tokenizer, everything, SETTINGS, tmp_path) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m, t, i, s: (dataclasses.replace(m, tag="other"), t, i, s),
+        lambda m, t, i, s: (m, dataclasses.replace(t, encode=lambda text: t.encode(text)[::-1]), i, s),
+        lambda m, t, i, s: (m, t, dataclasses.replace(i, shots=1), s),
+        lambda m, t, i, s: (m, t, i, dataclasses.replace(s, max_new_tokens=17)),
+        lambda m, t, i, s: (m, t, i, dataclasses.replace(s, generate_rows=2)),
+    ],
+    ids=["model", "tokenizer", "shots", "max_new_tokens", "generate_rows"],
+)
+def test_other_settings_start_anew(tmp_path, toy_model, tokenizer, everything, change, caplog):
+    evaluate({"gsm8k": 3}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    before = (tmp_path / "gsm8k.jsonl").read_text()
+    model, other, inputs, settings = change(toy_model, tokenizer, everything, SETTINGS)
+    with pytest.raises(Interrupted):
+        evaluate({"gsm8k": 3}, limited(model, 0), other, inputs, settings, tmp_path)
+    assert (tmp_path / "gsm8k.old.jsonl").read_text() == before
+    assert any("other settings" in message and "gsm8k.old.jsonl" in message for message in caplog.messages)
+
+
+def test_a_limit_is_a_setting_too(tmp_path, toy_model, tokenizer, everything):
+    for limit in (3, 4, 0):
+        assert evaluate({"gsm8k": limit}, toy_model, tokenizer, everything, SETTINGS, tmp_path)["gsm8k"].items == (
+            limit or 16
+        )
+
+
+def test_damaged_file_starts_anew(tmp_path, toy_model, tokenizer, everything, caplog):
+    (tmp_path / "gsm8k.jsonl").write_text("not json\n")
+    with caplog.at_level(logging.WARNING):
+        assert evaluate({"gsm8k": 2}, toy_model, tokenizer, everything, SETTINGS, tmp_path)["gsm8k"].items == 2
+    assert caplog.messages
+
+
+def test_same_model_twice_has_forgotten_exactly_nothing(tmp_path, toy_model, tokenizer, everything):
+    made = []
+    for tag in ("base", "identity"):
+        model = dataclasses.replace(toy_model, tag=tag)
+        evaluate({"hellaswag": 0}, model, tokenizer, everything, SETTINGS, tmp_path / tag)
+        made.append(records.read(tmp_path / tag / "hellaswag.jsonl")[1])
+    found = stats.difference(*made, "gold_logprob")
+    assert (found.mean, found.se) == (0.0, 0.0)
+
+
+def test_generated_ids_are_those_of_the_whole_set(tmp_path, toy_model, tokenizer, everything):
+    seen = []
+
+    def generate(prompts, *, max_new_tokens, stop, example_ids):
+        seen.extend(example_ids)
+        assert stop == ("Question:", "</s>", "<|im_end|>", "<eos>")
+        return ["#### 1"] * len(prompts)
+
+    model, spread = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, pick="spread")
+    evaluate({"gsm8k": 4}, model, tokenizer, everything, spread, tmp_path)
+    assert sorted(seen) == [2, 6, 10, 14]
+
+
+def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, everything):
+    lengths = []
+
+    def generate(prompts, **kwargs):
+        lengths.extend(map(len, prompts))
+        return [""] * len(prompts)
+
+    model, narrow = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, window=24)
+    result = evaluate({"gsm8k": 0}, model, tokenizer, everything, narrow, tmp_path)["gsm8k"]
+    assert max(lengths) == 8
+    assert result.plan["truncated"] > 0
+    with pytest.raises(UserError, match="max_new_tokens=24 leaves no room"):
+        evaluate({"gsm8k": 0}, model, tokenizer, everything, dataclasses.replace(narrow, max_new_tokens=24), tmp_path)
+
+
+def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, everything):
+    """A process that does not write runs the batches the writer's mask leaves, and returns nothing."""
+    calls = []
+
+    def score(rows):
+        calls.append(set(np.unique(rows["example_ids"])))
+        return toy_model.score(rows)
+
+    follower = {"writer": False, "agree": lambda done: np.arange(len(done)) != 4}
+    model = dataclasses.replace(toy_model, score=score)
+    assert evaluate({"hellaswag": 0}, model, tokenizer, everything, SETTINGS, tmp_path, **follower) == {}
+    assert len(calls) == 1
+    assert 4 in calls[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
+    with pytest.raises(UserError, match=r"unknown evaluation 'mmlu'; there are: source_test, gsm8k"):
+        evaluate({"mmlu": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    with pytest.raises(UserError, match="source_test has no items"):
+        evaluate({"source_test": 0}, toy_model, tokenizer, inputs, SETTINGS, tmp_path)
+    twice = dataclasses.replace(everything, target=[*everything.target, everything.target[0]])
+    with pytest.raises(UserError, match="two items have the same id"):
+        evaluate({"target_nll": 0}, toy_model, tokenizer, twice, SETTINGS, tmp_path)
+    with pytest.raises(UserError, match="'first' or 'spread', not 'last'"):
+        pick(10, 3, "last")
+
+
+def test_pick():
+    assert pick(5, 0, "first") == pick(5, 9, "spread") == [0, 1, 2, 3, 4]
+    assert pick(100, 3, "first") == [0, 1, 2]
+    assert pick(100, 4, "spread") == [12, 37, 62, 87]
+
+
+def test_a_limit_keeps_the_balance_of_groups(tmp_path, toy_model, tokenizer, everything):
+    """Every second problem would be of one group: spread picks must not see only that one."""
+    made = [Example(f"{i}?", f"#### {i}", f"e{i}", "t") for i in range(32)]
+    inputs = dataclasses.replace(everything, problems={"seen": made, "unseen": made})
+    spread = dataclasses.replace(SETTINGS, pick="spread")
+    metrics = evaluate({"source_test": 16}, toy_model, tokenizer, inputs, spread, tmp_path)["source_test"].metrics
+    assert metrics["exact_match_seen"].n == metrics["exact_match_unseen"].n == 8
+
+
+def test_headers_tell_how_much_was_saved(tmp_path, toy_model, tokenizer, everything):
+    evaluate({"hellaswag": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    header = json.loads((tmp_path / "hellaswag.jsonl").read_text().splitlines()[0])
+    assert header["plan"]["tokens"] < header["plan"]["naive_tokens"]

@@ -1,0 +1,187 @@
+"""What the tasks make of their documents: clusters, shots, groups, prompts, gold answers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lfl_jax.data import formatting
+from lfl_jax.data.examples import Example
+from lfl_jax.errors import UserError
+from lfl_jax.evals import (
+    answers,
+    arc_challenge,
+    gsm8k,
+    hellaswag,
+    multiple_choice,
+    perplexity,
+    source_test,
+    tasks,
+    winogrande,
+)
+from lfl_jax.evals.plan import Scored
+from lfl_jax.text.chat import TEMPLATES
+
+
+def scored(*lls: float) -> list[Scored]:
+    return [Scored(ll, 2, False, False) for ll in lls]
+
+
+def test_every_task_is_listed_under_its_name():
+    assert all(task.name == name for name, task in tasks.TASKS.items())
+
+
+def test_twins_are_one_cluster(inputs):
+    questions = winogrande.questions(inputs)
+    # 0 and 1 are twins; 4 has the same two options in another sentence
+    assert [q.cluster for q in questions] == ["0", "0", "2", "3", "4", "5"]
+    assert len({q.id for q in questions}) == 6
+
+
+def test_hellaswag_clusters_by_video_or_article(inputs):
+    questions = hellaswag.questions(inputs)
+    assert [q.cluster for q in questions] == ["made~1", "made~2", "made~3", "made~1", "made~4"]
+    assert [q.id for q in questions] == list("01234")
+
+
+def test_arc_question_with_a_ready_prompt():
+    made = arc_challenge.question({"id": "x", "query": "Question: Why?\nAnswer:", "choices": ["a", "b"], "gold": 1})
+    labels = {"text": ["a", "b"], "label": ["1", "2"]}
+    assert made == arc_challenge.question({"id": "x", "question": "Why?", "choices": labels, "answerKey": "2"})
+    assert (made.gold, made.pairs) == (1, (("Question: Why?\nAnswer:", " a"), ("Question: Why?\nAnswer:", " b")))
+
+
+def test_accuracies_and_probability_of_the_gold_choice():
+    question = multiple_choice.Question("q", "c", (("x", " aaaa"), ("x", " b"), ("x", " cc")), ("aaaa", "b", "cc"), 0)
+    record = multiple_choice.record(question, scored(-4.0, -3.0, -5.0))
+    assert (record["acc"], record["acc_norm"]) == (0.0, 1.0)  # -3 is largest; per character -1, -3, -2.5
+    p = np.exp([-4.0, -3.0, -5.0])
+    assert record["gold_logprob"] == pytest.approx(np.log(p[0] / p.sum()))
+    p = np.exp([-1.0, -3.0, -2.5])
+    assert record["gold_logprob_norm"] == pytest.approx(np.log(p[0] / p.sum()))
+    assert (record["prediction"], record["prediction_norm"], record["characters"]) == (1, 0, [4, 1, 2])
+
+
+def test_the_first_of_equal_choices_wins():
+    question = multiple_choice.Question("q", "c", (("x", " a"), ("x", " b")), ("a", "b"), 1)
+    assert multiple_choice.record(question, scored(-1.0, -1.0))["prediction"] == 0
+
+
+def test_chance_is_that_of_the_choices():
+    question = multiple_choice.Question("q", "c", (("x", " a"), ("x", " b")), ("a", "b"), 1)
+    third = dataclasses.replace(question, pairs=(*question.pairs, ("x", " c")), choices=("a", "b", "c"))
+    records = [
+        multiple_choice.record(question, scored(-1.0, -2.0)),
+        multiple_choice.record(third, scored(-1.0, -2.0, -3.0)),
+    ]
+    summary = arc_challenge.TASK.summarise(records)
+    assert summary.chance == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert list(summary.metrics) == ["acc", "acc_norm", "gold_logprob", "gold_logprob_norm"]
+    assert "acc_norm" not in winogrande.TASK.summarise(records).metrics
+
+
+def test_fixed_shots_are_the_same_for_all_and_end_in_the_number(inputs):
+    problems = gsm8k.problems(dataclasses.replace(inputs, shots=2))
+    head = "Question: One and one?\nAnswer: It is 2.\n#### 2\n\nQuestion: Nine less 2?\nAnswer: It is $7.\n#### 7\n\n"
+    assert all(p.prompt.startswith(head + "Question: ") and p.prompt.endswith("\nAnswer:") for p in problems)
+    assert gsm8k.problems(dataclasses.replace(inputs, shots=0))[0].prompt == problems[0].prompt.removeprefix(head)
+
+
+def test_drawn_shots_differ_by_problem(inputs):
+    drawn = gsm8k.draw(dataclasses.replace(inputs, shots=3, shots_from="lm_eval"), 16)
+    assert len({str(shots) for shots in drawn}) > 10
+
+
+@pytest.mark.parametrize("source", ["fixed", "lm_eval"])
+def test_more_shots_than_there_are(inputs, source):
+    with pytest.raises(UserError, match=r"config.eval.shots=11 is too many: '.*' has \d+"):
+        gsm8k.problems(dataclasses.replace(inputs, shots=11, shots_from=source))
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ("#### 1,234 apples 5", "1,234", "5"),
+        ("a #### -3. #### 4", "-3.", "4"),
+        ("####7", answers.INVALID, "7"),
+        ("it costs $1.50", answers.INVALID, "$1.50"),
+        ("no digits", answers.INVALID, answers.INVALID),
+        ("so ...", answers.INVALID, "..."),
+    ],
+)
+def test_numbers_out_of_text(text, strict, flexible):
+    assert (answers.strict(text), answers.flexible(text)) == (strict, flexible)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [
+        ("1,000.", "It is.\n#### 1000", True),
+        ("$5", "5", True),
+        ("18.0", "18", False),
+        ("[INVALID]", "[invalid]", True),
+    ],
+)
+def test_equality_is_of_strings(answer, gold, same):
+    assert answers.exact(answer, gold) is same
+
+
+def examples(group: str, n: int) -> list[Example]:
+    return [Example(f"{group} {i}?", f"So.\n#### {i}", f"{group}-{i}", f"template-{i % 2}") for i in range(n)]
+
+
+def test_groups_of_problems_take_turns(inputs):
+    groups = {"seen": examples("seen", 3), "unseen": examples("unseen", 2)}
+    problems = source_test.problems(dataclasses.replace(inputs, problems=groups))
+    assert [p.id for p in problems] == [
+        "seen/seen-0",
+        "unseen/unseen-0",
+        "seen/seen-1",
+        "unseen/unseen-1",
+        "seen/seen-2",
+    ]
+    assert problems[0].prompt == "Question: seen 0?\nAnswer:"
+    records = [gsm8k.record(p, "#### 0") for p in problems]
+    metrics = source_test.summarise(records).metrics
+    assert {name: (m.mean, m.n) for name, m in metrics.items()} == {
+        "exact_match": (0.4, 5),
+        "exact_match_seen": (pytest.approx(1 / 3), 3),
+        "exact_match_unseen": (0.5, 2),
+    }
+    assert list(source_test.summarise(records[::2]).metrics) == ["exact_match"]
+
+
+@pytest.mark.parametrize("template", ["plain", "alpaca"])
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_target_has_the_ids_it_has_in_training(inputs, tokenizer, template, add_bos):
+    tokenizer = dataclasses.replace(tokenizer, add_bos=add_bos)
+    (example,) = examples("seen", 1)
+    made = dataclasses.replace(inputs, target=[example], template=TEMPLATES[template])
+    (request,) = perplexity.target_requests(perplexity.targets(made)[0], tokenizer, 100)
+    ids, n_prompt = formatting.token_ids(example, TEMPLATES[template], tokenizer)
+    assert (request.context, request.continuation) == (tuple(ids[:n_prompt]), tuple(ids[n_prompt:]))
+    assert request.continuation[-1] == tokenizer.eos_id
+
+
+def test_source_text_is_given_or_the_fetched_passages_once(inputs):
+    given = perplexity.documents(dataclasses.replace(inputs, source_text=["a", "b"]))
+    assert [(d.id, d.text) for d in given] == [("0", "a"), ("1", "b")]
+    fetched = dataclasses.replace(inputs, docs=lambda name: {"boolq": [{"passage": "x"}, {"passage": "x"}]}[name])
+    assert [d.text for d in perplexity.documents(fetched)] == ["x"]
+
+
+def test_perplexity_of_text_per_token_byte_and_word():
+    documents = [perplexity.Document("0", "0", "zwölf Äpfel"), perplexity.Document("1", "1", "a b c")]
+    records = [
+        perplexity.document_record(documents[0], [Scored(-3.0, 2, False, False), Scored(-4.0, 3, False, False)]),
+        perplexity.document_record(documents[1], [Scored(-5.0, 5, False, False)]),
+    ]
+    assert [(r["nll"], r["tokens"], r["words"], r["bytes"]) for r in records] == [(7.0, 5, 2, 13), (5.0, 5, 3, 5)]
+    summary = perplexity.summarise_documents(records)
+    assert summary.metrics["nll"].mean == pytest.approx(12 / 10)
+    assert summary.derived == {
+        "perplexity": pytest.approx(np.exp(12 / 10)),
+        "bits_per_byte": pytest.approx(12 / 18 / np.log(2)),
+        "byte_perplexity": pytest.approx(np.exp(12 / 18)),
+        "word_perplexity": pytest.approx(np.exp(12 / 5)),
+    }

@@ -1,0 +1,233 @@
+"""GGUF weights: our layout, what quantisation does, and every damaged file refused in one line."""
+
+import numpy as np
+import pytest
+from fixtures import tiny_gguf
+from fixtures.tiny_gguf import D, F, H, K, L, P, V
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+
+from lfl_jax import assets
+from lfl_jax.errors import UserError
+from lfl_jax.io import gguf
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+
+
+@pytest.fixture
+def weights():
+    return tiny_gguf.tensors()
+
+
+def params_of(path):
+    metadata, tensors = gguf.load(path)
+    return gguf.to_params(metadata, tensors)
+
+
+def test_parameters_have_our_layout(tmp_path, weights):
+    params = params_of(tiny_gguf.write(tmp_path / "m.gguf", weights))
+    np.testing.assert_array_equal(params["embed"], weights["token_embd.weight"])
+    np.testing.assert_array_equal(params["head"], weights["output.weight"].T)
+    np.testing.assert_array_equal(params["final_norm"], weights["output_norm.weight"])
+    names = {"v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
+    matrices = params["layers"]["attn"] | params["layers"]["mlp"]
+    for layer in range(L):
+        for ours, theirs in names.items():
+            np.testing.assert_array_equal(matrices[ours][layer], weights[f"blk.{layer}.{theirs}.weight"].T)
+        for ours in ("attn", "mlp"):
+            theirs = weights[f"blk.{layer}.{'attn' if ours == 'attn' else 'ffn'}_norm.weight"]
+            np.testing.assert_array_equal(params["layers"][f"{ours}_norm"][layer], theirs)
+
+
+def test_parameters_are_those_the_model_declares(tmp_path, weights):
+    path = tiny_gguf.write(tmp_path / "m.gguf", weights)
+    cfg = ModelConfig(**gguf.model_fields(gguf.load(path)[0]))
+    declared = llama.specs(cfg)
+    assert shapes(params_of(path)) == {path: spec.shape for path, spec in flat(declared).items()}
+
+
+def flat(tree, path=""):
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: v for key, sub in tree.items() for k, v in flat(sub, f"{path}/{key}").items()}
+
+
+def shapes(params):
+    return {path: leaf.shape for path, leaf in flat(params).items() if leaf.dtype == np.float32}
+
+
+@pytest.mark.parametrize("name", ["q", "k"])
+def test_rope_pairs_are_brought_apart(tmp_path, weights, name):
+    """llama.cpp rotates rows (0, 1), (2, 3), ... of a head; here it is (0, P/2), (1, P/2 + 1), ..."""
+    params = params_of(tiny_gguf.write(tmp_path / "m.gguf", weights))
+    for layer in range(L):
+        theirs = weights[f"blk.{layer}.attn_{name}.weight"].reshape(-1, P, D)
+        ours = params["layers"]["attn"][name][layer].T.reshape(-1, P, D)
+        for i in range(P // 2):
+            np.testing.assert_array_equal(ours[:, i], theirs[:, 2 * i])
+            np.testing.assert_array_equal(ours[:, i + P // 2], theirs[:, 2 * i + 1])
+
+
+def test_model_fields(tmp_path, weights):
+    fields = gguf.model_fields(gguf.load(tiny_gguf.write(tmp_path / "m.gguf", weights))[0])
+    sizes = {
+        "vocab_size": V,
+        "d_model": D,
+        "n_layers": L,
+        "n_heads": H,
+        "n_kv_heads": K,
+        "head_dim": P,
+        "d_ff": F,
+    }
+    assert fields == sizes | {"rope_theta": 5000.0, "norm_eps": 1e-5, "tied": False, "max_seq_len": 64}
+
+
+def test_tied_model_has_no_head(tmp_path):
+    path = tiny_gguf.write(tmp_path / "m.gguf", tiny_gguf.tensors(tied=True))
+    assert gguf.model_fields(gguf.load(path)[0])["tied"] is True
+    assert "head" not in params_of(path)
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_every_format_is_read_as_the_gguf_package_reads_it(tmp_path, weights, kind):
+    type_ = GGMLQuantizationType[kind]
+    metadata, tensors = gguf.load(tiny_gguf.write(tmp_path / "m.gguf", weights, type_))
+    assert gguf.quantization(metadata) == (kind if kind.startswith("Q") else None)
+    for name, weight in weights.items():
+        stored = type_ if weight.ndim == 2 else GGMLQuantizationType.F32
+        np.testing.assert_array_equal(tensors[name], dequantize(quantize(weight, stored), stored))
+        assert tensors[name].dtype == np.float32
+    assert np.abs(tensors["output.weight"] - weights["output.weight"]).max() > 0  # the format does lose something
+
+
+def test_chunks_fit_together(tmp_path, weights, monkeypatch):
+    path = tiny_gguf.write(tmp_path / "m.gguf", weights, GGMLQuantizationType.Q4_1)
+    expected = gguf.load(path)[1]["token_embd.weight"]
+    monkeypatch.setattr(gguf, "_CHUNK", 100)  # not a multiple of the block of 32
+    np.testing.assert_array_equal(gguf.load(path)[1]["token_embd.weight"], expected)
+
+
+def test_progress_counts_to_the_whole_file(tmp_path, weights):
+    seen = []
+    metadata, tensors = gguf.load(tiny_gguf.write(tmp_path / "m.gguf", weights), lambda *at: seen.append(at))
+    gguf.to_params(metadata, tensors)
+    total = sum(weight.nbytes for weight in weights.values())
+    assert len(seen) == len(weights)
+    assert seen == sorted(seen)
+    assert seen[-1] == (total, total)
+
+
+class TestRefusals:
+    """Each mistake is one UserError that says what is wrong."""
+
+    def expect_refusal(self, path, match):
+        with pytest.raises(UserError, match=match) as caught:
+            params_of(path)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value).splitlines()) <= 2
+
+    def test_no_file(self, tmp_path):
+        self.expect_refusal(tmp_path / "absent.gguf", "no such GGUF file")
+
+    @pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 a zip file", b"<html>not found</html>"])
+    def test_other_file(self, tmp_path, content):
+        (tmp_path / "m.gguf").write_bytes(content)
+        self.expect_refusal(tmp_path / "m.gguf", "not a GGUF file")
+
+    def test_version(self, tmp_path):
+        (tmp_path / "m.gguf").write_bytes(b"GGUF\x01\0\0\0" + bytes(64))
+        self.expect_refusal(tmp_path / "m.gguf", "version 1 is not supported")
+
+    def test_other_architecture(self, tmp_path):
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", architecture="qwen2"), "architecture 'qwen2'")
+
+    def test_missing_tensor(self, tmp_path, weights):
+        del weights["blk.1.ffn_up.weight"]
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.1.ffn_up.weight' is missing")
+
+    def test_unknown_tensor(self, tmp_path, weights):
+        weights["blk.0.attn_q.bias"] = np.ones(H * P, np.float32)
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_q.bias' has no place")
+
+    def test_wrong_shape(self, tmp_path, weights):
+        weights["blk.1.attn_k.weight"] = np.ones((H * P, D), np.float32)
+        path = tiny_gguf.write(tmp_path / "m.gguf", weights)
+        self.expect_refusal(path, r"'blk.1.attn_k.weight' has shape \(32, 32\), the metadata say \(16, 32\)")
+
+    @pytest.mark.parametrize(
+        ("fields", "match"),
+        [
+            ({"expert_count": 8}, "expert_count = 8"),
+            ({"rope.scaling.type": "linear"}, "rope.scaling.type = 'linear'"),
+            ({"rope.dimension_count": 4}, "rope.dimension_count = 4"),
+            ({"attention.key_length": 7}, "heads of 7 dimensions"),
+            ({"attention.head_count": 0}, "'llama.attention.head_count' is 0"),
+            ({"block_count": None}, "'llama.block_count' is missing"),
+            ({"block_count": 2.0}, "'llama.block_count' is a float, not a int"),
+            ({"block_count": 2**32 - 1}, "'blk.2.attn_norm.weight' is missing"),
+            ({"feed_forward_length": 2**31}, "'blk.0.ffn_gate.weight' has shape"),
+        ],
+    )
+    def test_metadata(self, tmp_path, fields, match):
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", **fields), match)
+
+    def test_file_that_shrinks_after_opening(self, tmp_path):
+        path = tmp_path / "m.gguf"
+        metadata, tensors = gguf.load(tiny_gguf.write(path))
+        path.write_bytes(path.read_bytes()[:-5000])
+        with pytest.raises(UserError, match="became shorter"):
+            gguf.to_params(metadata, tensors)
+
+
+def tensors_start(path):
+    return min(info.offset for info in gguf.load(path)[0]["GGUF.tensors"].values())
+
+
+class TestDamage:
+    """Whatever happens to the bytes, the answer is parameters or a UserError, and soon."""
+
+    def test_every_truncation_is_refused(self, tmp_path):
+        path = tmp_path / "m.gguf"
+        tiny_gguf.write(path, kind=GGMLQuantizationType.Q8_0)
+        data, header_end = path.read_bytes(), tensors_start(path)
+        cuts = [*range(0, header_end, 17), *np.linspace(header_end, len(data) - 40, 30).astype(int)]
+        for cut in cuts:
+            path.write_bytes(data[:cut])
+            with pytest.raises(UserError):
+                params_of(path)
+
+    def test_changed_bytes_raise_nothing_else(self, tmp_path):
+        path = tmp_path / "m.gguf"
+        tiny_gguf.write(path)
+        data, header_end = np.fromfile(path, np.uint8), tensors_start(path)
+        rng, refused = np.random.default_rng(0), 0
+        for _ in range(200):
+            changed = data.copy()
+            at = rng.integers(4, header_end, rng.integers(1, 4))
+            changed[at] = rng.choice([0, 1, 2, 8, 9, 127, 128, 255], len(at))
+            changed.tofile(path)
+            try:
+                params_of(path)
+            except UserError:
+                refused += 1
+        assert refused > 100
+
+
+def test_smollm2_is_read_whole():
+    """Sizes and a few numbers of the embedded model; tests/parity/compare_gguf.py compares every weight."""
+    if not assets.is_cached("smollm2-135m"):
+        pytest.skip("smollm2-135m is not fetched: run `python -m lfl_jax.fetch smollm2-135m`")
+    metadata, tensors = gguf.load(assets.path("smollm2-135m", "model.gguf"))
+    assert gguf.quantization(metadata) == "Q4_1"
+    fields = gguf.model_fields(metadata)
+    assert (fields["n_layers"], fields["n_kv_heads"], fields["rope_theta"], fields["tied"]) == (
+        30,
+        3,
+        1e5,
+        True,
+    )
+    params = gguf.to_params(metadata, tensors)
+    leaves = flat(params).values()
+    assert sum(leaf.size for leaf in leaves) == 134_515_008
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert 0.05 < params["layers"]["mlp"]["up"].std() < 0.3

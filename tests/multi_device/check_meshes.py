@@ -1,0 +1,63 @@
+"""Run in its own process with 8 CPU devices: one training step on several meshes against the step on one device."""
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_platforms", "cpu")
+
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from helpers import packed  # noqa: E402
+
+from lfl_jax import adapters, optim, schedules, state, train  # noqa: E402
+from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
+from lfl_jax.core import spec  # noqa: E402
+from lfl_jax.core.sharding import make_rules  # noqa: E402
+from lfl_jax.models import llama  # noqa: E402
+from lfl_jax.models.config import ModelConfig  # noqa: E402
+
+CFG = ModelConfig(
+    vocab_size=128, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=64, adapter_dropout=0.1
+)
+OPTIM = OptimConfig(
+    name="adamw", lr=1e-2, b1=0.9, b2=0.999, eps=1e-3, weight_decay=0.01, clip=1.0, schedule="constant",
+    warmup_steps=0, warmup_fraction=0.0, final_fraction=0.0, cooldown_fraction=0.0,
+)  # fmt: skip
+LENGTHS = [[7, 12, 9], [20, 6], [3, 28], [16, 10], [32], [30, 2], [5, 5, 5], [11, 20]]
+
+
+def step(mesh, kind, trainable):
+    rules = make_rules(*mesh, devices=jax.devices()[: int(np.prod(mesh))])
+    specs = llama.specs(CFG)
+    params = spec.init(specs, jax.random.key(0))
+    adapter = {}
+    if kind != "none":
+        adapter_specs = adapters.specs(specs, AdapterConfig(kind=kind, rank=8))
+        adapter = adapters.init(adapter_specs, params, jax.random.key(1))
+        adapter = jax.device_put(adapter, spec.shardings(adapter_specs, rules))
+    params = jax.device_put(params, spec.shardings(specs, rules))
+    tx = optim.make(OPTIM, schedules.make(OPTIM, 4))
+    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx)
+    rows = packed(LENGTHS, 32, CFG.vocab_size)
+    sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
+    batch = {k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding) for k in train.MODEL_INPUTS}
+    key = jax.random.key(5)
+    for _ in range(2):
+        current, metrics = train.train_step(current, frozen, batch, key, cfg=CFG, tx=tx, rules=rules)
+    spread = [x.sharding.num_devices for x in jax.tree.leaves(current.trainable) if not x.sharding.is_fully_replicated]
+    return jax.device_get(current.trainable), float(metrics["loss"]), len(spread)
+
+
+for kind, trainable in (("lora+dora", ("adapter/.*",)), ("none", ("params/.*",))):
+    alone, loss, _ = step((1, 1, 1), kind, trainable)
+    for mesh in ((2, 2, 2), (1, 8, 1), (1, 1, 2)):
+        shared, other, spread = step(mesh, kind, trainable)
+        worst = max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (alone, shared)), strict=True))
+        print(f"{kind} on {mesh}: loss differs by {abs(loss - other):.1e}, weights by {worst:.1e}; {spread} sharded")
+        assert abs(loss - other) < 1e-5 and worst < 1e-5 and spread > 0

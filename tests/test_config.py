@@ -1,0 +1,129 @@
+"""Configs: every field checked, contradictions refused before anything is loaded, overrides on the command line."""
+
+import importlib
+import pathlib
+
+import pytest
+from lfl_jax.configs import base, math_ift
+
+from lfl_jax import config as configs
+from lfl_jax.config import Config
+from lfl_jax.errors import UserError
+
+
+def parse(*arguments):
+    return configs.parse(["main", *arguments], "help", {"workdir": ("", "directory")})
+
+
+def changed(**fields):
+    c = math_ift.get_config()
+    for name, value in fields.items():
+        section, field = name.split("__")
+        with c.ignore_type():
+            c[section][field] = value
+    return Config.from_dict(c)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["", "full", "dora,r=4", "lora+dora", "smoke", "smoke,full", "paper", "paper,full", "lora,r=64"],
+)
+def test_every_argument_gives_a_valid_config(argument):
+    config = Config.from_dict(math_ift.get_config(argument))
+    assert config.adapter.kinds == (
+        () if "full" in argument else tuple((argument.split(",")[0] if "dora" in argument else "lora").split("+"))
+    )
+
+
+def test_paper_is_the_protocol():
+    c, full, r256 = (Config.from_dict(math_ift.get_config(a)) for a in ("paper", "paper,full", "paper,r=256"))
+    assert (c.model.name, c.data.source, c.data.seq_len, c.train.batch) == (
+        "llama2-7b",
+        "metamath",
+        1024,
+        768,
+    )
+    assert (c.optim.name, c.optim.b1, c.optim.b2, c.optim.clip, c.optim.weight_decay) == (
+        "lionw",
+        0.9,
+        0.95,
+        1.0,
+        0.0,
+    )
+    assert (c.optim.schedule, c.optim.warmup_fraction, c.optim.final_fraction) == ("cosine", 0.1, 0.01)
+    assert (c.optim.lr, r256.optim.lr, full.optim.lr) == (1e-4, 5e-5, 1e-5)
+    assert (c.adapter.dropout, c.adapter.rank, c.adapter.alpha, len(c.adapter.targets)) == (0.05, 16, None, 7)
+    assert full.trainable == ("params/.*",) and full.adapter.rank is None
+
+
+def test_arguments_set_fields():
+    config, _ = parse(
+        "--config=configs/math_ift.py:smoke,dora,r=4",
+        "--config.optim.lr=0.5",
+        "--config.adapter.targets=('q','v')",
+    )
+    assert (config.adapter.kind, config.adapter.rank, config.optim.lr, config.adapter.targets) == (
+        "dora",
+        4,
+        0.5,
+        ("q", "v"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/math_ift.py", "--config.optim.learning_rate=1"], "learning_rate"),
+        (["--config=configs/math_ift.py:smok"], "unknown argument smok"),
+        (["--config=configs/maths.py"], "there are: .*configs/math_ift.py"),
+        (["--config=configs/math_ift.py", "--config.adapter.targets=q,v"], "holds a name with a comma"),
+        (["--config=configs/math_ift.py", "--config.train.steps=many"], "many"),
+        (["--config=configs/math_ift.py", "stray"], "unexpected arguments: stray"),
+        ([], "no config given"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_clear_error(arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"adapter__kind": "none", "adapter__alpha": 32.0}, "without a rank"),
+        ({"adapter__rank": None, "adapter__alpha": 32.0}, "without a rank"),
+        ({"adapter__rank": None}, "needs config.adapter.rank"),
+        ({"adapter__rank": 0}, "at least 1"),
+        ({"adapter__kind": "none"}, "adapter paths"),
+        ({"train__microbatch": 3}, "does not divide"),
+        ({"optim__name": "sgd"}, "must be one of adamw, lionw"),
+        ({"optim__lr": -1.0}, "must be between"),
+        ({"data__seq_len": "256"}, "must be an int"),
+        ({"eval__tasks": ("gsm8k:few",)}, "must be a name"),
+        ({"mesh__tensor": 0}, "mesh sizes"),
+    ],
+)
+def test_contradictions_and_wrong_types_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        changed(**fields)
+
+
+def test_missing_unknown_and_mistyped_fields_are_named():
+    values = math_ift.get_config().to_dict()
+    del values["optim"]["clip"]
+    with pytest.raises(UserError, match="config.optim.clip is missing"):
+        Config.from_dict(values)
+    values["optim"]["clip"] = 1.0
+    values["adapter"]["targets"] = ["q", "v"]
+    with pytest.raises(UserError, match="config.adapter.targets=.* must be a tuple"):
+        Config.from_dict(values)
+    values["adapter"]["targets"] = ("q", "v")
+    with pytest.raises(UserError, match="unknown config field config.optim.momentum"):
+        Config.from_dict({**values, "optim": {**values["optim"], "momentum": 0.9}})
+
+
+def test_every_field_is_in_base_with_a_comment_or_name_that_says_enough():
+    source = importlib.import_module("lfl_jax.configs.base").__file__
+    text = pathlib.Path(source).read_text(encoding="utf-8")
+    fields = {f"{s}.{n}" for s, section in base.base().items() if hasattr(section, "items") for n in section}
+    assert len(fields) > 50 and all(f".{name.split('.')[1]} = " in text for name in fields)

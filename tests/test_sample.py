@@ -1,0 +1,77 @@
+"""Batched decoding against decoding one prompt at a time with full forward passes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import adapter_for
+
+from lfl_jax import sample
+from lfl_jax.models import llama
+
+PROMPTS = [[5, 17, 3, 60], [40, 2], [9, 9, 33, 71, 12, 8, 90]]
+EOS = 95
+
+
+forward = jax.jit(llama.forward, static_argnames=("cfg",))
+
+
+def naive(params, adapter, prompt, cfg, count):
+    tokens = list(prompt)
+    for _ in range(count):
+        padded = tokens + [0] * (16 - len(tokens))  # what follows cannot matter: attention is causal
+        hidden = forward(params, adapter, jnp.array([padded]), cfg)[0][0, len(tokens) - 1]
+        tokens.append(int(jnp.argmax(llama.logits(params, hidden))))
+    return tokens[len(prompt) :]
+
+
+def decode(params, adapter, cfg, prompts=PROMPTS, count=5, **options):
+    model = sample.unstacked({"params": params, "adapter": adapter}, cfg.n_layers)
+    return sample.generate(model, prompts, cfg, max_new_tokens=count, eos_id=EOS, **options)
+
+
+@pytest.mark.parametrize("kind", [None, "lora", "dora"])
+def test_greedy_decoding_equals_full_forward_passes(kind, small, small_params):
+    adapter = adapter_for(small, small_params, kind) if kind else {}
+    wanted = [naive(small_params, adapter, p, small, 5) for p in PROMPTS]
+    assert decode(small_params, adapter, small) == [w[: w.index(EOS)] if EOS in w else w for w in wanted]
+
+
+def test_eos_and_stop_texts_end_a_row(small, small_params):
+    free = decode(small_params, {}, small, count=40)
+    model = sample.unstacked({"params": small_params, "adapter": {}}, small.n_layers)
+    eos = free[0][2]
+    ended = sample.generate(model, PROMPTS, small, max_new_tokens=40, eos_id=eos)
+    assert ended[0] == free[0][: free[0].index(eos)]
+    seen = []
+    sample.generate(
+        model, PROMPTS, small, max_new_tokens=96, eos_id=EOS, stop=lambda row: seen.append(len(row)) or True
+    )
+    assert max(seen) <= sample.ROUND, "every row stopped, so one round was enough"
+
+
+def test_a_row_is_drawn_by_its_id_and_not_by_its_neighbours(small, small_params):
+    options = {"temperature": 1.0, "seed": 3, "count": 12}
+    together = decode(small_params, {}, small, ids=[7, 8, 9], **options)
+    alone = decode(small_params, {}, small, prompts=PROMPTS[1:2], ids=[8], **options)
+    assert together[1] == alone[0]
+    assert decode(small_params, {}, small, ids=[17, 18, 19], **options) != together
+    assert decode(small_params, {}, small, ids=[7, 8, 9], top_p=1e-6, **options) == decode(
+        small_params, {}, small, count=12
+    )
+
+
+def test_gates_decide_by_row_which_adapter_decodes(small, small_params):
+    adapter = adapter_for(small, small_params)
+    gate = jnp.array([[1.0], [0.0], [1.0]])
+    mixed = decode(small_params, adapter, small, gate=gate)
+    assert mixed[1] == decode(small_params, {}, small)[1]
+    assert mixed[0] == decode(small_params, adapter, small)[0] != decode(small_params, {}, small)[0]
+
+
+def test_sampling_follows_the_distribution():
+    logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
+    kept = sample._nucleus(jnp.stack([logits, logits]), 0.79)
+    np.testing.assert_array_equal(jnp.isfinite(kept[0]), [True, True, False, False])
+    draws = jax.vmap(lambda k: jax.random.categorical(k, kept[0]))(jax.random.split(jax.random.key(0), 2000))
+    np.testing.assert_allclose(jnp.mean(draws == 0), 0.5 / 0.8, atol=0.05)
