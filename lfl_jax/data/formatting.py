@@ -1,0 +1,79 @@
+"""From an example to token arrays: loss on the response only, its first token and its EOS included."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lfl_jax.data.examples import Example
+from lfl_jax.errors import UserError
+from lfl_jax.text.chat import TEMPLATES, Template
+from lfl_jax.text.tokenizers import Tokenizer
+
+Encoded = dict[str, np.ndarray]  # tokens, targets, weights, example_ids, all of one length
+
+
+def find_template(name: str) -> Template:
+    """The template of that name; UserError lists the names there are."""
+    if name not in TEMPLATES:
+        raise UserError(f"config.data.template={name!r} is unknown; there are: {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids a model is prompted with: BOS first where the tokenizer adds one and the text has none."""
+    ids = tokenizer.encode(prompt)
+    return [tokenizer.bos_id, *ids] if tokenizer.add_bos and ids[:1] != [tokenizer.bos_id] else ids
+
+
+def token_ids(example: Example, template: Template, tokenizer: Tokenizer) -> tuple[list[int], int]:
+    """Ids of [BOS] prompt response EOS, and how many of them are the prompt's, BOS included."""
+    prompt, response = template.render(example.prompt, example.response)
+    before = prompt_ids(prompt, tokenizer)
+    return [*before, *tokenizer.encode_continuation(response), tokenizer.eos_id], len(before)
+
+
+def encode(
+    example: Example, index: int, *, template: Template, tokenizer: Tokenizer, seq_len: int, too_long: str
+) -> Encoded | None:
+    """Arrays of one example, as `arrays` makes them of its token ids."""
+    ids, n_prompt = token_ids(example, template, tokenizer)
+    return arrays(ids, n_prompt, index, name=example.id, seq_len=seq_len, too_long=too_long)
+
+
+def arrays(ids: Sequence[int], n_prompt: int, index: int, *, name: str, seq_len: int, too_long: str) -> Encoded | None:
+    """Tokens, the same shifted by one as targets, and weights: 1 where the target is of the response or EOS.
+
+    An example with more than seq_len targets: "error" raises UserError, "skip" gives None, "truncate" cuts
+    its end, and gives None when no response token is left (as llm-foundry does).
+    """
+    if len(ids) - 1 > seq_len and too_long == "error":
+        raise UserError(
+            f"example {name} has {len(ids) - 1} tokens ({n_prompt} of them the prompt), more than"
+            f" config.data.seq_len={seq_len}; raise it, or set config.data.too_long to skip or truncate"
+        )
+    if len(ids) - 1 > seq_len and (too_long == "skip" or n_prompt > seq_len):
+        return None
+    ids = np.asarray(ids[: seq_len + 1], np.int32)
+    weights = (np.arange(1, len(ids)) >= n_prompt).astype(np.float32)
+    example_ids = np.full(len(weights), index, np.int32)
+    return {"tokens": ids[:-1], "targets": ids[1:], "weights": weights, "example_ids": example_ids}
+
+
+def encode_all(
+    examples: Sequence[Example], *, template: Template, tokenizer: Tokenizer, seq_len: int, too_long: str
+) -> list[Encoded]:
+    """Arrays of every example that fits, for evaluation; UserError when none does."""
+    options = {"template": template, "tokenizer": tokenizer, "seq_len": seq_len, "too_long": too_long}
+    encoded = [encode(example, i, **options) for i, example in enumerate(examples)]
+    kept = [e for e in encoded if e is not None]
+    if not kept:
+        raise no_target(len(examples), seq_len, too_long)
+    return kept
+
+
+def no_target(n: int, seq_len: int, too_long: str) -> UserError:
+    """The error for a source of which nothing would be trained on."""
+    return UserError(
+        f"the loss mask is all zero: none of {n} examples has a response token within seq_len={seq_len}"
+        f" (too_long={too_long}); raise config.data.seq_len"
+    )

@@ -1,0 +1,30 @@
+"""Held-out splits of a source that brings none: by cluster, the same on every machine and for every seed."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+SPLITS = ("train", "dev", "test")
+HELD_OUT = 0.02  # of the clusters, for each held-out split
+
+
+def digest(text: str) -> int:
+    """Hash that decides the split of a cluster: 64 bits of SHA-256 of the text without outer white space."""
+    return int.from_bytes(hashlib.sha256(text.strip().encode()).digest()[:8], "big")
+
+
+def split_index(digests: Sequence[int], split: str, held_out: tuple[str, ...] = SPLITS[1:]) -> np.ndarray:
+    """Rows of `split`, in their order, when each split in `held_out` gets the next 2% of the clusters.
+
+    Clusters are ranked by hash and a held-out split gets at least one, so splits share no cluster and small
+    files have them too. With fewer clusters than splits, "train" gets everything and the others are empty.
+    """
+    digests = np.asarray(digests, np.uint64)
+    clusters = np.unique(digests)
+    each = max(1, round(HELD_OUT * len(clusters))) if len(clusters) > len(held_out) else 0
+    rank = np.searchsorted(clusters, digests)
+    if split in held_out:
+        first = each * held_out.index(split)
+        return np.flatnonzero((rank >= first) & (rank < first + each))
+    return np.flatnonzero(rank >= each * len(held_out))

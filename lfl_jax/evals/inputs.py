@@ -1,0 +1,54 @@
+"""What a run's config gives its evaluations to read: held-out problems, held-out targets, general text."""
+
+import itertools
+from pathlib import Path
+
+from lfl_jax.config import Config
+from lfl_jax.data.examples import Example
+from lfl_jax.data.formatting import find_template
+from lfl_jax.data.sources import Source, held_out_splits, open_source
+from lfl_jax.errors import UserError
+from lfl_jax.evals.base import Inputs
+
+MOST = 2000  # held-out examples of a source, for an evaluation that asks for all
+
+
+def from_config(config: Config, *, dev: bool = False) -> Inputs:
+    """Inputs from the test split, or from the dev split, on which choices such as the best checkpoint are made."""
+    splits, most = ("dev",) if dev else held_out_splits(config.data), _most(config)
+    problems = {split: _first(open_source(config.data, split, config.seed.data), most) for split in splits}
+    in_turns = itertools.zip_longest(*problems.values())
+    return Inputs(
+        problems=problems,
+        target=[example for row in in_turns for example in row if example is not None][:most],
+        template=find_template(config.data.template),
+        source_text=_documents(config.eval.source_text),
+        shots=config.eval.shots,
+        shots_from=config.eval.shots_from,
+    )
+
+
+def _most(config: Config) -> int:
+    limits = [
+        *config.eval.items(config.eval.tasks).values(),
+        *config.eval.items(config.eval.every_tasks).values(),
+    ]
+    return max(limits) if limits and min(limits) > 0 else MOST
+
+
+def _first(source: Source, most: int) -> list[Example]:
+    return [source.examples[i] for i in range(min(most, len(source.examples)))]
+
+
+def _documents(path: str) -> list[str] | None:
+    """Paragraphs of a text file, in order; None for the fetched default."""
+    if not path:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config.eval.source_text={path}: cannot read it as UTF-8 text ({error})") from None
+    found = [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
+    if not found:
+        raise UserError(f"config.eval.source_text={path}: the file has no text")
+    return found

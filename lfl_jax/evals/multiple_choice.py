@@ -1,0 +1,71 @@
+"""Questions with choices, decided by the log-probability of each choice, as lm-evaluation-harness scores them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfl_jax.evals import stats
+from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
+from lfl_jax.evals.plan import Scored
+from lfl_jax.evals.requests import Request, encode_pairs
+from lfl_jax.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Question:
+    """Per choice a (context, continuation) text pair and the text whose characters normalise it; `gold` an index."""
+
+    id: str
+    cluster: str
+    pairs: tuple[tuple[str, str], ...]
+    choices: tuple[str, ...]
+    gold: int
+
+
+def task(name: str, version: int, questions: Callable[[Inputs], list[Question]], metrics: Sequence[str]) -> Scoring:
+    """A multiple-choice task; `metrics` are the accuracies the harness reports for it, of acc and acc_norm."""
+
+    def summarise(records: Sequence[Record]) -> Summary:
+        values = {metric: stats.over(records, metric) for metric in (*metrics, "gold_logprob", "gold_logprob_norm")}
+        return Summary(values, chance=float(np.mean([1 / len(record["ll"]) for record in records])))
+
+    return Scoring(name, version, questions, requests, record, summarise)
+
+
+def requests(question: Question, tokenizer: Tokenizer, length: int) -> list[Request]:
+    """One request per choice."""
+    return encode_pairs(question.pairs, tokenizer, length)
+
+
+def record(question: Question, scored: list[Scored]) -> Record:
+    """acc: the largest ll is the gold choice's; acc_norm: the largest ll per character; the first of equals wins.
+
+    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of ll),
+    `gold_logprob_norm` the same of ll per character. A choice without characters counts as one, where the harness
+    divides by zero.
+    """
+    ll = np.array([s.ll for s in scored], np.float64)
+    characters = [len(choice) for choice in question.choices]
+    normalised = ll / np.maximum(characters, 1)
+    return {
+        "id": question.id,
+        "cluster": question.cluster,
+        "gold": question.gold,
+        "prediction": int(np.argmax(ll)),
+        "prediction_norm": int(np.argmax(normalised)),
+        "acc": float(np.argmax(ll) == question.gold),
+        "acc_norm": float(np.argmax(normalised) == question.gold),
+        "gold_logprob": _log_softmax(ll, question.gold),
+        "gold_logprob_norm": _log_softmax(normalised, question.gold),
+        "ll": ll.tolist(),
+        "greedy": [s.greedy for s in scored],
+        "tokens": [s.tokens for s in scored],
+        "characters": characters,
+        "truncated": any(s.truncated for s in scored),
+    }
+
+
+def _log_softmax(values: np.ndarray, index: int) -> float:
+    top = values.max()
+    return float(values[index] - top - np.log(np.sum(np.exp(values - top))))

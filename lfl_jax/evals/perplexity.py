@@ -1,0 +1,124 @@
+"""Negative log-likelihood of text: held-out training targets, and general text from before finetuning."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lfl_jax.data.formatting import prompt_ids
+from lfl_jax.evals import stats
+from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
+from lfl_jax.evals.plan import Scored
+from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
+from lfl_jax.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to score from its first token to its last."""
+
+    id: str
+    cluster: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A held-out training example in its template; the response and its EOS are scored."""
+
+    id: str
+    cluster: str
+    prompt: str
+    response: str
+
+
+def documents(inputs: Inputs) -> list[Document]:
+    """`inputs.source_text`, or the fetched default: the Wikipedia paragraphs that BoolQ asks about, each once.
+
+    They are general prose that neither the scored questions nor the training source contain.
+    """
+    texts = inputs.source_text
+    if texts is None:
+        texts = list(dict.fromkeys(doc["passage"] for doc in inputs.docs("boolq")))
+    return [Document(str(i), str(i), text) for i, text in enumerate(texts)]
+
+
+def targets(inputs: Inputs) -> list[Target]:
+    """The held-out examples, in the format the model is trained with."""
+    rendered = [inputs.template.render(example.prompt, example.response) for example in inputs.target]
+    return [Target(e.id, e.cluster, *texts) for e, texts in zip(inputs.target, rendered, strict=True)]
+
+
+def document_requests(document: Document, tokenizer: Tokenizer, length: int) -> list[Request]:
+    """Rolling windows over the text, BOS or EOS before its first token."""
+    return rolling(prompt_ids(document.text, tokenizer), prefix_id(tokenizer), length)
+
+
+def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[Request]:
+    """The response after its prompt, with the ids it has in training (`data.formatting.token_ids`)."""
+    response = (*tokenizer.encode_continuation(target.response), tokenizer.eos_id)
+    return [truncate(Request(tuple(prompt_ids(target.prompt, tokenizer)), response), length)]
+
+
+def document_record(document: Document, scored: list[Scored]) -> Record:
+    """nll of the whole text in nats, and its size in tokens, words and UTF-8 bytes."""
+    words, size = len(re.split(r"\s+", document.text)), len(document.text.encode("utf-8"))
+    return _record(document, scored) | {"words": words, "bytes": size}
+
+
+def target_record(target: Target, scored: list[Scored]) -> Record:
+    """nll of the response in nats, and its size in tokens."""
+    return _record(target, scored) | {"truncated": scored[0].truncated}
+
+
+def summarise_targets(records: Sequence[Record]) -> Summary:
+    """nll per scored token over all items together, in nats, and its exponential."""
+    nll = stats.over(records, "nll", weight="tokens")
+    return Summary({"nll": nll}, derived={"perplexity": _exp(nll.mean)})
+
+
+def summarise_documents(records: Sequence[Record]) -> Summary:
+    """The same, and the harness's metrics, which can be compared between tokenizers."""
+    own = summarise_targets(records)
+    per_byte = stats.over(records, "nll", weight="bytes").mean
+    harness = {
+        "bits_per_byte": per_byte / math.log(2),
+        "byte_perplexity": _exp(per_byte),
+        "word_perplexity": _exp(stats.over(records, "nll", weight="words").mean),
+    }
+    return Summary(own.metrics, derived=own.derived | harness)
+
+
+def details(inputs: Inputs) -> dict[str, Any]:
+    """Which text."""
+    return {"source_text": "boolq" if inputs.source_text is None else "given"}
+
+
+def _record(item: Document | Target, scored: list[Scored]) -> Record:
+    nll, tokens = -sum(s.ll for s in scored), sum(s.tokens for s in scored)
+    return {"id": item.id, "cluster": item.cluster, "nll": nll, "tokens": tokens}
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+SOURCE_NLL = Scoring(
+    name="source_nll",
+    version=1,
+    items=documents,
+    requests=document_requests,
+    record=document_record,
+    summarise=summarise_documents,
+    details=details,
+)
+TARGET_NLL = Scoring(
+    name="target_nll",
+    version=1,
+    items=targets,
+    requests=target_requests,
+    record=target_record,
+    summarise=summarise_targets,
+    in_turns=True,
+)

@@ -1,0 +1,210 @@
+"""Evaluate a model on tasks: what to measure is in the tasks, this does it, resumably, and sums it up."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfl_jax.data.formatting import prompt_ids
+from lfl_jax.errors import UserError
+from lfl_jax.evals import records
+from lfl_jax.evals.base import Generation, Inputs, Model, Record, Scoring, Task
+from lfl_jax.evals.plan import Plan, plan, score_items
+from lfl_jax.evals.stats import Estimate
+from lfl_jax.evals.tasks import TASKS
+from lfl_jax.text.tokenizers import Tokenizer
+
+# Tells tokenizers of one size apart: spaces, digits, capitals, accents, emoji, a newline.
+PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Shapes and limits. Tokens and rows are per batch; every batch of a kind has the same shape.
+
+    length: tokens of a scoring row, which longer contexts are cut to. window: the model's context, prompt and
+    generated tokens together. pick: with a limit, take the "first" items, as the harness does, or evenly "spread"
+    ones, which represent a sorted data set (HellaSwag's first third is video captions, the rest how-to articles).
+    """
+
+    rows: int
+    length: int
+    generate_rows: int
+    max_new_tokens: int
+    window: int
+    pick: str = "first"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A task's summary; `records` is its file of per-example records."""
+
+    items: int
+    metrics: dict[str, Estimate]
+    chance: float | None
+    derived: dict[str, float]
+    settings: dict[str, Any]
+    plan: dict[str, Any]
+    records: str
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Batches to run, how many, and what planning them found out."""
+
+    batches: Callable[[np.ndarray], Iterator[list[Record]]]
+    total: int
+    figures: dict[str, Any]
+
+
+def evaluate(
+    tasks: Mapping[str, int],
+    model: Model,
+    tokenizer: Tokenizer,
+    inputs: Inputs,
+    settings: Settings,
+    out_dir: Path,
+    *,
+    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
+    agree: Callable[[np.ndarray], np.ndarray] = lambda done: done,
+    writer: bool = True,
+) -> dict[str, Result]:
+    """Evaluate {task: number of items, 0 = all} and return a result each, with records in `out_dir`/<task>.jsonl.
+
+    An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
+    (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called after
+    every batch. With several processes one is the writer and `agree` returns its mask of finished items to all;
+    the others return {}. Raises UserError for an unknown task or one without items.
+    """
+    for name in tasks:
+        if name not in TASKS:
+            raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(TASKS)}")
+    results = {}
+    for name, limit in tasks.items():
+        task, path = TASKS[name], out_dir / f"{name}.jsonl"
+        everything = task.items(inputs)
+        chosen = pick(len(everything), limit, "first" if task.in_turns else settings.pick)
+        items = [everything[i] for i in chosen]
+        described = describe(task, items, model, tokenizer, inputs, settings)
+        found = records.resume(path, described) if writer else None
+        kept = {record["id"] for record in found or ()}
+        done = agree(np.array([item.id in kept for item in items]))
+        if not done.all():
+            work = _work(task, items, chosen, model, tokenizer, settings)
+            if found is None and writer:
+                records.start(path, described, work.figures)
+            for count, made in enumerate(work.batches(done), 1):
+                if writer:
+                    records.append(path, made)
+                progress(name, count, work.total)
+        if writer:
+            results[name] = read(path, task)
+    return results
+
+
+def read(path: Path, task: Task) -> Result:
+    """The result of a finished evaluation, from its records."""
+    header, made = records.read(path)
+    summary = task.summarise(made)
+    return Result(
+        items=len(made),
+        metrics=summary.metrics,
+        chance=summary.chance,
+        derived=summary.derived,
+        settings=header["settings"],
+        plan=header["plan"],
+        records=str(path),
+    )
+
+
+def pick(count: int, limit: int, how: str) -> list[int]:
+    """Positions of `limit` of `count` items (0 = all): the "first", or evenly "spread"."""
+    if limit == 0 or limit >= count:
+        return list(range(count))
+    if how == "first":
+        return list(range(limit))
+    if how == "spread":
+        return [(2 * i + 1) * count // (2 * limit) for i in range(limit)]
+    raise UserError(f"items are picked 'first' or 'spread', not {how!r}")
+
+
+def describe(
+    task: Task, items: Sequence, model: Model, tokenizer: Tokenizer, inputs: Inputs, settings: Settings
+) -> dict[str, Any]:
+    """All that a record depends on: equal descriptions make equal records. Items are described by their hash."""
+    if not items:
+        raise UserError(f"evaluation {task.name} has no items: name data for it, or leave it out of config.eval.tasks")
+    contents = [asdict(item) for item in items]
+    if len({item["id"] for item in contents}) != len(items):
+        raise UserError(f"evaluation {task.name}: two items have the same id")
+    special = (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos)
+    kind = (
+        {"rows": settings.rows, "length": settings.length}
+        if isinstance(task, Scoring)
+        else {"generate_rows": settings.generate_rows, "max_new_tokens": settings.max_new_tokens}
+        | {"window": settings.window, "stop": list(task.stop)}
+    )
+    return {
+        "task": task.name,
+        "version": task.version,
+        "model": model.tag,
+        "tokenizer": records.digest([*special, tokenizer.encode(PROBE)]),
+        "items": len(items),
+        "content": records.digest(contents),
+        **kind,
+        **task.details(inputs),
+    }
+
+
+def _work(task: Task, items: Sequence, numbers: list[int], model: Model, tokenizer: Tokenizer, s: Settings) -> _Work:
+    if isinstance(task, Scoring):
+        planned = plan([task.requests(item, tokenizer, s.length) for item in items], s.rows, s.length)
+        total = planned.figures["batches"]
+        return _Work(lambda done: _score(task, items, planned, model, done), int(total), planned.figures)
+    prompts = [prompt_ids(item.prompt, tokenizer) for item in items]
+    room = s.window - s.max_new_tokens
+    if room < 1:
+        raise UserError(f"config.eval.max_new_tokens={s.max_new_tokens} leaves no room in a context of {s.window}")
+    stop = (*task.stop, tokenizer.eos)
+    figures = {
+        "batches": -(-len(items) // s.generate_rows),
+        "prompt_tokens": sum(map(len, prompts)),
+        "truncated": sum(len(prompt) > room for prompt in prompts),
+    }
+    prompts = [prompt[-room:] for prompt in prompts]
+    return _Work(
+        lambda done: _generate(task, items, prompts, numbers, stop, model, s, done), figures["batches"], figures
+    )
+
+
+def _score(task: Scoring, items: Sequence, planned: Plan, model: Model, done: np.ndarray) -> Iterator[list[Record]]:
+    for finished in score_items(planned, model.score, done):
+        yield [task.record(items[i], scored) for i, scored in finished]
+
+
+def _generate(
+    task: Generation, items: Sequence, prompts, numbers, stop, model: Model, s: Settings, done: np.ndarray
+) -> Iterator[list[Record]]:
+    """Longest prompts first; as with scoring, a batch is left out or computed whole."""
+    order = sorted(range(len(items)), key=lambda i: -len(prompts[i]))
+    for start in range(0, len(order), s.generate_rows):
+        batch = order[start : start + s.generate_rows]
+        if all(done[i] for i in batch):
+            yield []
+            continue
+        texts = model.generate(
+            [prompts[i] for i in batch],
+            max_new_tokens=s.max_new_tokens,
+            stop=stop,
+            example_ids=[numbers[i] for i in batch],
+        )
+        yield [task.record(items[i], cut(text, stop)) for i, text in zip(batch, texts, strict=True) if not done[i]]
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    for string in stop:
+        text = text.split(string)[0]
+    return text

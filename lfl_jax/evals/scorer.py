@@ -1,0 +1,80 @@
+"""A model on devices as evaluations see it: compiled scoring and decoding behind two plain functions."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfl_jax import losses, sample
+from lfl_jax.adapters.build import is_layer
+from lfl_jax.adapters.mix import members
+from lfl_jax.core.sharding import Rules
+from lfl_jax.evals import base
+from lfl_jax.evals.plan import Rows
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.text.tokenizers import Tokenizer
+
+INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
+
+
+@partial(jax.jit, static_argnames=("cfg", "rules"))
+def _per_token(model: dict, rows: Any, gate: Any, *, cfg: ModelConfig, rules: Rules) -> tuple[Any, Any]:
+    return losses.per_token(model["params"], model["adapter"], rows, cfg, gate=gate, rules=rules)
+
+
+def member_count(adapter: Any) -> int:
+    """Columns of a gate: the most adapters at any one weight; 0 without an adapter."""
+    layers = jax.tree.leaves(adapter, is_leaf=is_layer)
+    return max((len(members(layer)) for layer in layers), default=0)
+
+
+def build(
+    model: dict,
+    cfg: ModelConfig,
+    tokenizer: Tokenizer,
+    rules: Rules,
+    tag: str,
+    *,
+    adapted: bool = True,
+    generate_rows: int = 16,
+    seed: int = 0,
+) -> base.Model:
+    """The model for `evaluate`. adapted=False is the base: the same compiled program with the gate at 0."""
+    count = member_count(model["adapter"])
+    unstacked: dict = {}
+
+    def gate(rows: int) -> Any:
+        return jnp.full((rows, count), float(adapted)) if count else None
+
+    def score(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        placed = {k: jax.device_put(rows[k], rules.sharding(("batch", "time"), rows[k].shape)) for k in INPUTS}
+        nll, greedy = _per_token(model, placed, gate(len(rows["tokens"])), cfg=cfg, rules=rules)
+        return np.asarray(nll), np.asarray(greedy)
+
+    def generate(
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str],
+        example_ids: Sequence[int],
+    ) -> list[str]:
+        if not unstacked:
+            unstacked.update(sample.unstacked(model, cfg.n_layers))
+        missing = generate_rows - len(prompts)  # a batch of one shape is one compiled program
+        rows = sample.generate(
+            unstacked,
+            [*prompts, *[prompts[0]] * missing],
+            cfg,
+            max_new_tokens=max_new_tokens,
+            eos_id=tokenizer.eos_id,
+            seed=seed,
+            ids=[*example_ids, *[example_ids[0]] * missing],
+            gate=gate(generate_rows),
+            stop=lambda tokens: any(text in tokenizer.decode(tokens) for text in stop),
+        )
+        return [tokenizer.decode(row) for row in rows[: len(prompts)]]
+
+    return base.Model(tag=tag, score=score, generate=generate)

@@ -1,0 +1,85 @@
+"""The evaluations of a run: a model on all its tasks, with progress, on one process or many."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lfl_jax.config import Config
+from lfl_jax.evals.base import Inputs, Model
+from lfl_jax.evals.run import Result, Settings, evaluate
+from lfl_jax.io.metrics import progress
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.text.tokenizers import Tokenizer
+
+
+def run(
+    config: Config,
+    model: Model,
+    cfg: ModelConfig,
+    tokenizer: Tokenizer,
+    inputs: Inputs,
+    tasks: tuple[str, ...],
+    folder: Path,
+) -> dict[str, Result]:
+    """Results of config's tasks ("name:n"), records in `folder`; finished ones are read back, not run again."""
+    e = config.eval
+    settings = Settings(
+        rows=e.rows,
+        length=e.seq_len,
+        generate_rows=e.generate_rows,
+        max_new_tokens=e.max_new_tokens,
+        window=cfg.max_seq_len,
+        pick="spread",
+    )
+    first = jax.process_index() == 0
+    results = {}
+    for task, limit in e.items(tasks).items():
+        with _bar(f"{folder.name} {task}") as show:
+            made = evaluate(
+                {task: limit},
+                model,
+                tokenizer,
+                inputs,
+                settings,
+                folder,
+                progress=show,
+                agree=_agree,
+                writer=first,
+            )
+        results |= made
+    return results
+
+
+def flat(results: dict[str, Result]) -> dict[str, float]:
+    """{"task": its first metric, "task/metric": each} as plain numbers, for metrics.jsonl and the best checkpoint."""
+    found = {}
+    for task, result in results.items():
+        found[task] = next(iter(result.metrics.values())).mean
+        found |= {f"{task}/{name}": estimate.mean for name, estimate in result.metrics.items()}
+    return found
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar that appears with the first batch."""
+    with contextlib.ExitStack() as stack:
+        advance = None
+
+        def show(task: str, done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or stack.enter_context(progress(total, name))
+            advance(1)
+
+        yield show
+
+
+def _agree(done: np.ndarray) -> np.ndarray:
+    """Process 0's mask on every process."""
+    if jax.process_count() == 1:
+        return done
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(done))

@@ -1,0 +1,14 @@
+"""Every evaluation by name. A new one is a file with its TASK, and a line here."""
+
+from lfl_jax.evals import arc_challenge, gsm8k, hellaswag, perplexity, source_test, winogrande
+from lfl_jax.evals.base import Task
+
+TASKS: dict[str, Task] = {
+    "source_test": source_test.TASK,
+    "gsm8k": gsm8k.TASK,
+    "target_nll": perplexity.TARGET_NLL,
+    "source_nll": perplexity.SOURCE_NLL,
+    "hellaswag": hellaswag.TASK,
+    "arc_challenge": arc_challenge.TASK,
+    "winogrande": winogrande.TASK,
+}

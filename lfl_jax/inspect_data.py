@@ -1,0 +1,98 @@
+"""Show what a config trains on: packed rows, what carries loss in them, and how well they are filled.
+
+    python -m lfl_jax.inspect_data --config=configs/math_ift.py [--rows=2]
+
+On a terminal, tokens that carry loss are green, the others grey, and every other segment is underlined;
+elsewhere tokens that carry loss stand between « and ». Special tokens such as EOS show their own text.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from lfl_jax import config as configs
+from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
+from lfl_jax.data.packing import Batch, check_loss_mask
+from lfl_jax.data.sources import Source, open_source
+from lfl_jax.errors import UserError, entry
+from lfl_jax.text.tokenizers import Tokenizer
+
+LOSS, CONTEXT = "bold green", "bright_black"
+
+
+def segments(batch: Batch, row: int) -> Iterator[tuple[int, list[int], list[bool]]]:
+    """Of each segment in a row: example id, token ids with the last target, and which of these carry loss."""
+    for segment in range(1, int(batch["segment_ids"][row].max()) + 1):
+        here = batch["segment_ids"][row] == segment
+        ids = [int(batch["tokens"][row, here][0]), *batch["targets"][row, here].tolist()]
+        loss = [False, *(batch["weights"][row, here] > 0).tolist()]
+        yield int(batch["example_ids"][row, here][0]), ids, loss
+
+
+def render_batch(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
+    """Print every row of a batch, segment by segment, with the tokens that carry loss marked."""
+    for row, slots in enumerate(batch["segment_ids"]):
+        filled = f"row {row}: {int((slots > 0).sum())} of {len(slots)} slots filled"
+        console.print(Text(filled, style="bold"), soft_wrap=True)
+        for number, (example, ids, loss) in enumerate(segments(batch, row), 1):
+            header = f"  segment {number}: example {example}, {len(ids)} tokens, {sum(loss)} carry loss"
+            console.print(Text(header, style="cyan"), soft_wrap=True)
+            shade = " underline" if number % 2 == 0 else ""
+            console.print(_spans(tokenizer.pieces(ids), loss, shade, console.is_terminal), soft_wrap=True)
+
+
+def _spans(pieces: Sequence[str], loss: Sequence[bool], shade: str, colour: bool) -> Text:
+    text = Text()
+    for carries, span in itertools.groupby(zip(pieces, loss, strict=True), key=lambda pair: pair[1]):
+        joined = "".join(piece for piece, _ in span)
+        marked = joined if colour or not carries else f"«{joined}»"
+        text.append(marked, style=(LOSS if carries else CONTEXT) + shade)
+    return text
+
+
+def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConfig, console: Console) -> None:
+    """Print where the data come from and how they fill their rows."""
+    stats, about = estimate.stats, "" if estimate.exact else ", estimated from a sample"
+    flag = "SYNTHETIC, " if source.synthetic else ""
+    description = source.description.removeprefix("synthetic: ")
+    seed = "" if source.seed is None else f", seed {source.seed}"
+    lines = {
+        "source": f"{source.name}, split {source.split}: {flag}{description}",
+        "licence": f"{source.licence}; SHA-256 {source.sha256 or 'not known'}{seed}",
+        "examples": f"{estimate.examples}; {estimate.skipped} skipped, {estimate.truncated} cut{about}",
+        "rows": f"{stats.rows} of {data.seq_len} tokens an epoch{about}",
+        "packing": f"{stats.efficiency:.1%} of the slots hold a token",
+        "loss mask": f"{stats.mask_fraction:.1%} of the tokens, {stats.targets / stats.rows:.1f} a row",
+        "longest": f"{estimate.longest} tokens (example {estimate.longest_id})",
+    }
+    for name, value in lines.items():
+        console.print(Text(f"{name:<10}", style="bold") + Text(value), soft_wrap=True)
+
+
+def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Console) -> None:
+    """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or all-1 mask."""
+    source = open_source(config.data, "train", config.seed.data)
+    estimate = estimate_rows(source, tokenizer, config.data, seed=config.seed.data)
+    check_loss_mask(estimate.stats)
+    if rows:
+        batches = training_batches(source, tokenizer, config.data, batch=rows, seed=config.seed.data)
+        render_batch(next(batches), tokenizer, console)
+        batches.close()
+    render_summary(source, estimate, config.data, console)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command above."""
+    config, options = configs.parse(argv, __doc__, {"rows": (2, "packed rows to print")})
+    from lfl_jax import load  # pays for jax, which --help must not
+
+    if options["rows"] < 0:
+        raise UserError(f"--rows={options['rows']} must be 0 or more")
+    load.check(config)
+    inspect(config, load.tokenizer(config), options["rows"], Console())
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,70 @@
+"""Train and evaluate one run.
+
+    python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/math_ift
+
+--config=FILE[:ARGUMENT]     a config, with its argument string: configs/math_ift.py:full, :dora,r=64, :smoke, :paper
+--config.SECTION.FIELD=VALUE override a field; configs/base.py lists them all, with units and legal values
+--workdir=DIR                where everything goes: config.json, metrics.jsonl, tensorboard/, checkpoints/,
+                             evals/<when>/<task>.jsonl (a record per item), results.json, summary.txt
+--distributed                on several hosts (a TPU pod, Slurm): one process each, found by jax.distributed
+--print_config               print the config and stop
+
+The same command goes on where a run was interrupted (Ctrl-C saves first). Exit code 2: a mistake, said in a line;
+3: the loss became infinite or not a number; 130: interrupted and saved.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lfl_jax import config as configs
+from lfl_jax.errors import UserError, entry
+
+FLAGS = {
+    "workdir": ("", "directory of the run"),
+    "distributed": (False, "several hosts, one process each"),
+    "print_config": (False, "print the config and stop"),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command above."""
+    config, options = configs.parse(argv, __doc__, FLAGS)
+    if options["print_config"]:
+        print(config.to_json())
+        return
+    if not options["workdir"]:
+        raise UserError("no --workdir given; for example --workdir=runs/math_ift")
+    if options["distributed"]:
+        import jax
+
+        jax.distributed.initialize()
+    execute(config, Path(options["workdir"]))
+
+
+def execute(config: configs.Config, folder: Path) -> None:
+    """Run it, print the table, write results.json and summary.txt."""
+    from rich.console import Console
+
+    from lfl_jax import train
+    from lfl_jax.report import table
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    folder = folder.absolute()
+    outcome = train.run(train.Run(config, folder))
+    console = Console()
+    if not outcome.finished:
+        console.print(
+            f"stopped and saved at step {outcome.facts['step']} of {outcome.facts['steps']}; the same command goes on"
+        )
+        sys.exit(130)
+    rows = table.rows(outcome.before, outcome.after)
+    table.save(rows, outcome.facts, folder)
+    with (folder / "summary.txt").open("w", encoding="utf-8") as file:
+        table.show(rows, outcome.facts, folder, Console(file=file, width=120))
+    table.show(rows, outcome.facts, folder, console)
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,159 @@
+"""The table at the end of a run: what was learned, what was forgotten, before -> after, with items and errors."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.evals import stats
+from lfl_jax.evals.records import read
+from lfl_jax.evals.run import Result
+from lfl_jax.io import workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One metric of one task: how it reads, the record field behind it, and whether more is better."""
+
+    task: str
+    metric: str
+    label: str
+    field: str
+    weight: str | None = None
+    higher: bool = True
+    percent: bool = False
+
+
+LEARNING = (
+    Line("source_test", "exact_match", "held-out problems, exact answer", "exact_strict", percent=True),
+    Line("source_test", "exact_match_test_seen", "  templates seen in training", "exact_strict", percent=True),
+    Line("source_test", "exact_match_test_unseen", "  templates never seen", "exact_strict", percent=True),
+    Line("gsm8k", "exact_match_strict", "GSM8K, strict match", "exact_strict", percent=True),
+    Line("gsm8k", "exact_match_flexible", "GSM8K, flexible match", "exact_flexible", percent=True),
+    Line("target_nll", "nll", "held-out target text, nats/token", "nll", weight="tokens", higher=False),
+)
+FORGETTING = (
+    Line("hellaswag", "acc_norm", "HellaSwag, accuracy (norm.)", "acc_norm", percent=True),
+    Line("hellaswag", "gold_logprob", "HellaSwag, log p(right choice)", "gold_logprob"),
+    Line("arc_challenge", "acc_norm", "ARC-Challenge, accuracy (norm.)", "acc_norm", percent=True),
+    Line("arc_challenge", "gold_logprob", "ARC-Challenge, log p(right choice)", "gold_logprob"),
+    Line("winogrande", "acc", "WinoGrande, accuracy", "acc", percent=True),
+    Line("winogrande", "gold_logprob", "WinoGrande, log p(right choice)", "gold_logprob"),
+    Line("source_nll", "nll", "general text, nats/token", "nll", weight="tokens", higher=False),
+)
+SECTIONS = {"Learning": LEARNING, "Forgetting": FORGETTING}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line with its numbers; `change` is paired over items, `better` None when 2 standard errors cover no change."""
+
+    section: str
+    label: str
+    items: int
+    before: stats.Estimate
+    after: stats.Estimate
+    change: stats.Estimate
+    better: bool | None
+    percent: bool
+    note: str
+
+
+def rows(before: dict[str, Result], after: dict[str, Result]) -> list[Row]:
+    """Every line whose task was evaluated both times."""
+    return [
+        _row(section, line, before[line.task], after[line.task])
+        for section, lines in SECTIONS.items()
+        for line in lines
+        if line.task in before and line.task in after and line.metric in after[line.task].metrics
+    ]
+
+
+def _row(section: str, line: Line, before: Result, after: Result) -> Row:
+    first, last = before.metrics[line.metric], after.metrics[line.metric]
+    group = line.metric.removeprefix("exact_match_") if line.label.startswith("  ") else None
+    records = [_records(r, group) for r in (before, after)]
+    change = stats.difference(*records, line.field, line.weight)
+    sure = not math.isnan(change.se) and abs(change.mean) > 2 * change.se
+    better = (change.mean > 0) == line.higher if sure else None
+    at_chance = section == "Forgetting" and line.percent and before.chance is not None
+    note = "no headroom" if at_chance and stats.near_chance(first, before.chance) else ""
+    return Row(section, line.label, last.n, first, last, change, better, line.percent, note)
+
+
+def _records(result: Result, group: str | None) -> list[dict[str, Any]]:
+    found = read(Path(result.records))[1]
+    return found if group is None else [record for record in found if record["group"] == group]
+
+
+def flags(facts: dict[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    base, data = facts["provenance"]["base"], facts["provenance"]["data"]
+    found = []
+    if base["dequantised_from"]:
+        found.append(
+            f"the base is dequantised from {base['dequantised_from']} (4 bits): its scores are not the original's"
+        )
+    if base["source"].startswith("random"):
+        found.append(f"the base has {base['source']}: its scores mean nothing")
+    if data["synthetic"]:
+        found.append(f"the training source is synthetic: {data['description']}")
+    return found
+
+
+def figures(facts: dict[str, Any]) -> dict[str, str]:
+    """Figures of the run itself, ready to read."""
+    rate, padding = facts["tokens_per_s"], facts["trainable_stored"] - facts["trainable"]
+    device = facts["peak_device_bytes"]
+    return {
+        "trainable parameters": f"{facts['trainable']:,}"
+        + (f" ({padding:,} more stored as padding)" if padding else ""),
+        "steps": f"{facts['steps']:,}",
+        "tokens/s in training": "not timed" if rate is None else f"{rate:,.0f}",
+        "peak memory": f"{facts['peak_host_bytes'] / 2**30:.2f} GiB"
+        + (f" host, {device / 2**30:.2f} GiB device" if device else ""),
+        "wall time": f"{int(facts['wall_seconds']) // 60} min {int(facts['wall_seconds']) % 60} s",
+        "device": facts["device"],
+    }
+
+
+def show(table: list[Row], facts: dict[str, Any], folder: Path, console: Any) -> None:
+    """Print the table, the run's figures and what must be known about them."""
+    from rich.table import Table
+
+    for section in SECTIONS:
+        chosen = [row for row in table if row.section == section]
+        if not chosen:
+            continue
+        shown = Table(title=section, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+        for heading in ("", "items", "before", "after", "change", ""):
+            shown.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+        for row in chosen:
+            colour = {True: "green", False: "red", None: ""}[row.better]
+            cells = [
+                _cell(row.before, row),
+                _cell(row.after, row),
+                f"[{colour}]{_cell(row.change, row, '+')}[/]" if colour else _cell(row.change, row, "+"),
+            ]
+            shown.add_row(row.label, str(row.items), *cells, row.note)
+        console.print(shown)
+    console.print("± is one standard error, clustered; a change in colour is beyond two.", style="dim")
+    for name, value in figures(facts).items():
+        console.print(f"{name:<22}{value}", highlight=False)
+    for flag in flags(facts):
+        console.print(f"note: {flag}", style="yellow", highlight=False)
+    console.print(f"{'written to':<22}{folder}", highlight=False, soft_wrap=True)
+
+
+def _cell(e: stats.Estimate, row: Row, sign: str = "") -> str:
+    scale, digits = (100, 1) if row.percent else (1, 3)
+    error = "" if math.isnan(e.se) else f" ± {scale * e.se:.{digits}f}"
+    return f"{scale * e.mean:{sign}.{digits}f}{'%' if row.percent else ''}{error}"
+
+
+def save(table: list[Row], facts: dict[str, Any], folder: Path) -> None:
+    """results.json: every row and figure, for programs."""
+    lines = [dataclasses.asdict(row) | {"label": row.label.strip()} for row in table]
+    text = json.loads(json.dumps({"rows": lines, "facts": facts, "flags": flags(facts)}), parse_constant=lambda _: None)
+    workdir.write_json(folder / "results.json", text)

@@ -1,0 +1,285 @@
+"""The training loop of a run, and the pure step it calls."""
+
+import dataclasses
+import math
+import platform
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lfl_jax import adapters, load, losses, optim, schedules
+from lfl_jax import state as states
+from lfl_jax.config import Config
+from lfl_jax.core import spec, tree
+from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.data.loader import estimate_rows, training_batches
+from lfl_jax.data.sources import open_source
+from lfl_jax.errors import NonFiniteLoss
+from lfl_jax.evals import inputs as evaluation_inputs
+from lfl_jax.evals import scorer, suite
+from lfl_jax.evals.run import Result
+from lfl_jax.io import workdir
+from lfl_jax.io.checkpoint import Checkpoints, abstract
+from lfl_jax.io.interrupt import interrupts
+from lfl_jax.io.metrics import MetricsWriter, peak_memory_bytes, progress
+from lfl_jax.io.throughput import Meter
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.state import State
+
+MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "positions")
+
+
+@partial(jax.jit, static_argnames=("cfg", "tx", "rules"), donate_argnames=("state",))
+def train_step(
+    state: State,
+    frozen: Any,
+    batch: dict[str, Any],
+    key: Any,
+    *,
+    cfg: ModelConfig,
+    tx: optax.GradientTransformation,
+    rules: Rules | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the trainable half only.
+
+    Loss and gradient are sums over target tokens divided once by their number in the whole batch. key: dropout of
+    this run; it is folded with the step here. Metrics: loss (nats per target token), grad_norm, targets.
+    """
+    key = None if key is None else jax.random.fold_in(key, state.step)
+    targets = jnp.sum(batch["weights"])
+
+    def loss(trainable: Any, micro: dict, micro_key: Any) -> Any:
+        model = tree.combine(trainable, frozen)
+        total = losses.nll_sum(model["params"], model["adapter"], micro, cfg, key=micro_key, rules=rules)
+        return total / targets
+
+    total, grads = _accumulate(jax.value_and_grad(loss), state.trainable, batch, key)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    metrics = {"loss": total, "grad_norm": optax.tree.norm(grads), "targets": targets}
+    return State(trainable, opt_state, state.step + 1), metrics
+
+
+def _accumulate(value_and_grad: Any, trainable: Any, batch: dict, key: Any) -> tuple[Any, Any]:
+    """Sums of value and gradient over microbatches; one microbatch needs no accumulator."""
+    count = batch["tokens"].shape[0]
+    keys = [None if key is None else jax.random.fold_in(key, i) for i in range(count)]
+    if count == 1:
+        return value_and_grad(trainable, jax.tree.map(lambda x: x[0], batch), keys[0])
+
+    def body(carry: Any, xs: Any) -> tuple[Any, None]:
+        micro, micro_key = xs
+        return jax.tree.map(jnp.add, carry, value_and_grad(trainable, micro, micro_key)), None
+
+    blank = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
+    return jax.lax.scan(body, blank, (batch, None if key is None else jnp.stack(keys)))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: what to do, and the directory for everything it writes."""
+
+    config: Config
+    workdir: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run came to: results of every task before and after, figures of the run, whether it reached its end."""
+
+    before: dict[str, Result]
+    after: dict[str, Result]
+    facts: dict[str, Any]
+    finished: bool
+
+
+def run(run: Run) -> Outcome:
+    """Evaluate the base, train, evaluate again. A run directory that was interrupted is resumed exactly.
+
+    Raises UserError for a mistake in config, data or directory, NonFiniteLoss when training diverged.
+    """
+    config, started = run.config, time.monotonic()
+    load.check(config)
+    rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    tokenizer = load.tokenizer(config)
+    source = open_source(config.data, "train", config.seed.data)
+    steps = total_steps(config, source, tokenizer)
+    test = evaluation_inputs.from_config(config)
+    dev = evaluation_inputs.from_config(config, dev=True)
+    workdir.prepare(
+        run.workdir, config.to_json(), config.hash(), may_change=MAY_CHANGE, process_index=jax.process_index()
+    )
+    base = load.load(config, rules)
+    adapter = _adapter(config, base, rules)
+    schedule = schedules.make(config.optim, steps)
+    tx = optim.make(config.optim, schedule)
+    state, frozen = states.create({"params": base.params, "adapter": adapter}, config.trainable, tx)
+    sizes, cfg = _sizes(state, adapter), base.cfg
+    provenance = {"base": base.provenance(), "data": source.provenance(), "config": config.hash()}
+    base = dataclasses.replace(base, params=None)  # a full finetune donates the base to its first step
+    key = jax.random.key(config.seed.dropout) if cfg.adapter_dropout or cfg.attention_dropout else None
+
+    def evaluate(tag: str, tasks: tuple[str, ...], inputs: Any, adapted: bool = True) -> dict[str, Result]:
+        model, name = states.model(state, frozen), f"{base.fingerprint}/{config.hash()}/{tag}"
+        options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
+        judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
+        return suite.run(config, judged, cfg, tokenizer, inputs, tasks, run.workdir / "evals" / tag)
+
+    before = evaluate("before", config.eval.tasks, test, adapted=False)
+    batches = training_batches(
+        source,
+        tokenizer,
+        config.data,
+        batch=config.train.batch,
+        seed=config.seed.data,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    keep, best = config.checkpoint.keep, config.checkpoint.best
+    saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, best_metric=best)
+    with saved, interrupts() as stop:
+        if saved.latest_step() is not None:
+            like = abstract(states.checkpointables(state, frozen, key))
+            found = saved.restore(None, like, base_fingerprint=base.fingerprint)
+            state, frozen = states.restored(found.state, state, frozen)
+            batches.set_state(found.iterator_state())
+        step, meter, halt, pending = int(state.step), Meter(), False, None
+        writer = MetricsWriter(run.workdir, resume_step=step or None, tensorboard=config.log.tensorboard)
+        with writer, progress(steps, "train", done=step) as advance:
+            log = _Log(config, schedule, writer, advance, meter, saved)
+            while step < steps and not halt:
+                batch = next(batches)
+                state, metrics = train_step(
+                    state, frozen, _place(batch, config, rules), key, cfg=cfg, tx=tx, rules=rules
+                )
+                step += 1
+                if pending is not None:
+                    log(*pending)
+                pending = (step, metrics, batch)
+                halt = stop.requested_anywhere()
+                look = step == steps or _every(config.eval.every, step)
+                if look or halt or _every(config.checkpoint.every, step):
+                    log(*pending)
+                    pending, measured = None, {}
+                    if look and not halt:
+                        with meter.paused():
+                            measured = suite.flat(evaluate(f"dev-{step:06d}", config.eval.every_tasks, dev))
+                        writer.write(step, {f"dev/{name}": value for name, value in measured.items()})
+                    saved.save(
+                        step,
+                        states.checkpointables(state, frozen, key),
+                        iterator_state=batches.get_state(),
+                        metrics=measured,
+                        metadata={"base_fingerprint": base.fingerprint, "config": config.hash()},
+                    )
+        batches.close()
+    if step < steps or stop.requested:
+        return Outcome(before, {}, {"step": step, "steps": steps}, finished=False)
+    after = evaluate("after", config.eval.tasks, test)
+    wall = {"wall_seconds": time.monotonic() - started}
+    facts = {"steps": steps} | sizes | meter.facts() | wall | _machine() | {"provenance": provenance}
+    return Outcome(before, after, facts, finished=True)
+
+
+# Fields that may differ when a run is resumed: they change what is printed or kept, not what is computed.
+MAY_CHANGE = (r"log\..*", r"checkpoint\..*", r"mesh\..*")
+
+
+class _Log:
+    """Reports a finished step: its loss is checked, written and shown. Reading it waits for the device."""
+
+    def __init__(self, config: Config, schedule: Any, writer: Any, advance: Any, meter: Meter, saved: Checkpoints):
+        self._config, self._writer, self._advance, self._meter, self._saved = (
+            config,
+            writer,
+            advance,
+            meter,
+            saved,
+        )
+        self._schedule = schedule
+
+    def __call__(self, step: int, metrics: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
+        values = {name: float(x) for name, x in metrics.items()}
+        tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
+        rate = self._meter.tick(tokens)
+        values |= {"lr": self._config.optim.lr * float(self._schedule(step - 1)), "tokens": float(tokens)}
+        values |= {} if rate is None else {"tokens_per_s": rate}
+        if _every(self._config.log.every, step) or not math.isfinite(values["loss"]):
+            self._writer.write(step, values)
+        if not math.isfinite(values["loss"]):
+            ids = np.unique(batch["example_ids"][batch["segment_ids"] > 0]).tolist()
+            last = self._saved.latest_step()
+            raise NonFiniteLoss(
+                f"loss is {values['loss']} at step {step} (examples {', '.join(map(str, ids[:8]))}...); "
+                f"last good checkpoint: {'none' if last is None else f'step {last}'}. Lower config.optim.lr, or look at"
+                " these examples with inspect_data"
+            )
+        shown = {"loss": values["loss"]} | ({} if rate is None else {"tokens_per_s": rate})
+        self._advance(1, **shown)
+
+
+def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
+    """Optimizer steps of the run: config.train.steps, or as many as its epochs of packed rows fill.
+
+    Looks at the examples in any case, so that what is wrong with them is said before anything is loaded.
+    """
+    estimate = estimate_rows(
+        source,
+        tokenizer,
+        config.data,
+        seed=config.seed.data,
+        epochs=config.train.epochs,
+        process_count=jax.process_count(),
+    )
+    return config.train.steps or math.ceil(estimate.stats.rows / config.train.batch)
+
+
+def _every(interval: int, step: int) -> bool:
+    return bool(interval) and step % interval == 0
+
+
+def _adapter(config: Config, base: load.Base, rules: Rules) -> dict:
+    """A fresh adapter on the mesh; an empty tree without adapters."""
+    if not config.adapter.kinds:
+        return {}
+    specs = adapters.specs(llama.specs(base.cfg), config.adapter)
+    build = jax.jit(partial(adapters.init, specs), out_shardings=spec.shardings(specs, rules))
+    return build(base.params, jax.random.key(config.seed.init))
+
+
+def _sizes(state: State, adapter: dict) -> dict[str, int]:
+    """Counts of scalars: parameters of the base, trainable as stored, trainable in use (ranks without padding)."""
+    stored = sum(x.size for x in jax.tree.leaves(state.trainable))
+    padding = 0 if not adapter else adapters.sizes(adapter)[1] - adapters.sizes(adapter)[0]
+    return {"trainable": stored - padding, "trainable_stored": stored}
+
+
+def _place(batch: dict[str, np.ndarray], config: Config, rules: Rules) -> dict[str, jax.Array]:
+    """This process's rows of a batch as global (A, B, T) arrays: A microbatches, sequences over data and fsdp."""
+    count = config.train.batch // (config.train.microbatch or config.train.batch)
+
+    def put(x: np.ndarray) -> jax.Array:
+        local = x.reshape(count, -1, x.shape[-1])
+        shape = (count, local.shape[1] * jax.process_count(), local.shape[2])
+        sharding = rules.sharding(("layers", "batch", "time"), shape)
+        return jax.make_array_from_process_local_data(sharding, local, shape)
+
+    return {name: put(batch[name]) for name in MODEL_INPUTS}
+
+
+def _machine() -> dict[str, Any]:
+    """What the run ran on, for its results."""
+    peak, device = peak_memory_bytes(), jax.devices()[0]
+    return {
+        "peak_host_bytes": peak.host,
+        "peak_device_bytes": peak.device,
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__, "optax": optax.__version__},
+    }
