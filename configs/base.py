@@ -17,7 +17,7 @@ def base() -> config_dict.ConfigDict:
     m.init = "pretrained"  # pretrained | random (tests and benchmarks)
     m.compute_dtype = "float32"  # float32 | bfloat16; what trains is held in float32 whatever this says
     m.base_dtype = "float32"  # float32 | bfloat16: how frozen base weights are held
-    m.remat = "none"  # none | attention (recompute attention and activations) | full (recompute whole blocks)
+    m.remat = "selective"  # none | selective (keep what matrix products made) | full (recompute whole blocks)
     m.attention_dropout = 0.0  # probability, on attention weights, in training only
 
     a = c.adapter = config_dict.ConfigDict()

@@ -179,7 +179,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.init": ("pretrained", "random"),
     "model.compute_dtype": ("float32", "bfloat16"),
     "model.base_dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "attention", "full"),
+    "model.remat": ("none", "selective", "full"),
     "optim.name": ("adamw", "lionw"),
     "optim.schedule": ("cosine", "trapezoid", "constant"),
     "data.too_long": ("error", "skip", "truncate"),
@@ -248,8 +248,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _tuple(args: tuple, value: Any, where: str) -> tuple:
     if not isinstance(value, tuple):
-        hint = " (a comma on the command line makes one string)" if isinstance(value, str) and "," in value else ""
-        raise UserError(f"{where}={value!r} must be a tuple such as \"('q','v')\", not a {type(value).__name__}{hint}")
+        raise UserError(f"{where}={value!r} must be a tuple such as \"('q','v')\", not a {type(value).__name__}")
+    if any(isinstance(v, str) and "," in v and "{" not in v for v in value):
+        raise UserError(f"{where}={value!r} holds a name with a comma; write a tuple: \"('q','v')\"")
     if args[-1] is Ellipsis:
         return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(value) != len(args):
@@ -340,17 +341,17 @@ def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) ->
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", None, "configs/NAME.py[:ARGUMENT]", flag_values=values, lock_config=True
-    )
-    for name, (default, text) in extra.items():
-        define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, str: flags.DEFINE_string}[type(default)]
-        define(name, default, text, flag_values=values)
     if any(a in ("-h", "--help", "-help") for a in argv[1:]):
         print(usage)
         raise SystemExit(0)
+    arguments = [argv[0], *(_resolved(a) for a in argv[1:])]
+    options = {"flag_values": values, "lock_config": True, "sys_argv": arguments}
+    holder = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:ARGUMENT]", **options)
+    for name, (default, text) in extra.items():
+        define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, str: flags.DEFINE_string}[type(default)]
+        define(name, default, text, flag_values=values)
     try:
-        rest = values([argv[0], *(_resolved(a) for a in argv[1:])])
+        rest = values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
         raise UserError(" ".join(str(error).strip("'\"").split())) from None
     if rest[1:]:

@@ -39,7 +39,7 @@ class Base:
 
 
 def check(config: Config) -> None:
-    """Raise UserError, before any loading, for an unknown model or adapter kind, and names or patterns without a match."""
+    """Raise UserError, before any loading, for unknown models and kinds, and for names or patterns without a match."""
     if config.model.name not in PRESETS:
         raise UserError(f"config.model.name={config.model.name!r} is unknown; there are: {', '.join(PRESETS)}")
     if config.model.path:

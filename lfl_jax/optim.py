@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
 from lfl_jax.config import OptimConfig
@@ -17,12 +16,12 @@ DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
     """p <- p - (lr_t / lr) (lr · direction + weight_decay · p).
 
-    schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and DecoupledLionW, which the
-    paper used: a fraction of the weight per step, scaled by the schedule only. Learning rate and decay are arrays of
-    the optimizer state, so runs that differ in them share a compiled program.
+    schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and
+    DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule only. Learning
+    rate and decay are arrays of the optimizer state, so runs that differ in them share a compiled program.
     """
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    step = optax.inject_hyperparams(_step)(lr=jnp.float32(config.lr), weight_decay=jnp.float32(config.weight_decay))
+    step = optax.inject_hyperparams(_step)(lr=config.lr, weight_decay=config.weight_decay)
     return optax.chain(
         clip,
         DIRECTIONS[config.name](config),

@@ -17,6 +17,7 @@ from lfl_jax import adapters, load, losses, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
+from lfl_jax.core.allocator import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.loader import estimate_rows, training_batches
 from lfl_jax.data.sources import open_source
@@ -117,6 +118,7 @@ def run(run: Run) -> Outcome:
         run.workdir, config.to_json(), config.hash(), may_change=MAY_CHANGE, process_index=jax.process_index()
     )
     base = load.load(config, rules)
+    keep_freed_memory()  # from here on the same temporaries come and go
     adapter = _adapter(config, base, rules)
     schedule = schedules.make(config.optim, steps)
     tx = optim.make(config.optim, schedule)

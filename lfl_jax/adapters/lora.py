@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from lfl_jax.adapters.placement import Placement
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.kernels.linear.reference import matmul
 
 
 @struct.dataclass
@@ -38,7 +39,7 @@ class LoRA:
 
     def expand(self, h: Float[Array, "*N R"], y: Float[Array, "*N O"], w: Float[Array, "I O"]) -> Float[Array, "*N O"]:
         """dy = (h · scale) B, where h = x A."""
-        return (h * self.scale.astype(h.dtype)) @ self.b.astype(h.dtype)
+        return matmul(h * self.scale.astype(h.dtype), self.b.astype(h.dtype))
 
     def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
         """dW in float32."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.mix import members
+from lfl_jax.kernels.linear.reference import matmul
 from lfl_jax.kernels.low_rank.reference import shrink
 
 
@@ -24,7 +25,7 @@ def project(
     gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones.
     key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is shared).
     """
-    ys = tuple(x @ w.astype(x.dtype) for w in ws)
+    ys = tuple(matmul(x, w.astype(x.dtype)) for w in ws)
     groups = [members(layer) for layer in layers]
     factors = [m.a.astype(x.dtype) for group in groups for m in group]
     if not factors:

@@ -175,7 +175,7 @@ def to_params(metadata: dict[str, Any], tensors: Mapping) -> dict[str, Any]:
         ("output_norm.weight", _place(params, "final_norm", (width["D"],)), 0),
     ]
     if not fields["tied"]:
-        jobs.append(("output.weight", _place(params, "head", (width["D"], width["V"])).T, 0))
+        jobs.append(("output.weight", _place(params, "head", (width["V"], width["D"])), 0))
     rotated = {"attn/q": fields["n_heads"], "attn/k": fields["n_kv_heads"]}
     for leaf, (name, letters) in _LAYER.items():
         shape = tuple(width[letter] for letter in reversed(letters))

@@ -9,16 +9,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from lfl_jax.adapters.project import project
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
-from lfl_jax.kernels.attention.reference import attention
+from lfl_jax.kernels.attention import attention
+from lfl_jax.kernels.linear_cross_entropy.reference import unembed
 from lfl_jax.models.config import ModelConfig
 
 INIT_STD = 0.02
+# What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what products made.
+SAVED = ("residual", "qkv", "attention", "mlp", "shrink")
+REMAT = {
+    "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @struct.dataclass
@@ -63,13 +71,13 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
         "final_norm": norm(),
     }
     if not cfg.tied:
-        tree["head"] = ArraySpec((d, cfg.vocab_size), ("embed", "vocab"), normal, dtype)
+        tree["head"] = ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype)
     return tree
 
 
-def head(params: dict) -> Float[Array, "D V"]:
-    """The output projection: its own weight, or the embedding's transpose when tied."""
-    return params["head"] if "head" in params else params["embed"].T
+def head(params: dict) -> Float[Array, "V D"]:
+    """The output projection, an output unit a row: its own weight, or the embedding when tied."""
+    return params["head"] if "head" in params else params["embed"]
 
 
 def forward(
@@ -103,7 +111,8 @@ def forward(
     def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:
         return _block(x, layer, layer_adapter, cfg, rope, mask, gate, layer_key, layer_cache, rules)
 
-    block = jax.checkpoint(block, policy=_policy(cfg)) if cfg.remat != "none" else block
+    if cfg.remat != "none":
+        block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)  # a scan's body cannot merge with it
     adapter_layers = adapter["layers"] if adapter else {"attn": {}, "mlp": {}}
     if isinstance(params["layers"], tuple):
         x, cache = _loop(block, x, params["layers"], adapter_layers, key, cache, cfg)
@@ -115,7 +124,7 @@ def forward(
 
 def logits(params: dict, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
     """Next-token logits in float32."""
-    return jnp.matmul(hidden, head(params).astype(hidden.dtype), preferred_element_type=jnp.float32)
+    return unembed(hidden, head(params))
 
 
 def empty_cache(cfg: ModelConfig, batch: int, size: int) -> Cache:
@@ -130,12 +139,6 @@ def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Floa
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
     return (y * w.astype(jnp.float32)).astype(x.dtype)
-
-
-def _policy(cfg: ModelConfig) -> Any:
-    if cfg.remat == "full":
-        return jax.checkpoint_policies.nothing_saveable
-    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 
 
 def _scan(block: Any, x: Any, layers: Any, adapter_layers: Any, key: Any, cfg: ModelConfig) -> Any:
@@ -186,11 +189,13 @@ def _block(
         k, v = (
             jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v))
         )
+    q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
     h = attention(q, k, v, mask, dropout=cfg.attention_dropout, key=keys[4])
     h = constrain(h.reshape(b, t, -1), ("batch", "time", "heads"), rules)
     x = x + constrain(linear(h, "attn", ("o",), keys[1])[0], ("batch", "time", "activation"), rules)
+    x = checkpoint_name(x, "residual")
     h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
-    gated, up = linear(h, "mlp", ("gate", "up"), keys[2])
+    gated, up = (checkpoint_name(y, "mlp") for y in linear(h, "mlp", ("gate", "up"), keys[2]))
     h = constrain(jax.nn.silu(gated) * up, ("batch", "time", "mlp"), rules)
     x = x + constrain(linear(h, "mlp", ("down",), keys[3])[0], ("batch", "time", "activation"), rules)
     return x, (k, v)

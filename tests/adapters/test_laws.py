@@ -98,7 +98,7 @@ def test_scanned_unstacked_and_recomputed_layers_agree(kind, small, small_params
     unstacked = run(loop, {"layers": tree.unstack(adapter["layers"], 3)}, small)
     scanned = run(small_params, adapter, small)
     np.testing.assert_allclose(unstacked, scanned, rtol=0, atol=1e-5)
-    for remat in ("attention", "full"):
+    for remat in ("selective", "full"):
         again = run(small_params, adapter, dataclasses.replace(small, remat=remat))
         np.testing.assert_allclose(again, scanned, rtol=0, atol=1e-5)
 

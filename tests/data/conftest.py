@@ -10,9 +10,7 @@ from lfl_jax.data.examples import Example
 from lfl_jax.data.sources import Source
 from lfl_jax.text.tokenizers import byte_tokenizer
 
-DATA = DataConfig(
-    source="jsonl", path="", size=1, seq_len=64, template="plain", too_long="error", pack_bins=4
-)
+DATA = DataConfig(source="jsonl", path="", size=1, seq_len=64, template="plain", too_long="error", pack_bins=4)
 
 
 def example(i: int, prompt: str = "", response: str = "") -> Example:

@@ -36,9 +36,7 @@ def all_examples(path):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"])
 def test_every_format_gives_every_row_once(tmp_path, name):
     examples = all_examples(write(tmp_path / name))
-    assert sorted((e.prompt, e.response) for e in examples) == sorted(
-        (r["question"], r["answer"]) for r in ROWS
-    )
+    assert sorted((e.prompt, e.response) for e in examples) == sorted((r["question"], r["answer"]) for r in ROWS)
     assert {e.id for e in examples} == {f"{name}:{i}" for i in range(1, 41)}
 
 
@@ -142,9 +140,7 @@ def test_an_object_where_an_array_is_expected(tmp_path):
     assert ".jsonl" in bad(tmp_path, GOOD, "a.json")
 
 
-@pytest.mark.parametrize(
-    ("text", "name"), [("{", "a.json"), ("x", "a.jsonl.gz"), ("x", "a.parquet"), ("x", "a.csv")]
-)
+@pytest.mark.parametrize(("text", "name"), [("{", "a.json"), ("x", "a.jsonl.gz"), ("x", "a.parquet"), ("x", "a.csv")])
 def test_other_damaged_or_unknown_files_name_themselves(tmp_path, text, name):
     assert name.split(".", 1)[1] in bad(tmp_path, text, name)
 

@@ -76,10 +76,7 @@ def wordings(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[Prob
 
 def implied(question: str) -> set[Fraction]:
     """What a question gives without writing it: the hours between two times, and whole quotients."""
-    times = [
-        int(hour) % 12 + (12 if half == "pm" else 0)
-        for hour, half in re.findall(r"(\d+):00 (am|pm)", question)
-    ]
+    times = [int(hour) % 12 + (12 if half == "pm" else 0) for hour, half in re.findall(r"(\d+):00 (am|pm)", question)]
     values = [int(n) for n in re.findall(r"\d+", question)]
     whole = "leftover" in question or "remaining" in question
     quotients = {Fraction(a // b) for a in values for b in values if b > 1} if whole else set()
@@ -110,9 +107,7 @@ def check_english(problem: Problem) -> None:
     assert not re.search(wrong, text), text
     assert not re.search(r"(?<![\d:$*/+-] )(?<![\d:$])\b1 [a-z]{2,}s\b", text), f"one of several: {text}"
     assert not re.search(r"\b(?:[2-9]|\d\d+) (?:apple|hour|day|meter|box|child|person)\b", text), text
-    assert not re.search(
-        r"\b[Aa] [aeioAEIO]|\b[Aa]n (?!hour)[^aeiouAEIOU\d]|\ba \$?8\b|\ba \$?1[18]\b", text
-    ), text
+    assert not re.search(r"\b[Aa] [aeioAEIO]|\b[Aa]n (?!hour)[^aeiouAEIOU\d]|\ba \$?8\b|\ba \$?1[18]\b", text), text
     assert all(line[0].isupper() or line[0].isdigit() for line in text.splitlines()), text
     assert all(line[-1] in ".?" for line in text.splitlines()), text
 
@@ -213,10 +208,7 @@ def test_same_item_in_every_process():
     for salt in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", code]
-        assert (
-            subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip()
-            == expected
-        )
+        assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == expected
 
 
 def test_items_stay_the_same():

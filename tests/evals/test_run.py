@@ -99,7 +99,18 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, toy_model, to
 
 def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, everything):
     first = evaluate(TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path)
-    assert evaluate(TASKS, limited(toy_model, 0), tokenizer, everything, SETTINGS, tmp_path) == first
+    seen = []
+    again = evaluate(
+        TASKS,
+        limited(toy_model, 0),
+        tokenizer,
+        everything,
+        SETTINGS,
+        tmp_path,
+        progress=lambda *step: seen.append(step),
+    )
+    assert again == first
+    assert not seen
 
 
 @pytest.mark.parametrize(
@@ -108,10 +119,11 @@ def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, ev
         lambda m, t, i, s: (dataclasses.replace(m, tag="other"), t, i, s),
         lambda m, t, i, s: (m, dataclasses.replace(t, encode=lambda text: t.encode(text)[::-1]), i, s),
         lambda m, t, i, s: (m, t, dataclasses.replace(i, shots=1), s),
+        lambda m, t, i, s: (m, t, dataclasses.replace(i, docs=lambda name: i.docs(name)[::-1]), s),
         lambda m, t, i, s: (m, t, i, dataclasses.replace(s, max_new_tokens=17)),
         lambda m, t, i, s: (m, t, i, dataclasses.replace(s, generate_rows=2)),
     ],
-    ids=["model", "tokenizer", "shots", "max_new_tokens", "generate_rows"],
+    ids=["model", "tokenizer", "shots", "documents", "max_new_tokens", "generate_rows"],
 )
 def test_other_settings_start_anew(tmp_path, toy_model, tokenizer, everything, change, caplog):
     evaluate({"gsm8k": 3}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
@@ -161,15 +173,17 @@ def test_generated_ids_are_those_of_the_whole_set(tmp_path, toy_model, tokenizer
 
 
 def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, everything):
-    lengths = []
+    seen = []
 
     def generate(prompts, **kwargs):
-        lengths.extend(map(len, prompts))
+        seen.extend(prompts)
         return [""] * len(prompts)
 
     model, narrow = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, window=24)
     result = evaluate({"gsm8k": 0}, model, tokenizer, everything, narrow, tmp_path)["gsm8k"]
-    assert max(lengths) == 8
+    assert max(map(len, seen)) == 8
+    ending = tokenizer.encode("\nAnswer:")
+    assert all(prompt[-len(ending) :] == ending for prompt in seen)
     assert result.plan["truncated"] > 0
     with pytest.raises(UserError, match="max_new_tokens=24 leaves no room"):
         evaluate({"gsm8k": 0}, model, tokenizer, everything, dataclasses.replace(narrow, max_new_tokens=24), tmp_path)

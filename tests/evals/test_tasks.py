@@ -62,6 +62,12 @@ def test_accuracies_and_probability_of_the_gold_choice():
     assert (record["prediction"], record["prediction_norm"], record["characters"]) == (1, 0, [4, 1, 2])
 
 
+def test_choices_are_normalised_by_characters_not_bytes():
+    question = multiple_choice.Question("q", "c", (("x", " éé"), ("x", " abc")), ("éé", "abc"), 1)
+    record = multiple_choice.record(question, scored(-4.0, -4.5))
+    assert (record["characters"], record["acc_norm"]) == ([2, 3], 1.0)  # 4 bytes would win with -1 against -1.5
+
+
 def test_the_first_of_equal_choices_wins():
     question = multiple_choice.Question("q", "c", (("x", " a"), ("x", " b")), ("a", "b"), 1)
     assert multiple_choice.record(question, scored(-1.0, -1.0))["prediction"] == 0

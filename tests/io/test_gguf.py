@@ -27,7 +27,7 @@ def params_of(path):
 def test_parameters_have_our_layout(tmp_path, weights):
     params = params_of(tiny_gguf.write(tmp_path / "m.gguf", weights))
     np.testing.assert_array_equal(params["embed"], weights["token_embd.weight"])
-    np.testing.assert_array_equal(params["head"], weights["output.weight"].T)
+    np.testing.assert_array_equal(params["head"], weights["output.weight"])
     np.testing.assert_array_equal(params["final_norm"], weights["output_norm.weight"])
     names = {"v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
     matrices = params["layers"]["attn"] | params["layers"]["mlp"]

@@ -10,7 +10,7 @@ from lfl_jax.kernels.linear_cross_entropy import reference as lce
 
 def inputs(b=3, t=150, d=8, v=40, keep=0.6, seed=0):
     keys = jax.random.split(jax.random.key(seed), 4)
-    hidden, head = jax.random.normal(keys[0], (b, t, d)), jax.random.normal(keys[1], (d, v))
+    hidden, head = jax.random.normal(keys[0], (b, t, d)), jax.random.normal(keys[1], (v, d))
     targets = jax.random.randint(keys[2], (b, t), 0, v)
     return hidden, head, targets, (jax.random.uniform(keys[3], (b, t)) < keep).astype(jnp.float32)
 
@@ -41,7 +41,7 @@ def test_weights_scale_each_position():
 def test_token_nll_is_in_place_and_zero_elsewhere():
     hidden, head, targets, weights = inputs()
     nll, greedy = lce.token_nll(hidden, head, targets, weights)
-    logp = jax.nn.log_softmax(hidden @ head)
+    logp = jax.nn.log_softmax(hidden @ head.T)
     wanted = -jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(nll, jnp.where(weights > 0, wanted, 0), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(greedy, (jnp.argmax(logp, -1) == targets) & (weights > 0))

@@ -39,7 +39,7 @@ def differences(params: dict, theirs: dict[str, np.ndarray]) -> dict[str, float]
 
     found = {"embed": largest(params["embed"], "model.embed_tokens.weight")}
     found["final_norm"] = largest(params["final_norm"], "model.norm.weight")
-    found["head"] = largest(params.get("head", params["embed"].T).T, "lm_head.weight")
+    found["head"] = largest(params.get("head", params["embed"]), "lm_head.weight")
     for path, name in NAMES.items():
         stack = params["layers"]
         for key in path.split("/"):

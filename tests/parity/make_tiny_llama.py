@@ -64,7 +64,7 @@ def parameters(model, what) -> dict[str, np.ndarray]:
     return found | {
         "embed": get(inner.embed_tokens.weight),
         "final_norm": get(inner.norm.weight),
-        "head": get(model.lm_head.weight).T,
+        "head": get(model.lm_head.weight),
     }
 
 

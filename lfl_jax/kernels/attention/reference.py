@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 MASKED = -1e30  # finite: a row that may see nothing stays free of NaN
 
 
-def attention(
+def reference(
     q: Float[Array, "B T H P"],
     k: Float[Array, "B S K P"],
     v: Float[Array, "B S K P"],

@@ -1,7 +1,8 @@
 """Chunked head and cross-entropy: only target positions are multiplied with the head, a chunk of logits at a time.
 
 In every row the target positions are moved to the front; a loop with as many rounds as the fullest row needs takes
-`CHUNK` of them per row and round. The loss's forward pass already knows its gradient (softmax minus one-hot), so it
+`CHUNK` of them per row and round. The head is (V, D), an output unit a row, as a tied embedding is: its transpose
+is never written. The loss's forward pass already knows its gradient (softmax minus one-hot), so it
 computes d hidden at once, and d head only if somebody differentiates the head.
 """
 
@@ -15,9 +16,15 @@ from jaxtyping import Array, Float, Int
 CHUNK = 64  # positions per row and round
 
 
+def unembed(hidden: Float[Array, "*N D"], head: Float[Array, "V D"]) -> Float[Array, "*N V"]:
+    """Logits in float32."""
+    contract = (((hidden.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(hidden, head.astype(hidden.dtype), contract, preferred_element_type=jnp.float32)
+
+
 def naive_sum(hidden: Any, head: Any, targets: Any, weights: Any) -> Any:
     """The plain form with all logits, for tests: sum of weight · nll."""
-    logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = unembed(hidden, head)
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
     return jnp.sum(nll * weights)
 
@@ -25,7 +32,7 @@ def naive_sum(hidden: Any, head: Any, targets: Any, weights: Any) -> Any:
 @jax.custom_vjp
 def weighted_nll_sum(
     hidden: Float[Array, "B T D"],
-    head: Float[Array, "D V"],
+    head: Float[Array, "V D"],
     targets: Int[Array, "B T"],
     weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
@@ -51,7 +58,7 @@ weighted_nll_sum.defvjp(_fwd, _bwd, symbolic_zeros=True)
 
 def token_nll(
     hidden: Float[Array, "B T D"],
-    head: Float[Array, "D V"],
+    head: Float[Array, "V D"],
     targets: Int[Array, "B T"],
     weights: Float[Array, "B T"],
 ) -> tuple[Float[Array, "B T"], Any]:
@@ -98,7 +105,7 @@ def _chunk(i: Any, order: Any, hidden: Any, targets: Any, weights: Any) -> tuple
 
 def _logits(chunk: Any, head: Any) -> tuple[Any, Any, Any]:
     rows, targets, _ = chunk
-    logits = jnp.matmul(rows, head.astype(rows.dtype), preferred_element_type=jnp.float32)
+    logits = unembed(rows, head)
     gold = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return logits, jax.nn.logsumexp(logits, axis=-1), gold
 
@@ -117,10 +124,10 @@ def _forward(hidden: Any, head: Any, targets: Any, weights: Any, want_hidden: bo
             d_logits = (p - (jnp.arange(p.shape[-1]) == wanted[..., None])) * weight[..., None]
             d_logits = d_logits.astype(rows.dtype)
         if want_hidden:
-            d_rows = jnp.matmul(d_logits, head.astype(rows.dtype).T)
+            d_rows = jnp.matmul(d_logits, head.astype(rows.dtype))
             d_hidden = jax.lax.dynamic_update_slice(d_hidden, d_rows, (0, where, 0))
         if want_head:
-            d_head = d_head + jnp.einsum("bcd,bcv->dv", rows, d_logits, preferred_element_type=jnp.float32)
+            d_head = d_head + jnp.einsum("bcv,bcd->vd", d_logits, rows, preferred_element_type=jnp.float32)
         return total, d_hidden, d_head
 
     blank = jnp.zeros((hidden.shape[0], order.shape[1], hidden.shape[2]), hidden.dtype) if want_hidden else None

@@ -3,6 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from lfl_jax.kernels.linear.reference import matmul
 
 
 def shrink(x: Any, factors: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -12,4 +15,5 @@ def shrink(x: Any, factors: tuple[Any, ...]) -> tuple[Any, ...]:
     for a in factors[:-1]:
         total += a.shape[-1]
         splits.append(total)
-    return tuple(jnp.split(x @ jnp.concatenate(factors, axis=-1), splits, axis=-1))
+    hidden = checkpoint_name(matmul(x, jnp.concatenate(factors, axis=-1)), "shrink")
+    return tuple(jnp.split(hidden, splits, axis=-1))

@@ -1,0 +1,1 @@
+"""y = x W with the backward products written the way XLA runs them fastest."""
