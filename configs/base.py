@@ -48,7 +48,7 @@ def base() -> config_dict.ConfigDict:
     t = c.train = config_dict.ConfigDict()
     t.steps = 0  # optimizer steps; 0 = from epochs
     t.epochs = 1.0  # passes over the training source (used when steps is 0)
-    t.batch = 4  # sequences (packed rows) per optimizer step, over all devices
+    t.batch = 2  # sequences (packed rows) per optimizer step, over all devices
     t.microbatch = 0  # sequences per forward pass, over all devices; 0 = the whole batch; must divide it
 
     d = c.data = config_dict.ConfigDict()
@@ -61,28 +61,28 @@ def base() -> config_dict.ConfigDict:
     d.pack_bins = 16  # open rows of the first-fit packer
 
     e = c.eval = config_dict.ConfigDict()
-    e.tasks = (  # "name:n" = its first n items (0 = all); names of lfl_jax.evals.tasks.TASKS
+    e.tasks = (  # "name:n" = n items, evenly spread over the set (0 = all); names of lfl_jax.evals.tasks.TASKS
         "source_test:16",
         "gsm8k:8",
-        "target_nll:64",
-        "source_nll:32",
-        "hellaswag:50",
-        "arc_challenge:50",
-        "winogrande:50",
+        "target_nll:40",
+        "source_nll:16",
+        "hellaswag:40",
+        "arc_challenge:40",
+        "winogrande:40",
     )
     e.limit = config_dict.placeholder(int)  # None = the numbers in tasks; 0 = all items; n = n items of each
     e.every = 0  # optimizer steps between evaluations of every_tasks; 0 = only at start and end
-    e.every_tasks = ("target_nll:32",)
-    e.rows = 4  # rows per scoring batch (fixed, so that scores cannot move)
+    e.every_tasks = ("target_nll:16",)
+    e.rows = 1  # rows per scoring batch (fixed, so that scores cannot move)
     e.seq_len = 512  # tokens per scoring row
-    e.max_new_tokens = 160  # per generated answer
-    e.generate_rows = 16  # prompts decoded together
+    e.max_new_tokens = 128  # per generated answer
+    e.generate_rows = 8  # prompts decoded together
     e.shots = 0  # GSM8K few-shot examples in the prompt
     e.shots_from = "fixed"  # fixed (the same shots for all) | lm_eval (the harness's draw; needs GSM8K train)
     e.source_text = ""  # a text file for source_nll; "" = the fetched default
 
     k = c.checkpoint = config_dict.ConfigDict()
-    k.every = 50  # optimizer steps; 0 = only at the end
+    k.every = 20  # optimizer steps; 0 = only at the end
     k.keep = 2  # latest checkpoints kept, beside the best
     k.best = "target_nll"  # the evaluation whose lowest value marks the best checkpoint
 

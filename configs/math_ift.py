@@ -22,6 +22,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c.adapter.rank = 16
     full = "full" in words
     c.optim.lr = 1e-4 if full else 1e-3
+    c.train.steps = 32
     if "smoke" in words:
         smoke(c)
     if "paper" in words:
@@ -50,7 +51,7 @@ def paper(c: config_dict.ConfigDict, full: bool, rank: int) -> None:
     c.model.compute_dtype, c.model.base_dtype, c.model.remat = "bfloat16", "bfloat16", "full"
     c.adapter.dropout = 0.0 if full else 0.05
     c.data.source, c.data.seq_len, c.data.template, c.data.too_long = "metamath", 1024, "alpaca", "truncate"
-    c.train.batch, c.train.epochs = 768, 1.0  # the paper: 1, 2, 4, 8, 16, each its own run
+    c.train.steps, c.train.batch, c.train.epochs = 0, 768, 1.0  # the paper: 1, 2, 4, 8, 16, each its own run
     c.optim.name, c.optim.b1, c.optim.b2 = "lionw", 0.9, 0.95
     c.optim.lr = 1e-5 if full else (5e-5 if rank >= 256 else 1e-4)
     c.optim.schedule, c.optim.warmup_fraction, c.optim.final_fraction = "cosine", 0.1, 0.01

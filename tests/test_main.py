@@ -75,7 +75,7 @@ def test_a_run_from_start_to_end_and_again(tmp_path):
         assert word in first.stdout.replace("\n", "")
     assert "scores mean nothing" in first.stdout and "synthetic" in first.stdout
     results = json.loads((tmp_path / "results.json").read_text())
-    assert {row["label"] for row in results["rows"]} >= {"held-out target text, nats/token"}
+    assert {row["label"] for row in results["rows"]} >= {"held-out targets, nats/token"}
     assert list(losses(tmp_path)) == [1, 2, 3, 4, 5, 6] and (tmp_path / "summary.txt").stat().st_size > 500
     before = (tmp_path / "metrics.jsonl").read_text()
     again = run(tmp_path)

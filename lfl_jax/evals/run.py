@@ -74,8 +74,8 @@ def evaluate(
     """Evaluate {task: number of items, 0 = all} and return a result each, with records in `out_dir`/<task>.jsonl.
 
     An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
-    (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called after
-    every batch. With several processes one is the writer and `agree` returns its mask of finished items to all;
+    (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called before
+    the first batch and after every one. With several processes one is the writer and `agree` returns its mask of finished items to all;
     the others return {}. Raises UserError for an unknown task or one without items.
     """
     for name in tasks:
@@ -95,6 +95,7 @@ def evaluate(
             work = _work(task, items, chosen, model, tokenizer, settings)
             if found is None and writer:
                 records.start(path, described, work.figures)
+            progress(name, 0, work.total)
             for count, made in enumerate(work.batches(done), 1):
                 if writer:
                     records.append(path, made)

@@ -64,14 +64,16 @@ def flat(results: dict[str, Result]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar that appears with the first batch."""
+    """A progress bar that appears when its total is known; finished evaluations show none."""
     with contextlib.ExitStack() as stack:
         advance = None
 
         def show(task: str, done: int, total: int) -> None:
             nonlocal advance
-            advance = advance or stack.enter_context(progress(total, name))
-            advance(1)
+            if advance is None:
+                advance = stack.enter_context(progress(total, name))
+            else:
+                advance(1)
 
         yield show
 

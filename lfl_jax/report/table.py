@@ -26,20 +26,20 @@ class Line:
 
 
 LEARNING = (
-    Line("source_test", "exact_match", "held-out problems, exact answer", "exact_strict", percent=True),
-    Line("source_test", "exact_match_test_seen", "  templates seen in training", "exact_strict", percent=True),
-    Line("source_test", "exact_match_test_unseen", "  templates never seen", "exact_strict", percent=True),
+    Line("source_test", "exact_match", "held-out problems, exact", "exact_strict", percent=True),
+    Line("source_test", "exact_match_test_seen", "  templates seen", "exact_strict", percent=True),
+    Line("source_test", "exact_match_test_unseen", "  templates not seen", "exact_strict", percent=True),
     Line("gsm8k", "exact_match_strict", "GSM8K, strict match", "exact_strict", percent=True),
     Line("gsm8k", "exact_match_flexible", "GSM8K, flexible match", "exact_flexible", percent=True),
-    Line("target_nll", "nll", "held-out target text, nats/token", "nll", weight="tokens", higher=False),
+    Line("target_nll", "nll", "held-out targets, nats/token", "nll", weight="tokens", higher=False),
 )
 FORGETTING = (
-    Line("hellaswag", "acc_norm", "HellaSwag, accuracy (norm.)", "acc_norm", percent=True),
-    Line("hellaswag", "gold_logprob", "HellaSwag, log p(right choice)", "gold_logprob"),
-    Line("arc_challenge", "acc_norm", "ARC-Challenge, accuracy (norm.)", "acc_norm", percent=True),
-    Line("arc_challenge", "gold_logprob", "ARC-Challenge, log p(right choice)", "gold_logprob"),
-    Line("winogrande", "acc", "WinoGrande, accuracy", "acc", percent=True),
-    Line("winogrande", "gold_logprob", "WinoGrande, log p(right choice)", "gold_logprob"),
+    Line("hellaswag", "acc_norm", "HellaSwag, acc_norm", "acc_norm", percent=True),
+    Line("hellaswag", "gold_logprob", "HellaSwag, log p(right)", "gold_logprob"),
+    Line("arc_challenge", "acc_norm", "ARC-Challenge, acc_norm", "acc_norm", percent=True),
+    Line("arc_challenge", "gold_logprob", "ARC-Challenge, log p(right)", "gold_logprob"),
+    Line("winogrande", "acc", "WinoGrande, acc", "acc", percent=True),
+    Line("winogrande", "gold_logprob", "WinoGrande, log p(right)", "gold_logprob"),
     Line("source_nll", "nll", "general text, nats/token", "nll", weight="tokens", higher=False),
 )
 SECTIONS = {"Learning": LEARNING, "Forgetting": FORGETTING}
@@ -126,19 +126,18 @@ def show(table: list[Row], facts: dict[str, Any], folder: Path, console: Any) ->
         chosen = [row for row in table if row.section == section]
         if not chosen:
             continue
-        shown = Table(title=section, title_justify="left", title_style="bold", box=None, padding=(0, 1))
-        for heading in ("", "items", "before", "after", "change", ""):
-            shown.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+        shown = Table(title=section, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        for heading in ("", "n", "before", "after", "change"):
+            shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
         for row in chosen:
-            colour = {True: "green", False: "red", None: ""}[row.better]
-            cells = [
-                _cell(row.before, row),
-                _cell(row.after, row),
-                f"[{colour}]{_cell(row.change, row, '+')}[/]" if colour else _cell(row.change, row, "+"),
-            ]
-            shown.add_row(row.label, str(row.items), *cells, row.note)
+            colour = {True: "[green]", False: "[red]", None: ""}[row.better]
+            label, change = f"{row.label} *" if row.note else row.label, _cell(row.change, row, "+")
+            shown.add_row(label, str(row.items), _cell(row.before, row), _cell(row.after, row), colour + change)
         console.print(shown)
-    console.print("± is one standard error, clustered; a change in colour is beyond two.", style="dim")
+    console.print("n items; ± one standard error, clustered; a change in colour is beyond two.", style="dim")
+    console.print("log p(right): of the right choice, normalised over the choices of its question.", style="dim")
+    if any(row.note for row in table):
+        console.print("* no headroom: the base is within 3 standard errors of chance.", style="dim")
     for name, value in figures(facts).items():
         console.print(f"{name:<22}{value}", highlight=False)
     for flag in flags(facts):
@@ -148,7 +147,7 @@ def show(table: list[Row], facts: dict[str, Any], folder: Path, console: Any) ->
 
 def _cell(e: stats.Estimate, row: Row, sign: str = "") -> str:
     scale, digits = (100, 1) if row.percent else (1, 3)
-    error = "" if math.isnan(e.se) else f" ± {scale * e.se:.{digits}f}"
+    error = "" if math.isnan(e.se) else f" ±{scale * e.se:.{digits}f}"
     return f"{scale * e.mean:{sign}.{digits}f}{'%' if row.percent else ''}{error}"
 
 
