@@ -75,8 +75,8 @@ def evaluate(
 
     An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
     (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called before
-    the first batch and after every one. With several processes one is the writer and `agree` returns its mask of finished items to all;
-    the others return {}. Raises UserError for an unknown task or one without items.
+    the first batch and after every one. With several processes one is the writer and `agree` returns its mask of
+    finished items to all; the others return {}. Raises UserError for an unknown task or one without items.
     """
     for name in tasks:
         if name not in TASKS:

@@ -1,4 +1,4 @@
-"""The embedded model from its GGUF against transformers' numbers (make_smollm2_logits.py), and what it says of Paris."""
+"""The embedded model from its GGUF against transformers' numbers (make_smollm2_logits.py), and its word on Paris."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lfl_jax.configs import math_ift
 
 from lfl_jax import assets, load, sample
 from lfl_jax.config import Config
-from lfl_jax.configs import math_ift
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.models import llama
 
