@@ -41,4 +41,4 @@ say "fetching what some tests need"
 "$env/bin/python" -m lfl_jax.fetch smollm2-135m evals || echo "not fetched: the tests that need it will be skipped"
 
 say "pytest"
-"$env/bin/python" -m pytest -q -m "not slow" --durations=15 -rs "$@"
+"$env/bin/python" -m pytest -q -m "not slow" -n 2 --dist loadfile --durations=15 -rs "$@"

@@ -1,5 +1,6 @@
 """The training loop of a run, and the pure step it calls."""
 
+import contextlib
 import dataclasses
 import math
 import platform
@@ -51,7 +52,8 @@ def train_step(
     """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the trainable half only.
 
     Loss and gradient are sums over target tokens divided once by their number in the whole batch. key: dropout of
-    this run; it is folded with the step here. Metrics: loss (nats per target token), grad_norm, targets.
+    this run; it is folded with the step here. Metrics: loss (nats per target token), targets, grad_norm and update_norm
+    (global norms over what trains, gradients before clipping).
     """
     key = None if key is None else jax.random.fold_in(key, state.step)
     targets = jnp.sum(batch["weights"])
@@ -64,7 +66,8 @@ def train_step(
     total, grads = _accumulate(jax.value_and_grad(loss), state.trainable, batch, key)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    metrics = {"loss": total, "grad_norm": optax.tree.norm(grads), "targets": targets}
+    norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+    metrics = {"loss": total, "targets": targets} | norms
     return State(trainable, opt_state, state.step + 1), metrics
 
 
@@ -146,7 +149,7 @@ def run(run: Run) -> Outcome:
     )
     keep, best = config.checkpoint.keep, config.checkpoint.best
     saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, best_metric=best)
-    with saved, interrupts() as stop:
+    with contextlib.closing(batches), saved, interrupts() as stop:
         if saved.latest_step() is not None:
             like = abstract(states.checkpointables(state, frozen, key))
             found = saved.restore(None, like, base_fingerprint=base.fingerprint)
@@ -181,7 +184,6 @@ def run(run: Run) -> Outcome:
                         metrics=measured,
                         metadata={"base_fingerprint": base.fingerprint, "config": config.hash()},
                     )
-        batches.close()
     if step < steps or stop.requested:
         return Outcome(before, {}, {"step": step, "steps": steps}, finished=False)
     after = evaluate("after", config.eval.tasks, test)
@@ -194,37 +196,37 @@ def run(run: Run) -> Outcome:
 MAY_CHANGE = (r"log\..*", r"checkpoint\..*", r"mesh\..*")
 
 
+@dataclasses.dataclass(frozen=True)
 class _Log:
-    """Reports a finished step: its loss is checked, written and shown. Reading it waits for the device."""
+    """Reports a finished step: its numbers are checked, written and shown. Reading it waits for the device."""
 
-    def __init__(self, config: Config, schedule: Any, writer: Any, advance: Any, meter: Meter, saved: Checkpoints):
-        self._config, self._writer, self._advance, self._meter, self._saved = (
-            config,
-            writer,
-            advance,
-            meter,
-            saved,
-        )
-        self._schedule = schedule
+    config: Config
+    schedule: Any
+    writer: MetricsWriter
+    advance: Any
+    meter: Meter
+    saved: Checkpoints
 
     def __call__(self, step: int, metrics: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
         values = {name: float(x) for name, x in metrics.items()}
         tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
-        rate = self._meter.tick(tokens)
-        values |= {"lr": self._config.optim.lr * float(self._schedule(step - 1)), "tokens": float(tokens)}
+        rate = self.meter.tick(tokens)
+        values |= {"lr": self.config.optim.lr * float(self.schedule(step - 1)), "tokens": float(tokens)}
         values |= {} if rate is None else {"tokens_per_s": rate}
-        if _every(self._config.log.every, step) or not math.isfinite(values["loss"]):
-            self._writer.write(step, values)
-        if not math.isfinite(values["loss"]):
+        finite = all(map(math.isfinite, values.values()))
+        if _every(self.config.log.every, step) or not finite:
+            self.writer.write(step, values)
+        if not finite:
             ids = np.unique(batch["example_ids"][batch["segment_ids"] > 0]).tolist()
-            last = self._saved.latest_step()
+            last = self.saved.latest_step()
             raise NonFiniteLoss(
-                f"loss is {values['loss']} at step {step} (examples {', '.join(map(str, ids[:8]))}...); "
+                f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}, update norm {values['update_norm']:g}"
+                f" at step {step} (examples {', '.join(map(str, ids[:8]))}...); "
                 f"last good checkpoint: {'none' if last is None else f'step {last}'}. Lower config.optim.lr, or look at"
                 " these examples with inspect_data"
             )
         shown = {"loss": values["loss"]} | ({} if rate is None else {"tokens_per_s": rate})
-        self._advance(1, **shown)
+        self.advance(1, **shown)
 
 
 def total_steps(config: Config, source: Any, tokenizer: Any) -> int:

@@ -218,7 +218,7 @@ def test_gpu_node_passes_its_arguments_on(checkout):
 def test_slurm_starts_one_process_per_task(checkout, monkeypatch):
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(checkout))
     assert script(checkout, "launch/slurm.sbatch", "--workdir=w").returncode == 0
-    assert calls(checkout) == ["srun --kill-on-bad-exit=1 .venv/bin/python -m lfl_jax.main --workdir=w"]
+    assert calls(checkout) == ["srun --kill-on-bad-exit=1 .venv/bin/python -m lfl_jax.main --distributed --workdir=w"]
 
 
 def test_tpu_pod_runs_the_command_on_every_worker(checkout, monkeypatch):
@@ -228,7 +228,7 @@ def test_tpu_pod_runs_the_command_on_every_worker(checkout, monkeypatch):
     assert run.returncode == 0, run.stderr
     log = (checkout / "log").read_text()
     assert "gcloud compute tpus tpu-vm ssh --zone=zone-a --worker=all pod" in log
-    assert r"-m lfl_jax.main --config=c.py --config.data.path=my\ file.jsonl" in log
+    assert r"-m lfl_jax.main --distributed --config=c.py --config.data.path=my\ file.jsonl" in log
     monkeypatch.delenv("TPU")
     refused = script(checkout, "launch/tpu_pod.sh")
     assert refused.returncode != 0

@@ -70,7 +70,7 @@ def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
     assert results["source_nll"].derived["bits_per_byte"] > 0
     for name, result in results.items():
         assert [step for step in seen if step[0] == name] == [
-            (name, i, result.plan["batches"]) for i in range(1, result.plan["batches"] + 1)
+            (name, i, result.plan["batches"]) for i in range(result.plan["batches"] + 1)
         ]
 
 

@@ -1,0 +1,41 @@
+"""The base and an identity adapter are scored alike to the last bit, so that an identity adapter forgets exactly 0."""
+
+import numpy as np
+import pytest
+from helpers import adapter_for, packed
+
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.evals import scorer
+from lfl_jax.text.tokenizers import byte_tokenizer
+
+RULES = make_rules()
+
+
+def rows(small):
+    batch = packed([[7, 12, 9], [20, 6]], 32, small.vocab_size)
+    return batch | {"branch_ids": np.zeros_like(batch["tokens"])}
+
+
+def build(small, params, adapter, **options):
+    model = {"params": params, "adapter": adapter}
+    return scorer.build(model, small, byte_tokenizer(), RULES, "test", generate_rows=2, **options)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "lora+dora"])
+def test_an_identity_adapter_forgets_exactly_nothing(kind, small, small_params):
+    fresh, trained = (adapter_for(small, small_params, kind, trained=t) for t in (False, True))
+    base = build(small, small_params, trained, adapted=False).score(rows(small))
+    identity = build(small, small_params, fresh).score(rows(small))
+    tuned = build(small, small_params, trained).score(rows(small))
+    np.testing.assert_array_equal(identity[0], base[0])
+    np.testing.assert_array_equal(identity[1], base[1])
+    assert np.abs(tuned[0] - base[0]).max() > 1e-3 and (base[0] > 0).sum() == (rows(small)["weights"] > 0).sum()
+
+
+def test_generation_pads_its_batch_and_follows_the_gate(small, small_params):
+    trained = adapter_for(small, small_params)
+    options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}
+    prompts = [[65, 66, 67]]
+    base, tuned = (build(small, small_params, trained, adapted=a).generate(prompts, **options) for a in (False, True))
+    assert len(base) == len(tuned) == 1 and base != tuned
+    assert build(small, small_params, {}).generate(prompts, **options) == base
