@@ -33,7 +33,7 @@ def _most(config: Config) -> int:
         *config.eval.items(config.eval.tasks).values(),
         *config.eval.items(config.eval.every_tasks).values(),
     ]
-    return max(limits) if limits and min(limits) > 0 else MOST
+    return MOST if 0 in limits else max(limits, default=0)
 
 
 def _first(source: Source, most: int) -> list[Example]:

@@ -21,8 +21,8 @@ from lfl_jax.kernels.linear_cross_entropy.reference import unembed
 from lfl_jax.models.config import ModelConfig
 
 INIT_STD = 0.02
-# What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what products made.
-SAVED = ("residual", "qkv", "attention", "mlp", "shrink")
+# What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
+SAVED = ("qkv", "attention", "mlp", "shrink")
 REMAT = {
     "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -193,7 +193,6 @@ def _block(
     h = attention(q, k, v, mask, dropout=cfg.attention_dropout, key=keys[4])
     h = constrain(h.reshape(b, t, -1), ("batch", "time", "heads"), rules)
     x = x + constrain(linear(h, "attn", ("o",), keys[1])[0], ("batch", "time", "activation"), rules)
-    x = checkpoint_name(x, "residual")
     h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
     gated, up = (checkpoint_name(y, "mlp") for y in linear(h, "mlp", ("gate", "up"), keys[2]))
     h = constrain(jax.nn.silu(gated) * up, ("batch", "time", "mlp"), rules)

@@ -98,7 +98,7 @@ def flags(facts: dict[str, Any]) -> list[str]:
     if base["source"].startswith("random"):
         found.append(f"the base has {base['source']}: its scores mean nothing")
     if data["synthetic"]:
-        found.append(f"the training source is synthetic: {data['description']}")
+        found.append(f"training source is {data['description']}")
     return found
 
 
