@@ -86,12 +86,12 @@ def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Co
 def main(argv: Sequence[str]) -> None:
     """The command above."""
     config, options = configs.parse(argv, __doc__, {"rows": (2, "packed rows to print")})
-    from lfl_jax import load  # pays for jax, which --help must not
+    from lfl_jax import base_model  # pays for jax, which --help must not
 
     if options["rows"] < 0:
         raise UserError(f"--rows={options['rows']} must be 0 or more")
-    load.check(config)
-    inspect(config, load.tokenizer(config), options["rows"], Console())
+    base_model.check(config)
+    inspect(config, base_model.tokenizer(config), options["rows"], Console())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, load, losses, optim, schedules
+from lfl_jax import adapters, base_model, losses, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
@@ -110,9 +110,9 @@ def run(run: Run) -> Outcome:
     Raises UserError for a mistake in config, data or directory, NonFiniteLoss when training diverged.
     """
     config, started = run.config, time.monotonic()
-    load.check(config)
+    base_model.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    tokenizer = load.tokenizer(config)
+    tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
     steps = total_steps(config, source, tokenizer)
     test = evaluation_inputs.from_config(config)
@@ -120,7 +120,7 @@ def run(run: Run) -> Outcome:
     workdir.prepare(
         run.workdir, config.to_json(), config.hash(), may_change=MAY_CHANGE, process_index=jax.process_index()
     )
-    base = load.load(config, rules)
+    base = base_model.load(config, rules)
     keep_freed_memory()  # from here on the same temporaries come and go
     adapter = _adapter(config, base, rules)
     schedule = schedules.make(config.optim, steps)
@@ -249,7 +249,7 @@ def _every(interval: int, step: int) -> bool:
     return bool(interval) and step % interval == 0
 
 
-def _adapter(config: Config, base: load.Base, rules: Rules) -> dict:
+def _adapter(config: Config, base: base_model.Base, rules: Rules) -> dict:
     """A fresh adapter on the mesh; an empty tree without adapters."""
     if not config.adapter.kinds:
         return {}

@@ -16,7 +16,7 @@ TIERS = {
     2: ("adapters",),
     3: ("models",),
     4: ("losses", "optim", "schedules", "data", "io"),
-    5: ("state", "sample", "load"),
+    5: ("state", "sample", "base_model"),
     6: ("evals", "analysis"),
     7: ("train",),
     8: ("sweep", "report", "planning"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lfl_jax.configs import math_ift
 
-from lfl_jax import assets, load, sample
+from lfl_jax import assets, base_model, sample
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.models import llama
@@ -21,7 +21,7 @@ WANTED = json.loads(Path(__file__).with_name("smollm2_logits.json").read_text())
 def base():
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not fetched: run `python -m lfl_jax.fetch smollm2-135m`")
-    return load.load(Config.from_dict(math_ift.get_config()), make_rules())
+    return base_model.load(Config.from_dict(math_ift.get_config()), make_rules())
 
 
 @pytest.mark.parametrize("name", WANTED)

@@ -1,0 +1,145 @@
+"""Safetensors in and out: one file, or shards with an index; tensors are read one at a time, when they are looked up."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfl_jax.errors import UserError
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # what parameters may be held in
+INDEX = ".safetensors.index.json"
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Tensors of safetensors files by name, read at each look-up and not kept.
+
+    `shapes` and `dtypes` say what there is without reading it; `metadata` is the text in the files' headers.
+    """
+
+    def __init__(self, files: Iterable[Path]):
+        """Read the headers. UserError for a file that is not there, not safetensors, cut short, or of other dtypes."""
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
+        self.files: dict[str, Path] = {}
+        for file in files:
+            self._read_header(file)
+
+    def _read_header(self, file: Path) -> None:
+        with _open(file) as opened:
+            self.metadata |= opened.metadata() or {}
+            for name in opened.keys():  # noqa: SIM118 (not a dict)
+                if name in self.files:
+                    raise UserError(f"{file}: tensor {name!r} is also in {self.files[name].name}")
+                there = opened.get_slice(name)
+                if there.get_dtype() not in DTYPES:
+                    raise UserError(
+                        f"{file}: tensor {name!r} is {there.get_dtype()}; expected one of {', '.join(DTYPES)}"
+                    )
+                self.files[name] = file
+                self.shapes[name] = tuple(there.get_shape())
+                self.dtypes[name] = DTYPES[there.get_dtype()]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        # Opened anew each time: what was mapped for the tensors before is given back.
+        with _open(self.files[name]) as opened:
+            return opened.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def _open(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    try:
+        return safe_open(file, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: not a whole safetensors file ({error}); download it again") from None
+
+
+def open_folder(folder: Path, stem: str = "model") -> Tensors:
+    """The tensors of STEM.safetensors, or of the shards that STEM.safetensors.index.json names.
+
+    Raises UserError for a missing shard, for an index that does not fit its shards, and for a folder with pickle
+    files only: unpickling runs whatever code the file holds.
+    """
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}{INDEX}"
+    if single.is_file():
+        return Tensors([single])
+    if index.is_file():
+        return _sharded(folder, index)
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder}: only pickle files ({pickles[0]}), which can run any code when opened and are not read;"
+            " convert them to safetensors"
+        )
+    raise UserError(f"{folder}: neither {single.name} nor {index.name} is there")
+
+
+def _sharded(folder: Path, index: Path) -> Tensors:
+    try:
+        places = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = sorted(set(places.values()))
+        assert all(re.fullmatch(r"[\w.-]+\.safetensors", shard) for shard in shards)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
+        raise UserError(f"{index}: not an index; expected JSON with weight_map, tensor name to shard file") from None
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise UserError(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(shards)} are)")
+    tensors = Tensors([folder / shard for shard in shards])
+    wrong = [name for name, shard in places.items() if tensors.files.get(name) != folder / shard]
+    if wrong or len(places) != len(tensors):
+        name = wrong[0] if wrong else next(name for name in tensors if name not in places)
+        raise UserError(f"{index}: the index and its shards do not agree about tensor {name!r}")
+    return tensors
+
+
+def save(
+    folder: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    stem: str = "model",
+    shard_bytes: int = 5_000_000_000,
+    metadata: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Write named tensors, in order, as one file or as shards of at most `shard_bytes` with an index; their names.
+
+    A shard is held in memory, no more. Every file appears under its name when it is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts, places, held, size, total = [], {}, {}, 0, 0
+    for name, tensor in tensors:
+        if held and size + tensor.nbytes > shard_bytes:
+            parts.append(_write(folder / f".{stem}-{len(parts)}.partial", held, metadata))
+            held, size = {}, 0
+        held[name] = np.ascontiguousarray(tensor)
+        places[name], size, total = len(parts), size + tensor.nbytes, total + tensor.nbytes
+    parts.append(_write(folder / f".{stem}-{len(parts)}.partial", held, metadata))
+    for old in (*folder.glob(f"{stem}-*-of-*.safetensors"), folder / f"{stem}{INDEX}", folder / f"{stem}.safetensors"):
+        old.unlink(missing_ok=True)
+    if len(parts) == 1:
+        parts[0].rename(folder / f"{stem}.safetensors")
+        return [f"{stem}.safetensors"]
+    names = [f"{stem}-{i + 1:05d}-of-{len(parts):05d}.safetensors" for i in range(len(parts))]
+    for part, name in zip(parts, names, strict=True):
+        part.rename(folder / name)
+    index = {"metadata": {"total_size": total}, "weight_map": {name: names[i] for name, i in places.items()}}
+    (folder / f"{stem}{INDEX}").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    return names
+
+
+def _write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None) -> Path:
+    from safetensors.numpy import save_file
+
+    save_file(tensors, file, metadata={"format": "pt", **(metadata or {})})
+    return file
