@@ -31,12 +31,12 @@ def ours(a: argparse.Namespace):
     from lfl_jax import adapters, optim, schedules, state, train
     from lfl_jax.config import AdapterConfig, Config
     from lfl_jax.core import spec
-    from lfl_jax.core.allocator import keep_freed_memory
+    from lfl_jax.core.process import keep_freed_memory
     from lfl_jax.core.sharding import make_rules
     from lfl_jax.models import llama
     from lfl_jax.models.presets import PRESETS
 
-    cfg = dataclasses.replace(PRESETS["smollm2-135m"], remat=a.remat)
+    cfg, rules = dataclasses.replace(PRESETS["smollm2-135m"], remat=a.remat), make_rules()
     config = Config.from_dict(math_ift.get_config())
     config = dataclasses.replace(config.optim, lr=1e-4, clip=0.0, schedule="constant", warmup_fraction=0.0)
     specs = llama.specs(cfg)
@@ -46,7 +46,7 @@ def ours(a: argparse.Namespace):
         adapter = adapters.init(adapters.specs(specs, AdapterConfig(kind=a.kind, rank=16)), params, jax.random.key(1))
     tx = optim.make(config, schedules.make(config, 1000))
     trainable = ("params/.*",) if a.kind == "full" else ("adapter/.*",)
-    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx)
+    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
     del params, adapter
     keep_freed_memory()  # as every run does once it is loaded
     tokens, weights = rows(a)
@@ -54,7 +54,6 @@ def ours(a: argparse.Namespace):
     batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights.astype(np.float32)}
     batch |= {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1}
     batch = {name: jnp.asarray(x)[None] for name, x in batch.items()}
-    rules = make_rules()
 
     def measure() -> float:
         nonlocal current

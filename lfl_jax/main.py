@@ -47,10 +47,12 @@ def execute(config: configs.Config, folder: Path) -> None:
     """Run it, print the table, write results.json and summary.txt."""
     from rich.console import Console
 
-    from lfl_jax import train
+    from lfl_jax import assets, train
+    from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.report import table
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    keep_compiled_programs(assets.root() / "compiled")
     folder = folder.absolute()
     outcome = train.run(train.Run(config, folder))
     console = Console()

@@ -32,11 +32,20 @@ def trainable_mask(model: dict, trainable: Sequence[str]) -> Any:
     return tree.mask(model, (*fixed, *((p, True) for p in trainable), (".*", False)))
 
 
-def create(model: dict, trainable: Sequence[str], tx: optax.GradientTransformation) -> tuple[State, Any]:
-    """(state, frozen half) of {"params": ..., "adapter": ...}; what trains becomes float32."""
+def create(
+    model: dict, trainable: Sequence[str], tx: optax.GradientTransformation, rules: Rules | None = None
+) -> tuple[State, Any]:
+    """(state, frozen half) of {"params": ..., "adapter": ...} on the mesh; what trains becomes float32."""
     train, frozen = tree.split(model, trainable_mask(model, trainable))
     train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
-    return State(train, tx.init(train), jnp.int32(0)), frozen
+    state = State(train, tx.init(train), jnp.int32(0))
+    return (_on_mesh(state, rules) if rules else state), frozen
+
+
+def _on_mesh(state: State, rules: Rules) -> State:
+    """Scalars (counts of steps) beside the arrays, which are there already: else the second step compiles anew."""
+    everywhere = rules.sharding((), ())
+    return jax.tree.map(lambda x: jax.device_put(x, everywhere) if x.ndim == 0 else x, state)
 
 
 def model(state: State, frozen: Any) -> dict:

@@ -18,7 +18,7 @@ from lfl_jax import adapters, base_model, losses, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
-from lfl_jax.core.allocator import keep_freed_memory
+from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.loader import estimate_rows, training_batches
 from lfl_jax.data.sources import open_source
@@ -125,7 +125,7 @@ def run(run: Run) -> Outcome:
     adapter = _adapter(config, base, rules)
     schedule = schedules.make(config.optim, steps)
     tx = optim.make(config.optim, schedule)
-    state, frozen = states.create({"params": base.params, "adapter": adapter}, config.trainable, tx)
+    state, frozen = states.create({"params": base.params, "adapter": adapter}, config.trainable, tx, rules)
     sizes, cfg = _sizes(state, adapter), base.cfg
     provenance = {"base": base.provenance(), "data": source.provenance(), "config": config.hash()}
     base = dataclasses.replace(base, params=None)  # a full finetune donates the base to its first step

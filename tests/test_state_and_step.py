@@ -11,8 +11,10 @@ from helpers import adapter_for, packed
 
 from lfl_jax import optim, schedules, state, train
 from lfl_jax.config import OptimConfig
-from lfl_jax.core import tree
+from lfl_jax.core import spec, tree
+from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
+from lfl_jax.models import llama
 
 # eps: with a small one Adam's first steps are signs of gradients, which magnify rounding.
 OPTIM = OptimConfig(
@@ -116,3 +118,14 @@ def test_dropout_follows_seed_and_step(small, small_params):
         return float(train.train_step(current, frozen, batch(small), jax.random.key(seed), cfg=cfg, tx=tx)[1]["loss"])
 
     assert loss(0, 0) == loss(0, 0) != loss(0, 1) and loss(0, 0) != loss(1, 0)
+
+
+def test_the_second_step_runs_the_program_of_the_first(small, small_params):
+    rules = make_rules(devices=jax.devices()[:1])
+    params = jax.device_put(small_params, spec.shardings(llama.specs(small), rules))
+    model = {"params": params, "adapter": jax.device_put(adapter_for(small, params), rules.sharding((), ()))}
+    current, frozen = state.create(model, ("adapter/.*",), TX, rules)
+    before = train.train_step._cache_size()
+    for _ in range(3):
+        current, _ = train.train_step(current, frozen, batch(small), None, cfg=small, tx=TX, rules=rules)
+    assert train.train_step._cache_size() == before + 1

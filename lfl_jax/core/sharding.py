@@ -35,10 +35,10 @@ class Rules:
     table: tuple[tuple[str, tuple[str, ...]], ...] = DEFAULT_TABLE
 
     def partition(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        """PartitionSpec for logical axes; a mesh axis is used once, and only where it divides."""
+        """PartitionSpec for logical axes; a mesh axis of several devices is used once, and only where it divides."""
         table, used, entries = dict(self.table), set(), []
         for name, size in zip(axes, shape, strict=True):
-            names = tuple(a for a in table[name] if a not in used)
+            names = tuple(a for a in table[name] if a not in used and self.mesh.shape[a] > 1)
             while names and size % math.prod(self.mesh.shape[a] for a in names):
                 names = names[:-1]
             used.update(names)

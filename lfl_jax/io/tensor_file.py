@@ -1,4 +1,4 @@
-"""Safetensors in and out: one file, or shards with an index; tensors are read one at a time, when they are looked up."""
+"""Safetensors in and out: one file, or shards with an index; a tensor is read when it is looked up."""
 
 import json
 import re

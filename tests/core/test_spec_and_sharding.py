@@ -37,5 +37,5 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 
 def test_one_device_partitions_nothing():
     rules = make_rules(devices=jax.devices()[:1])
-    assert rules.partition(("embed", "rank"), (8, 4)) == PartitionSpec(("fsdp",), None)
+    assert rules.partition(("embed", "rank"), (8, 4)) == PartitionSpec(None, None)
     assert rules.sharding(("embed", "rank"), (8, 4)).is_fully_replicated
