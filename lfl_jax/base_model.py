@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lfl_jax import adapters, assets
 from lfl_jax import state as states
@@ -15,6 +14,8 @@ from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
+from lfl_jax.io import pretrained
+from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
@@ -40,13 +41,21 @@ class Base:
 
 def check(config: Config) -> None:
     """Raise UserError, before any loading, for unknown models and kinds, and for names or patterns without a match."""
-    if config.model.name not in PRESETS:
-        raise UserError(f"config.model.name={config.model.name!r} is unknown; there are: {', '.join(PRESETS)}")
-    if config.model.path:
-        return  # its shape is known when it is read
-    params = llama.specs(PRESETS[config.model.name])
+    params = llama.specs(_shape(config))
     adapter = adapters.specs(params, config.adapter) if config.adapter.kinds else {}
     states.trainable_mask({"params": params, "adapter": adapter}, config.trainable)
+
+
+def _shape(config: Config) -> ModelConfig:
+    """The model's shape, from its files where a path is given, else by its name."""
+    if config.model.path:
+        return pretrained.open_model(Path(config.model.path)).cfg
+    if config.model.name not in PRESETS:
+        raise UserError(
+            f"config.model.name={config.model.name!r} is unknown; there are: {', '.join(PRESETS)};"
+            " or give a folder or file with --config.model.path"
+        )
+    return PRESETS[config.model.name]
 
 
 def load(config: Config, rules: Rules) -> Base:
@@ -56,9 +65,16 @@ def load(config: Config, rules: Rules) -> Base:
     """
     trains = any(pattern.startswith("params") for pattern in config.trainable)
     dtype = jnp.dtype("float32" if trains else config.model.base_dtype)
-    loaded = (_random if config.model.init == "random" else _pretrained)(config, rules, dtype)
-    params, cfg, tokenizer, source, quantised = loaded
-    return Base(params, cfg, tokenizer, source, quantised, tree.fingerprint(params))
+    if config.model.init == "random":
+        cfg = _numerics(PRESETS[config.model.name], config)
+        params = _random(cfg, config.seed.init, rules, dtype)
+        source, quantised = f"random weights, seed {config.seed.init}", None
+    else:
+        found = _files(config)
+        cfg = _numerics(found.cfg, config)
+        params = found.load(cfg, rules, dtype)
+        source, quantised = str(found.path), found.quantised
+    return Base(params, cfg, tokenizer(config), source, quantised, tree.fingerprint(params))
 
 
 def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
@@ -72,40 +88,17 @@ def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
     )
 
 
-def _random(config: Config, rules: Rules, dtype: Any) -> tuple[Any, ...]:
-    cfg = _numerics(PRESETS[config.model.name], config)
+def _random(cfg: ModelConfig, seed: int, rules: Rules, dtype: Any) -> dict:
     specs = llama.specs(cfg, dtype)
     build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
-    params = build(jax.random.key(config.seed.init))
-    return params, cfg, tokenizers.byte_tokenizer(), f"random weights, seed {config.seed.init}", None
+    return build(jax.random.key(seed))
 
 
-def _pretrained(config: Config, rules: Rules, dtype: Any) -> tuple[Any, ...]:
-    from lfl_jax.io import gguf
-
-    path = weights_path(config)
-    metadata, tensors = gguf.load(path)
-    cfg = _numerics(ModelConfig(**gguf.model_fields(metadata)), config)
-    shardings = spec.shardings(llama.specs(cfg), rules)
-    params = gguf.to_params(metadata, tensors)
-    params = jax.tree.map(lambda x, s: jax.device_put(np.asarray(x, dtype), s), params, shardings)
-    return params, cfg, tokenizers.from_gguf(path), str(path), gguf.quantization(metadata)
-
-
-def _weights_file(folder: Path) -> Path:
-    found = sorted(folder.glob("*.gguf"))
-    if len(found) != 1:
-        raise UserError(f"{folder} has no single .gguf file; give one with --config.model.path=FILE.gguf")
-    return found[0]
-
-
-def weights_path(config: Config) -> Path:
-    """The weights file a pretrained config reads; UserError when it is missing."""
-    return Path(config.model.path) if config.model.path else _weights_file(assets.path(config.model.name))
+def _files(config: Config) -> Pretrained:
+    """The weights' files; UserError with the fetch command when they are not there."""
+    return pretrained.open_model(Path(config.model.path) if config.model.path else assets.path(config.model.name))
 
 
 def tokenizer(config: Config) -> Tokenizer:
     """The tokenizer of the base, without loading its weights."""
-    if config.model.init == "random":
-        return tokenizers.byte_tokenizer()
-    return tokenizers.from_gguf(weights_path(config))
+    return tokenizers.byte_tokenizer() if config.model.init == "random" else _files(config).tokenizer()

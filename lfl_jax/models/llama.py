@@ -1,9 +1,11 @@
-"""The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+"""The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query attention, SwiGLU; and
+its relatives that add biases (Qwen2) or norms (Qwen3) to q and k.
 
 A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers (`core.tree.unstack`)
 is a plain loop, which decoding prefers: a scan copies every layer's weights out of the stack for each token.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.kernels.attention import attention
 from lfl_jax.kernels.linear_cross_entropy.reference import unembed
-from lfl_jax.models.config import ModelConfig
+from lfl_jax.models.config import Llama3Rope, ModelConfig
 
 INIT_STD = 0.02
 # What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
@@ -48,8 +50,11 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
     def weight(fan_in: int, fan_out: int, in_axis: str, out_axis: str) -> ArraySpec:
         return ArraySpec((layers, fan_in, fan_out), ("layers", in_axis, out_axis), normal, dtype)
 
-    def norm(*stack: int) -> ArraySpec:
-        return ArraySpec((*stack, d), (*("layers" for _ in stack), "embed"), spec.ones, dtype)
+    def norm(*stack: int, width: int = d, axis: str = "embed") -> ArraySpec:
+        return ArraySpec((*stack, width), (*("layers" for _ in stack), axis), spec.ones, dtype)
+
+    def bias(width: int, axis: str) -> ArraySpec:
+        return ArraySpec((layers, width), ("layers", axis), spec.zeros, dtype)
 
     tree = {
         "embed": ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype),
@@ -70,6 +75,10 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
         },
         "final_norm": norm(),
     }
+    if cfg.qkv_bias:
+        tree["layers"]["qkv_bias"] = {"q": bias(q, "heads"), "k": bias(kv, "kv_heads"), "v": bias(kv, "kv_heads")}
+    if cfg.qk_norm:
+        tree["layers"]["qk_norm"] = {name: norm(layers, width=cfg.head_dim, axis="activation") for name in ("q", "k")}
     if not cfg.tied:
         tree["head"] = ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype)
     return tree
@@ -181,10 +190,8 @@ def _block(
         return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout)
 
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
-    q, k, v = linear(h, "attn", ("q", "k", "v"), keys[0])
-    q = rotate(q.reshape(b, t, cfg.n_heads, cfg.head_dim), rope)
-    k = rotate(k.reshape(b, t, cfg.n_kv_heads, cfg.head_dim), rope)
-    v = v.reshape(b, t, cfg.n_kv_heads, cfg.head_dim)
+    q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)
+    q, k = rotate(q, rope), rotate(k, rope)
     if cache is not None:
         k, v = (
             jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v))
@@ -200,6 +207,16 @@ def _block(
     return x, (k, v)
 
 
+def _heads(qkv: tuple[Any, ...], layer: Any, cfg: ModelConfig) -> Any:
+    """Projections (B, T, heads · P) as heads (B, T, heads, P), with the biases and norms that some families add."""
+    if cfg.qkv_bias:
+        qkv = tuple(x + layer["qkv_bias"][name].astype(x.dtype) for x, name in zip(qkv, "qkv", strict=True))
+    q, k, v = (x.reshape(*x.shape[:2], -1, cfg.head_dim) for x in qkv)
+    if cfg.qk_norm:
+        q, k = (rms_norm(x, layer["qk_norm"][name], cfg.norm_eps) for x, name in ((q, "q"), (k, "k")))
+    return q, k, v
+
+
 def rotate(x: Float[Array, "B T H P"], rope: tuple[Any, Any]) -> Float[Array, "B T H P"]:
     """Rotary embedding in the half-split layout: pairs are (j, j + P/2)."""
     cos, sin = rope
@@ -210,8 +227,18 @@ def rotate(x: Float[Array, "B T H P"], rope: tuple[Any, Any]) -> Float[Array, "B
 def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
     """cos and sin (B, T, 1, P/2), computed once for all layers."""
     frequency = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    if cfg.rope_scaling is not None:
+        frequency = stretch(frequency, cfg.rope_scaling)
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     return jnp.cos(angle).astype(cfg.compute_dtype), jnp.sin(angle).astype(cfg.compute_dtype)
+
+
+def stretch(frequency: Float[Array, " J"], scaling: Llama3Rope) -> Float[Array, " J"]:
+    """Llama 3.1's frequencies: slow ones divided by the factor, fast ones kept, a linear blend between."""
+    low, high = scaling.low_frequency, scaling.high_frequency
+    turns = scaling.original_length * frequency / (2 * math.pi)  # in the original context
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequency * (kept + (1 - kept) / scaling.factor)
 
 
 def _mask(segment_ids: Any, branch_ids: Any, cache: Cache | None) -> tuple[Bool[Array, "B T S"], Cache | None]:

@@ -1,9 +1,11 @@
 """What every tokenizer is, and what several backends need."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lfl_jax.errors import UserError
@@ -24,6 +26,7 @@ class Tokenizer:
     `encode_batch` is `encode` of many texts. `decode` leaves special tokens out. `pieces` gives the text of
     each token apart; bytes of a character that is split between tokens show as \\xNN.
     `pad_id` is `eos_id` where the source names none: padding has to be masked by weight, not by id.
+    `files` are the tokenizer's files as Hugging Face folders hold them, by name; none for plain bytes.
     """
 
     encode: Callable[[str], list[int]] = field(repr=False)
@@ -39,6 +42,28 @@ class Tokenizer:
     bos: str | None
     eos: str
     chat_template: str | None = field(repr=False)  # Jinja source
+    files: Callable[[], dict[str, bytes]] = field(repr=False, default=dict)
+
+
+HF_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+def hf_files(folder: Path) -> dict[str, bytes]:
+    """The tokenizer's files of a Hugging Face folder, by name."""
+    return {name: (folder / name).read_bytes() for name in HF_FILES if (folder / name).is_file()}
+
+
+def hf_settings(kind: str, **settings: Any) -> bytes:
+    """A tokenizer_config.json for transformers' class `kind`."""
+    shown = {name: value for name, value in settings.items() if value is not None}
+    return (json.dumps({"tokenizer_class": kind, **shown}, indent=2) + "\n").encode()
 
 
 def gguf_specials(metadata: dict[str, Any], tokens: list[str], add_bos: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from lfl_jax.text.base import (
     AnyPath,
     Tokenizer,
     gguf_specials,
+    hf_files,
+    hf_settings,
     parsing,
     sentencepiece_text,
     shown,
@@ -62,6 +65,7 @@ def from_json(path: AnyPath) -> Tokenizer:
         pad_id=whole.token_to_id(pad),
         add_bos=bool(add_bos) and bos_id is not None,
         chat_template=_chat_template(file.parent, settings),
+        files=lambda: hf_files(file.parent),
     )
 
 
@@ -75,7 +79,22 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     for added_type in (CONTROL, USER_DEFINED):
         texts = [token for token, type_ in zip(tokens, types, strict=True) if type_ == added_type]
         _add_tokens(tokenizer, texts, special=added_type == CONTROL)
-    return _from_hf(tokenizer, tokenizer, byte_level=True, **gguf_specials(metadata, tokens, add_bos=False))
+    specials = gguf_specials(metadata, tokens, add_bos=False)
+    files = partial(_gguf_files, tokenizer, tokens, specials)
+    return _from_hf(tokenizer, tokenizer, byte_level=True, files=files, **specials)
+
+
+def _gguf_files(tokenizer: "tokenizers.Tokenizer", tokens: list[str], specials: dict[str, Any]) -> dict[str, bytes]:
+    """tokenizer.json and tokenizer_config.json, with BOS put before a text where the model wants it."""
+    from tokenizers import processors
+
+    bos, eos, pad = (None if i is None else tokens[i] for i in (specials[f"{x}_id"] for x in ("bos", "eos", "pad")))
+    if specials["add_bos"]:
+        special = [(bos, specials["bos_id"])]
+        tokenizer.post_processor = processors.TemplateProcessing(f"{bos} $A", f"{bos} $A $B", special)
+    settings = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "chat_template": specials["chat_template"]}
+    config = hf_settings("PreTrainedTokenizerFast", clean_up_tokenization_spaces=False, **settings)
+    return {"tokenizer.json": tokenizer.to_str(pretty=True).encode(), "tokenizer_config.json": config}
 
 
 def _byte_level_bpe(path: str, tokens: list[str], merges: list[str], rule: str) -> "tokenizers.Tokenizer":

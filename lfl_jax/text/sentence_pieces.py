@@ -7,7 +7,16 @@ from typing import Any
 
 from lfl_jax.errors import UserError
 from lfl_jax.text import gguf_header
-from lfl_jax.text.base import CONTROL, UNKNOWN, AnyPath, Tokenizer, gguf_specials, parsing, sentencepiece_text
+from lfl_jax.text.base import (
+    CONTROL,
+    UNKNOWN,
+    AnyPath,
+    Tokenizer,
+    gguf_specials,
+    hf_settings,
+    parsing,
+    sentencepiece_text,
+)
 
 
 def from_sentencepiece(path: AnyPath) -> Tokenizer:
@@ -50,7 +59,7 @@ def _processor(path: AnyPath, proto: Any) -> Any:
 
 
 def _from_proto(path: AnyPath, proto: Any, **specials: Any) -> Tokenizer:
-    whole = _processor(path, proto)
+    whole, model = _processor(path, proto), proto.SerializeToString()
     proto.normalizer_spec.add_dummy_prefix = False
     continuing = _processor(path, proto)
     texts = [piece.piece for piece in proto.pieces]
@@ -65,6 +74,12 @@ def _from_proto(path: AnyPath, proto: Any, **specials: Any) -> Tokenizer:
     def pieces(ids: Sequence[int]) -> list[str]:
         return ["" if i >= len(texts) else sentencepiece_text(texts[i]) for i in ids]
 
+    def files() -> dict[str, bytes]:
+        names = {f"{x}_token": specials[f"{x}_id"] for x in ("bos", "eos", "pad")}
+        named = {name: None if i is None else texts[i] for name, i in names.items()}
+        settings = {"add_bos_token": specials["add_bos"], "chat_template": specials["chat_template"], "legacy": False}
+        return {"tokenizer.model": model, "tokenizer_config.json": hf_settings("LlamaTokenizer", **named, **settings)}
+
     return Tokenizer(
         encode=encode,
         encode_continuation=parsing(control, continuing.encode, whole.encode),
@@ -74,6 +89,7 @@ def _from_proto(path: AnyPath, proto: Any, **specials: Any) -> Tokenizer:
         vocab_size=len(texts),
         bos=None if specials["bos_id"] is None else texts[specials["bos_id"]],
         eos=texts[specials["eos_id"]],
+        files=files,
         **specials,
     )
 

@@ -1,6 +1,7 @@
 """Tokenizers from the files that models come with: GGUF, tokenizer.json, SentencePiece; or plain bytes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lfl_jax.errors import UserError
 from lfl_jax.text import bpe, gguf_header, sentence_pieces
@@ -8,7 +9,7 @@ from lfl_jax.text.base import AnyPath, Tokenizer, parsing, shown
 from lfl_jax.text.bpe import from_json
 from lfl_jax.text.sentence_pieces import from_sentencepiece
 
-__all__ = ["Tokenizer", "byte_tokenizer", "from_gguf", "from_json", "from_sentencepiece"]
+__all__ = ["Tokenizer", "byte_tokenizer", "from_folder", "from_gguf", "from_json", "from_sentencepiece"]
 
 
 def from_gguf(path: AnyPath) -> Tokenizer:
@@ -23,6 +24,15 @@ def from_gguf(path: AnyPath) -> Tokenizer:
     if kind == "llama":
         return sentence_pieces.from_gguf(metadata)
     raise UserError(f"{path}: tokenizer of kind {kind!r}; supported are 'gpt2' (byte-level BPE) and 'llama'")
+
+
+def from_folder(folder: Path) -> Tokenizer:
+    """Read the tokenizer of a Hugging Face folder: tokenizer.json, or a SentencePiece tokenizer.model."""
+    if (folder / "tokenizer.json").is_file():
+        return from_json(folder)
+    if (folder / "tokenizer.model").is_file():
+        return from_sentencepiece(folder / "tokenizer.model")
+    raise UserError(f"{folder}: neither tokenizer.json nor tokenizer.model is there")
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -1,0 +1,217 @@
+"""Hugging Face folders: what is refused, in one line, and what loading takes."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.errors import UserError
+from lfl_jax.io import hf, pretrained, tensor_file
+
+CASES = Path(__file__).parents[1] / "parity" / "hf"
+RULES = make_rules(devices=jax.devices()[:1])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(CASES / "mistral", tmp_path / "model")
+
+
+def load(folder):
+    return hf.load(folder, hf.read_config(folder), RULES, "float32")
+
+
+def configure(folder, **fields):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def shard_of(folder, name):
+    return folder / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][name]
+
+
+def change(folder, name, tensor):
+    """The tensor replaced; None takes it out, of the index too."""
+    file, index = shard_of(folder, name), folder / "model.safetensors.index.json"
+    tensors = {k: v for k, v in (load_file(file) | {name: tensor}).items() if v is not None}
+    save_file(tensors, file)
+    if tensor is None:
+        found = json.loads(index.read_text())
+        del found["weight_map"][name]
+        index.write_text(json.dumps(found))
+
+
+def cut(folder):
+    file = sorted(folder.glob("*.safetensors"))[1]
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def wrong_header(folder):
+    sorted(folder.glob("*.safetensors"))[0].write_bytes(b"\x10\0\0\0\0\0\0\0not json........")
+
+
+NORM, DOWN = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
+MISTAKES = {
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
+    "malformed config": (lambda f: (f / "config.json").write_text("{"), "malformed JSON"),
+    "config no object": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
+    "other architecture": (lambda f: configure(f, model_type="gpt2"), "model_type 'gpt2'; supported are llama"),
+    "other activation": (lambda f: configure(f, hidden_act="gelu"), "hidden_act='gelu' is not supported"),
+    "biases everywhere": (lambda f: configure(f, attention_bias=True), "attention_bias=True is not supported"),
+    "quantised": (lambda f: configure(f, quantization_config={"bits": 4}), "quantization_config="),
+    "window": (lambda f: configure(f, sliding_window=16), "sliding_window=16 is not supported"),
+    "layer types": (lambda f: configure(f, layer_types=["sliding_attention"] * 2), "layer_types"),
+    "other rope": (lambda f: configure(f, rope_parameters={"rope_type": "yarn"}), "type 'yarn'"),
+    "rope no object": (lambda f: configure(f, rope_parameters=3), "rope_parameters is 3"),
+    "size of text": (lambda f: configure(f, hidden_size="24"), "hidden_size is '24'; expected a positive integer"),
+    "huge size": (lambda f: configure(f, vocab_size=10**12), "vocab_size is 1000000000000"),
+    "no eps": (lambda f: configure(f, rms_norm_eps=0), "rms_norm_eps is 0; expected a positive number"),
+    "odd heads": (lambda f: configure(f, head_dim=7), "4 heads of 7 dimensions"),
+    "more layers": (lambda f: configure(f, num_hidden_layers=3), r"'model.layers.2.*' is missing \(9 of 30 are\)"),
+    "a bomb of layers": (lambda f: configure(f, num_hidden_layers=10**9), "means 1000000000 layers; the files hold 21"),
+    "fewer layers": (lambda f: configure(f, num_hidden_layers=1), "has no place in the model"),
+    "another width": (lambda f: configure(f, intermediate_size=40), r"shape \(24, 32\); config.json means \(24, 40\)"),
+    "cut short": (cut, "not a whole safetensors file"),
+    "wrong header": (wrong_header, "not a whole safetensors file"),
+    "missing shard": (lambda f: shard_of(f, NORM).unlink(), r"shard model-.* is missing \(1 of 5 are\)"),
+    "integers": (lambda f: change(f, NORM, np.ones(24, np.int8)), "'model.norm.weight' is I8; expected one of F32"),
+    "missing tensor": (lambda f: change(f, DOWN, None), f"tensor '{DOWN}' is missing"),
+    "wrong shape": (lambda f: change(f, NORM, np.ones(3, np.float32)), r"has shape \(3,\); config.json means \(24,\)"),
+    "index of nothing": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "not an index"),
+    "index outside": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../x.safetensors"}}'),
+        "not an index",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_damaged_folder_is_one_clear_line(mistake, folder):
+    damage, message = MISTAKES[mistake]
+    load(folder)
+    damage(folder)
+    with pytest.raises(UserError, match=message) as error:
+        load(folder)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_pickle_files_are_refused_with_the_reason(folder):
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match="pickle files .*can run any code"):
+        load(folder)
+
+
+def test_an_index_that_puts_a_tensor_elsewhere_is_refused(folder):
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    places = index["weight_map"]
+    places[NORM] = next(shard for shard in places.values() if shard != places[NORM])
+    file.write_text(json.dumps(index))
+    with pytest.raises(UserError, match="do not agree about tensor"):
+        load(folder)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(folder):
+    for file in (Path(__file__).parents[1] / "fixtures" / "tiny_llama").glob("tokenizer*"):
+        shutil.copy(file, folder)
+    with pytest.raises(UserError, match=r"the tokenizer has 600 tokens, the embedding 56 rows"):
+        pretrained.open_model(folder).tokenizer()
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such model"):
+        pretrained.open_model(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no model here"):
+        pretrained.open_model(tmp_path)
+
+
+def test_old_checkpoints_hold_what_is_not_needed(folder):
+    change(folder, NORM, np.ones(24, np.float32))
+    file = shard_of(folder, NORM)
+    save_file(load_file(file) | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}, file)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    index["weight_map"]["model.layers.0.self_attn.rotary_emb.inv_freq"] = file.name
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert (load(folder)["final_norm"] == 1).all()
+
+
+def test_both_spellings_of_the_rotary_fields_mean_the_same(folder):
+    new = hf.read_config(CASES / "llama3_fp16")
+    shutil.copy(CASES / "llama3_fp16" / "config.json", folder)
+    fields = json.loads((folder / "config.json").read_text())
+    rope = fields.pop("rope_parameters")
+    fields |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    (folder / "config.json").write_text(json.dumps(fields))
+    assert hf.read_config(folder) == new and new.rope_scaling.factor == 8.0 and new.rope_theta == 500.0
+
+
+def test_an_old_set_of_shards_is_gone_after_a_save(folder):
+    params, cfg = load(folder), hf.read_config(folder)
+    assert hf.save(folder, params, cfg, dtype="bfloat16") == ["model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    again = load(folder)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), again, params)
+
+
+def mutated(draw, files):
+    """One of the files with bytes changed, cut out or cut off."""
+    name = draw(st.sampled_from(sorted(files)))
+    data = bytearray(files[name])
+    at = draw(st.integers(0, min(len(data) - 1, 1500)))
+    match draw(st.sampled_from(["flip", "cut", "drop", "number"])):
+        case "flip":
+            data[at] ^= draw(st.integers(1, 255))
+        case "cut":
+            del data[at:]
+        case "drop":
+            del data[at : at + draw(st.integers(1, 40))]
+        case "number":
+            data[at : at + 1] = draw(st.sampled_from([b"-1", b"1e400", b"99999999999", b"null", b"NaN", b'"', b"[[["]))
+    return name, bytes(data)
+
+
+def check_mutations(tmp_path, draw):
+    source = CASES / "mha_bf16"
+    files = {p.name: p.read_bytes() for p in source.iterdir()}
+    name, data = mutated(draw, files)
+    folder = tmp_path / "fuzz"
+    folder.mkdir(exist_ok=True)
+    for each, content in (files | {name: data}).items():
+        (folder / each).write_bytes(content)
+    with contextlib.suppress(UserError):
+        load(folder)
+
+
+ANY_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@settings(max_examples=170, deadline=None, suppress_health_check=ANY_FOLDER, derandomize=True)
+@given(st.data())
+def test_a_mutated_checkpoint_loads_or_is_refused(tmp_path, data):
+    check_mutations(tmp_path, data.draw)
+
+
+@pytest.mark.slow
+@settings(max_examples=6700, deadline=None, suppress_health_check=ANY_FOLDER)
+@given(st.data())
+def test_thousands_of_mutated_checkpoints_load_or_are_refused(tmp_path, data):
+    check_mutations(tmp_path, data.draw)
+
+
+def test_a_tensor_file_reads_what_is_asked_for(tmp_path):
+    parts = {f"t{i}": np.full((10, 10), i, np.float32) for i in range(5)}
+    names = tensor_file.save(tmp_path, parts.items(), shard_bytes=1000, metadata={"about": "numbers"})
+    assert names == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    tensors = tensor_file.open_folder(tmp_path)
+    assert tensors.metadata["about"] == "numbers" and tensors.shapes["t3"] == (10, 10)
+    assert all((tensors[name] == parts[name]).all() for name in parts)

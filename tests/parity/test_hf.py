@@ -1,0 +1,92 @@
+"""Checkpoints as transformers saves them: logits, gradients of every parameter, and greedy decoding (make_hf.py)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lfl_jax import losses, sample
+from lfl_jax.core import tree
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.io import hf
+from lfl_jax.models import llama
+
+FOLDER = Path(__file__).parent / "hf"
+CASES = sorted(p.stem for p in FOLDER.glob("*.npz"))
+PROMPTS = ([5, 9, 11], [7, 3, 40, 41, 42, 43, 8])
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    folder, rules = FOLDER / request.param, make_rules(devices=jax.devices()[:1])
+    cfg = hf.read_config(folder)
+    return cfg, hf.load(folder, cfg, rules, "float32"), dict(np.load(FOLDER / f"{request.param}.npz"))
+
+
+def test_every_case_is_there():
+    assert CASES == ["gqa_tied", "llama3_fp16", "mha_bf16", "mistral", "qwen2", "qwen3"]
+
+
+def test_logits_are_those_of_transformers(case):
+    cfg, params, expected = case
+    hidden, _ = llama.forward(params, None, jnp.asarray(expected["tokens"]), cfg)
+    found = np.asarray(llama.logits(params, hidden))
+    assert np.abs(found - expected["logits"]).max() <= 1e-4
+
+
+def test_gradients_of_every_parameter_are_those_of_transformers(case):
+    cfg, params, expected = case
+    tokens = expected["tokens"]
+    ones = np.ones_like(tokens[:, 1:])
+    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": ones.astype(np.float32)}
+    batch |= {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1}
+    batch = {name: jnp.asarray(x, jnp.float32 if name == "weights" else jnp.int32) for name, x in batch.items()}
+
+    def loss(params):
+        return losses.nll_sum(params, {}, batch, cfg) / ones.size
+
+    value, grads = jax.value_and_grad(loss)(params)
+    assert abs(float(value) - expected["loss"]) <= 1e-5 * expected["loss"]
+    seen = set()
+    for path, grad in zip(tree.paths(grads), jax.tree.leaves(grads), strict=True):
+        for i, name in enumerate(hf.tensor_names(path, cfg.n_layers)):
+            ours, theirs = np.asarray(grad[i].T if path.startswith("layers/") else grad), expected[f"grad/{name}"]
+            assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs), name
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * np.abs(theirs).max(), err_msg=name)
+            seen.add(f"grad/{name}")
+    assert seen == {name for name in expected if name.startswith("grad/")}
+
+
+def test_greedy_continuations_of_left_padded_prompts_are_those_of_transformers(case):
+    cfg, params, expected = case
+    model = sample.unstacked({"params": params, "adapter": {}}, cfg.n_layers)
+    found = sample.generate(model, PROMPTS, cfg, max_new_tokens=12, eos_id=-1)
+    assert [list(map(int, row)) for row in found] == expected["greedy"].tolist()
+
+
+def test_what_is_saved_loads_to_the_same_bits(case, tmp_path):
+    cfg, params, _ = case
+    names = hf.save(tmp_path, params, cfg, dtype="float32", shard_bytes=20_000)
+    assert len(names) > 1 and (tmp_path / "model.safetensors.index.json").is_file()
+    assert hf.read_config(tmp_path) == cfg
+    again = hf.load(tmp_path, cfg, make_rules(devices=jax.devices()[:1]), "float32")
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.peers
+def test_what_is_saved_is_the_same_model_in_transformers(case, tmp_path):
+    """Runs make_hf.py in the Python named by PEER_PYTHON, or this one."""
+    python = os.environ.get("PEER_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import transformers, torch"], capture_output=True).returncode:
+        pytest.skip("transformers is not installed (extra peers); PEER_PYTHON may name a Python that has it")
+    cfg, params, expected = case
+    hf.save(tmp_path, params, cfg, dtype="float32", shard_bytes=20_000)
+    np.save(tmp_path / "tokens.npy", expected["tokens"])
+    script = Path(__file__).with_name("make_hf.py")
+    subprocess.run([python, script, "--check", tmp_path], check=True, capture_output=True)
+    assert np.abs(np.load(tmp_path / "logits.npy") - expected["logits"]).max() <= 1e-6
