@@ -200,7 +200,7 @@ def _leaf(path: str, leaf: ArraySpec, tensors: Tensors, rules: Rules, progress: 
     stack = jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=sharding)()
     for i, name in enumerate(names):
         tensor = tensors[name]
-        stack = _fill(stack, _put(tensor, in_file), i)
+        stack = jax.block_until_ready(_fill(stack, _put(tensor, in_file), i))  # else many tensors wait in memory
         progress(tensor.nbytes)
     return stack
 
