@@ -1,1 +1,20 @@
-"""Low-rank adapters against full finetuning: what is learned, what is forgotten."""
+"""Low-rank adapters against full finetuning: what is learned, what is forgotten.
+
+load, save, generate, load_adapter and save_adapter (`lfl_jax.api`) are there when they are first used, with jax.
+"""
+
+from typing import Any
+
+API = ("load", "save", "generate", "load_adapter", "save_adapter")
+
+
+def __getattr__(name: str) -> Any:
+    if name in API:
+        from lfl_jax import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'lfl_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *API]

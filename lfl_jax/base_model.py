@@ -41,12 +41,12 @@ class Base:
 
 def check(config: Config) -> None:
     """Raise UserError, before any loading, for unknown models and kinds, and for names or patterns without a match."""
-    params = llama.specs(_shape(config))
+    params = llama.specs(shape(config))
     adapter = adapters.specs(params, config.adapter) if config.adapter.kinds else {}
     states.trainable_mask({"params": params, "adapter": adapter}, config.trainable)
 
 
-def _shape(config: Config) -> ModelConfig:
+def shape(config: Config) -> ModelConfig:
     """The model's shape, from its files where a path is given, else by its name."""
     if config.model.path:
         return pretrained.open_model(Path(config.model.path)).cfg

@@ -166,13 +166,23 @@ class Config:
             raise UserError(problem)
         return config
 
+    @classmethod
+    def from_record(cls, values: dict) -> "Config":
+        """From the JSON object of a run directory, whose lists are tuples."""
+        return cls.from_dict(_tuples(values))
+
     def to_json(self) -> str:
         """Canonical JSON, as written to the run directory."""
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
 
     def hash(self) -> str:
-        """12 hex digits of the canonical JSON."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        """12 hex digits of what the config computes: sections that may change between resumed runs do not count."""
+        values = {name: x for name, x in dataclasses.asdict(self).items() if name not in MAY_CHANGE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# Sections that may differ when a run is resumed: they change what is printed or kept, not what is computed.
+MAY_CHANGE = ("log", "checkpoint", "mesh")
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -229,6 +239,13 @@ def _build(cls: type, values: Any, where: str) -> Any:
     for name in fields - given.keys():
         raise UserError(f"config field {where}.{name} is missing; start from configs/base.py, which has every field")
     return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in given.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
+    if isinstance(value, dict):
+        return {name: _tuples(x) for name, x in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -63,9 +63,10 @@ def execute(config: configs.Config, folder: Path) -> None:
         sys.exit(130)
     rows = table.rows(outcome.before, outcome.after)
     table.save(rows, outcome.facts, folder)
+    shown = (rows, table.figures(outcome.facts), table.flags(outcome.facts["provenance"]), folder)
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:
-        table.show(rows, outcome.facts, folder, Console(file=file, width=120))
-    table.show(rows, outcome.facts, folder, console)
+        table.show(*shown, Console(file=file, width=120))
+    table.show(*shown, console)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import optax
 
 from lfl_jax import adapters, base_model, losses, optim, schedules
 from lfl_jax import state as states
-from lfl_jax.config import Config
+from lfl_jax.config import MAY_CHANGE, Config
 from lfl_jax.core import spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
@@ -118,7 +118,11 @@ def run(run: Run) -> Outcome:
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)
     workdir.prepare(
-        run.workdir, config.to_json(), config.hash(), may_change=MAY_CHANGE, process_index=jax.process_index()
+        run.workdir,
+        config.to_json(),
+        config.hash(),
+        may_change=[rf"{section}\..*" for section in MAY_CHANGE],
+        process_index=jax.process_index(),
     )
     base = base_model.load(config, rules)
     keep_freed_memory()  # from here on the same temporaries come and go
@@ -190,10 +194,6 @@ def run(run: Run) -> Outcome:
     wall = {"wall_seconds": time.monotonic() - started}
     facts = {"steps": steps} | sizes | meter.facts() | wall | _machine() | {"provenance": provenance}
     return Outcome(before, after, facts, finished=True)
-
-
-# Fields that may differ when a run is resumed: they change what is printed or kept, not what is computed.
-MAY_CHANGE = (r"log\..*", r"checkpoint\..*", r"mesh\..*")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ TIERS = {
     2: ("adapters",),
     3: ("models",),
     4: ("losses", "optim", "schedules", "data", "io"),
-    5: ("state", "sample", "base_model"),
-    6: ("evals", "analysis"),
+    5: ("state", "sample", "base_model", "runs"),
+    6: ("evals", "analysis", "api"),
     7: ("train",),
     8: ("sweep", "report", "planning"),
     9: ("main", "study", "evaluate", "analyze", "export", "plan", "doctor", "fetch", "inspect_data"),
@@ -92,7 +92,8 @@ def top(module):
 def test_imports_go_down_the_tiers(file):
     own = unit(file)
     if own == "__init__":
-        assert not list(everywhere(file)), "lfl_jax/__init__.py imports nothing: `import lfl_jax` is free"
+        at_the_top = list(imports(ast.parse(file.read_text()).body, file))
+        assert {module for _, module in at_the_top} <= {"typing.Any"}, "`import lfl_jax` is free"
         return
     assert own in TIER, f"lfl_jax/{own} has no tier: give it one in DESIGN and here"
     for line, module in everywhere(file):

@@ -6,6 +6,7 @@ from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
+from lfl_jax.adapters.truncate import truncate
 
 __all__ = [
     "KINDS",
@@ -22,4 +23,5 @@ __all__ = [
     "scale",
     "sizes",
     "specs",
+    "truncate",
 ]

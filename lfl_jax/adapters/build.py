@@ -1,5 +1,6 @@
 """Adapters for a model: specs from the weights' specs, initial values, and their merge into the weights."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -65,16 +66,30 @@ def deltas(adapter: dict, params: dict) -> dict:
 
 
 def merge(params: dict, adapter: dict, dtype: Any = None) -> dict:
-    """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping `params`."""
+    """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping `params`.
 
-    def add(w: jax.Array, dw: jax.Array | None) -> jax.Array:
-        merged = w if dw is None else (w.astype(jnp.float32) + dw).astype(w.dtype)
-        return merged if dtype is None else merged.astype(dtype)
+    One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's.
+    """
+    merged = {
+        part: {
+            name: w if layers[name] is None else _merged(w, layers[name], dtype)
+            for name, w in params["layers"][part].items()
+        }
+        for part, layers in adapter.get("layers", {}).items()
+    }
+    result = params | {"layers": params["layers"] | merged}
+    return result if dtype is None else jax.tree.map(lambda x: x.astype(dtype), result)
 
-    nothing = {"layers": jax.tree.map(lambda _: None, params["layers"])}
-    change = {"layers": nothing["layers"] | deltas(adapter, params)["layers"]}
-    full = jax.tree.map(lambda _: None, params) | change
-    return jax.tree.map(add, params, full, is_leaf=lambda x: x is None)
+
+@partial(jax.jit, static_argnames="dtype")
+def _merged(w: Any, layer: Any, dtype: Any) -> Any:
+    """W + dW, layer by layer of a stack (L, I, O)."""
+
+    def add(pair: tuple[Any, Any]) -> Any:
+        w, layer = pair
+        return (w.astype(jnp.float32) + layer.delta(w)).astype(dtype or w.dtype)
+
+    return jax.lax.map(add, (w, layer))
 
 
 def sizes(adapter: dict) -> tuple[int, int]:

@@ -6,7 +6,7 @@ assets.provenance("hellaswag")              # licence, origin, hashes: what ever
 """
 
 from lfl_jax.assets.cache import is_cached, licence, path, provenance, root
-from lfl_jax.assets.manifest import Hub, Item, Wheel, groups, manifest, select
+from lfl_jax.assets.manifest import Hub, Item, Wheel, groups, item, manifest, select
 
 __all__ = [
     "Hub",
@@ -14,6 +14,7 @@ __all__ = [
     "Wheel",
     "groups",
     "is_cached",
+    "item",
     "licence",
     "manifest",
     "path",

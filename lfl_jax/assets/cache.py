@@ -63,14 +63,18 @@ def stamp(wanted: Item) -> dict[str, Any] | None:
     return found if current and whole else None
 
 
-def install(staged: Path, wanted: Item) -> Path:
-    """Stamp a folder of verified files and move it to its place with one rename; returns the place."""
+def install(staged: Path, wanted: Item, commit: str | None = None) -> Path:
+    """Stamp a folder of verified files and move it to its place with one rename; returns the place.
+
+    commit: of the hub's repository, where the manifest names a branch.
+    """
     files = {
         file.relative_to(staged).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
         for file in sorted(staged.rglob("*"))
         if file.is_file()
     }
     content = {"name": wanted.name, "licence": wanted.licence, "origin": _origin(wanted), "files": files}
+    content |= {"commit": commit} if commit else {}
     (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     place = root() / wanted.name
     if place.exists():  # damaged, or of an older manifest: stamp() refused it

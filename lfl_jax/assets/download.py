@@ -121,7 +121,9 @@ def fetch_hub(item: Item) -> None:
     hub, folder = item.origin, cache.root() / f".hub-{item.name}"
     place = {"repo_id": hub.repo, "repo_type": hub.repo_type, "revision": hub.revision}
     try:
-        listing = huggingface_hub.HfApi().repo_info(**place, files_metadata=True).siblings or []
+        info = huggingface_hub.HfApi().repo_info(**place, files_metadata=True)
+        listing = info.siblings or []
+        place["revision"] = info.sha  # a branch may move meanwhile
         huggingface_hub.snapshot_download(**place, allow_patterns=list(hub.patterns), local_dir=folder)
     except (OSError, errors.HTTPError) as error:  # every hub and connection error is one of these
         raise UserError(_hub_failure(item.name, hub, error)) from error
@@ -133,7 +135,7 @@ def fetch_hub(item: Item) -> None:
     for entry in listing:
         if entry.rfilename in wanted:
             _check_hub_file(folder / entry.rfilename, entry.size, entry.lfs.sha256 if entry.lfs else None, hub)
-    cache.install(folder, item)
+    cache.install(folder, item, commit=info.sha)
 
 
 def _check_hub_file(file: Path, size: int | None, sha256: str | None, hub: Hub) -> None:

@@ -1,8 +1,10 @@
 """What we use but did not write: the items of `third_party/manifest.toml` as frozen values."""
 
+import dataclasses
 import difflib
 import functools
 import importlib.resources
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Any
 
 from lfl_jax.errors import UserError
 
-KINDS = ("model", "dataset", "tokenizer")
+KINDS = ("model", "adapter", "dataset", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Hub:
-    """Files of a hub repository (`repo_type` model or dataset) at a commit, chosen by glob patterns."""
+    """Files of a hub repository (`repo_type` model or dataset) at a commit or branch, chosen by glob patterns."""
 
     repo: str
     repo_type: str
@@ -36,7 +38,10 @@ class Hub:
 
 @dataclass(frozen=True)
 class Item:
-    """One entry; `files` are (member of the wheel, name in the cache), empty for hub items."""
+    """One entry; `files` are (member of the wheel, name in the cache), empty for hub items.
+
+    rank: of an adapter, as its name says.
+    """
 
     name: str
     kind: str
@@ -44,6 +49,7 @@ class Item:
     about: str
     origin: Wheel | Hub
     files: tuple[tuple[str, str], ...]
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def parse(text: str) -> Manifest:
 
 
 def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Item:
-    own = {key: fields[key] for key in ("kind", "licence", "about")}
+    own = {key: fields[key] for key in ("kind", "licence", "about")} | {"rank": fields.get("rank")}
     rest = {key: value for key, value in fields.items() if key not in own}
     if "wheel" in rest:
         origin: Wheel | Hub = wheels[rest.pop("wheel")]
@@ -100,20 +106,28 @@ def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> 
 
 
 def item(name: str) -> Item:
-    """The item called `name`; an unknown name is a user error that offers the nearest one."""
-    if name not in manifest():
-        raise UserError(_unknown(name, list(manifest())))
-    return manifest()[name]
+    """The item called `name`, NAME@REVISION for another branch or commit of a hub repository.
+
+    An unknown name is a user error that offers the nearest one.
+    """
+    plain, at, revision = name.partition("@")
+    if plain not in manifest():
+        raise UserError(_unknown(plain, list(manifest())))
+    found = manifest()[plain]
+    if not at:
+        return found
+    if not isinstance(found.origin, Hub) or not re.fullmatch(r"[\w.-]+", revision):
+        raise UserError(f"{name}: expected NAME@BRANCH, of an item from the hub")
+    return dataclasses.replace(found, name=name, origin=dataclasses.replace(found.origin, revision=revision))
 
 
 def select(names: Sequence[str]) -> tuple[Item, ...]:
     """The items that `names` (of items or groups) stand for, each once, in the order given."""
-    known = groups() | {name: (name,) for name in manifest()}
     chosen: dict[str, Item] = {}
     for name in names:
-        if name not in known:
-            raise UserError(_unknown(name, list(known)))
-        chosen |= {member: manifest()[member] for member in known[name]}
+        if name.partition("@")[0] not in (*groups(), *manifest()):
+            raise UserError(_unknown(name, [*groups(), *manifest()]))
+        chosen |= {member: item(member) for member in groups().get(name, (name,))}
     return tuple(chosen.values())
 
 

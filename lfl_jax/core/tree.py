@@ -60,6 +60,13 @@ def unstack(layers: Any, length: int) -> tuple[Any, ...]:
     return tuple(jax.tree.map(operator.itemgetter(i), layers) for i in range(length))
 
 
+def changed(new: Any, old: Any) -> dict[str, Any]:
+    """Leaves of `new` that are not the objects of `old`, or not in it, by slash path."""
+    before = dict(zip(paths(old), jax.tree.leaves(old), strict=True))
+    pairs = zip(paths(new), jax.tree.leaves(new), strict=True)
+    return {path: leaf for path, leaf in pairs if leaf is not before.get(path)}
+
+
 def nbytes(tree: Any) -> int:
     """Bytes of all leaves."""
     return sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
@@ -68,7 +75,7 @@ def nbytes(tree: Any) -> int:
 @jax.jit
 def _checksums(tree: Any) -> list[jax.Array]:
     def checksum(x: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32).reshape(-1)
+        bits = jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16).reshape(-1).astype(jnp.uint32)
         mixed = (bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))) * jnp.uint32(0x85EBCA6B)
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
         return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
@@ -77,8 +84,11 @@ def _checksums(tree: Any) -> list[jax.Array]:
 
 
 def fingerprint(tree: Any) -> str:
-    """16 hex digits that identify values, shapes and paths; the same on any sharding (modular integer sums)."""
+    """16 hex digits that identify values, shapes and paths; the same on any sharding (modular integer sums).
+
+    Values count as rounded to bfloat16, so that a model is itself whether it is held in that or in float32.
+    """
     sums = [int(x) for x in jax.device_get(_checksums(tree))]
     leaves = jax.tree.leaves(tree)
-    rows = [f"{p} {x.shape} {x.dtype} {s}" for p, x, s in zip(paths(tree), leaves, sums, strict=True)]
+    rows = [f"{p} {x.shape} {s}" for p, x, s in zip(paths(tree), leaves, sums, strict=True)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]

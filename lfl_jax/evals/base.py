@@ -21,8 +21,8 @@ class Model:
 
     score(rows) -> nll (B, T) float32 and greedy (B, T) bool, whether the target is the argmax; both are read
     where rows["weights"] > 0. A row is one of `evals.plan`.
-    generate(prompts, *, max_new_tokens, stop, example_ids) -> the new text of each prompt (token ids), special
-    tokens left out; it may go on after a stop text, but need not.
+    generate(prompts, *, max_new_tokens, stop, example_ids, temperature=0, top_p=1) -> the new text of each prompt
+    (token ids), special tokens left out; it may go on after a stop text, but need not.
     """
 
     tag: str

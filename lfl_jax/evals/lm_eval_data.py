@@ -1,7 +1,13 @@
-"""The harness's own task definitions, reading fetched documents in place of the Hugging Face Hub."""
+"""What the harness is run on: its own task definitions, reading fetched documents in place of the Hugging Face Hub."""
 
+import contextlib
+import difflib
+import functools
 import json
-from collections.abc import Callable, Sequence
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +105,6 @@ def _write_task(folder: Path, name: str, docs: Docs) -> Doc:
     files = {split: folder / f"{name}_{split}.json" for split in found}
     for split, file in files.items():
         file.write_text("".join(json.dumps(doc) + "\n" for doc in found[split]), encoding="utf-8")
-    splits = {f"{split}_split": split if split in files else None for split in ("train", "validation", "test")}
     task = {
         "include": str(Path(lm_eval.__file__).parent / "tasks" / local.yaml),
         "task": name,
@@ -110,11 +115,12 @@ def _write_task(folder: Path, name: str, docs: Docs) -> Doc:
             "data_files": {split: str(file) for split, file in files.items()},
             "cache_dir": str(folder / "datasets"),
         },
-        "training_split": splits["train_split"],
-        "validation_split": splits["validation_split"],
-        "test_split": splits["test_split"],
-        "fewshot_split": splits["train_split"],
+        "training_split": "train" if "train" in found else None,
+        "validation_split": "validation" if "validation" in found else None,
+        "test_split": "test" if "test" in found else None,
     }
+    if "train" not in found:
+        task["fewshot_split"] = None
     (folder / f"{name}.yaml").write_text(json.dumps(task), encoding="utf-8")
     items = {local.split: local.item} | ({"train": local.train} if "train" in found else {})
     return {split: {"item": items[split], "documents": records.digest(rows)} for split, rows in found.items()}
@@ -125,3 +131,103 @@ def _optional(docs: Docs, item: str) -> list[Doc]:
         return docs(item)
     except UserError:
         return []
+
+
+def index(
+    tasks: Sequence[str], folder: Path, include: str, docs: Docs | None, num_fewshot: int | None
+) -> tuple[Any, dict[str, Any]]:
+    """The harness's index of tasks, those with fetched documents reading them from `folder`; and what they read."""
+    from lm_eval.tasks import TaskManager
+
+    class Tasks(TaskManager):
+        """Refuses, in a line, what cannot be evaluated."""
+
+        def load(self, task_list: Any) -> Any:
+            try:
+                loaded = super().load(task_list)
+            except (OSError, RuntimeError, ImportError) as error:
+                reason = f"the harness cannot load this: {str(error).splitlines()[0]}"
+                hint = f"\nread from the cache are {', '.join(LOCAL)}; data='hub' lets lm-eval download others"
+                raise UserError(reason + hint * (docs is not None and isinstance(error, OSError))) from error
+            for name, task in loaded["tasks"].items():
+                if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
+                    raise UserError(f"{name} runs code that the model wrote, or shows it pictures: not supported here")
+                if "train" not in sources.get(name, ("train",)):
+                    _check_shots(name, task.get_config("num_fewshot"), num_fewshot)
+            return loaded
+
+    docs = docs and functools.cache(docs)
+    named = [name for name in tasks if docs and name in LOCAL]
+    sources = write(folder, named, docs, required=True) if docs else {}
+    paths = [str(folder), *([include] if include else [])]
+    manager = Tasks(include_path=paths, include_defaults=False)
+    if not all(_is_task(manager, name) for name in tasks):
+        manager = Tasks(include_path=paths)  # reading all takes seconds
+        _check_names(tasks, manager)
+        rest = [name for name in LOCAL if name not in named and _is_its_own(manager, name)]  # for groups
+        sources |= write(folder, rest, docs, required=False) if docs else {}
+        ours = TaskManager(include_path=str(folder), include_defaults=False).task_index
+        manager.task_index.update({name: ours[name] for name in sources if name in rest})
+    for name in named:
+        if manager.task_index[name].yaml_path.parent != folder.resolve():  # `include` has one of the same name
+            del sources[name]
+    return manager, sources
+
+
+def _is_task(manager: Any, name: str) -> bool:
+    entry = manager.task_index.get(name)
+    return entry is not None and entry.kind.name == "TASK"
+
+
+def _is_its_own(manager: Any, name: str) -> bool:
+    import lm_eval
+
+    entry = manager.task_index.get(name)
+    return entry is not None and entry.yaml_path.is_relative_to(Path(lm_eval.__file__).resolve().parent)
+
+
+def _check_names(tasks: Sequence[str], manager: Any) -> None:
+    for name in tasks:
+        if name not in manager.task_index and not Path(name).is_file():
+            near = difflib.get_close_matches(name, manager.all_tasks, 5)
+            raise UserError(f"lm-eval has no task {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+
+
+def _check_shots(task: str, default: int | None, wanted: int | None) -> None:
+    """Refuse worked examples that would come from another split than the harness takes them from."""
+    shots = default or 0 if wanted is None or default == 0 else wanted
+    if shots:
+        item = LOCAL[task].train
+        fetch = f"`python -m lfl_jax.fetch {item}`, " if item else ""
+        raise UserError(
+            f"{task}: its {shots} examples in the prompt come from a training split that is not in the cache:"
+            f" {fetch}num_fewshot=0, or data='hub'"
+        )
+
+
+@contextlib.contextmanager
+def surroundings(*, offline: bool) -> Iterator[Path]:
+    """A temporary folder, in which the harness is quiet off a terminal and, when offline, kept from the network."""
+    from unittest.mock import patch
+
+    import datasets
+    import lm_eval.api.task
+    from huggingface_hub import constants
+
+    # Forked workers would hang with jax's threads; bootstrapping is quick enough without them.
+    environment = {"DISABLE_MULTIPROC": "1"}
+    with contextlib.ExitStack() as stack:
+        if offline:
+            environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+            for module in (constants, datasets.config):  # which read the environment when they were imported
+                stack.enter_context(patch.object(module, "HF_HUB_OFFLINE", True))
+        stack.enter_context(patch.dict(os.environ, environment))
+        bars = functools.partial(lm_eval.api.task.tqdm, disable=None)  # None: not off a terminal
+        stack.enter_context(patch.object(lm_eval.api.task, "tqdm", bars))
+        for logger in map(logging.getLogger, ("lm_eval", "datasets")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        if not datasets.are_progress_bars_disabled():
+            stack.callback(datasets.enable_progress_bars)
+            datasets.disable_progress_bars()
+        yield Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lfl_jax-lm_eval-")))

@@ -60,6 +60,8 @@ def build(
         max_new_tokens: int,
         stop: Sequence[str],
         example_ids: Sequence[int],
+        temperature: float = 0.0,
+        top_p: float = 1.0,
     ) -> list[str]:
         if not unstacked:
             unstacked.update(sample.unstacked(model, cfg.n_layers))
@@ -70,6 +72,8 @@ def build(
             cfg,
             max_new_tokens=max_new_tokens,
             eos_id=tokenizer.eos_id,
+            temperature=temperature,
+            top_p=top_p,
             seed=seed,
             ids=[*example_ids, *[example_ids[0]] * missing],
             gate=gate(generate_rows),

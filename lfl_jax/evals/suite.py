@@ -25,15 +25,7 @@ def run(
     folder: Path,
 ) -> dict[str, Result]:
     """Results of config's tasks ("name:n"), records in `folder`; finished ones are read back, not run again."""
-    e = config.eval
-    settings = Settings(
-        rows=e.rows,
-        length=e.seq_len,
-        generate_rows=e.generate_rows,
-        max_new_tokens=e.max_new_tokens,
-        window=cfg.max_seq_len,
-        pick="spread",
-    )
+    e, shapes = config.eval, settings(config, cfg)
     first = jax.process_index() == 0
     results = {}
     for task, limit in e.items(tasks).items():
@@ -43,7 +35,7 @@ def run(
                 model,
                 tokenizer,
                 inputs,
-                settings,
+                shapes,
                 folder,
                 progress=show,
                 agree=_agree,
@@ -51,6 +43,19 @@ def run(
             )
         results |= made
     return results
+
+
+def settings(config: Config, cfg: ModelConfig) -> Settings:
+    """Shapes and limits, from config.eval and the model's context."""
+    e = config.eval
+    return Settings(
+        rows=e.rows,
+        length=e.seq_len,
+        generate_rows=e.generate_rows,
+        max_new_tokens=e.max_new_tokens,
+        window=cfg.max_seq_len,
+        pick="spread",
+    )
 
 
 def flat(results: dict[str, Result]) -> dict[str, float]:

@@ -52,11 +52,17 @@ NAMES = {
     **{f"layers/qkv_bias/{x}": f"self_attn.{x}_proj.bias" for x in "qkv"},
     **{f"layers/qk_norm/{x}": f"self_attn.{x}_norm.weight" for x in "qk"},
 }
+DEQUANTISED_FROM = "lfl_dequantised_from"  # our field: what a model was quantised to before it was written
 IGNORED = ".rotary_emb.inv_freq"  # old checkpoints hold what is computed
 
 
 def read_config(folder: Path) -> ModelConfig:
     """The shape that a config.json describes. UserError for what is missing, malformed, or no Llama-like model."""
+    return _model_config(folder / "config.json", read_fields(folder))
+
+
+def read_fields(folder: Path) -> dict[str, Any]:
+    """config.json as it is; UserError when it is missing or malformed."""
     file = folder / "config.json"
     try:
         fields = json.loads(file.read_text("utf-8"))
@@ -66,7 +72,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise UserError(f"{file}: malformed JSON: {error}") from None
     if not isinstance(fields, dict):
         raise UserError(f"{file}: expected a JSON object")
-    return _model_config(file, fields)
+    return fields
 
 
 def _model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:

@@ -60,7 +60,8 @@ def _open_hf(path: Path) -> Pretrained:
     def load(cfg: ModelConfig, rules: Rules, dtype: Any) -> dict:
         return hf.load(path, cfg, rules, dtype)
 
-    return Pretrained(path, cfg, None, load, tokenizer)
+    quantised = hf.read_fields(path).get(hf.DEQUANTISED_FROM)
+    return Pretrained(path, cfg, str(quantised) if quantised else None, load, tokenizer)
 
 
 def _gguf_file(path: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Safetensors in and out: one file, or shards with an index; a tensor is read when it is looked up."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -138,8 +139,22 @@ def save(
     return names
 
 
+def write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one file, which appears when it is whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write(file.with_name(f".{file.name}.partial"), tensors, metadata).rename(file)
+
+
 def _write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None) -> Path:
     from safetensors.numpy import save_file
 
     save_file(tensors, file, metadata={"format": "pt", **(metadata or {})})
+    file.chmod(0o666 & ~_umask())  # the library's own choice is the owner alone
     return file
+
+
+def _umask() -> int:
+    """What the process takes from the permissions of new files; it can be read only by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

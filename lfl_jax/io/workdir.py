@@ -44,6 +44,14 @@ def prepare(
     return path
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of a run directory, as JSON has it; UserError for a directory of no run."""
+    found = _existing(path / CONFIG_FILE)
+    if found is None:
+        raise UserError(f"{path}: not the directory of a run; there is no {CONFIG_FILE} in it")
+    return found["config"]
+
+
 def _existing(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text())

@@ -87,9 +87,9 @@ def _records(result: Result, group: str | None) -> list[dict[str, Any]]:
     return found if group is None else [record for record in found if record["group"] == group]
 
 
-def flags(facts: dict[str, Any]) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    base, data = facts["provenance"]["base"], facts["provenance"]["data"]
+def flags(provenance: dict[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers, from where base and training data come."""
+    base, data = provenance["base"], provenance.get("data")
     found = []
     if base["dequantised_from"]:
         found.append(
@@ -97,7 +97,7 @@ def flags(facts: dict[str, Any]) -> list[str]:
         )
     if base["source"].startswith("random"):
         found.append(f"the base has {base['source']}: its scores mean nothing")
-    if data["synthetic"]:
+    if data and data["synthetic"]:
         found.append(f"training source is {data['description']}")
     return found
 
@@ -118,7 +118,7 @@ def figures(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def show(table: list[Row], facts: dict[str, Any], folder: Path, console: Any) -> None:
+def show(table: list[Row], figures: dict[str, str], flags: list[str], folder: Path, console: Any) -> None:
     """Print the table, the run's figures and what must be known about them."""
     from rich.table import Table
 
@@ -138,9 +138,30 @@ def show(table: list[Row], facts: dict[str, Any], folder: Path, console: Any) ->
     console.print("log p(right): of the right choice, normalised over the choices of its question.", style="dim")
     if any(row.note for row in table):
         console.print("* no headroom: the base is within 3 standard errors of chance.", style="dim")
-    for name, value in figures(facts).items():
+    for name, value in figures.items():
         console.print(f"{name:<22}{value}", highlight=False)
-    for flag in flags(facts):
+    _show_end(flags, folder, console)
+
+
+def show_results(results: dict[str, Result], flags: list[str], folder: Path, console: Any) -> None:
+    """Print the results of one model, every metric of every task."""
+    from rich.table import Table
+
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("task", "metric", "n", "", "chance"):
+        shown.add_column(heading, justify="right" if heading in ("n", "") else "left", no_wrap=True)
+    for task, result in results.items():
+        chance = "" if result.chance is None else f"{result.chance:.3f}"
+        for metric, e in result.metrics.items():
+            error = "" if math.isnan(e.se) else f" ±{e.se:.3f}"
+            about = chance if metric.startswith(("acc", "exact")) else ""
+            shown.add_row(task, metric, str(e.n), f"{e.mean:.3f}{error}", about)
+    console.print(shown)
+    _show_end(flags, folder, console)
+
+
+def _show_end(flags: list[str], folder: Path, console: Any) -> None:
+    for flag in flags:
         console.print(f"note: {flag}", style="yellow", highlight=False)
     console.print(f"{'written to':<22}{folder}", highlight=False, soft_wrap=True)
 
@@ -154,5 +175,14 @@ def _cell(e: stats.Estimate, row: Row, sign: str = "") -> str:
 def save(table: list[Row], facts: dict[str, Any], folder: Path) -> None:
     """results.json: every row and figure, for programs."""
     lines = [dataclasses.asdict(row) | {"label": row.label.strip()} for row in table]
-    text = json.loads(json.dumps({"rows": lines, "facts": facts, "flags": flags(facts)}), parse_constant=lambda _: None)
-    workdir.write_json(folder / "results.json", text)
+    _write(folder, {"rows": lines, "facts": facts, "flags": flags(facts["provenance"])})
+
+
+def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path) -> None:
+    """results.json of one model: every metric of every task."""
+    found = {task: dataclasses.asdict(result) for task, result in results.items()}
+    _write(folder, {"results": found, "facts": facts, "flags": flags(facts["provenance"])})
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    workdir.write_json(folder / "results.json", json.loads(json.dumps(content), parse_constant=lambda _: None))

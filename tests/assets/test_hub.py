@@ -52,7 +52,8 @@ class Hub:
             )
             for name, data in CONTENT.items()
         ]
-        return SimpleNamespace(siblings=[*rows, SimpleNamespace(rfilename="README.md", size=9, lfs=None)])
+        readme = SimpleNamespace(rfilename="README.md", size=9, lfs=None)
+        return SimpleNamespace(siblings=[*rows, readme], sha=COMMIT)
 
     def snapshot_download(self, **call):
         self.calls.append(call)
@@ -80,7 +81,7 @@ def test_the_pinned_commit_and_only_the_wanted_files_are_asked_for(corpus, monke
     assert hub.calls[-1]["allow_patterns"] == ["data/*.jsonl"]
     assert assets.path("corpus", "data/b.jsonl").read_bytes() == CONTENT["data/b.jsonl"]
     found = assets.provenance("corpus")
-    assert sorted(found["files"]) == sorted(CONTENT)
+    assert sorted(found["files"]) == sorted(CONTENT) and found["commit"] == COMMIT
     assert found["origin"]["revision"] == COMMIT
     assert [entry.name for entry in assets.root().iterdir()] == ["corpus"]
 
@@ -147,3 +148,10 @@ def test_a_hub_item_hashes_its_files(corpus, monkeypatch):
     download.fetch_hub(corpus)
     file = assets.path("corpus", "data/a.jsonl")
     assert assets.provenance("corpus")["files"]["data/a.jsonl"]["sha256"] == cache.sha256(file)
+
+
+def test_a_branch_is_resolved_once_and_its_commit_recorded(corpus, monkeypatch):
+    hub = Hub(monkeypatch)
+    download.fetch_hub(manifest.item("corpus@later"))
+    assert [call["revision"] for call in hub.calls] == ["later", COMMIT]
+    assert assets.provenance("corpus@later")["commit"] == COMMIT and not assets.is_cached("corpus")

@@ -31,13 +31,15 @@ def test_shipped_items_are_complete(item):
     assert item.kind in module.KINDS
     assert item.licence
     assert item.about
-    assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", item.name), "the name is a folder and a word on the command line"
+    plain = r"[a-z0-9][a-z0-9-]*|lfl:[A-Za-z0-9-]+"
+    assert re.fullmatch(plain, item.name), "the name is a folder and a word on the command line"
     if isinstance(item.origin, assets.Wheel):
         assert re.fullmatch(r"[0-9a-f]{64}", item.origin.sha256)
         assert item.files
         assert all(not name.startswith(("/", "..")) for _, name in item.files)
     else:
-        assert re.fullmatch(r"[0-9a-f]{40}", item.origin.revision), "a commit: a branch can change under a result"
+        commit = re.fullmatch(r"[0-9a-f]{40}", item.origin.revision)
+        assert commit or item.name.startswith("lfl:"), "a commit: a branch can change under a result"
         assert item.origin.patterns
         assert item.origin.repo_type in ("model", "dataset")
 
@@ -81,3 +83,22 @@ def test_a_near_miss_is_answered_with_the_name(typed, meant):
 def test_a_name_like_no_other_points_to_the_list():
     with pytest.raises(UserError, match=r"nothing called 'zzz' can be fetched: `python -m lfl_jax.fetch --list`"):
         assets.select(["zzz"])
+
+
+def test_a_branch_of_a_hub_item_is_an_item_of_its_own():
+    plain, branch = (assets.item(f"lfl:metamath-lora-rank-16-alpha-32{x}") for x in ("", "@epoch-2"))
+    assert (plain.origin.revision, branch.origin.revision, branch.rank) == ("main", "epoch-2", 16)
+    assert branch.name == "lfl:metamath-lora-rank-16-alpha-32@epoch-2" and branch.origin.repo == plain.origin.repo
+    assert assets.select([branch.name, plain.name]) == (branch, plain)
+
+
+@pytest.mark.parametrize("name", ["hellaswag@main", "lfl:metamath-lora-rank-16-alpha-32@", "llama2-7b@../x"])
+def test_a_branch_of_what_has_none_is_refused(name):
+    with pytest.raises(UserError, match="expected NAME@BRANCH"):
+        assets.item(name)
+
+
+def test_published_adapters_say_their_rank():
+    items = [item for name, item in assets.manifest().items() if name.startswith("lfl:")]
+    assert len(items) == 16
+    assert all((item.kind == "adapter") == (f"-rank-{item.rank}-" in item.name) for item in items)

@@ -274,3 +274,26 @@ def test_sentencepiece_refusals(tmp_path, content):
     with pytest.raises(UserError, match="SentencePiece model") as caught:
         tokenizers.from_sentencepiece(tmp_path / "t.model")
     assert str(tmp_path) in str(caught.value)
+
+
+def test_files_of_a_tokenizer_are_the_tokenizer(llama, tmp_path):
+    assert llama.files()
+    for name, content in llama.files().items():
+        (tmp_path / name).write_bytes(content)
+    again = tokenizers.from_folder(tmp_path)
+    assert [again.encode(text) for text in TEXTS] == [llama.encode(text) for text in TEXTS]
+    assert (again.bos_id, again.eos_id, again.add_bos) == (llama.bos_id, llama.eos_id, llama.add_bos)
+
+
+def test_files_of_a_gguf_tokenizer_are_the_tokenizer(smollm2, tmp_path):
+    for name, content in smollm2.files().items():
+        (tmp_path / name).write_bytes(content)
+    again = tokenizers.from_folder(tmp_path)
+    assert [again.encode(text) for text in TEXTS] == [smollm2.encode(text) for text in TEXTS]
+    kept = ("bos_id", "eos_id", "pad_id", "add_bos", "chat_template", "vocab_size")
+    assert all(getattr(again, name) == getattr(smollm2, name) for name in kept)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(UserError, match="neither tokenizer.json nor tokenizer.model"):
+        tokenizers.from_folder(tmp_path)

@@ -1,0 +1,1 @@
+"""What can be measured on weights and adapters without training."""

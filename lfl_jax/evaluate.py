@@ -1,0 +1,153 @@
+"""Evaluate a base model, or what was learned on it: our tasks, or any task of lm-evaluation-harness.
+
+    python -m lfl_jax.evaluate --run=runs/quickstart --out=evals/quickstart --config.eval.limit=0
+    python -m lfl_jax.evaluate --config=configs/math_ift.py --config.model.path=DIR --adapter=PEFT_DIR --out=evals/mine
+    python -m lfl_jax.evaluate --run=runs/quickstart --lm_eval=hellaswag,gsm8k --limit=100 --out=evals/harness
+
+--run=DIR          a run: its config, its base and its latest step
+--config=FILE      or a config, for the base it names; with --adapter=PATH: a PEFT folder, a run, a .safetensors file or
+                   a fetched name; config.eval says what is measured, on how many items
+--out=DIR          where records and results.json go; the same command goes on where an evaluation was interrupted
+--lm_eval=A,B      tasks of lm-evaluation-harness instead (extra `eval`), with:
+  --limit=N          the first N documents of each; 0 = all
+  --shots=N          few-shot examples; -1 = what the task says
+  --data=cache       documents from the fetched cache, or --data=hub: let the harness download them
+  --include=DIR      a folder with more task files
+  --chat             prompts in the tokenizer's chat template
+
+What was learned is scored beside its base, by the same compiled program. Exit code 2: a mistake, said in a line.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lfl_jax import config as configs
+from lfl_jax.errors import UserError, entry
+
+FLAGS = {
+    "run": ("", "directory of a run"),
+    "adapter": ("", "an adapter for the config's base"),
+    "out": ("", "directory for records and results"),
+    "lm_eval": ("", "tasks of lm-evaluation-harness"),
+    "limit": (0, "documents of each lm-eval task"),
+    "shots": (-1, "few-shot examples of lm-eval tasks"),
+    "data": ("cache", "cache or hub"),
+    "include": ("", "folder with more lm-eval tasks"),
+    "chat": (False, "lm-eval prompts in the chat template"),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command above."""
+    runs = [a.removeprefix("--run=") for a in argv if a.startswith("--run=")]
+    given = any(a.startswith("--config=") for a in argv)
+    if runs and not given:
+        argv = [argv[0], f"--config=configs/from_run.py:{runs[-1]}", *argv[1:]]
+    config, options = configs.parse(argv, __doc__, FLAGS)
+    if not options["out"]:
+        raise UserError("no --out given; for example --out=evals/quickstart")
+    if options["run"] and options["adapter"]:
+        raise UserError("give either --run=DIR or --adapter=PATH")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    execute(config, options, Path(options["out"]).absolute())
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One side of the comparison: {"params", "adapter"}, and whether the adapter counts."""
+
+    name: str
+    model: dict
+    adapted: bool
+
+
+def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
+    """Load the model, evaluate it, print and write what came of it."""
+    from lfl_jax import assets, base_model
+    from lfl_jax.core.process import keep_compiled_programs
+    from lfl_jax.core.sharding import make_rules
+
+    keep_compiled_programs(assets.root() / "compiled")
+    base_model.check(config)
+    rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    base = base_model.load(config, rules)
+    subjects = _subjects(base, _learned(options))
+    (_harness if options["lm_eval"] else _tasks)(config, options, out, base, subjects, rules)
+
+
+def _learned(options: dict[str, Any]) -> str:
+    return options["run"] or options["adapter"]
+
+
+def _subjects(base: Any, learned: str) -> list[Subject]:
+    """The base, and what was learned on it."""
+    from lfl_jax.api import load_adapter
+
+    if not learned:
+        return [Subject("base", {"params": base.params, "adapter": {}}, adapted=False)]
+    params, adapter = load_adapter(learned, base.params)
+    whole = {"params": params, "adapter": adapter}
+    # Without replaced parameters the base is the same program with the adapter's gate at 0.
+    first = whole if params is base.params else {"params": base.params, "adapter": {}}
+    return [Subject("base", first, adapted=False), Subject("tuned", whole, adapted=True)]
+
+
+def _judged(config: configs.Config, base: Any, subject: Subject, rules: Any) -> Any:
+    from lfl_jax.core import tree
+    from lfl_jax.evals import scorer
+
+    print_of = tree.fingerprint(subject.model) if subject.adapted else base.fingerprint
+    options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
+    tag = f"{print_of}/{config.hash()}/{subject.name}"
+    return scorer.build(subject.model, base.cfg, base.tokenizer, rules, tag, adapted=subject.adapted, **options)
+
+
+def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:
+    from rich.console import Console
+
+    from lfl_jax.evals import inputs, suite
+    from lfl_jax.report import table
+
+    read, results = inputs.from_config(config), {}
+    for subject in subjects:
+        judged = _judged(config, base, subject, rules)
+        results[subject.name] = suite.run(
+            config, judged, base.cfg, base.tokenizer, read, config.eval.tasks, out / subject.name
+        )
+    facts = {"provenance": {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}}
+    flags = table.flags(facts["provenance"])
+    if "tuned" in results:
+        rows = table.rows(results["base"], results["tuned"])
+        table.save(rows, facts, out)
+        table.show(rows, {"learned": _learned(options)}, flags, out, Console())
+    else:
+        table.save_results(results["base"], facts, out)
+        table.show_results(results["base"], flags, out, Console())
+
+
+def _harness(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:
+    from lfl_jax.evals import lm_eval, suite
+
+    for subject in subjects:
+        judged = _judged(config, base, subject, rules)
+        print(f"{subject.name}: {base.source}")
+        lm_eval.run(
+            judged,
+            base.tokenizer,
+            options["lm_eval"].split(","),
+            dataclasses.replace(suite.settings(config, base.cfg), pick="first"),
+            out=out / subject.name,
+            limit=options["limit"] or None,
+            num_fewshot=None if options["shots"] < 0 else options["shots"],
+            data=options["data"],
+            include=options["include"],
+            chat=options["chat"],
+        )
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    entry(main)

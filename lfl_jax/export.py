@@ -1,0 +1,171 @@
+"""Write what a run learned, or an adapter, in other tools' formats.
+
+    python -m lfl_jax.export --run=runs/quickstart --to=peft --out=exported/adapter
+    python -m lfl_jax.export --run=runs/quickstart --to=hf --out=exported/model
+    python -m lfl_jax.export --model=DIR --adapter=PEFT_DIR --to=hf --out=exported/model
+
+--run=DIR            a run directory; --step=latest | best | a number
+--model=PATH         a base instead: a Hugging Face folder, a .gguf file or a fetched name; with --adapter=PATH
+--to=peft            the adapter as a PEFT folder (LoRA and DoRA; others with --rank=K: the best LoRA of rank K)
+--to=hf              the merged model as a Hugging Face folder with its tokenizer
+--to=adapter         the adapter, of any kind, as one .safetensors file (--out names it)
+--dtype=bfloat16     float32, bfloat16 or float16: what the weights are written in
+--target=dequantised which base a quantised run is merged into: the dequantised one it was trained on, or
+                     --target=original --original=DIR: the weights before they were quantised
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.errors import UserError, entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is exported: a base, the parameters and the adapter that go over it, and where they came from."""
+
+    base: dict
+    params: dict
+    adapter: dict
+    cfg: Any
+    tokenizer: Any
+    name: str
+    quantised: str | None
+
+    def replaced(self) -> dict:
+        """Parameters that trained as a whole, by slash path."""
+        from lfl_jax.core import tree
+
+        return tree.changed(self.params, self.base)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command above."""
+    options = _parser().parse_args(list(argv)[1:])
+    if bool(options.run) == bool(options.model):
+        raise UserError("give either --run=DIR, or --model=PATH with or without --adapter=PATH (see --help)")
+    if options.target == "original" and not options.original:
+        raise UserError("--target=original needs --original=DIR, the folder of the weights before quantisation")
+    if Path(options.out).exists():
+        raise UserError(f"--out={options.out} exists; name a new place")
+    EXPORTS[options.to](_source(options), options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lfl_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("run", "model", "adapter", "original"):
+        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--step", default="latest", help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--to", required=True, choices=EXPORTS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--target", default="dequantised", choices=("dequantised", "original"), help=argparse.SUPPRESS)
+    return parser
+
+
+def _source(options: argparse.Namespace) -> Source:
+    from lfl_jax import runs
+    from lfl_jax.api import find, load_adapter
+    from lfl_jax.core.sharding import make_rules
+
+    if options.run:
+        step = int(options.step) if options.step.isdigit() else {"latest": None}.get(options.step, options.step)
+        run = runs.restore(Path(options.run), step=step)
+        base = run.base
+        print(f"{options.run}: step {run.step} over {base.source}")
+        return Source(base.params, run.params, run.adapter, base.cfg, base.tokenizer, base.source, base.quantised)
+    found = find(options.model)
+    base = found.load(found.cfg, make_rules(), "float32")
+    params, adapter = load_adapter(options.adapter, base) if options.adapter else (base, {})
+    return Source(base, params, adapter, found.cfg, found.tokenizer(), str(found.path), found.quantised)
+
+
+def _to_peft(source: Source, options: argparse.Namespace) -> None:
+    from lfl_jax import adapters, api
+
+    adapter = _adapter(source)
+    if options.rank:
+        adapter, error = adapters.truncate(adapter, source.base, options.rank)
+        print(f"LoRA of rank {options.rank} in place of the adapter: relative error of dW {error:.3g}")
+    replaced, dtype = source.replaced(), options.dtype
+    api.save_adapter(options.out, adapter, source.base, base_name=source.name, dtype=dtype, replaced=replaced)
+    print(f"written to {options.out}: PeftModel.from_pretrained(base, {options.out!r})")
+
+
+def _to_adapter(source: Source, options: argparse.Namespace) -> None:
+    from lfl_jax import api
+
+    file = Path(options.out)
+    if file.suffix != ".safetensors":
+        raise UserError(f"--out={options.out}: an adapter is one file; name it NAME.safetensors")
+    api.save_adapter(file, _adapter(source), source.base, replaced=source.replaced())
+    print(f"written to {file}: lfl_jax.load_adapter({options.out!r}, params)")
+
+
+def _adapter(source: Source) -> dict:
+    if not source.adapter:
+        raise UserError("there is no adapter to export; --to=hf writes the parameters that trained")
+    return source.adapter
+
+
+def _to_hf(source: Source, options: argparse.Namespace) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from lfl_jax import adapters, api
+    from lfl_jax.analysis.merge_error import merge_error
+    from lfl_jax.core.sharding import make_rules
+
+    target = source.params
+    if options.target == "original":
+        original = api.find(options.original)
+        if source.replaced():
+            raise UserError(
+                "--target=original: this run trained parameters of the dequantised base, not only an adapter"
+            )
+        target = original.load(source.cfg, make_rules(), "float32")
+    merged = adapters.merge(target, source.adapter, jnp.dtype(options.dtype))
+    tokens = jnp.asarray(_sample(source.tokenizer))
+    error = merge_error(source.params, source.adapter, merged, tokens, source.cfg, jax.random.key(0))
+    quantised = source.quantised if options.target == "dequantised" else None
+    api.save(options.out, merged, source.cfg, source.tokenizer, dtype=options.dtype, dequantised_from=quantised)
+    print(f"logits against the unmerged model over {tokens.size} tokens: {_differences(error)}")
+    if options.target == "original":
+        print("  (the unmerged model stands on the dequantised base: this is the error of quantisation, too)")
+    elif not error.within:
+        print("  warning: this is more than rounding explains; compare the models before you use this one")
+    if quantised:
+        print(f"  merged into weights dequantised from {quantised}; --target=original merges into the original's")
+    none = "" if source.tokenizer.files() else ", without tokenizer files: plain bytes have none"
+    print(f"written to {options.out}{none}")
+
+
+def _differences(error: Any) -> str:
+    return (
+        f"max {error.largest:.3g}, mean {error.mean:.3g}"
+        f" (rounding alone: max {error.expected_largest:.3g}, mean {error.expected_mean:.3g})"
+    )
+
+
+def _sample(tokenizer: Any) -> list[list[int]]:
+    """Two rows of 64 tokens of ordinary text and digits."""
+    text = "A farmer packs 12 eggs into each of 7 boxes and sells them for $3.50 a box. How much does she earn? " * 8
+    ids = tokenizer.encode(text)[:128]
+    return [ids[:64], ids[64:128]]
+
+
+EXPORTS: dict[str, Callable[[Source, argparse.Namespace], None]] = {
+    "peft": _to_peft,
+    "hf": _to_hf,
+    "adapter": _to_adapter,
+}
+
+
+if __name__ == "__main__":
+    entry(main)

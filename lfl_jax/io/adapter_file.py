@@ -1,0 +1,107 @@
+"""Any adapter, of any kinds and mixtures, as one safetensors file: leaves by path, the structure in the header."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfl_jax.adapters.build import KINDS, is_layer
+from lfl_jax.adapters.mix import Mix
+from lfl_jax.core import tree
+from lfl_jax.errors import UserError
+from lfl_jax.io.tensor_file import Tensors, write
+
+STRUCTURE, FINGERPRINT = "lfl_adapter", "lfl_base_fingerprint"  # in the header's metadata
+
+
+def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
+    """Write the adapter; fingerprint: of the base it belongs to. UserError for a kind that is in no registry."""
+    structure, tensors = {}, {}
+    paths = tree.paths(adapter, is_layer)
+    for path, layer in zip(paths, jax.tree.leaves(adapter, is_leaf=is_layer), strict=True):
+        structure[path] = None if layer is None else _kinds(path, layer)
+        for i, member in enumerate(_members(layer)):
+            for field in fields(member):
+                tensors[f"{path}/{i}/{field.name}"] = np.asarray(getattr(member, field.name))
+    metadata = {STRUCTURE: json.dumps(structure)} | ({FINGERPRINT: fingerprint} if fingerprint else {})
+    write(file, tensors, metadata)
+
+
+def _members(layer: Any) -> tuple[Any, ...]:
+    return layer.layers if isinstance(layer, Mix) else () if layer is None else (layer,)
+
+
+def _kinds(path: str, layer: Any) -> str | list[str]:
+    """The name of a layer's kind, or a list of them for a Mix."""
+    names = {kind: name for name, kind in KINDS.items()}
+    for member in _members(layer):
+        if type(member) not in names:
+            raise UserError(f"{path}: a {type(member).__name__} cannot be saved; kinds are {', '.join(KINDS)}")
+    return [names[type(m)] for m in layer.layers] if isinstance(layer, Mix) else names[type(layer)]
+
+
+def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:
+    """The adapter in this file, for these parameters. UserError when it is not whole, or belongs to another base.
+
+    fingerprint: of the base, compared with the file's if it has one.
+    """
+    tensors = Tensors([file])
+    try:
+        structure = json.loads(tensors.metadata[STRUCTURE])
+        assert isinstance(structure, dict)
+    except (KeyError, ValueError, AssertionError, RecursionError):
+        raise UserError(f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder") from None
+    made_for = tensors.metadata.get(FINGERPRINT)
+    if None not in (fingerprint, made_for) and fingerprint != made_for:
+        raise UserError(f"{file}: made for another base (fingerprint {made_for}; this one is {fingerprint})")
+    adapter = {"layers": {part: dict.fromkeys(params["layers"][part]) for part in ("attn", "mlp")}}
+    places = tree.paths(adapter, is_layer)
+    expected: set[str] = set()
+    for path, kinds in structure.items():
+        if path not in places:
+            raise UserError(f"{file}: {path} is no weight of this model; there are {', '.join(places)}")
+        _, part, name = path.split("/")
+        adapter["layers"][part][name] = _layer(file, tensors, path, kinds, expected)
+    _check(file, tensors, expected, adapter, params)
+    return adapter
+
+
+def _layer(file: Path, tensors: Tensors, path: str, kinds: Any, expected: set[str]) -> Any:
+    if kinds is None:
+        return None
+    names = kinds if isinstance(kinds, list) else [kinds]
+    for name in names:
+        if not isinstance(name, str) or name not in KINDS:
+            raise UserError(f"{file}: {path} has kind {name!r}; kinds are {', '.join(KINDS)}")
+    members = []
+    for i, name in enumerate(names):
+        leaves = {field.name: f"{path}/{i}/{field.name}" for field in fields(KINDS[name])}
+        missing = [key for key in leaves.values() if key not in tensors]
+        if missing:
+            raise UserError(f"{file}: tensor {missing[0]} is missing")
+        expected.update(leaves.values())
+        members.append(KINDS[name](**{leaf: jnp.asarray(tensors[key]) for leaf, key in leaves.items()}))
+    return Mix(tuple(members)) if isinstance(kinds, list) else members[0]
+
+
+def _check(file: Path, tensors: Tensors, expected: set[str], adapter: dict, params: dict) -> None:
+    """UserError for tensors that no layer has, and for a layer whose dW has not the shape of its weight."""
+    strange = [name for name in tensors if name not in expected]
+    if strange:
+        raise UserError(f"{file}: tensor {strange[0]} belongs to no layer of the file's structure")
+    for part, layers in adapter["layers"].items():
+        for name, layer in layers.items():
+            w = params["layers"][part][name]
+            if layer is not None and _delta_shape(layer, w) != w.shape:
+                raise UserError(f"{file}: layers/{part}/{name} does not fit this model's weight {w.shape}")
+
+
+def _delta_shape(layer: Any, w: Any) -> tuple[int, ...] | None:
+    try:
+        return jax.eval_shape(jax.vmap(lambda x, v: x.delta(v)), layer, w).shape
+    except (TypeError, ValueError, IndexError):
+        return None

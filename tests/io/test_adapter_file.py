@@ -1,0 +1,83 @@
+"""One file for any adapter: what was saved comes back to the bit, and nothing else is taken for it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import adapter_for
+from safetensors.numpy import load_file, save_file
+
+from lfl_jax import adapters
+from lfl_jax.errors import UserError
+from lfl_jax.io import adapter_file
+
+
+def rewrite(file, tensors=None, metadata=None):
+    """The file with other tensors or header."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as opened:
+        old = opened.metadata()
+    save_file(load_file(file) if tensors is None else tensors, file, metadata=old | (metadata or {}))
+
+
+@pytest.fixture
+def mixture(small, small_params):
+    lora = adapter_for(small, small_params, "lora", rank=3, targets=("q", "down"))
+    dora = adapter_for(small, small_params, "dora", rank=2, targets=("q", "v"))
+    return adapters.add(lora, adapters.scale(dora, -0.5))
+
+
+def test_a_mixture_comes_back_to_the_bit(mixture, small_params, tmp_path):
+    adapter_file.save(tmp_path / "a.safetensors", mixture, fingerprint="cafe")
+    again = adapter_file.load(tmp_path / "a.safetensors", small_params, fingerprint="cafe")
+    assert jax.tree.structure(again) == jax.tree.structure(mixture)
+    jax.tree.map(np.testing.assert_array_equal, again, mixture)
+
+
+def test_another_base_is_refused(mixture, small_params, tmp_path):
+    adapter_file.save(tmp_path / "a.safetensors", mixture, fingerprint="cafe")
+    with pytest.raises(UserError, match="made for another base .fingerprint cafe; this one is beef"):
+        adapter_file.load(tmp_path / "a.safetensors", small_params, fingerprint="beef")
+
+
+def damaged(case, file):
+    tensors = load_file(file)
+    structure = {"layers/attn/q": ["lora", "dora"], "layers/attn/v": "dora", "layers/mlp/down": "lora"}
+    match case:
+        case "tensor missing":
+            rewrite(file, {k: v for k, v in tensors.items() if k != "layers/attn/q/1/m"})
+        case "tensor too many":
+            rewrite(file, tensors | {"layers/attn/k/0/a": np.ones((2, 2), np.float32)})
+        case "wrong shape":
+            rewrite(file, tensors | {"layers/mlp/down/0/b": np.ones((3, 3, 5), np.float32)})
+        case "unknown kind":
+            rewrite(file, metadata={"lfl_adapter": json.dumps(structure | {"layers/attn/v": "vera"})})
+        case "unknown weight":
+            rewrite(file, metadata={"lfl_adapter": json.dumps(structure | {"layers/attn/z": "lora"})})
+        case "no structure":
+            rewrite(file, metadata={"lfl_adapter": "[1"})
+        case "cut short":
+            file.write_bytes(file.read_bytes()[:-9])
+
+
+MISTAKES = {
+    "tensor missing": "tensor layers/attn/q/1/m is missing",
+    "tensor too many": "tensor layers/attn/k/0/a belongs to no layer",
+    "wrong shape": r"layers/mlp/down does not fit this model's weight \(3, 48, 32\)",
+    "unknown kind": "layers/attn/v has kind 'vera'; kinds are lora, dora",
+    "unknown weight": "layers/attn/z is no weight of this model",
+    "no structure": "not an adapter that lfl_jax saved",
+    "cut short": "not a whole safetensors file",
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_damaged_file_is_one_clear_line(case, mixture, small_params, tmp_path):
+    file = tmp_path / "a.safetensors"
+    adapter_file.save(file, mixture)
+    damaged(case, file)
+    with pytest.raises(UserError, match=MISTAKES[case]) as error:
+        adapter_file.load(file, small_params)
+    assert "\n" not in str(error.value)

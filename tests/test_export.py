@@ -1,0 +1,171 @@
+"""What a run learned, in other tools' formats and back: the command, its figures, and its refusals."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lfl_jax.configs import math_ift
+
+import lfl_jax
+from lfl_jax import adapters, assets, export, runs, train
+from lfl_jax.analysis.merge_error import merge_error
+from lfl_jax.config import Config
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.errors import UserError
+from lfl_jax.io import hf
+from lfl_jax.models import llama
+
+
+def short_run(argument, folder):
+    c = math_ift.get_config(argument)
+    c.train.steps, c.eval.tasks, c.eval.every_tasks, c.log.tensorboard = 2, (), (), False
+    train.run(train.Run(Config.from_dict(c), folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    return short_run("smoke", tmp_path_factory.mktemp("lora") / "run")
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory):
+    return short_run("smoke,lora+dora", tmp_path_factory.mktemp("mix") / "run")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return short_run("smoke,full", tmp_path_factory.mktemp("full") / "run")
+
+
+TOKENS = jnp.arange(48).reshape(2, 24) % 250
+
+
+def logits(params, adapter, cfg):
+    return np.asarray(llama.logits(params, llama.forward(params, adapter, TOKENS, cfg)[0]))
+
+
+def command(*options):
+    export.main(["export", *options])
+
+
+def test_a_runs_adapter_as_a_peft_folder_is_the_same_model(lora, tmp_path):
+    run = runs.restore(lora)
+    command(f"--run={lora}", "--to=peft", f"--out={tmp_path / 'peft'}", "--dtype=float32")
+    params, adapter = lfl_jax.load_adapter(tmp_path / "peft", run.base.params)
+    ours = logits(run.params, run.adapter, run.base.cfg)
+    assert params is run.base.params
+    np.testing.assert_allclose(logits(params, adapter, run.base.cfg), ours, atol=1e-6)
+    assert np.abs(ours - logits(run.base.params, None, run.base.cfg)).max() > 1e-3
+
+
+def test_a_runs_adapter_as_one_file_is_the_same_to_the_bit(mix, tmp_path):
+    run, file = runs.restore(mix), tmp_path / "a.safetensors"
+    command(f"--run={mix}", "--to=adapter", f"--out={file}")
+    _, adapter = lfl_jax.load_adapter(file, run.base.params)
+    jax.tree.map(np.testing.assert_array_equal, adapter, run.adapter)
+    _, from_run = lfl_jax.load_adapter(mix, run.base.params)
+    jax.tree.map(np.testing.assert_array_equal, from_run, run.adapter)
+
+
+def test_a_merged_model_is_within_rounding_of_the_unmerged(mix, tmp_path, capsys):
+    command(f"--run={mix}", "--to=hf", f"--out={tmp_path / 'hf'}", "--dtype=float32")
+    said = capsys.readouterr().out
+    assert "logits against the unmerged model over 128 tokens: max" in said and "warning" not in said
+    assert "plain bytes have none" in said
+    run = runs.restore(mix)
+    cfg = hf.read_config(tmp_path / "hf")
+    merged = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
+    np.testing.assert_allclose(logits(merged, None, cfg), logits(run.params, run.adapter, run.base.cfg), atol=1e-4)
+
+
+def test_a_full_finetune_is_written_as_it_is(full, tmp_path):
+    command(f"--run={full}", "--to=hf", f"--out={tmp_path / 'hf'}", "--dtype=float32")
+    run, cfg = runs.restore(full), hf.read_config(tmp_path / "hf")
+    again = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
+    jax.tree.map(np.testing.assert_array_equal, again, run.params)
+    assert any((x != y).any() for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(run.base.params), strict=True))
+
+
+def test_what_peft_cannot_hold_is_written_as_lora_with_its_error(mix, tmp_path, capsys):
+    with pytest.raises(UserError, match="peft cannot represent a Mix of DoRA and LoRA"):
+        command(f"--run={mix}", "--to=peft", f"--out={tmp_path / 'no'}")
+    assert not (tmp_path / "no" / "adapter_config.json").exists()
+    command(f"--run={mix}", "--to=peft", f"--out={tmp_path / 'yes'}", "--rank=8")
+    assert "LoRA of rank 8 in place of the adapter: relative error of dW 0." in capsys.readouterr().out
+    assert json.loads((tmp_path / "yes" / "adapter_config.json").read_text())["r"] == 8
+
+
+def test_a_wrong_merge_is_more_than_rounding(lora):
+    run = runs.restore(lora)
+    merged = adapters.merge(run.params, run.adapter, jnp.bfloat16)
+    fine = merge_error(run.params, run.adapter, merged, TOKENS, run.base.cfg, jax.random.key(0))
+    wrong = merge_error(
+        run.params, run.adapter, adapters.merge(run.params, adapters.negate(run.adapter)), TOKENS, run.base.cfg,
+        jax.random.key(0),
+    )  # fmt: skip
+    assert fine.within and 0 < fine.mean <= fine.largest
+    assert not wrong.within
+
+
+def test_merging_casts_once(small, small_params):
+    """From float32 to float16 directly: by way of bfloat16, most of the digits would be gone."""
+    from helpers import adapter_for
+
+    adapter = adapter_for(small, small_params)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params)
+    w = adapters.merge(half, adapter, jnp.float16)["layers"]["attn"]["q"]
+    exact = half["layers"]["attn"]["q"].astype(jnp.float32) + adapters.deltas(adapter, half)["layers"]["attn"]["q"]
+    np.testing.assert_array_equal(w, exact.astype(jnp.float16))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give either --run=DIR, or --model=PATH"),
+        (["--run={lora}", "--model=x"], "give either --run=DIR, or --model=PATH"),
+        (["--run={tmp}/nowhere"], "not the directory of a run"),
+        (["--run={lora}", "--step=7"], "no checkpoint of step 7"),
+        (["--run={lora}", "--target=original"], "needs --original=DIR"),
+        (["--model={tmp}/nowhere"], "no such model"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(options, message, lora, tmp_path):
+    given = [option.format(lora=lora, tmp=tmp_path) for option in options]
+    with pytest.raises(UserError, match=message):
+        command(*given, "--to=hf", f"--out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(lora, tmp_path):
+    with pytest.raises(UserError, match="exists; name a new place"):
+        command(f"--run={lora}", "--to=hf", f"--out={tmp_path}")
+
+
+def test_a_full_finetune_has_no_adapter_to_export(full, tmp_path):
+    with pytest.raises(UserError, match="no adapter to export; --to=hf"):
+        command(f"--run={full}", "--to=peft", f"--out={tmp_path / 'out'}")
+
+
+def test_a_published_adapter_of_another_rank_than_its_name_is_refused(lora, tmp_path, monkeypatch):
+    run, name = runs.restore(lora), "lfl:metamath-lora-rank-64-alpha-128"
+    lfl_jax.save_adapter(tmp_path / "peft", run.adapter, run.base.params)
+    monkeypatch.setattr(assets, "path", lambda asked: {name: tmp_path / "peft"}[asked])
+    with pytest.raises(UserError, match="its adapter has rank 16, its name says 64: mislabelled"):
+        lfl_jax.load_adapter(name, run.base.params)
+    right = dataclasses.replace(assets.item(name), rank=16)
+    monkeypatch.setattr(assets, "item", lambda asked: right)
+    assert lfl_jax.load_adapter(name, run.base.params)[1]
+
+
+def test_what_is_no_adapter_is_refused(lora, tmp_path):
+    with pytest.raises(UserError, match="no adapter here; expected a PEFT folder, a run directory, an adapter file"):
+        lfl_jax.load_adapter(tmp_path, runs.restore(lora).base.params)
+
+
+def test_another_base_is_refused(lora, small_params):
+    with pytest.raises(UserError, match="belongs to base"):
+        lfl_jax.load_adapter(lora, small_params)
