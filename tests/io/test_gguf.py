@@ -1,17 +1,23 @@
 """GGUF weights: our layout, what quantisation does, and every damaged file refused in one line."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from fixtures import tiny_gguf
 from fixtures.tiny_gguf import D, F, H, K, L, P, V
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
+from hypothesis import given
+from hypothesis import strategies as st
+from mutate import LONG, SHORT, mutated
 
 from lfl_jax import assets
 from lfl_jax.errors import UserError
 from lfl_jax.io import gguf
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.text import tokenizers
 
 
 @pytest.fixture
@@ -231,3 +237,28 @@ def test_smollm2_is_read_whole():
     assert sum(leaf.size for leaf in leaves) == 134_515_008
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     assert 0.05 < params["layers"]["mlp"]["up"].std() < 0.3
+
+
+def check_mutations(tmp_path, draw):
+    file = tmp_path / "m.gguf"
+    if not file.exists():
+        tiny_gguf.write(file, tiny_gguf.tensors())
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(mutated(draw, file.read_bytes(), within=4000))
+    with contextlib.suppress(UserError):
+        params_of(damaged)
+    with contextlib.suppress(UserError):
+        tokenizers.from_gguf(damaged)
+
+
+@SHORT
+@given(st.data())
+def test_a_mutated_file_loads_or_is_refused(tmp_path, data):
+    check_mutations(tmp_path, data.draw)
+
+
+@pytest.mark.slow
+@LONG
+@given(st.data())
+def test_thousands_of_mutated_files_load_or_are_refused(tmp_path, data):
+    check_mutations(tmp_path, data.draw)

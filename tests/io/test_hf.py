@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from mutate import LONG, SHORT, mutated
 from safetensors.numpy import load_file, save_file
 
 from lfl_jax.core.sharding import make_rules
@@ -163,46 +164,25 @@ def test_an_old_set_of_shards_is_gone_after_a_save(folder):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), again, params)
 
 
-def mutated(draw, files):
-    """One of the files with bytes changed, cut out or cut off."""
-    name = draw(st.sampled_from(sorted(files)))
-    data = bytearray(files[name])
-    at = draw(st.integers(0, min(len(data) - 1, 1500)))
-    match draw(st.sampled_from(["flip", "cut", "drop", "number"])):
-        case "flip":
-            data[at] ^= draw(st.integers(1, 255))
-        case "cut":
-            del data[at:]
-        case "drop":
-            del data[at : at + draw(st.integers(1, 40))]
-        case "number":
-            data[at : at + 1] = draw(st.sampled_from([b"-1", b"1e400", b"99999999999", b"null", b"NaN", b'"', b"[[["]))
-    return name, bytes(data)
-
-
 def check_mutations(tmp_path, draw):
-    source = CASES / "mha_bf16"
-    files = {p.name: p.read_bytes() for p in source.iterdir()}
-    name, data = mutated(draw, files)
+    files = {p.name: p.read_bytes() for p in (CASES / "mha_bf16").iterdir()}
+    name = draw(st.sampled_from(sorted(files)))
     folder = tmp_path / "fuzz"
     folder.mkdir(exist_ok=True)
-    for each, content in (files | {name: data}).items():
+    for each, content in (files | {name: mutated(draw, files[name])}).items():
         (folder / each).write_bytes(content)
     with contextlib.suppress(UserError):
         load(folder)
 
 
-ANY_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-
-
-@settings(max_examples=170, deadline=None, suppress_health_check=ANY_FOLDER, derandomize=True)
+@SHORT
 @given(st.data())
 def test_a_mutated_checkpoint_loads_or_is_refused(tmp_path, data):
     check_mutations(tmp_path, data.draw)
 
 
 @pytest.mark.slow
-@settings(max_examples=6700, deadline=None, suppress_health_check=ANY_FOLDER)
+@LONG
 @given(st.data())
 def test_thousands_of_mutated_checkpoints_load_or_are_refused(tmp_path, data):
     check_mutations(tmp_path, data.draw)
