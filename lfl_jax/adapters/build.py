@@ -57,7 +57,12 @@ def init(adapter_specs: dict, params: dict, key: jax.Array) -> dict:
 
 def bind(adapter: dict, params: dict) -> dict:
     """Every layer bound to its weight."""
-    return _with_weights(lambda layer, w: jax.vmap(lambda x, v: x.bind(v))(layer, w), adapter, params)
+    return _with_weights(_bound, adapter, params)
+
+
+@jax.jit
+def _bound(layer: Any, w: Any) -> Any:
+    return jax.vmap(lambda x, v: x.bind(v))(layer, w)
 
 
 def deltas(adapter: dict, params: dict) -> dict:

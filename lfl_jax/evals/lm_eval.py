@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from lfl_jax.assets import readers
@@ -372,6 +373,8 @@ def run(
 
 def _check(tasks: Sequence[str], data: str, include: str) -> None:
     _installed()
+    if jax.process_count() > 1:
+        raise UserError("lm-eval's tasks are evaluated by one process: start it on one host")
     if not tasks:
         raise UserError("name at least one task of lm-eval")
     if data not in ("cache", "hub"):

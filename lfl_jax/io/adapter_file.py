@@ -13,9 +13,9 @@ from lfl_jax.adapters.build import KINDS, is_layer
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
-from lfl_jax.io.tensor_file import Tensors, write
+from lfl_jax.io.tensor_file import FINGERPRINT, Tensors, check_base, write
 
-STRUCTURE, FINGERPRINT = "lfl_adapter", "lfl_base_fingerprint"  # in the header's metadata
+STRUCTURE = "lfl_adapter"  # in the header's metadata
 
 
 def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
@@ -55,9 +55,7 @@ def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:
         assert isinstance(structure, dict)
     except (KeyError, ValueError, AssertionError, RecursionError):
         raise UserError(f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder") from None
-    made_for = tensors.metadata.get(FINGERPRINT)
-    if None not in (fingerprint, made_for) and fingerprint != made_for:
-        raise UserError(f"{file}: made for another base (fingerprint {made_for}; this one is {fingerprint})")
+    check_base(file, tensors, fingerprint)
     adapter = {"layers": {part: dict.fromkeys(params["layers"][part]) for part in ("attn", "mlp")}}
     places = tree.paths(adapter, is_layer)
     expected: set[str] = set()

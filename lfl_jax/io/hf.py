@@ -3,6 +3,7 @@
 Loading goes tensor by tensor into arrays that lie sharded on the devices: the host holds one tensor at a time.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -233,6 +234,7 @@ def save(
 
     dtype: float32, bfloat16 or float16. extra: more fields for config.json, such as bos_token_id.
     """
+    cfg = dataclasses.replace(cfg, tied="head" not in params)  # an adapter's own head unties a tied model
     names = tensor_file.save(folder, _tensors(params, jnp.dtype(dtype)), shard_bytes=shard_bytes)
     fields = config_fields(cfg) | {"torch_dtype": dtype, "dtype": dtype} | (extra or {})
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")

@@ -13,6 +13,7 @@ from lfl_jax.errors import UserError
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # what parameters may be held in
 INDEX = ".safetensors.index.json"
+FINGERPRINT = "lfl_base_fingerprint"  # in an adapter file's metadata: the base it belongs to
 
 
 class Tensors(Mapping[str, np.ndarray]):
@@ -55,6 +56,13 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.files)
+
+
+def check_base(file: Path, tensors: Tensors, fingerprint: str | None) -> None:
+    """UserError when the file was made for another base than this one; not known counts as right."""
+    made_for = tensors.metadata.get(FINGERPRINT)
+    if None not in (fingerprint, made_for) and fingerprint != made_for:
+        raise UserError(f"{file}: made for another base (fingerprint {made_for!r:.40}; this one is {fingerprint!r})")
 
 
 def _open(file: Path) -> Any:

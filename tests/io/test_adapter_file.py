@@ -38,7 +38,7 @@ def test_a_mixture_comes_back_to_the_bit(mixture, small_params, tmp_path):
 
 def test_another_base_is_refused(mixture, small_params, tmp_path):
     adapter_file.save(tmp_path / "a.safetensors", mixture, fingerprint="cafe")
-    with pytest.raises(UserError, match="made for another base .fingerprint cafe; this one is beef"):
+    with pytest.raises(UserError, match="made for another base .fingerprint 'cafe'; this one is 'beef'"):
         adapter_file.load(tmp_path / "a.safetensors", small_params, fingerprint="beef")
 
 

@@ -17,6 +17,7 @@ from lfl_jax import adapters
 from lfl_jax.adapters.build import is_layer
 from lfl_jax.errors import UserError
 from lfl_jax.io import peft, tensor_file
+from lfl_jax.io.peft import fields, places
 from lfl_jax.models import llama
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -31,14 +32,14 @@ def saved(small, small_params, tmp_path_factory):
         folder = tmp_path_factory.mktemp(kind)
         adapter = adapter_for(small, small_params, kind, rank=2, targets=("q", "v"))
         peft.save(folder, adapter, small_params, base_name="small")
-        config = json.loads((folder / peft.CONFIG).read_text())
+        config = json.loads((folder / places.CONFIG).read_text())
         found[kind] = config, load_file(folder / "adapter_model.safetensors")
     return found
 
 
 def write(folder, config, tensors, metadata=None):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / peft.CONFIG).write_text(json.dumps(config))
+    (folder / places.CONFIG).write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors", metadata=metadata)
     return folder
 
@@ -115,7 +116,7 @@ def test_half_precision_files(dtype, small, small_params, tmp_path):
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     peft.save(tmp_path, adapter, small_params, base_name="small", dtype=dtype)
     loaded = peft.load(tmp_path, small_params).adapter["layers"]["attn"]["q"]
-    assert set(tensor_file.open_folder(tmp_path, peft.STEM).dtypes.values()) == {dtype}
+    assert set(tensor_file.open_folder(tmp_path, places.STEM).dtypes.values()) == {dtype}
     wanted = adapter["layers"]["attn"]["q"].a.astype(dtype).astype(jnp.float32)
     np.testing.assert_array_equal(loaded.a, wanted)
 
@@ -152,7 +153,7 @@ def test_replaced_parameters_come_back(small, small_params, tmp_path):
     loaded = peft.load(tmp_path, params)
     assert set(loaded.replaced) == set(own) and "final_norm" in loaded.summary()
     for path, value in own.items():
-        np.testing.assert_array_equal(peft._get(loaded.params, path), value)
+        np.testing.assert_array_equal(places.get_path(loaded.params, path), value)
     assert loaded.params["embed"] is params["embed"] and params["head"] is not loaded.params["head"]
 
 
@@ -183,7 +184,7 @@ def test_a_tied_base_stays_tied_where_peft_ties(saved, small, small_params, tmp_
     assert "head" not in loaded.params and loaded.replaced == ("embed",)
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     peft.save(tmp_path, adapter, small_params, base_name="small", replaced={"embed": new})
-    assert json.loads((tmp_path / peft.CONFIG).read_text())["modules_to_save"] == ["embed_tokens", "lm_head"]
+    assert json.loads((tmp_path / places.CONFIG).read_text())["modules_to_save"] == ["embed_tokens", "lm_head"]
     loaded = peft.load(tmp_path, small_params)
     assert "head" not in loaded.params and np.array_equal(loaded.params["embed"], new)
 
@@ -281,9 +282,9 @@ def test_a_config_that_is_none(saved, small_params, tmp_path):
     _, tensors = saved["lora"]
     folder = write(tmp_path, {}, tensors)
     for text in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b"7" * 5000, b" " * (1 << 24) + b"{}"):
-        (folder / peft.CONFIG).write_bytes(text)
+        (folder / places.CONFIG).write_bytes(text)
         refused("not a JSON object", folder, small_params)
-    (folder / peft.CONFIG).unlink()
+    (folder / places.CONFIG).unlink()
     refused("adapter_config.json: no such file; expected a folder that PEFT", folder, small_params)
 
 
@@ -293,7 +294,7 @@ def test_a_config_that_is_none(saved, small_params, tmp_path):
 def test_tensors_that_belong_nowhere(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
     extra = {f"base_model.model.model.layers.{i}.mlp.up_proj.lora_A.weight": np.ones((2, 32), "f") for i in range(3)}
-    refused(f"no module that {peft.CONFIG} names: .*up_proj", write(tmp_path, config, tensors | extra), small_params)
+    refused(f"no module that {places.CONFIG} names: .*up_proj", write(tmp_path, config, tensors | extra), small_params)
     extra |= {k.replace("up", "gate"): x for k, x in extra.items()}
     refused(r", \.\.\. \(6 in all\)", write(tmp_path, config, tensors | extra), small_params)
     default = {k.replace("lora_A", "lora_A.default"): x for k, x in tensors.items()}
@@ -379,7 +380,7 @@ def test_files_that_are_not_safetensors(saved, small_params, tmp_path):
 
 def test_the_base_is_the_one_it_was_made_for(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
-    folder = write(tmp_path, config, tensors, {peft.FINGERPRINT: "aaaa"})
+    folder = write(tmp_path, config, tensors, {tensor_file.FINGERPRINT: "aaaa"})
     peft.load(folder, small_params, fingerprint="aaaa")
     peft.load(folder, small_params)
     refused("made for another base .fingerprint 'aaaa'; this one is 'bbbb'", folder, small_params, fingerprint="bbbb")
@@ -465,7 +466,7 @@ JUNK = [
     "all-linear", "q_proj", "\x00", [], ["q_proj"], [""], [0], [[]], [None], {}, {"": 1}, {"q_proj": 1}, {"(": 2},
     {"a": {}},
 ]  # fmt: skip
-FIELDS = sorted(peft.READ | peft.IGNORED | set(peft.ADVICE) | {"new"})
+FIELDS = sorted(fields.READ | fields.IGNORED | set(fields.ADVICE) | {"new"})
 
 
 def flip(rng, data, end):
@@ -481,13 +482,13 @@ def damage_config(rng, text):
         return flip(rng, text, len(text))
     if way == 1:
         return text[: rng.randrange(len(text))]
-    fields = json.loads(text)
+    config = json.loads(text)
     for _ in range(rng.choice([1, 1, 2, 3])):
-        if way == 2 and fields:
-            fields.pop(rng.choice(sorted(fields)))
+        if way == 2 and config:
+            config.pop(rng.choice(sorted(config)))
         else:
-            fields[rng.choice(FIELDS)] = rng.choice(JUNK)
-    return json.dumps(fields).encode("utf-8", "surrogatepass")
+            config[rng.choice(FIELDS)] = rng.choice(JUNK)
+    return json.dumps(config).encode("utf-8", "surrogatepass")
 
 
 def damage_tensors(rng, data):
@@ -514,7 +515,7 @@ def fuzz(saved, params, folder, count):
     files = {}
     for kind, (config, tensors) in saved.items():
         write(folder, config | {"lora_dropout": 0.1, "rank_pattern": {"v_proj": 2}}, tensors)
-        files[kind] = [(folder / name).read_bytes() for name in (peft.CONFIG, "adapter_model.safetensors")]
+        files[kind] = [(folder / name).read_bytes() for name in (places.CONFIG, "adapter_model.safetensors")]
     outcomes = {"loaded": 0, "refused": 0}
     for number in range(count):
         rng = random.Random(number)
@@ -523,7 +524,7 @@ def fuzz(saved, params, folder, count):
             config = damage_config(rng, config)
         else:
             tensors = damage_tensors(rng, tensors)
-        (folder / peft.CONFIG).write_bytes(config)
+        (folder / places.CONFIG).write_bytes(config)
         (folder / "adapter_model.safetensors").write_bytes(tensors)
         try:
             peft.load(folder, params)

@@ -1,0 +1,209 @@
+"""What adapter_config.json says: every field checked, and what it means for the modules of a model."""
+
+import json
+import math
+import re
+import reprlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.errors import UserError
+from lfl_jax.io.hf_names import MODULES
+from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, Place, adaptable
+
+PLAIN_INITS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # the base stays as it was
+CONVERTIBLE_INITS = ("pissa", "olora", "corda", "lora_ga")
+READ = {
+    "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "ensure_weight_tying",
+    "init_lora_weights",
+}  # fmt: skip
+# Provenance, what only training used, and details of fields that are refused when they are in use.
+IGNORED = {
+    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config",
+}  # fmt: skip
+ADVICE = {
+    "bias": "an adapter's biases are not; train with bias='none'",
+    "lora_bias": "an adapter's biases are not; train with lora_bias=false",
+    "fan_in_fan_out": "that is for models with transposed weights; for a Llama it is false",
+    "megatron_config": "save the adapter from a model that Megatron does not split",
+    "alora_invocation_tokens": "the adapter acts after certain tokens only; train a plain LoRA",
+    "target_parameters": "these models have no such parameters; name modules in target_modules",
+    "trainable_token_indices": "save the whole embedding with modules_to_save=['embed_tokens']",
+    "layer_replication": "the adapter belongs to a model with repeated layers; train on the model itself",
+}
+_SHORT = reprlib.Repr()  # what a file says can be of any length
+_SHORT.maxstring = _SHORT.maxother = 120
+show = _SHORT.repr
+
+
+class Fields:
+    """The fields of adapter_config.json, each checked when it is asked for; null counts as absent."""
+
+    def __init__(self, folder: Path):
+        """Read the file. UserError for no file, no JSON object, and fields that have no meaning here."""
+        self.file = folder / CONFIG
+        if not self.file.is_file():
+            raise UserError(f"{self.file}: no such file; expected a folder that PEFT's save_pretrained wrote")
+        try:
+            with open(self.file, "rb") as opened:
+                self.raw = json.loads(opened.read(1 << 24))
+        except (OSError, ValueError, RecursionError):
+            self.raw = None
+        if not isinstance(self.raw, dict):
+            raise UserError(f"{self.file}: not a JSON object of at most 16 MiB; save the adapter again")
+        self._refuse()
+
+    def _refuse(self) -> None:
+        kind = self.raw.get("peft_type")
+        if kind != "LORA":
+            raise UserError(f"{self.file}: peft_type={show(kind)}; only LORA (with rsLoRA and DoRA) is read")
+        for field, value in self.raw.items():
+            if field not in READ | IGNORED and value and (field, value) != ("bias", "none"):
+                why = ADVICE.get(field, "it has no counterpart here; train without it")
+                raise UserError(f"{self.file}: {show(field)[1:-1]}={show(value)} is not supported: {why}")
+        names = "true, false or the name of an initialisation"
+        start = str(self.get("init_lora_weights", True, lambda x: isinstance(x, bool | str), names)).lower()
+        if start.startswith(CONVERTIBLE_INITS):
+            raise UserError(
+                f"{self.file}: init_lora_weights={show(start)} changed the base that the adapter belongs to; PEFT's"
+                " save_pretrained(path_initial_model_for_weight_conversion=...) writes a plain LoRA"
+            )
+        if start not in PLAIN_INITS:
+            raise UserError(
+                f"{self.file}: init_lora_weights={show(start)} is not known to keep the base (loftq replaces it),"
+                f" and PEFT cannot convert it; expected one of {', '.join(PLAIN_INITS)}"
+            )
+
+    def get(self, field: str, default: Any, legal: Callable[[Any], bool], expected: str) -> Any:
+        """The field's value, or the default; UserError says what was expected."""
+        value = self.raw.get(field)
+        if value is not None and not legal(value):
+            raise UserError(f"{self.file}: {field}={show(value)}; expected {expected}")
+        return default if value is None else value
+
+    def flag(self, field: str) -> bool:
+        """A boolean, false by default."""
+        return self.get(field, False, lambda x: isinstance(x, bool), "true or false")
+
+    def names(self, field: str) -> list[str]:
+        """A list of strings, empty by default."""
+        return self.get(field, [], _is_names, "a list of strings")
+
+    def names_or_regex(self, field: str) -> Any:
+        """A list of strings, or a compiled regex where there is one string."""
+        value = self.get(field, [], lambda x: isinstance(x, str) or _is_names(x), "a list of strings or one regex")
+        return self.regex(field, value) if isinstance(value, str) and value else value
+
+    def regex(self, field: str, pattern: str, around: str = "{}") -> re.Pattern:
+        """A compiled regex."""
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return re.compile(around.format(pattern))
+        except (re.error, OverflowError, RecursionError, MemoryError) as error:
+            raise UserError(f"{self.file}: {field}: {show(pattern)} is not a regex ({error})") from None
+
+    def pattern(self, field: str, legal: Callable[[Any], bool], expected: str) -> list[tuple[re.Pattern, Any]]:
+        """rank_pattern or alpha_pattern: each key matches the end of a module's path, from a dot on."""
+        found = self.get(field, {}, lambda x: isinstance(x, dict) and all(map(legal, x.values())), expected)
+        return [(self.regex(field, key, r"(.*\.)?({})$"), value) for key, value in found.items()]
+
+
+def _is_names(x: Any) -> bool:
+    return isinstance(x, list) and all(isinstance(name, str) for name in x)
+
+
+def _is_rank(x: Any) -> bool:
+    return type(x) is int and 0 < x < 1 << 31
+
+
+def _is_number(x: Any) -> bool:
+    return type(x) in (int, float) and abs(x) < 1e30
+
+
+def _is_layers(x: Any) -> bool:
+    return all(type(i) is int and i >= 0 for i in (x if isinstance(x, list) else [x]))
+
+
+def adapted_modules(fields: Fields, places: dict[str, Place]) -> dict[str, tuple[int, float]]:
+    """(rank, scale) of the modules that the config names."""
+    chosen = _chooser(fields, len({place.layer for place in places.values()} - {None}))
+    ranks = fields.pattern("rank_pattern", _is_rank, "an object of regex to positive integer")
+    alphas = fields.pattern("alpha_pattern", _is_number, "an object of regex to number")
+    r = fields.get("r", 8, _is_rank, "a positive integer")
+    alpha = fields.get("lora_alpha", 8, _is_number, "a number")
+    root = fields.flag("use_rslora")
+    for name in filter(chosen, EMBEDDINGS):
+        last = name.split(".")[-1]
+        raise UserError(f"{fields.file}: LoRA on {last} is not supported; train it whole: modules_to_save=[{last!r}]")
+    found = {}
+    for name in filter(chosen, adaptable(places)):
+        rank = _first(ranks, name, r)
+        found[name] = rank, _first(alphas, name, alpha) / (math.sqrt(rank) if root else rank)
+    if not found:
+        there = ", ".join(module.split(".")[-1] for module in MODULES.values())
+        targets = show(fields.raw.get("target_modules"))
+        raise UserError(f"{fields.file}: target_modules={targets} names no module of this model; there are: {there}")
+    return found
+
+
+def _first(patterns: list[tuple[re.Pattern, Any]], name: str, default: Any) -> Any:
+    return next((value for pattern, value in patterns if pattern.match(name)), default)
+
+
+def _chooser(fields: Fields, layers: int) -> Callable[[str], bool]:
+    """Whether the config puts an adapter at a module: what is excluded or saved whole is not adapted."""
+    targets, excluded = fields.names_or_regex("target_modules"), fields.names_or_regex("exclude_modules")
+    saved = [fields.regex("modules_to_save", m, r"(^|.*\.){}($|\..*)") for m in fields.names("modules_to_save")]
+    inside = _layer_filter(fields, isinstance(targets, re.Pattern), layers)
+    if isinstance(targets, re.Pattern) and targets.pattern.lower() == "all-linear":
+        targets = list(MODULES.values())
+
+    def matches(wanted: Any, name: str) -> bool:
+        if isinstance(wanted, re.Pattern):
+            return wanted.fullmatch(name) is not None
+        return any(name == each or name.endswith(f".{each}") for each in wanted)
+
+    def chosen(name: str) -> bool:
+        out = matches(excluded, name) or any(pattern.match(name) for pattern in saved)
+        return not out and matches(targets, name) and inside(name)
+
+    return chosen
+
+
+def _layer_filter(fields: Fields, regex: bool, layers: int) -> Callable[[str], bool]:
+    """layers_to_transform: the numbers that may follow layers_pattern in a module's path."""
+    wanted = fields.get("layers_to_transform", [], _is_layers, "a layer's number or a list of them")
+    wanted = wanted if isinstance(wanted, list) else [wanted]
+    before = fields.get("layers_pattern", [], lambda x: isinstance(x, str) or _is_names(x), "names of module lists")
+    if (wanted and regex) or (before and not wanted):
+        raise UserError(
+            f"{fields.file}: layers_to_transform needs target_modules to be a list, and layers_pattern needs"
+            " layers_to_transform (PEFT refuses the rest, too); write the layers into the regex"
+        )
+    if any(layer >= layers for layer in wanted):
+        raise UserError(f"{fields.file}: layers_to_transform has {show(max(wanted))}; the model has {layers} layers")
+    names = [before] if isinstance(before, str) else before
+    patterns = [fields.regex("layers_pattern", p, r"(?:^|.*?\.){}\.(?P<idx>\d+)\.") for p in names if p]
+    patterns = patterns or [re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")]
+
+    def inside(name: str) -> bool:
+        match = next(filter(None, (pattern.match(name) for pattern in patterns)), None)
+        return not wanted or (match is not None and int(match["idx"]) in wanted)
+
+    return inside
+
+
+def saved_modules(fields: Fields, places: dict[str, Place]) -> list[str]:
+    """Modules that modules_to_save names, or is around; PEFT compares the ends of paths, not whole names."""
+    ends = tuple(fields.names("modules_to_save"))
+
+    def around(name: str) -> list[str]:
+        parts = name.split(".")
+        return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+    return [name for name in places if any(module.endswith(ends) for module in around(name))]

@@ -1,0 +1,51 @@
+"""The modules of a model by Hugging Face's names, and where their weights are among our parameters."""
+
+import dataclasses
+from typing import Any
+
+from lfl_jax.io.hf_names import MODULES
+
+CONFIG, STEM, PREFIX = "adapter_config.json", "adapter_model", "base_model.model."
+NORMS = {"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+SINGLE = {"embed": "model.embed_tokens", "head": "lm_head", "final_norm": "model.norm"}
+EMBEDDINGS = ("model.embed_tokens", "lm_head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a module's weight is among our parameters, and its shape in PyTorch's order."""
+
+    path: str
+    layer: int | None
+    shape: tuple[int, ...]
+
+
+def find_places(params: dict) -> dict[str, Place]:
+    """Every module with a weight, by Hugging Face's name; a tied head has the embedding's shape."""
+    stacks, found = params["layers"], {}
+    for layer in range(len(stacks["attn_norm"])):
+        for path, module in (MODULES | NORMS).items():
+            shape = get_path(stacks, path).shape[1:][::-1]
+            found[f"model.layers.{layer}.{module}"] = Place(f"layers/{path}", layer, shape)
+    single = {"head": params["embed"]} | params
+    return found | {module: Place(path, None, single[path].shape) for path, module in SINGLE.items()}
+
+
+def adaptable(places: dict[str, Place]) -> list[str]:
+    return [name for name, place in places.items() if place.path.removeprefix("layers/") in MODULES]
+
+
+def key_of(name: str, leaf: str = "weight") -> str:
+    return f"{PREFIX}{name}.{leaf}"
+
+
+def get_path(branch: Any, path: str) -> Any:
+    for part in path.split("/"):
+        branch = branch.get(part, {})
+    return branch
+
+
+def put_path(branch: dict, path: str, leaf: Any) -> dict:
+    """A tree with this leaf at this path; what lies beside the path is shared."""
+    name, _, rest = path.partition("/")
+    return branch | {name: put_path(branch[name], rest, leaf) if rest else leaf}
