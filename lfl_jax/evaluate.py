@@ -138,7 +138,7 @@ def _harness(config: configs.Config, options: dict, out: Path, base: Any, subjec
             judged,
             base.tokenizer,
             options["lm_eval"].split(","),
-            dataclasses.replace(suite.settings(config, base.cfg), pick="first"),
+            dataclasses.replace(suite.settings(config, base.cfg), max_new_tokens=lm_eval.MAX_NEW_TOKENS),
             out=out / subject.name,
             limit=options["limit"] or None,
             num_fewshot=None if options["shots"] < 0 else options["shots"],

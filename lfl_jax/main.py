@@ -61,9 +61,11 @@ def execute(config: configs.Config, folder: Path) -> None:
             f"stopped and saved at step {outcome.facts['step']} of {outcome.facts['steps']}; the same command goes on"
         )
         sys.exit(130)
-    rows = table.rows(outcome.before, outcome.after)
-    table.save(rows, outcome.facts, folder)
-    shown = (rows, table.figures(outcome.facts), table.flags(outcome.facts["provenance"]), folder)
+    facts, rows = outcome.facts, table.rows(outcome.before, outcome.after)
+    if facts["tokens_per_s"] is None:  # the run was at its end before: the figures of its training stand
+        facts = table.saved_facts(folder) or facts
+    table.save(rows, facts, folder)
+    shown = (rows, table.figures(facts), table.flags(facts["provenance"]), folder)
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:
         table.show(*shown, Console(file=file, width=120))
     table.show(*shown, console)

@@ -63,7 +63,7 @@ PACKAGE_FILES = ("lfl_jax/**/*.py", "configs/**/*.py")
 TEST_FILES = ("tests/**/test_*.py", "tests/**/conftest.py", "tests/helpers.py")
 
 
-@pytest.mark.parametrize(("files", "extras"), [(PACKAGE_FILES, "tfds eval"), (TEST_FILES, "tfds test")])
+@pytest.mark.parametrize(("files", "extras"), [(PACKAGE_FILES, "tfds eval"), (TEST_FILES, "tfds eval test")])
 def test_every_import_is_a_declared_requirement(setup, files, extras):
     declared = lines(setup["options"]["install_requires"])
     declared += [line for extra in extras.split() for line in lines(setup["options.extras_require"][extra])]
@@ -122,15 +122,18 @@ def test_the_wheel_has_every_config_and_each_loads(site, tmp_path):
 import importlib, pathlib, sys
 import lfl_jax.configs
 folder = pathlib.Path(lfl_jax.configs.__path__[0])
+arguments = {"from_run": [sys.argv[2]]}
 assert folder.is_relative_to(sys.argv[1]), folder
 for file in sorted(folder.rglob("*.py")):
     dotted = ".".join(("lfl_jax", "configs", *file.relative_to(folder).with_suffix("").parts))
     module = importlib.import_module(dotted.removesuffix(".__init__"))
     if hasattr(module, "get_config"):
-        module.get_config()
+        module.get_config(*arguments.get(file.stem, ()))
         print(file.relative_to(folder).as_posix())
 """
-    loaded = installed(site, tmp_path, "-c", code, str(site)).split()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"config": {"train": {"steps": 3}}}')
+    loaded = installed(site, tmp_path, "-c", code, str(site), str(tmp_path / "run")).split()
     here = [file for file in (ROOT / "configs").rglob("*.py") if "def get_config" in file.read_text()]
     assert loaded == sorted(file.relative_to(ROOT / "configs").as_posix() for file in here)
     assert loaded

@@ -114,7 +114,7 @@ def forward(
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
     mask, cache = _mask(segment_ids, branch_ids, cache)
     rope = _rope(positions, cfg)
-    x = params["embed"][tokens].astype(cfg.compute_dtype)
+    x = constrain(params["embed"], ("vocab", "activation"), rules)[tokens].astype(cfg.compute_dtype)
     x = constrain(x, ("batch", "time", "activation"), rules)
 
     def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:

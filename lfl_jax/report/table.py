@@ -178,6 +178,14 @@ def save(table: list[Row], facts: dict[str, Any], folder: Path) -> None:
     _write(folder, {"rows": lines, "facts": facts, "flags": flags(facts["provenance"])})
 
 
+def saved_facts(folder: Path) -> dict[str, Any] | None:
+    """The figures that an earlier end of this run wrote."""
+    try:
+        return json.loads((folder / "results.json").read_text("utf-8"))["facts"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path) -> None:
     """results.json of one model: every metric of every task."""
     found = {task: dataclasses.asdict(result) for task, result in results.items()}

@@ -1,0 +1,128 @@
+"""Every field of configs/base.py does something: a smoke run with another value leaves other traces.
+
+    python -m pytest -m slow tests/test_every_option.py      10 minutes; the default run checks that no field is missing
+"""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+from lfl_jax.configs import math_ift
+
+from lfl_jax import train
+from lfl_jax.config import Config
+
+# field -> (another value, other fields that must be set, in both runs, for it to matter)
+TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
+OTHER: dict[str, tuple] = {
+    "model.name": ("tiny-alike", {}),
+    "model.path": ("models/other.gguf", {}),
+    "model.init": ("pretrained", {}),
+    "model.compute_dtype": ("bfloat16", {}),
+    "model.base_dtype": ("bfloat16", {}),
+    "model.remat": ("full", {}),
+    "model.attention_dropout": (0.5, {}),
+    "adapter.kind": ("dora", {}),
+    "adapter.rank": (4, {}),
+    "adapter.alpha": (5.0, {}),
+    "adapter.dropout": (0.5, {}),
+    "adapter.targets": (("q",), {}),
+    "adapter.rank_pattern": (((r"layers/1/.*", 3),), {}),
+    "adapter.alpha_pattern": (((r"layers/1/.*", 3.0),), {}),
+    "trainable": (("adapter/.*/b",), {}),
+    "optim.name": ("lionw", {}),
+    "optim.lr": (1e-2, {}),
+    "optim.b1": (0.5, {}),
+    "optim.b2": (0.5, {}),
+    "optim.eps": (0.1, {}),
+    "optim.weight_decay": (0.5, {}),
+    "optim.clip": (1e-3, {"optim.eps": 0.1}),
+    "optim.schedule": ("constant", {}),
+    "optim.warmup_steps": (2, {}),
+    "optim.warmup_fraction": (1.0, {}),
+    "optim.final_fraction": (0.9, {}),
+    "optim.cooldown_fraction": (0.9, TRAPEZOID),
+    "train.steps": (2, {}),
+    "train.epochs": (0.2, {"train.steps": 0}),
+    "train.batch": (4, {}),
+    "train.microbatch": (1, {}),
+    "data.source": ("tfds:nowhere", {}),
+    "data.path": ("nowhere.jsonl", {}),
+    "data.size": (32, {}),
+    "data.seq_len": (400, {}),
+    "data.template": ("alpaca", {}),
+    "data.too_long": ("skip", {"data.seq_len": 300}),
+    "data.pack_bins": (2, {}),
+    "eval.tasks": (("source_nll:1",), {}),
+    "eval.limit": (1, {}),
+    "eval.every": (2, {}),
+    "eval.every_tasks": (("target_nll:1",), LOOKS),
+    "eval.rows": (1, {}),
+    "eval.seq_len": (400, {}),
+    "eval.max_new_tokens": (4, {}),
+    "eval.generate_rows": (1, {}),
+    "eval.shots": (2, {"eval.tasks": ("gsm8k:1",)}),
+    "eval.shots_from": ("lm_eval", {"eval.tasks": ("gsm8k:1",), "eval.shots": 1}),
+    "eval.source_text": ("README.md", {"eval.tasks": ("source_nll:1",)}),
+    "checkpoint.every": (1, {"checkpoint.keep": 5}),
+    "checkpoint.keep": (1, {"checkpoint.every": 1}),
+    "checkpoint.best": ("nothing", {"checkpoint.every": 1, "checkpoint.keep": 1, **LOOKS}),
+    "mesh.data": (2, {}),
+    "mesh.fsdp": (2, {}),
+    "mesh.tensor": (2, {}),
+    "seed.data": (1, {}),
+    "seed.init": (1, {}),
+    "seed.dropout": (1, {"adapter.dropout": 0.5}),
+    "seed.sample": (1, {}),
+    "log.every": (2, {}),
+    "log.tensorboard": (True, {}),
+}
+NOT_HERE = {
+    "seed.sample": "evaluations decode greedily; tests/test_sample.py shows what it does",
+    "model.remat": "recomputation changes memory alone; tests/models/test_llama.py shows that results stay",
+    "eval.rows": "scores do not depend on the shape of a batch beyond rounding",
+    "eval.generate_rows": "texts do not depend on the shape of a batch",
+}
+FIELDS = sorted(
+    name if section == "trainable" else f"{section}.{name}"
+    for section, value in dataclasses.asdict(Config.from_dict(math_ift.get_config())).items()
+    for name in (value if isinstance(value, dict) else {section: value})
+)
+
+
+def test_every_field_is_here():
+    assert sorted(OTHER) == FIELDS, "a new field gets another value here, and a run that shows what it changes"
+
+
+def configured(changes):
+    c = math_ift.get_config("smoke")
+    c.train.steps, c.log.tensorboard = 3, False
+    c.eval.tasks, c.eval.every_tasks = ("target_nll:2", "source_test:1"), ("target_nll:2",)
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        (c[section] if section else c)[field] = value
+    return Config.from_dict(c)
+
+
+def traces(changes, folder):
+    """What a run leaves, without times, and without the config itself; or the line that says why it stops."""
+    try:
+        outcome = train.run(train.Run(configured(changes), folder))
+    except Exception as error:
+        return str(error)
+    found = {p.relative_to(folder).as_posix(): "" for p in folder.rglob("*") if "checkpoints" not in p.parts}
+    found |= {f"step {p.name}": "" for p in (folder / "checkpoints").iterdir()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found["metrics"] = [{k: v for k, v in x.items() if k not in ("time", "tokens_per_s")} for x in lines]
+    for file in (folder / "evals").rglob("*.jsonl"):
+        found[file.name] = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    found["sizes"] = [outcome.facts[name] for name in ("trainable", "trainable_stored")]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in NOT_HERE])
+def test_another_value_leaves_other_traces(field, tmp_path):
+    value, also = OTHER[field]
+    assert traces(also, tmp_path / "a") != traces(also | {field: value}, tmp_path / "b")
