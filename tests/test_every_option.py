@@ -1,6 +1,6 @@
 """Every field of configs/base.py does something: a smoke run with another value leaves other traces.
 
-    python -m pytest -m slow tests/test_every_option.py      10 minutes; the default run checks that no field is missing
+python -m pytest -m slow tests/test_every_option.py      10 minutes; the default run checks that no field is missing
 """
 
 import dataclasses
