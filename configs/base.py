@@ -21,13 +21,17 @@ def base() -> config_dict.ConfigDict:
     m.attention_dropout = 0.0  # probability, on attention weights, in training only
 
     a = c.adapter = config_dict.ConfigDict()
-    a.kind = "lora"  # none | lora | dora | several joined by + ("lora+dora": a Mix at every target)
-    a.rank = config_dict.placeholder(int)  # R >= 1; needed unless kind is none
+    # none | lora | dora | mora (also mora_sharing1 to 4, mora_truncation, mora_decoupling) | ia3 | bottleneck |
+    # full_delta | several joined by + ("lora+bottleneck": a Mix at every target)
+    a.kind = "lora"
+    a.rank = config_dict.placeholder(int)  # R >= 1; the bottleneck's width; needed but for none, ia3, full_delta
     a.alpha = config_dict.placeholder(float)  # > 0; None = 2 x rank, as in the paper
     a.dropout = 0.0  # probability, on the adapters' input, in training only
     a.targets = ("q", "k", "v", "o", "gate", "up", "down")  # module names, or regexes on "layers/3/attn/q"
     a.rank_pattern = ()  # ((regex on "layers/3/attn/q", rank), ...); first match wins, others take adapter.rank
     a.alpha_pattern = ()  # ((regex, alpha), ...)
+    a.scaling = "alpha/rank"  # alpha/rank | alpha/sqrt(rank) (rsLoRA): LoRA's and DoRA's scale
+    a.mora_rounding = "nearest"  # nearest (the released code) | floor (the paper): how the square's size is rounded
 
     c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
 
@@ -103,17 +107,23 @@ def base() -> config_dict.ConfigDict:
     return c
 
 
+KINDS = {
+    *("lora", "dora", "ia3", "bottleneck", "full_delta", "mora", "mora_truncation", "mora_decoupling"),
+    *(f"mora_sharing{i}" for i in (1, 2, 3, 4)),
+}
+
+
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
     """Apply the part of a config's argument string that every config shares; returns the words it did not know.
 
-    "lora", "dora", "lora+dora", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20" set a field.
+    "lora", "dora", "lora+bottleneck", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20" set a field.
     """
     unknown = set()
     for word in filter(None, argument.split(",")):
         name, _, value = word.partition("=")
         if word == "full":
             c.adapter.kind, c.trainable = "none", ("params/.*",)
-        elif set(word.split("+")) <= {"lora", "dora"}:
+        elif set(word.split("+")) <= KINDS:
             c.adapter.kind, c.trainable = word, ("adapter/.*",)
             c.adapter.rank = c.adapter.rank or 16
         elif value and name in ("r", "alpha", "lr", "steps"):

@@ -36,6 +36,8 @@ class AdapterConfig:
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
     rank_pattern: tuple[tuple[str, int], ...] = ()
     alpha_pattern: tuple[tuple[str, float], ...] = ()
+    scaling: str = "alpha/rank"
+    mora_rounding: str = "nearest"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -190,6 +192,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.compute_dtype": ("float32", "bfloat16"),
     "model.base_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "selective", "full"),
+    "adapter.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
+    "adapter.mora_rounding": ("nearest", "floor"),
     "optim.name": ("adamw", "lionw"),
     "optim.schedule": ("cosine", "trapezoid", "constant"),
     "data.too_long": ("error", "skip", "truncate"),
@@ -296,8 +300,6 @@ def _adapter_problems(c: Config) -> list[str]:
     adapts = any(p.startswith("adapter") or p.startswith(".") for p in c.trainable)
     if a.alpha is not None and (a.rank is None or not a.kinds):
         found.append(f"config.adapter.alpha={a.alpha:g} is given without a rank; set config.adapter.rank (and a kind)")
-    if a.kinds and a.rank is None:
-        found.append(f"config.adapter.kind={a.kind!r} needs config.adapter.rank, for example 16")
     if a.rank is not None and a.rank < 1:
         found.append(f"config.adapter.rank={a.rank} must be at least 1")
     if a.alpha is not None and a.alpha <= 0:

@@ -92,7 +92,6 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(arguments, message):
     [
         ({"adapter__kind": "none", "adapter__alpha": 32.0}, "without a rank"),
         ({"adapter__rank": None, "adapter__alpha": 32.0}, "without a rank"),
-        ({"adapter__rank": None}, "needs config.adapter.rank"),
         ({"adapter__rank": 0}, "at least 1"),
         ({"adapter__kind": "none"}, "adapter paths"),
         ({"train__microbatch": 3}, "does not divide"),

@@ -30,6 +30,8 @@ OTHER: dict[str, tuple] = {
     "adapter.targets": (("q",), {}),
     "adapter.rank_pattern": (((r"layers/1/.*", 3),), {}),
     "adapter.alpha_pattern": (((r"layers/1/.*", 3.0),), {}),
+    "adapter.scaling": ("alpha/sqrt(rank)", {}),
+    "adapter.mora_rounding": ("floor", {"adapter.kind": "mora", "adapter.rank": 3}),
     "trainable": (("adapter/.*/b",), {}),
     "optim.name": ("lionw", {}),
     "optim.lr": (1e-2, {}),

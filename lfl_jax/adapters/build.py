@@ -6,7 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lfl_jax.adapters import mora
+from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
+from lfl_jax.adapters.full_delta import FullDelta
+from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, members
 from lfl_jax.adapters.placement import place
@@ -14,7 +18,17 @@ from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.errors import UserError
 
-KINDS: dict[str, Any] = {"lora": LoRA, "dora": DoRA}
+# A kind is a frozen dataclass, its leaves stacked over layers: specs (a class method), bind, factor, change, delta,
+# scaled, effective_size. Class attributes say what differs: `ranked` = False needs no rank, `modules` are those it can
+# stand at, `on_output` acts on the sum that the others make.
+KINDS: dict[str, Any] = {
+    "lora": LoRA,
+    "dora": DoRA,
+    "ia3": IA3,
+    "bottleneck": Bottleneck,
+    "full_delta": FullDelta,
+    **mora.OPERATORS,
+}
 CONSTANTS = ("scale", "gain", "w2")  # leaves that never train, whatever the config's patterns say
 
 
@@ -30,7 +44,10 @@ def find_kinds(config: AdapterConfig) -> list[Any]:
             raise UserError(
                 f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none, {', '.join(KINDS)}"
             )
-    return [KINDS[name] for name in config.kinds]
+    found = [KINDS[name] for name in config.kinds]
+    if config.rank is None and any(getattr(kind, "ranked", True) for kind in found):
+        raise UserError(f"config.adapter.kind={config.kind!r} needs config.adapter.rank, for example 16")
+    return found
 
 
 def specs(param_specs: dict, config: AdapterConfig) -> dict:
@@ -42,12 +59,15 @@ def specs(param_specs: dict, config: AdapterConfig) -> dict:
 
     def layer(path: Any, weight: spec.ArraySpec) -> Any:
         where = placed.get(jax.tree_util.keystr(path, simple=True, separator="/"))
-        if where is None or not kinds:
-            return None
-        built = tuple(kind.specs(weight, where) for kind in kinds)
-        return built[0] if len(built) == 1 else Mix(built)
+        here = [kind for kind in kinds if where and where.module in getattr(kind, "modules", (where.module,))]
+        built = tuple(kind.specs(weight, where) for kind in here)
+        return None if not built else built[0] if len(built) == 1 else Mix(built)
 
-    return jax.tree_util.tree_map_with_path(layer, weights, is_leaf=spec.is_spec)
+    made = jax.tree_util.tree_map_with_path(layer, weights, is_leaf=spec.is_spec)
+    for name, kind in zip(config.kinds, kinds, strict=True):
+        if not any(isinstance(m, kind) for x in jax.tree.leaves(made, is_leaf=is_layer) for m in members(x)):
+            raise UserError(f"adapter kind {name!r} stands at {', '.join(kind.modules)}; targets name none of them")
+    return made
 
 
 def init(adapter_specs: dict, params: dict, key: jax.Array) -> dict:

@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.placement import Placement
+from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
 
@@ -34,13 +34,12 @@ class DoRA:
         """Specs beside a stacked weight (L, I, O); `bind` fills m and w2."""
         lora = LoRA.specs(weight, placement)
         per_unit = ((weight.shape[0], weight.shape[2]), (weight.axes[0], weight.axes[2]))
-        gain = (placement.scale().max(axis=1, keepdims=True) > 0).astype("float32")
         return cls(
             a=lora.a,
             b=lora.b,
             scale=lora.scale,
             m=ArraySpec(*per_unit, spec.ones),
-            gain=ArraySpec((weight.shape[0], 1), (weight.axes[0], "activation"), spec.constant(gain)),
+            gain=gain_spec(weight, placement),
             w2=ArraySpec(*per_unit, spec.ones),
         )
 
@@ -56,11 +55,17 @@ class DoRA:
         square = jnp.sum(((a.T @ a) @ b) * b, axis=0)
         return jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(self.w2 + 2 * cross + square, jnp.finfo(jnp.float32).tiny)))
 
-    def expand(self, h: Float[Array, "*N R"], y: Float[Array, "*N O"], w: Float[Array, "I O"]) -> Float[Array, "*N O"]:
-        """dy = ((m - n) / n) y + (m / n) (h · scale) B; this form, unlike m / n - 1, is exactly 0 when fresh."""
-        n = self.norm(w)
+    def factor(self) -> Float[Array, "I R"]:
+        """A, as in LoRA."""
+        return self.a
+
+    def change(
+        self, x: Any, y: Float[Array, "*N O"], w: Float[Array, "I O"], hidden: Float[Array, "*N R"]
+    ) -> Float[Array, "*N O"]:
+        """dy = ((m - n) / n) y + (m / n) (hidden · scale) B; this form, unlike m / n - 1, is exactly 0 when fresh."""
+        n, low_rank = self.norm(w), LoRA(self.a, self.b, self.scale).change(x, y, w, hidden)
         grow, ratio = self.gain * ((self.m - n) / n), self.gain * (self.m / n)
-        return grow.astype(y.dtype) * y + ratio.astype(y.dtype) * LoRA(self.a, self.b, self.scale).expand(h, y, w)
+        return grow.astype(y.dtype) * y + ratio.astype(y.dtype) * low_rank
 
     def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
         """gain (W' - W) in float32."""

@@ -37,9 +37,13 @@ class LoRA:
         """Nothing of LoRA is read off the weight."""
         return self
 
-    def expand(self, h: Float[Array, "*N R"], y: Float[Array, "*N O"], w: Float[Array, "I O"]) -> Float[Array, "*N O"]:
-        """dy = (h · scale) B, where h = x A."""
-        return matmul(h * self.scale.astype(h.dtype), self.b.astype(h.dtype))
+    def factor(self) -> Float[Array, "I R"]:
+        """A: x A is computed once for all adapters of a group."""
+        return self.a
+
+    def change(self, x: Any, y: Any, w: Any, hidden: Float[Array, "*N R"]) -> Float[Array, "*N O"]:
+        """dy = (hidden · scale) B, where hidden = x A."""
+        return matmul(hidden * self.scale.astype(hidden.dtype), self.b.astype(hidden.dtype))
 
     def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
         """dW in float32."""

@@ -1,6 +1,7 @@
 """Where adapters go and with which rank: ordered full-match regexes on unstacked weight paths ("layers/3/attn/q")."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +9,23 @@ from typing import Any
 import numpy as np
 
 from lfl_jax.config import AdapterConfig
+from lfl_jax.core import spec
+from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Rank and alpha of every layer of one stacked weight; rank 0 where the layer is not adapted."""
+    """Rank and alpha of every layer of one stacked weight; rank 0 where the layer is not adapted.
+
+    module: the weight's name ("q"). root: LoRA's scale is alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
+    """
 
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
+    module: str = ""
+    root: bool = False
+    mora_rounding: str = "nearest"
 
     @property
     def max_rank(self) -> int:
@@ -24,11 +33,24 @@ class Placement:
         return max(self.ranks)
 
     def scale(self) -> np.ndarray:
-        """(L, R) float32: alpha / rank for ranks in use, 0 for padding."""
+        """(L, R) float32: alpha / rank, or alpha / sqrt(rank), for ranks in use, 0 for padding."""
         scale = np.zeros((len(self.ranks), self.max_rank), np.float32)
         for row, rank, alpha in zip(scale, self.ranks, self.alphas, strict=True):
-            row[:rank] = alpha / rank if rank else 0.0
+            row[:rank] = alpha / (math.sqrt(rank) if self.root else rank) if rank else 0.0
         return scale
+
+    def one_rank(self, kind: str) -> int:
+        """The rank of all adapted layers; UserError when a pattern gives them several."""
+        ranks = set(self.ranks) - {0}
+        if len(ranks) > 1:
+            raise UserError(f"{kind} needs one rank in all layers of {self.module!r}; rank_pattern gives {ranks}")
+        return ranks.pop()
+
+
+def gain_spec(weight: ArraySpec, placement: Placement) -> ArraySpec:
+    """Spec of the constant gain (L, 1): 1 where a layer is adapted, 0 elsewhere."""
+    used = np.array([[rank > 0] for rank in placement.ranks], np.float32)
+    return ArraySpec(used.shape, (weight.axes[0], "activation"), spec.constant(used))
 
 
 def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> dict[str, Placement]:
@@ -45,12 +67,14 @@ def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> d
     found = {}
     for stacked, names in unstacked.items():
         adapted = [any(re.fullmatch(t, name) for t in targets) for name in names]
-        ranks = tuple(int(_first(config.rank_pattern, n, config.rank)) * a for n, a in zip(names, adapted, strict=True))
+        rank = config.rank or 1  # of kinds without one, it only says where they are
+        ranks = tuple(int(_first(config.rank_pattern, n, rank)) * a for n, a in zip(names, adapted, strict=True))
         alphas = tuple(
             float(_first(config.alpha_pattern, n, _alpha(config, r))) for n, r in zip(names, ranks, strict=True)
         )
         if any(ranks):
-            found[stacked] = Placement(ranks, alphas)
+            root = config.scaling == "alpha/sqrt(rank)"
+            found[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], root, config.mora_rounding)
     return found
 
 

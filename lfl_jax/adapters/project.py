@@ -27,18 +27,24 @@ def project(
     """
     ys = tuple(matmul(x, w.astype(x.dtype)) for w in ws)
     groups = [members(layer) for layer in layers]
-    factors = [m.a.astype(x.dtype) for group in groups for m in group]
-    if not factors:
+    if not any(groups):
         return ys
-    hidden = iter(shrink(drop(x, key, dropout), tuple(factors)))
-    return tuple(_add(y, w, group, hidden, gate) for y, w, group in zip(ys, ws, groups, strict=True))
+    x = drop(x, key, dropout)
+    factors = tuple(m.factor().astype(x.dtype) for group in groups for m in group if m.factor() is not None)
+    hidden = iter(shrink(x, factors) if factors else ())
+    return tuple(_add(x, y, w, group, hidden, gate) for y, w, group in zip(ys, ws, groups, strict=True))
 
 
-def _add(y: Any, w: Any, group: tuple[Any, ...], hidden: Any, gate: Any) -> Any:
+def _add(x: Any, y: Any, w: Any, group: tuple[Any, ...], hidden: Any, gate: Any) -> Any:
+    """y with the changes of all members: those of the weight see y and add, those of the output then see the sum."""
     total = y
-    for index, member in enumerate(group):
-        change = member.expand(next(hidden), y, w)
-        total = total + (change if gate is None else change * _column(gate, index, y))
+    for last in (False, True):
+        for index, member in enumerate(group):
+            if getattr(member, "on_output", False) is not last:
+                continue
+            seen = total if last else y
+            change = member.change(x, seen, w, None if member.factor() is None else next(hidden))
+            total = total + (change if gate is None else change * _column(gate, index, y))
     return total
 
 

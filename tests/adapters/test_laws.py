@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from lfl_jax import adapters
 from lfl_jax.adapters import Mix
 from lfl_jax.core import tree
+from lfl_jax.errors import UserError
 from lfl_jax.models import llama
 
-KINDS = ("lora", "dora", "lora+dora")
+NONLINEAR = "lora+bottleneck"
+LINEAR = ("lora", "dora", "ia3", "mora", "mora_sharing2", "full_delta", "lora+dora", "dora+mora")
+KINDS = (*LINEAR, NONLINEAR)
+BOUND = 3e-5  # on hidden values up to 4: a full-rank change of 0.1 at every weight makes rounding grow
 TOKENS = jnp.arange(22).reshape(2, 11) % 96
 
 
@@ -34,7 +38,9 @@ def test_gate_zero_is_the_base_to_the_last_bit(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind)
     gate = jnp.zeros((2, kind.count("+") + 1))
     assert jnp.array_equal(run(small_params, adapter, small, gate=gate), run(small_params, None, small))
-    assert jnp.array_equal(run(small_params, adapter, small, gate=gate + 1), run(small_params, adapter, small))
+    np.testing.assert_allclose(
+        run(small_params, adapter, small, gate=gate + 1), run(small_params, adapter, small), rtol=0, atol=1e-5
+    )
 
 
 def test_one_hot_routing_is_separate_runs_to_the_last_bit(small, small_params):
@@ -56,7 +62,7 @@ def test_routing_per_token_is_routing_of_its_segment(small, small_params):
     np.testing.assert_allclose(packed[:, 5:], alone, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LINEAR)
 def test_merging_is_projecting(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind)
     before = jax.tree.map(np.array, small_params)
@@ -67,7 +73,7 @@ def test_merging_is_projecting(kind, small, small_params):
     assert jax.tree.all(jax.tree.map(np.array_equal, before, small_params)), "unmerging is keeping the originals"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LINEAR)
 def test_an_adapter_and_its_negation_are_the_base(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind)
     nothing = adapters.add(adapter, adapters.negate(adapter))
@@ -78,7 +84,7 @@ def test_an_adapter_and_its_negation_are_the_base(kind, small, small_params):
 
 @settings(max_examples=12, deadline=None)
 @given(
-    kind=st.sampled_from(KINDS), rank=st.integers(1, 5), factor=st.floats(-2, 2), seed=st.integers(0, 99),
+    kind=st.sampled_from(LINEAR), rank=st.integers(1, 5), factor=st.floats(-2, 2), seed=st.integers(0, 99),
     targets=st.sets(st.sampled_from(("q", "k", "v", "o", "gate", "up", "down")), min_size=1),
 )  # fmt: skip
 def test_scaling_scales_the_weight_change(kind, rank, factor, seed, targets, small, small_params):
@@ -97,13 +103,13 @@ def test_scanned_unstacked_and_recomputed_layers_agree(kind, small, small_params
     loop = small_params | {"layers": tree.unstack(small_params["layers"], 3)}
     unstacked = run(loop, {"layers": tree.unstack(adapter["layers"], 3)}, small)
     scanned = run(small_params, adapter, small)
-    np.testing.assert_allclose(unstacked, scanned, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(unstacked, scanned, rtol=0, atol=BOUND)
     for remat in ("selective", "full"):
         again = run(small_params, adapter, dataclasses.replace(small, remat=remat))
-        np.testing.assert_allclose(again, scanned, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(again, scanned, rtol=0, atol=BOUND)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lora", "dora", "lora+dora"])
 def test_padded_ranks_and_unadapted_layers_stay_untouched(kind, small, small_params):
     pattern = ((r"layers/1/.*", 2), (r"layers/2/attn/q", 3))
     adapter = adapter_for(small, small_params, kind, rank=4, rank_pattern=pattern, targets=("q", "layers/0/mlp/up"))
@@ -126,3 +132,21 @@ def test_sizes_count_used_and_stored(small, small_params):
     assert adapters.sizes(adapter) == ((4 + 2 + 4) * (32 + 32), 3 * 4 * (32 + 32))
     dora = adapter_for(small, small_params, "dora", rank=4, targets=("layers/0/attn/q",))
     assert adapters.sizes(dora) == (4 * 64 + 32, 3 * (4 * 64 + 32))
+
+
+def test_a_bottleneck_cannot_be_merged(small, small_params):
+    with pytest.raises(UserError, match="not linear"):
+        adapters.merge(small_params, adapter_for(small, small_params, NONLINEAR))
+
+
+@pytest.mark.parametrize("kind", ["ia3", "mora", "full_delta", "bottleneck"])
+def test_unadapted_layers_of_a_stack_stay_untouched(kind, small, small_params):
+    adapter = adapter_for(small, small_params, kind, targets=("layers/1/attn/o",))
+
+    def loss(adapter):
+        return jnp.sum(run(small_params, adapter, small) ** 2)
+
+    grads = jax.grad(loss)(adapter)["layers"]["attn"]["o"]
+    for name, grad in zip(tree.paths(grads), jax.tree.leaves(grads), strict=True):
+        if name != "gain":
+            assert (grad[jnp.array([0, 2])] == 0).all() and (grad[1] != 0).any(), name

@@ -7,7 +7,7 @@ itself needs is the peak without them.
 """
 
 import json
-import resource
+import re
 import struct
 import sys
 import time
@@ -55,8 +55,8 @@ def write(folder: Path, name: str, shard_bytes: int) -> None:
 
 
 def peak() -> int:
-    """Bytes of the process's largest resident set so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes of the process's largest resident set so far (getrusage would count what its parent had)."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,15 @@ def rewrite(file, tensors=None, metadata=None):
     save_file(load_file(file) if tensors is None else tensors, file, metadata=old | (metadata or {}))
 
 
+@pytest.mark.parametrize("kind", adapters.KINDS)
+def test_every_kind_comes_back_to_the_bit(kind, small, small_params, tmp_path):
+    adapter = adapter_for(small, small_params, kind)
+    adapter_file.save(tmp_path / "a.safetensors", adapter)
+    again = adapter_file.load(tmp_path / "a.safetensors", small_params)
+    assert jax.tree.structure(again) == jax.tree.structure(adapter)
+    jax.tree.map(np.testing.assert_array_equal, again, adapter)
+
+
 @pytest.fixture
 def mixture(small, small_params):
     lora = adapter_for(small, small_params, "lora", rank=3, targets=("q", "down"))
@@ -44,7 +53,7 @@ def test_another_base_is_refused(mixture, small_params, tmp_path):
 
 def damaged(case, file):
     tensors = load_file(file)
-    structure = {"layers/attn/q": ["lora", "dora"], "layers/attn/v": "dora", "layers/mlp/down": "lora"}
+    kinds = {"layers/attn/q": ["lora", "dora"], "layers/attn/v": "dora", "layers/mlp/down": "lora"}
     match case:
         case "tensor missing":
             rewrite(file, {k: v for k, v in tensors.items() if k != "layers/attn/q/1/m"})
@@ -53,9 +62,11 @@ def damaged(case, file):
         case "wrong shape":
             rewrite(file, tensors | {"layers/mlp/down/0/b": np.ones((3, 3, 5), np.float32)})
         case "unknown kind":
-            rewrite(file, metadata={"lfl_adapter": json.dumps(structure | {"layers/attn/v": "vera"})})
+            structure = {"kinds": kinds | {"layers/attn/v": "veda"}, "empty": []}
+            rewrite(file, metadata={"lfl_adapter": json.dumps(structure)})
         case "unknown weight":
-            rewrite(file, metadata={"lfl_adapter": json.dumps(structure | {"layers/attn/z": "lora"})})
+            structure = {"kinds": kinds | {"layers/attn/z": "lora"}, "empty": []}
+            rewrite(file, metadata={"lfl_adapter": json.dumps(structure)})
         case "no structure":
             rewrite(file, metadata={"lfl_adapter": "[1"})
         case "cut short":
@@ -66,7 +77,7 @@ MISTAKES = {
     "tensor missing": "tensor layers/attn/q/1/m is missing",
     "tensor too many": "tensor layers/attn/k/0/a belongs to no layer",
     "wrong shape": r"layers/mlp/down does not fit this model's weight \(3, 48, 32\)",
-    "unknown kind": "layers/attn/v has kind 'vera'; kinds are lora, dora",
+    "unknown kind": "layers/attn/v has kind 'veda'; kinds are lora, dora",
     "unknown weight": "layers/attn/z is no weight of this model",
     "no structure": "not an adapter that lfl_jax saved",
     "cut short": "not a whole safetensors file",

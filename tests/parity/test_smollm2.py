@@ -35,7 +35,7 @@ def test_logits_are_those_of_transformers(name, base):
 
 
 def test_paris(base):
-    assert base.quantised == "Q4_1" and base.fingerprint == "3d7f1324c43cfc50"
+    assert base.quantised == "Q4_1" and base.fingerprint == "553a8774f1c278d8"
     prompt = base.tokenizer.encode("The capital of France is")
     model = sample.unstacked({"params": base.params, "adapter": {}}, base.cfg.n_layers)
     (made,) = sample.generate(model, [prompt], base.cfg, max_new_tokens=8, eos_id=base.tokenizer.eos_id)
