@@ -48,6 +48,7 @@ def base() -> config_dict.ConfigDict:
     o.warmup_fraction = 0.1  # of all steps
     o.final_fraction = 0.01  # cosine: learning rate at the end, as a fraction of the peak
     o.cooldown_fraction = 0.2  # trapezoid: last part of all steps, linear to 0
+    o.lora_plus = 1.0  # LoRA+: learning rate of the adapters' B over that of A; the paper's rule of thumb is 16
 
     t = c.train = config_dict.ConfigDict()
     t.steps = 0  # optimizer steps; 0 = from epochs
@@ -116,13 +117,17 @@ KINDS = {
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
     """Apply the part of a config's argument string that every config shares; returns the words it did not know.
 
-    "lora", "dora", "lora+bottleneck", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20" set a field.
+    "lora", "rslora", "lora+bottleneck", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20" set one
+    field each.
     """
     unknown = set()
     for word in filter(None, argument.split(",")):
         name, _, value = word.partition("=")
         if word == "full":
             c.adapter.kind, c.trainable = "none", ("params/.*",)
+        elif word == "rslora":
+            c.adapter.kind, c.adapter.scaling, c.trainable = "lora", "alpha/sqrt(rank)", ("adapter/.*",)
+            c.adapter.rank = c.adapter.rank or 16
         elif set(word.split("+")) <= KINDS:
             c.adapter.kind, c.trainable = word, ("adapter/.*",)
             c.adapter.rank = c.adapter.rank or 16

@@ -6,7 +6,7 @@ Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems, 
 tokens. On 2 cores of an AMD EPYC (Zen 3), jax 0.10.2: 3 min 50 s, evaluations included; held-out target NLL
 1.691 -> 1.017 nats/token (40 problems).
 Argument string, words joined by commas:
-    full | lora | dora | lora+dora   what trains (default lora)
+    full | lora | rslora | dora | mora | ia3 | bottleneck | full_delta | lora+dora | ...   what trains (default lora)
     r=64, alpha=128, lr=2e-4, steps=20
     paper    Llama-2-7B on MetaMathQA with the protocol of "LoRA Learns Less and Forgets Less" (v2, appendix A)
     smoke    a tiny random model and a few steps, in seconds: for tests; its scores mean nothing
@@ -23,7 +23,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c = base.base()
     c.adapter.rank = 16
     full = "full" in words
-    c.optim.lr = 1e-4 if full else 1e-3
+    c.optim.lr = 1e-4 if full or "full_delta" in words else 1e-3
     c.train.steps = 32
     if "smoke" in words:
         smoke(c)

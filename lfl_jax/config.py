@@ -61,6 +61,7 @@ class OptimConfig:
     warmup_fraction: float
     final_fraction: float
     cooldown_fraction: float
+    lora_plus: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +214,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("optim.warmup_fraction", 0, 1),
     ("optim.final_fraction", 0, 1),
     ("optim.cooldown_fraction", 0, 1),
+    ("optim.lora_plus", 1e-3, 1e3),
     ("train.steps", 0, 1e12),
     ("train.epochs", 0, 1e9),
     ("train.batch", 1, 1e9),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from lfl_jax.config import OptimConfig
@@ -14,7 +15,7 @@ DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
 
 
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
-    """p <- p - (lr_t / lr) (lr · direction + weight_decay · p).
+    """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr for LoRA's B.
 
     schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and
     DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule only. Learning
@@ -25,9 +26,21 @@ def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformatio
     return optax.chain(
         clip,
         DIRECTIONS[config.name](config),
+        _faster_b(config.lora_plus),
         step,
         optax.scale_by_schedule(schedule),
     )
+
+
+def _faster_b(ratio: float) -> optax.GradientTransformation:
+    """LoRA+ (Hayou et al., arXiv 2402.12354): B factors learn `ratio` times as fast; weight decay is as it was."""
+    if ratio == 1.0:
+        return optax.identity()
+
+    def scale(path: Any, x: Any) -> Any:
+        return ratio * x if jax.tree_util.keystr(path, simple=True, separator="/").endswith("/b") else x
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _step(lr: Any, weight_decay: Any) -> optax.GradientTransformation:

@@ -45,6 +45,7 @@ OTHER: dict[str, tuple] = {
     "optim.warmup_fraction": (1.0, {}),
     "optim.final_fraction": (0.9, {}),
     "optim.cooldown_fraction": (0.9, TRAPEZOID),
+    "optim.lora_plus": (16.0, {}),
     "train.steps": (2, {}),
     "train.epochs": (0.2, {"train.steps": 0}),
     "train.batch": (4, {}),

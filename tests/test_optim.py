@@ -82,3 +82,17 @@ def test_learning_rate_is_an_array_so_that_runs_share_a_program():
     states = [optim.make(c, schedules.make(c, 10)).init({"w": jnp.zeros(2)}) for c in configs]
     rates = [[float(x) for x in jax.tree.leaves(s) if getattr(x, "shape", None) == ()] for s in states]
     assert rates[0] != rates[1]
+
+
+def test_lora_plus_moves_b_faster_and_decays_it_alike():
+    def moved(ratio):
+        config = OptimConfig(**BASE | {"lora_plus": ratio, "schedule": "constant", "warmup_fraction": 0.0})
+        params = {"layers": {"q": {"a": jnp.ones(3), "b": jnp.ones(3)}}}
+        tx = optim.make(config, schedules.make(config, 3))
+        updates, _ = tx.update(jax.tree.map(lambda x: 0.5 * x, params), tx.init(params), params)
+        return updates["layers"]["q"]
+
+    plain, plus = moved(1.0), moved(16.0)
+    decay = -BASE["weight_decay"]
+    np.testing.assert_array_equal(plus["a"], plain["a"])
+    np.testing.assert_allclose(plus["b"] - decay, 16 * (plain["b"] - decay), rtol=1e-5)
