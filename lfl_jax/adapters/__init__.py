@@ -1,8 +1,13 @@
 """Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and one entry of KINDS."""
 
+from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.build import KINDS, bind, deltas, init, merge, sizes, specs
-from lfl_jax.adapters.compose import add, negate, scale
+from lfl_jax.adapters.combine import dare, magnitude_prune, ties
+from lfl_jax.adapters.compose import add, fuse, interpolate, negate, route, scale, select, stack
 from lfl_jax.adapters.dora import DoRA
+from lfl_jax.adapters.extract import extract
+from lfl_jax.adapters.full_delta import FullDelta
+from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
@@ -10,18 +15,30 @@ from lfl_jax.adapters.truncate import truncate
 
 __all__ = [
     "KINDS",
+    "Bottleneck",
     "DoRA",
+    "FullDelta",
+    "IA3",
     "LoRA",
     "Mix",
     "add",
     "bind",
+    "dare",
     "deltas",
+    "extract",
+    "fuse",
     "init",
+    "interpolate",
+    "magnitude_prune",
     "merge",
     "negate",
     "project",
+    "route",
     "scale",
+    "select",
     "sizes",
     "specs",
+    "stack",
+    "ties",
     "truncate",
 ]

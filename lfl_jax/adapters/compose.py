@@ -1,33 +1,214 @@
-"""The algebra of adapters: functions from adapter trees to adapter trees, in the space of weight changes."""
+"""The algebra of adapters: functions from adapter trees to adapter trees, in the space of weight changes.
 
+Inputs are never written to, so there is no function that takes a merged adapter out again: `build.merge` returns new
+parameters, and unmerging is going back to the old ones, to the last bit.
+What stands in a tree beside its layers ("shared") is carried along; adapters that hold different values there are
+refused.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from lfl_jax.adapters.build import is_layer
+from lfl_jax.adapters.dora import DoRA
+from lfl_jax.adapters.full_delta import FullDelta
+from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, members
+from lfl_jax.core import tree
+from lfl_jax.errors import UserError
 
 
 def add(*adapters: dict) -> dict:
     """The adapter whose dW is the sum: a Mix wherever more than one is present, with the summands as gate columns.
 
-    Columns follow the order of the summands only at weights that all of them adapt.
+    Columns follow the order of the summands only at weights that all of them adapt; `stack` keeps it everywhere.
     """
 
-    def join(*layers: Any) -> Any:
+    def join(path: str, layers: tuple[Any, ...]) -> Any:
+        _shape("add", path, layers)
         found = tuple(m for layer in layers for m in members(layer))
         if not found:
             return None
         return found[0] if len(found) == 1 else Mix(found)
 
-    return jax.tree.map(join, *adapters, is_leaf=is_layer)
+    return zip_layers("add", join, *adapters)
 
 
 def scale(adapter: dict, factor: Any) -> dict:
     """The adapter whose dW is factor · dW."""
-    return jax.tree.map(lambda x: None if x is None else x.scaled(factor), adapter, is_leaf=is_layer)
+    return zip_layers("scale", lambda _, layers: layers[0] and layers[0].scaled(factor), adapter)
 
 
 def negate(adapter: dict) -> dict:
     """The adapter whose dW is -dW."""
     return scale(adapter, -1.0)
+
+
+def interpolate(a: dict, b: dict, t: Any) -> dict:
+    """The adapter whose dW is (1 - t) dW_a + t dW_b; t may be traced, and lie outside of 0 to 1.
+
+    At t = 0 and t = 1 the values of dW are exactly a's and b's, as long as the other's are finite.
+    """
+    return add(scale(a, 1 - t), scale(b, t))
+
+
+def stack(*adapters: dict, weights: Any = None, params: dict | None = None) -> dict:
+    """The adapters kept apart: a Mix of all of them at every weight that any adapts, so gate column m is adapter m.
+
+    weights: (M,) factors on dW, possibly traced; None is all ones. An adapter that is missing at a weight is a LoRA of
+    rank 0 there, which costs nothing. params: needed only where no adapter present tells the weight's shape (LoRA,
+    DoRA and FullDelta do). UserError for an adapter that is a Mix itself, and for shapes that differ.
+    """
+    factors = None if weights is None else check_weights("stack", adapters, weights)
+
+    def join(path: str, layers: tuple[Any, ...]) -> Any:
+        if all(layer is None for layer in layers):
+            return None
+        group = tuple(_only_member(path, m, layer) for m, layer in enumerate(layers))
+        if any(member is None for member in group):
+            shape = _shape("stack", path, group) or _shape_in(params, path)
+            group = tuple(_absent(shape) if member is None else member for member in group)
+        _shape("stack", path, group)
+        return Mix(group if factors is None else tuple(m.scaled(f) for m, f in zip(group, factors, strict=True)))
+
+    return zip_layers("stack", join, *adapters)
+
+
+def select(stacked: dict, index: int) -> dict:
+    """The adapter that `stack` put in this place, from 0: the same arrays, scaled if there were weights.
+
+    UserError for an adapter that is not a stack, or has no such member.
+    """
+
+    def pick(path: str, layers: tuple[Any, ...]) -> Any:
+        layer = layers[0]
+        if layer is None:
+            return None
+        if not isinstance(layer, Mix):
+            raise UserError(f"select: {path} holds a {type(layer).__name__}; expected what stack returns, a Mix")
+        if not 0 <= index < len(layer.layers):
+            raise UserError(f"select: there is no member {index}; {path} has {len(layer.layers)}, counted from 0")
+        counts.add(len(layer.layers))
+        member = layer.layers[index]
+        return None if isinstance(member, LoRA) and member.a.shape[-1] == 0 else member
+
+    counts: set[int] = set()
+    found = zip_layers("select", pick, stacked)
+    if len(counts) > 1:
+        raise UserError(f"select: weights have {sorted(counts)} members; expected what stack returns: all the same")
+    return found
+
+
+def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B *T M"]:
+    """The gate that sends each example (B,) or token (B, T) to one member of a stack; id -1 is the base.
+
+    UserError for ids outside of -1 to members - 1. Traced ids cannot be looked at: there, such an id is the base.
+    """
+    if not isinstance(ids, jax.core.Tracer) and ids.size:
+        low, high = int(ids.min()), int(ids.max())
+        if low < -1 or high >= members:
+            raise UserError(f"route: ids from {low} to {high}; expected -1 (the base) to {members - 1}")
+    return jax.nn.one_hot(ids, members, dtype=jnp.float32)
+
+
+def fuse(adapter: dict) -> dict:
+    """One LoRA, ranks side by side, where all members at a weight are LoRA: the same dW, and a single gate column.
+
+    Weights with members of other kinds stay as they are.
+    """
+
+    def join(path: str, layers: tuple[Any, ...]) -> Any:
+        group = members(layers[0])
+        if len(group) < 2 or not all(isinstance(member, LoRA) for member in group):
+            return group[0] if len(group) == 1 else layers[0]
+        a, b, scale = ([getattr(member, leaf) for member in group] for leaf in ("a", "b", "scale"))
+        return LoRA(*(jnp.concatenate(x, axis) for x, axis in ((a, -1), (b, -2), (scale, -1))))
+
+    return zip_layers("fuse", join, adapter)
+
+
+def zip_layers(name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: dict) -> dict:
+    """An adapter of function(path, layers) at every weight that is in any tree; None stands for a missing layer.
+
+    What is beside "layers" is kept when the adapters that have it agree. UserError, which starts with `name`, when
+    they do not, and for no adapters.
+    """
+    if not adapters:
+        raise UserError(f"{name}: no adapters given; expected at least one")
+    kept: dict[str, Any] = {}
+    for adapter in adapters:
+        for key, value in adapter.items():
+            if key != "layers" and not _same(kept.setdefault(key, value), value):
+                raise UserError(f"{name}: the adapters' {key!r} differ; only adapters that share it can be combined")
+    return kept | {"layers": _visit(name, function, "layers", tuple(a["layers"] for a in adapters))}
+
+
+def _visit(name: str, function: Callable, path: str, nodes: tuple[Any, ...]) -> Any:
+    branches = [node for node in nodes if type(node) in (dict, tuple)]
+    if not branches:
+        return function(path, nodes)
+    if all(type(node) is tuple for node in nodes) and len({len(node) for node in nodes}) == 1:
+        return tuple(_visit(name, function, f"{path}/{i}", each) for i, each in enumerate(zip(*nodes, strict=True)))
+    if not all(node is None or type(node) is dict for node in nodes):
+        raise UserError(f"{name}: the adapters' trees differ at {path}; are some stacked and others not?")
+    keys = dict.fromkeys(key for node in branches for key in node)
+    columns = {k: tuple(None if n is None else n.get(k) for n in nodes) for k in keys}
+    return {k: _visit(name, function, f"{path}/{k}", column) for k, column in columns.items()}
+
+
+def check_weights(name: str, adapters: Sequence[dict], weights: Any) -> Float[Array, " M"]:
+    """The weights as an array, one for each adapter; UserError, which starts with `name`, for another number."""
+    values = jnp.asarray(weights, jnp.float32)
+    if values.shape != (len(adapters),):
+        raise UserError(f"{name}: weights of shape {values.shape}; expected one for each of {len(adapters)} adapters")
+    return values
+
+
+def _same(x: Any, y: Any) -> bool:
+    if x is y:
+        return True
+    if jax.tree.structure(x) != jax.tree.structure(y):
+        return False
+    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    return all(p is q or (not _traced(p, q) and bool(jnp.array_equal(p, q))) for p, q in pairs)
+
+
+def _traced(*arrays: Any) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in arrays)
+
+
+def _only_member(path: str, index: int, layer: Any) -> Any:
+    group = members(layer)
+    if len(group) > 1:
+        kinds = " and ".join(type(member).__name__ for member in group)
+        raise UserError(f"stack: adapter {index} is a mix of {kinds} at {path}; fuse it, or stack its members")
+    return group[0] if group else None
+
+
+def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | None:
+    """The adapted weight's shape as these layers tell it, None when none does. UserError when they disagree."""
+    shapes = set()
+    for member in (m for layer in layers for m in members(layer)):
+        if isinstance(member, LoRA | DoRA):
+            shapes.add((*member.a.shape[:-1], member.b.shape[-1]))
+        elif isinstance(member, FullDelta):
+            shapes.add(member.dw.shape)
+    if len(shapes) > 1:
+        raise UserError(f"{name}: adapters of different models: {path} is {' and '.join(map(str, sorted(shapes)))}")
+    return shapes.pop() if shapes else None
+
+
+def _shape_in(params: dict | None, path: str) -> tuple[int, ...]:
+    if params is None:
+        raise UserError(f"stack: an adapter is missing at {path}, and the others do not tell its shape; give params=")
+    return dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))[path].shape
+
+
+def _absent(shape: tuple[int, ...]) -> LoRA:
+    """A member that changes nothing at a weight of this shape."""
+    *stack, fan_in, fan_out = shape
+    return LoRA(a=jnp.zeros((*stack, fan_in, 0)), b=jnp.zeros((*stack, 0, fan_out)), scale=jnp.zeros((*stack, 0)))

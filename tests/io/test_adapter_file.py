@@ -45,6 +45,15 @@ def test_a_mixture_comes_back_to_the_bit(mixture, small_params, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, mixture)
 
 
+def test_a_stack_with_missing_members_comes_back(small, small_params, tmp_path):
+    parts = [adapter_for(small, small_params, rank=r, targets=(t,)) for r, t in ((2, "q"), (3, "down"))]
+    stacked = adapters.stack(*parts)
+    adapter_file.save(tmp_path / "a.safetensors", stacked)
+    again = adapter_file.load(tmp_path / "a.safetensors", small_params)
+    jax.tree.map(np.testing.assert_array_equal, again, stacked)
+    assert adapters.select(again, 1)["layers"]["attn"]["q"] is None
+
+
 def test_another_base_is_refused(mixture, small_params, tmp_path):
     adapter_file.save(tmp_path / "a.safetensors", mixture, fingerprint="cafe")
     with pytest.raises(UserError, match="made for another base .fingerprint 'cafe'; this one is 'beef'"):
