@@ -1,0 +1,66 @@
+"""Int8 weights: symmetric around 0, one scale per output unit (the weight half of LLM.int8, arXiv 2208.07339).
+
+8 bits a parameter and 32 per output unit. The scale covers all inputs of a unit, so one outlier coarsens the whole
+unit; blocks along the inputs are what NF4 is for.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from lfl_jax.core import spec
+from lfl_jax.core.spec import ArraySpec
+
+LARGEST = 127  # -128 is not used: the codes are symmetric
+
+
+@struct.dataclass
+class Int8:
+    """A weight (.., I, O) as codes (.., I, O) int8 and scale (.., O) float32; dtype is what `dequantise` makes."""
+
+    codes: Any
+    scale: Any
+    dtype: Any = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return self.codes.shape
+
+
+@partial(jax.jit, static_argnames="dtype")
+def quantise(w: Float[Array, "*L I O"], dtype: Any = None) -> Int8:
+    """round(w / scale), half to even, with scale = absmax / 127 over each output unit; a stack is done layer by layer.
+
+    dtype: what it will be dequantised to, by default w's.
+    """
+    one = partial(_quantise, dtype=jnp.dtype(dtype or w.dtype))
+    return one(w) if w.ndim == 2 else jax.lax.map(one, w)
+
+
+def dequantise(q: Int8, dtype: Any = None) -> Float[Array, "*L I O"]:
+    """code · scale in float32, cast once: to dtype, by default q's."""
+    return (q.codes.astype(jnp.float32) * q.scale[..., None, :]).astype(dtype or q.dtype)
+
+
+def specs(weight: ArraySpec) -> Int8:
+    """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a weight of zeros."""
+    *stack, _, columns = weight.shape
+    *stack_axes, _, out_axis = weight.axes
+    return Int8(
+        codes=ArraySpec(weight.shape, weight.axes, spec.zeros, jnp.int8),
+        scale=ArraySpec((*stack, columns), (*stack_axes, out_axis), spec.zeros, jnp.float32),
+        dtype=jnp.dtype(weight.dtype),
+    )
+
+
+def _quantise(w: Float[Array, "I O"], dtype: Any) -> Int8:
+    w = w.astype(jnp.float32)
+    absmax = jnp.max(jnp.abs(w), axis=0)
+    scale = jnp.maximum(absmax / LARGEST, jnp.finfo(jnp.float32).tiny)
+    codes = jnp.clip(jnp.round(w / scale), -LARGEST, LARGEST)
+    return Int8(codes.astype(jnp.int8), scale, dtype)

@@ -1,0 +1,64 @@
+"""x W with a quantised W, whose dequantised copy lives no longer than one product."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lfl_jax.core import spec
+from lfl_jax.quant import int8, nf4
+from lfl_jax.quant.int8 import Int8
+from lfl_jax.quant.nf4 import NF4
+
+Quantised = NF4 | Int8
+
+
+def is_quantised(x: Any) -> bool:
+    """Whether x stands for a weight; as `is_leaf`, it keeps tree maps from entering one."""
+    return isinstance(x, Quantised)
+
+
+def dequantise(q: Quantised, dtype: Any = None) -> Float[Array, "*L I O"]:
+    """The weight (.., I, O), in q's dtype unless another is given."""
+    return (nf4 if isinstance(q, NF4) else int8).dequantise(q, dtype)
+
+
+def dense(w: Any) -> Float[Array, "*L I O"]:
+    """The weight itself, whether it is held as an array or quantised."""
+    return dequantise(w) if is_quantised(w) else w
+
+
+@jax.custom_vjp
+def matmul(x: Float[Array, "*N I"], q: Quantised) -> Float[Array, "*N O"]:
+    """x dequantise(q), computed in x's dtype. q is a constant: codes have no gradient, and absmax and scales get none.
+
+    The backward pass dequantises again, so that it keeps only q, which is there anyway, and not x. This holds in a
+    scan over layers. Differentiating layers written one after the other, the compiler may merge the two
+    dequantisations, or do all of them first, and hold every W.
+    """
+    return x @ dequantise(q).astype(x.dtype)
+
+
+def _fwd(x: Any, q: Any) -> tuple[Any, Any]:
+    return matmul(x, q), q
+
+
+def _bwd(q: Any, dy: Any) -> tuple[Any, None]:
+    w = dequantise(q).astype(dy.dtype)
+    return jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ()))), None
+
+
+matmul.defvjp(_fwd, _bwd)
+
+
+def nbytes(q: Any) -> int:
+    """Bytes as stored, padding included, of a quantised weight, of its specs, or of a tree of either."""
+    return sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(q, is_leaf=spec.is_spec))
+
+
+def error(w: Float[Array, "*L I O"], q: Quantised) -> Float[Array, ""]:
+    """||W - dequantise(q)||_F / ||W||_F, in float32."""
+    w = w.astype(jnp.float32)
+    return jnp.linalg.norm((w - dequantise(q, jnp.float32)).reshape(-1)) / jnp.linalg.norm(w.reshape(-1))

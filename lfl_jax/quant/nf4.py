@@ -1,0 +1,167 @@
+"""NF4 weights (QLoRA, Dettmers et al., arXiv 2305.14314): 4-bit indices of 16 levels, scaled by block of 64.
+
+Levels, block order, nibble order and the second level are those of bitsandbytes: a block is 64 inputs of one output
+unit, which are neighbours in a torch weight (out, in). 4.127 bits a parameter with both levels, 4.5 with one.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, UInt8
+
+from lfl_jax.core import spec
+from lfl_jax.core.spec import ArraySpec
+
+BLOCK = 64  # weights that share an absmax
+SUPERBLOCK = 256  # absmax values that share a scale
+# bitsandbytes's table: the formula printed in the paper gives other numbers.
+LEVELS = np.array(
+    [
+        -1.0,
+        -0.6961928009986877,
+        -0.5250730514526367,
+        -0.39491748809814453,
+        -0.28444138169288635,
+        -0.18477343022823334,
+        -0.09105003625154495,
+        0.0,
+        0.07958029955625534,
+        0.16093020141124725,
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ],
+    np.float32,
+)
+
+
+def _dynamic_levels() -> np.ndarray:
+    """The 256 values of the signed dynamic 8-bit type (Dettmers, arXiv 1511.04561).
+
+    Decade e in 0..6 holds 2^e magnitudes of each sign: the centres of 2^e equal cells of [0.1, 1], times 10^(e - 6).
+    With 0 and 1 that makes 256.
+    """
+    decades = []
+    for e in range(7):
+        edges = np.linspace(0.1, 1.0, 2**e + 1)
+        decades.append(10.0 ** (e - 6) * (edges[:-1] + edges[1:]) / 2)
+    positive = np.concatenate(decades)
+    return np.sort(np.concatenate([positive, -positive, [0.0, 1.0]])).astype(np.float32)
+
+
+DYNAMIC_LEVELS = _dynamic_levels()
+
+
+@struct.dataclass
+class NF4:
+    """A weight (.., I, O) as codes (.., 32·J, O) uint8, J = ceil(I/64): two rows a byte, the first in the high nibble.
+
+    absmax (.., J, O) is float32, or uint8 indices of DYNAMIC_LEVELS. Then scale (.., S) belongs to the runs of 256
+    along one layer's absmax, read an output unit after the other, and offset (..) is that layer's mean absmax.
+    rows is I: the last block is filled up with zeros that `dequantise` drops. dtype is what it makes.
+    """
+
+    codes: Any
+    absmax: Any
+    scale: Any
+    offset: Any
+    rows: int = struct.field(pytree_node=False)
+    dtype: Any = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return (*self.codes.shape[:-2], self.rows, self.codes.shape[-1])
+
+    @property
+    def padded(self) -> int:
+        """Rows of zeros stored after the last one because I is not a multiple of 64."""
+        return 2 * self.codes.shape[-2] - self.rows
+
+    @property
+    def double(self) -> bool:
+        """Whether absmax is quantised, too."""
+        return self.scale is not None
+
+
+@partial(jax.jit, static_argnames=("double", "dtype"))
+def quantise(w: Float[Array, "*L I O"], double: bool = True, dtype: Any = None) -> NF4:
+    """The nearest level of every weight over its block's absmax; a stack (L, I, O) is worked on layer by layer.
+
+    dtype: what it will be dequantised to, by default w's.
+    """
+    one = partial(_quantise, double=double, dtype=jnp.dtype(dtype or w.dtype))
+    return one(w) if w.ndim == 2 else jax.lax.map(one, w)
+
+
+def dequantise(q: NF4, dtype: Any = None) -> Float[Array, "*L I O"]:
+    """level · absmax in float32, cast once: to dtype, by default q's."""
+    *stack, half, columns = q.codes.shape
+    index = jnp.stack([q.codes >> 4, q.codes & 15], axis=-2)
+    levels = jnp.asarray(LEVELS)[index].reshape(*stack, -1, BLOCK, columns)
+    w = (levels * _absmax(q)[..., None, :]).reshape(*stack, 2 * half, columns)
+    return w[..., : q.rows, :].astype(dtype or q.dtype)
+
+
+def specs(weight: ArraySpec, double: bool = True) -> NF4:
+    """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a weight of zeros."""
+    *stack, rows, columns = weight.shape
+    *stack_axes, _, _ = weight.axes
+    blocks = -(-rows // BLOCK)
+
+    def array(shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> ArraySpec:
+        return ArraySpec((*stack, *shape), (*stack_axes, *axes), spec.zeros, dtype)
+
+    return NF4(
+        codes=array((blocks * BLOCK // 2, columns), weight.axes[-2:], jnp.uint8),
+        absmax=array((blocks, columns), weight.axes[-2:], jnp.uint8 if double else jnp.float32),
+        scale=array((-(-blocks * columns // SUPERBLOCK),), ("activation",), jnp.float32) if double else None,
+        offset=array((), (), jnp.float32) if double else None,
+        rows=rows,
+        dtype=jnp.dtype(weight.dtype),
+    )
+
+
+def _quantise(w: Float[Array, "I O"], double: bool, dtype: Any) -> NF4:
+    rows, columns = w.shape
+    blocks = jnp.pad(w.astype(jnp.float32), ((0, -rows % BLOCK), (0, 0))).reshape(-1, BLOCK, columns)
+    absmax = _positive(jnp.max(jnp.abs(blocks), axis=1))
+    pairs = _nearest(blocks / absmax[:, None], LEVELS).reshape(-1, 2, columns)
+    absmax, scale, offset = _second_level(absmax) if double else (absmax, None, None)
+    return NF4(pairs[:, 0] << 4 | pairs[:, 1], absmax, scale, offset, rows, dtype)
+
+
+def _second_level(absmax: Float[Array, "J O"]) -> tuple[UInt8[Array, "J O"], Float[Array, " S"], Float[Array, ""]]:
+    """(codes, scale, offset) of absmax = DYNAMIC_LEVELS[codes] · scale + offset."""
+    offset = jnp.mean(absmax)
+    flat = (absmax - offset).T.reshape(-1)
+    runs = jnp.pad(flat, (0, -flat.size % SUPERBLOCK)).reshape(-1, SUPERBLOCK)
+    scale = _positive(jnp.max(jnp.abs(runs), axis=1))
+    codes = _nearest(runs / scale[:, None], DYNAMIC_LEVELS).reshape(-1)[: flat.size]
+    return codes.reshape(absmax.T.shape).T, scale, offset
+
+
+def _absmax(q: NF4) -> Float[Array, "*L J O"]:
+    if not q.double:
+        return q.absmax
+    *stack, blocks, columns = q.absmax.shape
+    scale = jnp.repeat(q.scale, SUPERBLOCK, axis=-1)[..., : blocks * columns].reshape(*stack, columns, blocks)
+    return jnp.asarray(DYNAMIC_LEVELS)[q.absmax] * jnp.swapaxes(scale, -1, -2) + q.offset[..., None, None]
+
+
+def _nearest(x: Float[Array, "*N"], levels: np.ndarray) -> UInt8[Array, "*N"]:
+    """Index of the nearest level; halfway between two, the lower."""
+    midpoints = ((levels[:-1].astype(np.float64) + levels[1:]) / 2).astype(np.float32)
+    return jnp.searchsorted(jnp.asarray(midpoints), x, side="left", method="compare_all").astype(jnp.uint8)
+
+
+def _positive(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """x where one can divide by it; the smallest normal number where x is 0 or would be flushed to 0."""
+    return jnp.maximum(x, jnp.finfo(jnp.float32).tiny)
