@@ -85,9 +85,7 @@ def test_moras_square_has_the_papers_size(fan_in, fan_out, rank, rounding, even,
 
 
 def test_mora_of_a_rank_too_large_is_refused(small, small_params):
-    with pytest.raises(
-        UserError, match=r"mora: rank 30 means a square of 4\d for a weight .32, 32."
-    ):
+    with pytest.raises(UserError, match=r"mora: rank 30 means a square of 4\d for a weight .32, 32."):
         adapter_for(small, small_params, "mora", rank=30, targets=("q",))
 
 
