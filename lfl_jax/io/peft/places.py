@@ -32,14 +32,17 @@ def find_places(params: dict) -> dict[str, Place]:
 
 
 def adaptable(places: dict[str, Place]) -> list[str]:
+    """The modules that an adapter can stand at."""
     return [name for name, place in places.items() if place.path.removeprefix("layers/") in MODULES]
 
 
 def key_of(name: str, leaf: str = "weight") -> str:
+    """What PEFT calls a module's tensor."""
     return f"{PREFIX}{name}.{leaf}"
 
 
 def get_path(branch: Any, path: str) -> Any:
+    """What lies at a slash path of nested dicts; an empty dict where nothing does."""
     for part in path.split("/"):
         branch = branch.get(part, {})
     return branch
