@@ -15,7 +15,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.models import llama
 
 NONLINEAR = "lora+bottleneck"
-LINEAR = ("lora", "dora", "ia3", "mora", "mora_sharing2", "full_delta", "lora+dora", "dora+mora")
+LINEAR = ("lora", "dora", "ia3", "mora", "full_delta", "lora+dora")
 KINDS = (*LINEAR, NONLINEAR)
 BOUND = 3e-5  # on hidden values up to 4: a full-rank change of 0.1 at every weight makes rounding grow
 TOKENS = jnp.arange(22).reshape(2, 11) % 96
@@ -82,7 +82,7 @@ def test_an_adapter_and_its_negation_are_the_base(kind, small, small_params):
     assert difference < 1e-5
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     kind=st.sampled_from(LINEAR), rank=st.integers(1, 5), factor=st.floats(-2, 2), seed=st.integers(0, 99),
     targets=st.sets(st.sampled_from(("q", "k", "v", "o", "gate", "up", "down")), min_size=1),
