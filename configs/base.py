@@ -16,13 +16,16 @@ def base() -> config_dict.ConfigDict:
     m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
     m.init = "pretrained"  # pretrained | random (tests and benchmarks)
     m.compute_dtype = "float32"  # float32 | bfloat16; what trains is held in float32 whatever this says
-    m.base_dtype = "float32"  # float32 | bfloat16: how frozen base weights are held
+    # float32 | bfloat16 | int8 | nf4: how frozen base weights are held. int8 and nf4 (QLoRA's: 4 bits, quantised twice)
+    # are for the linear weights of the layers; the rest is then held in compute_dtype
+    m.base_dtype = "float32"
     m.remat = "selective"  # none | selective (keep what matrix products made) | full (recompute whole blocks)
     m.attention_dropout = 0.0  # probability, on attention weights, in training only
 
     a = c.adapter = config_dict.ConfigDict()
-    # none | lora | dora | mora (also mora_sharing1 to 4, mora_truncation, mora_decoupling) | ia3 | bottleneck |
-    # full_delta | several joined by + ("lora+bottleneck": a Mix at every target)
+    # none | lora | pissa | olora | loftq (over a base in int8 or nf4) | dora | vera | mora (also mora_sharing1 to 4,
+    # mora_truncation, mora_decoupling) | ia3 | bottleneck | full_delta | FILE.py:CLASS, a kind of your own |
+    # several joined by + ("lora+bottleneck": a Mix at every target)
     a.kind = "lora"
     a.rank = config_dict.placeholder(int)  # R >= 1; the bottleneck's width; needed but for none, ia3, full_delta
     a.alpha = config_dict.placeholder(float)  # > 0; None = 2 x rank, as in the paper
@@ -32,6 +35,8 @@ def base() -> config_dict.ConfigDict:
     a.alpha_pattern = ()  # ((regex, alpha), ...)
     a.scaling = "alpha/rank"  # alpha/rank | alpha/sqrt(rank) (rsLoRA): LoRA's and DoRA's scale
     a.mora_rounding = "nearest"  # nearest (the released code) | floor (the paper): how the square's size is rounded
+    a.dora_norm = "output"  # output (the released code) | input (the paper's text, read literally): DoRA's units
+    a.dora_norm_gradient = False  # whether DoRA's norms are differentiated, too (its paper's section 4.3 does not)
 
     c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
 
@@ -62,6 +67,8 @@ def base() -> config_dict.ConfigDict:
     d.size = 2000  # examples drawn by generated sources
     d.seq_len = 256  # tokens per packed row
     d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES
+    d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}
+    d.uuid_hyphens = False  # source uuid: whether its UUIDs are written with hyphens
     d.too_long = "error"  # error | skip | truncate: an example longer than seq_len
     d.pack_bins = 16  # open rows of the first-fit packer
 
@@ -109,35 +116,43 @@ def base() -> config_dict.ConfigDict:
 
 
 KINDS = {
-    *("lora", "dora", "ia3", "bottleneck", "full_delta", "mora", "mora_truncation", "mora_decoupling"),
-    *(f"mora_sharing{i}" for i in (1, 2, 3, 4)),
+    *("lora", "pissa", "olora", "loftq", "dora", "vera", "ia3", "bottleneck", "full_delta"),
+    *("mora", "mora_truncation", "mora_decoupling", *(f"mora_sharing{i}" for i in (1, 2, 3, 4))),
+}
+# words for a kind together with another field: (kind, section, field, value)
+COMPOUNDS = {
+    "rslora": ("lora", "adapter", "scaling", "alpha/sqrt(rank)"),
+    "qlora": ("lora", "model", "base_dtype", "nf4"),
+}
+SHORT = {
+    "r": ("adapter", "rank", int),
+    "alpha": ("adapter", "alpha", float),
+    "lr": ("optim", "lr", float),
+    "steps": ("train", "steps", int),
 }
 
 
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
     """Apply the part of a config's argument string that every config shares; returns the words it did not know.
 
-    "lora", "rslora", "lora+bottleneck", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20" set one
-    field each.
+    "lora", "lora+bottleneck", "rslora", "qlora", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20"
+    set one field each.
     """
     unknown = set()
     for word in filter(None, argument.split(",")):
         name, _, value = word.partition("=")
         if word == "full":
             c.adapter.kind, c.trainable = "none", ("params/.*",)
-        elif word == "rslora":
-            c.adapter.kind, c.adapter.scaling, c.trainable = "lora", "alpha/sqrt(rank)", ("adapter/.*",)
+        elif word in COMPOUNDS or set(word.split("+")) <= KINDS:
+            kind, *also = COMPOUNDS.get(word, (word,))
+            c.adapter.kind, c.trainable = kind, ("adapter/.*",)
             c.adapter.rank = c.adapter.rank or 16
-        elif set(word.split("+")) <= KINDS:
-            c.adapter.kind, c.trainable = word, ("adapter/.*",)
-            c.adapter.rank = c.adapter.rank or 16
-        elif value and name in ("r", "alpha", "lr", "steps"):
-            section, field, kind = {
-                "r": ("adapter", "rank", int),
-                "alpha": ("adapter", "alpha", float),
-                "lr": ("optim", "lr", float),
-                "steps": ("train", "steps", int),
-            }[name]
+            if also:
+                c[also[0]][also[1]] = also[2]
+            elif "loftq" in kind.split("+"):
+                c.model.base_dtype = "nf4"
+        elif value and name in SHORT:
+            section, field, kind = SHORT[name]
             c[section][field] = kind(value)
         else:
             unknown.add(word)

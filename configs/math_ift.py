@@ -6,7 +6,7 @@ Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems, 
 tokens. On 2 cores of an AMD EPYC (Zen 3), jax 0.10.2: 3 min 50 s, evaluations included; held-out target NLL
 1.691 -> 1.017 nats/token (40 problems).
 Argument string, words joined by commas:
-    full | lora | rslora | dora | mora | ia3 | bottleneck | full_delta | lora+dora | ...   what trains (default lora)
+    full | lora | rslora | qlora | pissa | dora | vera | mora | ia3 | bottleneck | lora+dora | ...   what trains
     r=64, alpha=128, lr=2e-4, steps=20
     paper    Llama-2-7B on MetaMathQA with the protocol of "LoRA Learns Less and Forgets Less" (v2, appendix A)
     smoke    a tiny random model and a few steps, in seconds: for tests; its scores mean nothing

@@ -10,11 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from lfl_jax import assets, runs, sample
-from lfl_jax.adapters.build import is_layer
+from lfl_jax.adapters.build import layers_of
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.formatting import prompt_ids
@@ -32,10 +29,11 @@ def load(
 ) -> tuple[dict, ModelConfig, Tokenizer]:
     """A pretrained model: (params, cfg, tokenizer), from a Hugging Face folder, a GGUF file, or a fetched name.
 
+    dtype: float32, bfloat16, or int8 or nf4 for its linear weights (quantised, for adapters to train over).
     rules: the mesh to put it on; by default all devices, sharded. Raises UserError for what is not there or damaged.
     """
     found = find(path_or_name)
-    return found.load(found.cfg, rules or make_rules(), jnp.dtype(dtype)), found.cfg, found.tokenizer()
+    return found.load(found.cfg, rules or make_rules(), dtype), found.cfg, found.tokenizer()
 
 
 def save(
@@ -143,7 +141,7 @@ def load_adapter(path_or_name: AnyPath, params: dict) -> tuple[dict, dict]:
 def _published(name: str, params: dict) -> tuple[dict, dict]:
     folder, rank = assets.path(name), assets.item(name).rank
     params, adapter = _from_peft(folder, params)
-    found = {layer.scale.shape[-1] for layer in jax.tree.leaves(adapter, is_leaf=is_layer) if layer is not None}
+    found = {layer.scale.shape[-1] for layer in layers_of(adapter)}
     if rank is not None and found != {rank}:
         raise UserError(
             f"{name}: its adapter has rank {', '.join(map(str, sorted(found)))}, its name says {rank}: mislabelled"

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from lfl_jax import adapters, assets
+from lfl_jax import adapters, assets, quant
 from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
@@ -25,7 +24,10 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """Parameters and what belongs to them. quantised: the format weights were dequantised from ("Q4_1"), or None."""
+    """Parameters and what belongs to them.
+
+    quantised: the formats that rounded the weights ("Q4_1" in their file, "nf4" as they are held), or None.
+    """
 
     params: Any
     cfg: ModelConfig
@@ -64,17 +66,26 @@ def load(config: Config, rules: Rules) -> Base:
     Raises UserError for weights that are not fetched (with the command), or damaged.
     """
     trains = any(pattern.startswith("params") for pattern in config.trainable)
-    dtype = jnp.dtype("float32" if trains else config.model.base_dtype)
+    held = "float32" if trains else config.model.base_dtype
     if config.model.init == "random":
         cfg = _numerics(PRESETS[config.model.name], config)
-        params = _random(cfg, config.seed.init, rules, dtype)
-        source, quantised = f"random weights, seed {config.seed.init}", None
+        params, text = _random(cfg, config.seed.init, rules, held), tokenizers.byte_tokenizer()
+        source, rounded = f"random weights, seed {config.seed.init}", None
     else:
         found = _files(config)
         cfg = _numerics(found.cfg, config)
-        params = found.load(cfg, rules, dtype)
-        source, quantised = str(found.path), found.quantised
-    return Base(params, cfg, tokenizer(config), source, quantised, tree.fingerprint(params))
+        params, text = found.load(cfg, rules, held), found.tokenizer()
+        source, rounded = str(found.path), found.quantised
+    formats = (rounded, held if held in quant.FORMATS else None)
+    return Base(params, cfg, text, source, ", ".join(filter(None, formats)) or None, tree.fingerprint(params))
+
+
+def originals(config: Config, rules: Rules) -> dict | None:
+    """The parameters before they were quantised, for adapters that start from what that lost; None for others."""
+    if not any(kind.reads_original for kind in adapters.find_kinds(config.adapter)):
+        return None
+    model = dataclasses.replace(config.model, base_dtype=config.model.compute_dtype)
+    return load(dataclasses.replace(config, model=model), rules).params
 
 
 def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
@@ -88,10 +99,12 @@ def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
     )
 
 
-def _random(cfg: ModelConfig, seed: int, rules: Rules, dtype: Any) -> dict:
-    specs = llama.specs(cfg, dtype)
+def _random(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
+    specs = llama.specs(cfg, pretrained.dense_dtype(held, cfg))
     build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
-    return build(jax.random.key(seed))
+    params, hold = build(jax.random.key(seed)), pretrained.holder(held, rules)
+    held_leaves = map(hold, tree.paths(params), jax.tree.leaves(specs, is_leaf=spec.is_spec), jax.tree.leaves(params))
+    return jax.tree.unflatten(jax.tree.structure(params), held_leaves)
 
 
 def _files(config: Config) -> Pretrained:

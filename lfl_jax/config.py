@@ -38,6 +38,8 @@ class AdapterConfig:
     alpha_pattern: tuple[tuple[str, float], ...] = ()
     scaling: str = "alpha/rank"
     mora_rounding: str = "nearest"
+    dora_norm: str = "output"
+    dora_norm_gradient: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -85,6 +87,8 @@ class DataConfig:
     template: str
     too_long: str
     pack_bins: int
+    uuid_prompt: str = "{key}"
+    uuid_hyphens: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,13 +192,15 @@ class Config:
 MAY_CHANGE = ("log", "checkpoint", "mesh")
 
 
+QUANTISED = ("int8", "nf4")  # values of model.base_dtype that hold linear weights in fewer bits
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.init": ("pretrained", "random"),
     "model.compute_dtype": ("float32", "bfloat16"),
-    "model.base_dtype": ("float32", "bfloat16"),
+    "model.base_dtype": ("float32", "bfloat16", "int8", "nf4"),
     "model.remat": ("none", "selective", "full"),
     "adapter.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "adapter.mora_rounding": ("nearest", "floor"),
+    "adapter.dora_norm": ("output", "input"),
     "optim.name": ("adamw", "lionw"),
     "optim.schedule": ("cosine", "trapezoid", "constant"),
     "data.too_long": ("error", "skip", "truncate"),
@@ -312,8 +318,13 @@ def _adapter_problems(c: Config) -> list[str]:
         found.append("config.trainable names adapter paths, but config.adapter.kind is none; use the :full argument")
     if not c.trainable:
         found.append("config.trainable is empty: nothing would train; use ('adapter/.*',) or ('params/.*',)")
-    if "dora" in a.kinds and any(p.startswith("params") for p in c.trainable):
+    trains_base = any(p.startswith("params") for p in c.trainable)
+    if "dora" in a.kinds and trains_base:
         found.append("DoRA's norms belong to a frozen base; do not train params/... beside it")
+    if c.model.base_dtype in QUANTISED and trains_base:
+        found.append(f"config.model.base_dtype={c.model.base_dtype} is for a frozen base; do not train params/...")
+    if "loftq" in a.kinds and c.model.base_dtype not in QUANTISED:
+        found.append("loftq corrects a quantised base; set config.model.base_dtype=nf4 (or int8)")
     return found
 
 
@@ -374,12 +385,20 @@ def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) ->
     try:
         rest = values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
-        raise UserError(" ".join(str(error).strip("'\"").split())) from None
+        raise UserError(_last_line(error)) from None
     if rest[1:]:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; options look like --config.optim.lr=1e-4")
     if holder.value is None:
         raise UserError("no config given; for example --config=configs/math_ift.py (see --help)")
     return Config.from_dict(holder.value), {name: values[name].value for name in extra}
+
+
+def _last_line(error: Exception) -> str:
+    """What the innermost error says: a flag's error of a config file carries that file's whole traceback."""
+    text = str(error).strip("'\"")
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
 
 
 def _resolved(argument: str) -> str:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from lfl_jax import adapters
 from lfl_jax.core import tree
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -36,7 +37,10 @@ def unstacked(model: dict, n_layers: int) -> dict:
     """{"params", "adapter"} with a tuple of layers in place of the stack, as decoding wants it (a copy)."""
     params, adapter = model["params"], model["adapter"]
     params = params | {"layers": tree.unstack(params["layers"], n_layers)}
-    return {"params": params, "adapter": adapter and {"layers": tree.unstack(adapter["layers"], n_layers)}}
+    if adapter:
+        fixed = adapters.fixed(adapter, model["params"])
+        adapter = fixed | {"layers": tree.unstack(fixed["layers"], n_layers)}
+    return {"params": params, "adapter": adapter}
 
 
 def generate(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from lfl_jax.adapters.build import CONSTANTS
+from lfl_jax.adapters.kind import CONSTANTS
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import Rules
 
@@ -27,9 +27,9 @@ def trainable_mask(model: dict, trainable: Sequence[str]) -> Any:
 
     Raises UserError for a pattern that matches nothing.
     """
-    constants = rf"adapter/.*/({'|'.join(CONSTANTS)})"
-    fixed = ((constants, False),) if jax.tree.leaves(model["adapter"]) else ()
-    return tree.mask(model, (*fixed, *((p, True) for p in trainable), (".*", False)))
+    constants = [rf"adapter/layers/.*/({'|'.join(CONSTANTS)})"] if jax.tree.leaves(model["adapter"]) else []
+    constants += ["adapter/shared/.*"] if "shared" in model["adapter"] else []
+    return tree.mask(model, (*((p, False) for p in constants), *((p, True) for p in trainable), (".*", False)))
 
 
 def create(

@@ -51,6 +51,7 @@ def train_step(
 ) -> tuple[State, dict[str, jax.Array]]:
     """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the trainable half only.
 
+    batch["gate"] (A, B, M), if there is one, says how much each example uses of each adapter at a weight.
     Loss and gradient are sums over target tokens divided once by their number in the whole batch. key: dropout of
     this run; it is folded with the step here. Metrics: loss (nats per target token), targets, grad_norm and update_norm
     (global norms over what trains, gradients before clipping).
@@ -60,7 +61,8 @@ def train_step(
 
     def loss(trainable: Any, micro: dict, micro_key: Any) -> Any:
         model = tree.combine(trainable, frozen)
-        total = losses.nll_sum(model["params"], model["adapter"], micro, cfg, key=micro_key, rules=rules)
+        options = {"key": micro_key, "gate": micro.get("gate"), "rules": rules}
+        total = losses.nll_sum(model["params"], model["adapter"], micro, cfg, **options)
         return total / targets
 
     total, grads = _accumulate(jax.value_and_grad(loss), state.trainable, batch, key)
@@ -250,12 +252,14 @@ def _every(interval: int, step: int) -> bool:
 
 
 def _adapter(config: Config, base: base_model.Base, rules: Rules) -> dict:
-    """A fresh adapter on the mesh; an empty tree without adapters."""
+    """A fresh adapter on the mesh; an empty tree without adapters. LoftQ reads the base's files a second time."""
     if not config.adapter.kinds:
         return {}
     specs = adapters.specs(llama.specs(base.cfg), config.adapter)
-    build = jax.jit(partial(adapters.init, specs), out_shardings=spec.shardings(specs, rules))
-    return build(base.params, jax.random.key(config.seed.init))
+    shardings = spec.shardings(specs, rules)
+    fresh = jax.jit(partial(spec.init, specs), out_shardings=shardings)(jax.random.key(config.seed.init))
+    bound = adapters.bind(fresh, base.params, base_model.originals(config, rules))
+    return states.put(bound, shardings)
 
 
 def _sizes(state: State, adapter: dict) -> dict[str, int]:

@@ -28,6 +28,13 @@ SMALL = ModelConfig(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Compiled programs of a finished module are dropped: thousands in one process end in a crash of the compiler."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def small() -> ModelConfig:
     """A three-layer Llama with grouped queries and tied embeddings."""

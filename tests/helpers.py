@@ -4,21 +4,33 @@ import jax
 import numpy as np
 
 from lfl_jax import adapters
-from lfl_jax.adapters.build import CONSTANTS
+from lfl_jax.adapters.kind import CONSTANTS
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import tree
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.io.pretrained import holder
 from lfl_jax.models import llama
+
+
+def quantised(cfg, params, form="nf4"):
+    """The parameters with their linear weights in this format."""
+    hold, specs = holder(form, make_rules(devices=jax.devices()[:1])), llama.specs(cfg)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, s, x: hold(jax.tree_util.keystr(path, simple=True, separator="/"), s, x), specs, params,
+        is_leaf=lambda x: hasattr(x, "axes"),
+    )  # fmt: skip
 
 
 def adapter_for(cfg, params, kind="lora", rank=4, seed=1, trained=True, **options):
     """An adapter of this kind; `trained` moves every trainable leaf away from its initial value."""
     specs = adapters.specs(llama.specs(cfg), AdapterConfig(kind=kind, rank=rank, **options))
-    adapter = adapters.init(specs, params, jax.random.key(seed))
+    held = quantised(cfg, params) if "loftq" in kind else params
+    adapter = adapters.init(specs, held, jax.random.key(seed), params)
     if not trained:
         return adapter
     keys = iter(jax.random.split(jax.random.key(seed + 100), len(jax.tree.leaves(adapter))))
     leaves = [
-        x if name.split("/")[-1] in CONSTANTS else x + 0.1 * jax.random.normal(next(keys), x.shape)
+        x if name.split("/")[-1] in CONSTANTS or "shared/" in name else x + 0.1 * jax.random.normal(next(keys), x.shape)
         for name, x in zip(tree.paths(adapter), jax.tree.leaves(adapter), strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(adapter), leaves)

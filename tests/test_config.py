@@ -126,3 +126,28 @@ def test_every_field_is_in_base_with_a_comment_or_name_that_says_enough():
     text = pathlib.Path(source).read_text(encoding="utf-8")
     fields = {f"{s}.{n}" for s, section in base.base().items() if hasattr(section, "items") for n in section}
     assert len(fields) > 50 and all(f".{name.split('.')[1]} = " in text for name in fields)
+
+
+def test_a_wrong_word_of_a_config_is_said_in_one_line():
+    with pytest.raises(UserError) as error:
+        configs.parse(["main", "--config=configs/math_ift.py:smoke,lorra"], "", {})
+    assert str(error.value) == "unknown argument lorra of configs/math_ift.py; see its docstring"
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "held"),
+    [("qlora", "lora", "nf4"), ("loftq", "loftq", "nf4"), ("vera", "vera", "float32")],
+)
+def test_words_for_kinds(word, kind, held):
+    config, _ = configs.parse(["main", f"--config=configs/math_ift.py:smoke,{word}"], "", {})
+    assert config.adapter.kind == kind and config.model.base_dtype == held
+
+
+def test_quantised_bases_do_not_train_and_loftq_needs_one():
+    for words, message in (
+        ("full --config.model.base_dtype=nf4", "base_dtype=nf4 is for a frozen base"),
+        ("loftq --config.model.base_dtype=bfloat16", "loftq corrects a quantised base"),
+    ):
+        word, option = words.split()
+        with pytest.raises(UserError, match=message):
+            configs.parse(["main", f"--config=configs/math_ift.py:smoke,{word}", option], "", {})

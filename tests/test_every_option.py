@@ -15,6 +15,7 @@ from lfl_jax.config import Config
 
 # field -> (another value, other fields that must be set, in both runs, for it to matter)
 TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
+UUIDS = {"data.source": "uuid"}
 OTHER: dict[str, tuple] = {
     "model.name": ("tiny-alike", {}),
     "model.path": ("models/other.gguf", {}),
@@ -32,6 +33,8 @@ OTHER: dict[str, tuple] = {
     "adapter.alpha_pattern": (((r"layers/1/.*", 3.0),), {}),
     "adapter.scaling": ("alpha/sqrt(rank)", {}),
     "adapter.mora_rounding": ("floor", {"adapter.kind": "mora", "adapter.rank": 3}),
+    "adapter.dora_norm": ("input", {"adapter.kind": "dora"}),
+    "adapter.dora_norm_gradient": (True, {"adapter.kind": "dora"}),
     "trainable": (("adapter/.*/b",), {}),
     "optim.name": ("lionw", {}),
     "optim.lr": (1e-2, {}),
@@ -55,6 +58,8 @@ OTHER: dict[str, tuple] = {
     "data.size": (32, {}),
     "data.seq_len": (400, {}),
     "data.template": ("alpaca", {}),
+    "data.uuid_prompt": ("What belongs to {key}?", UUIDS),
+    "data.uuid_hyphens": (True, UUIDS),
     "data.too_long": ("skip", {"data.seq_len": 300}),
     "data.pack_bins": (2, {}),
     "eval.tasks": (("source_nll:1",), {}),

@@ -1,17 +1,20 @@
 """Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and one entry of KINDS."""
 
 from lfl_jax.adapters.bottleneck import Bottleneck
-from lfl_jax.adapters.build import KINDS, bind, deltas, init, merge, sizes, specs
+from lfl_jax.adapters.build import KINDS, bind, deltas, find_kinds, fixed, init, merge, sizes, specs
 from lfl_jax.adapters.combine import dare, magnitude_prune, ties
 from lfl_jax.adapters.compose import add, fuse, interpolate, negate, route, scale, select, stack
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.extract import extract
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.ia3 import IA3
+from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
 from lfl_jax.adapters.truncate import truncate
+from lfl_jax.adapters.vera import VeRA
 
 __all__ = [
     "KINDS",
@@ -19,13 +22,20 @@ __all__ = [
     "DoRA",
     "FullDelta",
     "IA3",
+    "Kind",
     "LoRA",
+    "LoftQ",
     "Mix",
+    "OLoRA",
+    "PiSSA",
+    "VeRA",
     "add",
     "bind",
     "dare",
     "deltas",
     "extract",
+    "find_kinds",
+    "fixed",
     "fuse",
     "init",
     "interpolate",

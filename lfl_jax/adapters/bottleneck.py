@@ -7,10 +7,10 @@ cannot be merged. The paper starts W_up at N(0, 1e-2); here it is zero, so that 
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
@@ -25,7 +25,7 @@ def _truncated(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 @struct.dataclass
-class Bottleneck:
+class Bottleneck(Kind):
     """W_down (O, R), b_down (R,), W_up (R, O), b_up (O,), and the constant gain (1,)."""
 
     modules: ClassVar[tuple[str, ...]] = ("o", "down")
@@ -49,28 +49,12 @@ class Bottleneck:
             gain=gain_spec(weight, placement),
         )
 
-    def bind(self, w: Float[Array, "I O"]) -> "Bottleneck":
-        """Nothing is read off the weight."""
-        return self
-
-    def factor(self) -> None:
-        """No low-rank factor of the input."""
-
-    def change(self, x: Any, y: Float[Array, "*N O"], w: Any, hidden: None) -> Float[Array, "*N O"]:
+    def change(self, x: Any, y: Float[Array, "*N O"], w: Any) -> Float[Array, "*N O"]:
         """The bottleneck's part of h, where h = y."""
         inner = matmul(y, self.w_down.astype(y.dtype)) + self.b_down.astype(y.dtype)
         outer = matmul(jax.nn.gelu(inner), self.w_up.astype(y.dtype)) + self.b_up.astype(y.dtype)
         return self.gain.astype(y.dtype) * outer
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """UserError: there is none."""
         raise UserError("a bottleneck adapter is not linear: it has no weight change, and cannot be merged")
-
-    def scaled(self, factor: Any) -> "Bottleneck":
-        """The layer whose output is factor times as large."""
-        return self.replace(gain=self.gain * factor)
-
-    def effective_size(self) -> Any:
-        """Trainable scalars of the adapted layers."""
-        fan_out, width = self.w_down.shape[-2:]
-        return jnp.sum(self.gain != 0) * (2 * fan_out * width + fan_out + width)

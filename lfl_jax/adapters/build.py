@@ -1,35 +1,43 @@
 """Adapters for a model: specs from the weights' specs, initial values, and their merge into the weights."""
 
-from functools import partial
+import functools
+import types
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lfl_jax import quant
 from lfl_jax.adapters import mora
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.ia3 import IA3
+from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
+from lfl_jax.adapters.kind import CONSTANTS, Kind
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, members
-from lfl_jax.adapters.placement import place
+from lfl_jax.adapters.placement import Placement, place
+from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.errors import UserError
 
-# A kind is a frozen dataclass, its leaves stacked over layers: specs (a class method), bind, factor, change, delta,
-# scaled, effective_size. Class attributes say what differs: `ranked` = False needs no rank, `modules` are those it can
-# stand at, `on_output` acts on the sum that the others make.
-KINDS: dict[str, Any] = {
+# A kind is a class with the methods of `kind.Kind`, in a file of its own.
+KINDS: dict[str, type[Kind]] = {
     "lora": LoRA,
+    "pissa": PiSSA,
+    "olora": OLoRA,
+    "loftq": LoftQ,
     "dora": DoRA,
+    "vera": VeRA,
     "ia3": IA3,
     "bottleneck": Bottleneck,
     "full_delta": FullDelta,
     **mora.OPERATORS,
 }
-CONSTANTS = ("scale", "gain", "w2")  # leaves that never train, whatever the config's patterns say
 
 
 def is_layer(x: Any) -> bool:
@@ -37,21 +45,45 @@ def is_layer(x: Any) -> bool:
     return x is None or not isinstance(x, dict)
 
 
-def find_kinds(config: AdapterConfig) -> list[Any]:
+def layers_of(adapter: dict) -> list[Any]:
+    """All adapter layers of a tree, unadapted weights left out; none for an empty tree."""
+    found = jax.tree.leaves(adapter.get("layers", {}), is_leaf=is_layer)
+    return [layer for layer in found if layer is not None]
+
+
+def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
     """The classes of config.kind; UserError lists the kinds there are."""
-    for name in config.kinds:
-        if name not in KINDS:
-            raise UserError(
-                f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none, {', '.join(KINDS)}"
-            )
-    found = [KINDS[name] for name in config.kinds]
-    if config.rank is None and any(getattr(kind, "ranked", True) for kind in found):
+    found = [_own_kind(name) if ".py:" in name else KINDS.get(name) for name in config.kinds]
+    if None in found:
+        name = config.kinds[found.index(None)]
+        raise UserError(
+            f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none, {', '.join(KINDS)}, and your"
+            " own as FILE.py:CLASS"
+        )
+    if config.rank is None and any(kind.ranked for kind in found):
         raise UserError(f"config.adapter.kind={config.kind!r} needs config.adapter.rank, for example 16")
     return found
 
 
+@functools.cache  # a class read twice would be two classes
+def _own_kind(place: str) -> type[Kind]:
+    """The class that FILE.py:CLASS names; UserError when it is not there, or no Kind."""
+    file, _, name = place.rpartition(":")
+    if not Path(file).is_file():
+        raise UserError(f"config.adapter.kind={place!r}: there is no file {file}")
+    module = types.ModuleType(Path(file).stem)
+    exec(compile(Path(file).read_text("utf-8"), file, "exec"), module.__dict__)
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Kind)):
+        raise UserError(f"config.adapter.kind={place!r}: {file} has no subclass of lfl_jax.adapters.Kind named {name}")
+    return found
+
+
 def specs(param_specs: dict, config: AdapterConfig) -> dict:
-    """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or None at weights."""
+    """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or None at weights.
+
+    Beside it, "shared" has the arrays that all layers of a kind share, where a kind has such.
+    """
     weights = {"layers": {part: param_specs["layers"][part] for part in ("attn", "mlp")}}
     stacked = jax.tree.leaves(weights, is_leaf=spec.is_spec)
     placed = place(tree.paths(weights, is_leaf=spec.is_spec), stacked[0].shape[0], config)
@@ -59,78 +91,117 @@ def specs(param_specs: dict, config: AdapterConfig) -> dict:
 
     def layer(path: Any, weight: spec.ArraySpec) -> Any:
         where = placed.get(jax.tree_util.keystr(path, simple=True, separator="/"))
-        here = [kind for kind in kinds if where and where.module in getattr(kind, "modules", (where.module,))]
+        here = [kind for kind in kinds if where and where.module in (kind.modules or (where.module,))]
         built = tuple(kind.specs(weight, where) for kind in here)
         return None if not built else built[0] if len(built) == 1 else Mix(built)
 
     made = jax.tree_util.tree_map_with_path(layer, weights, is_leaf=spec.is_spec)
     for name, kind in zip(config.kinds, kinds, strict=True):
-        if not any(isinstance(m, kind) for x in jax.tree.leaves(made, is_leaf=is_layer) for m in members(x)):
+        if not any(type(m) is kind for layer in layers_of(made) for m in members(layer)):
             raise UserError(f"adapter kind {name!r} stands at {', '.join(kind.modules)}; targets name none of them")
-    return made
+    shared = _shared(config, dict(zip(tree.paths(weights, spec.is_spec), stacked, strict=True)), placed)
+    return made | ({"shared": shared} if shared else {})
 
 
-def init(adapter_specs: dict, params: dict, key: jax.Array) -> dict:
-    """Initial values; leaves that are read off the base (DoRA's m) are bound to it. A fresh adapter changes nothing."""
-    return bind(spec.init(adapter_specs, key), params)
+def _shared(config: AdapterConfig, weights: dict[str, spec.ArraySpec], placed: dict[str, Placement]) -> dict:
+    """{kind: {leaf: spec}} of the arrays that a kind's layers share."""
+    found = {}
+    for name, kind in zip(config.kinds, find_kinds(config), strict=True):
+        here = {path: p for path, p in placed.items() if p.module in (kind.modules or (p.module,))}
+        found[name] = kind.shared_specs([weights[path] for path in here], list(here.values()))
+    return {name: leaves for name, leaves in found.items() if leaves}
 
 
-def bind(adapter: dict, params: dict) -> dict:
-    """Every layer bound to its weight."""
-    return _with_weights(_bound, adapter, params)
+def init(adapter_specs: dict, params: dict, key: jax.Array, originals: dict | None = None) -> dict:
+    """Initial values; leaves that are read off the base (DoRA's m) are bound to it. A fresh adapter changes nothing,
+    but for LoftQ, which brings a quantised base closer to the `originals` it was quantised from.
+    """
+    return bind(spec.init(adapter_specs, key), params, originals)
+
+
+def bind(adapter: dict, params: dict, originals: dict | None = None) -> dict:
+    """Every layer bound to its weight. UserError for a weight that a kind cannot stand at."""
+    if all(type(m).bind is Kind.bind for layer in layers_of(adapter) for m in members(layer)):
+        return adapter
+    bound = {"layers": _at_weights(_bound, adapter, params, originals or params)}
+    for path, layer in zip(tree.paths(bound, is_layer), jax.tree.leaves(bound, is_leaf=is_layer), strict=True):
+        for problem in (m.problem() for m in members(layer)):
+            if problem:
+                raise UserError(f"{path}: {problem}")
+    return adapter | bound
 
 
 @jax.jit
-def _bound(layer: Any, w: Any) -> Any:
-    return jax.vmap(lambda x, v: x.bind(v))(layer, w)
+def _bound(layer: Any, w: Any, original: Any) -> Any:
+    return jax.vmap(lambda x, v, o: x.bind(v, o))(layer, w, original)
+
+
+def fixed(adapter: dict, params: dict) -> dict:
+    """The adapter for evaluation: what its layers compute from their weights alone is computed once (DoRA's norm)."""
+    if all(type(m).fixed is Kind.fixed for layer in layers_of(adapter) for m in members(layer)):
+        return adapter
+    return adapter | {"layers": _at_weights(_fixed, adapter, params)}
+
+
+@jax.jit
+def _fixed(layer: Any, w: Any) -> Any:
+    return jax.vmap(lambda x, v: x.fixed(v))(layer, w)
 
 
 def deltas(adapter: dict, params: dict) -> dict:
     """dW (L, I, O) of every adapted weight, None elsewhere."""
-    return _with_weights(lambda layer, w: jax.vmap(lambda x, v: x.delta(v))(layer, w), adapter, params)
+    shared = adapter.get("shared")
+
+    def delta(layer: Any, w: Any) -> Any:
+        return jax.vmap(lambda x, v: x.with_shared(shared).delta(v))(layer, w)
+
+    return {"layers": _at_weights(delta, adapter, params)}
 
 
 def merge(params: dict, adapter: dict, dtype: Any = None) -> dict:
     """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping `params`.
 
-    One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's.
+    One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's, and what a quantised
+    one stands for: an adapted weight does not stay quantised, and with a dtype none does.
     """
+    shared = adapter.get("shared")
     merged = {
         part: {
-            name: w if layers[name] is None else _merged(w, layers[name], dtype)
+            name: w if layers[name] is None else _merged(w, layers[name], shared, dtype)
             for name, w in params["layers"][part].items()
         }
         for part, layers in adapter.get("layers", {}).items()
     }
     result = params | {"layers": params["layers"] | merged}
-    return result if dtype is None else jax.tree.map(lambda x: x.astype(dtype), result)
+    if dtype is None:
+        return result
+    return jax.tree.map(lambda x: quant.dense(x).astype(dtype), result, is_leaf=quant.is_quantised)
 
 
-@partial(jax.jit, static_argnames="dtype")
-def _merged(w: Any, layer: Any, dtype: Any) -> Any:
+@functools.partial(jax.jit, static_argnames="dtype")
+def _merged(w: Any, layer: Any, shared: Any, dtype: Any) -> Any:
     """W + dW, layer by layer of a stack (L, I, O)."""
 
     def add(pair: tuple[Any, Any]) -> Any:
         w, layer = pair
-        return (w.astype(jnp.float32) + layer.delta(w)).astype(dtype or w.dtype)
+        return (quant.dense(w).astype(jnp.float32) + layer.with_shared(shared).delta(w)).astype(dtype or w.dtype)
 
     return jax.lax.map(add, (w, layer))
 
 
 def sizes(adapter: dict) -> tuple[int, int]:
     """(effective, stored) trainable scalars: stored counts rank padding and unadapted layers of a stack, too."""
-    layers = [layer for layer in jax.tree.leaves(adapter, is_leaf=is_layer) if layer is not None]
-    effective = sum(int(member.effective_size()) for layer in layers for member in members(layer))
-    names = tree.paths(adapter)
-    stored = sum(
-        x.size for n, x in zip(names, jax.tree.leaves(adapter), strict=True) if n.split("/")[-1] not in CONSTANTS
-    )
-    return effective, stored
+    effective = sum(int(member.effective_size()) for layer in layers_of(adapter) for member in members(layer))
+    named = zip(tree.paths(adapter["layers"]), jax.tree.leaves(adapter["layers"]), strict=True)
+    return effective, sum(x.size for name, x in named if name.split("/")[-1] not in CONSTANTS)
 
 
-def _with_weights(function: Any, adapter: dict, params: dict) -> dict:
-    def visit(layer: Any, w: Any) -> Any:
-        return None if layer is None else function(layer, w)
+def _at_weights(function: Callable, adapter: dict, *params: dict) -> dict:
+    """function(layer, w, ...) at every adapted weight of adapter["layers"], with its value in each of the params."""
 
-    weights = {"layers": {part: params["layers"][part] for part in adapter["layers"]}}
-    return jax.tree.map(visit, adapter, weights, is_leaf=is_layer)
+    def visit(layer: Any, *ws: Any) -> Any:
+        return None if layer is None else function(layer, *ws)
+
+    layers = adapter["layers"]
+    weights = ({part: x["layers"][part] for part in layers} for x in params)
+    return jax.tree.map(visit, layers, *weights, is_leaf=is_layer)

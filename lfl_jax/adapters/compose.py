@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
+from lfl_jax.adapters.inits import OffsetLoRA
+from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, members
 from lfl_jax.core import tree
@@ -116,16 +118,20 @@ def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B
 
 
 def fuse(adapter: dict) -> dict:
-    """One LoRA, ranks side by side, where all members at a weight are LoRA: the same dW, and a single gate column.
+    """One LoRA, ranks side by side, where all members at a weight are low-rank: the same dW, and a single gate column.
 
-    Weights with members of other kinds stay as they are.
+    LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank. Weights with members of other kinds stay as they are.
     """
+    shared = adapter.get("shared")
 
     def join(path: str, layers: tuple[Any, ...]) -> Any:
         group = members(layers[0])
-        if len(group) < 2 or not all(isinstance(member, LoRA) for member in group):
+        if not group or not all(only_low_rank(member) for member in group):
             return group[0] if len(group) == 1 else layers[0]
-        a, b, scale = ([getattr(member, leaf) for member in group] for leaf in ("a", "b", "scale"))
+        if len(group) == 1 and type(group[0]) is LoRA:
+            return group[0]
+        parts = [jax.vmap(lambda x: x.with_shared(shared).low_rank(None))(member) for member in group]
+        a, scale, b = zip(*parts, strict=True)
         return LoRA(*(jnp.concatenate(x, axis) for x, axis in ((a, -1), (b, -2), (scale, -1))))
 
     return zip_layers("fuse", join, adapter)
@@ -193,7 +199,7 @@ def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | N
     """The adapted weight's shape as these layers tell it, None when none does. UserError when they disagree."""
     shapes = set()
     for member in (m for layer in layers for m in members(layer)):
-        if isinstance(member, LoRA | DoRA):
+        if isinstance(member, LoRA | DoRA | OffsetLoRA):
             shapes.add((*member.a.shape[:-1], member.b.shape[-1]))
         elif isinstance(member, FullDelta):
             shapes.add(member.dw.shape)

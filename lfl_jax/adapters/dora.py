@@ -1,4 +1,4 @@
-"""DoRA (Liu et al., arXiv 2402.09353): W' = m (W + A diag(scale) B) / n, n the norm of each output unit's weights."""
+"""DoRA (Liu et al., arXiv 2402.09353): W' = m (W + A diag(scale) B) / n, n the norm of each unit's weights."""
 
 from typing import Any
 
@@ -7,19 +7,23 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from lfl_jax.adapters.lora import LoRA
+from lfl_jax import quant
+from lfl_jax.adapters.kind import Kind, LowRank
+from lfl_jax.adapters.lora import LoRA, factors
 from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.kernels.linear import linear
 
 
 @struct.dataclass
-class DoRA:
-    """LoRA's leaves, the magnitude m (O,), and constants: gain (1,) on dW, and w2 (O,), the base's squared norms.
+class DoRA(Kind):
+    """LoRA's leaves, the magnitude m (U,), and constants: gain (1,) on dW, and w2 (U,), the base's squared norms.
 
-    The norm is per output unit (the axis of the released code; the paper's text reads the other way), treated as a
-    constant in the backward pass (paper §4.3), and computed in closed form without W + dW. Holding w2 makes a fresh
-    layer bit-exact: there m equals n to the last bit.
+    A unit is an output, so U = O (the released code), or an input where per_input, so U = I (the paper's text, read
+    literally). The norm is a constant in the backward pass (paper §4.3) unless norm_gradient. It is computed in closed
+    form without W + dW, at every step, or once where n (U,) holds it. Holding w2 makes a fresh layer bit-exact: there
+    m equals n to the last bit.
     """
 
     a: Any
@@ -28,54 +32,78 @@ class DoRA:
     m: Any
     gain: Any
     w2: Any
+    n: Any = None
+    per_input: bool = struct.field(pytree_node=False, default=False)
+    norm_gradient: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "DoRA":
         """Specs beside a stacked weight (L, I, O); `bind` fills m and w2."""
-        lora = LoRA.specs(weight, placement)
-        per_unit = ((weight.shape[0], weight.shape[2]), (weight.axes[0], weight.axes[2]))
+        per_input = placement.config.dora_norm == "input"
+        units = ArraySpec(*((x[0], x[1 if per_input else 2]) for x in (weight.shape, weight.axes)), spec.ones)
         return cls(
-            a=lora.a,
-            b=lora.b,
-            scale=lora.scale,
-            m=ArraySpec(*per_unit, spec.ones),
+            **factors(weight, placement),
+            m=units,
             gain=gain_spec(weight, placement),
-            w2=ArraySpec(*per_unit, spec.ones),
+            w2=units,
+            per_input=per_input,
+            norm_gradient=placement.config.dora_norm_gradient,
         )
 
-    def bind(self, w: Float[Array, "I O"]) -> "DoRA":
+    def bind(self, w: Any, original: Any = None) -> "DoRA":
         """m and w2 of this base weight."""
-        w2 = jnp.sum(jnp.square(w.astype(jnp.float32)), axis=0)
+        w2 = jnp.sum(jnp.square(quant.dense(w).astype(jnp.float32)), axis=1 if self.per_input else 0)
         return self.replace(m=jnp.sqrt(w2), w2=w2)
 
-    def norm(self, w: Float[Array, "I O"]) -> Float[Array, " O"]:
-        """n = ||W + A diag(scale) B|| per output unit, from ||W||^2 + 2 <W, AB> + ||AB||^2; a constant."""
+    def problem(self) -> str | None:
+        """A unit whose weights are all zero has no direction to scale."""
+        if isinstance(self.w2, jax.core.Tracer):
+            return None
+        zero = jnp.argwhere((self.w2 == 0) & (self.gain != 0))
+        if not len(zero):
+            return None
+        unit, (layer, index) = "input" if self.per_input else "output", zero[0]
+        return f"dora divides by the norm of each {unit}'s weights; those of {unit} {index} in layer {layer} are all 0"
+
+    def fixed(self, w: Any) -> "DoRA":
+        """With the norm held."""
+        return self.replace(n=self.norm(w))
+
+    def norm(self, w: Any) -> Float[Array, " U"]:
+        """n = ||W + A diag(scale) B|| per unit, from ||W||^2 + 2 <W, AB> + ||AB||^2."""
+        if self.n is not None:
+            return self.n
         a, b = self.a, self.scale[:, None] * self.b
-        cross = jnp.sum((a.T @ w.astype(a.dtype)) * b, axis=0)
-        square = jnp.sum(((a.T @ a) @ b) * b, axis=0)
-        return jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(self.w2 + 2 * cross + square, jnp.finfo(jnp.float32).tiny)))
+        if self.per_input:
+            change = 2 * quant.dense(w).astype(a.dtype) @ b.T + a @ (b @ b.T)
+            added = jnp.sum(change * a, axis=1)
+        else:
+            change = 2 * linear(a.T, w) + (a.T @ a) @ b
+            added = jnp.sum(change * b, axis=0)
+        n = jnp.sqrt(jnp.maximum(self.w2 + added, jnp.finfo(jnp.float32).tiny))
+        return n if self.norm_gradient else jax.lax.stop_gradient(n)
 
-    def factor(self) -> Float[Array, "I R"]:
-        """A, as in LoRA."""
-        return self.a
+    def low_rank(self, w: Any) -> LowRank:
+        """LoRA's part times m / n."""
+        ratio = self.gain * (self.m / self.norm(w))
+        if self.per_input:
+            return LowRank(self.a * ratio[:, None], self.scale, self.b)
+        return LowRank(self.a, self.scale, self.b * ratio)
 
-    def change(
-        self, x: Any, y: Float[Array, "*N O"], w: Float[Array, "I O"], hidden: Float[Array, "*N R"]
-    ) -> Float[Array, "*N O"]:
-        """dy = ((m - n) / n) y + (m / n) (hidden · scale) B; this form, unlike m / n - 1, is exactly 0 when fresh."""
-        n, low_rank = self.norm(w), LoRA(self.a, self.b, self.scale).change(x, y, w, hidden)
-        grow, ratio = self.gain * ((self.m - n) / n), self.gain * (self.m / n)
-        return grow.astype(y.dtype) * y + ratio.astype(y.dtype) * low_rank
+    def change(self, x: Float[Array, "*N I"], y: Float[Array, "*N O"], w: Any) -> Float[Array, "*N O"]:
+        """((m - n) / n) y, or (x (m - n) / n) W; this form, unlike m / n - 1, is exactly 0 when fresh."""
+        grow = self._grow(w).astype(x.dtype)
+        return linear(x * grow, w) if self.per_input else grow * y
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def _grow(self, w: Any) -> Float[Array, " U"]:
+        n = self.norm(w)
+        return self.gain * ((self.m - n) / n)
+
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """gain (W' - W) in float32."""
-        n, w = self.norm(w), w.astype(jnp.float32)
-        low_rank = (self.a * self.scale) @ self.b
-        return self.gain * (((self.m - n) / n) * w + (self.m / n) * low_rank)
-
-    def scaled(self, factor: Any) -> "DoRA":
-        """The layer whose dW is factor · dW."""
-        return self.replace(gain=self.gain * factor)
+        grow, dense = self._grow(w), quant.dense(w).astype(jnp.float32)
+        a, scale, b = self.low_rank(w)
+        return (grow[:, None] if self.per_input else grow) * dense + (a * scale) @ b
 
     def effective_size(self) -> Any:
         """Trainable scalars of the ranks and layers in use, without padding."""

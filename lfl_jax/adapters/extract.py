@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax import quant
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
@@ -41,13 +43,13 @@ def extract(tuned: dict, base: dict, rank: int) -> Extracted:
 
 
 @struct.dataclass
-class _Tuned:
+class _Tuned(Kind):
     """A weight after training, as an adapter layer: its dW is formed only where asked for."""
 
     w: Any
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
-        return self.w.astype(jnp.float32) - w.astype(jnp.float32)
+    def delta(self, w: Any) -> Float[Array, "I O"]:
+        return self.w.astype(jnp.float32) - quant.dense(w).astype(jnp.float32)
 
 
 def _check_same_structure(tuned: dict, base: dict) -> None:

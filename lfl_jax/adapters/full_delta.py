@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
@@ -13,7 +14,7 @@ from lfl_jax.kernels.linear.reference import matmul
 
 
 @struct.dataclass
-class FullDelta:
+class FullDelta(Kind):
     """dW (I, O), zero when fresh, and the constant gain (1,): 0 where a layer of the stack is not adapted."""
 
     ranked: ClassVar[bool] = False
@@ -25,25 +26,10 @@ class FullDelta:
         """Specs beside a stacked weight (L, I, O)."""
         return cls(dw=ArraySpec(weight.shape, weight.axes, spec.zeros), gain=gain_spec(weight, placement))
 
-    def bind(self, w: Float[Array, "I O"]) -> "FullDelta":
-        """Nothing is read off the weight."""
-        return self
-
-    def factor(self) -> None:
-        """No low-rank factor."""
-
-    def change(self, x: Any, y: Any, w: Any, hidden: None) -> Float[Array, "*N O"]:
+    def change(self, x: Any, y: Any, w: Any) -> Float[Array, "*N O"]:
         """dy = gain x dW."""
         return matmul(x, (self.gain * self.dw).astype(x.dtype))
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """dW in float32."""
         return self.gain * self.dw.astype(jnp.float32)
-
-    def scaled(self, factor: Any) -> "FullDelta":
-        """The layer whose dW is factor · dW."""
-        return self.replace(gain=self.gain * factor)
-
-    def effective_size(self) -> Any:
-        """Trainable scalars of the adapted layers."""
-        return jnp.sum(self.gain != 0) * self.dw.shape[-2] * self.dw.shape[-1]

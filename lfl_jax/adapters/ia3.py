@@ -9,16 +9,18 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax import quant
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
-from lfl_jax.kernels.linear.reference import matmul
+from lfl_jax.kernels.linear import linear
 
 INPUT_SIDE = ("down",)
 
 
 @struct.dataclass
-class IA3:
+class IA3(Kind):
     """W' = diag(inputs) W or W diag(outputs): one of the two vectors, (I,) or (O,), ones when fresh; gain (1,)."""
 
     ranked: ClassVar[bool] = False
@@ -36,29 +38,13 @@ class IA3:
         vectors = {"inputs": vector, "outputs": None} if at_input else {"inputs": None, "outputs": vector}
         return cls(gain=gain_spec(weight, placement), **vectors)
 
-    def bind(self, w: Float[Array, "I O"]) -> "IA3":
-        """Nothing is read off the weight."""
-        return self
-
-    def factor(self) -> None:
-        """No low-rank factor."""
-
-    def change(self, x: Any, y: Any, w: Any, hidden: None) -> Float[Array, "*N O"]:
+    def change(self, x: Any, y: Any, w: Any) -> Float[Array, "*N O"]:
         """dy = y (outputs - 1), or (x (inputs - 1)) W: exactly 0 when fresh."""
         if self.inputs is None:
             return (self.gain * (self.outputs - 1)).astype(y.dtype) * y
-        return matmul((self.gain * (self.inputs - 1)).astype(x.dtype) * x, w.astype(x.dtype))
+        return linear((self.gain * (self.inputs - 1)).astype(x.dtype) * x, w)
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """dW in float32."""
         factors = self.outputs - 1 if self.inputs is None else (self.inputs - 1)[:, None]
-        return self.gain * factors * w.astype(jnp.float32)
-
-    def scaled(self, factor: Any) -> "IA3":
-        """The layer whose dW is factor · dW."""
-        return self.replace(gain=self.gain * factor)
-
-    def effective_size(self) -> Any:
-        """Trainable scalars of the adapted layers."""
-        vector = self.outputs if self.inputs is None else self.inputs
-        return jnp.sum(self.gain != 0) * vector.shape[-1]
+        return self.gain * factors * quant.dense(w).astype(jnp.float32)

@@ -8,14 +8,15 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.kind import Kind, LowRank
 from lfl_jax.adapters.placement import Placement
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
-from lfl_jax.kernels.linear.reference import matmul
+from lfl_jax.errors import UserError
 
 
 @struct.dataclass
-class LoRA:
+class LoRA(Kind):
     """A (I, R), B (R, O) and the constant scale (R,): alpha / rank, and 0 for padded ranks and unadapted layers."""
 
     a: Any
@@ -25,27 +26,13 @@ class LoRA:
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "LoRA":
         """Specs beside a stacked weight (L, I, O); A is Kaiming uniform and B zero, as PEFT starts them."""
-        (layers, fan_in, fan_out), (l_axis, in_axis, out_axis) = weight.shape, weight.axes
-        scale, rank = placement.scale(), placement.max_rank
-        return cls(
-            a=ArraySpec((layers, fan_in, rank), (l_axis, in_axis, "rank"), _only_used_ranks(scale)),
-            b=ArraySpec((layers, rank, fan_out), (l_axis, "rank", out_axis), spec.zeros),
-            scale=ArraySpec((layers, rank), (l_axis, "rank"), spec.constant(scale)),
-        )
+        return cls(**factors(weight, placement))
 
-    def bind(self, w: Float[Array, "I O"]) -> "LoRA":
-        """Nothing of LoRA is read off the weight."""
-        return self
+    def low_rank(self, w: Any) -> LowRank:
+        """A, scale and B."""
+        return LowRank(self.a, self.scale, self.b)
 
-    def factor(self) -> Float[Array, "I R"]:
-        """A: x A is computed once for all adapters of a group."""
-        return self.a
-
-    def change(self, x: Any, y: Any, w: Any, hidden: Float[Array, "*N R"]) -> Float[Array, "*N O"]:
-        """dy = (hidden · scale) B, where hidden = x A."""
-        return matmul(hidden * self.scale.astype(hidden.dtype), self.b.astype(hidden.dtype))
-
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """dW in float32."""
         return (self.a * self.scale) @ self.b
 
@@ -56,6 +43,22 @@ class LoRA:
     def effective_size(self) -> Any:
         """Trainable scalars of the ranks in use, without padding; counts over any leading layer axis."""
         return jnp.sum(self.scale != 0) * (self.a.shape[-2] + self.b.shape[-1])
+
+
+def factors(weight: ArraySpec, placement: Placement) -> dict[str, ArraySpec]:
+    """Specs of a, b and scale, as LoRA and its relatives have them."""
+    (layers, fan_in, fan_out), (l_axis, in_axis, out_axis) = weight.shape, weight.axes
+    scale, rank = placement.scale(), placement.max_rank
+    if rank > min(fan_in, fan_out):
+        raise UserError(
+            f"adapter rank {rank} is more than a weight ({fan_in}, {fan_out}) like {placement.module!r} can have;"
+            f" expected at most {min(fan_in, fan_out)}"
+        )
+    return {
+        "a": ArraySpec((layers, fan_in, rank), (l_axis, in_axis, "rank"), _only_used_ranks(scale)),
+        "b": ArraySpec((layers, rank, fan_out), (l_axis, "rank", out_axis), spec.zeros),
+        "scale": ArraySpec((layers, rank), (l_axis, "rank"), spec.constant(scale)),
+    }
 
 
 def _only_used_ranks(scale: np.ndarray) -> spec.Initializer:

@@ -12,21 +12,25 @@ class Mix:
 
     layers: tuple[Any, ...]
 
-    def bind(self, w: Float[Array, "I O"]) -> "Mix":
-        """Bind every member to the weight."""
-        return Mix(tuple(layer.bind(w) for layer in self.layers))
+    def with_shared(self, shared: Any) -> "Mix":
+        """Every member with what it needs of the shared arrays."""
+        return Mix(tuple(layer.with_shared(shared) for layer in self.layers))
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def bind(self, w: Any, original: Any = None) -> "Mix":
+        """Every member bound to the weight."""
+        return Mix(tuple(layer.bind(w, original) for layer in self.layers))
+
+    def fixed(self, w: Any) -> "Mix":
+        """Every member with what stays the same computed."""
+        return Mix(tuple(layer.fixed(w) for layer in self.layers))
+
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """The sum of the members' dW."""
         return sum(layer.delta(w) for layer in self.layers)
 
     def scaled(self, factor: Any) -> "Mix":
         """Every member scaled."""
         return Mix(tuple(layer.scaled(factor) for layer in self.layers))
-
-    def effective_size(self) -> Any:
-        """The sum over members."""
-        return sum(layer.effective_size() for layer in self.layers)
 
 
 def members(layer: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
@@ -31,7 +32,7 @@ def square_rank(fan_in: int, fan_out: int, rank: int, rounding: str, even: bool)
 
 
 @struct.dataclass
-class MoRA:
+class MoRA(Kind):
     """M (R', R'), zero when fresh, and the constant gain (1,). Subclasses say how vectors fit the square."""
 
     even: ClassVar[bool] = False
@@ -42,33 +43,18 @@ class MoRA:
     def specs(cls, weight: ArraySpec, placement: Placement) -> "MoRA":
         """Specs beside a stacked weight (L, I, O); there is no alpha."""
         layers, fan_in, fan_out = weight.shape
-        size = square_rank(fan_in, fan_out, placement.one_rank("mora"), placement.mora_rounding, cls.even)
+        size = square_rank(fan_in, fan_out, placement.one_rank("mora"), placement.config.mora_rounding, cls.even)
         square = ArraySpec((layers, size, size), (weight.axes[0], "rank", "activation"), spec.zeros)
         return cls(square=square, gain=gain_spec(weight, placement))
 
-    def bind(self, w: Float[Array, "I O"]) -> "MoRA":
-        """Nothing is read off the weight."""
-        return self
-
-    def factor(self) -> None:
-        """No low-rank factor."""
-
-    def change(self, x: Float[Array, "*N I"], y: Any, w: Any, hidden: None) -> Float[Array, "*N O"]:
+    def change(self, x: Float[Array, "*N I"], y: Any, w: Any) -> Float[Array, "*N O"]:
         """dy = gain decompress(compress(x) M)."""
         square = (self.gain * self.square).astype(x.dtype)
         return self.decompress(matmul(self.compress(x, square.shape[0]), square), w.shape[-1])
 
-    def delta(self, w: Float[Array, "I O"]) -> Float[Array, "I O"]:
+    def delta(self, w: Any) -> Float[Array, "I O"]:
         """dW in float32: the operator on unit vectors."""
-        return self.change(jnp.eye(w.shape[0], dtype=jnp.float32), None, w, None)
-
-    def scaled(self, factor: Any) -> "MoRA":
-        """The layer whose dW is factor · dW."""
-        return self.replace(gain=self.gain * factor)
-
-    def effective_size(self) -> Any:
-        """Trainable scalars of the adapted layers."""
-        return jnp.sum(self.gain != 0) * self.square.shape[-1] ** 2
+        return self.change(jnp.eye(w.shape[0], dtype=jnp.float32), None, w)
 
 
 def wrap(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N J S"]:

@@ -18,14 +18,13 @@ from lfl_jax.errors import UserError
 class Placement:
     """Rank and alpha of every layer of one stacked weight; rank 0 where the layer is not adapted.
 
-    module: the weight's name ("q"). root: LoRA's scale is alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
+    module: the weight's name ("q"). config: the adapter's options.
     """
 
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
     module: str = ""
-    root: bool = False
-    mora_rounding: str = "nearest"
+    config: AdapterConfig = dataclasses.field(default_factory=AdapterConfig)
 
     @property
     def max_rank(self) -> int:
@@ -33,10 +32,11 @@ class Placement:
         return max(self.ranks)
 
     def scale(self) -> np.ndarray:
-        """(L, R) float32: alpha / rank, or alpha / sqrt(rank), for ranks in use, 0 for padding."""
+        """(L, R) float32: alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732); 0 for padded ranks."""
         scale = np.zeros((len(self.ranks), self.max_rank), np.float32)
+        root = self.config.scaling == "alpha/sqrt(rank)"
         for row, rank, alpha in zip(scale, self.ranks, self.alphas, strict=True):
-            row[:rank] = alpha / (math.sqrt(rank) if self.root else rank) if rank else 0.0
+            row[:rank] = alpha / (math.sqrt(rank) if root else rank) if rank else 0.0
         return scale
 
     def one_rank(self, kind: str) -> int:
@@ -73,8 +73,7 @@ def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> d
             float(_first(config.alpha_pattern, n, _alpha(config, r))) for n, r in zip(names, ranks, strict=True)
         )
         if any(ranks):
-            root = config.scaling == "alpha/sqrt(rank)"
-            found[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], root, config.mora_rounding)
+            found[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], config)
     return found
 
 

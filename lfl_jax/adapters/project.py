@@ -1,4 +1,4 @@
-"""y = x W + dy for a group of weights that share their input, with one shrink x A for all adapters of the group."""
+"""y = x W + dy for a group of weights that share their input, with the low-rank products of all adapters together."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.kind import LowRank
 from lfl_jax.adapters.mix import members
-from lfl_jax.kernels.linear.reference import matmul
-from lfl_jax.kernels.low_rank.reference import shrink
+from lfl_jax.kernels.linear import linear
+from lfl_jax.kernels.low_rank.reference import expand, shrink
 
 
 def project(
@@ -19,36 +20,52 @@ def project(
     gate: Float[Array, "B *T M"] | None = None,
     key: Any = None,
     dropout: float = 0.0,
+    shared: Any = None,
 ) -> tuple[Any, ...]:
     """One y (B, T, O) per weight.
 
     gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones.
     key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is shared).
+    shared: the arrays that all layers of the adapter share.
     """
-    ys = tuple(matmul(x, w.astype(x.dtype)) for w in ws)
-    groups = [members(layer) for layer in layers]
+    ys = tuple(linear(x, w) for w in ws)
+    groups = [tuple(m.with_shared(shared) for m in members(layer)) for layer in layers]
     if not any(groups):
         return ys
     x = drop(x, key, dropout)
-    factors = tuple(m.factor().astype(x.dtype) for group in groups for m in group if m.factor() is not None)
+    parts = [tuple(m.low_rank(w) for m in group) for group, w in zip(groups, ws, strict=True)]
+    factors = tuple(part.a.astype(x.dtype) for each in parts for part in each if part is not None)
     hidden = iter(shrink(x, factors) if factors else ())
-    return tuple(_add(x, y, w, group, hidden, gate) for y, w, group in zip(ys, ws, groups, strict=True))
+    changed = []
+    for y, w, group, each in zip(ys, ws, groups, parts, strict=True):
+        here = tuple(None if part is None else next(hidden) for part in each)
+        changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))
+    return tuple(changed)
 
 
-def _add(x: Any, y: Any, w: Any, group: tuple[Any, ...], hidden: Any, gate: Any) -> Any:
-    """y with the changes of all members: those of the weight see y and add, those of the output then see the sum."""
-    total = y
+def _low_rank(y: Any, parts: tuple[LowRank | None, ...], hidden: tuple[Any, ...], gate: Any) -> Any:
+    """y with the low-rank parts of all members, in one product: mixture weights and routing are factors on ranks."""
+    found = [m for m, part in enumerate(parts) if part is not None]
+    if not found:
+        return y
+    inner = [hidden[m] * parts[m].scale.astype(y.dtype) * _column(gate, m, y) for m in found]
+    return y + expand(tuple(inner), tuple(parts[m].b.astype(y.dtype) for m in found))
+
+
+def _others(x: Any, y: Any, w: Any, group: tuple[Any, ...], total: Any, gate: Any) -> Any:
+    """total with the other changes: those of the weight see y, then those of the output see the sum."""
     for last in (False, True):
-        for index, member in enumerate(group):
-            if getattr(member, "on_output", False) is not last:
-                continue
-            seen = total if last else y
-            change = member.change(x, seen, w, None if member.factor() is None else next(hidden))
-            total = total + (change if gate is None else change * _column(gate, index, y))
+        for m, member in enumerate(group):
+            if member.on_output is last:
+                change = member.change(x, total if last else y, w)
+                total = total if change is None else total + change * _column(gate, m, y)
     return total
 
 
 def _column(gate: Any, index: int, y: Any) -> Any:
+    """The gate's factor on one member, to be multiplied with (B, T, ...); 1 without a gate."""
+    if gate is None:
+        return 1
     column = gate[..., index].astype(y.dtype)
     return column.reshape(column.shape + (1,) * (y.ndim - column.ndim))
 

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lfl_jax import quant
 from lfl_jax.adapters.build import is_layer
+from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import members
 from lfl_jax.errors import UserError
@@ -16,10 +18,12 @@ from lfl_jax.errors import UserError
 def truncate(adapter: dict, params: dict, rank: int) -> tuple[dict, float]:
     """(LoRA of this rank at every adapted weight, relative error ||dW - dW_k||_F / ||dW||_F over all of them).
 
-    The closest that rank can come (Eckart and Young 1936). Layers of LoRA members only are decomposed through their
-    factors; others hold one layer's dW (I, O) at a time. Raises UserError for a rank below 1 or above a weight's size.
+    The closest that rank can come (Eckart and Young 1936). Layers of low-rank members only are decomposed through
+    their factors; others hold one layer's dW (I, O) at a time. Raises UserError for a rank below 1 or above a weight's
+    size.
     """
     total = lost = 0.0
+    shared = adapter.get("shared")
 
     def visit(path: Any, layer: Any, w: Any) -> Any:
         nonlocal total, lost
@@ -28,48 +32,49 @@ def truncate(adapter: dict, params: dict, rank: int) -> tuple[dict, float]:
         if not 1 <= rank <= min(w.shape[1:]):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(f"truncate: rank {rank} does not fit {name}; expected 1 to {min(w.shape[1:])}")
-        parts = [_svd(_row(layer, i), w[i]) for i in range(w.shape[0])]
+        parts = [_svd(_row(layer, i, shared), _row(w, i)) for i in range(w.shape[0])]
         total += sum(float(np.sum(np.square(s))) for _, s, _ in parts)
         lost += sum(float(np.sum(np.square(s[rank:]))) for _, s, _ in parts)
         best = [_lora(*part, rank) for part in parts]
         return LoRA(*(jnp.asarray(np.stack(leaves), jnp.float32) for leaves in zip(*best, strict=True)))
 
-    result = jax.tree_util.tree_map_with_path(visit, adapter, _weights(adapter, params), is_leaf=is_layer)
-    return result, math.sqrt(lost / total) if total else 0.0
+    layers = jax.tree_util.tree_map_with_path(visit, *_layers_and_weights(adapter, params), is_leaf=is_layer)
+    return layers, math.sqrt(lost / total) if total else 0.0
 
 
 def norm(adapter: dict, params: dict) -> float:
     """||dW||_F over all weights together; exactly 0 for LoRA with B = 0, not finite when a value is not."""
     squares = 0.0
-    pairs = zip(jax.tree.leaves(adapter, is_leaf=is_layer), jax.tree.leaves(_weights(adapter, params)), strict=True)
-    for layer, w in pairs:
+    shared, (layers, weights) = adapter.get("shared"), _layers_and_weights(adapter, params)
+    leaves = (jax.tree.leaves(layers, is_leaf=is_layer), jax.tree.leaves(weights, is_leaf=quant.is_quantised))
+    for layer, w in zip(*leaves, strict=True):
         if layer is not None:
-            squares += sum(_square(_row(layer, i), w[i]) for i in range(w.shape[0]))
+            squares += sum(_square(_row(layer, i, shared), _row(w, i)) for i in range(w.shape[0]))
     return math.sqrt(squares) if squares >= 0 else math.nan
 
 
 def low_rank_factors(layer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(A, B, scale) of one layer whose members are all LoRA: their ranks in use, side by side. Otherwise None."""
+    """(A, B, scale) of one layer whose members are all low-rank: their ranks in use, side by side. Otherwise None."""
     group = members(layer)
-    if not all(isinstance(member, LoRA) for member in group):
+    if not all(only_low_rank(member) for member in group):
         return None
-    a, b, scale = (np.concatenate(x, axis) for x, axis in zip(_leaves(group), (1, 0, 0), strict=True))
+    parts = jax.device_get([member.low_rank(None) for member in group])
+    columns = ([np.asarray(x, np.float32) for x in column] for column in zip(*parts, strict=True))
+    a, scale, b = (np.concatenate(x, axis) for x, axis in zip(columns, (1, 0, 0), strict=True))
     used = scale != 0
     return a[:, used], b[used], scale[used]
 
 
-def _leaves(group: tuple[LoRA, ...]) -> tuple[list[np.ndarray], ...]:
-    arrays = jax.device_get([(m.a, m.b, m.scale) for m in group])
-    return tuple([np.asarray(x, np.float32) for x in column] for column in zip(*arrays, strict=True))
+def _row(stack: Any, index: int, shared: Any = None) -> Any:
+    """One layer of stacked leaves, with what it needs of the adapter's shared arrays."""
+    row = jax.tree.map(lambda x: x[index], stack)
+    return row if shared is None else row.with_shared(shared)
 
 
-def _row(layer: Any, index: int) -> Any:
-    return jax.tree.map(lambda x: x[index], layer)
-
-
-def _weights(adapter: dict, params: dict) -> dict:
-    stacks = params["layers"]
-    return {"layers": {part: {n: stacks[part][n] for n in names} for part, names in adapter["layers"].items()}}
+def _layers_and_weights(adapter: dict, params: dict) -> tuple[dict, dict]:
+    stacks, layers = params["layers"], adapter["layers"]
+    weights = {part: {name: stacks[part][name] for name in names} for part, names in layers.items()}
+    return {"layers": layers}, {"layers": weights}
 
 
 def _svd(layer: Any, w: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -37,47 +37,57 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
     """The source that config.data names; config.data.path replaces it, and "tfds:DIR" is a prepared dataset.
 
     Splits are "train", "dev" and "test", and share no cluster; word_problems has "test_seen" and
-    "test_unseen" (templates) in place of "test". Raises UserError for an unknown name or split.
+    "test_unseen" (templates) in place of "test", and uuid's "dev" is its "train": what it measures is recall.
+    Raises UserError for an unknown name or split.
     """
     name, _, folder = data.source.partition(":")
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"config.data.source={data.source!r} is unknown; {hint}there are: {', '.join(SOURCES)}")
-    if data.path and name == "word_problems":
+    if data.path and name in ("word_problems", "uuid"):
         name = "jsonl"  # a file takes the place of the generator
-    return SOURCES[name](path=data.path or folder, split=split, size=data.size, seed=seed)
+    return SOURCES[name](path=data.path or folder, split=split, data=data, seed=seed)
 
 
-TEST_SPLITS: dict[str, tuple[str, ...]] = {"word_problems": ("test_seen", "test_unseen")}  # others: "test"
+TEST_SPLITS: dict[str, tuple[str, ...]] = {  # others: "test"
+    "word_problems": ("test_seen", "test_unseen"),
+    "uuid": ("train",),
+}
 
 
 def held_out_splits(data: DataConfig) -> tuple[str, ...]:
-    """Splits to test on; of the generator, problems of templates seen in training and of others."""
+    """Splits to test on; of the word problems, templates seen in training and others; of uuid, the training pairs."""
     return ("test",) if data.path else TEST_SPLITS.get(data.source, ("test",))
 
 
-def word_problems(*, path: str, split: str, size: int, seed: int) -> Source:
-    """Generated grade-school word problems, `size` in every split."""
+def word_problems(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """Generated grade-school word problems, `data.size` in every split."""
     from lfl_jax.data import word_problems as generator
 
-    examples = generator.source(seed, split, size)
-    sha256 = examples_sha256(examples[i] for i in range(min(size, HASHED)))
-    about = generator.describe(seed)
-    return Source("word_problems", split, examples, "Apache-2.0", sha256, seed, generator.SYNTHETIC, about)
+    return _generated("word_problems", split, generator.source(seed, split, data.size), seed, generator.describe(seed))
 
 
-def gsm8k(*, path: str, split: str, size: int, seed: int) -> Source:
+def uuid(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """Random UUID pairs, `data.size` of them."""
+    from lfl_jax.data import uuid_pairs as generator
+
+    options = {"prompt": data.uuid_prompt, "hyphens": data.uuid_hyphens}
+    examples = generator.source(seed, split, data.size, **options)
+    return _generated("uuid", split, examples, seed, generator.describe(seed))
+
+
+def gsm8k(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """GSM8K's training questions (never its test set), fetched or from `path`."""
     return _hub_file("gsm8k", "gsm8k-train", path, split)
 
 
-def metamath(*, path: str, split: str, size: int, seed: int) -> Source:
+def metamath(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """MetaMathQA, fetched or from `path`; rewrites of one question stay in one split."""
     return _hub_file("metamath", "metamathqa", path, split)
 
 
-def jsonl(*, path: str, split: str, size: int, seed: int) -> Source:
+def jsonl(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """The reader's own file."""
     if not path:
         raise UserError("config.data.source=jsonl needs config.data.path=FILE.jsonl")
@@ -85,7 +95,7 @@ def jsonl(*, path: str, split: str, size: int, seed: int) -> Source:
     return _file_source(Path(path).name, split, examples, examples.table.sha256, licence="unknown", about=path)
 
 
-def tfds(*, path: str, split: str, size: int, seed: int) -> Source:
+def tfds(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """A dataset prepared by tensorflow-datasets, in the array_record format."""
     from lfl_jax.data.tfds_source import read_tfds
 
@@ -97,6 +107,7 @@ def tfds(*, path: str, split: str, size: int, seed: int) -> Source:
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "word_problems": word_problems,
+    "uuid": uuid,
     "gsm8k": gsm8k,
     "metamath": metamath,
     "jsonl": jsonl,
@@ -111,6 +122,11 @@ def examples_sha256(examples: Iterable[Example]) -> str:
         for text in (e.prompt, e.response, e.id, e.cluster):
             sha256.update(f"{len(text)}:{text}".encode())
     return sha256.hexdigest()
+
+
+def _generated(name: str, split: str, examples: Sequence[Example], seed: int, about: str) -> Source:
+    sha256 = examples_sha256(examples[i] for i in range(min(len(examples), HASHED)))
+    return Source(name, split, examples, "Apache-2.0", sha256, seed, True, about)
 
 
 def _hub_file(name: str, item: str, path: str, split: str) -> Source:

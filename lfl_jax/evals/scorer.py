@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax import losses, sample
-from lfl_jax.adapters.build import is_layer
+from lfl_jax.adapters.build import fixed, layers_of
 from lfl_jax.adapters.mix import members
 from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import base
@@ -27,8 +27,7 @@ def _per_token(model: dict, rows: Any, gate: Any, *, cfg: ModelConfig, rules: Ru
 
 def member_count(adapter: Any) -> int:
     """Columns of a gate: the most adapters at any one weight; 0 without an adapter."""
-    layers = jax.tree.leaves(adapter, is_leaf=is_layer)
-    return max((len(members(layer)) for layer in layers), default=0)
+    return max((len(members(layer)) for layer in layers_of(adapter)), default=0)
 
 
 def build(
@@ -44,6 +43,7 @@ def build(
 ) -> base.Model:
     """The model for `evaluate`. adapted=False is the base: the same compiled program with the gate at 0."""
     count = member_count(model["adapter"])
+    model = model | {"adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]}
     unstacked: dict = {}
 
     def gate(rows: int) -> Any:

@@ -1,6 +1,6 @@
 """Every evaluation by name. A new one is a file with its TASK, and a line here."""
 
-from lfl_jax.evals import arc_challenge, gsm8k, hellaswag, perplexity, source_test, winogrande
+from lfl_jax.evals import arc_challenge, gsm8k, hellaswag, perplexity, source_test, uuid_recall, winogrande
 from lfl_jax.evals.base import Task
 
 TASKS: dict[str, Task] = {
@@ -8,6 +8,7 @@ TASKS: dict[str, Task] = {
     "gsm8k": gsm8k.TASK,
     "target_nll": perplexity.TARGET_NLL,
     "source_nll": perplexity.SOURCE_NLL,
+    "uuid_recall": uuid_recall.TASK,
     "hellaswag": hellaswag.TASK,
     "arc_challenge": arc_challenge.TASK,
     "winogrande": winogrande.TASK,

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax.adapters.build import KINDS, is_layer
-from lfl_jax.adapters.mix import Mix
+from lfl_jax.adapters.mix import Mix, members
+from lfl_jax.adapters.project import project
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 from lfl_jax.io.tensor_file import FINGERPRINT, Tensors, check_base, write
@@ -20,31 +21,31 @@ STRUCTURE = "lfl_adapter"  # in the header's metadata
 
 def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
     """Write the adapter; fingerprint: of the base it belongs to. UserError for a kind that is in no registry."""
-    kinds, empty, tensors = {}, [], {}
-    paths = tree.paths(adapter, is_layer)
-    for path, layer in zip(paths, jax.tree.leaves(adapter, is_leaf=is_layer), strict=True):
-        kinds[path] = None if layer is None else _kinds(path, layer)
-        for i, member in enumerate(_members(layer)):
+    layers, shared = {"layers": adapter["layers"]}, {"shared": adapter.get("shared", {})}
+    tensors = {path: np.asarray(x) for path, x in zip(tree.paths(shared), jax.tree.leaves(shared), strict=True)}
+    structure: dict[str, Any] = {"kinds": {}, "empty": [], "static": {}}
+    for path, layer in zip(tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer), strict=True):
+        structure["kinds"][path] = None if layer is None else _kinds(path, layer)
+        for i, member in enumerate(members(layer)):
             for field in fields(member):
                 name, leaf = f"{path}/{i}/{field.name}", getattr(member, field.name)
-                if leaf is None:
-                    empty.append(name)
+                if _static(field):
+                    structure["static"][name] = leaf
+                elif leaf is None:
+                    structure["empty"].append(name)
                 else:
                     tensors[name] = np.asarray(leaf)
-    metadata = {STRUCTURE: json.dumps({"kinds": kinds, "empty": empty})} | (
-        {FINGERPRINT: fingerprint} if fingerprint else {}
-    )
-    write(file, tensors, metadata)
+    write(file, tensors, {STRUCTURE: json.dumps(structure)} | ({FINGERPRINT: fingerprint} if fingerprint else {}))
 
 
-def _members(layer: Any) -> tuple[Any, ...]:
-    return layer.layers if isinstance(layer, Mix) else () if layer is None else (layer,)
+def _static(field: Any) -> bool:
+    return not field.metadata.get("pytree_node", True)
 
 
 def _kinds(path: str, layer: Any) -> str | list[str]:
     """The name of a layer's kind, or a list of them for a Mix."""
     names = {kind: name for name, kind in KINDS.items()}
-    for member in _members(layer):
+    for member in members(layer):
         if type(member) not in names:
             raise UserError(f"{path}: a {type(member).__name__} cannot be saved; kinds are {', '.join(KINDS)}")
     return [names[type(m)] for m in layer.layers] if isinstance(layer, Mix) else names[type(layer)]
@@ -58,7 +59,8 @@ def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:
     tensors = Tensors([file])
     try:
         structure = json.loads(tensors.metadata[STRUCTURE])
-        kinds, empty = dict(structure["kinds"]), set(structure["empty"])
+        kinds = dict(structure["kinds"])
+        structure = {"empty": set(structure["empty"]), "static": dict(structure["static"])}
     except (KeyError, ValueError, TypeError, RecursionError):
         raise UserError(f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder") from None
     check_base(file, tensors, fingerprint)
@@ -69,49 +71,71 @@ def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:
         if path not in places:
             raise UserError(f"{file}: {path} is no weight of this model; there are {', '.join(places)}")
         _, part, name = path.split("/")
-        adapter["layers"][part][name] = _layer(file, tensors, path, names, empty, expected)
+        adapter["layers"][part][name] = _layer(file, tensors, path, names, structure, expected)
+    if shared := _shared(tensors):
+        adapter["shared"] = shared
     _check(file, tensors, expected, adapter, params)
     return adapter
 
 
-def _layer(file: Path, tensors: Tensors, path: str, kinds: Any, empty: set[str], expected: set[str]) -> Any:
+def _shared(tensors: Tensors) -> dict:
+    """{kind: {leaf: array}} of what all layers share."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in tensors:
+        if name.startswith("shared/") and name.count("/") == 2:
+            _, kind, leaf = name.split("/")
+            found.setdefault(kind, {})[leaf] = jnp.asarray(tensors[name])
+    return found
+
+
+def _layer(file: Path, tensors: Tensors, path: str, kinds: Any, structure: dict, expected: set[str]) -> Any:
     if kinds is None:
         return None
     names = kinds if isinstance(kinds, list) else [kinds]
     for name in names:
         if not isinstance(name, str) or name not in KINDS:
             raise UserError(f"{file}: {path} has kind {name!r}; kinds are {', '.join(KINDS)}")
-    members = []
-    for i, name in enumerate(names):
-        leaves = {field.name: f"{path}/{i}/{field.name}" for field in fields(KINDS[name])}
-        nothing = {leaf: None for leaf, key in leaves.items() if key in empty}
-        leaves = {leaf: key for leaf, key in leaves.items() if leaf not in nothing}
-        missing = [key for key in leaves.values() if key not in tensors]
-        if missing:
-            raise UserError(f"{file}: tensor {missing[0]} is missing")
-        expected.update(leaves.values())
-        members.append(KINDS[name](**nothing, **{leaf: jnp.asarray(tensors[key]) for leaf, key in leaves.items()}))
-    return Mix(tuple(members)) if isinstance(kinds, list) else members[0]
+    found = [_member(file, tensors, f"{path}/{i}", KINDS[name], structure, expected) for i, name in enumerate(names)]
+    return Mix(tuple(found)) if isinstance(kinds, list) else found[0]
+
+
+def _member(file: Path, tensors: Tensors, path: str, kind: type, structure: dict, expected: set[str]) -> Any:
+    values = {}
+    for field in fields(kind):
+        key = f"{path}/{field.name}"
+        if _static(field):
+            values[field.name] = structure["static"].get(key)
+            if type(values[field.name]) is not field.type:
+                raise UserError(f"{file}: {key} is {values[field.name]!r}; expected {field.type.__name__}")
+        elif key in structure["empty"]:
+            values[field.name] = None
+        elif key in tensors:
+            expected.add(key)
+            values[field.name] = jnp.asarray(tensors[key])
+        else:
+            raise UserError(f"{file}: tensor {key} is missing")
+    return kind(**values)
 
 
 def _check(file: Path, tensors: Tensors, expected: set[str], adapter: dict, params: dict) -> None:
     """UserError for tensors that no layer has, and for a layer that does not fit its weight."""
+    shared = adapter.get("shared", {})
+    expected = expected | {f"shared/{kind}/{leaf}" for kind, leaves in shared.items() for leaf in leaves}
     strange = [name for name in tensors if name not in expected]
     if strange:
         raise UserError(f"{file}: tensor {strange[0]} belongs to no layer of the file's structure")
     for part, layers in adapter["layers"].items():
         for name, layer in layers.items():
             w = params["layers"][part][name]
-            if not all(_fits(member, w) for member in _members(layer)):
+            if not all(_fits(member, shared, w) for member in members(layer)):
                 raise UserError(f"{file}: layers/{part}/{name} does not fit this model's weight {w.shape}")
 
 
-def _fits(member: Any, w: Any) -> bool:
+def _fits(member: Any, shared: dict, w: Any) -> bool:
     def change(member: Any, w: Any) -> Any:
-        x, y = jnp.zeros((1, w.shape[0])), jnp.zeros((1, w.shape[1]))
-        return member.change(x, y, w, None if member.factor() is None else x @ member.factor())
+        return project(jnp.zeros((1, 1, w.shape[0])), (w,), (member,), shared=shared)[0]
 
     try:
-        return jax.eval_shape(jax.vmap(change), member, w).shape == (w.shape[0], 1, w.shape[2])
-    except (TypeError, ValueError, IndexError):
+        return jax.eval_shape(jax.vmap(change), member, w).shape == (w.shape[0], 1, 1, w.shape[2])
+    except (TypeError, ValueError, IndexError, KeyError):
         return False

@@ -57,9 +57,12 @@ DEQUANTISED_FROM = "lfl_dequantised_from"  # our field: what a model was quantis
 IGNORED = ".rotary_emb.inv_freq"  # old checkpoints hold what is computed
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The shape that a config.json describes. UserError for what is missing, malformed, or no Llama-like model."""
-    return _model_config(folder / "config.json", read_fields(folder))
+def read_config(folder: Path, fields: dict[str, Any] | None = None) -> ModelConfig:
+    """The shape that a config.json describes. UserError for what is missing, malformed, or no Llama-like model.
+
+    fields: what `read_fields` found there, if it was called.
+    """
+    return _model_config(folder / "config.json", read_fields(folder) if fields is None else fields)
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
@@ -149,17 +152,23 @@ def _scaling(file: Path, rope: dict[str, Any], length: int) -> Llama3Rope | None
 
 
 def load(
-    folder: Path, cfg: ModelConfig, rules: Rules, dtype: Any, progress: Callable[[int], None] | None = None
+    folder: Path,
+    cfg: ModelConfig,
+    rules: Rules,
+    dtype: Any,
+    finish: Callable[[str, ArraySpec, jax.Array], Any] = lambda path, spec, x: x,
+    progress: Callable[[int], None] | None = None,
 ) -> dict:
     """The parameters in this dtype, on the mesh: matrices (in, out), layers stacked.
 
-    `progress(bytes)` is told of every tensor read. Raises UserError naming the tensor that is missing, is of another
+    finish(path, spec, parameter): what takes a parameter's place as soon as it is read, for example quantised.
+    progress(bytes): told of every tensor read. Raises UserError naming the tensor that is missing, is of another
     shape, or has no place in the model, before anything is read.
     """
     tensors, specs = tensor_file.open_folder(folder), llama.specs(cfg, dtype)
     _check(folder, tensors, specs, cfg)
     leaves = [
-        _leaf(path, leaf, tensors, rules, progress or (lambda _: None))
+        finish(path, leaf, _leaf(path, leaf, tensors, rules, progress or (lambda _: None)))
         for path, leaf in zip(tree.paths(specs, spec.is_spec), _leaves(specs), strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(specs, is_leaf=spec.is_spec), leaves)

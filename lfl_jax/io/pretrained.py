@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from lfl_jax import quant
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules
+from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
 from lfl_jax.io import gguf, hf
 from lfl_jax.models import llama
@@ -22,31 +24,53 @@ from lfl_jax.text.tokenizers import Tokenizer
 class Pretrained:
     """A model on disk, its header read. quantised: the format its weights are held in ("Q4_1"), or None.
 
-    load(cfg, rules, dtype): the parameters, on the mesh. tokenizer(): what came with the weights.
+    load(cfg, rules, held): the parameters, on the mesh, in a dtype or with their linear weights in a format of
+    quant.FORMATS (the rest in cfg.compute_dtype). tokenizer(): what came with the weights.
     Both raise UserError for damaged files.
     """
 
     path: Path
     cfg: ModelConfig
     quantised: str | None
-    load: Callable[[ModelConfig, Rules, Any], dict]
+    load: Callable[[ModelConfig, Rules, str], dict]
     tokenizer: Callable[[], Tokenizer]
+
+
+def dense_dtype(held: str, cfg: ModelConfig) -> str:
+    """The dtype that parameters are read in before any of them is quantised."""
+    return cfg.compute_dtype if held in quant.FORMATS else held
+
+
+def holder(held: str, rules: Rules) -> Callable[[str, ArraySpec, Any], Any]:
+    """(path, spec, array) -> the parameter as it will be held: quantised, or as it is."""
+
+    def hold(path: str, weight: ArraySpec, x: Any) -> Any:
+        linear = path.startswith(("layers/attn/", "layers/mlp/"))
+        return quant.hold(held, weight, x, rules) if held in quant.FORMATS and linear else x
+
+    return hold
 
 
 def _open_gguf(path: Path) -> Pretrained:
     metadata, tensors = gguf.load(path)
 
-    def load(cfg: ModelConfig, rules: Rules, dtype: Any) -> dict:
-        shardings = spec.shardings(llama.specs(cfg), rules)
-        params = gguf.to_params(metadata, tensors)
-        return jax.tree.map(lambda x, s: jax.device_put(np.asarray(x, dtype), s), params, shardings)
+    def load(cfg: ModelConfig, rules: Rules, held: str) -> dict:
+        dtype, hold = dense_dtype(held, cfg), holder(held, rules)
+
+        def place(path: Any, weight: ArraySpec, x: np.ndarray) -> Any:
+            placed = jax.device_put(np.asarray(x, dtype), rules.sharding(weight.axes, weight.shape))
+            return hold(jax.tree_util.keystr(path, simple=True, separator="/"), weight, placed)
+
+        params, specs = gguf.to_params(metadata, tensors), llama.specs(cfg, dtype)
+        return jax.tree_util.tree_map_with_path(place, specs, params, is_leaf=spec.is_spec)
 
     cfg = ModelConfig(**gguf.model_fields(metadata))
     return Pretrained(path, cfg, gguf.quantization(metadata), load, lambda: tokenizers.from_gguf(path))
 
 
 def _open_hf(path: Path) -> Pretrained:
-    cfg = hf.read_config(path)
+    fields = hf.read_fields(path)
+    cfg = hf.read_config(path, fields)
 
     def tokenizer() -> Tokenizer:
         found = tokenizers.from_folder(path)
@@ -57,10 +81,10 @@ def _open_hf(path: Path) -> Pretrained:
             )
         return found
 
-    def load(cfg: ModelConfig, rules: Rules, dtype: Any) -> dict:
-        return hf.load(path, cfg, rules, dtype)
+    def load(cfg: ModelConfig, rules: Rules, held: str) -> dict:
+        return hf.load(path, cfg, rules, dense_dtype(held, cfg), holder(held, rules))
 
-    quantised = hf.read_fields(path).get(hf.DEQUANTISED_FROM)
+    quantised = fields.get(hf.DEQUANTISED_FROM)
     return Pretrained(path, cfg, str(quantised) if quantised else None, load, tokenizer)
 
 

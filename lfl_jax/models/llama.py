@@ -117,8 +117,10 @@ def forward(
     x = constrain(params["embed"], ("vocab", "activation"), rules)[tokens].astype(cfg.compute_dtype)
     x = constrain(x, ("batch", "time", "activation"), rules)
 
+    shared = adapter.get("shared") if adapter else None
+
     def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:
-        return _block(x, layer, layer_adapter, cfg, rope, mask, gate, layer_key, layer_cache, rules)
+        return _block(x, layer, layer_adapter, shared, cfg, rope, mask, gate, layer_key, layer_cache, rules)
 
     if cfg.remat != "none":
         block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)  # a scan's body cannot merge with it
@@ -172,6 +174,7 @@ def _block(
     x: Any,
     layer: Any,
     adapter: Any,
+    shared: Any,
     cfg: ModelConfig,
     rope: Any,
     mask: Any,
@@ -187,7 +190,7 @@ def _block(
     def linear(x: Any, part: str, names: tuple[str, ...], key: Any) -> Any:
         layers = tuple(adapter[part].get(name) for name in names)
         ws = tuple(layer[part][name] for name in names)
-        return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout)
+        return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared)
 
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
     q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)

@@ -1,14 +1,16 @@
 """Frozen weights in fewer bits: a quantised weight stands in the parameter tree where an array stood.
 
-`quant.matmul` multiplies by one, `quant.dense` gives the array back; `quant.nf4` and `quant.int8` make them.
+`quant.matmul` multiplies by one, `quant.dense` gives the array back; `quant.hold` makes them. A format is a module with
+`quantise`, `dequantise` and `specs`, and an entry of FORMATS.
 """
 
 from lfl_jax.quant import int8, nf4
 from lfl_jax.quant.int8 import Int8
-from lfl_jax.quant.linear import Quantised, dense, dequantise, error, is_quantised, matmul, nbytes
+from lfl_jax.quant.linear import FORMATS, Quantised, dense, dequantise, error, hold, is_quantised, matmul, nbytes
 from lfl_jax.quant.nf4 import NF4
 
 __all__ = [
+    "FORMATS",
     "NF4",
     "Int8",
     "Quantised",
@@ -20,4 +22,5 @@ __all__ = [
     "is_quantised",
     "nbytes",
     "error",
+    "hold",
 ]

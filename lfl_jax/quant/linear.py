@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.core import spec
+from lfl_jax.core.sharding import Rules
+from lfl_jax.core.spec import ArraySpec
 from lfl_jax.quant import int8, nf4
 from lfl_jax.quant.int8 import Int8
 from lfl_jax.quant.nf4 import NF4
 
 Quantised = NF4 | Int8
+FORMATS: dict[str, Any] = {"nf4": nf4, "int8": int8}
 
 
 def is_quantised(x: Any) -> bool:
@@ -20,13 +23,19 @@ def is_quantised(x: Any) -> bool:
     return isinstance(x, Quantised)
 
 
+def hold(form: str, weight: ArraySpec, w: Float[Array, "*L I O"], rules: Rules) -> Quantised:
+    """The weight in a format of FORMATS, on the mesh as its spec says."""
+    shardings = spec.shardings(FORMATS[form].specs(weight), rules)
+    return jax.jit(FORMATS[form].quantise, out_shardings=shardings)(w)
+
+
 def dequantise(q: Quantised, dtype: Any = None) -> Float[Array, "*L I O"]:
     """The weight (.., I, O), in q's dtype unless another is given."""
     return (nf4 if isinstance(q, NF4) else int8).dequantise(q, dtype)
 
 
-def dense(w: Any) -> Float[Array, "*L I O"]:
-    """The weight itself, whether it is held as an array or quantised."""
+def dense(w: Any) -> Float[Array, "..."]:
+    """A parameter itself, whether it is held as an array or quantised."""
     return dequantise(w) if is_quantised(w) else w
 
 

@@ -93,7 +93,7 @@ def flags(provenance: dict[str, Any]) -> list[str]:
     found = []
     if base["dequantised_from"]:
         found.append(
-            f"the base is dequantised from {base['dequantised_from']} (4 bits): its scores are not the original's"
+            f"the base's weights were rounded to {base['dequantised_from']}: its scores are not the original's"
         )
     if base["source"].startswith("random"):
         found.append(f"the base has {base['source']}: its scores mean nothing")

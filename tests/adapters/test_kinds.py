@@ -147,3 +147,79 @@ def test_kinds_with_ranks_need_one(small):
     with pytest.raises(UserError, match="needs config.adapter.rank"):
         adapters.specs(llama.specs(small), AdapterConfig(kind="lora+ia3"))
     assert adapters.specs(llama.specs(small), AdapterConfig(kind="ia3"))
+
+
+def test_vera_is_shared_factors_between_two_vectors(small, small_params):
+    adapter = adapter_for(small, small_params, "vera", rank=5, targets=("k", "down"))
+    a, b = (np.asarray(adapter["shared"]["vera"][name]) for name in "ab")
+    assert a.shape == (48, 5) and b.shape == (5, 32)
+    assert np.abs(a).max() <= np.sqrt(6 / 48) and np.abs(b).max() <= np.sqrt(6 / 5) and b.std() > 0.5
+    k = adapter["layers"]["attn"]["k"]
+    wanted = a[:32] @ np.diag(k.lambda_d[1]) @ b[:, :16] @ np.diag(k.lambda_b[1])
+    np.testing.assert_allclose(
+        adapters.deltas(adapter, small_params)["layers"]["attn"]["k"][1], wanted, rtol=1e-4, atol=1e-5
+    )
+    assert adapters.sizes(adapter) == (3 * (5 + 16) + 3 * (5 + 32),) * 2
+    fresh = adapter_for(small, small_params, "vera", rank=5, trained=False)["layers"]["attn"]["q"]
+    assert (fresh.lambda_d == np.float32(0.1)).all() and (fresh.lambda_b == 0).all()
+    with pytest.raises(UserError, match=r"vera needs one rank in all layers|one rank everywhere"):
+        adapter_for(small, small_params, "vera", rank_pattern=((".*/attn/q", 2),))
+
+
+def test_dora_over_inputs_normalises_rows():
+    w, x, a, b, m = draw(6, 5), draw(2, 3, 6), draw(6, 2), draw(2, 5), np.abs(draw(6)) + 0.5
+    layer = adapters.DoRA(*map(jnp.array, (a, b)), 2 * jnp.ones(2), None, ONE, None, per_input=True).bind(jnp.array(w))
+    np.testing.assert_allclose(layer.m, np.linalg.norm(w, axis=1), rtol=1e-5)
+    layer, v = layer.replace(m=jnp.array(m)), w + 2 * a @ b
+    wanted = m[:, None] * v / np.linalg.norm(v, axis=1, keepdims=True)
+    np.testing.assert_allclose(out(x, w, layer), x @ wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(layer.delta(jnp.array(w)), wanted - w, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("per_input", [False, True])
+def test_dora_may_differentiate_its_norm(per_input):
+    import jax
+
+    w, x, a, b, g = draw(6, 5), draw(2, 3, 6), draw(6, 2), draw(2, 5), draw(2, 3, 5)
+    m = np.abs(draw(6 if per_input else 5)) + 0.5
+    axis = 1 if per_input else 0
+
+    def materialised(a, b):
+        v = w + a @ b
+        scaled = v / jnp.linalg.norm(v, axis=axis, keepdims=True) * jnp.expand_dims(m, axis)
+        return jnp.sum((x @ scaled) * g)
+
+    def ours(a, b):
+        layer = adapters.DoRA(
+            a, b, jnp.ones(2), jnp.array(m), ONE, jnp.sum(jnp.array(w) ** 2, axis), per_input=per_input,
+            norm_gradient=True,
+        )  # fmt: skip
+        return jnp.sum(project(jnp.array(x), (jnp.array(w),), (layer,))[0] * g)
+
+    got, wanted = (jax.grad(f, (0, 1))(jnp.array(a), jnp.array(b)) for f in (ours, materialised))
+    for p, q in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(p, q, rtol=1e-3, atol=1e-3)
+
+
+def test_dora_on_a_unit_of_zeros_is_refused(small, small_params):
+    w = small_params["layers"]["mlp"]["up"].at[1, :, 7].set(0)
+    params = small_params | {"layers": small_params["layers"] | {"mlp": small_params["layers"]["mlp"] | {"up": w}}}
+    with pytest.raises(UserError, match=r"layers/mlp/up: dora divides by the norm .* output 7 in layer 1 are all 0"):
+        adapter_for(small, params, "dora")
+    adapter_for(small, params, "dora", targets=("q", "layers/2/mlp/up"))
+
+
+def test_pissa_takes_the_largest_singular_values(small, small_params):
+    layer = adapter_for(small, small_params, "pissa", rank=3, trained=False)["layers"]["mlp"]["up"]
+    w = np.asarray(small_params["layers"]["mlp"]["up"][0])
+    u, s, vt = np.linalg.svd(w)
+    np.testing.assert_allclose((layer.a[0] * layer.scale[0]) @ layer.b[0], (u[:, :3] * s[:3]) @ vt[:3], atol=1e-5)
+    assert layer.a is not layer.a0
+    fused = adapters.fuse(adapter_for(small, small_params, "pissa", rank=3))["layers"]["mlp"]["up"]
+    assert type(fused) is LoRA and fused.a.shape[-1] == 6
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "pissa"])
+def test_a_rank_over_the_weights_size_is_refused(kind, small, small_params):
+    with pytest.raises(UserError, match=r"adapter rank 17 is more than a weight \(32, 16\) like 'k' can have"):
+        adapter_for(small, small_params, kind, rank=17, targets=("k",))

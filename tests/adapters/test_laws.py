@@ -15,7 +15,8 @@ from lfl_jax.errors import UserError
 from lfl_jax.models import llama
 
 NONLINEAR = "lora+bottleneck"
-LINEAR = ("lora", "dora", "ia3", "mora", "full_delta", "lora+dora")
+STARTED = ("pissa", "olora")  # fresh, they are the base but for rounding
+LINEAR = ("lora", "dora", "vera", "ia3", "mora", "full_delta", "lora+dora", *STARTED)
 KINDS = (*LINEAR, NONLINEAR)
 BOUND = 3e-5  # on hidden values up to 4: a full-rank change of 0.1 at every weight makes rounding grow
 TOKENS = jnp.arange(22).reshape(2, 11) % 96
@@ -26,9 +27,11 @@ def run(params, adapter, cfg, **options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fresh_adapter_is_the_base_to_the_last_bit(kind, small, small_params):
+def test_a_fresh_adapter_is_the_base(kind, small, small_params):
     fresh = adapter_for(small, small_params, kind, trained=False)
-    assert jnp.array_equal(run(small_params, fresh, small), run(small_params, None, small))
+    difference = float(jnp.abs(run(small_params, fresh, small) - run(small_params, None, small)).max())
+    print(f"fresh = base, {kind}: max difference {difference:.1e}")
+    assert difference == 0 or (kind in STARTED and difference < BOUND)
     trained = adapter_for(small, small_params, kind)
     assert jnp.abs(run(small_params, trained, small) - run(small_params, None, small)).max() > 0.1
 
@@ -101,7 +104,7 @@ def test_scanned_unstacked_and_recomputed_layers_agree(kind, small, small_params
 
     adapter = adapter_for(small, small_params, kind)
     loop = small_params | {"layers": tree.unstack(small_params["layers"], 3)}
-    unstacked = run(loop, {"layers": tree.unstack(adapter["layers"], 3)}, small)
+    unstacked = run(loop, adapter | {"layers": tree.unstack(adapter["layers"], 3)}, small)
     scanned = run(small_params, adapter, small)
     np.testing.assert_allclose(unstacked, scanned, rtol=0, atol=BOUND)
     for remat in ("selective", "full"):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import adapter_for
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from lfl_jax import adapters
@@ -15,8 +16,6 @@ from lfl_jax.io import adapter_file
 
 def rewrite(file, tensors=None, metadata=None):
     """The file with other tensors or header."""
-    from safetensors import safe_open
-
     with safe_open(file, "np") as opened:
         old = opened.metadata()
     save_file(load_file(file) if tensors is None else tensors, file, metadata=old | (metadata or {}))
@@ -62,7 +61,8 @@ def test_another_base_is_refused(mixture, small_params, tmp_path):
 
 def damaged(case, file):
     tensors = load_file(file)
-    kinds = {"layers/attn/q": ["lora", "dora"], "layers/attn/v": "dora", "layers/mlp/down": "lora"}
+    with safe_open(file, "np") as opened:
+        structure = json.loads(opened.metadata()["lfl_adapter"])
     match case:
         case "tensor missing":
             rewrite(file, {k: v for k, v in tensors.items() if k != "layers/attn/q/1/m"})
@@ -71,10 +71,13 @@ def damaged(case, file):
         case "wrong shape":
             rewrite(file, tensors | {"layers/mlp/down/0/b": np.ones((3, 3, 5), np.float32)})
         case "unknown kind":
-            structure = {"kinds": kinds | {"layers/attn/v": "veda"}, "empty": []}
+            structure = structure | {"kinds": structure["kinds"] | {"layers/attn/v": "veda"}}
             rewrite(file, metadata={"lfl_adapter": json.dumps(structure)})
         case "unknown weight":
-            structure = {"kinds": kinds | {"layers/attn/z": "lora"}, "empty": []}
+            structure = structure | {"kinds": {"layers/attn/z": "lora"}}
+            rewrite(file, metadata={"lfl_adapter": json.dumps(structure)})
+        case "static missing":
+            structure = structure | {"static": {}}
             rewrite(file, metadata={"lfl_adapter": json.dumps(structure)})
         case "no structure":
             rewrite(file, metadata={"lfl_adapter": "[1"})
@@ -86,8 +89,9 @@ MISTAKES = {
     "tensor missing": "tensor layers/attn/q/1/m is missing",
     "tensor too many": "tensor layers/attn/k/0/a belongs to no layer",
     "wrong shape": r"layers/mlp/down does not fit this model's weight \(3, 48, 32\)",
-    "unknown kind": "layers/attn/v has kind 'veda'; kinds are lora, dora",
+    "unknown kind": "layers/attn/v has kind 'veda'; kinds are lora, pissa",
     "unknown weight": "layers/attn/z is no weight of this model",
+    "static missing": "layers/attn/v/0/per_input is None; expected bool|layers/attn/q/1/per_input",
     "no structure": "not an adapter that lfl_jax saved",
     "cut short": "not a whole safetensors file",
 }

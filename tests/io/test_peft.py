@@ -1,6 +1,5 @@
 """PEFT folders: round trips, every refusal by name, and damaged files never more than a UserError."""
 
-import dataclasses
 import json
 import random
 import re
@@ -390,11 +389,6 @@ def test_the_base_is_the_one_it_was_made_for(saved, small_params, tmp_path):
 # What cannot be written
 
 
-@dataclasses.dataclass(frozen=True)
-class Other:
-    """A kind that PEFT's LoRA has no form for."""
-
-
 def not_saved(message, folder, adapter, params, **options):
     with pytest.raises(UserError, match=message):
         peft.save(folder, adapter, params, base_name="small", **options)
@@ -414,9 +408,8 @@ def test_kinds_that_peft_does_not_have(small, small_params, tmp_path):
     not_saved("DoRA scaled by 0.5 .at .*q_proj." + ALTERNATIVE, folder, half, small_params)
     both = jax.tree.map(lambda x, y: x or y, of("dora", "q"), of("lora", "v"), is_leaf=is_layer)
     not_saved("LoRA beside DoRA" + ALTERNATIVE, folder, both, small_params)
-    other = {"layers": {"attn": {"q": Other()}, "mlp": {}}}
-    jax.tree_util.register_pytree_node(Other, lambda x: ((), None), lambda *_: Other())
-    not_saved("Other .at .*q_proj." + ALTERNATIVE, folder, other, small_params)
+    other = of("mora", "q")
+    not_saved("MoRARotation .at .*q_proj." + ALTERNATIVE, folder, other, small_params)
 
 
 def test_adapters_and_parameters_that_do_not_fit(small, small_params, tmp_path):

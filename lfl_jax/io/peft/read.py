@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax.adapters.build import bind, is_layer
+from lfl_jax.adapters.build import bind, is_layer, layers_of
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.truncate import norm
@@ -154,7 +154,7 @@ def _check_size(file: Path, size: float, adapter: dict) -> None:
     """UserError for a change that is not finite, or none: with B = 0, a DoRA's is the rounding of its norms."""
     if not size < float(np.finfo(np.float32).max):
         raise UserError(f"{file}: the weight change is not finite: training had diverged")
-    layers = [layer for layer in jax.tree.leaves(adapter, is_leaf=is_layer) if layer is not None]
+    layers = layers_of(adapter)
     rounding = 0.0
     if not any(jnp.any(layer.b) for layer in layers):
         rounding = 1e-5 * math.sqrt(sum(float(jnp.sum(x.w2 * x.gain)) for x in layers if isinstance(x, DoRA)))

@@ -77,16 +77,17 @@ def _export(adapter: dict, name: str, place: Place) -> _Module | None:
     """One module, None where nothing is adapted; UserError for what PEFT has no form for."""
     stacked = get_path(adapter, place.path) or None
     layer = jax.tree.map(lambda x: x[place.layer], stacked)
-    if isinstance(layer, DoRA):
+    layer = layer and layer.with_shared(adapter.get("shared"))
+    if isinstance(layer, DoRA) and not layer.per_input:
         gain = float(layer.gain[0])
         if gain not in (0, 1):
             raise UserError(_no_counterpart(f"DoRA scaled by {gain:g} (at {name})"))
         return _module(*low_rank_factors(LoRA(layer.a, layer.b, layer.scale)), np.asarray(layer.m)) if gain else None
-    kinds = sorted({type(member).__name__ for member in members(layer)})
-    if kinds not in ([], ["LoRA"]):
+    factors = low_rank_factors(layer) if layer else None
+    if layer and factors is None:
+        kinds = sorted({type(member).__name__ for member in members(layer)})
         what = f"a Mix of {' and '.join(kinds)}" if isinstance(layer, Mix) else kinds[0]
         raise UserError(_no_counterpart(f"{what} (at {name})"))
-    factors = low_rank_factors(layer) if kinds else None
     return _module(*factors, None) if factors and factors[2].size else None
 
 

@@ -17,3 +17,10 @@ def shrink(x: Any, factors: tuple[Any, ...]) -> tuple[Any, ...]:
         splits.append(total)
     hidden = checkpoint_name(matmul(x, jnp.concatenate(factors, axis=-1)), "shrink")
     return tuple(jnp.split(hidden, splits, axis=-1))
+
+
+def expand(hidden: tuple[Any, ...], factors: tuple[Any, ...]) -> Any:
+    """The sum of hidden_i B_i (R_i, O), as one product over all ranks."""
+    if len(hidden) == 1:
+        return matmul(hidden[0], factors[0])
+    return matmul(jnp.concatenate(hidden, axis=-1), jnp.concatenate(factors, axis=-2))

@@ -1,0 +1,59 @@
+"""Random pairs of UUIDs, a key and the value to answer it with: nothing but memory can (MoRA, arXiv 2405.12130, §3).
+
+UUIDs are of version 4: of 32 hexadecimal digits one is always 4 and one of 8, 9, a, b, so whoever knows the format
+and nothing else gets GUESSED of a value's digits right. MoRA's table begins at 9.9 to 10.1 %, which is this number;
+UUIDs of 32 random digits would begin at 6.3 %, and counted hyphens at 19.8 %. The prompt is not in the paper.
+"""
+
+import hashlib
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
+from uuid import UUID
+
+from lfl_jax.data.examples import Example
+from lfl_jax.errors import UserError
+
+GUESSED = (30 / 16 + 1 / 1 + 1 / 4) / 32
+# What is drawn for a split. Recall is followed on the training pairs themselves, so "dev" is these once more.
+DRAWS = {"train": "train", "dev": "train", "test": "test"}
+KEY = "{key}"
+
+
+def describe(seed: int) -> str:
+    """The provenance line of a source drawn with this seed."""
+    return f"synthetic: random UUID pairs, seed {seed}; dev repeats the training pairs, to measure recall"
+
+
+@dataclass(frozen=True)
+class UUIDPairs(Sequence[Example]):
+    """`size` pairs; nothing is stored, a pair is drawn when it is asked for. prompt: holds {key}, for the key."""
+
+    seed: int
+    split: str
+    size: int
+    prompt: str
+    hyphens: bool
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        name = f"{DRAWS[self.split]}/{range(self.size)[operator.index(index)]}"
+        drawn = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        key, value = (self._text(drawn[16 * i :][:16]) for i in range(2))
+        return Example(self.prompt.replace(KEY, key), value, id=name, cluster=name)
+
+    def _text(self, drawn: bytes) -> str:
+        found = UUID(bytes=drawn, version=4)
+        return str(found) if self.hyphens else found.hex
+
+
+def source(seed: int, split: str, size: int, *, prompt: str = KEY, hyphens: bool = False) -> UUIDPairs:
+    """A random-access source of `size` pairs; raises UserError for an unknown split or a prompt without {key}."""
+    if split not in DRAWS:
+        raise UserError(f"unknown split {split!r} of the UUID pairs; expected one of {', '.join(DRAWS)}")
+    if KEY not in prompt:
+        raise UserError(f"config.data.uuid_prompt={prompt!r} must hold {KEY}, where the key goes")
+    return UUIDPairs(seed, split, size, prompt, hyphens)

@@ -1,0 +1,53 @@
+"""The examples do what they say: each is run as its own main, on one small model that they share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import continual  # noqa: E402
+import mixture  # noqa: E402
+import routing  # noqa: E402
+import task_arithmetic  # noqa: E402
+
+
+def test_skills_add_and_subtract():
+    found = task_arithmetic.main()
+    assert found["base"]["copy"] < 0.1 and min(found["base"]["caps"], found["base"]["next"]) > 5
+    assert found["caps"]["caps"] < 0.1 and found["next"]["next"] < 0.1
+    both, alone = found["caps + next"], (found["caps"], found["next"])
+    assert both["caps"] < 0.5 * alone[1]["caps"] and both["next"] < 0.5 * alone[0]["next"]
+    back = found["caps + next - next"]
+    assert all(back[skill] == pytest.approx(found["caps"][skill], abs=1e-3) for skill in back)
+
+
+def test_mixture_weights_are_learned():
+    found, weights = mixture.main()
+    equal, learned = (sum(found[name].values()) for name in ("weights 1, 1", "learned weights"))
+    assert learned < equal and all(0.2 < w < 1.5 and w != 1 for w in weights)
+
+
+def test_each_example_of_a_batch_goes_to_its_adapter():
+    found = {(adapter, prompt): answer for adapter, prompt, answer in routing.main()}
+    assert found["caps", "caps head"] == "HEAD" and found["next", "next head"] == "afbe"
+    assert found["base", "copy head"] == "head" and found["base", "caps head"] != "HEAD"
+    assert found["next", "caps head"] != "HEAD" and found["caps", "next head"] != "afbe"
+
+
+def test_a_frozen_first_adapter_is_not_forgotten():
+    found, unchanged = continual.main()
+    assert unchanged and found["its first"] == found["caps"]
+    assert found["caps (frozen) + next"]["next"] < 0.1 and found["caps, then next"]["caps"] > 1
+
+
+def test_a_kind_of_ones_own_trains_through_main(tmp_path):
+    command = [sys.executable, EXAMPLES / "own_method.py", "--config=configs/math_ift.py:smoke,lr=1e-2"]
+    done = subprocess.run([*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "16,384" in done.stdout  # 2 layers of B's of rank 16, and no A
+    again = subprocess.run([*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "16,384" in again.stdout, "a finished run is read back"
