@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lfl_jax import quant
@@ -80,7 +81,7 @@ class DoRA(Kind):
         else:
             change = 2 * linear(a.T, w) + (a.T @ a) @ b
             added = jnp.sum(change * b, axis=0)
-        n = jnp.sqrt(jnp.maximum(self.w2 + added, jnp.finfo(jnp.float32).tiny))
+        n = checkpoint_name(jnp.sqrt(jnp.maximum(self.w2 + added, jnp.finfo(jnp.float32).tiny)), "norm")
         return n if self.norm_gradient else jax.lax.stop_gradient(n)
 
     def low_rank(self, w: Any) -> LowRank:

@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from lfl_jax.adapters.kind import LowRank
+from lfl_jax.adapters.kind import LowRank, only_low_rank
 from lfl_jax.adapters.mix import members
 from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank.reference import expand, shrink
@@ -39,6 +40,7 @@ def project(
     changed = []
     for y, w, group, each in zip(ys, ws, groups, parts, strict=True):
         here = tuple(None if part is None else next(hidden) for part in each)
+        y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")  # what changes y differentiates it
         changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))
     return tuple(changed)
 

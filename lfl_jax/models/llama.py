@@ -24,7 +24,7 @@ from lfl_jax.models.config import Llama3Rope, ModelConfig
 
 INIT_STD = 0.02
 # What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
-SAVED = ("qkv", "attention", "mlp", "shrink")
+SAVED = ("qkv", "attention", "mlp", "shrink", "base", "norm")
 REMAT = {
     "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,

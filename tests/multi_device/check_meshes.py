@@ -19,6 +19,7 @@ from lfl_jax import adapters, optim, schedules, state, train  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
+from lfl_jax.io.pretrained import holder  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
 
@@ -32,16 +33,20 @@ OPTIM = OptimConfig(
 LENGTHS = [[7, 12, 9], [20, 6], [3, 28], [16, 10], [32], [30, 2], [5, 5, 5], [11, 20]]
 
 
-def step(mesh, kind, trainable):
+def step(mesh, kind, trainable, form):
     rules = make_rules(*mesh, devices=jax.devices()[: int(np.prod(mesh))])
     specs = llama.specs(CFG)
     params = spec.init(specs, jax.random.key(0))
-    adapter = {}
-    if kind != "none":
-        adapter_specs = adapters.specs(specs, AdapterConfig(kind=kind, rank=8))
-        adapter = adapters.init(adapter_specs, params, jax.random.key(1))
-        adapter = jax.device_put(adapter, spec.shardings(adapter_specs, rules))
     params = jax.device_put(params, spec.shardings(specs, rules))
+    adapter, originals = {}, params
+    if form:
+        hold, name = holder(form, rules), lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+        quantised = lambda path, s, x: hold(name(path), s, x)  # noqa: E731
+        params = jax.tree_util.tree_map_with_path(quantised, specs, params, is_leaf=spec.is_spec)
+    if kind != "none":
+        adapter_specs = adapters.specs(specs, AdapterConfig(kind=kind, rank=4 if "mora" in kind else 8))
+        adapter = adapters.init(adapter_specs, params, jax.random.key(1), originals)
+        adapter = jax.device_put(adapter, spec.shardings(adapter_specs, rules))
     tx = optim.make(OPTIM, schedules.make(OPTIM, 4))
     current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx)
     rows = packed(LENGTHS, 32, CFG.vocab_size)
@@ -54,10 +59,16 @@ def step(mesh, kind, trainable):
     return jax.device_get(current.trainable), float(metrics["loss"]), len(spread)
 
 
-for kind, trainable in (("lora+dora", ("adapter/.*",)), ("none", ("params/.*",))):
-    alone, loss, _ = step((1, 1, 1), kind, trainable)
-    for mesh in ((2, 2, 2), (1, 8, 1)):
-        shared, other, spread = step(mesh, kind, trainable)
+ADAPTER, PARAMS, MESHES = ("adapter/.*",), ("params/.*",), ((2, 2, 2), (1, 8, 1))
+CASES = (
+    ("lora+dora", ADAPTER, "", MESHES),
+    ("none", PARAMS, "", MESHES),
+    ("pissa+vera+mora+loftq+bottleneck", ADAPTER, "nf4", MESHES[:1]),
+)
+for kind, trainable, form, meshes in CASES:
+    alone, loss, _ = step((1, 1, 1), kind, trainable, form)
+    for mesh in meshes:
+        shared, other, spread = step(mesh, kind, trainable, form)
         worst = max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (alone, shared)), strict=True))
         print(f"{kind} on {mesh}: loss differs by {abs(loss - other):.1e}, weights by {worst:.1e}; {spread} sharded")
         assert abs(loss - other) < 1e-5 and worst < 1e-5 and spread > 0
