@@ -91,6 +91,10 @@ def base() -> config_dict.ConfigDict:
     e.generate_rows = 8  # prompts decoded together
     e.shots = 0  # GSM8K few-shot examples in the prompt
     e.shots_from = "fixed"  # fixed (the same shots for all) | lm_eval (the harness's draw; needs GSM8K train)
+    e.samples = 1  # programs drawn of each problem (humaneval, mbpp); pass@k needs k of them
+    e.temperature = 0.0  # of those draws; 0 = greedy. The paper: 0.2 with 50 samples, and 0.8 with 256 for pass@k
+    e.top_p = 1.0  # nucleus of those draws; the paper: 0.95
+    e.allow_weak_sandbox = False  # run generated programs also where the machine cannot isolate them fully
     e.source_text = ""  # a text file for source_nll; "" = the fetched default
 
     k = c.checkpoint = config_dict.ConfigDict()

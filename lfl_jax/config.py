@@ -105,6 +105,10 @@ class EvalConfig:
     generate_rows: int
     shots: int
     shots_from: str
+    samples: int
+    temperature: float
+    top_p: float
+    allow_weak_sandbox: bool
     source_text: str
 
     def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
@@ -234,6 +238,9 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("eval.max_new_tokens", 1, 1e6),
     ("eval.generate_rows", 1, 1e6),
     ("eval.shots", 0, 100),
+    ("eval.samples", 1, 1e4),
+    ("eval.temperature", 0, 10),
+    ("eval.top_p", 1e-6, 1),
     ("checkpoint.every", 0, 1e12),
     ("checkpoint.keep", 1, 1e6),
     ("log.every", 1, 1e12),
@@ -336,6 +343,8 @@ def _train_problems(c: Config) -> list[str]:
         found.append("config.train.steps and config.train.epochs are both 0: nothing to do")
     if c.optim.lr == 0:
         found.append("config.optim.lr is 0: nothing would be learned")
+    if c.eval.samples > 1 and c.eval.temperature == 0:
+        found.append("config.eval.samples are all the same at config.eval.temperature=0; set it, for example to 0.2")
     for task in (*c.eval.tasks, *c.eval.every_tasks):
         if task.partition(":")[2] and not task.partition(":")[2].isdigit():
             found.append(f"evaluation {task!r} must be a name, or name:n with n items")

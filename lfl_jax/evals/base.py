@@ -1,4 +1,4 @@
-"""The two kinds of evaluation, what they read, and the model they are given: data and functions, no jax."""
+"""The three kinds of evaluation, what they read, and the model they are given: data and functions, no jax."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from lfl_jax.assets import readers
 from lfl_jax.data.examples import Example
 from lfl_jax.evals.plan import Score, Scored
 from lfl_jax.evals.requests import Request
+from lfl_jax.evals.sandbox import Program, Verdict
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.tokenizers import Tokenizer
@@ -99,4 +100,24 @@ class Generation:
     in_turns: bool = False
 
 
-Task = Scoring | Generation
+@dataclass(frozen=True)
+class Coding:
+    """A task decided by running generated programs: several texts per item, drawn at a temperature.
+
+    extract(item, text): the code that a text makes. program(item, code): that code with the item's tests, for
+    `evals.sandbox`. record(item, texts, verdicts): one record of all samples.
+    """
+
+    name: str
+    version: int
+    stop: tuple[str, ...]
+    items: Callable[[Inputs], Sequence[Any]]
+    extract: Callable[[Any, str], str]
+    program: Callable[[Any, str], Program]
+    record: Callable[[Any, Sequence[str], Sequence[Verdict]], Record]
+    summarise: Callable[[Sequence[Record]], Summary]
+    details: Callable[[Inputs], dict[str, Any]] = no_details
+    in_turns: bool = False
+
+
+Task = Scoring | Generation | Coding

@@ -1,5 +1,6 @@
 """Evaluate a model on tasks: what to measure is in the tasks, this does it, resumably, and sums it up."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +10,26 @@ import numpy as np
 
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
-from lfl_jax.evals import records
-from lfl_jax.evals.base import Generation, Inputs, Model, Record, Scoring, Task
+from lfl_jax.evals import records, sandbox
+from lfl_jax.evals.base import Coding, Generation, Inputs, Model, Record, Scoring, Task
 from lfl_jax.evals.plan import Plan, plan, score_items
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.text.tokenizers import Tokenizer
 
+MOST_SAMPLES = 1 << 20  # of one item: its number times this, plus the sample's, names the random draws
 # Tells tokenizers of one size apart: spaces, digits, capitals, accents, emoji, a newline.
 PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How programs are drawn: so many of each problem; and whether they may run where isolation is weak."""
+
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    allow_weak_sandbox: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class Settings:
     max_new_tokens: int
     window: int
     pick: str = "first"
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True)
@@ -141,12 +154,6 @@ def describe(
     if len({item["id"] for item in contents}) != len(items):
         raise UserError(f"evaluation {task.name}: two items have the same id")
     special = (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos)
-    kind = (
-        {"rows": settings.rows, "length": settings.length}
-        if isinstance(task, Scoring)
-        else {"generate_rows": settings.generate_rows, "max_new_tokens": settings.max_new_tokens}
-        | {"window": settings.window, "stop": list(task.stop)}
-    )
     return {
         "task": task.name,
         "version": task.version,
@@ -154,9 +161,18 @@ def describe(
         "tokenizer": records.digest([*special, tokenizer.encode(PROBE)]),
         "items": len(items),
         "content": records.digest(contents),
-        **kind,
+        **_shapes(task, settings),
         **task.details(inputs),
     }
+
+
+def _shapes(task: Task, s: Settings) -> dict[str, Any]:
+    """The settings that matter to this kind of task."""
+    if isinstance(task, Scoring):
+        return {"rows": s.rows, "length": s.length}
+    shapes = {"generate_rows": s.generate_rows, "max_new_tokens": s.max_new_tokens, "window": s.window}
+    drawn = asdict(s.sampling) if isinstance(task, Coding) else {}
+    return shapes | {"stop": list(task.stop)} | drawn
 
 
 def _work(task: Task, items: Sequence, numbers: list[int], model: Model, tokenizer: Tokenizer, s: Settings) -> _Work:
@@ -168,16 +184,19 @@ def _work(task: Task, items: Sequence, numbers: list[int], model: Model, tokeniz
     room = s.window - s.max_new_tokens
     if room < 1:
         raise UserError(f"config.eval.max_new_tokens={s.max_new_tokens} leaves no room in a context of {s.window}")
-    stop = (*task.stop, tokenizer.eos)
-    figures = {
-        "batches": -(-len(items) // s.generate_rows),
-        "prompt_tokens": sum(map(len, prompts)),
-        "truncated": sum(len(prompt) > room for prompt in prompts),
-    }
+    stop, figures = (*task.stop, tokenizer.eos), _figures(prompts, room)
     prompts = [prompt[-room:] for prompt in prompts]
-    return _Work(
-        lambda done: _generate(task, items, prompts, numbers, stop, model, s, done), figures["batches"], figures
-    )
+    if isinstance(task, Coding):
+        print(f"{task.name}: {sandbox.policy(s.sampling.allow_weak_sandbox)}")  # noqa: T201 (before any code runs)
+        run = functools.partial(_program, task, items, prompts, numbers, stop, model, s)
+        return _Work(run, len(items), {"batches": len(items)} | figures)
+    batches = -(-len(items) // s.generate_rows)
+    run = functools.partial(_generate, task, items, prompts, numbers, stop, model, s)
+    return _Work(run, batches, {"batches": batches} | figures)
+
+
+def _figures(prompts: list[list[int]], room: int) -> dict[str, int]:
+    return {"prompt_tokens": sum(map(len, prompts)), "truncated": sum(len(prompt) > room for prompt in prompts)}
 
 
 def _score(task: Scoring, items: Sequence, planned: Plan, model: Model, done: np.ndarray) -> Iterator[list[Record]]:
@@ -202,6 +221,28 @@ def _generate(
             example_ids=[numbers[i] for i in batch],
         )
         yield [task.record(items[i], cut(text, stop)) for i, text in zip(batch, texts, strict=True) if not done[i]]
+
+
+def _program(
+    task: Coding, items: Sequence, prompts, numbers, stop, model: Model, s: Settings, done: np.ndarray
+) -> Iterator[list[Record]]:
+    """Item after item: its samples are drawn, then run. A draw depends on the item's and the sample's number alone."""
+    draw = {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p, "max_new_tokens": s.max_new_tokens}
+    for i, item in enumerate(items):
+        if done[i]:
+            yield []
+            continue
+        texts = _samples(prompts[i], numbers[i], stop, model, s, draw)
+        programs = [task.program(item, task.extract(item, text)) for text in texts]
+        verdicts = dict(sandbox.check_many(programs, allow_weak=s.sampling.allow_weak_sandbox))
+        yield [task.record(item, texts, [verdicts[n] for n in range(len(programs))])]
+
+
+def _samples(prompt: list[int], number: int, stop, model: Model, s: Settings, draw: dict[str, Any]) -> list[str]:
+    """The texts of one item, `generate_rows` at a time."""
+    ids = [number * MOST_SAMPLES + sample for sample in range(s.sampling.samples)]
+    rows = [ids[start : start + s.generate_rows] for start in range(0, len(ids), s.generate_rows)]
+    return [text for row in rows for text in model.generate([prompt] * len(row), stop=stop, example_ids=row, **draw)]
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

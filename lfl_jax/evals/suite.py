@@ -9,7 +9,7 @@ import numpy as np
 
 from lfl_jax.config import Config
 from lfl_jax.evals.base import Inputs, Model
-from lfl_jax.evals.run import Result, Settings, evaluate
+from lfl_jax.evals.run import Result, Sampling, Settings, evaluate
 from lfl_jax.io.metrics import progress
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.tokenizers import Tokenizer
@@ -55,6 +55,7 @@ def settings(config: Config, cfg: ModelConfig) -> Settings:
         max_new_tokens=e.max_new_tokens,
         window=cfg.max_seq_len,
         pick="spread",
+        sampling=Sampling(e.samples, e.temperature, e.top_p, e.allow_weak_sandbox),
     )
 
 

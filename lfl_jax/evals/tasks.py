@@ -1,6 +1,16 @@
 """Every evaluation by name. A new one is a file with its TASK, and a line here."""
 
-from lfl_jax.evals import arc_challenge, gsm8k, hellaswag, perplexity, source_test, uuid_recall, winogrande
+from lfl_jax.evals import (
+    arc_challenge,
+    gsm8k,
+    hellaswag,
+    humaneval,
+    mbpp,
+    perplexity,
+    source_test,
+    uuid_recall,
+    winogrande,
+)
 from lfl_jax.evals.base import Task
 
 TASKS: dict[str, Task] = {
@@ -12,4 +22,8 @@ TASKS: dict[str, Task] = {
     "hellaswag": hellaswag.TASK,
     "arc_challenge": arc_challenge.TASK,
     "winogrande": winogrande.TASK,
+    "humaneval": humaneval.TASK,
+    "humaneval_lm_eval": humaneval.LM_EVAL,
+    "mbpp": mbpp.TASK,
+    "mbpp_bigcode": mbpp.BIGCODE,
 }

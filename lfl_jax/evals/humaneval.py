@@ -1,0 +1,81 @@
+"""HumanEval: functions completed from signature and docstring, tested by running them (Chen et al., 2107.03374)."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals import code_text, pass_at_k
+from lfl_jax.evals.base import Coding, Inputs, Record
+from lfl_jax.evals.sandbox import Program, Verdict
+
+# How each harness shows a problem; stop texts and what is cut from the completion have the same name in `code_text`.
+PROMPTS: dict[str, Callable[[str], str]] = {
+    "humaneval-bigcode": str.strip,
+    "humaneval-lm-eval": str,
+    "humaneval-lm-eval-instruct": lambda prompt: (
+        "Write a solution to the following problem and make sure that it passes the tests:\n"
+        f"```python\n{prompt}\n```\nHere is the completed function:\n```python\n{prompt}\n"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`prompt` is what the model continues, in this `form`; `head` the signature and docstring as code."""
+
+    id: str
+    cluster: str
+    prompt: str
+    form: str
+    head: str
+    entry_point: str
+    solution: str
+    tests: str
+
+
+def problems(inputs: Inputs, form: str = "humaneval-bigcode") -> list[Problem]:
+    """All 164 problems without shots, every one its own cluster; raises UserError for an unknown form."""
+    if form not in PROMPTS:
+        raise UserError(f"unknown form of HumanEval {form!r}; there are: {', '.join(PROMPTS)}")
+    return [problem(doc, form) for doc in inputs.docs("humaneval")]
+
+
+def problem(doc: dict, form: str) -> Problem:
+    """A problem from its document."""
+    head, name = doc["prompt"], doc["task_id"]
+    return Problem(
+        name, name, PROMPTS[form](head), form, head, doc["entry_point"], doc["canonical_solution"], doc["test"]
+    )
+
+
+def extract(problem: Problem, text: str) -> str:
+    """The code that a generated text makes, signature included."""
+    head = problem.prompt if problem.form == "humaneval-bigcode" else problem.head
+    return head + code_text.RULES[problem.form](text)
+
+
+def program(problem: Problem, code: str) -> Program:
+    """The code with the problem's tests, which take their helpers from the prompt and not from the code."""
+    return Program(
+        code=code + "\n",
+        tests=f"{problem.tests}\ncheck({problem.entry_point})",
+        entry_points=(problem.entry_point,),
+        setup=problem.head + "    pass\n",
+    )
+
+
+def record(problem: Problem, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Record:
+    """The record of a problem's samples."""
+    codes = [extract(problem, text) for text in texts]
+    return pass_at_k.record(problem.id, problem.cluster, problem.prompt, texts, codes, verdicts)
+
+
+def task(name: str, form: str) -> Coding:
+    """The evaluation with prompts, stop texts and cuts of one form."""
+    items = functools.partial(problems, form=form)
+    return Coding(name, 1, code_text.STOP[form], items, extract, program, record, pass_at_k.summarise)
+
+
+TASK = task("humaneval", "humaneval-bigcode")  # as in the paper
+LM_EVAL = task("humaneval_lm_eval", "humaneval-lm-eval")

@@ -1,0 +1,81 @@
+"""pass@k: the chance that one of k samples is right, from n samples of a problem (Chen et al., arXiv 2107.03374)."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals import stats
+from lfl_jax.evals.base import Record, Summary
+from lfl_jax.evals.sandbox import Verdict
+from lfl_jax.evals.stats import Estimate
+
+KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Distinct texts among the samples of a problem: of all, of those that passed, of those that failed."""
+
+    unique: int
+    unique_passed: int
+    unique_failed: int
+
+
+def per_problem(n: Sequence[int], c: Sequence[int], ks: Sequence[int]) -> Float[np.ndarray, "K P"]:
+    """1 - C(n-c, k) / C(n, k) for each k and problem, unbiased for k <= n; n samples of which c are right.
+
+    As 1 - prod_{i=n-c+1..n} (1 - k/i), in logarithms, which keeps small values exact. Raises UserError for k > n,
+    k < 1 or c > n.
+    """
+    n_P, c_P, k_K = (np.asarray(x, np.int64) for x in (n, c, ks))
+    if not n_P.size or not k_K.size or k_K.min() < 1 or k_K.max() > n_P.min():
+        raise UserError(f"pass@k needs k from 1 to the number of samples of every problem: k {list(ks)}, n {list(n)}")
+    if (c_P > n_P).any() or (c_P < 0).any():
+        raise UserError("more samples passed than there are")
+    i_PI = n_P[:, None] - np.arange(max(int(c_P.max()), 1))
+    counted_PI = np.arange(i_PI.shape[1]) < c_P[:, None]
+    certain_KP = n_P - c_P < k_K[:, None]
+    ratio_KPI = np.where(counted_PI & ~certain_KP[..., None], k_K[:, None, None] / np.maximum(i_PI, 1), 0.0)
+    return np.where(certain_KP, 1.0, 0.0 - np.expm1(np.log1p(-ratio_KPI).sum(-1)))
+
+
+def curve(records: Sequence[Record], ks: Sequence[int] = KS) -> dict[int, Estimate]:
+    """Mean pass@k over problems, with the standard error over problems, for each k that every problem has samples for.
+
+    Records hold the counts "n" and "c", and their "cluster". Raises UserError when there is no record or sample.
+    """
+    n, c = [record["n"] for record in records], [record["c"] for record in records]
+    ks = [k for k in ks if k <= min(n, default=0)]
+    clusters = [record["cluster"] for record in records]
+    values = per_problem(n, c, ks).tolist()
+    return {k: stats.mean(row, clusters) for k, row in zip(ks, values, strict=True)}
+
+
+def diversity(texts: Sequence[str], passed: Sequence[bool]) -> Diversity:
+    """Count distinct texts, compared letter by letter."""
+    pairs = list(zip(texts, passed, strict=True))
+    return Diversity(len(set(texts)), len({t for t, ok in pairs if ok}), len({t for t, ok in pairs if not ok}))
+
+
+def record(
+    id: str, cluster: str, prompt: str, texts: Sequence[str], codes: Sequence[str], verdicts: Sequence[Verdict]
+) -> Record:
+    """The fields of a problem's record: every sample as generated, as run, and how it did, and their counts."""
+    samples = [
+        {"text": text, "code": code, "passed": v.passed, "reason": v.reason, "seconds": v.seconds, "output": v.output}
+        for text, code, v in zip(texts, codes, verdicts, strict=True)
+    ]
+    passed = [verdict.passed for verdict in verdicts]
+    head = {"id": id, "cluster": cluster, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest()[:16]}
+    return head | {"n": len(samples), "c": sum(passed), **asdict(diversity(texts, passed)), "samples": samples}
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """pass@k for the ks that every problem has samples for, and the mean numbers of distinct texts."""
+    metrics = {f"pass@{k}": estimate for k, estimate in curve(records).items()}
+    names = ("unique", "unique_passed", "unique_failed")
+    return Summary(metrics | {name: stats.over(records, name) for name in names}, chance=0.0)
