@@ -56,21 +56,34 @@ def base() -> config_dict.ConfigDict:
     o.lora_plus = 1.0  # LoRA+: learning rate of the adapters' B over that of A; the paper's rule of thumb is 16
 
     t = c.train = config_dict.ConfigDict()
-    t.steps = 0  # optimizer steps; 0 = from epochs
-    t.epochs = 1.0  # passes over the training source (used when steps is 0)
+    t.steps = 0  # optimizer steps; 0 = from tokens or epochs
+    t.tokens = 0.0  # tokens, padding of rows included, rounded to whole steps; 0 = from epochs
+    t.epochs = 1.0  # passes over the training source (used when steps and tokens are 0)
+    t.branch_from = ""  # directory of a longer run with a trapezoid schedule, to start from its checkpoint
     t.batch = 2  # sequences (packed rows) per optimizer step, over all devices
     t.microbatch = 0  # sequences per forward pass, over all devices; 0 = the whole batch; must divide it
 
     d = c.data = config_dict.ConfigDict()
-    d.source = "word_problems"  # a name of lfl_jax.data.sources.SOURCES, or tfds:DIR
-    d.path = ""  # a .jsonl[.gz] file: used in place of source
+    # a name of lfl_jax.data.sources.SOURCES, or tfds:DIR; several with weights are drawn from at these rates (shares of
+    # the examples): "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it
+    d.source = "word_problems"
+    d.path = ""  # a .jsonl[.gz], .json or .parquet file: used in place of source
     d.size = 2000  # examples drawn by generated sources
     d.seq_len = 256  # tokens per packed row
     d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES
     d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}
     d.uuid_hyphens = False  # source uuid: whether its UUIDs are written with hyphens
     d.too_long = "error"  # error | skip | truncate: an example longer than seq_len
-    d.pack_bins = 16  # open rows of the first-fit packer
+    # how examples share rows. first_fit: whole, in the first of pack_bins open rows with room | concat: joined end to
+    # end and cut every seq_len tokens, nothing dropped, for documents | ratio: as llm-foundry's BinPackCollator with
+    # its packing_ratio, every int(pack_bins x packing_ratio) examples into pack_bins rows, the longest first; what does
+    # not fit waits for the next group, and an epoch has whole groups only. pack_bins is then llm-foundry's device
+    # batch: Magicoder's 111,183 examples at ratio 3, 6 rows a device, 192 in all, are the paper's 193 steps an epoch
+    d.packing = "first_fit"
+    d.packing_ratio = 1.0  # packing ratio: examples per row, at least 1
+    d.pack_bins = 16  # open rows of the first-fit packer; rows of a group of packing ratio
+    # isolate: examples of a row do not see each other, positions restart | attend: a row is one sequence, EOS between
+    d.cross_document = "isolate"
 
     e = c.eval = config_dict.ConfigDict()
     e.tasks = (  # "name:n" = n items, evenly spread over the set (0 = all); names of lfl_jax.evals.tasks.TASKS
@@ -132,8 +145,9 @@ SHORT = {
     "r": ("adapter", "rank", int),
     "alpha": ("adapter", "alpha", float),
     "lr": ("optim", "lr", float),
-    "steps": ("train", "steps", int),
+    **{name: ("train", name, kind) for name, kind in (("steps", int), ("tokens", float), ("epochs", float))},
 }
+LENGTHS = {"steps": 0, "tokens": 0.0}  # setting one of them, or epochs, unsets these
 
 
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
@@ -157,6 +171,8 @@ def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
                 c.model.base_dtype = "nf4"
         elif value and name in SHORT:
             section, field, kind = SHORT[name]
+            if section == "train":
+                c.train.update(LENGTHS)
             c[section][field] = kind(value)
         else:
             unknown.add(word)

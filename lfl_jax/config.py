@@ -71,7 +71,9 @@ class TrainConfig:
     """How long, and how many sequences per step."""
 
     steps: int
+    tokens: float
     epochs: float
+    branch_from: str
     batch: int
     microbatch: int
 
@@ -89,6 +91,9 @@ class DataConfig:
     pack_bins: int
     uuid_prompt: str = "{key}"
     uuid_hyphens: bool = False
+    packing: str = "first_fit"
+    packing_ratio: float = 1.0
+    cross_document: str = "isolate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +213,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.name": ("adamw", "lionw"),
     "optim.schedule": ("cosine", "trapezoid", "constant"),
     "data.too_long": ("error", "skip", "truncate"),
+    "data.packing": ("first_fit", "concat", "ratio"),
+    "data.cross_document": ("isolate", "attend"),
     "eval.shots_from": ("fixed", "lm_eval"),
 }
 # (field, lowest legal, highest legal)
@@ -226,12 +233,14 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("optim.cooldown_fraction", 0, 1),
     ("optim.lora_plus", 1e-3, 1e3),
     ("train.steps", 0, 1e12),
+    ("train.tokens", 0, 1e15),
     ("train.epochs", 0, 1e9),
     ("train.batch", 1, 1e9),
     ("train.microbatch", 0, 1e9),
     ("data.size", 1, 1e12),
     ("data.seq_len", 2, 1e9),
     ("data.pack_bins", 1, 1e6),
+    ("data.packing_ratio", 1, 1e4),
     ("eval.every", 0, 1e12),
     ("eval.rows", 1, 1e6),
     ("eval.seq_len", 16, 1e9),
@@ -339,8 +348,15 @@ def _train_problems(c: Config) -> list[str]:
     t, found = c.train, []
     if t.microbatch and t.batch % t.microbatch:
         found.append(f"config.train.microbatch={t.microbatch} does not divide config.train.batch={t.batch}")
-    if t.steps == 0 and t.epochs == 0:
-        found.append("config.train.steps and config.train.epochs are both 0: nothing to do")
+    if t.steps == 0 and t.epochs == 0 and t.tokens == 0:
+        found.append("config.train.steps, tokens and epochs are all 0: nothing to do")
+    if t.steps and t.tokens:
+        found.append(f"config.train.steps={t.steps} and config.train.tokens={t.tokens:g} both say how long; give one")
+    if t.branch_from and (c.optim.schedule != "trapezoid" or not c.optim.warmup_steps):
+        found.append(
+            "config.train.branch_from needs config.optim.schedule=trapezoid and warmup_steps: only then does"
+            " a shorter run begin like a longer one"
+        )
     if c.optim.lr == 0:
         found.append("config.optim.lr is 0: nothing would be learned")
     if c.eval.samples > 1 and c.eval.temperature == 0:
@@ -367,7 +383,9 @@ def resolve(path: str) -> str:
     relative = file.removeprefix("./").removeprefix("configs/")
     if not home.joinpath(relative).is_file():
         names = sorted(
-            p.name for p in home.iterdir() if p.name.endswith(".py") and p.name not in ("base.py", "__init__.py")
+            p.name
+            for p in home.iterdir()
+            if p.name.endswith(".py") and p.name not in ("base.py", "settings.py", "__init__.py")
         )
         raise UserError(f"no config {file!r}; there are: {', '.join('configs/' + n for n in names)}")
     return str(home.joinpath(relative)) + colon + argument

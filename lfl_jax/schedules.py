@@ -11,8 +11,17 @@ Schedule = Callable[[object], object]
 
 def make(config: OptimConfig, steps: int) -> Schedule:
     """step -> lr_t / lr for a run of this many optimizer steps; step 0 is the first update."""
-    warmup = config.warmup_steps or round(config.warmup_fraction * steps)
-    return SCHEDULES[config.schedule](config, steps, warmup)
+    return SCHEDULES[config.schedule](config, steps, warmup_steps(config, steps))
+
+
+def warmup_steps(config: OptimConfig, steps: int) -> int:
+    """Length of the warmup of a run of this many steps."""
+    return config.warmup_steps or round(config.warmup_fraction * steps)
+
+
+def cooldown_start(config: OptimConfig, steps: int) -> int:
+    """The step at which a trapezoid begins to fall: not before the warmup's end (llm-foundry)."""
+    return max(warmup_steps(config, steps), steps - round(config.cooldown_fraction * steps))
 
 
 def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
@@ -28,7 +37,7 @@ def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
 
 def _trapezoid(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """1 after warmup, then linear to 0 over the last cooldown_fraction of the run (inverse square root, a_d = 1)."""
-    start = max(warmup, steps - round(config.cooldown_fraction * steps))
+    start = cooldown_start(config, steps)
 
     def fraction(step: object) -> object:
         return _warm(step, warmup, 1.0 - jnp.clip((step - start) / max(steps - start, 1), 0.0, 1.0))

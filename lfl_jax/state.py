@@ -76,9 +76,7 @@ def checkpointables(state: State, frozen: Any, key: Any) -> dict[str, Any]:
 
 def restored(saved: dict[str, Any], state: State, frozen: Any) -> tuple[State, Any]:
     """(state, frozen) with what a checkpoint held in place of what they hold."""
-    mask = jax.tree.map(lambda x: x is not None, state.trainable, is_leaf=lambda x: x is None)
-    adapter = (
-        tree.split(saved["adapter"], mask["adapter"]) if jax.tree.leaves(saved["adapter"]) else (saved["adapter"],) * 2
-    )
+    mask = jax.tree.map(lambda _, trains: trains is not None, saved["adapter"], state.trainable["adapter"])
+    adapter = tree.split(saved["adapter"], mask)
     trainable = {"params": saved["params"], "adapter": adapter[0]}
     return State(trainable, saved["optimizer"], saved["step"]), frozen | {"adapter": adapter[1]}

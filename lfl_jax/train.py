@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, base_model, losses, optim, schedules
+from lfl_jax import adapters, base_model, branches, losses, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import MAY_CHANGE, Config
 from lfl_jax.core import spec, tree
@@ -113,6 +113,8 @@ def run(run: Run) -> Outcome:
     """
     config, started = run.config, time.monotonic()
     base_model.check(config)
+    if config.train.branch_from:
+        branches.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
@@ -156,9 +158,12 @@ def run(run: Run) -> Outcome:
     keep, best = config.checkpoint.keep, config.checkpoint.best
     saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, best_metric=best)
     with contextlib.closing(batches), saved, interrupts() as stop:
-        if saved.latest_step() is not None:
+        if saved.latest_step() is not None or config.train.branch_from:
             like = abstract(states.checkpointables(state, frozen, key))
-            found = saved.restore(None, like, base_fingerprint=base.fingerprint)
+            if saved.latest_step() is not None:
+                found = saved.restore(None, like, base_fingerprint=base.fingerprint)
+            else:
+                found = branches.restore(config, steps, like, base.fingerprint)
             state, frozen = states.restored(found.state, state, frozen)
             batches.set_state(found.iterator_state())
         step, meter, halt, pending = int(state.step), Meter(), False, None
@@ -232,7 +237,7 @@ class _Log:
 
 
 def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
-    """Optimizer steps of the run: config.train.steps, or as many as its epochs of packed rows fill.
+    """Optimizer steps of the run: config.train's steps, or its tokens', or as many as its epochs of packed rows fill.
 
     Looks at the examples in any case, so that what is wrong with them is said before anything is loaded.
     """
@@ -244,6 +249,8 @@ def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
         epochs=config.train.epochs,
         process_count=jax.process_count(),
     )
+    if config.train.tokens:
+        return max(1, round(config.train.tokens / (config.train.batch * config.data.seq_len)))
     return config.train.steps or math.ceil(estimate.stats.rows / config.train.batch)
 
 

@@ -16,7 +16,7 @@ TIERS = {
     2: ("adapters",),
     3: ("models",),
     4: ("losses", "optim", "schedules", "data", "io"),
-    5: ("state", "sample", "base_model", "runs"),
+    5: ("state", "sample", "base_model", "runs", "branches"),
     6: ("evals", "analysis", "api"),
     7: ("train",),
     8: ("sweep", "report", "planning"),

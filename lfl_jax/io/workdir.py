@@ -64,19 +64,28 @@ def _existing(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} was not written by a run of lfl_jax; pass another --workdir") from error
 
 
-def _refuse_other_config(
-    path: Path, before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
-) -> None:
+def differences(before_json: str, now_json: str, may_change: Sequence[str] = ()) -> list[str]:
+    """ "field was x, now y" of every field in which two configs differ, but those whose path matches a regex."""
+    return _differences(json.loads(before_json), json.loads(now_json), may_change)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]) -> list[str]:
     old, new = flatten(before), flatten(now)
-    fields = [
-        field
+    return [
+        f"{field} was {_shown(old, field)}, now {_shown(new, field)}"
         for field in sorted(old | new)
         if (field in old, old.get(field)) != (field in new, new.get(field))
         and not any(re.fullmatch(pattern, field) for pattern in may_change)
     ]
+
+
+def _refuse_other_config(
+    path: Path, before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
+) -> None:
+    fields = _differences(before, now, may_change)
     if not fields:
         return
-    shown = [f"{field} was {_shown(old, field)}, now {_shown(new, field)}" for field in fields[:SHOWN_FIELDS]]
+    shown = fields[:SHOWN_FIELDS]
     more = f"; and {len(fields) - SHOWN_FIELDS} more" if len(fields) > SHOWN_FIELDS else ""
     raise UserError(
         f"workdir {path} belongs to another config: {'; '.join(shown)}{more}\n"

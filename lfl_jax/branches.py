@@ -1,0 +1,46 @@
+"""Cooldown branches: runs of several lengths for little more than the price of the longest.
+
+With a trapezoid schedule the learning rate is constant until the cooldown. So a shorter run is the beginning of a
+longer one, up to its own cooldown: it starts from the long run's checkpoint there, and is the run from scratch to the
+last bit (the paper's appendix A has its durations so).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lfl_jax import schedules
+from lfl_jax.config import Config
+from lfl_jax.errors import UserError
+from lfl_jax.io import workdir
+from lfl_jax.io.checkpoint import Checkpoints, Restored
+
+# Fields in which a branch may differ from the long run.
+OWN = (r"train\.(steps|tokens|epochs|branch_from)", r"(eval|checkpoint|log|mesh)\..*")
+
+
+def check(config: Config) -> None:
+    """UserError unless config.train.branch_from is a run that differs in length and in what it measures alone."""
+    long = Config.from_record(workdir.read_config(Path(config.train.branch_from)))
+    fields = workdir.differences(long.to_json(), config.to_json(), OWN)
+    if fields:
+        raise UserError(
+            f"config.train.branch_from={config.train.branch_from} differs in {'; '.join(fields[:3])};"
+            " a branch has the long run's config but for its length"
+        )
+
+
+def restore(config: Config, steps: int, like: dict[str, Any], fingerprint: str) -> Restored:
+    """The long run's last checkpoint that is not past the beginning of this run's cooldown.
+
+    UserError when there is none: the long run's checkpoint.every and checkpoint.keep decide.
+    """
+    start = schedules.cooldown_start(config.optim, steps)
+    with Checkpoints(Path(config.train.branch_from) / "checkpoints", read_only=True) as saved:
+        usable = [step for step in saved.steps() if step <= start]
+        if not usable:
+            kept = ", ".join(map(str, saved.steps())) or "none"
+            raise UserError(
+                f"config.train.branch_from={config.train.branch_from}: no checkpoint at or before step {start}, where"
+                f" the cooldown of {steps} steps begins; there are {kept}. Keep more with config.checkpoint.keep"
+            )
+        return saved.restore(max(usable), like, base_fingerprint=fingerprint)
