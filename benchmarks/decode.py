@@ -2,6 +2,7 @@
 
     python benchmarks/decode.py --batch=1
     python benchmarks/decode.py --batch=8
+    python benchmarks/decode.py --batch=32 --tokens=768 --shared=704      32 questions after the same five examples
 
 speed_ratio > 1: ours makes more new tokens per second. Prompts of 64 random tokens, 64 new ones. Needs extra peers.
 """
@@ -13,8 +14,10 @@ import paired
 
 
 def prompts(a: argparse.Namespace) -> np.ndarray:
-    """Random prompts (B, T)."""
-    return np.random.default_rng(0).integers(3, 49152, (a.batch, a.tokens))
+    """Random prompts (B, T); the first `shared` tokens are the same in all."""
+    rows = np.random.default_rng(0).integers(3, 49152, (a.batch, a.tokens))
+    rows[:, : a.shared] = rows[0, : a.shared]
+    return rows
 
 
 def ours(a: argparse.Namespace):
@@ -71,5 +74,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1, help="prompts decoded together")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a prompt")
+    parser.add_argument("--shared", type=int, default=0, help="tokens that all prompts begin with")
     parser.add_argument("--new", type=int, default=64, help="new tokens")
     paired.main(__file__, ours, peer, parser)

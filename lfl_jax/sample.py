@@ -1,7 +1,8 @@
 """Batched decoding with a key-value cache: greedy or sampled, many prompts at once, stopping early.
 
-Prompts are padded on the left, so that all rows write the same cache slot. The loop runs on the device in rounds of
-`ROUND` tokens; between rounds the host looks for stop texts and drops out when every row is done.
+What all prompts begin with (few-shot examples, or the whole prompt of many samples) is computed once. The rest is
+padded on the left, so that all rows write the same cache slot. The loop runs on the device in rounds of `ROUND` tokens;
+between rounds the host looks for stop texts and drops out when every row is done.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,15 +63,22 @@ def generate(
     model: `unstacked` {"params", "adapter"}. temperature 0 is greedy. ids: a number per prompt; with `seed` it alone
     decides a row's random draws, whatever else is in the batch. stop: called on a row's tokens between rounds.
     """
-    length = -(-max(map(len, prompts)) // BUCKET) * BUCKET
+    shared = _shared_prefix(prompts, gate)
+    rest = [prompt[shared:] for prompt in prompts]
+    length = -(-max(map(len, rest)) // BUCKET) * BUCKET
     rounds = -(-max_new_tokens // ROUND)
-    tokens, segment_ids = _pad_left(prompts, length)
+    tokens, segment_ids = _pad_left(rest, length)
     base = jax.random.key(seed)
     row_keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(
         jnp.arange(len(prompts)) if ids is None else jnp.array(ids)
     )
     settings = {"temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
-    cache = llama.empty_cache(cfg, len(prompts), length + rounds * ROUND)
+    size = shared + length + rounds * ROUND
+    if shared:
+        first = np.asarray(prompts[0][:shared], np.int32)[None]
+        cache = _prefix(model, first, gate if gate is None else gate[:1], rows=len(prompts), size=size, cfg=cfg)
+    else:
+        cache = llama.empty_cache(cfg, len(prompts), size)
     state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, cfg=cfg, greedy=temperature == 0.0)
     rows: list[list[int]] = [[] for _ in prompts]
     finished = np.zeros(len(prompts), bool)
@@ -87,6 +95,27 @@ def generate(
 
 def _cut(row: list[int], eos_id: int) -> list[int]:
     return row[: row.index(eos_id)] if eos_id in row else row
+
+
+def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:
+    """How many tokens, a multiple of BUCKET, all prompts begin with and none ends with.
+
+    None for rows that use adapters differently: their prefixes are not the same to the model.
+    """
+    if len(prompts) < 2 or (gate is not None and not np.array_equal(gate, np.broadcast_to(gate[:1], gate.shape))):
+        return 0
+    shortest = min(map(len, prompts))
+    rows = np.array([prompt[:shortest] for prompt in prompts])
+    same = np.cumprod(np.all(rows == rows[:1], axis=0)).sum()
+    return int(min(same, shortest - 1)) // BUCKET * BUCKET
+
+
+@partial(jax.jit, static_argnames=("rows", "size", "cfg"))
+def _prefix(model: dict, tokens: Any, gate: Any, *, rows: int, size: int, cfg: ModelConfig) -> llama.Cache:
+    """A cache of `rows` rows that all begin with these tokens (1, T)."""
+    empty = llama.empty_cache(cfg, 1, size)
+    _, cache = llama.forward(model["params"], model["adapter"], tokens, cfg, cache=empty, gate=gate)
+    return jax.tree.map(lambda x: x if x.ndim == 0 else jnp.repeat(x, rows, axis=0), cache)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +140,7 @@ def _prefill(
     cfg: ModelConfig,
     greedy: bool,
 ) -> Decoding:
-    positions = jnp.maximum(jnp.cumsum(segment_ids, axis=1) - 1, 0)
+    positions = cache.index + jnp.maximum(jnp.cumsum(segment_ids, axis=1) - 1, 0)
     hidden, cache = llama.forward(
         model["params"],
         model["adapter"],

@@ -1,5 +1,7 @@
 """Batched decoding against decoding one prompt at a time with full forward passes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,3 +77,23 @@ def test_sampling_follows_the_distribution():
     np.testing.assert_array_equal(jnp.isfinite(kept[0]), [True, True, False, False])
     draws = jax.vmap(lambda k: jax.random.categorical(k, kept[0]))(jax.random.split(jax.random.key(0), 2000))
     np.testing.assert_allclose(jnp.mean(draws == 0), 0.5 / 0.8, atol=0.05)
+
+
+def test_what_prompts_share_is_computed_once(small, small_params, monkeypatch):
+    rng = np.random.default_rng(0)
+    common = rng.integers(1, 96, sample.BUCKET + 9).tolist()
+    prompts = [[*common, *rng.integers(1, 96, n).tolist()] for n in (1, 5, 30)]
+    model = sample.unstacked({"params": small_params, "adapter": adapter_for(small, small_params)}, 3)
+    long = dataclasses.replace(small, max_seq_len=512)
+
+    def texts(gate=None):
+        return sample.generate(model, prompts, long, max_new_tokens=12, eos_id=0, gate=gate)
+
+    assert sample._shared_prefix(prompts, None) == sample.BUCKET
+    assert sample._shared_prefix([common[: sample.BUCKET]] * 2, None) == 0, "a token is left to decode from"
+    ones = jnp.ones((3, 1))
+    assert sample._shared_prefix(prompts, ones) == sample.BUCKET
+    assert sample._shared_prefix(prompts, ones.at[1].set(0)) == 0
+    found, gated = texts(), texts(ones)
+    monkeypatch.setattr(sample, "_shared_prefix", lambda prompts, gate: 0)
+    assert found == gated == texts() and len({tuple(row) for row in found}) == 3
