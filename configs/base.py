@@ -108,7 +108,8 @@ def base() -> config_dict.ConfigDict:
     e.temperature = 0.0  # of those draws; 0 = greedy. The paper: 0.2 with 50 samples, and 0.8 with 256 for pass@k
     e.top_p = 1.0  # nucleus of those draws; the paper: 0.95
     e.allow_weak_sandbox = False  # run generated programs also where the machine cannot isolate them fully
-    e.source_text = ""  # a text file for source_nll; "" = the fetched default
+    e.source_text = ""  # text for source_nll: .txt (paragraphs), or .jsonl with "text"; "" = the fetched default
+    e.files = ()  # your own data for a task, "DATASET=PATH" each: ("mmlu-test=DIR", "math-test=FILE.jsonl")
 
     k = c.checkpoint = config_dict.ConfigDict()
     k.every = 20  # optimizer steps; 0 = only at the end

@@ -115,6 +115,7 @@ class EvalConfig:
     top_p: float
     allow_weak_sandbox: bool
     source_text: str
+    files: tuple[str, ...]
 
     def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
         """{task: number of items, 0 = all} of "name:n" strings, with `limit` in place of n where it is set."""
@@ -359,6 +360,9 @@ def _train_problems(c: Config) -> list[str]:
         )
     if c.optim.lr == 0:
         found.append("config.optim.lr is 0: nothing would be learned")
+    for pair in c.eval.files:
+        if not all(pair.partition("=")[::2]):
+            found.append(f"config.eval.files: {pair!r} must be DATASET=PATH, for example mmlu-test=data/mmlu/test")
     if c.eval.samples > 1 and c.eval.temperature == 0:
         found.append("config.eval.samples are all the same at config.eval.temperature=0; set it, for example to 0.2")
     for task in (*c.eval.tasks, *c.eval.every_tasks):

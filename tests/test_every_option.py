@@ -81,6 +81,7 @@ OTHER: dict[str, tuple] = {
     "eval.temperature": (2.0, {"eval.tasks": ("humaneval:1",)}),
     "eval.top_p": (0.1, {"eval.tasks": ("humaneval:1",), "eval.temperature": 0.8}),
     "eval.allow_weak_sandbox": (True, {"eval.tasks": ("humaneval:1",)}),
+    "eval.files": (("gsm8k-test=nowhere.jsonl",), {"eval.tasks": ("gsm8k:1",)}),
     "eval.source_text": ("README.md", {"eval.tasks": ("source_nll:1",)}),
     "checkpoint.every": (1, {"checkpoint.keep": 5}),
     "checkpoint.keep": (1, {"checkpoint.every": 1}),

@@ -3,9 +3,12 @@
 Some come inside evaluation requests (a row per choice, the original under "doc"), some as plain tables.
 """
 
+import csv
 import gzip
+import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ REQUEST_FIELDS = {
     "math-test": ("problem", "solution", "answer", "level", "type"),
     "mbpp-test": ("task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list"),
 }
+MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")  # of its authors' tables, which have no header
 UNCONDITIONAL = 1_000_000  # doc_id of requests that score a choice without its question start here
 
 
@@ -32,6 +36,44 @@ def docs(name: str) -> list[Doc]:
         return rows
     firsts = [row["doc"] for row in rows if row["idx"] == 0 and row["doc_id"] < UNCONDITIONAL]
     return [{field: doc[field] for field in fields} for doc in firsts]
+
+
+def with_files(files: Mapping[str, str]) -> Callable[[str], list[Doc]]:
+    """`docs`, with a file or folder of your own in place of some of the fetched datasets: {name: path}."""
+    return lambda name: from_path(files[name]) if name in files else docs(name)
+
+
+def from_path(path: str | Path) -> list[Doc]:
+    """Every document of a file, or of the readable files of a folder in the order of their names.
+
+    JSON Lines (also .gz), JSON arrays, Arrow, Parquet, or CSV; tables without a header have MMLU's columns, and rows
+    without a subject are of the one that names their file. Raises UserError where there is nothing to read.
+    """
+    place = Path(path)
+    files = sorted(f for f in place.iterdir() if f.suffix in READ) if place.is_dir() else [place]
+    if not files or not all(f.is_file() and f.suffix in READ for f in files):
+        raise UserError(f"{path}: expected a file, or a folder of files, that ends in {', '.join(READ)}")
+    return [row for file in files for row in _rows(file, "correct the file, or name another")]
+
+
+def texts(path: str | Path) -> list[str]:
+    """The texts of a file: paragraphs of a plain file, or the "text" of every row of .jsonl, .parquet and the like.
+
+    Raises UserError where there is none.
+    """
+    place = Path(path)
+    try:
+        if place.suffix in READ or place.is_dir():
+            found = [row["text"].strip() for row in from_path(place)]
+        else:
+            found = [paragraph.strip() for paragraph in place.read_text(encoding="utf-8").split("\n\n")]
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f'{path}: every row needs a field "text"') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read it as UTF-8 text ({error})") from None
+    if not any(found):
+        raise UserError(f"{path}: the file has no text")
+    return [text for text in found if text]
 
 
 def gsm8k_cot_shots() -> list[tuple[str, str]]:
@@ -49,11 +91,11 @@ def _files(name: str) -> list[Path]:
     return [folder / file for file in provenance(name)["files"] if Path(file).suffix in READ]
 
 
-def _rows(file: Path) -> Iterator[Doc]:
+def _rows(file: Path, remedy: str = "remove its folder and fetch it again") -> Iterator[Doc]:
     try:
         yield from READ[file.suffix](file)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{file} cannot be read ({error}): remove its folder and fetch it again") from error
+    except (ValueError, EOFError, OSError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read ({error}): {remedy}") from error
 
 
 def _gzipped_jsonl(file: Path) -> Iterator[Doc]:
@@ -86,4 +128,14 @@ def _parquet(file: Path) -> Iterator[Doc]:
             yield from batch.to_pylist()
 
 
-READ = {".gz": _gzipped_jsonl, ".jsonl": _jsonl, ".json": _json, ".arrow": _arrow, ".parquet": _parquet}
+def _csv(file: Path) -> Iterator[Doc]:
+    subject = {"subject": re.sub("_(test|dev|val)$", "", file.stem)}
+    with open(file, encoding="utf-8", newline="") as lines:
+        rows = csv.reader(lines)
+        first = next(rows, [])
+        header = first if "question" in first else MMLU_COLUMNS
+        for row in rows if header is first else itertools.chain([first], rows):
+            yield subject | dict(zip(header, row, strict=True))
+
+
+READ = {".gz": _gzipped_jsonl, ".jsonl": _jsonl, ".json": _json, ".arrow": _arrow, ".parquet": _parquet, ".csv": _csv}

@@ -1,6 +1,7 @@
 """Numbers taken out of generated solutions, and when they are right: GSM8K's rules in lm-evaluation-harness."""
 
 import re
+from collections.abc import Sequence
 
 INVALID = "[invalid]"
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
@@ -10,9 +11,9 @@ IGNORED = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.co
 STOP = ("Question:", "</s>", "<|im_end|>")
 
 
-def strict(text: str) -> str:
-    """The number after the first "#### ", or "[invalid]"."""
-    found = STRICT.search(text)
+def strict(text: str, pattern: re.Pattern = STRICT) -> str:
+    """The number after the first "#### ", or where another pattern finds it, or "[invalid]"."""
+    found = pattern.search(text)
     return found[1].strip() if found else INVALID
 
 
@@ -30,9 +31,9 @@ def exact(answer: str, gold: str) -> bool:
     return _normal(answer) == _normal(gold)
 
 
-def grade(text: str, gold: str) -> dict:
-    """The fields of a record: both extractions and whether each is right."""
-    strictly, flexibly = strict(text), flexible(text)
+def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> dict:
+    """The fields of a record: both extractions and whether each is right; `pattern` is that of the strict one."""
+    strictly, flexibly = strict(text, pattern), flexible(text)
     return {
         "text": text,
         "strict": strictly,
@@ -41,6 +42,14 @@ def grade(text: str, gold: str) -> dict:
         "exact_strict": float(exact(strictly, gold)),
         "exact_flexible": float(exact(flexibly, gold)),
     }
+
+
+def formatted(records: Sequence[dict], answer: str = "strict", right: str = "exact_strict") -> dict[str, float]:
+    """Learning apart into form and content: the fraction with an answer in the form asked for, and how many of those
+    are right (left out where there are none)."""
+    found = [record[right] for record in records if record[answer] != INVALID]
+    split = {"formatted": len(found) / len(records)} if records else {}
+    return split | ({"exact_given_format": sum(found) / len(found)} if found else {})
 
 
 def _normal(text: str) -> str:

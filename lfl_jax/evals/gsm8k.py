@@ -65,20 +65,20 @@ def rewrite(question: str, answer: str) -> dict:
     return {"question": question, "answer": answer}
 
 
-def record(problem: Problem, text: str) -> Record:
+def record(problem: Problem, text: str, pattern: re.Pattern = answers.STRICT) -> Record:
     """The generated text, what was extracted from it, and whether that is right."""
     digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
     head = {"id": problem.id, "cluster": problem.cluster, "group": problem.group, "prompt_sha256": digest}
-    return head | answers.grade(text, problem.gold)
+    return head | answers.grade(text, problem.gold, pattern)
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """The harness's exact_match under its two filters, strict-match and flexible-extract."""
+    """The harness's exact_match under its two filters, strict-match and flexible-extract, and what is due to form."""
     metrics = {
         "exact_match_strict": stats.over(records, "exact_strict"),
         "exact_match_flexible": stats.over(records, "exact_flexible"),
     }
-    return Summary(metrics, chance=0.0)
+    return Summary(metrics, chance=0.0, derived=answers.formatted(records))
 
 
 def details(inputs: Inputs) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 import itertools
 from pathlib import Path
 
+from lfl_jax.assets import readers
 from lfl_jax.config import Config
 from lfl_jax.data.examples import Example
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.sources import Source, held_out_splits, open_source
-from lfl_jax.errors import UserError
 from lfl_jax.evals.base import Inputs
 
 MOST = 2000  # held-out examples of a source, for an evaluation that asks for all
@@ -22,7 +22,8 @@ def from_config(config: Config, *, dev: bool = False) -> Inputs:
         problems=problems,
         target=[example for row in in_turns for example in row if example is not None][:most],
         template=find_template(config.data.template),
-        source_text=_documents(config.eval.source_text),
+        docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
+        source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,
         shots=config.eval.shots,
         shots_from=config.eval.shots_from,
     )
@@ -38,17 +39,3 @@ def _most(config: Config) -> int:
 
 def _first(source: Source, most: int) -> list[Example]:
     return [source.examples[i] for i in range(min(most, len(source.examples)))]
-
-
-def _documents(path: str) -> list[str] | None:
-    """Paragraphs of a text file, in order; None for the fetched default."""
-    if not path:
-        return None
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config.eval.source_text={path}: cannot read it as UTF-8 text ({error})") from None
-    found = [paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip()]
-    if not found:
-        raise UserError(f"config.eval.source_text={path}: the file has no text")
-    return found

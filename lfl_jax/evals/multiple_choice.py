@@ -56,8 +56,8 @@ def record(question: Question, scored: list[Scored]) -> Record:
         "prediction_norm": int(np.argmax(normalised)),
         "acc": float(np.argmax(ll) == question.gold),
         "acc_norm": float(np.argmax(normalised) == question.gold),
-        "gold_logprob": _log_softmax(ll, question.gold),
-        "gold_logprob_norm": _log_softmax(normalised, question.gold),
+        "gold_logprob": log_softmax(ll, question.gold),
+        "gold_logprob_norm": log_softmax(normalised, question.gold),
         "ll": ll.tolist(),
         "greedy": [s.greedy for s in scored],
         "tokens": [s.tokens for s in scored],
@@ -66,6 +66,7 @@ def record(question: Question, scored: list[Scored]) -> Record:
     }
 
 
-def _log_softmax(values: np.ndarray, index: int) -> float:
+def log_softmax(values: np.ndarray, index: int) -> float:
+    """The log of one value's share of the exponentials of all."""
     top = values.max()
     return float(values[index] - top - np.log(np.sum(np.exp(values - top))))

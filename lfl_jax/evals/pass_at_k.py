@@ -71,7 +71,13 @@ def record(
     ]
     passed = [verdict.passed for verdict in verdicts]
     head = {"id": id, "cluster": cluster, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest()[:16]}
-    return head | {"n": len(samples), "c": sum(passed), **asdict(diversity(texts, passed)), "samples": samples}
+    return head | {
+        "n": len(samples),
+        "c": sum(passed),
+        "rate": sum(passed) / len(samples),
+        **asdict(diversity(texts, passed)),
+        "samples": samples,
+    }
 
 
 def summarise(records: Sequence[Record]) -> Summary:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lfl_jax.data.formatting import prompt_ids
+from lfl_jax.data.formatting import document_ids, prompt_ids
 from lfl_jax.evals import stats
 from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
 from lfl_jax.evals.plan import Scored
@@ -46,7 +46,10 @@ def documents(inputs: Inputs) -> list[Document]:
 
 def targets(inputs: Inputs) -> list[Target]:
     """The held-out examples, in the format the model is trained with."""
-    rendered = [inputs.template.render(example.prompt, example.response) for example in inputs.target]
+    rendered = [
+        inputs.template.render(example.prompt, example.response) if example.prompt else ("", example.response)
+        for example in inputs.target
+    ]
     return [Target(e.id, e.cluster, *texts) for e, texts in zip(inputs.target, rendered, strict=True)]
 
 
@@ -56,7 +59,9 @@ def document_requests(document: Document, tokenizer: Tokenizer, length: int) -> 
 
 
 def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[Request]:
-    """The response after its prompt, with the ids it has in training (`data.formatting.token_ids`)."""
+    """The response after its prompt, with the ids it has in training; a document, without prompt, in windows."""
+    if not target.prompt:
+        return rolling(document_ids(target.response, tokenizer), prefix_id(tokenizer), length)
     response = (*tokenizer.encode_continuation(target.response), tokenizer.eos_id)
     return [truncate(Request(tuple(prompt_ids(target.prompt, tokenizer)), response), length)]
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.evals import stats
+from lfl_jax.evals import forgetting, stats
 from lfl_jax.evals.records import read
 from lfl_jax.evals.run import Result
 from lfl_jax.io import workdir
@@ -25,12 +25,24 @@ class Line:
     percent: bool = False
 
 
+CODE = {
+    "humaneval": "HumanEval, pass@1",
+    "humaneval_lm_eval": "HumanEval (lm-eval), pass@1",
+    "mbpp": "MBPP, pass@1",
+    "mbpp_bigcode": "MBPP (bigcode), pass@1",
+}
 LEARNING = (
     Line("source_test", "exact_match", "held-out problems, exact", "exact_strict", percent=True),
     Line("source_test", "exact_match_test_seen", "  templates seen", "exact_strict", percent=True),
     Line("source_test", "exact_match_test_unseen", "  templates not seen", "exact_strict", percent=True),
     Line("gsm8k", "exact_match_strict", "GSM8K, strict match", "exact_strict", percent=True),
     Line("gsm8k", "exact_match_flexible", "GSM8K, flexible match", "exact_flexible", percent=True),
+    Line("gsm8k_cot", "exact_match_strict", "GSM8K CoT, strict match", "exact_strict", percent=True),
+    Line("gsm8k_cot_zeroshot", "exact_match_flexible", "GSM8K step by step, flexible", "exact_flexible", percent=True),
+    Line("math", "exact_match_boxed", "MATH, boxed answer", "exact_boxed", percent=True),
+    Line("math_minerva", "exact_match", "MATH after 4 shots", "exact", percent=True),
+    *(Line(task, "pass@1", label, "rate", percent=True) for task, label in CODE.items()),
+    Line("uuid_recall", "acc_char", "UUID digits recalled", "acc_char", percent=True),
     Line("target_nll", "nll", "held-out targets, nats/token", "nll", weight="tokens", higher=False),
 )
 FORGETTING = (
@@ -40,14 +52,27 @@ FORGETTING = (
     Line("arc_challenge", "gold_logprob", "ARC-Challenge, log p(right)", "gold_logprob"),
     Line("winogrande", "acc", "WinoGrande, acc", "acc", percent=True),
     Line("winogrande", "gold_logprob", "WinoGrande, log p(right)", "gold_logprob"),
+    Line("hellaswag_gauntlet", "acc", "Gauntlet HellaSwag, acc", "acc", percent=True),
+    Line("hellaswag_gauntlet", "gold_logprob", "Gauntlet HellaSwag, log p", "gold_logprob"),
+    Line("arc_challenge_gauntlet", "acc", "Gauntlet ARC-C, acc", "acc", percent=True),
+    Line("arc_challenge_gauntlet", "gold_logprob", "Gauntlet ARC-C, log p", "gold_logprob"),
+    Line("winogrande_gauntlet", "acc", "Gauntlet WinoGrande, acc", "acc", percent=True),
+    Line("winogrande_gauntlet", "gold_logprob", "Gauntlet WinoGrande, log p", "gold_logprob"),
+    Line("mmlu", "acc", "MMLU, acc", "acc", percent=True),
+    Line("mmlu_5shot", "acc", "MMLU 5-shot, acc", "acc", percent=True),
     Line("source_nll", "nll", "general text, nats/token", "nll", weight="tokens", higher=False),
 )
 SECTIONS = {"Learning": LEARNING, "Forgetting": FORGETTING}
+SCORES = {"mean of three, acc": forgetting.HARNESS, "Gauntlet mean of three, acc": forgetting.GAUNTLET}
+LOOK = {"title_justify": "left", "title_style": "bold", "box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line with its numbers; `change` is paired over items, `better` None when 2 standard errors cover no change."""
+    """A line with its numbers; `change` is paired over items, `better` None when 2 standard errors cover no change.
+
+    flips: of an accuracy that may be forgotten, the items it lost and gained.
+    """
 
     section: str
     label: str
@@ -58,16 +83,19 @@ class Row:
     better: bool | None
     percent: bool
     note: str
+    flips: forgetting.Flips | None = None
 
 
 def rows(before: dict[str, Result], after: dict[str, Result]) -> list[Row]:
-    """Every line whose task was evaluated both times."""
-    return [
+    """Every line whose task was evaluated both times, then the forgetting scores whose three tasks were."""
+    lines = [
         _row(section, line, before[line.task], after[line.task])
         for section, lines in SECTIONS.items()
         for line in lines
         if line.task in before and line.task in after and line.metric in after[line.task].metrics
     ]
+    both = before.keys() & after.keys()
+    return lines + [_score(*score, before, after) for score in SCORES.items() if both >= score[1].keys()]
 
 
 def _row(section: str, line: Line, before: Result, after: Result) -> Row:
@@ -75,11 +103,24 @@ def _row(section: str, line: Line, before: Result, after: Result) -> Row:
     group = line.metric.removeprefix("exact_match_") if line.label.startswith("  ") else None
     records = [_records(r, group) for r in (before, after)]
     change = stats.difference(*records, line.field, line.weight)
-    sure = not math.isnan(change.se) and abs(change.mean) > 2 * change.se
-    better = (change.mean > 0) == line.higher if sure else None
     at_chance = section == "Forgetting" and line.percent and before.chance is not None
     note = "no headroom" if at_chance and stats.near_chance(first, before.chance) else ""
-    return Row(section, line.label, last.n, first, last, change, better, line.percent, note)
+    flips = forgetting.flips(*records, line.field) if section == "Forgetting" and line.percent else None
+    better = _better(change, line.higher)
+    return Row(section, line.label, last.n, first, last, change, better, line.percent, note, flips)
+
+
+def _score(label: str, accuracies: dict[str, str], before: dict[str, Result], after: dict[str, Result]) -> Row:
+    records = [{task: _records(results[task], None) for task in accuracies} for results in (before, after)]
+    found = forgetting.measure(*records, accuracies)
+    note = "no headroom" if stats.near_chance(found.before, found.chance) else ""
+    change, n = found.change, found.after.n
+    return Row("Forgetting", label, n, found.before, found.after, change, _better(change), True, note, found.flips)
+
+
+def _better(change: stats.Estimate, higher: bool = True) -> bool | None:
+    sure = not math.isnan(change.se) and abs(change.mean) > 2 * change.se
+    return (change.mean > 0) == higher if sure else None
 
 
 def _records(result: Result, group: str | None) -> list[dict[str, Any]]:
@@ -97,7 +138,7 @@ def flags(provenance: dict[str, Any]) -> list[str]:
         )
     if base["source"].startswith("random"):
         found.append(f"the base has {base['source']}: its scores mean nothing")
-    if data and data["synthetic"]:
+    if data and (data["synthetic"] or data.get("stand_in_for")):
         found.append(f"training source is {data['description']}")
     return found
 
@@ -126,7 +167,7 @@ def show(table: list[Row], figures: dict[str, str], flags: list[str], folder: Pa
         chosen = [row for row in table if row.section == section]
         if not chosen:
             continue
-        shown = Table(title=section, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        shown = Table(title=section, **LOOK)
         for heading in ("", "n", "before", "after", "change"):
             shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
         for row in chosen:
@@ -134,6 +175,8 @@ def show(table: list[Row], figures: dict[str, str], flags: list[str], folder: Pa
             label, change = f"{row.label} *" if row.note else row.label, _cell(row.change, row, "+")
             shown.add_row(label, str(row.items), _cell(row.before, row), _cell(row.after, row), colour + change)
         console.print(shown)
+    if any(row.label in SCORES for row in table):
+        _show_flips(table, console)
     console.print("n items; ± one standard error, clustered; a change in colour is beyond two.", style="dim")
     console.print("log p(right): of the right choice, normalised over the choices of its question.", style="dim")
     if any(row.note for row in table):
@@ -143,11 +186,23 @@ def show(table: list[Row], figures: dict[str, str], flags: list[str], folder: Pa
     _show_end(flags, folder, console)
 
 
+def _show_flips(table: list[Row], console: Any) -> None:
+    from rich.table import Table
+
+    shown = Table(title="Items that changed sides", **LOOK)
+    for heading in ("", "n", "right to wrong", "wrong to right"):
+        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for row in table:
+        if row.flips:
+            shown.add_row(row.label, str(row.items), str(row.flips.lost), str(row.flips.gained))
+    console.print(shown)
+
+
 def show_results(results: dict[str, Result], flags: list[str], folder: Path, console: Any) -> None:
     """Print the results of one model, every metric of every task."""
     from rich.table import Table
 
-    shown = Table(box=None, padding=(0, 2, 0, 0))
+    shown = Table(**LOOK)
     for heading in ("task", "metric", "n", "", "chance"):
         shown.add_column(heading, justify="right" if heading in ("n", "") else "left", no_wrap=True)
     for task, result in results.items():

@@ -131,3 +131,55 @@ def test_the_fetched_shots_are_the_eight_of_the_paper():
     assert len(shots) == 8
     assert shots[0][0].startswith("There are 15 trees in the grove.")
     assert all(answer.split()[-4:-1] == ["the", "answer", "is"] for _, answer in shots)
+
+
+def test_a_file_of_ones_own_in_place_of_a_fetched_one(tmp_path, shelve):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"id": 9}\n')
+    read = readers.with_files({"other": str(mine)})
+    assert read("other") == [{"id": 9}]
+    with pytest.raises(UserError, match="toy is not fetched"):
+        shelve("toy", lambda folder: None)
+        (tmp_path / "cache" / "toy" / "item.json").unlink()
+        read("toy")
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"name": name}]))
+    assert [row["name"] for row in readers.from_path(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.jsonl", "plain.txt"])
+def test_nothing_to_read(tmp_path, name):
+    (tmp_path / "plain.txt").write_text("x")
+    with pytest.raises(UserError, match="expected a file, or a folder of files, that ends in .gz, .jsonl"):
+        readers.from_path(tmp_path / name)
+
+
+def test_a_damaged_file_of_ones_own_is_not_to_be_fetched_again(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("{")
+    with pytest.raises(UserError, match="cannot be read .* correct the file, or name another"):
+        readers.from_path(tmp_path / "mine.jsonl")
+
+
+def test_texts_are_paragraphs_or_rows(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\n three \n")
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("one\n\ntwo", " ", "three ")))
+    assert readers.texts(tmp_path / "a.txt") == ["one\ntwo", "three"]
+    assert readers.texts(tmp_path / "a.jsonl") == ["one\n\ntwo", "three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b" \n\n ", "the file has no text"),
+        ("a.txt", b"\xff", "cannot read it as UTF-8 text"),
+        ("a.jsonl", b'{"content": "x"}', 'every row needs a field "text"'),
+        ("a.jsonl", b"{", "cannot be read"),
+    ],
+)
+def test_no_texts(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        readers.texts(tmp_path / name)

@@ -206,8 +206,8 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
 
 
 def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
-    with pytest.raises(UserError, match=r"unknown evaluation 'mmlu'; there are: source_test, gsm8k"):
-        evaluate({"mmlu": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    with pytest.raises(UserError, match=r"unknown evaluation 'sums'; there are: source_test, gsm8k"):
+        evaluate({"sums": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     with pytest.raises(UserError, match="source_test has no items"):
         evaluate({"source_test": 0}, toy_model, tokenizer, inputs, SETTINGS, tmp_path)
     twice = dataclasses.replace(everything, target=[*everything.target, everything.target[0]])

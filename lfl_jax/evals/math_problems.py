@@ -1,0 +1,131 @@
+"""MATH: competition problems answered by a generated solution (Hendrycks et al., arXiv 2103.03874)."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals import answers, math_answers, stats
+from lfl_jax.evals.base import Generation, Inputs, Record, Summary
+from lfl_jax.evals.gsm8k import Problem
+
+STOP = ("Problem:",)
+# (problem, solution): the four shots of Minerva (Lewkowycz et al., arXiv 2206.14858, appendix D).
+SHOTS = (
+    (
+        r"Find the domain of the expression  $\frac{\sqrt{x-2}}{\sqrt{5-x}}$.",
+        r"The expressions inside each square root must be non-negative. Therefore, $x-2 \ge 0$, so $x\ge2$,"
+        r" and $5 - x \ge 0$, so $x \le 5$. Also, the denominator cannot be equal to zero, so $5-x>0$, which"
+        r" gives $x<5$. Therefore, the domain of the expression is $\boxed{[2,5)}$."
+        "\n"
+        r"Final Answer: The final answer is $[2,5)$. I hope it is correct.",
+    ),
+    (
+        r"If $\det \mathbf{A} = 2$ and $\det \mathbf{B} = 12,$ then find $\det (\mathbf{A} \mathbf{B}).$",
+        r"We have that $\det (\mathbf{A} \mathbf{B}) = (\det \mathbf{A})(\det \mathbf{B}) = (2)(12) ="
+        r" \boxed{24}.$"
+        "\n"
+        r"Final Answer: The final answer is $24$. I hope it is correct.",
+    ),
+    (
+        r"Terrell usually lifts two 20-pound weights 12 times. If he uses two 15-pound weights instead, how"
+        r" many times must Terrell lift them in order to lift the same total weight?",
+        r"If Terrell lifts two 20-pound weights 12 times, he lifts a total of $2\cdot 12\cdot20=480$ pounds of"
+        r" weight.  If he lifts two 15-pound weights instead for $n$ times, he will lift a total of"
+        r" $2\cdot15\cdot n=30n$ pounds of weight.  Equating this to 480 pounds, we can solve for $n$:"
+        "\n"
+        r"\begin{align*}"
+        "\n"
+        r"30n&=480\\"
+        "\n"
+        r"\Rightarrow\qquad n&=480/30=\boxed{16}"
+        "\n"
+        r"\end{align*}"
+        "\n"
+        r"Final Answer: The final answer is $16$. I hope it is correct.",
+    ),
+    (
+        r"If the system of equations"
+        "\n"
+        "\n"
+        r"\begin{align*}"
+        "\n"
+        r"6x-4y&=a,\\"
+        "\n"
+        r"6y-9x &=b."
+        "\n"
+        r"\end{align*}has a solution $(x, y)$ where $x$ and $y$ are both nonzero,"
+        "\n"
+        r"find $\frac{a}{b},$ assuming $b$ is nonzero.",
+        r"If we multiply the first equation by $-\frac{3}{2}$, we obtain"
+        "\n"
+        "\n"
+        r"$$6y-9x=-\frac{3}{2}a.$$Since we also know that $6y-9x=b$, we have"
+        "\n"
+        "\n"
+        r"$$-\frac{3}{2}a=b\Rightarrow\frac{a}{b}=\boxed{-\frac{2}{3}}.$$"
+        "\n"
+        r"Final Answer: The final answer is $-\frac{2}{3}$. I hope it is correct.",
+    ),
+)
+
+
+def problems(inputs: Inputs, prompt: Callable[[str], str]) -> list[Problem]:
+    """The test split, every problem its own cluster, its group the subject; UserError for one without an answer."""
+    made = []
+    for i, doc in enumerate(inputs.docs("math-test")):
+        gold = math_answers.boxed(doc["solution"])
+        if gold == math_answers.INVALID:
+            raise UserError(f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}")
+        group = str(doc.get("subject") or doc.get("type") or "")
+        made.append(Problem(str(i), str(i), prompt(doc["problem"]), gold, group))
+    return made
+
+
+def zero_shot(problem: str) -> str:
+    """The prompt of lm-evaluation-harness's hendrycks_math."""
+    return f"Problem: {problem}\nAnswer:"
+
+
+def minerva(problem: str) -> str:
+    """The prompt of Minerva and of lm-evaluation-harness's minerva_math: four worked problems first."""
+    return "".join(f"{_question(shot)} {solution}\n\n" for shot, solution in SHOTS) + _question(problem)
+
+
+def _question(problem: str) -> str:
+    return f"Problem:\n{problem}\n\nSolution:"
+
+
+def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record:
+    """The generated text, and whether its answer by the harness's rule (`extract`) and its last \\boxed are right."""
+    digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
+    answer, box = extract(text).strip(), math_answers.boxed(text)
+    return {
+        "id": problem.id,
+        "cluster": problem.cluster,
+        "group": problem.group,
+        "prompt_sha256": digest,
+        "text": text,
+        "answer": answer,
+        "boxed": box,
+        "gold": problem.gold,
+        "exact": float(math_answers.equivalent(answer, problem.gold)),
+        "exact_boxed": float(math_answers.equivalent(box, problem.gold)),
+    }
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """exact_match by the harness's rule, and of what is boxed; derived: how many box an answer, and are then right."""
+    metrics = {"exact_match": stats.over(records, "exact"), "exact_match_boxed": stats.over(records, "exact_boxed")}
+    return Summary(metrics, chance=0.0, derived=answers.formatted(records, "boxed", "exact_boxed"))
+
+
+def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str]) -> Generation:
+    """MATH with one of the prompts, and the rule for answers that goes with it."""
+    items = functools.partial(problems, prompt=prompt)
+    return Generation(name, 1, STOP, items, functools.partial(record, extract=extract), summarise)
+
+
+TASK = task("math", zero_shot, math_answers.between_dollars)
+# The harness compares the answers of its minerva_math as formulas (sympy); here they are compared as strings.
+MINERVA = task("math_minerva", minerva, math_answers.final)

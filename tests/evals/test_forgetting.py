@@ -1,0 +1,144 @@
+"""Forgetting as one number, worked out by hand: the mean of three accuracies, flips, and what stands beside them."""
+
+import io
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals import forgetting, records, stats
+from lfl_jax.evals.forgetting import Flips
+from lfl_jax.evals.run import Result, read
+from lfl_jax.evals.tasks import TASKS
+from lfl_jax.report import table
+
+
+def choices(right: str, n_choices: int = 4, logprob: float = -1.0) -> list[dict]:
+    """A record for each digit: 1 right, 0 wrong."""
+    head = {"gold_logprob": logprob, "gold_logprob_norm": logprob, "ll": [0.0] * n_choices}
+    return [
+        head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)} for i, c in enumerate(right)
+    ]
+
+
+def text(nll: float) -> list[dict]:
+    return [
+        {"id": str(i), "cluster": str(i), "nll": nll * (i + 2), "tokens": i + 2, "bytes": 9, "words": 3}
+        for i in range(3)
+    ]
+
+
+BEFORE = {
+    "hellaswag": choices("11110000", logprob=-1.0),
+    "arc_challenge": choices("1010"),
+    "winogrande": choices("11", n_choices=2),
+    "source_nll": text(2.0),
+}
+AFTER = {
+    "hellaswag": choices("00110001", logprob=-1.5),
+    "arc_challenge": choices("1010", logprob=-0.7),
+    "winogrande": choices("01", n_choices=2),
+    "source_nll": text(2.25),
+}
+
+
+def test_the_score_is_the_plain_mean_of_three_accuracies():
+    found = forgetting.measure(BEFORE, AFTER)
+    assert found.before.mean == pytest.approx((4 / 8 + 2 / 4 + 2 / 2) / 3)
+    assert found.after.mean == pytest.approx((3 / 8 + 2 / 4 + 1 / 2) / 3)
+    assert found.change.mean == pytest.approx((-1 / 8 + 0 - 1 / 2) / 3)
+    parts = [stats.difference(BEFORE[t], AFTER[t], m) for t, m in forgetting.HARNESS.items()]
+    assert found.change.se == pytest.approx(math.sqrt(sum(e.se**2 for e in parts)) / 3)
+    assert (found.change.n, found.change.clusters) == (14, 14)
+
+
+def test_beside_the_score():
+    found = forgetting.measure(BEFORE, AFTER)
+    assert found.flips == Flips(lost=3, gained=1)
+    assert found.gold_logprob.mean == pytest.approx((-0.5 + 0.3 + 0) / 3)
+    assert found.source_nll.mean == pytest.approx(0.25)
+    assert found.chance == pytest.approx((1 / 4 + 1 / 4 + 1 / 2) / 3)
+    assert found.at_chance == ("hellaswag", "arc_challenge")  # 0.5 ± 0.19 and 0.5 ± 0.29 against 0.25; 1 ± 0 is above
+
+
+def test_without_general_text():
+    only = {task: BEFORE[task] for task in forgetting.HARNESS}
+    assert forgetting.measure(only, AFTER).source_nll is None
+
+
+def test_the_same_records_have_forgotten_exactly_nothing():
+    found = forgetting.measure(BEFORE, BEFORE)
+    assert (found.change.mean, found.change.se, found.flips) == (0.0, 0.0, Flips(0, 0))
+
+
+def test_flips_pair_items_whatever_their_order():
+    before, after = choices("1100"), choices("0110")
+    assert forgetting.flips(before, after[::-1], "acc") == Flips(lost=1, gained=1)
+
+
+def test_other_accuracies_than_the_harness_s():
+    before, after = (
+        {f"{task}_gauntlet": found for task, found in results.items() if task != "source_nll"}
+        for results in (BEFORE, AFTER)
+    )
+    assert forgetting.measure(before, after, forgetting.GAUNTLET).flips == Flips(3, 1)
+    with pytest.raises(UserError, match="not evaluated: hellaswag, arc_challenge, winogrande"):
+        forgetting.measure(before, after)
+
+
+def test_other_items_are_refused():
+    with pytest.raises(UserError, match="not of the same items"):
+        forgetting.flips(choices("10"), choices("101"), "acc")
+    with pytest.raises(UserError, match="not of the same items"):
+        forgetting.measure(BEFORE, AFTER | {"winogrande": choices("011", n_choices=2)})
+
+
+def results(folder: Path, made: dict) -> dict[str, Result]:
+    for task, of_task in made.items():
+        records.start(folder / f"{task}.jsonl", {"task": task}, {})
+        records.append(folder / f"{task}.jsonl", of_task)
+    return {task: read(folder / f"{task}.jsonl", TASKS[task]) for task in made}
+
+
+def shown(before: dict, after: dict, folder: Path) -> tuple[list[table.Row], str]:
+    rows = table.rows(results(folder / "before", before), results(folder / "after", after))
+    out = io.StringIO()
+    table.show(rows, {}, [], folder, Console(file=out, width=80))
+    return rows, out.getvalue()
+
+
+def test_the_table_ends_with_the_score_and_what_changed_sides(tmp_path):
+    rows, printed = shown(BEFORE, AFTER, tmp_path)
+    score = rows[-1]
+    assert (score.label, score.items) == ("mean of three, acc", 14)
+    assert score.note == "no headroom"  # 0.67 ± 0.12 against 1/3
+    assert (score.before.mean, score.flips) == (pytest.approx(2 / 3), Flips(3, 1))
+    assert {row.label: row.flips for row in rows if row.flips} == {
+        "HellaSwag, acc_norm": Flips(2, 1),
+        "ARC-Challenge, acc_norm": Flips(0, 0),
+        "WinoGrande, acc": Flips(1, 0),
+        "mean of three, acc": Flips(3, 1),
+    }
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["mean", "of", "three,", "acc", "*", "14", "66.7%", "±11.5", "45.8%", "±20.2", "-20.8%", "±18.3"] in lines
+    assert ["mean", "of", "three,", "acc", "14", "3", "1"] in lines
+    assert "…" not in printed
+
+
+@pytest.mark.parametrize(("right", "note"), [("0100", "no headroom"), ("1111", "")])
+def test_a_score_near_chance_has_no_headroom(tmp_path, right, note):
+    """WinoGrande is at chance both times; the mean is judged as a whole."""
+    made = {task: choices(right) for task in forgetting.HARNESS} | {"winogrande": choices("1001", n_choices=2)}
+    rows, printed = shown(made, made, tmp_path)
+    assert rows[-1].note == note
+    assert ("mean of three, acc *" in printed) == bool(note)
+
+
+def test_no_score_of_two_tasks(tmp_path):
+    two = {task: BEFORE[task] for task in ("hellaswag", "winogrande", "source_nll")}
+    rows, printed = shown(two, {task: AFTER[task] for task in two}, tmp_path)
+    assert "mean of three" not in printed
+    assert "changed sides" not in printed
+    assert len(rows) == 5

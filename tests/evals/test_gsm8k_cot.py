@@ -1,0 +1,56 @@
+"""Chain-of-thought GSM8K: prompts and the answer's form; and what of a score is due to form."""
+
+import pytest
+
+from lfl_jax import assets
+from lfl_jax.evals import answers, gsm8k, gsm8k_cot, records
+from lfl_jax.evals.base import Inputs
+
+
+def test_prompt_after_worked_examples(inputs):
+    problem = gsm8k_cot.TASK.items(inputs)[0]
+    head = "Q: One and one?\nA: It is 2. The answer is 2.\n\nQ: Nine less 2?\nA: It is $7. The answer is 7.\n\nQ: "
+    assert problem.prompt.startswith(head)
+    assert problem.prompt.endswith("\nA:")
+    assert problem.gold == inputs.docs("gsm8k-test")[0]["answer"]
+
+
+def test_prompt_step_by_step(inputs):
+    problem = gsm8k_cot.ZERO_SHOT.items(inputs)[0]
+    question = inputs.docs("gsm8k-test")[0]["question"]
+    assert problem.prompt == f"Q: {question}\nA: Let's think step by step."
+    assert gsm8k_cot.ZERO_SHOT.stop == gsm8k_cot.TASK.stop == ("Q:", "</s>", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "exact"),
+    [
+        (" 3 + 3 is 6. The answer is 6.", "6", 1.0),
+        (" The answer is 6. ", "6.", 1.0),  # a last dot is the number's when a character follows it
+        (" The answer is 6", answers.INVALID, 0.0),
+        (" The answer is 16\n", "1", 0.0),  # the character after the number is not the end of the line
+        (" The answer is $6.", answers.INVALID, 0.0),
+        ("#### 6", answers.INVALID, 0.0),
+    ],
+)
+def test_strict_answer(text, strict, exact):
+    record = gsm8k_cot.TASK.record(gsm8k.Problem("0", "0", "p", "So.\n#### 6"), text)
+    assert (record["strict"], record["exact_strict"]) == (strict, exact)
+
+
+def test_form_and_content_apart():
+    problem = gsm8k.Problem("0", "0", "p", "So.\n#### 6")
+    made = [gsm8k.record(problem, text) for text in ("#### 6", "#### 7", "6", "It is 6.")]
+    summary = gsm8k.TASK.summarise(made)
+    assert summary.derived == {"formatted": 0.5, "exact_given_format": 0.5}
+    assert summary.metrics["exact_match_strict"].mean == 0.25
+    assert gsm8k.TASK.summarise(made[2:]).derived == {"formatted": 0.0}
+
+
+def test_real_shots():
+    """The eight samples of lm-evaluation-harness 0.4.13's gsm8k_cot, as its prompt shows them."""
+    if not assets.is_cached("gsm8k-test"):
+        pytest.skip("gsm8k-test is not fetched: python -m lfl_jax.fetch gsm8k-test")
+    prompt = gsm8k_cot.TASK.items(Inputs())[0].prompt
+    assert prompt.count("\n\nQ: ") == 8
+    assert records.digest(prompt.rpartition("Q: ")[0]) == "048d826ed44bc0a9"
