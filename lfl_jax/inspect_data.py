@@ -1,18 +1,22 @@
 """Show what a config trains on: packed rows, what carries loss in them, and how well they are filled.
 
-    python -m lfl_jax.inspect_data --config=configs/math_ift.py [--rows=2]
+    python -m lfl_jax.inspect_data --config=configs/math_ift.py [--rows=2] [--decontaminate]
 
 On a terminal, tokens that carry loss are green, the others grey, and every other segment is underlined;
 elsewhere tokens that carry loss stand between « and ». Special tokens such as EOS show their own text.
+--decontaminate looks for the items of config.eval.tasks (all of them) in the training source instead.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from lfl_jax import config as configs
+from lfl_jax.data.decontaminate import item_text, overlaps, report
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
 from lfl_jax.data.sources import Source, open_source
@@ -20,14 +24,17 @@ from lfl_jax.errors import UserError, entry
 from lfl_jax.text.tokenizers import Tokenizer
 
 LOSS, CONTEXT = "bold green", "bright_black"
+SHOWN = 3  # overlapping items of a task
 
 
 def segments(batch: Batch, row: int) -> Iterator[tuple[int, list[int], list[bool]]]:
     """Of each segment in a row: example id, token ids with the last target, and which of these carry loss."""
     for segment in range(1, int(batch["segment_ids"][row].max()) + 1):
         here = batch["segment_ids"][row] == segment
-        ids = [int(batch["tokens"][row, here][0]), *batch["targets"][row, here].tolist()]
         loss = [False, *(batch["weights"][row, here] > 0).tolist()]
+        ids = [*batch["tokens"][row, here].tolist(), int(batch["targets"][row, here][-1])]
+        if not loss[-1]:  # the last token has no target: an EOS that another example sees
+            ids, loss = ids[:-1], loss[:-1]
         yield int(batch["example_ids"][row, here][0]), ids, loss
 
 
@@ -55,8 +62,9 @@ def _spans(pieces: Sequence[str], loss: Sequence[bool], shade: str, colour: bool
 def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConfig, console: Console) -> None:
     """Print where the data come from and how they fill their rows."""
     stats, about = estimate.stats, "" if estimate.exact else ", estimated from a sample"
-    flag = "SYNTHETIC, " if source.synthetic else ""
+    flag = f"{source.flag}, " if source.flag else ""
     description = source.description.removeprefix("synthetic: ")
+    description = description.removeprefix(f"a stand-in for {source.stand_in_for}: ")
     seed = "" if source.seed is None else f", seed {source.seed}"
     lines = {
         "source": f"{source.name}, split {source.split}: {flag}{description}",
@@ -75,7 +83,7 @@ def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Co
     """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or all-1 mask."""
     source = open_source(config.data, "train", config.seed.data)
     estimate = estimate_rows(source, tokenizer, config.data, seed=config.seed.data)
-    check_loss_mask(estimate.stats)
+    check_loss_mask(estimate.stats, documents=not source.examples[0].prompt)
     if rows:
         batches = training_batches(source, tokenizer, config.data, batch=rows, seed=config.seed.data)
         render_batch(next(batches), tokenizer, console)
@@ -83,13 +91,48 @@ def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Co
     render_summary(source, estimate, config.data, console)
 
 
+def contamination(config: configs.Config) -> dict[str, Any]:
+    """`decontaminate.report` of the training source and every item of config.eval.tasks, prompts without shots."""
+    from lfl_jax.evals import inputs as evaluation_inputs
+    from lfl_jax.evals.tasks import TASKS
+    from lfl_jax.io.metrics import progress
+
+    evaluated = dataclasses.replace(config.eval, shots=0, limit=0)
+    inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated))
+    names = evaluated.items(evaluated.tasks)
+    for name in names.keys() - TASKS:
+        raise UserError(f"no evaluation {name!r}; there are: {', '.join(TASKS)}")
+    items = {name: {item.id: item_text(item) for item in TASKS[name].items(inputs)} for name in names}
+    source = open_source(config.data, "train", config.seed.data)
+    texts = (f"{example.prompt}\n{example.response}" for example in source.examples)
+    with progress(len(source.examples), "decontaminate") as advance:
+        return report(overlaps(texts, items, progress=advance), items, source.provenance())
+
+
+def render_contamination(found: dict[str, Any], console: Console) -> None:
+    """Print, for every task, how many items the source overlaps, and the first of them."""
+    for task, about in found["tasks"].items():
+        short = f", {about['too_short']} too short to tell" if about["too_short"] else ""
+        line = f"{about['overlapping']} of {about['items']} items share {found['n']} words with the source{short}"
+        console.print(Text(f"{task:<14}", style="bold") + Text(line), soft_wrap=True)
+        for name, gram in itertools.islice(about["ngrams"].items(), SHOWN):
+            console.print(Text(f"  {name}: {gram}", style=CONTEXT), soft_wrap=True)
+
+
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    config, options = configs.parse(argv, __doc__, {"rows": (2, "packed rows to print")})
+    extra = {
+        "rows": (2, "packed rows to print"),
+        "decontaminate": (False, "look for evaluation items in the training source"),
+    }
+    config, options = configs.parse(argv, __doc__, extra)
     from lfl_jax import base_model  # pays for jax, which --help must not
 
     if options["rows"] < 0:
         raise UserError(f"--rows={options['rows']} must be 0 or more")
+    if options["decontaminate"]:
+        render_contamination(contamination(config), Console())
+        return
     base_model.check(config)
     inspect(config, base_model.tokenizer(config), options["rows"], Console())
 

@@ -1,4 +1,7 @@
-"""From an example to token arrays: loss on the response only, its first token and its EOS included."""
+"""From an example to token arrays: loss on the response only, its first token and its EOS included.
+
+An example with an empty prompt is a document: no template, and loss on all of it.
+"""
 
 from collections.abc import Sequence
 
@@ -25,38 +28,68 @@ def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos_id, *ids] if tokenizer.add_bos and ids[:1] != [tokenizer.bos_id] else ids
 
 
+def document_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids of [BOS] text EOS."""
+    return [*prompt_ids(text, tokenizer), tokenizer.eos_id]
+
+
 def token_ids(example: Example, template: Template, tokenizer: Tokenizer) -> tuple[list[int], int]:
     """Ids of [BOS] prompt response EOS, and how many of them are the prompt's, BOS included."""
+    if not example.prompt:
+        ids = document_ids(example.response, tokenizer)
+        return ids, int(ids[0] == tokenizer.bos_id)
     prompt, response = template.render(example.prompt, example.response)
     before = prompt_ids(prompt, tokenizer)
     return [*before, *tokenizer.encode_continuation(response), tokenizer.eos_id], len(before)
 
 
 def encode(
-    example: Example, index: int, *, template: Template, tokenizer: Tokenizer, seq_len: int, too_long: str
+    example: Example,
+    index: int,
+    *,
+    template: Template,
+    tokenizer: Tokenizer,
+    seq_len: int | None,
+    too_long: str,
+    joined: bool = False,
 ) -> Encoded | None:
     """Arrays of one example, as `arrays` makes them of its token ids."""
     ids, n_prompt = token_ids(example, template, tokenizer)
-    return arrays(ids, n_prompt, index, name=example.id, seq_len=seq_len, too_long=too_long)
+    return arrays(ids, n_prompt, index, name=example.id, seq_len=seq_len, too_long=too_long, joined=joined)
 
 
-def arrays(ids: Sequence[int], n_prompt: int, index: int, *, name: str, seq_len: int, too_long: str) -> Encoded | None:
+def arrays(
+    ids: Sequence[int],
+    n_prompt: int,
+    index: int,
+    *,
+    name: str,
+    seq_len: int | None,
+    too_long: str,
+    joined: bool = False,
+) -> Encoded | None:
     """Tokens, the same shifted by one as targets, and weights: 1 where the target is of the response or EOS.
 
-    An example with more than seq_len targets: "error" raises UserError, "skip" gives None, "truncate" cuts
-    its end, and gives None when no response token is left (as llm-foundry does).
+    joined: EOS is also a token, of weight 0, for the example that follows to see.
+    An example of more than seq_len tokens (None: there is no limit): "error" raises UserError, "skip" gives None,
+    "truncate" cuts its end, and gives None when no response token is left (as llm-foundry does).
     """
-    if len(ids) - 1 > seq_len and too_long == "error":
+    room = len(ids) if seq_len is None else seq_len + 1 - joined
+    if len(ids) > room and too_long == "error":
         raise UserError(
-            f"example {name} has {len(ids) - 1} tokens ({n_prompt} of them the prompt), more than"
-            f" config.data.seq_len={seq_len}; raise it, or set config.data.too_long to skip or truncate"
+            f"example {name} has {len(ids) - 1 + joined} tokens ({n_prompt} of them the prompt), more than"
+            f" config.data.seq_len={seq_len}; raise it, set config.data.too_long to skip or truncate,"
+            " or config.data.packing to concat"
         )
-    if len(ids) - 1 > seq_len and (too_long == "skip" or n_prompt > seq_len):
+    if len(ids) > room and (too_long == "skip" or n_prompt >= room):
         return None
-    ids = np.asarray(ids[: seq_len + 1], np.int32)
-    weights = (np.arange(1, len(ids)) >= n_prompt).astype(np.float32)
+    kept = np.asarray(ids[:room], np.int32)
+    weights = (np.arange(1, len(kept)) >= n_prompt).astype(np.float32)
+    tokens, targets = kept[:-1], kept[1:]
+    if joined:
+        tokens, targets, weights = kept, np.append(targets, kept[-1:]), np.append(weights, np.float32(0))
     example_ids = np.full(len(weights), index, np.int32)
-    return {"tokens": ids[:-1], "targets": ids[1:], "weights": weights, "example_ids": example_ids}
+    return {"tokens": tokens, "targets": targets, "weights": weights, "example_ids": example_ids}
 
 
 def encode_all(

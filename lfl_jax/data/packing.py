@@ -1,16 +1,18 @@
-"""Several examples in a row, kept apart by segment ids and restarted positions.
+"""Several examples in a row, kept apart by segment ids and restarted positions, or one segment when they attend.
 
 A batch is a dict of (B, T) arrays: tokens, targets, segment_ids, positions, example_ids (int32) and
 weights (float32). Segments count from 1 in each row; padding has segment 0, weight 0, example id -1 and the
 pad token.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lfl_jax.data.formatting import Encoded
+from lfl_jax.data.packers import Concat, Ratio, blank_row, taken_of
 from lfl_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -49,11 +51,11 @@ def packing_stats(batches: Iterable[Batch]) -> PackingStats:
     return PackingStats(rows, slots, tokens, targets)
 
 
-def check_loss_mask(stats: PackingStats) -> None:
-    """Raise UserError when no token carries loss, or when every one does, the prompts' too."""
+def check_loss_mask(stats: PackingStats, *, documents: bool = False) -> None:
+    """Raise UserError when no token carries loss, or when every one does, the prompts' too; documents have none."""
     if stats.targets == 0:
         raise UserError(f"the loss mask is all zero: none of {stats.tokens} tokens would be trained on")
-    if stats.targets == stats.tokens:
+    if stats.targets == stats.tokens and not documents:
         raise UserError(f"the loss mask is all one: {stats.tokens} of {stats.tokens} tokens carry loss, prompts too")
 
 
@@ -90,26 +92,55 @@ def _first_fit(lengths: Sequence[int], seq_len: int) -> list[int]:
 
 def empty_rows(n: int, seq_len: int, pad_id: int) -> Batch:
     """A batch of padding only."""
-    fill = {
-        "tokens": pad_id,
-        "targets": pad_id,
-        "weights": 0.0,
-        "segment_ids": 0,
-        "positions": 0,
-        "example_ids": -1,
-    }
-    return {k: np.full((n, seq_len), v, np.float32 if k == "weights" else np.int32) for k, v in fill.items()}
+    return {name: np.tile(values, (n, 1)) for name, values in blank_row(seq_len, pad_id).items()}
 
 
-def pack_stream(dataset, *, seq_len: int, bins: int, batch: int, pad_id: int, seed: int):
-    """A grain IterDataset of encoded examples as one of batches: first-fit over `bins` open rows.
+def pack_stream(
+    dataset,
+    *,
+    seq_len: int,
+    bins: int,
+    batch: int,
+    pad_id: int,
+    seed: int,
+    packing: str = "first_fit",
+    ratio: float = 1.0,
+    attend: bool = False,
+):
+    """A grain IterDataset of encoded examples as one of batches, packed as config.data.packing says.
 
-    When an example fits none of the open rows they are all emitted, in shuffled order (the first are fuller).
+    first_fit: over `bins` open rows; when an example fits none of them they are all emitted, in shuffled order (the
+    first are fuller). concat, ratio: `packers.Concat`, `packers.Ratio` with `bins` rows a group.
+    attend: the examples of a row see each other, as one segment with positions from 0.
     The last batch of a finite dataset is padded with empty rows.
     """
+    if packing == "concat":
+        rows = _packed(dataset, lambda parent: Concat(parent, seq_len=seq_len, pad_id=pad_id))
+    elif packing == "ratio":
+        options = {"rows": bins, "ratio": ratio, "seq_len": seq_len, "pad_id": pad_id}
+        rows = _packed(dataset, lambda parent: Ratio(parent, **options))
+    else:
+        rows = _first_fit_rows(dataset, seq_len=seq_len, bins=bins, pad_id=pad_id, seed=seed)
+
+    def finish(rows: dict) -> Batch:
+        rows = {name.removeprefix("tokens_"): value for name, value in rows.items()}
+        missing = empty_rows(batch - len(rows["tokens"]), seq_len, pad_id)
+        whole = {name: np.concatenate([rows[name], missing[name]]) for name in missing}
+        return _attending(whole) if attend else whole
+
+    return rows.batch(batch, drop_remainder=False).map(finish)
+
+
+def _attending(batch: Batch) -> Batch:
+    """The batch with one segment a row."""
+    filled = (batch["segment_ids"] > 0).astype(np.int32)
+    return batch | {"segment_ids": filled, "positions": filled * np.arange(filled.shape[1], dtype=np.int32)}
+
+
+def _first_fit_rows(dataset, *, seq_len: int, bins: int, pad_id: int, seed: int):
     from grain.experimental import FirstFitPackIterDataset
 
-    rows = FirstFitPackIterDataset(
+    return FirstFitPackIterDataset(
         dataset,
         length_struct=dict.fromkeys(FEATURES, seq_len),
         padding_struct={"tokens": pad_id, "targets": pad_id, "weights": 0.0, "example_ids": -1},
@@ -119,16 +150,36 @@ def pack_stream(dataset, *, seq_len: int, bins: int, batch: int, pad_id: int, se
         seed=seed,
     )
 
-    def finish(rows: dict) -> Batch:
-        rows = {name.removeprefix("tokens_"): value for name, value in rows.items()}
-        missing = empty_rows(batch - len(rows["tokens"]), seq_len, pad_id)
-        return {name: np.concatenate([rows[name], missing[name]]) for name in missing}
 
-    return rows.batch(batch, drop_remainder=False).map(finish)
+def _packed(dataset, make: Callable[[Any], Concat | Ratio]):
+    """The dataset behind a packer of ours, as grain wants it."""
+    import grain
+
+    class Iterator(grain.DatasetIterator):
+        def __init__(self, parent):
+            super().__init__(parent)
+            self._packer = make(parent)
+
+        def __next__(self):
+            return next(self._packer)
+
+        def get_state(self):
+            return self._packer.get_state()
+
+        def set_state(self, state):
+            self._packer.set_state(state)
+
+    class Packed(grain.IterDataset):
+        def __iter__(self):
+            return Iterator(self._parent.__iter__())
+
+    return Packed(dataset)
 
 
-def count_rows(lengths: Iterable[int], *, seq_len: int, bins: int) -> int:
-    """How many rows `pack_stream` makes of examples of these lengths."""
+def count_rows(lengths: Iterable[int], *, seq_len: int, bins: int, packing: str = "first_fit") -> int:
+    """How many rows `pack_stream` makes of examples of these lengths, packed first_fit or concat."""
+    if packing == "concat":
+        return -(-sum(lengths) // seq_len)
     rows, used = 0, [0] * bins
     for length in lengths:
         row = next((i for i, n in enumerate(used) if n + length <= seq_len), None)
@@ -136,3 +187,11 @@ def count_rows(lengths: Iterable[int], *, seq_len: int, bins: int) -> int:
             rows, used, row = rows + bins, [0] * bins, 0
         used[row] += length
     return rows + sum(n > 0 for n in used)
+
+
+def ratio_rows(examples: int, *, bins: int, ratio: float, epochs: int | float = 1) -> int:
+    """Rows of `epochs` passes over so many examples, packed by ratio: as in llm-foundry, whole groups of a pass count.
+
+    What an incomplete last group would take begins the next pass.
+    """
+    return int(epochs * max(1, examples // taken_of(bins, ratio))) * bins

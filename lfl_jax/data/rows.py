@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lfl_jax.data.examples import Example
-from lfl_jax.data.splits import SPLITS, digest, split_index
+from lfl_jax.data.splits import SPLITS, check, digest, split_index
 from lfl_jax.errors import UserError
 
 Numbers = np.ndarray | range
@@ -98,8 +98,7 @@ def read_table(path: Path) -> Table:
 
 def split_examples(table: Table, split: str, held_out: tuple[str, ...] = SPLITS[1:]) -> TableExamples:
     """Check every row and take one split; UserError names the file and line of the first bad row."""
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r} of {table.name}; there are: {', '.join(SPLITS)}")
+    check(split, table.name)
     fields = find_fields(table)
     clusters = [int(to_example(row, table.place(i), fields).cluster, 16) for i, row in enumerate(table)]
     index = split_index(clusters, split, held_out)

@@ -1,12 +1,15 @@
-"""Named sources of examples, each with its licence, hash or seed, and whether it is synthetic."""
+"""Named sources of examples, each with its licence, hash or seed, and whether it is synthetic or a stand-in."""
 
+import dataclasses
 import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lfl_jax.config import DataConfig
+from lfl_jax.data import mixes
 from lfl_jax.data.examples import Example
 from lfl_jax.data.rows import READERS, TableExamples, read_table, split_examples
 from lfl_jax.errors import UserError
@@ -16,7 +19,11 @@ HASHED = 1000  # generated examples that enter a source's hash
 
 @dataclass(frozen=True)
 class Source:
-    """Examples of one split, in random access, and where they come from."""
+    """Examples of one split, in random access, and where they come from.
+
+    parts: of a mix, its sources in the order of their names, whose examples stand behind each other in `examples`,
+    and `rates` how often each is drawn in one round of sum(rates) draws.
+    """
 
     name: str
     split: str
@@ -26,11 +33,30 @@ class Source:
     seed: int | None  # of the generator; None where nothing is generated
     synthetic: bool
     description: str
+    stand_in_for: str | None = None  # the corpus that an embedded source takes the place of
+    parts: tuple["Source", ...] = ()
+    rates: tuple[int, ...] = ()
 
-    def provenance(self) -> dict[str, str | int | bool | None]:
-        """What every result records about its data."""
-        kept = ("name", "split", "licence", "sha256", "seed", "synthetic", "description")
-        return {name: getattr(self, name) for name in kept} | {"examples": len(self.examples)}
+    @property
+    def epoch(self) -> int:
+        """Draws in one pass over the examples; of a mix, in one pass over its first source."""
+        return (
+            round(len(self.parts[0].examples) * sum(self.rates) / self.rates[0]) if self.parts else len(self.examples)
+        )
+
+    @property
+    def flag(self) -> str:
+        """What must be said wherever the source is named; empty for real data."""
+        stands = f"STAND-IN FOR {self.stand_in_for}" if self.stand_in_for else ""
+        return ", ".join(filter(None, ("SYNTHETIC" if self.synthetic else "", stands)))
+
+    def provenance(self) -> dict[str, Any]:
+        """What every result records about its data; of a mix, also of each part, with the share of its draws."""
+        kept = ("name", "split", "licence", "sha256", "seed", "synthetic", "description", "stand_in_for")
+        found = {name: getattr(self, name) for name in kept} | {"examples": len(self.examples)}
+        shares = [rate / sum(self.rates) for rate in self.rates]
+        parts = [{"share": share} | part.provenance() for share, part in zip(shares, self.parts, strict=True)]
+        return found | ({"parts": parts} if parts else {})
 
 
 def open_source(data: DataConfig, split: str, seed: int) -> Source:
@@ -38,18 +64,54 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
 
     Splits are "train", "dev" and "test", and share no cluster; word_problems has "test_seen" and
     "test_unseen" (templates) in place of "test", and uuid's "dev" is its "train": what it measures is recall.
-    Raises UserError for an unknown name or split.
+    Of a mix, such as "metamath:0.9,c4:0.1", the other splits are those of the first source: it is what is to be
+    learned. Raises UserError for an unknown name or split.
     """
-    name, _, folder = data.source.partition(":")
+    named = mixes.parse(data.source)
+    if data.path and len(named) > 1:
+        raise UserError(f"config.data.path replaces one source, not {data.source!r}; write jsonl:FILE:WEIGHT in it")
+    rates = mixes.rates([part.weight for part in named])
+    parts = tuple(_open(part, data, split, seed) for part in (named if split == "train" else named[:1]))
+    return parts[0] if len(parts) == 1 else _mix(parts, rates, split)
+
+
+def _open(named: mixes.Named, data: DataConfig, split: str, seed: int) -> Source:
+    name = named.name
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"config.data.source={data.source!r} is unknown; {hint}there are: {', '.join(SOURCES)}")
-    if data.path and name in ("word_problems", "uuid"):
-        name = "jsonl"  # a file takes the place of the generator
-    return SOURCES[name](path=data.path or folder, split=split, data=data, seed=seed)
+    name = REPLACED.get(name, name) if data.path else name
+    return SOURCES[name](path=data.path or named.folder, split=split, data=data, seed=seed)
 
 
+def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Source:
+    names = tuple(part.name for part in parts)
+    shares = [f"{rate / sum(rates):.1%}" for rate in rates]
+    hashed = hashlib.sha256(" ".join(f"{p.sha256} {share}" for p, share in zip(parts, shares, strict=True)).encode())
+    stand_ins = [part.stand_in_for for part in parts if part.stand_in_for]
+    return Source(
+        name=",".join(f"{name}:{share}" for name, share in zip(names, shares, strict=True)),
+        split=split,
+        examples=mixes.Joined(names, tuple(part.examples for part in parts)),
+        licence=" and ".join(dict.fromkeys(part.licence for part in parts)),
+        sha256=hashed.hexdigest(),
+        seed=next((part.seed for part in parts if part.seed is not None), None),
+        synthetic=any(part.synthetic for part in parts),
+        description="; ".join(f"{share} {p.description}" for p, share in zip(parts, shares, strict=True)),
+        stand_in_for=", ".join(stand_ins) or None,
+        parts=parts,
+        rates=rates,
+    )
+
+
+REPLACED = {  # what a file in the place of a generated or embedded source is read as
+    "word_problems": "jsonl",
+    "uuid": "jsonl",
+    "docstring_functions": "jsonl",
+    "python_source": "documents",
+    "math_text": "documents",
+}
 TEST_SPLITS: dict[str, tuple[str, ...]] = {  # others: "test"
     "word_problems": ("test_seen", "test_unseen"),
     "uuid": ("train",),
@@ -58,7 +120,7 @@ TEST_SPLITS: dict[str, tuple[str, ...]] = {  # others: "test"
 
 def held_out_splits(data: DataConfig) -> tuple[str, ...]:
     """Splits to test on; of the word problems, templates seen in training and others; of uuid, the training pairs."""
-    return ("test",) if data.path else TEST_SPLITS.get(data.source, ("test",))
+    return ("test",) if data.path else TEST_SPLITS.get(mixes.parse(data.source)[0].name, ("test",))
 
 
 def word_problems(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
@@ -77,6 +139,29 @@ def uuid(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     return _generated("uuid", split, examples, seed, generator.describe(seed))
 
 
+def math_text(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The word problems as documents, `data.size` of them: for continued pretraining."""
+    from lfl_jax.data import math_text as generator
+
+    examples = generator.source(seed, split, data.size)
+    made = _generated("math_text", split, examples, seed, generator.describe(seed))
+    return dataclasses.replace(made, stand_in_for="OpenWebMath")
+
+
+def python_source(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The files of Python's standard library as documents."""
+    from lfl_jax.data import standard_library as library
+
+    return _library("python_source", split, library.documents(split), "StarCoder-Python", "files")
+
+
+def docstring_functions(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """Functions of Python's standard library: signature and docstring, to be answered with the body."""
+    from lfl_jax.data import standard_library as library
+
+    return _library("docstring_functions", split, library.functions(split), "Magicoder-Evol-Instruct", "functions")
+
+
 def gsm8k(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """GSM8K's training questions (never its test set), fetched or from `path`."""
     return _hub_file("gsm8k", "gsm8k-train", path, split)
@@ -85,6 +170,33 @@ def gsm8k(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
 def metamath(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """MetaMathQA, fetched or from `path`; rewrites of one question stay in one split."""
     return _hub_file("metamath", "metamathqa", path, split)
+
+
+def magicoder(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """Magicoder-Evol-Instruct, fetched or from `path`."""
+    return _hub_file("magicoder", "magicoder-evol-instruct-110k", path, split)
+
+
+def starcoder_python(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """StarCoder's Python files as documents, fetched or from `path`."""
+    return _hub_documents("starcoder_python", "starcoder-python", path, split)
+
+
+def openwebmath(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """OpenWebMath's pages as documents, fetched or from `path`."""
+    return _hub_documents("openwebmath", "openwebmath", path, split)
+
+
+def c4(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """A part of C4 as documents, to be replayed, fetched or from `path`."""
+    return _hub_documents("c4", "c4", path, split)
+
+
+def documents(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The reader's own documents: a file whose rows have a field text or content."""
+    if not path:
+        raise UserError("config.data.source=documents needs config.data.path=FILE.jsonl (or .parquet)")
+    return _document_source(Path(path).name, [Path(path)], split, None, licence="unknown", about=path)
 
 
 def jsonl(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
@@ -110,6 +222,14 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "uuid": uuid,
     "gsm8k": gsm8k,
     "metamath": metamath,
+    "magicoder": magicoder,
+    "math_text": math_text,
+    "python_source": python_source,
+    "docstring_functions": docstring_functions,
+    "starcoder_python": starcoder_python,
+    "openwebmath": openwebmath,
+    "c4": c4,
+    "documents": documents,
     "jsonl": jsonl,
     "tfds": tfds,
 }
@@ -135,6 +255,46 @@ def _hub_file(name: str, item: str, path: str, split: str) -> Source:
     examples = split_examples(read_table(Path(path) if path else _data_file(item)), split)
     about = assets.manifest()[item].about
     return _file_source(name, split, examples, examples.table.sha256, licence=assets.licence(item), about=about)
+
+
+def _hub_documents(name: str, item: str, path: str, split: str) -> Source:
+    from lfl_jax import assets
+
+    files, sha256 = ([Path(path)], None) if path else _document_files(item)
+    about = assets.manifest()[item].about
+    return _document_source(name, files, split, sha256, licence=assets.licence(item), about=about)
+
+
+def _document_files(item: str) -> tuple[list[Path], str]:
+    """An item's files of documents, and the hash of their hashes, as they were taken when it was fetched."""
+    from lfl_jax import assets
+    from lfl_jax.data.documents import is_documents
+
+    folder, found = assets.path(item), assets.provenance(item)["files"]
+    files = sorted(filter(is_documents, found))
+    if not files:
+        raise UserError(f"{item}: expected files of documents in {folder}, found {', '.join(found) or 'none'}")
+    hashed = hashlib.sha256("".join(found[file]["sha256"] for file in files).encode())
+    return [folder / file for file in files], hashed.hexdigest()
+
+
+def _document_source(
+    name: str, files: Sequence[Path], split: str, sha256: str | None, licence: str, about: str
+) -> Source:
+    from lfl_jax.data.documents import read_documents
+
+    examples = read_documents(files, split)
+    if sha256 is None:
+        with files[0].open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Source(name, split, examples, licence, sha256, None, False, about)
+
+
+def _library(name: str, split: str, examples: Sequence[Example], stand_in_for: str, what: str) -> Source:
+    from lfl_jax.data import standard_library as library
+
+    about = library.describe(stand_in_for, len(examples), what)
+    return Source(name, split, examples, library.LICENCE, library.sha256(), None, False, about, stand_in_for)
 
 
 def _data_file(item: str) -> Path:

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lfl_jax.errors import UserError
+
 SPLITS = ("train", "dev", "test")
 HELD_OUT = 0.02  # of the clusters, for each held-out split
+
+
+def check(split: str, name: str) -> None:
+    """Raise UserError unless `split` is one of train, dev and test."""
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r} of {name}; there are: {', '.join(SPLITS)}")
 
 
 def digest(text: str) -> int:
@@ -14,7 +22,7 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.strip().encode()).digest()[:8], "big")
 
 
-def split_index(digests: Sequence[int], split: str, held_out: tuple[str, ...] = SPLITS[1:]) -> np.ndarray:
+def split_index(digests: Sequence[int] | np.ndarray, split: str, held_out: tuple[str, ...] = SPLITS[1:]) -> np.ndarray:
     """Rows of `split`, in their order, when each split in `held_out` gets the next 2% of the clusters.
 
     Clusters are ranked by hash and a held-out split gets at least one, so splits share no cluster and small

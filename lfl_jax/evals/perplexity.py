@@ -61,7 +61,8 @@ def document_requests(document: Document, tokenizer: Tokenizer, length: int) -> 
 def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[Request]:
     """The response after its prompt, with the ids it has in training; a document, without prompt, in windows."""
     if not target.prompt:
-        return rolling(document_ids(target.response, tokenizer), prefix_id(tokenizer), length)
+        ids, prefix = document_ids(target.response, tokenizer), prefix_id(tokenizer)
+        return rolling(ids[ids[0] == prefix :], prefix, length)
     response = (*tokenizer.encode_continuation(target.response), tokenizer.eos_id)
     return [truncate(Request(tuple(prompt_ids(target.prompt, tokenizer)), response), length)]
 

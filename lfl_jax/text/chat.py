@@ -89,12 +89,12 @@ def _alpaca(turns: list[Turn]) -> list[Piece]:
 
 
 def _llama2(turns: list[Turn]) -> list[Piece]:
-    """Follow Llama-2-chat: texts stripped, the system turn in the first user turn, a space around answers.
+    """Follow Llama-2-chat: turns stripped, the system turn in the first user turn, a space around answers.
 
     The first BOS is left to the caller (the tokenizer's `add_bos`); each later exchange begins with its own.
     """
     system, turns = _split_system(turns)
-    system = "" if system is None else f"<<SYS>>\n{system.strip()}\n<</SYS>>\n\n"
+    system = "" if system is None else f"<<SYS>>\n{system}\n<</SYS>>\n\n"
     pieces: list[Piece] = []
     for role, text in turns:
         if role == "assistant":

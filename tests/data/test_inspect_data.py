@@ -138,3 +138,31 @@ def test_a_mask_of_ones_is_refused(command, monkeypatch):
 def test_a_negative_number_of_rows_is_refused(command):
     with pytest.raises(UserError, match="--rows=-1 must be 0 or more"):
         command(ROWS, "--rows=-1")
+
+
+def test_documents_carry_loss_all_over_and_that_is_no_mistake(run, capsys):
+    run("--config.data.source=math_text", "--config.data.packing=concat", "--config.data.size=8", "--rows=1")
+    out = capsys.readouterr().out
+    assert "math_text, split train: SYNTHETIC, STAND-IN FOR OpenWebMath" in out
+    assert "Question:" not in out
+    assert re.search(r"<\|bos\|>«[A-Z]", out), "the first word already"
+    assert "<|eos|><|eos|>" not in out
+
+
+def test_an_eos_between_examples_that_attend_is_shown_once(run, capsys):
+    run("--config.data.size=8", "--config.data.seq_len=900", "--config.data.cross_document=attend", "--rows=1")
+    out = capsys.readouterr().out
+    assert "<|eos|>»<|bos|>Question" in out
+    assert "segment 2" not in out
+
+
+def test_decontamination_says_which_items_the_source_holds(run, capsys, tmp_path):
+    shared = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"{i} {shared if i % 2 else i}", "response": f"r{i}"} for i in range(200)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(f"--config.data.path={path}", "--config.eval.tasks=('target_nll:1',)", "--decontaminate")
+    out = capsys.readouterr().out
+    assert re.search(r"target_nll +[1-4] of 4 items share 13 words with the source", out)
+    assert "one two three four five six seven eight nine ten eleven twelve" in out
+    assert "loss mask" not in out

@@ -49,6 +49,35 @@ def test_llama2_conversation():
     assert "".join(text for text, _ in pieces) == (f"[INST] {system}Hi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 ")
 
 
+# What transformers 5.23 makes of CONVERSATION with the Jinja templates of Llama-2-7b-chat-hf and of ChatML.
+SYSTEM = [("system", "Be brief.\n")]
+LLAMA2 = "<s>[INST] Hi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 </s>"
+LLAMA2_SYSTEM = "<s>[INST] <<SYS>>\nBe brief.\n\n<</SYS>>\n\nHi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 </s>"
+CHATML = (
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+    "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
+)
+CHATML_SYSTEM = "<|im_start|>system\nBe brief.\n<|im_end|>\n" + CHATML
+
+
+@pytest.mark.parametrize(
+    ("name", "turns", "whole", "before", "after"),
+    [
+        ("llama2", CONVERSATION, LLAMA2, "<s>", "</s>"),
+        ("llama2", SYSTEM + CONVERSATION, LLAMA2_SYSTEM, "<s>", "</s>"),
+        ("chatml", CONVERSATION, CHATML, "", "<|im_end|>\n"),
+        ("chatml", SYSTEM + CONVERSATION, CHATML_SYSTEM, "", "<|im_end|>\n"),
+    ],
+)
+def test_conversations_are_what_transformers_makes_of_them(name, turns, whole, before, after):
+    """BOS and EOS of the whole are the tokenizer's; the loss is on every assistant turn and the mark that ends it."""
+    pieces = TEMPLATES[name].render_turns(turns)
+    assert before + "".join(text for text, _ in pieces) + after == whole
+    spoken = [text for text, loss in pieces if loss]
+    assert spoken == {"llama2": [" Hello. </s>", " 4 "], "chatml": ["Hello.<|im_end|>", "4"]}[name]
+    assert TEMPLATES[name].render_turns(turns[:-1]) == pieces[:-1], "a question to answer is the start of the whole"
+
+
 def test_chatml():
     prompt, response = TEMPLATES["chatml"].render("Q?", "A.")
     assert prompt == "<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\n"

@@ -10,6 +10,7 @@ from lfl_jax.data.word_problems.generator import (
     describe,
     generate,
     source,
+    template_at,
 )
 from lfl_jax.data.word_problems.problem import Problem
 
@@ -24,4 +25,5 @@ __all__ = [
     "describe",
     "generate",
     "source",
+    "template_at",
 ]

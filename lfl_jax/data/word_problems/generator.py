@@ -122,8 +122,11 @@ def _stratum(template: str, question: str) -> int:
     return _hash(template, sorted(set(_NUMBER.findall(question.lower())))) % 10
 
 
-def _template_at(seed: int, index: int, split: str) -> str:
-    """Each block of as many indices as there are templates holds every one once, in an order of its own."""
+def template_at(seed: int, index: int, split: str) -> str:
+    """Name of the template of item `index`.
+
+    Each block of as many indices as there are templates holds every one once, in an order of its own.
+    """
     names = list(HELD_OUT if split == "test_unseen" else _TRAINING)
     block, place = divmod(index, len(names))
     random.Random(_hash("order", seed, split, block)).shuffle(names)
@@ -137,7 +140,7 @@ def generate(seed: int, index: int, split: str) -> Example:
     """
     if split not in _STRATA:
         raise UserError(f"unknown split {split!r} of the word problems; expected one of {', '.join(SPLITS)}")
-    name = _template_at(seed, index, split)
+    name = template_at(seed, index, split)
     rng = random.Random(_hash("item", seed, split, index))
     for _ in range(1000):
         problem = TEMPLATES[name](rng)

@@ -1,0 +1,38 @@
+"""Continued pretraining on code: what is learned, and what is forgotten.
+
+    python -m lfl_jax.main --config=configs/code_cpt.py --workdir=runs/code_cpt
+
+Default: LoRA rank 16 on SmolLM2-135M with the sources of Python's standard library, a stand-in for StarCoder-Python.
+@L@
+Arguments: those of configs/math_ift.py. :paper is Llama-2-7B on 20B tokens of StarCoder-Python. Shorter runs branch off
+it: :paper,tokens=4e9 with --config.train.branch_from=DIR of the long one.
+"""
+
+from lfl_jax.configs import settings
+from ml_collections import config_dict
+
+LAPTOP = {
+    "data.source": "python_source",
+    "data.seq_len": 512,
+    "data.packing": "concat",
+    "train.batch": 1,
+    "train.steps": 32,
+    "optim.schedule": "trapezoid",
+    "optim.warmup_steps": 4,
+    "eval.tasks": (
+        "humaneval:4",
+        "target_nll:40",
+        "source_nll:16",
+        "hellaswag:40",
+        "arc_challenge:40",
+        "winogrande:40",
+    ),
+    "eval.samples": 2,
+    "eval.temperature": 0.2,
+    "eval.top_p": 0.95,
+}
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The config for an argument string; raises ValueError for a word it does not know."""
+    return settings.config("code_cpt", argument, LAPTOP)

@@ -1,0 +1,28 @@
+"""Continued pretraining on mathematical text: what is learned, and what is forgotten.
+
+    python -m lfl_jax.main --config=configs/math_cpt.py --workdir=runs/math_cpt
+
+Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems as running text, a stand-in for
+OpenWebMath. Whole runs were not timed.
+Arguments: those of configs/math_ift.py. :paper is Llama-2-7B on 20B tokens of OpenWebMath. Shorter runs branch off it:
+:paper,tokens=4e9 with --config.train.branch_from=DIR of the long one.
+"""
+
+from lfl_jax.configs import settings
+from ml_collections import config_dict
+
+LAPTOP = {
+    "data.source": "math_text",
+    "data.seq_len": 512,
+    "data.packing": "concat",
+    "train.batch": 1,
+    "train.steps": 32,
+    "optim.schedule": "trapezoid",
+    "optim.warmup_steps": 4,
+    "eval.tasks": ("gsm8k:4", "target_nll:40", "source_nll:16", "hellaswag:40", "arc_challenge:40", "winogrande:40"),
+}
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The config for an argument string; raises ValueError for a word it does not know."""
+    return settings.config("math_cpt", argument, LAPTOP)

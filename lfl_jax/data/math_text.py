@@ -1,0 +1,64 @@
+"""Running text about sums: the word problems with their worked answers, as documents without a prompt.
+
+Training documents come from the training templates. "dev" and "test" each have half of the templates that
+training never sees, so the three share no cluster.
+"""
+
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+from lfl_jax.data.examples import Example
+from lfl_jax.data.splits import check
+from lfl_jax.data.word_problems import HELD_OUT, generate, template_at
+
+HALF = len(HELD_OUT) // 2
+TEMPLATES_OF = {"dev": HELD_OUT[:HALF], "test": HELD_OUT[HALF:]}
+ANSWER = re.compile(r"\n#### (.+)\s*$")
+
+
+def describe(seed: int) -> str:
+    """The provenance line of a source drawn with this seed."""
+    return (
+        f"synthetic: generated word problems with worked answers as running text, seed {seed},"
+        " a stand-in for OpenWebMath"
+    )
+
+
+@dataclass(frozen=True)
+class MathText(Sequence[Example]):
+    """`size` documents, each one problem and its solution; nothing is stored."""
+
+    seed: int
+    split: str
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        i = range(self.size)[operator.index(index)]
+        drawn, place = ("train", i) if self.split == "train" else ("test_unseen", self._place(i))
+        problem = generate(self.seed, place, drawn)
+        return Example("", as_text(problem), id=f"{self.split}/{i}", cluster=problem.cluster)
+
+    def _place(self, i: int) -> int:
+        """Index in "test_unseen" of this split's document i: each of its blocks holds every template once."""
+        block, rank = divmod(i, HALF)
+        here = range(block * len(HELD_OUT), (block + 1) * len(HELD_OUT))
+        own = [j for j in here if template_at(self.seed, j, "test_unseen") in TEMPLATES_OF[self.split]]
+        return own[rank]
+
+
+def as_text(problem: Example) -> str:
+    """Question, solution and answer as paragraphs, without the mark before the answer."""
+    worked = ANSWER.sub(r" The answer is \1.", problem.response)
+    return f"{problem.prompt}\n\n{worked}"
+
+
+def source(seed: int, split: str, size: int) -> MathText:
+    """A random-access source of `size` documents; UserError for an unknown split."""
+    check(split, "math_text")
+    return MathText(seed, split, size)

@@ -1,0 +1,115 @@
+"""Python's own standard library, read where it is installed: a stand-in for a corpus of code.
+
+Documents are its files. Functions are the pairs of signature with docstring, and body, that are in them. A file
+is a cluster, and both sources hold out the same files.
+"""
+
+import ast
+import functools
+import hashlib
+import platform
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from lfl_jax.data.examples import Example
+from lfl_jax.data.splits import check, digest, split_index
+from lfl_jax.errors import UserError
+
+LICENCE = "PSF-2.0"
+SKIPPED = {
+    *("test", "tests", "idlelib", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"),
+    *("encodings", "pydoc_data"),  # tables, most of them copies of each other
+}
+BUILD = ("config-", "_sysconfigdata")  # made when an interpreter is built: they differ between machines
+DOCSTRING, BODY = (20, 2000), (10, 2000)  # characters, least and most, of what becomes a pair
+INDENT = " " * 4
+
+
+def describe(stand_in_for: str, n: int, what: str) -> str:
+    """The provenance line."""
+    version = platform.python_version()
+    return f"a stand-in for {stand_in_for}: {n} {what} of the standard library of Python {version}"
+
+
+def home() -> Path:
+    """Where this Python's standard library is."""
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+@functools.cache
+def files() -> tuple[tuple[str, str], ...]:
+    """(path inside the library, text) of every module, in the order of paths; files that are no UTF-8 are left out."""
+    root, found = home(), []
+    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
+        parts = path.relative_to(root).parts
+        if SKIPPED & set(parts) or any(part.startswith(BUILD) for part in parts):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.strip():
+            found.append(("/".join(parts), text))
+    if not found:
+        raise UserError(f"no Python files in {root}: this Python has no standard library to read")
+    return tuple(found)
+
+
+def sha256() -> str:
+    """Hash of all files, paths and texts."""
+    found = hashlib.sha256()
+    for text in (text for file in files() for text in file):
+        found.update(f"{len(text)}:{text}".encode())
+    return found.hexdigest()
+
+
+def split_files(split: str) -> list[tuple[str, str]]:
+    """The files of one split; UserError for an unknown one."""
+    check(split, "the standard library")
+    return [files()[i] for i in split_index([digest(name) for name, _ in files()], split)]
+
+
+def documents(split: str) -> list[Example]:
+    """Files without a prompt."""
+    return [Example("", text, id=name, cluster=name) for name, text in split_files(split)]
+
+
+@functools.cache
+def functions(split: str) -> list[Example]:
+    """Pairs of a split: the prompt ends with the docstring, the response is the indented body after it."""
+    return [example for name, text in split_files(split) for example in functions_of(name, text)]
+
+
+def functions_of(name: str, text: str) -> list[Example]:
+    """The pairs of one file, in its order, methods included, each moved to the left margin."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # templates of other tools
+        return []
+    lines = text.splitlines()
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    nodes.sort(key=lambda node: node.lineno)
+    return [example for node in nodes for example in _pair(node, name, lines)]
+
+
+def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, lines: list[str]) -> Iterator[Example]:
+    about = ast.get_docstring(node, clean=False) or ""
+    if len(node.body) < 2 or not DOCSTRING[0] <= len(about) <= DOCSTRING[1] or not _does_something(node.body[1:]):
+        return
+    head, end, last = node.lineno - 1, node.body[0].end_lineno, node.body[-1].end_lineno
+    if end is None or last is None or node.body[0].lineno == node.lineno or node.body[1].lineno <= end:
+        return  # several statements on one line
+    signature, body = ("\n".join(_moved(line, node) for line in part) for part in (lines[head:end], lines[end:last]))
+    body = body.strip("\n")
+    if BODY[0] <= len(body) <= BODY[1] and body.startswith(INDENT):
+        yield Example(f"{signature}\n", body, id=f"{name}:{node.lineno}", cluster=name)
+
+
+def _does_something(body: list[ast.stmt]) -> bool:
+    return not all(isinstance(statement, ast.Pass | ast.Raise) for statement in body)
+
+
+def _moved(line: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    outer = line[: node.col_offset]
+    return line if outer.strip() else line[node.col_offset :].rstrip()
