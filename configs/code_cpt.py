@@ -3,7 +3,7 @@
     python -m lfl_jax.main --config=configs/code_cpt.py --workdir=runs/code_cpt
 
 Default: LoRA rank 16 on SmolLM2-135M with the sources of Python's standard library, a stand-in for StarCoder-Python.
-@L@
+Whole runs were not timed.
 Arguments: those of configs/math_ift.py. :paper is Llama-2-7B on 20B tokens of StarCoder-Python. Shorter runs branch off
 it: :paper,tokens=4e9 with --config.train.branch_from=DIR of the long one.
 """
@@ -27,6 +27,7 @@ LAPTOP = {
         "arc_challenge:40",
         "winogrande:40",
     ),
+    "eval.every_tasks": ("target_nll:3",),  # of whole modules
     "eval.samples": 2,
     "eval.temperature": 0.2,
     "eval.top_p": 0.95,
