@@ -1,5 +1,6 @@
 """The examples do what they say: each is run as its own main, on one small model that they share."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,9 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import continual  # noqa: E402
-import mixture  # noqa: E402
-import routing  # noqa: E402
-import task_arithmetic  # noqa: E402
+continual, mixture, routing, task_arithmetic = map(
+    importlib.import_module, ("continual", "mixture", "routing", "task_arithmetic")
+)
 
 
 def test_skills_add_and_subtract():

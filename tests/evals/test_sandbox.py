@@ -50,7 +50,7 @@ GROUPS = {
     "weak": ("seccomp", QUICK),
     "weak, exhausting": ("seccomp", {n: p for n, p in HOSTILE.PROGRAMS.items() if n not in UNBOUNDED | set(QUICK)}),
 }
-MARKS = {"weak, exhausting": [pytest.mark.slow]}  # 15 s
+MARKS = {"weak": [pytest.mark.slow], "weak, exhausting": [pytest.mark.slow]}  # 15 s each
 
 
 def need(level: str) -> str:
