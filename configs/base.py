@@ -96,7 +96,10 @@ def base() -> config_dict.ConfigDict:
         "winogrande:40",
     )
     e.limit = config_dict.placeholder(int)  # None = the numbers in tasks; 0 = all items; n = n items of each
-    e.every = 0  # optimizer steps between evaluations of every_tasks; 0 = only at start and end
+    e.base_tasks = ()  # as tasks, of the base alone: "source_test_shots:16" is what prompting alone buys
+    e.base_shots = 4  # worked training examples in the prompts of source_test_shots
+    e.every = 0  # optimizer steps between evaluations of every_tasks; 0 = only at the end
+    e.every_tokens = 0.0  # or tokens between them, padding of rows included, rounded to whole steps
     e.every_tasks = ("target_nll:16",)
     e.rows = 1  # rows per scoring batch (fixed, so that scores cannot move)
     e.seq_len = 512  # tokens per scoring row
@@ -109,6 +112,7 @@ def base() -> config_dict.ConfigDict:
     e.top_p = 1.0  # nucleus of those draws; the paper: 0.95
     e.allow_weak_sandbox = False  # run generated programs also where the machine cannot isolate them fully
     e.source_text = ""  # text for source_nll: .txt (paragraphs), or .jsonl with "text"; "" = the fetched default
+    e.decontaminate = True  # look for every item of tasks in the training source, and score also without those found
     e.files = ()  # your own data for a task, "DATASET=PATH" each: ("mmlu-test=DIR", "math-test=FILE.jsonl")
 
     k = c.checkpoint = config_dict.ConfigDict()

@@ -11,27 +11,14 @@ it: :paper,tokens=4e9 with --config.train.branch_from=DIR of the long one.
 from lfl_jax.configs import settings
 from ml_collections import config_dict
 
-LAPTOP = {
-    "data.source": "python_source",
-    "data.seq_len": 512,
-    "data.packing": "concat",
-    "train.batch": 1,
-    "train.steps": 32,
-    "optim.schedule": "trapezoid",
-    "optim.warmup_steps": 4,
-    "eval.tasks": (
-        "humaneval:4",
-        "target_nll:40",
-        "source_nll:16",
-        "hellaswag:40",
-        "arc_challenge:40",
-        "winogrande:40",
-    ),
-    "eval.every_tasks": ("target_nll:3",),  # of whole modules
-    "eval.samples": 2,
-    "eval.temperature": 0.2,
-    "eval.top_p": 0.95,
-}
+LAPTOP = (
+    settings.LAPTOP_TEXT
+    | settings.LAPTOP_CODE
+    | {
+        "data.source": "python_source",
+        "eval.every_tasks": ("target_nll:3",),  # of whole modules
+    }
+)
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:

@@ -12,24 +12,14 @@ at temperature 0.2 is run in a sandbox.
 from lfl_jax.configs import settings
 from ml_collections import config_dict
 
-LAPTOP = {
-    "data.source": "docstring_functions",
-    "data.seq_len": 512,
-    "data.too_long": "skip",
-    "train.batch": 1,
-    "train.steps": 32,
-    "eval.tasks": (
-        "humaneval:4",
-        "target_nll:40",
-        "source_nll:16",
-        "hellaswag:40",
-        "arc_challenge:40",
-        "winogrande:40",
-    ),
-    "eval.samples": 2,
-    "eval.temperature": 0.2,
-    "eval.top_p": 0.95,
-}
+LAPTOP = (
+    settings.LAPTOP_RUN
+    | settings.LAPTOP_CODE
+    | {
+        "data.source": "docstring_functions",
+        "data.too_long": "skip",
+    }
+)
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:

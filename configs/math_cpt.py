@@ -11,15 +11,9 @@ Arguments: those of configs/math_ift.py. :paper is Llama-2-7B on 20B tokens of O
 from lfl_jax.configs import settings
 from ml_collections import config_dict
 
-LAPTOP = {
+LAPTOP = settings.LAPTOP_TEXT | {
     "data.source": "math_text",
-    "data.seq_len": 512,
-    "data.packing": "concat",
-    "train.batch": 1,
-    "train.steps": 32,
-    "optim.schedule": "trapezoid",
-    "optim.warmup_steps": 4,
-    "eval.tasks": ("gsm8k:4", "target_nll:40", "source_nll:16", "hellaswag:40", "arc_challenge:40", "winogrande:40"),
+    "eval.tasks": ("gsm8k:4", *settings.LAPTOP_TASKS),
 }
 
 

@@ -18,7 +18,7 @@ For example --config=configs/math_ift.py:paper,full or :smoke,dora,r=4.
 from lfl_jax.configs import settings
 from ml_collections import config_dict
 
-LAPTOP = {"train.steps": 32}
+LAPTOP = {"train.steps": 32, "eval.base_tasks": ("source_test_shots:16",)}
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:

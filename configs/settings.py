@@ -22,6 +22,16 @@ PAPER = {
     "math_ift": {"source": "metamath", "seq_len": 1024, "batch": 768, "lr_full": 1e-5, "lr": 1e-4,
                  "lr_high_rank": 5e-5, "weight_decay": 0.0},
 }  # fmt: skip
+# What the laptop's forms share: SmolLM2-135M on two CPU cores for a few minutes.
+LAPTOP_RUN = {"data.seq_len": 512, "train.batch": 1, "train.steps": 32}
+LAPTOP_TEXT = LAPTOP_RUN | {"data.packing": "concat", "optim.schedule": "trapezoid", "optim.warmup_steps": 4}
+LAPTOP_TASKS = ("target_nll:40", "source_nll:16", "hellaswag:40", "arc_challenge:40", "winogrande:40")
+LAPTOP_CODE = {
+    "eval.tasks": ("humaneval:4", *LAPTOP_TASKS),
+    "eval.samples": 2,
+    "eval.temperature": 0.2,
+    "eval.top_p": 0.95,
+}
 OWN_WORDS = ("smoke", "paper", "paper_v1", "13b")
 
 
@@ -73,6 +83,7 @@ def smoke(c: config_dict.ConfigDict) -> None:
     c.train.steps, c.train.batch = 6, 2
     c.checkpoint.every = 3
     c.eval.tasks, c.eval.every_tasks = ("target_nll:8", "source_test:2"), ("target_nll:4",)
+    c.eval.base_tasks = ()
     c.eval.rows, c.eval.seq_len, c.eval.max_new_tokens, c.eval.generate_rows = 2, 512, 8, 2
 
 
@@ -88,14 +99,17 @@ def paper(c: config_dict.ConfigDict, name: str, full: bool, rank: int, v1: bool)
     c.optim.lr = p["lr_full"] if full else p["lr_high_rank"] if rank >= 256 else p["lr"]
     c.optim.name, c.optim.b1, c.optim.b2 = "lionw", 0.9, 0.95
     c.optim.weight_decay, c.optim.clip = p["weight_decay"], 1.0
-    (_pretraining if cpt else _instructions)(c, code)
-    c.eval.tasks = ("humaneval" if code else "gsm8k", "target_nll:512", "source_nll:512", *FORGETTING)
+    _pretraining(c) if cpt else _instructions(c, code)
+    asked = "humaneval" if code else "gsm8k"
+    both_ways = (asked,) if cpt else (asked, f"{asked}_trained")  # continued pretraining has no format of its own
+    c.eval.tasks = (*both_ways, "target_nll:512", "source_nll:512", *FORGETTING)
+    c.eval.base_tasks = () if code or cpt else ("source_test_shots:200",)
     c.eval.samples, c.eval.temperature, c.eval.top_p = (50, 0.2, 0.95) if code else (1, 0.0, 1.0)
     c.eval.shots, c.eval.shots_from, c.eval.max_new_tokens = 5, "lm_eval", 512 if code else 256
     c.eval.seq_len, c.eval.rows, c.eval.generate_rows = min(p["seq_len"], 2048), 32, 64
 
 
-def _pretraining(c: config_dict.ConfigDict, code: bool) -> None:
+def _pretraining(c: config_dict.ConfigDict) -> None:
     """20B tokens; shorter ones (0.25, 0.5, 1, 2, 4, 8, 16B) branch off with tokens=4e9 and train.branch_from.
 
     Left open: whether attention crosses documents (llm-foundry's default, which lets it, is taken).
@@ -104,6 +118,7 @@ def _pretraining(c: config_dict.ConfigDict, code: bool) -> None:
     c.data.packing, c.data.cross_document, c.data.template, c.data.too_long = "concat", "attend", "plain", "truncate"
     c.optim.schedule, c.optim.warmup_steps, c.optim.cooldown_fraction = "trapezoid", 1000, 0.2
     c.checkpoint.every, c.checkpoint.keep = 250, 200
+    c.eval.decontaminate = False  # hours for 20B tokens: python -m lfl_jax.inspect_data --decontaminate, once
 
 
 def _instructions(c: config_dict.ConfigDict, code: bool) -> None:

@@ -102,7 +102,10 @@ class EvalConfig:
 
     tasks: tuple[str, ...]
     limit: int | None
+    base_tasks: tuple[str, ...]
+    base_shots: int
     every: int
+    every_tokens: float
     every_tasks: tuple[str, ...]
     rows: int
     seq_len: int
@@ -115,6 +118,7 @@ class EvalConfig:
     top_p: float
     allow_weak_sandbox: bool
     source_text: str
+    decontaminate: bool
     files: tuple[str, ...]
 
     def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
@@ -242,7 +246,9 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("data.seq_len", 2, 1e9),
     ("data.pack_bins", 1, 1e6),
     ("data.packing_ratio", 1, 1e4),
+    ("eval.base_shots", 0, 100),
     ("eval.every", 0, 1e12),
+    ("eval.every_tokens", 0, 1e18),
     ("eval.rows", 1, 1e6),
     ("eval.seq_len", 16, 1e9),
     ("eval.max_new_tokens", 1, 1e6),
@@ -365,7 +371,12 @@ def _train_problems(c: Config) -> list[str]:
             found.append(f"config.eval.files: {pair!r} must be DATASET=PATH, for example mmlu-test=data/mmlu/test")
     if c.eval.samples > 1 and c.eval.temperature == 0:
         found.append("config.eval.samples are all the same at config.eval.temperature=0; set it, for example to 0.2")
-    for task in (*c.eval.tasks, *c.eval.every_tasks):
+    if c.eval.every and c.eval.every_tokens:
+        found.append(
+            f"config.eval.every={c.eval.every} and config.eval.every_tokens={c.eval.every_tokens:g} both say how often;"
+            " give one"
+        )
+    for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
         if task.partition(":")[2] and not task.partition(":")[2].isdigit():
             found.append(f"evaluation {task!r} must be a name, or name:n with n items")
     if 0 in dataclasses.astuple(c.mesh):

@@ -108,21 +108,23 @@ def _judged(config: configs.Config, base: Any, subject: Subject, rules: Any) -> 
 def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:
     from rich.console import Console
 
-    from lfl_jax.evals import inputs, suite
-    from lfl_jax.report import table
+    from lfl_jax.evals import contamination, inputs, suite
+    from lfl_jax.report import plots, table
+    from lfl_jax.report.rows import report
 
     read, results = inputs.from_config(config), {}
     for subject in subjects:
         judged = _judged(config, base, subject, rules)
-        results[subject.name] = suite.run(
-            config, judged, base.cfg, base.tokenizer, read, config.eval.tasks, out / subject.name
-        )
+        tasks = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
+        results[subject.name] = suite.run(config, judged, base.cfg, base.tokenizer, read, tasks, out / subject.name)
+    plots.pass_at_k(results, out)
     facts = {"provenance": {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}}
     flags = table.flags(facts["provenance"])
     if "tuned" in results:
-        rows = table.rows(results["base"], results["tuned"])
-        table.save(rows, facts, out)
-        table.show(rows, {"learned": _learned(options)}, flags, out, Console())
+        overlapping = contamination.read(Path(options["run"])) if options["run"] else None
+        found = report(results["base"], results["tuned"], overlapping)
+        table.save(found, facts, out)
+        table.show(found, {"learned": _learned(options)}, flags, out, Console())
     else:
         table.save_results(results["base"], facts, out)
         table.show_results(results["base"], flags, out, Console())

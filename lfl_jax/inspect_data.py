@@ -7,7 +7,6 @@ elsewhere tokens that carry loss stand between « and ». Special tokens such as
 --decontaminate looks for the items of config.eval.tasks (all of them) in the training source instead.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +15,6 @@ from rich.console import Console
 from rich.text import Text
 
 from lfl_jax import config as configs
-from lfl_jax.data.decontaminate import item_text, overlaps, report
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
 from lfl_jax.data.sources import Source, open_source
@@ -91,24 +89,6 @@ def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Co
     render_summary(source, estimate, config.data, console)
 
 
-def contamination(config: configs.Config) -> dict[str, Any]:
-    """`decontaminate.report` of the training source and every item of config.eval.tasks, prompts without shots."""
-    from lfl_jax.evals import inputs as evaluation_inputs
-    from lfl_jax.evals.tasks import TASKS
-    from lfl_jax.io.metrics import progress
-
-    evaluated = dataclasses.replace(config.eval, shots=0, limit=0)
-    inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated))
-    names = evaluated.items(evaluated.tasks)
-    for name in names.keys() - TASKS:
-        raise UserError(f"no evaluation {name!r}; there are: {', '.join(TASKS)}")
-    items = {name: {item.id: item_text(item) for item in TASKS[name].items(inputs)} for name in names}
-    source = open_source(config.data, "train", config.seed.data)
-    texts = (f"{example.prompt}\n{example.response}" for example in source.examples)
-    with progress(len(source.examples), "decontaminate") as advance:
-        return report(overlaps(texts, items, progress=advance), items, source.provenance())
-
-
 def render_contamination(found: dict[str, Any], console: Console) -> None:
     """Print, for every task, how many items the source overlaps, and the first of them."""
     for task, about in found["tasks"].items():
@@ -131,7 +111,10 @@ def main(argv: Sequence[str]) -> None:
     if options["rows"] < 0:
         raise UserError(f"--rows={options['rows']} must be 0 or more")
     if options["decontaminate"]:
-        render_contamination(contamination(config), Console())
+        from lfl_jax.evals import contamination
+
+        source = open_source(config.data, "train", config.seed.data)
+        render_contamination(contamination.look(config, source), Console())
         return
     base_model.check(config)
     inspect(config, base_model.tokenizer(config), options["rows"], Console())

@@ -5,7 +5,9 @@
 --config=FILE[:ARGUMENT]     a config, with its argument string: configs/math_ift.py:full, :dora,r=64, :smoke, :paper
 --config.SECTION.FIELD=VALUE override a field; configs/base.py lists them all, with units and legal values
 --workdir=DIR                where everything goes: config.json, metrics.jsonl, tensorboard/, checkpoints/,
-                             evals/<when>/<task>.jsonl (a record per item), results.json, summary.txt
+                             evals/<when>/<task>.jsonl (a record per item), results.json, summary.txt,
+                             contamination.json (evaluation items in the training source), pass_at_k.png (several
+                             samples of each program, matplotlib installed)
 --distributed                on several hosts (a TPU pod, Slurm): one process each, found by jax.distributed
 --print_config               print the config and stop
 
@@ -49,7 +51,9 @@ def execute(config: configs.Config, folder: Path) -> None:
 
     from lfl_jax import assets, train
     from lfl_jax.core.process import keep_compiled_programs
-    from lfl_jax.report import table
+    from lfl_jax.evals import contamination
+    from lfl_jax.report import plots, table
+    from lfl_jax.report.rows import report
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     keep_compiled_programs(assets.root() / "compiled")
@@ -61,14 +65,15 @@ def execute(config: configs.Config, folder: Path) -> None:
             f"stopped and saved at step {outcome.facts['step']} of {outcome.facts['steps']}; the same command goes on"
         )
         sys.exit(130)
-    facts, rows = outcome.facts, table.rows(outcome.before, outcome.after)
+    facts, found = outcome.facts, report(outcome.before, outcome.after, contamination.read(folder))
     if facts["tokens_per_s"] is None:  # the run was at its end before: the figures of its training stand
         facts = table.saved_facts(folder) or facts
-    table.save(rows, facts, folder)
-    shown = (rows, table.figures(facts), table.flags(facts["provenance"]), folder)
+    table.save(found, facts, folder)
+    shown = (found, table.figures(facts), table.flags(facts["provenance"]), folder)
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:
         table.show(*shown, Console(file=file, width=120))
     table.show(*shown, console)
+    plots.pass_at_k({"base": outcome.before, "tuned": outcome.after}, folder)
 
 
 if __name__ == "__main__":

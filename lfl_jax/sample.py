@@ -58,7 +58,7 @@ def generate(
     gate: Any = None,
     stop: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[list[int]]:
-    """Continuations of the prompts, without EOS.
+    """Continuations of the prompts, each with EOS at its end if it got there.
 
     model: `unstacked` {"params", "adapter"}. temperature 0 is greedy. ids: a number per prompt; with `seed` it alone
     decides a row's random draws, whatever else is in the batch. stop: called on a row's tokens between rounds.
@@ -94,7 +94,7 @@ def generate(
 
 
 def _cut(row: list[int], eos_id: int) -> list[int]:
-    return row[: row.index(eos_id)] if eos_id in row else row
+    return row[: row.index(eos_id) + 1] if eos_id in row else row
 
 
 def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:

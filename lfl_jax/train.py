@@ -23,8 +23,8 @@ from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.loader import estimate_rows, training_batches
 from lfl_jax.data.sources import open_source
 from lfl_jax.errors import NonFiniteLoss
+from lfl_jax.evals import contamination, scorer, suite
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals import scorer, suite
 from lfl_jax.evals.run import Result
 from lfl_jax.io import workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
@@ -119,6 +119,7 @@ def run(run: Run) -> Outcome:
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
     steps = total_steps(config, source, tokenizer)
+    look_every = config.eval.every or steps_of(config, config.eval.every_tokens)
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)
     workdir.prepare(
@@ -145,7 +146,9 @@ def run(run: Run) -> Outcome:
         judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
         return suite.run(config, judged, cfg, tokenizer, inputs, tasks, run.workdir / "evals" / tag)
 
-    before = evaluate("before", config.eval.tasks, test, adapted=False)
+    if config.eval.decontaminate and jax.process_index() == 0:
+        contamination.write(config, source, run.workdir)
+    before = evaluate("before", (*config.eval.tasks, *config.eval.base_tasks), test, adapted=False)
     batches = training_batches(
         source,
         tokenizer,
@@ -180,7 +183,7 @@ def run(run: Run) -> Outcome:
                     log(*pending)
                 pending = (step, metrics, batch)
                 halt = stop.requested_anywhere()
-                look = step == steps or _every(config.eval.every, step)
+                look = step == steps or _every(look_every, step)
                 if look or halt or _every(config.checkpoint.every, step):
                     log(*pending)
                     pending, measured = None, {}
@@ -250,8 +253,13 @@ def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
         process_count=jax.process_count(),
     )
     if config.train.tokens:
-        return max(1, round(config.train.tokens / (config.train.batch * config.data.seq_len)))
+        return steps_of(config, config.train.tokens)
     return config.train.steps or math.ceil(estimate.stats.rows / config.train.batch)
+
+
+def steps_of(config: Config, tokens: float) -> int:
+    """As many tokens, padding of rows included, in optimizer steps, at least one; 0 for none."""
+    return max(1, round(tokens / (config.train.batch * config.data.seq_len))) if tokens else 0
 
 
 def _every(interval: int, step: int) -> bool:

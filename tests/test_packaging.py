@@ -63,7 +63,9 @@ PACKAGE_FILES = ("lfl_jax/**/*.py", "configs/**/*.py")
 TEST_FILES = ("tests/**/test_*.py", "tests/**/conftest.py", "tests/helpers.py")
 
 
-@pytest.mark.parametrize(("files", "extras"), [(PACKAGE_FILES, "tfds eval"), (TEST_FILES, "tfds eval test")])
+@pytest.mark.parametrize(
+    ("files", "extras"), [(PACKAGE_FILES, "tfds eval plots"), (TEST_FILES, "tfds eval plots test")]
+)
 def test_every_import_is_a_declared_requirement(setup, files, extras):
     declared = lines(setup["options"]["install_requires"])
     declared += [line for extra in extras.split() for line in lines(setup["options.extras_require"][extra])]

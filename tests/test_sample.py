@@ -36,7 +36,7 @@ def decode(params, adapter, cfg, prompts=PROMPTS, count=5, **options):
 def test_greedy_decoding_equals_full_forward_passes(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind) if kind else {}
     wanted = [naive(small_params, adapter, p, small, 5) for p in PROMPTS]
-    assert decode(small_params, adapter, small) == [w[: w.index(EOS)] if EOS in w else w for w in wanted]
+    assert decode(small_params, adapter, small) == [w[: w.index(EOS) + 1] if EOS in w else w for w in wanted]
 
 
 def test_eos_and_stop_texts_end_a_row(small, small_params):
@@ -44,7 +44,7 @@ def test_eos_and_stop_texts_end_a_row(small, small_params):
     model = sample.unstacked({"params": small_params, "adapter": {}}, small.n_layers)
     eos = free[0][2]
     ended = sample.generate(model, PROMPTS, small, max_new_tokens=40, eos_id=eos)
-    assert ended[0] == free[0][: free[0].index(eos)]
+    assert ended[0] == free[0][: free[0].index(eos) + 1]
     seen = []
     sample.generate(
         model, PROMPTS, small, max_new_tokens=96, eos_id=EOS, stop=lambda row: seen.append(len(row)) or True

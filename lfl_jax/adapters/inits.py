@@ -38,14 +38,13 @@ class OffsetLoRA(Kind):
         return cls(**found, a0=found["a"], b0=found["b"])
 
     @staticmethod
-    def start(w: Float[Array, "I O"], rank: int) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
-        """What A diag(scale) and B start at, for a weight in float32, before scale is divided out of one or both."""
+    def start(w: Float[Array, "I O"], scale: Float[Array, " R"]) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
+        """A and B for a weight in float32; zero where the scale is, as it is in padded ranks."""
         raise NotImplementedError
 
     def bind(self, w: Any, original: Any = None) -> "OffsetLoRA":
-        """A and B at their start. A scale of 0, as padded ranks have, leaves its rank at zero."""
-        a, b = self.start(quant.dense(w).astype(jnp.float32), self.a.shape[-1])
-        a, b = _used(a, b, self.scale)
+        """A and B at their start."""
+        a, b = self.start(quant.dense(w).astype(jnp.float32), self.scale)
         return self.replace(a=a, b=b, a0=a, b0=b)
 
     def low_rank(self, w: Any) -> LowRank:
@@ -71,9 +70,9 @@ class PiSSA(OffsetLoRA):
     """From the largest R singular values of W (Meng et al., arXiv 2404.02948)."""
 
     @staticmethod
-    def start(w: Float[Array, "I O"], rank: int) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
-        """U sqrt(S) and sqrt(S) V^T."""
-        return _principal(w, rank)
+    def start(w: Float[Array, "I O"], scale: Float[Array, " R"]) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
+        """U sqrt(S / scale) and sqrt(S / scale) V^T."""
+        return _divided(*_principal(w, scale.size), scale)
 
 
 @struct.dataclass
@@ -81,17 +80,11 @@ class OLoRA(OffsetLoRA):
     """From the QR decomposition of W as (O, I): B is Q's first R columns, A is R's first rows (arXiv 2406.01775)."""
 
     @staticmethod
-    def start(w: Float[Array, "I O"], rank: int) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
-        """R^T and Q^T."""
+    def start(w: Float[Array, "I O"], scale: Float[Array, " R"]) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
+        """R^T and Q^T. As released, the scale is not divided out: what is taken out of the base is scale A0 B0."""
         q, r = jnp.linalg.qr(w.T)
-        return r[:rank].T, q[:, :rank].T
-
-    def bind(self, w: Any, original: Any = None) -> "OLoRA":
-        """As released, the factors are not divided by the scale: what is taken out of the base is scale A0 B0."""
-        a, b = self.start(quant.dense(w).astype(jnp.float32), self.a.shape[-1])
-        used = self.scale != 0
-        a, b = a * used, b * used[:, None]
-        return self.replace(a=a, b=b, a0=a, b0=b)
+        used = scale != 0
+        return r[: scale.size].T * used, q[:, : scale.size].T * used[:, None]
 
 
 @struct.dataclass
@@ -108,7 +101,7 @@ class LoftQ(LoRA):
         if original is None or not quant.is_quantised(w):
             raise UserError("loftq corrects a quantised base: give bind the weights that it was quantised from")
         lost = original.astype(jnp.float32) - quant.dequantise(w, jnp.float32)
-        a, b = _used(*_principal(lost, self.a.shape[-1]), self.scale)
+        a, b = _divided(*_principal(lost, self.scale.size), self.scale)
         return self.replace(a=a, b=b)
 
 
@@ -125,7 +118,7 @@ def _principal(w: Float[Array, "I O"], rank: int) -> tuple[Float[Array, "I R"], 
     return precise(w, largest) / root, root[:, None] * largest.T
 
 
-def _used(a: Any, b: Any, scale: Float[Array, " R"]) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
+def _divided(a: Any, b: Any, scale: Float[Array, " R"]) -> tuple[Float[Array, "I R"], Float[Array, "R O"]]:
     """A and B with the square root of the scale divided out of each; zero where the scale is."""
     root = jnp.where(scale == 0, 0.0, 1 / jnp.sqrt(jnp.where(scale == 0, 1.0, scale)))
     return a * root, root[:, None] * b

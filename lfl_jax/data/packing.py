@@ -107,20 +107,13 @@ def pack_stream(
     ratio: float = 1.0,
     attend: bool = False,
 ):
-    """A grain IterDataset of encoded examples as one of batches, packed as config.data.packing says.
+    """A grain IterDataset of encoded examples as one of batches, packed as config.data.packing says (PACKINGS).
 
-    first_fit: over `bins` open rows; when an example fits none of them they are all emitted, in shuffled order (the
-    first are fuller). concat, ratio: `packers.Concat`, `packers.Ratio` with `bins` rows a group.
     attend: the examples of a row see each other, as one segment with positions from 0.
     The last batch of a finite dataset is padded with empty rows.
     """
-    if packing == "concat":
-        rows = _packed(dataset, lambda parent: Concat(parent, seq_len=seq_len, pad_id=pad_id))
-    elif packing == "ratio":
-        options = {"rows": bins, "ratio": ratio, "seq_len": seq_len, "pad_id": pad_id}
-        rows = _packed(dataset, lambda parent: Ratio(parent, **options))
-    else:
-        rows = _first_fit_rows(dataset, seq_len=seq_len, bins=bins, pad_id=pad_id, seed=seed)
+    shape = {"seq_len": seq_len, "pad_id": pad_id}
+    rows = PACKINGS[packing](dataset, shape, bins=bins, ratio=ratio, seed=seed)
 
     def finish(rows: dict) -> Batch:
         rows = {name.removeprefix("tokens_"): value for name, value in rows.items()}
@@ -137,18 +130,29 @@ def _attending(batch: Batch) -> Batch:
     return batch | {"segment_ids": filled, "positions": filled * np.arange(filled.shape[1], dtype=np.int32)}
 
 
-def _first_fit_rows(dataset, *, seq_len: int, bins: int, pad_id: int, seed: int):
+def _first_fit_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
+    """Over `bins` open rows; when an example fits none they are all emitted, shuffled (the first are fuller)."""
     from grain.experimental import FirstFitPackIterDataset
 
     return FirstFitPackIterDataset(
         dataset,
-        length_struct=dict.fromkeys(FEATURES, seq_len),
-        padding_struct={"tokens": pad_id, "targets": pad_id, "weights": 0.0, "example_ids": -1},
+        length_struct=dict.fromkeys(FEATURES, shape["seq_len"]),
+        padding_struct={"tokens": shape["pad_id"], "targets": shape["pad_id"], "weights": 0.0, "example_ids": -1},
         meta_features=FEATURES[1:],  # packed alike, without segment ids of their own
         num_packing_bins=bins,
         shuffle_bins=True,
         seed=seed,
     )
+
+
+def _concat_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
+    """`packers.Concat`."""
+    return _packed(dataset, lambda parent: Concat(parent, **shape))
+
+
+def _ratio_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
+    """`packers.Ratio` with `bins` rows a group."""
+    return _packed(dataset, lambda parent: Ratio(parent, rows=bins, ratio=ratio, **shape))
 
 
 def _packed(dataset, make: Callable[[Any], Concat | Ratio]):
@@ -174,6 +178,9 @@ def _packed(dataset, make: Callable[[Any], Concat | Ratio]):
             return Iterator(self._parent.__iter__())
 
     return Packed(dataset)
+
+
+PACKINGS = {"first_fit": _first_fit_rows, "concat": _concat_rows, "ratio": _ratio_rows}
 
 
 def count_rows(lengths: Iterable[int], *, seq_len: int, bins: int, packing: str = "first_fit") -> int:

@@ -45,11 +45,15 @@ def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> dict:
 
 
 def formatted(records: Sequence[dict], answer: str = "strict", right: str = "exact_strict") -> dict[str, float]:
-    """Learning apart into form and content: the fraction with an answer in the form asked for, and how many of those
-    are right (left out where there are none)."""
-    found = [record[right] for record in records if record[answer] != INVALID]
-    split = {"formatted": len(found) / len(records)} if records else {}
-    return split | ({"exact_given_format": sum(found) / len(found)} if found else {})
+    """`split` of generated answers, those in the form asked for being the ones where `answer` was found."""
+    return split(len(records), [record[right] for record in records if record[answer] != INVALID])
+
+
+def split(count: int, right: Sequence[float | bool]) -> dict[str, float]:
+    """Learning apart into form and content: the fraction of `count` answers in the form asked for, and how many of
+    those are `right` (left out where there are none)."""
+    found = {"formatted": len(right) / count} if count else {}
+    return found | ({"right_given_format": sum(right) / len(right)} if right else {})
 
 
 def _normal(text: str) -> str:

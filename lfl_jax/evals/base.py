@@ -1,5 +1,6 @@
 """The three kinds of evaluation, what they read, and the model they are given: data and functions, no jax."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,12 @@ from lfl_jax.text.tokenizers import Tokenizer
 Record = dict[str, Any]
 
 
+def head(item: Any) -> Record:
+    """How the record of a generated answer begins: the item's id and cluster, and a digest of its prompt."""
+    digest = hashlib.sha256(item.prompt.encode()).hexdigest()[:16]
+    return {"id": item.id, "cluster": item.cluster, "prompt_sha256": digest}
+
+
 @dataclass(frozen=True)
 class Model:
     """A model as evaluations see it; `tag` names its weights (base, or a run and step) in the records.
@@ -23,7 +30,8 @@ class Model:
     score(rows) -> nll (B, T) float32 and greedy (B, T) bool, whether the target is the argmax; both are read
     where rows["weights"] > 0. A row is one of `evals.plan`.
     generate(prompts, *, max_new_tokens, stop, example_ids, temperature=0, top_p=1) -> the new text of each prompt
-    (token ids), special tokens left out; it may go on after a stop text, but need not.
+    (token ids), with the text of EOS at its end where the model ended it, and no other special token; it may go on
+    after a stop text, but need not.
     """
 
     tag: str
@@ -39,7 +47,7 @@ class Inputs:
     target: held-out examples whose responses are scored. template: the format the model is trained with.
     source_text: general text, one document each; None = the fetched default.
     shots_from: "fixed" (the first `shots` of `fixed_shots`, (question, answer) pairs that come with GSM8K) or
-    "lm_eval" (the harness's draw from the GSM8K training split).
+    "lm_eval" (the harness's draw from the GSM8K training split). worked: training examples to show in prompts.
     """
 
     docs: Callable[[str], list[dict]] = readers.docs
@@ -50,6 +58,7 @@ class Inputs:
     source_text: Sequence[str] | None = None
     shots: int = 0
     shots_from: str = "fixed"
+    worked: Callable[[], Sequence[Example]] = tuple
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """GSM8K: grade-school word problems answered by a generated solution (Cobbe et al., arXiv 2110.14168)."""
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, stats
+from lfl_jax.evals import answers, base, stats
 from lfl_jax.evals.base import Generation, Inputs, Record, Summary
 
 SEED = 1234  # of the harness's shots: one random.Random for the whole task
@@ -32,6 +31,13 @@ def problems(inputs: Inputs) -> list[Problem]:
         Problem(str(i), str(i), "".join(map(turn, shots)) + prompt(doc), doc["answer"])
         for i, (doc, shots) in enumerate(zip(docs, draw(inputs, len(docs)), strict=True))
     ]
+
+
+def asked_as_trained(inputs: Inputs) -> list[Problem]:
+    """The test split in the format the model is trained with, without shots."""
+    docs = inputs.docs("gsm8k-test")
+    prompts = [inputs.template.render(doc["question"], "")[0] for doc in docs]
+    return [Problem(str(i), str(i), prompts[i], doc["answer"]) for i, doc in enumerate(docs)]
 
 
 def prompt(doc: dict) -> str:
@@ -67,9 +73,7 @@ def rewrite(question: str, answer: str) -> dict:
 
 def record(problem: Problem, text: str, pattern: re.Pattern = answers.STRICT) -> Record:
     """The generated text, what was extracted from it, and whether that is right."""
-    digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
-    head = {"id": problem.id, "cluster": problem.cluster, "group": problem.group, "prompt_sha256": digest}
-    return head | answers.grade(text, problem.gold, pattern)
+    return base.head(problem) | {"group": problem.group} | answers.grade(text, problem.gold, pattern)
 
 
 def summarise(records: Sequence[Record]) -> Summary:
@@ -86,4 +90,5 @@ def details(inputs: Inputs) -> dict[str, Any]:
     return {"shots": inputs.shots, "shots_from": inputs.shots_from if inputs.shots else "none"}
 
 
-TASK = Generation("gsm8k", 3, answers.STOP, problems, record, summarise, details)
+TASK = Generation("gsm8k", 4, answers.STOP, problems, record, summarise, details)
+TRAINED = Generation("gsm8k_trained", 1, answers.STOP, asked_as_trained, record, summarise)

@@ -39,5 +39,5 @@ def _problems(inputs: Inputs, head: str, begun: str) -> list[Problem]:
 
 
 RECORD = functools.partial(gsm8k.record, pattern=STRICT)
-TASK = Generation("gsm8k_cot", 1, STOP, problems, RECORD, gsm8k.summarise)
-ZERO_SHOT = Generation("gsm8k_cot_zeroshot", 1, STOP, zero_shot, RECORD, gsm8k.summarise)
+TASK = Generation("gsm8k_cot", 2, STOP, problems, RECORD, gsm8k.summarise)
+ZERO_SHOT = Generation("gsm8k_cot_zeroshot", 2, STOP, zero_shot, RECORD, gsm8k.summarise)

@@ -1,13 +1,15 @@
 """HumanEval: functions completed from signature and docstring, tested by running them (Chen et al., 2107.03374)."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import code_text, pass_at_k
-from lfl_jax.evals.base import Coding, Inputs, Record
-from lfl_jax.evals.sandbox import Program, Verdict
+from lfl_jax.evals.base import Coding, Inputs
+from lfl_jax.evals.sandbox import Program
 
 # How each harness shows a problem; stop texts and what is cut from the completion have the same name in `code_text`.
 PROMPTS: dict[str, Callable[[str], str]] = {
@@ -55,6 +57,23 @@ def extract(problem: Problem, text: str) -> str:
     return head + code_text.RULES[problem.form](text)
 
 
+def asked_as_trained(inputs: Inputs) -> list[Problem]:
+    """All 164 problems, signature and docstring being the question in the format the model is trained with."""
+    plain = [problem(doc, "humaneval-lm-eval") for doc in inputs.docs("humaneval")]
+    return [dataclasses.replace(p, prompt=inputs.template.render(p.head.rstrip() + "\n", "")[0]) for p in plain]
+
+
+def extract_answer(problem: Problem, text: str) -> str:
+    """The code of an answer, which is its first fenced block or all of it: either the function, which takes the head's
+    imports and helpers before it, or the function's body, whose first line the format may have moved."""
+    block = code_text.FENCED.search(text)
+    code = block[1] if block else text
+    signature = re.search(rf"^def {problem.entry_point}\b", problem.head, re.MULTILINE)
+    if signature and re.search(rf"^def {problem.entry_point}\b", code, re.MULTILINE):
+        return problem.head[: signature.start()] + code
+    return f"{problem.head}    {code.lstrip()}"
+
+
 def program(problem: Problem, code: str) -> Program:
     """The code with the problem's tests, which take their helpers from the prompt and not from the code."""
     return Program(
@@ -65,17 +84,11 @@ def program(problem: Problem, code: str) -> Program:
     )
 
 
-def record(problem: Problem, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Record:
-    """The record of a problem's samples."""
-    codes = [extract(problem, text) for text in texts]
-    return pass_at_k.record(problem.id, problem.cluster, problem.prompt, texts, codes, verdicts)
-
-
 def task(name: str, form: str) -> Coding:
     """The evaluation with prompts, stop texts and cuts of one form."""
-    items = functools.partial(problems, form=form)
-    return Coding(name, 1, code_text.STOP[form], items, extract, program, record, pass_at_k.summarise)
+    return pass_at_k.task(name, code_text.STOP[form], functools.partial(problems, form=form), extract, program)
 
 
 TASK = task("humaneval", "humaneval-bigcode")  # as in the paper
 LM_EVAL = task("humaneval_lm_eval", "humaneval-lm-eval")
+TRAINED = pass_at_k.task("humaneval_trained", (), asked_as_trained, extract_answer, program)

@@ -24,6 +24,7 @@ def from_config(config: Config, *, dev: bool = False) -> Inputs:
         template=find_template(config.data.template),
         docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
         source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,
+        worked=lambda: _first(open_source(config.data, "train", config.seed.data), config.eval.base_shots),
         shots=config.eval.shots,
         shots_from=config.eval.shots_from,
     )
@@ -32,6 +33,7 @@ def from_config(config: Config, *, dev: bool = False) -> Inputs:
 def _most(config: Config) -> int:
     limits = [
         *config.eval.items(config.eval.tasks).values(),
+        *config.eval.items(config.eval.base_tasks).values(),
         *config.eval.items(config.eval.every_tasks).values(),
     ]
     return MOST if 0 in limits else max(limits, default=0)

@@ -1,11 +1,10 @@
 """MATH: competition problems answered by a generated solution (Hendrycks et al., arXiv 2103.03874)."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, math_answers, stats
+from lfl_jax.evals import answers, base, math_answers, stats
 from lfl_jax.evals.base import Generation, Inputs, Record, Summary
 from lfl_jax.evals.gsm8k import Problem
 
@@ -98,13 +97,9 @@ def _question(problem: str) -> str:
 
 def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record:
     """The generated text, and whether its answer by the harness's rule (`extract`) and its last \\boxed are right."""
-    digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
     answer, box = extract(text).strip(), math_answers.boxed(text)
-    return {
-        "id": problem.id,
-        "cluster": problem.cluster,
+    return base.head(problem) | {
         "group": problem.group,
-        "prompt_sha256": digest,
         "text": text,
         "answer": answer,
         "boxed": box,
@@ -123,7 +118,7 @@ def summarise(records: Sequence[Record]) -> Summary:
 def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str]) -> Generation:
     """MATH with one of the prompts, and the rule for answers that goes with it."""
     items = functools.partial(problems, prompt=prompt)
-    return Generation(name, 1, STOP, items, functools.partial(record, extract=extract), summarise)
+    return Generation(name, 2, STOP, items, functools.partial(record, extract=extract), summarise)
 
 
 TASK = task("math", zero_shot, math_answers.between_dollars)

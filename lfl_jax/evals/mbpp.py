@@ -3,13 +3,13 @@
 import ast
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import code_text, pass_at_k
-from lfl_jax.evals.base import Coding, Inputs, Record
-from lfl_jax.evals.sandbox import Program, Verdict
+from lfl_jax.evals.base import Coding, Inputs
+from lfl_jax.evals.sandbox import Program
 
 # The first three problems of the prompt split, as lm-evaluation-harness shows them, blanks and line ends included.
 SHOTS = (
@@ -129,16 +129,9 @@ def program(problem: Problem, code: str) -> Program:
     return Program(f"{code}\n{problem.setup}\n", problem.tests, problem.entry_points)
 
 
-def record(problem: Problem, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Record:
-    """The record of a problem's samples."""
-    codes = [extract(problem, text) for text in texts]
-    return pass_at_k.record(problem.id, problem.cluster, problem.prompt, texts, codes, verdicts)
-
-
 def task(name: str, form: str) -> Coding:
     """The evaluation with prompts, stop texts and cuts of one form."""
-    items = functools.partial(problems, form=form)
-    return Coding(name, 1, code_text.STOP[form], items, extract, program, record, pass_at_k.summarise)
+    return pass_at_k.task(name, code_text.STOP[form], functools.partial(problems, form=form), extract, program)
 
 
 TASK = task("mbpp", "mbpp-lm-eval")

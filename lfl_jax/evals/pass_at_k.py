@@ -1,18 +1,21 @@
 """pass@k: the chance that one of k samples is right, from n samples of a problem (Chen et al., arXiv 2107.03374)."""
 
-import hashlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import stats
-from lfl_jax.evals.base import Record, Summary
-from lfl_jax.evals.sandbox import Verdict
+from lfl_jax.evals import answers, base, stats
+from lfl_jax.evals.base import Coding, Inputs, Record, Summary
+from lfl_jax.evals.sandbox import Program, Verdict
 from lfl_jax.evals.stats import Estimate
 
+MALFORMED = tuple(f"exception: {name}" for name in ("SyntaxError", "IndentationError", "TabError"))
+SHOWN = ("passed", "reason", "seconds", "output")  # of a verdict, in a record
 KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -61,17 +64,14 @@ def diversity(texts: Sequence[str], passed: Sequence[bool]) -> Diversity:
     return Diversity(len(set(texts)), len({t for t, ok in pairs if ok}), len({t for t, ok in pairs if not ok}))
 
 
-def record(
-    id: str, cluster: str, prompt: str, texts: Sequence[str], codes: Sequence[str], verdicts: Sequence[Verdict]
-) -> Record:
+def record(extract: Callable[[Any, str], str], item: Any, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Record:
     """The fields of a problem's record: every sample as generated, as run, and how it did, and their counts."""
     samples = [
-        {"text": text, "code": code, "passed": v.passed, "reason": v.reason, "seconds": v.seconds, "output": v.output}
-        for text, code, v in zip(texts, codes, verdicts, strict=True)
+        {"text": text, "code": extract(item, text)} | {name: getattr(v, name) for name in SHOWN}
+        for text, v in zip(texts, verdicts, strict=True)
     ]
     passed = [verdict.passed for verdict in verdicts]
-    head = {"id": id, "cluster": cluster, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest()[:16]}
-    return head | {
+    return base.head(item) | {
         "n": len(samples),
         "c": sum(passed),
         "rate": sum(passed) / len(samples),
@@ -80,8 +80,25 @@ def record(
     }
 
 
+def task(
+    name: str,
+    stop: tuple[str, ...],
+    items: Callable[[Inputs], Sequence[Any]],
+    extract: Callable[[Any, str], str],
+    program: Callable[[Any, str], Program],
+) -> Coding:
+    """An evaluation by pass@k: items with id, cluster and prompt; the rest as in `base.Coding`."""
+    return Coding(name, 2, stop, items, extract, program, functools.partial(record, extract), summarise)
+
+
 def summarise(records: Sequence[Record]) -> Summary:
-    """pass@k for the ks that every problem has samples for, and the mean numbers of distinct texts."""
+    """pass@k for the ks that every problem has samples for, and the mean numbers of distinct texts.
+
+    derived: the fraction of samples that are Python at all, and how many of those pass.
+    """
     metrics = {f"pass@{k}": estimate for k, estimate in curve(records).items()}
     names = ("unique", "unique_passed", "unique_failed")
-    return Summary(metrics | {name: stats.over(records, name) for name in names}, chance=0.0)
+    samples = [sample for record in records for sample in record["samples"]]
+    parsed = [sample["passed"] for sample in samples if not sample["reason"].startswith(MALFORMED)]
+    split = answers.split(len(samples), parsed)
+    return Summary(metrics | {name: stats.over(records, name) for name in names}, chance=0.0, derived=split)

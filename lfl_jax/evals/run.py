@@ -122,11 +122,13 @@ def read(path: Path, task: Task) -> Result:
     """The result of a finished evaluation, from its records."""
     header, made = records.read(path)
     summary = task.summarise(made)
+    own = [record["ended"] for record in made if "ended" in record]
+    derived = summary.derived | ({"ended": sum(own) / len(own)} if own else {})
     return Result(
         items=len(made),
         metrics=summary.metrics,
         chance=summary.chance,
-        derived=summary.derived,
+        derived=derived,
         settings=header["settings"],
         plan=header["plan"],
         records=str(path),
@@ -220,7 +222,8 @@ def _generate(
             stop=stop,
             example_ids=[numbers[i] for i in batch],
         )
-        yield [task.record(items[i], cut(text, stop)) for i, text in zip(batch, texts, strict=True) if not done[i]]
+        new = [(items[i], text) for i, text in zip(batch, texts, strict=True) if not done[i]]
+        yield [task.record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in new]
 
 
 def _program(
@@ -232,10 +235,12 @@ def _program(
         if done[i]:
             yield []
             continue
-        texts = _samples(prompts[i], numbers[i], stop, model, s, draw)
+        whole = _samples(prompts[i], numbers[i], stop, model, s, draw)
+        texts = [cut(text, stop[-1:]) for text in whole]
         programs = [task.program(item, task.extract(item, text)) for text in texts]
         verdicts = dict(sandbox.check_many(programs, allow_weak=s.sampling.allow_weak_sandbox))
-        yield [task.record(item, texts, [verdicts[n] for n in range(len(programs))])]
+        record = task.record(item, texts, [verdicts[n] for n in range(len(programs))])
+        yield [record | {"ended": sum(ended(text, stop) for text in whole) / len(whole)}]
 
 
 def _samples(prompt: list[int], number: int, stop, model: Model, s: Settings, draw: dict[str, Any]) -> list[str]:
@@ -243,6 +248,11 @@ def _samples(prompt: list[int], number: int, stop, model: Model, s: Settings, dr
     ids = [number * MOST_SAMPLES + sample for sample in range(s.sampling.samples)]
     rows = [ids[start : start + s.generate_rows] for start in range(0, len(ids), s.generate_rows)]
     return [text for row in rows for text in model.generate([prompt] * len(row), stop=stop, example_ids=row, **draw)]
+
+
+def ended(text: str, stop: Sequence[str]) -> float:
+    """1 if the model ended the text itself: the last of the stop texts, EOS, comes before any other."""
+    return float(text[len(cut(text, stop)) :].startswith(stop[-1]))
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

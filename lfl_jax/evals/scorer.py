@@ -79,6 +79,9 @@ def build(
             gate=gate(generate_rows),
             stop=lambda tokens: any(text in tokenizer.decode(tokens) for text in stop),
         )
-        return [tokenizer.decode(row) for row in rows[: len(prompts)]]
+        ended = [row[-1:] == [tokenizer.eos_id] for row in rows]
+        return [tokenizer.decode(row) + tokenizer.eos * end for row, end in zip(rows, ended, strict=True)][
+            : len(prompts)
+        ]
 
     return base.Model(tag=tag, score=score, generate=generate)

@@ -19,7 +19,10 @@ from lfl_jax.evals.base import Task
 
 TASKS: dict[str, Task] = {
     "source_test": source_test.TASK,
+    "source_test_plain": source_test.PLAIN,
+    "source_test_shots": source_test.SHOTS,
     "gsm8k": gsm8k.TASK,
+    "gsm8k_trained": gsm8k.TRAINED,
     "target_nll": perplexity.TARGET_NLL,
     "source_nll": perplexity.SOURCE_NLL,
     "uuid_recall": uuid_recall.TASK,
@@ -37,6 +40,7 @@ TASKS: dict[str, Task] = {
     "math_minerva": math_problems.MINERVA,
     "humaneval": humaneval.TASK,
     "humaneval_lm_eval": humaneval.LM_EVAL,
+    "humaneval_trained": humaneval.TRAINED,
     "mbpp": mbpp.TASK,
     "mbpp_bigcode": mbpp.BIGCODE,
 }

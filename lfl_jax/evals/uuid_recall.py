@@ -54,7 +54,7 @@ def _digits(value: str) -> str:
 
 TASK = Generation(
     name="uuid_recall",
-    version=1,
+    version=2,
     stop=("\n",),
     items=pairs,
     record=record,

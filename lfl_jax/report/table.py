@@ -1,4 +1,4 @@
-"""The table at the end of a run: what was learned, what was forgotten, before -> after, with items and errors."""
+"""The tables at the end of a run, on a terminal and in files."""
 
 import dataclasses
 import json
@@ -6,126 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.evals import forgetting, stats
-from lfl_jax.evals.records import read
+from lfl_jax.evals import stats
 from lfl_jax.evals.run import Result
 from lfl_jax.io import workdir
+from lfl_jax.report.rows import LABELS, SCORES, SECTIONS, Form, Prompted, Report, Row
 
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One metric of one task: how it reads, the record field behind it, and whether more is better."""
-
-    task: str
-    metric: str
-    label: str
-    field: str
-    weight: str | None = None
-    higher: bool = True
-    percent: bool = False
-
-
-CODE = {
-    "humaneval": "HumanEval, pass@1",
-    "humaneval_lm_eval": "HumanEval (lm-eval), pass@1",
-    "mbpp": "MBPP, pass@1",
-    "mbpp_bigcode": "MBPP (bigcode), pass@1",
-}
-LEARNING = (
-    Line("source_test", "exact_match", "held-out problems, exact", "exact_strict", percent=True),
-    Line("source_test", "exact_match_test_seen", "  templates seen", "exact_strict", percent=True),
-    Line("source_test", "exact_match_test_unseen", "  templates not seen", "exact_strict", percent=True),
-    Line("gsm8k", "exact_match_strict", "GSM8K, strict match", "exact_strict", percent=True),
-    Line("gsm8k", "exact_match_flexible", "GSM8K, flexible match", "exact_flexible", percent=True),
-    Line("gsm8k_cot", "exact_match_strict", "GSM8K CoT, strict match", "exact_strict", percent=True),
-    Line("gsm8k_cot_zeroshot", "exact_match_flexible", "GSM8K step by step, flexible", "exact_flexible", percent=True),
-    Line("math", "exact_match_boxed", "MATH, boxed answer", "exact_boxed", percent=True),
-    Line("math_minerva", "exact_match", "MATH after 4 shots", "exact", percent=True),
-    *(Line(task, "pass@1", label, "rate", percent=True) for task, label in CODE.items()),
-    Line("uuid_recall", "acc_char", "UUID digits recalled", "acc_char", percent=True),
-    Line("target_nll", "nll", "held-out targets, nats/token", "nll", weight="tokens", higher=False),
-)
-FORGETTING = (
-    Line("hellaswag", "acc_norm", "HellaSwag, acc_norm", "acc_norm", percent=True),
-    Line("hellaswag", "gold_logprob", "HellaSwag, log p(right)", "gold_logprob"),
-    Line("arc_challenge", "acc_norm", "ARC-Challenge, acc_norm", "acc_norm", percent=True),
-    Line("arc_challenge", "gold_logprob", "ARC-Challenge, log p(right)", "gold_logprob"),
-    Line("winogrande", "acc", "WinoGrande, acc", "acc", percent=True),
-    Line("winogrande", "gold_logprob", "WinoGrande, log p(right)", "gold_logprob"),
-    Line("hellaswag_gauntlet", "acc", "Gauntlet HellaSwag, acc", "acc", percent=True),
-    Line("hellaswag_gauntlet", "gold_logprob", "Gauntlet HellaSwag, log p", "gold_logprob"),
-    Line("arc_challenge_gauntlet", "acc", "Gauntlet ARC-C, acc", "acc", percent=True),
-    Line("arc_challenge_gauntlet", "gold_logprob", "Gauntlet ARC-C, log p", "gold_logprob"),
-    Line("winogrande_gauntlet", "acc", "Gauntlet WinoGrande, acc", "acc", percent=True),
-    Line("winogrande_gauntlet", "gold_logprob", "Gauntlet WinoGrande, log p", "gold_logprob"),
-    Line("mmlu", "acc", "MMLU, acc", "acc", percent=True),
-    Line("mmlu_5shot", "acc", "MMLU 5-shot, acc", "acc", percent=True),
-    Line("source_nll", "nll", "general text, nats/token", "nll", weight="tokens", higher=False),
-)
-SECTIONS = {"Learning": LEARNING, "Forgetting": FORGETTING}
-SCORES = {"mean of three, acc": forgetting.HARNESS, "Gauntlet mean of three, acc": forgetting.GAUNTLET}
 LOOK = {"title_justify": "left", "title_style": "bold", "box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line with its numbers; `change` is paired over items, `better` None when 2 standard errors cover no change.
-
-    flips: of an accuracy that may be forgotten, the items it lost and gained.
-    """
-
-    section: str
-    label: str
-    items: int
-    before: stats.Estimate
-    after: stats.Estimate
-    change: stats.Estimate
-    better: bool | None
-    percent: bool
-    note: str
-    flips: forgetting.Flips | None = None
-
-
-def rows(before: dict[str, Result], after: dict[str, Result]) -> list[Row]:
-    """Every line whose task was evaluated both times, then the forgetting scores whose three tasks were."""
-    lines = [
-        _row(section, line, before[line.task], after[line.task])
-        for section, lines in SECTIONS.items()
-        for line in lines
-        if line.task in before and line.task in after and line.metric in after[line.task].metrics
-    ]
-    both = before.keys() & after.keys()
-    return lines + [_score(*score, before, after) for score in SCORES.items() if both >= score[1].keys()]
-
-
-def _row(section: str, line: Line, before: Result, after: Result) -> Row:
-    first, last = before.metrics[line.metric], after.metrics[line.metric]
-    group = line.metric.removeprefix("exact_match_") if line.label.startswith("  ") else None
-    records = [_records(r, group) for r in (before, after)]
-    change = stats.difference(*records, line.field, line.weight)
-    at_chance = section == "Forgetting" and line.percent and before.chance is not None
-    note = "no headroom" if at_chance and stats.near_chance(first, before.chance) else ""
-    flips = forgetting.flips(*records, line.field) if section == "Forgetting" and line.percent else None
-    better = _better(change, line.higher)
-    return Row(section, line.label, last.n, first, last, change, better, line.percent, note, flips)
-
-
-def _score(label: str, accuracies: dict[str, str], before: dict[str, Result], after: dict[str, Result]) -> Row:
-    records = [{task: _records(results[task], None) for task in accuracies} for results in (before, after)]
-    found = forgetting.measure(*records, accuracies)
-    note = "no headroom" if stats.near_chance(found.before, found.chance) else ""
-    change, n = found.change, found.after.n
-    return Row("Forgetting", label, n, found.before, found.after, change, _better(change), True, note, found.flips)
-
-
-def _better(change: stats.Estimate, higher: bool = True) -> bool | None:
-    sure = not math.isnan(change.se) and abs(change.mean) > 2 * change.se
-    return (change.mean > 0) == higher if sure else None
-
-
-def _records(result: Result, group: str | None) -> list[dict[str, Any]]:
-    found = read(Path(result.records))[1]
-    return found if group is None else [record for record in found if record["group"] == group]
 
 
 def flags(provenance: dict[str, Any]) -> list[str]:
@@ -159,24 +45,16 @@ def figures(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def show(table: list[Row], figures: dict[str, str], flags: list[str], folder: Path, console: Any) -> None:
-    """Print the table, the run's figures and what must be known about them."""
-    from rich.table import Table
-
+def show(report: Report, figures: dict[str, str], flags: list[str], folder: Path, console: Any) -> None:
+    """Print the tables, the run's figures and what must be known about them."""
+    table = report.rows
     for section in SECTIONS:
-        chosen = [row for row in table if row.section == section]
-        if not chosen:
-            continue
-        shown = Table(title=section, **LOOK)
-        for heading in ("", "n", "before", "after", "change"):
-            shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-        for row in chosen:
-            colour = {True: "[green]", False: "[red]", None: ""}[row.better]
-            label, change = f"{row.label} *" if row.note else row.label, _cell(row.change, row, "+")
-            shown.add_row(label, str(row.items), _cell(row.before, row), _cell(row.after, row), colour + change)
-        console.print(shown)
+        _show_rows(section, [row for row in table if row.section == section], console)
     if any(row.label in SCORES for row in table):
         _show_flips(table, console)
+    _show_forms(report.forms, console)
+    _show_prompted(report.prompted, console)
+    _show_rows("Without items that the training source contains", [row.clean for row in table if row.clean], console)
     console.print("n items; ± one standard error, clustered; a change in colour is beyond two.", style="dim")
     console.print("log p(right): of the right choice, normalised over the choices of its question.", style="dim")
     if any(row.note for row in table):
@@ -186,12 +64,52 @@ def show(table: list[Row], figures: dict[str, str], flags: list[str], folder: Pa
     _show_end(flags, folder, console)
 
 
-def _show_flips(table: list[Row], console: Any) -> None:
+def _table(title: str, *headings: str) -> Any:
+    """An empty table: the first column is text, the others are figures."""
     from rich.table import Table
 
-    shown = Table(title="Items that changed sides", **LOOK)
-    for heading in ("", "n", "right to wrong", "wrong to right"):
-        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    made = Table(title=title, **LOOK)
+    for heading in ("", *headings):
+        made.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    return made
+
+
+def _show_rows(title: str, rows: list[Row], console: Any) -> None:
+    if not rows:
+        return
+    shown = _table(title, "n", "before", "after", "change")
+    for row in rows:
+        colour = {True: "[green]", False: "[red]", None: ""}[row.better]
+        label, change = f"{row.label} *" if row.note else row.label, _cell(row.change, row, "+")
+        shown.add_row(label, str(row.items), _cell(row.before, row), _cell(row.after, row), colour + change)
+    console.print(shown)
+
+
+def _show_forms(forms: list[Form], console: Any) -> None:
+    if not forms:
+        return
+    shown = _table("Form and content", "in form", "right, in form", "ended itself")
+    for form in forms:
+        shown.add_row(LABELS.get(form.task, form.task), *map(_arrow, (form.formatted, form.right, form.ended)))
+    console.print(shown)
+
+
+def _arrow(pair: tuple[float | None, float | None]) -> str:
+    before, after = ("none" if x is None else f"{100 * x:.0f}%" for x in pair)
+    return f"{before} -> {after}"
+
+
+def _show_prompted(prompted: list[Prompted], console: Any) -> None:
+    if not prompted:
+        return
+    shown = _table("The base, by prompting alone", "n", "score")
+    for each in prompted:
+        shown.add_row(each.label, str(each.items), f"{100 * each.score.mean:.1f}% ±{100 * each.score.se:.1f}")
+    console.print(shown)
+
+
+def _show_flips(table: list[Row], console: Any) -> None:
+    shown = _table("Items that changed sides", "n", "right to wrong", "wrong to right")
     for row in table:
         if row.flips:
             shown.add_row(row.label, str(row.items), str(row.flips.lost), str(row.flips.gained))
@@ -227,10 +145,12 @@ def _cell(e: stats.Estimate, row: Row, sign: str = "") -> str:
     return f"{scale * e.mean:{sign}.{digits}f}{'%' if row.percent else ''}{error}"
 
 
-def save(table: list[Row], facts: dict[str, Any], folder: Path) -> None:
+def save(report: Report, facts: dict[str, Any], folder: Path) -> None:
     """results.json: every row and figure, for programs."""
-    lines = [dataclasses.asdict(row) | {"label": row.label.strip()} for row in table]
-    _write(folder, {"rows": lines, "facts": facts, "flags": flags(facts["provenance"])})
+    content = dataclasses.asdict(report)
+    for row in content["rows"]:
+        row["label"] = row["label"].strip()
+    _write(folder, content | {"facts": facts, "flags": flags(facts["provenance"])})
 
 
 def saved_facts(folder: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """HumanEval and MBPP: prompts and cuts as in the harnesses, pass@k by its definition, and the data's own solutions."""
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -14,6 +15,7 @@ from lfl_jax.evals import code_text, humaneval, mbpp, pass_at_k, records, sandbo
 from lfl_jax.evals.base import Inputs, Model
 from lfl_jax.evals.run import MOST_SAMPLES, Sampling, Settings, evaluate
 from lfl_jax.evals.sandbox import Verdict
+from lfl_jax.text.chat import TEMPLATES
 from lfl_jax.text.tokenizers import byte_tokenizer
 
 PASSED, FAILED = Verdict(True, "passed", 0.1, ""), Verdict(False, "assertion", 0.1, "")
@@ -147,19 +149,19 @@ def test_a_humaneval_completion_is_judged():
 
 def test_a_record_and_its_summary():
     problem = humaneval.problem(DOC, "humaneval-bigcode")
-    record = humaneval.record(problem, ["\n    return 1\nif", "\n    return 1\nif", "x"], [PASSED, FAILED, FAILED])
+    record = humaneval.TASK.record(problem, ["\n    return 1\nif", "\n    return 1\nif", "x"], [PASSED, FAILED, FAILED])
     digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
     assert (record["id"], record["cluster"], record["prompt_sha256"]) == ("HumanEval/x", "HumanEval/x", digest)
     assert (record["n"], record["c"], record["unique"]) == (3, 1, 2)
     assert (record["unique_passed"], record["unique_failed"]) == (1, 2)
     sample = record["samples"][0]
     assert sample["text"] == "\n    return 1\nif" and sample["code"].endswith("\n    return 1") and sample["passed"]
-    other = humaneval.record(problem, ["a", "b"], [PASSED, PASSED]) | {"id": "2", "cluster": "2"}
+    other = humaneval.TASK.record(problem, ["a", "b"], [PASSED, PASSED]) | {"id": "2", "cluster": "2"}
     summary = pass_at_k.summarise([record, other])
     assert set(summary.metrics) == {"pass@1", "pass@2", "unique", "unique_passed", "unique_failed"}
     assert summary.metrics["pass@1"].mean == pytest.approx((1 / 3 + 1) / 2)
     with pytest.raises(ValueError, match="argument"):
-        humaneval.record(problem, ["a"], [])
+        humaneval.TASK.record(problem, ["a"], [])
 
 
 def solved(problems, body):
@@ -196,7 +198,7 @@ def test_an_mbpp_completion_is_judged():
     texts = [MBPP_DOC["code"] + "\n[DONE]\nx = (", "NAME = 1\nsum = max", "def sum(a, b):\n    return a + b", ""]
     programs = [mbpp.program(problem, mbpp.extract(problem, text)) for text in texts]
     assert counted(programs) == [True, False, False, False]
-    record = mbpp.record(problem, texts, [PASSED, *[FAILED] * 3])
+    record = mbpp.TASK.record(problem, texts, [PASSED, *[FAILED] * 3])
     assert record["c"] == 1 and record["samples"][0]["code"] == MBPP_DOC["code"] + "\n"
     assert pass_at_k.summarise([record]).metrics["pass@4"].mean == 1
 
@@ -212,6 +214,36 @@ def test_reference_solutions_pass(step):
     ] == []
     some = chosen[:10]
     assert [p.id for p, ok in zip(some, counted([mbpp.program(p, "") for p in some]), strict=True) if ok] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    return floor(x) + 1",
+        "     return floor(x) + 1",  # after a space, which the plain format puts before an answer
+        "Here it is:\n```python\ndef f(x):\n    return floor(x) + 1\n```\nIt adds one.",
+        "def f(x):\n    return floor(x) + 1",
+        "```\n    y = floor(x)\n    return y + 1\n```",
+    ],
+)
+def test_an_answer_in_the_training_format_is_body_or_function(text):
+    isolated()
+    inputs = Inputs(docs=lambda name: [DOC], template=TEMPLATES["alpaca"])
+    (problem,) = humaneval.TRAINED.items(inputs)
+    assert problem.prompt.endswith(f"### Instruction:\n{DOC['prompt'].rstrip()}\n\n\n### Response:\n")
+    code = humaneval.TRAINED.extract(problem, text)
+    assert counted([humaneval.program(problem, code), humaneval.program(problem, code.replace("1", "2"))]) == [
+        True,
+        False,
+    ]
+
+
+def test_what_is_no_python_is_told_apart_from_what_is_wrong():
+    problem = humaneval.problem(DOC, "humaneval-bigcode")
+    verdicts = [PASSED, FAILED, dataclasses.replace(FAILED, reason="exception: IndentationError unexpected indent")]
+    record = humaneval.TASK.record(problem, ["a", "b", "c"], verdicts)
+    summary = pass_at_k.summarise([record])
+    assert summary.derived == {"formatted": pytest.approx(2 / 3), "right_given_format": 0.5}
 
 
 # A whole evaluation

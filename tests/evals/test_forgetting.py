@@ -13,6 +13,7 @@ from lfl_jax.evals.forgetting import Flips
 from lfl_jax.evals.run import Result, read
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import table
+from lfl_jax.report.rows import Row, report
 
 
 def choices(right: str, n_choices: int = 4, logprob: float = -1.0) -> list[dict]:
@@ -102,11 +103,11 @@ def results(folder: Path, made: dict) -> dict[str, Result]:
     return {task: read(folder / f"{task}.jsonl", TASKS[task]) for task in made}
 
 
-def shown(before: dict, after: dict, folder: Path) -> tuple[list[table.Row], str]:
-    rows = table.rows(results(folder / "before", before), results(folder / "after", after))
+def shown(before: dict, after: dict, folder: Path) -> tuple[list[Row], str]:
+    found = report(results(folder / "before", before), results(folder / "after", after))
     out = io.StringIO()
-    table.show(rows, {}, [], folder, Console(file=out, width=80))
-    return rows, out.getvalue()
+    table.show(found, {}, [], folder, Console(file=out, width=80))
+    return found.rows, out.getvalue()
 
 
 def test_the_table_ends_with_the_score_and_what_changed_sides(tmp_path):

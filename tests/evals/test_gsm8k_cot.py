@@ -42,7 +42,7 @@ def test_form_and_content_apart():
     problem = gsm8k.Problem("0", "0", "p", "So.\n#### 6")
     made = [gsm8k.record(problem, text) for text in ("#### 6", "#### 7", "6", "It is 6.")]
     summary = gsm8k.TASK.summarise(made)
-    assert summary.derived == {"formatted": 0.5, "exact_given_format": 0.5}
+    assert summary.derived == {"formatted": 0.5, "right_given_format": 0.5}
     assert summary.metrics["exact_match_strict"].mean == 0.25
     assert gsm8k.TASK.summarise(made[2:]).derived == {"formatted": 0.0}
 

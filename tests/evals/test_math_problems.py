@@ -108,7 +108,7 @@ def test_prompts_and_records(inputs):
     assert made[0]["answer"] == "3/2"
     summary = math_problems.TASK.summarise(made)
     assert {name: e.mean for name, e in summary.metrics.items()} == {"exact_match": 0.5, "exact_match_boxed": 0.25}
-    assert summary.derived == {"formatted": 0.5, "exact_given_format": 0.5}
+    assert summary.derived == {"formatted": 0.5, "right_given_format": 0.5}
 
 
 def test_minerva_shows_four_solved_problems(inputs):

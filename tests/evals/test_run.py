@@ -172,6 +172,20 @@ def test_generated_ids_are_those_of_the_whole_set(tmp_path, toy_model, tokenizer
     assert sorted(seen) == [2, 6, 10, 14]
 
 
+def test_who_ended_a_text_is_recorded(tmp_path, toy_model, tokenizer, everything):
+    """The model (EOS before a stop text), a stop text, or neither."""
+    texts = ["#### 1<eos>", "#### 1 Question: <eos>", "#### 1", "#### 1<eos> Question:"]
+
+    def generate(prompts, *, example_ids, **kwargs):
+        return [texts[i % 4] for i in example_ids]
+
+    model = dataclasses.replace(toy_model, generate=generate)
+    result = evaluate({"gsm8k": 4}, model, tokenizer, everything, SETTINGS, tmp_path)["gsm8k"]
+    ended = {record["id"]: record["ended"] for record in records.read(tmp_path / "gsm8k.jsonl")[1]}
+    assert ended == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0} and result.derived["ended"] == 0.5
+    assert result.derived["formatted"] == 1.0
+
+
 def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, everything):
     seen = []
 
@@ -206,7 +220,7 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
 
 
 def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
-    with pytest.raises(UserError, match=r"unknown evaluation 'sums'; there are: source_test, gsm8k"):
+    with pytest.raises(UserError, match=r"unknown evaluation 'sums'; there are: source_test, source_test_plain"):
         evaluate({"sums": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     with pytest.raises(UserError, match="source_test has no items"):
         evaluate({"source_test": 0}, toy_model, tokenizer, inputs, SETTINGS, tmp_path)

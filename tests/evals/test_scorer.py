@@ -1,9 +1,12 @@
 """The base and an identity adapter are scored alike to the last bit, so that an identity adapter forgets exactly 0."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import adapter_for, packed
 
+from lfl_jax import sample
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.evals import scorer
 from lfl_jax.text.tokenizers import byte_tokenizer
@@ -39,3 +42,17 @@ def test_generation_pads_its_batch_and_follows_the_gate(small, small_params):
     base, tuned = (build(small, small_params, trained, adapted=a).generate(prompts, **options) for a in (False, True))
     assert len(base) == len(tuned) == 1 and base != tuned
     assert build(small, small_params, {}).generate(prompts, **options) == base
+
+
+def test_a_text_that_the_model_ended_shows_its_eos(small, small_params):
+    options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}
+    prompts, tokenizer = [[65, 66, 67]], byte_tokenizer()
+    model = {"params": small_params, "adapter": {}}
+    free = sample.generate(sample.unstacked(model, small.n_layers), prompts, small, max_new_tokens=6, eos_id=-1)[0]
+    ending = dataclasses.replace(tokenizer, eos_id=free[2])
+    texts = [
+        scorer.build(model, small, each, RULES, "test", generate_rows=2).generate(prompts, **options)[0]
+        for each in (tokenizer, ending)
+    ]
+    assert not texts[0].endswith("<|eos|>")
+    assert texts[1] == tokenizer.decode(free[: free.index(free[2]) + 1]) + "<|eos|>"

@@ -157,6 +157,30 @@ def test_groups_of_problems_take_turns(inputs):
     assert list(source_test.summarise(records[::2]).metrics) == ["exact_match"]
 
 
+def test_problems_asked_in_other_ways_than_in_training(inputs):
+    trained = dataclasses.replace(
+        inputs,
+        problems={"seen": examples("seen", 2)},
+        template=TEMPLATES["alpaca"],
+        worked=lambda: examples("train", 2),
+    )
+    first = {task.name: task.items(trained)[0].prompt for task in (source_test.PLAIN, source_test.SHOTS)}
+    assert source_test.TASK.items(trained)[0].prompt.endswith("### Instruction:\nseen 0?\n\n### Response:\n")
+    assert first["source_test_plain"] == "Question: seen 0?\nAnswer:"
+    shots = "".join(f"Question: train {i}?\nAnswer: So.\n#### {i}\n\n" for i in (0, 1))
+    assert first["source_test_shots"] == shots + first["source_test_plain"]
+    with pytest.raises(UserError, match="base_shots of at least 1"):
+        source_test.SHOTS.items(dataclasses.replace(trained, worked=list))
+
+
+def test_gsm8k_asked_as_in_training(inputs):
+    trained = dataclasses.replace(inputs, template=TEMPLATES["alpaca"], shots=2)
+    problem, plain = gsm8k.TRAINED.items(trained)[0], gsm8k.TASK.items(inputs)[0]
+    question = inputs.docs("gsm8k-test")[0]["question"]
+    assert problem.prompt.endswith(f"### Instruction:\n{question}\n\n### Response:\n")
+    assert (problem.id, problem.gold) == (plain.id, plain.gold)
+
+
 @pytest.mark.parametrize("template", ["plain", "alpaca"])
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_target_has_the_ids_it_has_in_training(inputs, tokenizer, template, add_bos):

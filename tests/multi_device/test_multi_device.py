@@ -4,10 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_a_step_on_eight_devices_is_the_step_on_one():
+MIXTURE = "pissa+vera+mora+loftq+bottleneck"  # over a base in nf4
+CASES = [
+    ("lora+dora", "2x2x2"),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in ((MIXTURE, "2x2x2"), ("none", "2x2x2"), ("none", "1x8x1"), ("lora+dora", "1x8x1"))
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "mesh"), CASES)
+def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
     script = Path(__file__).with_name("check_meshes.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, script, kind, mesh], capture_output=True, text=True, timeout=900)
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("sharded") == 4
+    assert "sharded" in done.stdout

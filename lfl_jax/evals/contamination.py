@@ -1,0 +1,52 @@
+"""Which evaluation items the training source of a run contains: a report in the run's directory.
+
+`data.decontaminate` does the looking; here is what it is given, and what the results are told.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.config import Config
+from lfl_jax.data.decontaminate import item_text, overlaps, report
+from lfl_jax.data.sources import Source
+from lfl_jax.errors import UserError
+from lfl_jax.evals import inputs as evaluation_inputs
+from lfl_jax.evals.tasks import TASKS
+from lfl_jax.io import workdir
+from lfl_jax.io.metrics import progress
+
+FILE = "contamination.json"
+Overlapping = dict[str, set[str]]  # {task: ids of the items that the source contains}
+
+
+def look(config: Config, source: Source) -> dict[str, Any]:
+    """`data.decontaminate.report` of the source and every item of config.eval.tasks, prompts without shots.
+
+    Raises UserError for an unknown task.
+    """
+    evaluated = dataclasses.replace(config.eval, shots=0, limit=0)
+    inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated))
+    names = evaluated.items(evaluated.tasks)
+    for name in names.keys() - TASKS:
+        raise UserError(f"no evaluation {name!r}; there are: {', '.join(TASKS)}")
+    items = {name: {item.id: item_text(item) for item in TASKS[name].items(inputs)} for name in names}
+    texts = (f"{example.prompt}\n{example.response}" for example in source.examples)
+    with progress(len(source.examples), "decontaminate") as advance:
+        return report(overlaps(texts, items, progress=advance), items, source.provenance())
+
+
+def write(config: Config, source: Source, folder: Path) -> None:
+    """The report into a run's directory; one that is there stands, since a run's source and tasks do not change."""
+    if not (folder / FILE).exists():
+        workdir.write_json(folder / FILE, look(config, source))
+
+
+def read(folder: Path) -> Overlapping | None:
+    """What the report of a run found; None where there is none."""
+    try:
+        found = json.loads((folder / FILE).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return {task: set(about["ngrams"]) for task, about in found["tasks"].items()}

@@ -1,0 +1,114 @@
+"""What a run says of its results beside the scores: contaminated items, form and content, prompting alone."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from lfl_jax.evals import contamination, records
+from lfl_jax.evals.run import read
+from lfl_jax.evals.tasks import TASKS
+from lfl_jax.report import plots, table
+from lfl_jax.report.rows import Form, report
+
+
+def answers(right: str, ended: float = 1.0) -> list[dict]:
+    """A generated answer for each character: 1 right, 0 wrong, x in no form."""
+    made = []
+    for i, mark in enumerate(right):
+        found = {"strict": "[invalid]" if mark == "x" else "7", "exact_strict": float(mark == "1")}
+        made.append(found | {"id": str(i), "cluster": str(i), "group": "", "exact_flexible": 0.0, "ended": ended})
+    return made
+
+
+def choices(right: str) -> list[dict]:
+    head = {"gold_logprob": -1.0, "gold_logprob_norm": -1.0, "ll": [0.0] * 4}
+    return [
+        head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)} for i, c in enumerate(right)
+    ]
+
+
+def results(folder, made):
+    for task, found in made.items():
+        records.start(folder / f"{task}.jsonl", {"task": task}, {})
+        records.append(folder / f"{task}.jsonl", found)
+    return {task: read(folder / f"{task}.jsonl", TASKS[task]) for task in made}
+
+
+def both(folder, before, after, overlapping=None):
+    found = report(results(folder / "before", before), results(folder / "after", after), overlapping)
+    out = io.StringIO()
+    table.show(found, {}, [], folder, Console(file=out, width=100))
+    return found, out.getvalue()
+
+
+def test_scores_without_the_items_that_the_source_contains(tmp_path):
+    overlapping = {"hellaswag": {"0", "3", "9"}, "gsm8k": set()}
+    made = {"hellaswag": choices("1100"), "gsm8k": answers("10")}
+    found, printed = both(tmp_path, made, {"hellaswag": choices("1001"), "gsm8k": answers("11")}, overlapping)
+    rows = {row.label: row for row in found.rows}
+    clean = rows["HellaSwag, acc_norm"].clean
+    assert (clean.items, clean.before.mean, clean.after.mean, clean.change.mean) == (2, 0.5, 0.0, -0.5)
+    assert (clean.flips.lost, clean.flips.gained) == (1, 0)
+    assert rows["GSM8K, strict match"].clean is None, "no item of it is in the source"
+    assert "Without items that the training source contains" in printed
+    assert printed.count("GSM8K, strict match") == 2  # in its section, and by form and content
+
+
+@pytest.mark.parametrize(
+    "overlapping", [None, {}, {"hellaswag": set()}, {"hellaswag": {"7"}}, {"hellaswag": set("01")}]
+)
+def test_no_second_table_without_a_difference_or_without_items(tmp_path, overlapping):
+    made = {"hellaswag": choices("10")}
+    found, printed = both(tmp_path, made, made, overlapping)
+    assert all(row.clean is None for row in found.rows) and "Without items" not in printed
+
+
+def test_form_and_content_apart(tmp_path):
+    before, after = {"gsm8k": answers("xxxx", ended=0.0)}, {"gsm8k": answers("10x1")}
+    found, printed = both(tmp_path, before, after)
+    assert found.forms == [Form("gsm8k", (0.0, 0.75), (None, 2 / 3), (0.0, 1.0))]
+    (line,) = [line for line in printed.splitlines() if "->" in line]
+    assert line.split() == ["GSM8K,", "strict", "match", "0%", "->", "75%", "none", "->", "67%", "0%", "->", "100%"]
+
+
+def test_what_the_base_does_by_prompting_alone(tmp_path):
+    found, printed = both(
+        tmp_path, {"gsm8k": answers("00"), "source_test_shots": answers("0011")}, {"gsm8k": answers("11")}
+    )
+    (prompted,) = found.prompted
+    assert (prompted.label, prompted.items, prompted.score.mean) == ("held-out problems, after worked examples", 4, 0.5)
+    assert "The base, by prompting alone" in printed and "50.0% ±28.9" in printed
+    assert [row.label for row in found.rows] == ["GSM8K, strict match", "GSM8K, flexible match"]
+
+
+def programs(passed: int, n: int) -> list[dict]:
+    head = {"unique": 1, "unique_passed": 1, "unique_failed": 0}
+    return [head | {"id": str(i), "cluster": str(i), "n": n, "c": passed * i % n, "samples": []} for i in range(6)]
+
+
+def test_pass_at_k_is_drawn_for_both_sides(tmp_path):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plots)")
+    sides = {
+        side: results(tmp_path / side, {"humaneval": programs(passed, 256), "gsm8k": answers("10")})
+        for side, passed in (("base", 3), ("tuned", 40))
+    }
+    assert list(plots.curve(sides["base"]["humaneval"])) == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert plots.pass_at_k(sides, tmp_path).stat().st_size > 10_000
+    single = {"base": results(tmp_path / "single", {"humaneval": programs(0, 1)})}
+    assert plots.pass_at_k(single, tmp_path / "single") is None
+
+
+def test_results_json_holds_it_all(tmp_path):
+    made = {"hellaswag": choices("1100"), "gsm8k": answers("10")}
+    found, _ = both(tmp_path, made, made, {"hellaswag": {"0"}})
+    table.save(found, {"provenance": {"base": {"dequantised_from": None, "source": "x"}}}, tmp_path)
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["rows"][2]["clean"]["items"] == 3 and saved["forms"][0]["task"] == "gsm8k" and saved["prompted"] == []
+
+
+def test_a_run_s_report_is_read_by_task(tmp_path):
+    assert contamination.read(tmp_path) is None
+    (tmp_path / contamination.FILE).write_text(json.dumps({"tasks": {"gsm8k": {"ngrams": {"3": "one two"}}}}))
+    assert contamination.read(tmp_path) == {"gsm8k": {"3"}}
