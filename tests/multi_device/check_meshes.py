@@ -51,7 +51,7 @@ def step(mesh, kind, trainable, form):
         start = jax.jit(lambda params, originals: adapters.init(adapter_specs, params, jax.random.key(1), originals))
         adapter = jax.device_put(start(params, originals), spec.shardings(adapter_specs, rules))
     tx = optim.make(OPTIM, schedules.make(OPTIM, 4))
-    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx)
+    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
     rows = packed(LENGTHS, 32, CFG.vocab_size)
     sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
     batch = {k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding) for k in train.MODEL_INPUTS}
