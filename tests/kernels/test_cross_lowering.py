@@ -17,7 +17,7 @@ from lfl_jax.kernels.low_rank.tiles import Tiles
 from lfl_jax.quant import FORMATS
 
 V5E, H200 = "TPU v5 lite", "NVIDIA H200"
-ROWS, RANK, WIDTH, MLP = 4096, 16, 4096, 11008
+ROWS, RANK, WIDTH, MLP = 2048, 16, 4096, 11008
 WEIGHTS = {"q": (WIDTH, WIDTH), "up": (WIDTH, MLP), "down": (MLP, WIDTH)}
 CASES = [("q", "dense"), ("up", "int8"), ("up", "nf4"), ("down", "dense"), ("down", "nf4")]
 NEWER = pytest.mark.skipif(
@@ -80,14 +80,16 @@ def v5e():
 
 
 @LIBTPU
-@pytest.mark.parametrize(("name", "form"), CASES)
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [case if case == ("q", "dense") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_compiling_for_a_v5e(v5e, name, form):
-    """Both passes, by the TPU's own compiler; no W in bfloat16 among the temporaries of a quantised one."""
-    given = operands(name, form, v5e)
-    memory = both_passes(PallasTPU(device=V5E)).lower(*given).compile().memory_analysis()
+    """Both passes, by the TPU's own compiler; a quantised W is nowhere written in bfloat16 or float32."""
+    compiled = both_passes(PallasTPU(device=V5E)).lower(*operands(name, form, v5e)).compile()
     inputs, outputs = WEIGHTS[name]
-    copies_of_rows = 2 * ROWS * (inputs + outputs) * 2
-    assert memory.temp_size_in_bytes < copies_of_rows + (2 * inputs * outputs if form == "dense" else 0)
+    written = [f"{dtype}[{inputs},{outputs}]" in compiled.as_text() for dtype in ("bf16", "f32")]
+    assert written == [form == "dense", False]
 
 
 @LIBTPU

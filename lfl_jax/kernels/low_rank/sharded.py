@@ -39,7 +39,8 @@ class Sharded:
         block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
         weight = self.rules.partition(self.axes, (w.shape[0] // block if w.shape[0] % block == 0 else 1, w.shape[1]))
         batch = dict(self.rules.table)["batch"]
-        i, o = (tuple(name for name in names or () if name not in batch) or None for names in weight)
+        named = ((names,) if isinstance(names, str) else names or () for names in weight)
+        i, o = (tuple(name for name in names if name not in batch) or None for names in named)
         return by_rows, i, o
 
     def _mapped(self, run: Any, split: Any, taken: Any, given: Any, summed: Any) -> Any:

@@ -10,6 +10,7 @@ import math
 
 LANES = 128  # elements of a register's last axis on a TPU; on a Hopper GPU tiles of 64 and 128 fill a warp group
 MIB = 2**20
+LARGEST = 1024  # of a TPU tile's axes: the compiler unrolls a tile, and takes minutes for larger ones
 
 # On-chip memory a kernel may plan with, in bytes; an unknown device gets the least.
 VMEM = {
@@ -78,15 +79,15 @@ def vmem(p: Product, t: Tiles) -> int:
 
 
 def _candidates(p: Product) -> list[Tiles]:
-    rows = [r for r in (16, 32, 64, 128, 256, 512, 1024, 2048) if r < 2 * p.rows] or [16]
-    wide = [_fit(p.cols, c) for c in (128, 256, 512, 1024, 2048)] + _divisors(p.cols)
-    deep = [_fit(p.depth, d) for d in (128, 256, 512, 1024, 2048)] + _divisors(p.depth)
+    rows = [r for r in (16, 32, 64, 128, 256, 512) if r < 2 * p.rows] or [16]
+    wide = [_fit(p.cols, c) for c in (128, 256, 512, LARGEST)] + _divisors(p.cols)
+    deep = [_fit(p.depth, d) for d in (128, 256, 512, LARGEST)] + _divisors(p.depth)
     return [Tiles(*sizes) for sizes in sorted(set(itertools.product(rows, wide, deep)))]
 
 
 def _divisors(size: int) -> list[int]:
-    """Tiles up to 2048 that divide an axis: what others leave over is computed in vain, and masked if contracted."""
-    return [d for d in range(LANES, min(size, 2048) + 1, LANES) if size % d == 0]
+    """Tiles up to LARGEST that divide an axis: what others leave over is computed in vain, and masked if contracted."""
+    return [d for d in range(LANES, min(size, LARGEST) + 1, LANES) if size % d == 0]
 
 
 def _fit(size: int, tile: int) -> int:
