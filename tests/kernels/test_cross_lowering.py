@@ -93,10 +93,10 @@ def test_compiling_for_a_v5e(v5e, name, form):
 
 
 @LIBTPU
+@pytest.mark.slow
 def test_tiles_that_overflow_vmem_do_not_compile(v5e):
-    """The budget that tiles.py plans with is the compiler's, which counts what it needs."""
-    given = operands("q", "dense", v5e)
-    large = Tiles(4096, 2048, 2048)
-    assert tiles.vmem(tiles.Product(ROWS, WIDTH, WIDTH, RANK), large) > tiles.VMEM[V5E]
+    """The compiler counts what the tiles need against the limit that tiles.py plans with."""
+    given, large = operands("q", "dense", v5e), Tiles(1024, 1024, 1024)
+    assert tiles.vmem(tiles.Product(ROWS, WIDTH, WIDTH, RANK), large) > tiles.VMEM["TPU v4"]
     with pytest.raises(jax.errors.JaxRuntimeError, match="vmem"):
-        both_passes(PallasTPU(device=V5E, tiles=large)).lower(*given).compile()
+        both_passes(PallasTPU(device="TPU v4", tiles=large)).lower(*given).compile()

@@ -80,8 +80,8 @@ def vmem(p: Product, t: Tiles) -> int:
 
 def _candidates(p: Product) -> list[Tiles]:
     rows = [r for r in (16, 32, 64, 128, 256, 512) if r < 2 * p.rows] or [16]
-    wide = [_fit(p.cols, c) for c in (128, 256, 512, LARGEST)] + _divisors(p.cols)
-    deep = [_fit(p.depth, d) for d in (128, 256, 512, LARGEST)] + _divisors(p.depth)
+    wide = [_fit(p.cols, c) for c in (128, 256, 512)] + _divisors(p.cols)
+    deep = [_fit(p.depth, d) for d in (128, 256, 512)] + _divisors(p.depth)
     return [Tiles(*sizes) for sizes in sorted(set(itertools.product(rows, wide, deep)))]
 
 
