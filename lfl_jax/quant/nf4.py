@@ -106,7 +106,7 @@ def dequantise(q: NF4, dtype: Any = None) -> Float[Array, "*L I O"]:
     *stack, half, columns = q.codes.shape
     index = jnp.stack([q.codes >> 4, q.codes & 15], axis=-2)
     levels = jnp.asarray(LEVELS)[index].reshape(*stack, -1, BLOCK, columns)
-    w = (levels * _absmax(q)[..., None, :]).reshape(*stack, 2 * half, columns)
+    w = (levels * absmax(q)[..., None, :]).reshape(*stack, 2 * half, columns)
     return w[..., : q.rows, :].astype(dtype or q.dtype)
 
 
@@ -148,7 +148,8 @@ def _second_level(absmax: Float[Array, "J O"]) -> tuple[UInt8[Array, "J O"], Flo
     return codes.reshape(absmax.T.shape).T, scale, offset
 
 
-def _absmax(q: NF4) -> Float[Array, "*L J O"]:
+def absmax(q: NF4) -> Float[Array, "*L J O"]:
+    """Every block's absmax in float32, the second level undone."""
     if not q.double:
         return q.absmax
     *stack, blocks, columns = q.absmax.shape

@@ -1,4 +1,4 @@
-"""Sharded steps, in a process of their own, because the number of devices is fixed when jax starts."""
+"""Sharded steps and kernels, in processes of their own, because the number of devices is fixed when jax starts."""
 
 import subprocess
 import sys
@@ -16,10 +16,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "mesh"), CASES)
-def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
-    script = Path(__file__).with_name("check_meshes.py")
-    done = subprocess.run([sys.executable, script, kind, mesh], capture_output=True, text=True, timeout=900)
+def printed(script: str, *arguments: str) -> str:
+    """What a script of this folder says when all its checks hold."""
+    command = [sys.executable, Path(__file__).with_name(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "sharded" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(("kind", "mesh"), CASES)
+def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
+    assert "sharded" in printed("check_meshes.py", kind, mesh)
+
+
+def test_a_low_rank_kernel_on_shards_is_the_projection_on_one_device():
+    assert printed("check_low_rank.py").count("equal") == 6
+
+
+def test_attention_and_the_loss_on_eight_devices_are_those_on_one():
+    assert printed("check_kernels.py").count("equal") == 10

@@ -1,10 +1,13 @@
 """Plain XLA form of the low-rank products."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from lfl_jax import quant
+from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.linear.reference import matmul
 
 
@@ -24,3 +27,23 @@ def expand(hidden: tuple[Any, ...], factors: tuple[Any, ...]) -> Any:
     if len(hidden) == 1:
         return matmul(hidden[0], factors[0])
     return matmul(jnp.concatenate(hidden, axis=-1), jnp.concatenate(factors, axis=-2))
+
+
+@dataclasses.dataclass(frozen=True)
+class XLA:
+    """The implementation of `low_rank_projection` by three products, which XLA fuses with the gate and the sum."""
+
+    def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+        """(y, x A)."""
+        h = x @ a
+        return linear(x, w) + gated(h, gate) @ b, h
+
+    def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+        """(dx, dy B^T)."""
+        back = dy @ b.T
+        return dy @ quant.dense(w).astype(dy.dtype).T + gated(back, gate) @ a.T, back
+
+
+def gated(ranks: Any, gate: Any) -> Any:
+    """ranks (N, R) times their gate, where there is one."""
+    return ranks if gate is None else ranks * gate

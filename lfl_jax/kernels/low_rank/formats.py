@@ -1,0 +1,80 @@
+"""What a kernel reads of a weight W (I, O), by the format it is held in, and how a tile of it becomes numbers.
+
+A stored row holds `planes` rows of W: two for NF4, whose byte is rows 2i and 2i + 1. A kernel does not interleave them
+again: x W = x[:, 0::2] W[0::2] + x[:, 1::2] W[1::2], so x and A come as planes, and dx leaves as planes.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lfl_jax import quant
+from lfl_jax.kernels.low_rank.tiles import Product
+from lfl_jax.quant.nf4 import BLOCK, LEVELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format: rows of W in a stored row, stored rows that share a scale (0: all of them), and two functions.
+
+    operands(w) is (stored (S, O), scale (J, O) float32 or None). decode(tile, scale, dtype) is a tile's planes, its
+    scale being broadcastable to it.
+    """
+
+    planes: int
+    group: int
+    operands: Callable[[Any], tuple[Any, Any]]
+    decode: Callable[[Any, Any, Any], tuple[Any, ...]]
+
+
+def format_of(w: Any) -> str:
+    """Key of FORMATS for a weight."""
+    return {quant.NF4: "nf4", quant.Int8: "int8"}.get(type(w), "dense")
+
+
+def product(form: Format, stored: Any, rows: int, rank: int, bytes_x: int, transposed: bool) -> Product:
+    """What one pass over a weight multiplies; transposed: the backward pass."""
+    cols, depth = stored.shape[:: 1 if transposed else -1]
+    planes = (1, form.planes) if transposed else (form.planes, 1)
+    return Product(rows, cols, depth, rank, *planes, bytes_x, stored.dtype.itemsize)
+
+
+def level(index: Any) -> Float[Array, "..."]:
+    """LEVELS[index] by selection on the four bits: in a kernel neither accelerator looks up a table fast."""
+    values = [jnp.float32(x) for x in LEVELS]
+    for bit in (1, 2, 4, 8):
+        odd = (index & bit) != 0
+        values = [jnp.where(odd, high, low) for low, high in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+def _decode_nf4(codes: Any, scale: Any, dtype: Any) -> tuple[Any, ...]:
+    codes = codes.astype(jnp.int32)
+    return tuple((level(index) * scale).astype(dtype) for index in (codes >> 4, codes & 15))
+
+
+FORMATS = {
+    "dense": Format(1, 0, lambda w: (w, None), lambda tile, _, dtype: (tile.astype(dtype),)),
+    "int8": Format(
+        1,
+        0,
+        lambda w: (w.codes, w.scale[None]),
+        lambda tile, scale, dtype: ((tile.astype(jnp.float32) * scale).astype(dtype),),
+    ),
+    # the second level of the scales is undone before the kernel: 1/64 as many numbers as W has
+    "nf4": Format(2, BLOCK // 2, lambda w: (w.codes, quant.nf4.absmax(w)), _decode_nf4),
+}
+
+
+def split(x: Float[Array, "N I"], planes: int, stored: int) -> Float[Array, "P N S"]:
+    """The columns of x as planes, one column per stored row of W; the columns of rows that only fill a block are 0."""
+    x = jnp.pad(x, ((0, 0), (0, planes * stored - x.shape[1])))
+    return x[None] if planes == 1 else jnp.moveaxis(x.reshape(x.shape[0], stored, planes), 2, 0)
+
+
+def join(planes: Float[Array, "P N S"], size: int) -> Float[Array, "N I"]:
+    """The inverse of `split`: the first `size` columns."""
+    return jnp.moveaxis(planes, 0, 2).reshape(planes.shape[1], -1)[:, :size]

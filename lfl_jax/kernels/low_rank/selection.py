@@ -1,0 +1,125 @@
+"""Which implementation computes a projection: XLA, unless a committed measurement shows a kernel to be faster.
+
+selected.json is that table, a list that benchmarks/tune_low_rank.py writes. An entry stands for one device kind, weight
+format, pass and shape class, and carries both times. While it is empty, XLA is used everywhere.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lfl_jax.errors import UserError
+from lfl_jax.kernels.low_rank import formats
+from lfl_jax.kernels.low_rank.reference import XLA
+from lfl_jax.kernels.low_rank.tiles import Tiles
+
+
+def _pallas_tpu(**options: Any) -> Any:
+    from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
+
+    return PallasTPU(**options)
+
+
+def _pallas_gpu(**options: Any) -> Any:
+    from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
+
+    return PallasGPU(**options)
+
+
+# Pallas takes 0.4 s to import: only a command that uses a kernel pays for it.
+IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"xla": XLA, "pallas_tpu": _pallas_tpu, "pallas_gpu": _pallas_gpu}
+TABLE = Path(__file__).with_name("selected.json")
+FASTER = 0.97  # of XLA's time: a kernel within the noise of XLA is not worth its compile time
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What is measured once for all shapes like it: I and O as they are, rows and ranks up to the next power of two."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    rank: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A measurement: seconds of the kernel and of XLA for one pass ("forward" or "backward"), and where it is kept."""
+
+    device: str
+    format: str
+    direction: str
+    shape: Shape
+    implementation: str
+    tiles: Tiles
+    seconds: float
+    xla_seconds: float
+    evidence: str
+
+    @property
+    def pays(self) -> bool:
+        """Whether the kernel is used."""
+        return self.seconds <= FASTER * self.xla_seconds
+
+    @property
+    def key(self) -> tuple[str, str, str, Shape]:
+        """What it is looked up by."""
+        return self.device, self.format, self.direction, self.shape
+
+
+def shape_class(rows: int, inputs: int, outputs: int, rank: int) -> Shape:
+    """The class of a shape."""
+    return Shape(1 << (rows - 1).bit_length(), inputs, outputs, 1 << (rank - 1).bit_length())
+
+
+def read(text: str) -> tuple[Entry, ...]:
+    """The entries of a table; UserError for one that names no kernel, or whose own numbers speak against it."""
+    entries = tuple(
+        Entry(**row | {"shape": Shape(**row["shape"]), "tiles": Tiles(**row["tiles"])}) for row in json.loads(text)
+    )
+    for entry in entries:
+        if entry.implementation not in IMPLEMENTATIONS:
+            known = ", ".join(IMPLEMENTATIONS)
+            raise UserError(f"the selection table names {entry.implementation!r}; there are: {known}")
+        if not entry.pays:
+            raise UserError(
+                f"the selection table has {entry.implementation} for {entry.key}, which took {entry.seconds} s where"
+                f" XLA took {entry.xla_seconds} s; remove the entry, or measure again (benchmarks/tune_low_rank.py)"
+            )
+    return entries
+
+
+def write(entries: tuple[Entry, ...]) -> str:
+    """A table's text, with one entry a line."""
+    rows = sorted(json.dumps(dataclasses.asdict(entry)) for entry in entries if entry.pays)
+    return "[" + ",".join("\n " + row for row in rows) + ("\n]\n" if rows else "]\n")
+
+
+@functools.cache
+def committed() -> tuple[Entry, ...]:
+    """The table that comes with the package."""
+    return read(TABLE.read_text())
+
+
+def choose(
+    w: Any, rows: int, rank: int, *, device: str | None = None, table: tuple[Entry, ...] | None = None
+) -> tuple[Any, Any]:
+    """The implementations of the forward and the backward pass for this weight.
+
+    device: a device kind, by default that of the first device; table: by default the committed one.
+    """
+    found = {entry.key: entry for entry in (committed() if table is None else table)}
+    if not found:
+        return XLA(), XLA()
+    device = jax.devices()[0].device_kind if device is None else device
+    shape = shape_class(rows, *w.shape, rank)
+    entries = (found.get((device, formats.format_of(w), direction, shape)) for direction in ("forward", "backward"))
+    return tuple(
+        XLA() if entry is None else IMPLEMENTATIONS[entry.implementation](device=device, tiles=entry.tiles)
+        for entry in entries
+    )

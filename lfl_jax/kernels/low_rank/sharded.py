@@ -1,0 +1,67 @@
+"""A kernel on a mesh: the partitioner cannot look into one, so every device runs it on its shard.
+
+Rows are split over the mesh axes that split a batch (data and fsdp), W over the others (tensor). W's shards along fsdp
+are gathered before, as they are stored: 4 bits a parameter for NF4. Where the contracted axis is split, the partial
+products are added up; (x A * gate) B is linear in x A, so that its parts add up with them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from lfl_jax import quant
+from lfl_jax.core.sharding import Rules
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharded:
+    """An implementation from another that sees one device; axes: the logical axes of W, such as ("embed", "heads")."""
+
+    inner: Any
+    rules: Rules
+    axes: tuple[str, str]
+
+    def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+        """(y, x A)."""
+        split = rows, i, o = self._split(x.shape[0], w)
+        return self._mapped(self.inner.forward, split, P(rows, i), P(rows, o), i)(x, _one_level(w), a, b, gate)
+
+    def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+        """(dx, dy B^T)."""
+        split = rows, i, o = self._split(dy.shape[0], w)
+        return self._mapped(self.inner.backward, split, P(rows, o), P(rows, i), o)(dy, _one_level(w), a, b, gate)
+
+    def _split(self, rows: int, w: Any) -> tuple[Any, Any, Any]:
+        """The mesh axes that split rows, I and O; a quantised I only between whole blocks."""
+        (by_rows,) = self.rules.partition(("batch",), (rows,))
+        block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
+        weight = self.rules.partition(self.axes, (w.shape[0] // block if w.shape[0] % block == 0 else 1, w.shape[1]))
+        batch = dict(self.rules.table)["batch"]
+        named = ((names,) if isinstance(names, str) else names or () for names in weight)
+        i, o = (tuple(name for name in names if name not in batch) or None for names in named)
+        return by_rows, i, o
+
+    def _mapped(self, run: Any, split: Any, taken: Any, given: Any, summed: Any) -> Any:
+        """run on every shard; summed: the mesh axes over which its results are parts of a sum."""
+        rows, i, o = split
+
+        def local(v: Any, w: Any, a: Any, b: Any, gate: Any) -> Any:
+            found = run(v, w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w, a, b, gate)
+            return found if summed is None else jax.lax.psum(found, summed)
+
+        def call(v: Any, w: Any, *others: Any) -> Any:
+            weight = jax.tree.map(lambda leaf: P(i, o) if leaf.ndim == 2 else P(o), w)
+            specs = (taken, weight, P(i, None), P(None, o), P(rows, None))
+            mapped = jax.shard_map(
+                local, mesh=self.rules.mesh, in_specs=specs, out_specs=(given, P(rows, None)), check_vma=False
+            )
+            return mapped(v, w, *others)
+
+        return call
+
+
+def _one_level(w: Any) -> Any:
+    """NF4 with its second level undone: that one runs through the whole weight, and has no shards."""
+    return w.replace(absmax=quant.nf4.absmax(w), scale=None, offset=None) if isinstance(w, quant.NF4) else w

@@ -1,0 +1,161 @@
+"""Every implementation of the low-rank projection against the formulas in float64: values, gradients, residuals."""
+
+import secrets
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.experimental.pallas import tpu as pltpu
+
+from lfl_jax import quant
+from lfl_jax.errors import UserError
+from lfl_jax.kernels.low_rank import low_rank_projection
+from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
+from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
+from lfl_jax.kernels.low_rank.reference import XLA
+from lfl_jax.kernels.low_rank.tiles import Tiles
+
+INTERPRETER = getattr(plgpu, "InterpretGPUParams", None)
+ON_GPU = pytest.mark.skipif(
+    INTERPRETER is None, reason=f"the GPU kernel is interpreted by jax 0.11 or newer, this is {jax.__version__}"
+)
+
+# By dtype, the bound on the relative error; by name, an implementation with several tiles in every axis.
+FLOATS = {"float32": 1e-5, "bfloat16": 1e-2}
+IMPLEMENTATIONS = {
+    "xla": lambda: XLA(),
+    "pallas_tpu": lambda: PallasTPU(tiles=Tiles(16, 128, 128), interpret=True),
+    "pallas_gpu": lambda: PallasGPU(tiles=Tiles(64, 64, 64), interpret=INTERPRETER()),
+}
+CASES = [
+    pytest.param(name, dtype, marks=ON_GPU if name == "pallas_gpu" else ())
+    for name, dtypes in {"xla": FLOATS, "pallas_tpu": FLOATS, "pallas_gpu": ("bfloat16",)}.items()
+    for dtype in dtypes
+]
+ONE_DTYPE = [case for case in CASES if case.values[0] == "pallas_gpu" or case.values[1] == "float32"]
+FORMATS = {
+    "dense": lambda w: w,
+    "int8": quant.int8.quantise,
+    "nf4": quant.nf4.quantise,
+}
+# No size is a multiple of its tile, of 8 or of 64; NF4 stores I as 160 rows of two.
+ROWS, INPUTS, OUTPUTS, RANK = 69, 300, 260, 5
+
+
+def gate_of(kind, rng):
+    """A gate (N, R) as adapters use it."""
+    one_hot = np.zeros((ROWS, RANK))
+    one_hot[np.arange(ROWS), rng.integers(0, RANK, ROWS)] = 1
+    made = {"random": rng.normal(size=(ROWS, RANK)), "zeros": np.zeros((ROWS, RANK)), "one-hot": one_hot, "none": None}
+    return made[kind]
+
+
+def inputs(form, dtype, gate, seed):
+    """x, w, a, b, gate and dy."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
+    x, w, a, b = normal(ROWS, INPUTS), normal(INPUTS, OUTPUTS), normal(INPUTS, RANK), normal(RANK, OUTPUTS)
+    gate = gate_of(gate, rng)
+    return x, FORMATS[form](w), a, b, None if gate is None else jnp.asarray(gate, dtype), normal(ROWS, OUTPUTS)
+
+
+def wanted(x, w, a, b, gate, dy):
+    """y, dx, dA, dB, d gate by their formulas, W dequantised."""
+    x, w, a, b, dy = (np.asarray(v, np.float64) for v in (x, quant.dense(w), a, b, dy))
+    g = np.ones((ROWS, RANK)) if gate is None else np.asarray(gate, np.float64)
+    h, back = x @ a, dy @ b.T
+    found = [x @ w + (h * g) @ b, dy @ w.T + (back * g) @ a.T, x.T @ (back * g), (h * g).T @ dy]
+    return found if gate is None else [*found, h * back]
+
+
+def results(implementation, x, w, a, b, gate, dy):
+    """y and the gradients of what is differentiated, W not among it."""
+
+    @jax.jit
+    def run(w, dy, *learned):
+        f = lambda x, a, b, *gate: low_rank_projection(x, w, a, b, *gate, implementation=implementation)  # noqa: E731
+        y, pull = jax.vjp(f, *learned)
+        return y, *pull(dy)
+
+    return run(w, dy, x, a, b, *(() if gate is None else (gate,)))
+
+
+def distance(got, want):
+    """||got - want|| / ||want||, or ||got|| where nothing is wanted."""
+    return np.linalg.norm(np.asarray(got, np.float64) - want) / (np.linalg.norm(want) or 1)
+
+
+class TestImplementation:
+    def check(self, name, dtype, form, gate):
+        seed = secrets.randbits(32)
+        given = inputs(form, dtype, gate, seed)
+        found, formulas = results(IMPLEMENTATIONS[name](), *given), wanted(*given)
+        assert len(found) == len(formulas) == (4 if gate == "none" else 5)
+        for part, got, want in zip(("y", "dx", "dA", "dB", "d gate"), found, formulas, strict=False):
+            assert got.dtype == dtype and got.shape == want.shape
+            assert distance(got, want) < FLOATS[dtype], f"{part} of {form}, gate {gate}, seed {seed}"
+
+    @pytest.mark.parametrize(("name", "dtype"), CASES)
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_values_and_gradients_are_the_formulas(self, name, dtype, form):
+        self.check(name, dtype, form, "random")
+
+    @pytest.mark.parametrize(("name", "dtype"), ONE_DTYPE)
+    @pytest.mark.parametrize("gate", ["none", "zeros", "one-hot"])
+    def test_gates(self, name, dtype, gate):
+        self.check(name, dtype, "dense", gate)
+
+    @pytest.mark.parametrize(("name", "dtype"), ONE_DTYPE)
+    def test_what_is_kept_for_the_backward_pass(self, name, dtype):
+        """x A, and nothing of W's size but W."""
+        x, w, a, b, gate, _ = inputs("nf4", dtype, "random", 0)
+        f = lambda *v: low_rank_projection(v[0], w, *v[1:], implementation=IMPLEMENTATIONS[name]())  # noqa: E731
+        kept = [leaf.shape for leaf in jax.tree.leaves(jax.vjp(f, x, a, b, gate)[1]) if leaf.dtype == dtype]
+        assert (INPUTS, OUTPUTS) not in kept
+        assert kept.count((ROWS, RANK)) == 2, "the gate and x A"
+
+
+def test_a_gradient_of_the_weight_is_computed_for_nobody():
+    x, w, a, b, gate, _ = inputs("dense", "float32", "random", 0)
+    loss = lambda x, w, a, b: jnp.sum(low_rank_projection(x, w, a, b, gate, implementation="xla") ** 2)  # noqa: E731
+    program = lambda wrt: jax.jit(jax.grad(loss, wrt)).lower(x, w, a, b).compile().as_text()  # noqa: E731
+    assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" not in program((0, 2, 3))
+    assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" in program((0, 1, 2, 3)), "the text that is looked for"
+
+
+def test_the_interpreter_hands_out_poisoned_buffers():
+    """What a kernel does not write is NaN, so that the tests above would see it."""
+    untouched = pl.pallas_call(lambda y: None, out_shape=jax.ShapeDtypeStruct((8, 128), jnp.float32), interpret=True)
+    assert jnp.isnan(untouched()).all()
+
+
+@ON_GPU
+def test_the_gpu_interpreter_hands_out_poisoned_buffers():
+    shape = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    assert jnp.isnan(plgpu.kernel(lambda y: None, out_type=shape, interpret=INTERPRETER())()).all()
+
+
+@pytest.mark.slow
+def test_the_tpu_simulator_agrees():
+    """The interpreter that models a TPU's memory finds no read of what was not written either."""
+    given = inputs("nf4", "float32", "random", 1)
+    simulated = PallasTPU(tiles=Tiles(32, 128, 128), interpret=pltpu.InterpretParams(uninitialized_memory="nan"))
+    for got, want in zip(results(simulated, *given), wanted(*given), strict=True):
+        assert distance(got, want) < 1e-5
+
+
+def test_the_gpu_kernel_refuses_float32():
+    given = inputs("dense", "float32", "random", 0)
+    with pytest.raises(UserError, match="pallas_gpu multiplies bfloat16, not float32"):
+        results("pallas_gpu", *given)
+
+
+def test_what_does_not_fit_is_refused():
+    x, w, a, b, gate, _ = inputs("dense", "float32", "random", 0)
+    with pytest.raises(UserError, match=r"W \(299, 260\), A \(300, 5\)"):
+        low_rank_projection(x, w[1:], a, b, gate)
+    with pytest.raises(UserError, match="'triton' is not one of xla, pallas_tpu, pallas_gpu"):
+        low_rank_projection(x, w, a, b, gate, implementation="triton")
