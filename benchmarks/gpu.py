@@ -126,12 +126,17 @@ def _stage(stage: Stage, a: argparse.Namespace, limit: float, found: Row) -> str
             found.setdefault(stage.table, []).append(derived(row, stage.table, found))
             print(f"  {_brief(found[stage.table][-1])}", file=sys.stderr)
             _write(a.output, found)
+        cut = False
     except Empty:
         process.kill()
-        process.wait()
-        return f"cut at its limit of {limit:.0f} s"
-    readers[1].join(timeout=10)
+        cut = True
     code = process.wait()
+    for reader, stream in zip(readers, (process.stdout, process.stderr), strict=True):
+        reader.join(timeout=10)
+        if not reader.is_alive():  # else a child of the stage still holds it open
+            stream.close()
+    if cut:
+        return f"cut at its limit of {limit:.0f} s"
     return "done" if code == 0 else f"failed ({code}): " + " | ".join(errors[-4:])[-1500:]
 
 
@@ -182,7 +187,7 @@ def _step(row: Row, top: Row, found: Row) -> Row:
     sheet = next((x for name, x in SHEET.items() if name in top.get("device", "")), None)
     computed = tflops * (1 + row["recomputed_per_token"] / row["flops_per_token"])
     rates = {"tokens_per_s": rate, "tflops": tflops, "tflops_with_recomputation": computed}
-    mfu = {"mfu": tflops / top["tflops"] if top else None, "mfu_sheet": tflops / sheet if sheet else None}
+    mfu = {"mfu": tflops / top["tflops"] if "tflops" in top else None, "mfu_sheet": tflops / sheet if sheet else None}
     return row | rates | mfu
 
 
@@ -193,8 +198,7 @@ def _kernel(row: Row, top: Row, found: Row) -> Row:
         if "us" in r and all(r[k] == row[k] for k in same) and (r["what"] == "xw" or r["r"] == row["r"])
     }  # fmt: skip
     of = {f"of_{name}": row["us"] / beside[name]["us"] for name in ("xw", "xla") if name in beside}
-    rates = {"tflops_of_ceiling": row["tflops"] / top["tflops"], "gbps_of_ceiling": row["gbps"] / top["gbps"]}
-    return of | (rates if top else {})
+    return of | {f"{rate}_of_ceiling": row[rate] / top[rate] for rate in ("tflops", "gbps") if rate in top}
 
 
 def _grouped(row: Row, top: Row, found: Row) -> Row:
