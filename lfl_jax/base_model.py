@@ -69,7 +69,7 @@ def load(config: Config, rules: Rules) -> Base:
     held = "float32" if trains else config.model.base_dtype
     if config.model.init == "random":
         cfg = _numerics(PRESETS[config.model.name], config)
-        params, text = _random(cfg, config.seed.init, rules, held), tokenizers.byte_tokenizer()
+        params, text = random_params(cfg, config.seed.init, rules, held), tokenizers.byte_tokenizer()
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
         found = _files(config)
@@ -99,7 +99,8 @@ def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
     )
 
 
-def _random(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
+def random_params(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
+    """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
     specs = llama.specs(cfg, pretrained.dense_dtype(held, cfg))
     build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
     params, hold = build(jax.random.key(seed)), pretrained.holder(held, rules)

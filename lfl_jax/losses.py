@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from lfl_jax.core.sharding import Rules
+from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.kernels.linear_cross_entropy.reference import token_nll, weighted_nll_sum
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -23,7 +23,8 @@ def nll_sum(
 ) -> Float[Array, ""]:
     """Sum over a batch of weight · nll. Divide by the sum of weights once, over microbatches and devices together."""
     hidden = _hidden(params, adapter, batch, cfg, key, gate, rules)
-    return weighted_nll_sum(hidden, llama.head(params), batch["targets"], batch["weights"])
+    head = shard_head(llama.head(params), rules)
+    return weighted_nll_sum(hidden, head, batch["targets"], batch["weights"])
 
 
 def per_token(
@@ -37,7 +38,13 @@ def per_token(
 ) -> tuple[Float[Array, "B T"], Any]:
     """(nll, whether the target was the most likely token) at positions of positive weight; 0 and False elsewhere."""
     hidden = _hidden(params, adapter, batch, cfg, None, gate, rules)
-    return token_nll(hidden, llama.head(params), batch["targets"], batch["weights"])
+    return token_nll(hidden, shard_head(llama.head(params), rules), batch["targets"], batch["weights"])
+
+
+def shard_head(head: Float[Array, "V D"], rules: Rules | None) -> Float[Array, "V D"]:
+    """The head as the loop over chunks wants it: the vocabulary stays on the tensor axis, where every device computes
+    its share of the logits, and the rest is put together once, not every round."""
+    return constrain(head, ("vocab", "activation"), rules)
 
 
 def _hidden(

@@ -73,3 +73,12 @@ def make_rules(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | N
             " set config.mesh so that it does (one of them may be -1: all that remain)"
         )
     return Rules(jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices))
+
+
+def platform(rules: Rules | None) -> str:
+    """Where a program that is being traced will run, "cpu", "gpu" or "tpu": on the mesh, which may be of devices that
+    are not here, or else on the default device."""
+    if rules is not None:
+        return rules.mesh.devices.flat[0].platform
+    device = jax.config.jax_default_device
+    return jax.default_backend() if device is None else getattr(device, "platform", device)

@@ -112,7 +112,9 @@ def forward(
     b, t = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
+    only_segments = segment_ids if branch_ids is None and cache is None else None
     mask, cache = _mask(segment_ids, branch_ids, cache)
+    see = (mask, only_segments)
     rope = _rope(positions, cfg)
     x = constrain(params["embed"], ("vocab", "activation"), rules)[tokens].astype(cfg.compute_dtype)
     x = constrain(x, ("batch", "time", "activation"), rules)
@@ -120,7 +122,7 @@ def forward(
     shared = adapter.get("shared") if adapter else None
 
     def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:
-        return _block(x, layer, layer_adapter, shared, cfg, rope, mask, gate, layer_key, layer_cache, rules)
+        return _block(x, layer, layer_adapter, shared, cfg, rope, see, gate, layer_key, layer_cache, rules)
 
     if cfg.remat != "none":
         block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)  # a scan's body cannot merge with it
@@ -177,13 +179,16 @@ def _block(
     shared: Any,
     cfg: ModelConfig,
     rope: Any,
-    mask: Any,
+    see: Any,
     gate: Any,
     key: Any,
     cache: Any,
     rules: Rules | None,
 ) -> tuple[Any, Any]:
-    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). Returns this layer's keys and values, too."""
+    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). Returns this layer's keys and values, too.
+
+    see: the mask (B, T, S), and the segment ids if they say the same.
+    """
     keys = (None,) * 5 if key is None else tuple(jax.random.split(key, 5))
     b, t, _ = x.shape
 
@@ -200,7 +205,8 @@ def _block(
             jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v))
         )
     q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
-    h = attention(q, k, v, mask, dropout=cfg.attention_dropout, key=keys[4])
+    options = {"dropout": cfg.attention_dropout, "key": keys[4], "rules": rules}
+    h = attention(q, k, v, see[0], segment_ids=see[1], **options)
     h = constrain(h.reshape(b, t, -1), ("batch", "time", "heads"), rules)
     x = x + constrain(linear(h, "attn", ("o",), keys[1])[0], ("batch", "time", "activation"), rules)
     h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
