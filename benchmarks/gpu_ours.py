@@ -30,6 +30,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.kernels import attention as attend
 from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank import grouped as many
+from lfl_jax.kernels.low_rank import low_rank_projection
 from lfl_jax.kernels.low_rank.reference import expand, shrink
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -108,17 +109,14 @@ def xla(x: Any, w: Any, a: Any, b: Any) -> Any:
 
 
 def implementations() -> dict[str, Callable]:
-    """Every way to compute x W + (x A · scale) B: XLA's, and the kernels of kernels/low_rank that are there."""
-    try:
-        from lfl_jax.kernels.low_rank import IMPLEMENTATIONS, low_rank_projection
-    except ImportError:
-        return {"xla": xla}
+    """Every way to compute x W + (x A · scale) B here: XLA's, and the kernel of kernels/low_rank for this device."""
 
-    def kernel(name: str, x: Any, w: Any, a: Any, b: Any) -> Any:
+    def kernel(x: Any, w: Any, a: Any, b: Any) -> Any:
         gate = jnp.full((x.shape[0], a.shape[1]), SCALE, x.dtype)
         return low_rank_projection(x, w, a, b, gate, implementation=name)
 
-    return {"xla": xla} | {name: functools.partial(kernel, name) for name in IMPLEMENTATIONS if name != "xla"}
+    name = {"gpu": "pallas_gpu", "tpu": "pallas_tpu"}.get(jax.default_backend())
+    return {"xla": xla} if name is None else {"xla": xla, name: kernel}
 
 
 WEIGHTS: dict[str, Callable[[Any], Any]] = {
