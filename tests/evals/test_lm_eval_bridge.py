@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ from lfl_jax.text.chat import TEMPLATES
 from lfl_jax.text.tokenizers import byte_tokenizer
 
 SETTINGS = Settings(rows=2, length=512, generate_rows=4, max_new_tokens=12, window=512)
-PARITY = Path(__file__).parents[1] / "parity" / "lm_eval_bridge" / "smollm2.json"
+COMMITTED = Path(__file__).parents[1] / "parity" / "lm_eval_bridge" / "smollm2.json"
+PARITY = Path(os.environ.get("LM_EVAL_FIXTURE", COMMITTED))
 ZERO_SHOT = {"hellaswag": "hellaswag", "arc_challenge": "arc-challenge", "winogrande": "winogrande"}
 
 

@@ -8,6 +8,8 @@ writes tests/parity/lm_eval_bridge/smollm2.json: 20 documents of HellaSwag, ARC-
 shots; with 5 given --gsm8k-train), of each the prompt and token ids as digests, log-likelihoods, answers and metrics.
 Weights come from the GGUF by transformers' reader, token ids from a tokenizer that lm_eval/write_real_docs.py makes of
 its vocabulary. A few more are cut on the left, in the chat template, or scored in windows. 8 minutes on two cores.
+--count=200 --cases=hellaswag,gsm8k --out=FILE writes more of some, for the slow test: LM_EVAL_FIXTURE=FILE pytest -m
+slow -k on_all tests/evals/test_lm_eval_bridge.py.
 """
 
 import argparse
@@ -136,6 +138,9 @@ def rolling(model, tokenizer):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gsm8k-train", type=Path)
+    parser.add_argument("--count", type=int, default=COUNT, help="documents of each of the first five cases")
+    parser.add_argument("--cases", default=",".join(CASES), help="names, with commas")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "lm_eval_bridge" / "smollm2.json")
     args = parser.parse_args()
 
     def docs(item):
@@ -147,11 +152,11 @@ def main():
     versions = {"lm_eval": lm_eval.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     fixture = {"made_with": versions, "rolling": rolling(model, tokenizer), "cases": {}}
     for name, case in CASES.items():
-        if case[2] == 0 or args.gsm8k_train:
+        case = (case[0], args.count if case[1] == COUNT else case[1], *case[2:])
+        if name in args.cases.split(",") and (case[2] == 0 or args.gsm8k_train):
             fixture["cases"][name] = evaluate(model, tokenizer, case, docs)
             print(name, fixture["cases"][name]["results"], file=sys.stderr, flush=True)
-    out = Path(__file__).parent / "lm_eval_bridge" / "smollm2.json"
-    out.write_text(json.dumps(fixture, ensure_ascii=False) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(fixture, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
