@@ -15,6 +15,7 @@ continual, mixture, routing, task_arithmetic = map(
 )
 
 
+@pytest.mark.slow
 def test_skills_add_and_subtract():
     found = task_arithmetic.main()
     assert found["base"]["copy"] < 0.1 and min(found["base"]["caps"], found["base"]["next"]) > 5

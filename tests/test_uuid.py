@@ -66,6 +66,7 @@ def test_a_run_from_start_to_end(argument, tmp_path, capsys):
     assert [record["id"] for record in records[1:]] == [f"train/{i}" for i in range(4)]
 
 
+@pytest.mark.slow
 def test_full_finetuning_of_the_tiny_model_memorises(tmp_path):
     """One pair, a hundred steps: what is measured is what was trained on, digit by digit."""
     c = config("smoke,full,lr=3e-3,steps=100", data__size=1, train__batch=1, log__tensorboard=False, eval__every=0)

@@ -24,6 +24,7 @@ def check(found):
     assert found["peak_without_parameters_bytes"] - found["before_loading_bytes"] <= 0.5e9
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_billion_parameters_loads_tensor_by_tensor(tmp_path):
     check(measure("tinyllama-1b", 0.5, tmp_path))
 
