@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.fused import fused, kernels
 from lfl_jax.adapters.kind import LowRank, only_low_rank
 from lfl_jax.adapters.mix import members
 from lfl_jax.kernels.linear import linear
@@ -22,23 +23,31 @@ def project(
     key: Any = None,
     dropout: float = 0.0,
     shared: Any = None,
+    fuse: bool = True,
 ) -> tuple[Any, ...]:
     """One y (B, T, O) per weight.
 
     gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones.
     key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is shared).
-    shared: the arrays that all layers of the adapter share.
+    shared: the arrays that all layers of the adapter share. fuse: use a kernel where the selection table names one,
+    which is for arrays on one device.
     """
-    ys = tuple(linear(x, w) for w in ws)
     groups = [tuple(m.with_shared(shared) for m in members(layer)) for layer in layers]
-    if not any(groups):
-        return ys
-    x = drop(x, key, dropout)
     parts = [tuple(m.low_rank(w) for m in group) for group, w in zip(groups, ws, strict=True)]
-    factors = tuple(part.a.astype(x.dtype) for each in parts for part in each if part is not None)
-    hidden = iter(shrink(x, factors) if factors else ())
+    fuse = fuse and (key is None or dropout == 0.0)  # x W and x A see the same x
+    chosen = [
+        kernels(x, w, each) if fuse and each and all(map(only_low_rank, group)) else None
+        for w, group, each in zip(ws, groups, parts, strict=True)
+    ]
+    ys = [None if passes else linear(x, w) for w, passes in zip(ws, chosen, strict=True)]
+    x = drop(x, key, dropout)
+    factors = [part.a for each, p in zip(parts, chosen, strict=True) if not p for part in each if part is not None]
+    hidden = iter(shrink(x, tuple(a.astype(x.dtype) for a in factors)) if factors else ())
     changed = []
-    for y, w, group, each in zip(ys, ws, groups, parts, strict=True):
+    for y, w, group, each, passes in zip(ys, ws, groups, parts, chosen, strict=True):
+        if passes:
+            changed.append(fused(x, w, each, [_column(gate, m, x) for m in range(len(each))], passes))
+            continue
         here = tuple(None if part is None else next(hidden) for part in each)
         y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")  # what changes y differentiates it
         changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))

@@ -195,7 +195,9 @@ def _block(
     def linear(x: Any, part: str, names: tuple[str, ...], key: Any) -> Any:
         layers = tuple(adapter[part].get(name) for name in names)
         ws = tuple(layer[part][name] for name in names)
-        return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared)
+        alone = rules is None or rules.mesh.size == 1
+        options = {"key": key, "dropout": cfg.adapter_dropout, "shared": shared, "fuse": alone}
+        return project(x, ws, layers, gate=gate, **options)
 
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
     q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)
