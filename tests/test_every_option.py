@@ -89,7 +89,7 @@ OTHER: dict[str, tuple] = {
     "eval.source_text": ("README.md", {"eval.tasks": ("source_nll:1",)}),
     "checkpoint.every": (1, {"checkpoint.keep": 5}),
     "checkpoint.keep": (1, {"checkpoint.every": 1}),
-    "checkpoint.best": ("nothing", {"checkpoint.every": 1, "checkpoint.keep": 1, "optim.lr": 1.0, **LOOKS}),
+    "checkpoint.best": ("nothing", {"checkpoint.every": 1, "checkpoint.keep": 1, "optim.lr": 100.0, **LOOKS}),
     "mesh.data": (2, {}),
     "mesh.fsdp": (2, {}),
     "mesh.tensor": (2, {}),
