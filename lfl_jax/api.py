@@ -19,7 +19,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, hf, peft, pretrained
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.text.tokenizers import Tokenizer
+from lfl_jax.text.tokenizers import Tokenizer, ends
 
 AnyPath = str | os.PathLike
 
@@ -92,7 +92,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         gate=gate,
-        stop=lambda tokens: any(text in tokenizer.decode(tokens) for text in stop),
+        stop=ends(tokenizer, stop),
     )
     texts = [tokenizer.decode(row) for row in rows]
     for text in stop:
