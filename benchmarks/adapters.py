@@ -1,6 +1,7 @@
 """What adapters cost, at the SmolLM2-135M shape with random weights: ratios to LoRA of rank 16 on all linear modules.
 
     python benchmarks/adapters.py --what=step      a training step of 1 x 256 tokens for each kind; eight routed LoRAs
+    python benchmarks/adapters.py --what=large     LoRA, DoRA and MoRA at 4 x 256 tokens: a norm beside more rows
     python benchmarks/adapters.py --what=decode    a token at batch 1, 8 and 32: base, merged and unmerged LoRA, Houlsby
     python benchmarks/adapters.py --what=memory    bytes of the frozen base, and the step's temporary memory under NF4
 
@@ -113,6 +114,13 @@ def steps(a: argparse.Namespace) -> dict:
     return found | {"8 x 64 tokens": measure(routed, "one adapter", a.rounds)}
 
 
+def large(a: argparse.Namespace) -> dict:
+    """Kinds whose overhead does not grow with the tokens, or does."""
+    params, rows = base(), batch(4, 256)
+    variants = {kind: step(params, adapter(params, kind), rows) for kind in ("lora", "dora", "mora")}
+    return {"4 x 256 tokens": measure(variants, "lora", a.rounds)}
+
+
 def decode(a: argparse.Namespace) -> dict:
     """Milliseconds a token by batch size, as in table 1 of the LoRA paper (arXiv 2106.09685)."""
     params = base()
@@ -185,7 +193,7 @@ def held(params: dict, form: str) -> dict:
 
 def main() -> None:
     """Measure and print."""
-    measures = {"step": steps, "decode": decode, "memory": memory}
+    measures = {"step": steps, "large": large, "decode": decode, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=measures, default="step")
     parser.add_argument("--rounds", type=int, default=7)
