@@ -26,6 +26,7 @@ def test_skills_add_and_subtract():
     assert all(back[skill] == pytest.approx(found["caps"][skill], abs=1e-3) for skill in back)
 
 
+@pytest.mark.slow
 def test_mixture_weights_are_learned():
     found, weights = mixture.main()
     equal, learned = (sum(found[name].values()) for name in ("weights 1, 1", "learned weights"))
@@ -39,6 +40,7 @@ def test_each_example_of_a_batch_goes_to_its_adapter():
     assert found["next", "caps head"] != "HEAD" and found["caps", "next head"] != "afbe"
 
 
+@pytest.mark.slow
 def test_a_frozen_first_adapter_is_not_forgotten():
     found, unchanged = continual.main()
     assert unchanged and found["its first"] == found["caps"]

@@ -30,9 +30,11 @@ def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
     assert "sharded" in printed("check_meshes.py", kind, mesh)
 
 
+@pytest.mark.slow
 def test_a_low_rank_kernel_on_shards_is_the_projection_on_one_device():
     assert printed("check_low_rank.py").count("sharded True") == 6
 
 
+@pytest.mark.slow
 def test_attention_and_the_loss_on_eight_devices_are_those_on_one():
     assert printed("check_kernels.py").count(": equal") == 10
