@@ -19,7 +19,8 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, hf, peft, pretrained
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.text.tokenizers import Tokenizer, ends
+from lfl_jax.text.stops import cut, said
+from lfl_jax.text.tokenizers import Tokenizer
 
 AnyPath = str | os.PathLike
 
@@ -92,12 +93,9 @@ def generate(
         top_p=top_p,
         seed=seed,
         gate=gate,
-        stop=ends(tokenizer, stop),
+        stop=said(tokenizer, stop),
     )
-    texts = [tokenizer.decode(row) for row in rows]
-    for text in stop:
-        texts = [each.split(text)[0] for each in texts]
-    return texts
+    return [cut(tokenizer.decode(row), stop) for row in rows]
 
 
 def _from_peft(path: Path, params: dict) -> tuple[dict, dict]:

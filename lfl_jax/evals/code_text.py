@@ -6,6 +6,8 @@ Every rule takes the text after the prompt and returns the part of it that count
 import re
 from collections.abc import Callable, Sequence
 
+from lfl_jax.text.stops import cut
+
 STOP = {
     "humaneval-bigcode": ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>"),
     "humaneval-lm-eval": ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
@@ -18,13 +20,6 @@ FENCED = re.compile(r"```(?:\w+)?\n?(.*?)\n?```", re.DOTALL)
 def earliest(text: str, stop: Sequence[str]) -> str:
     """The text before the first place where any stop begins (bigcode)."""
     return text[: min([at for at in map(text.find, stop) if at >= 0], default=len(text))]
-
-
-def in_turn(text: str, stop: Sequence[str]) -> str:
-    """The text cut at one stop after the other (lm-eval); differs from `earliest` where stops overlap."""
-    for end in stop:
-        text = text.split(end)[0]
-    return text
 
 
 def before_fence(text: str) -> str:
@@ -43,9 +38,9 @@ def first_block(text: str) -> str:
 
 RULES: dict[str, Callable[[str], str]] = {
     "humaneval-bigcode": lambda text: earliest(text, STOP["humaneval-bigcode"]),
-    "humaneval-lm-eval": lambda text: in_turn(text, STOP["humaneval-lm-eval"]),
+    "humaneval-lm-eval": lambda text: cut(text, STOP["humaneval-lm-eval"]),
     "humaneval-lm-eval-instruct": before_fence,
     "mbpp-bigcode": lambda text: earliest(text, STOP["mbpp-bigcode"]),
-    "mbpp-lm-eval": lambda text: in_turn(text, STOP["mbpp-lm-eval"]),
+    "mbpp-lm-eval": lambda text: cut(text, STOP["mbpp-lm-eval"]),
     "mbpp-lm-eval-instruct": first_block,
 }

@@ -24,10 +24,11 @@ from lfl_jax.evals import lm_eval_data, records
 from lfl_jax.evals.base import Model
 from lfl_jax.evals.plan import Scored, plan, score_items
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
-from lfl_jax.evals.run import PROBE, Settings, cut
+from lfl_jax.evals.run import PROBE, Settings
 from lfl_jax.io import workdir
 from lfl_jax.io.metrics import progress
 from lfl_jax.text.jinja import render
+from lfl_jax.text.stops import cut
 from lfl_jax.text.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from lfl_jax.evals.base import Coding, Generation, Inputs, Model, Record, Scorin
 from lfl_jax.evals.plan import Plan, plan, score_items
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.evals.tasks import TASKS
+from lfl_jax.text.stops import cut
 from lfl_jax.text.tokenizers import Tokenizer
 
 MOST_SAMPLES = 1 << 20  # of one item: its number times this, plus the sample's, names the random draws
@@ -253,10 +254,3 @@ def _samples(prompt: list[int], number: int, stop, model: Model, s: Settings, dr
 def ended(text: str, stop: Sequence[str]) -> float:
     """1 if the model ended the text itself: the last of the stop texts, EOS, comes before any other."""
     return float(text[len(cut(text, stop)) :].startswith(stop[-1]))
-
-
-def cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the first stop string."""
-    for string in stop:
-        text = text.split(string)[0]
-    return text

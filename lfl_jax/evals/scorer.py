@@ -15,7 +15,8 @@ from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import base
 from lfl_jax.evals.plan import Rows
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.text.tokenizers import Tokenizer, ends
+from lfl_jax.text.stops import said
+from lfl_jax.text.tokenizers import Tokenizer
 
 INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
 
@@ -77,7 +78,7 @@ def build(
             seed=seed,
             ids=[*example_ids, *[example_ids[0]] * missing],
             gate=gate(generate_rows),
-            stop=ends(tokenizer, stop),
+            stop=said(tokenizer, stop),
         )
         ended = [row[-1:] == [tokenizer.eos_id] for row in rows]
         return [tokenizer.decode(row) + tokenizer.eos * end for row, end in zip(rows, ended, strict=True)][

@@ -1,6 +1,6 @@
 """Tokenizers from the files that models come with: GGUF, tokenizer.json, SentencePiece; or plain bytes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lfl_jax.errors import UserError
@@ -33,11 +33,6 @@ def from_folder(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.model").is_file():
         return from_sentencepiece(folder / "tokenizer.model")
     raise UserError(f"{folder}: neither tokenizer.json nor tokenizer.model is there")
-
-
-def ends(tokenizer: Tokenizer, stop: Sequence[str]) -> Callable[[list[int]], bool]:
-    """Whether any of the stop texts is in what these ids say."""
-    return lambda ids: any(text in tokenizer.decode(ids) for text in stop)
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -15,6 +15,7 @@ from lfl_jax.evals import code_text, humaneval, mbpp, pass_at_k, records, sandbo
 from lfl_jax.evals.base import Inputs, Model
 from lfl_jax.evals.run import MOST_SAMPLES, Sampling, Settings, evaluate
 from lfl_jax.evals.sandbox import Verdict
+from lfl_jax.text import stops
 from lfl_jax.text.chat import TEMPLATES
 from lfl_jax.text.tokenizers import byte_tokenizer
 
@@ -122,7 +123,7 @@ def test_the_first_block(text, code):
 
 
 def test_cutting_in_turn_differs_where_stops_overlap():
-    assert code_text.earliest("ab-bc", ("bc", "b-b")) == "a" and code_text.in_turn("ab-bc", ("bc", "b-b")) == "ab-"
+    assert code_text.earliest("ab-bc", ("bc", "b-b")) == "a" and stops.cut("ab-bc", ("bc", "b-b")) == "ab-"
 
 
 # HumanEval

@@ -16,9 +16,9 @@ from lfl_jax import assets
 from lfl_jax.evals import gsm8k, stats
 from lfl_jax.evals import plan as planning
 from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.run import cut
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.text import tokenizers
+from lfl_jax.text.stops import cut
 
 CHOICE = ("hellaswag", "arc_challenge", "winogrande")
 SHOTS = {"gsm8k": 5, "gsm8k_0shot": 0}

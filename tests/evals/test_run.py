@@ -10,7 +10,8 @@ import pytest
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, stats
-from lfl_jax.evals.run import Settings, cut, evaluate, pick
+from lfl_jax.evals.run import Settings, evaluate, pick
+from lfl_jax.text.stops import cut
 
 SETTINGS = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=16, window=256)
 TASKS = {"hellaswag": 0, "winogrande": 3, "gsm8k": 8, "source_test": 0, "target_nll": 0, "source_nll": 0}
