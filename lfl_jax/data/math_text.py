@@ -4,13 +4,10 @@ Training documents come from the training templates. "dev" and "test" each have 
 training never sees, so the three share no cluster.
 """
 
-import operator
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
 
-from lfl_jax.data.examples import Example
+from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.data.splits import check
 from lfl_jax.data.word_problems import HELD_OUT, generate, template_at
 
@@ -28,18 +25,11 @@ def describe(seed: int) -> str:
 
 
 @dataclass(frozen=True)
-class MathText(Sequence[Example]):
-    """`size` documents, each one problem and its solution; nothing is stored."""
+class MathText(Drawn):
+    """Documents, each one problem and its solution."""
 
-    seed: int
-    split: str
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: SupportsIndex) -> Example:
-        i = range(self.size)[operator.index(index)]
+    def draw(self, i: int) -> Example:
+        """Document i."""
         drawn, place = ("train", i) if self.split == "train" else ("test_unseen", self._place(i))
         problem = generate(self.seed, place, drawn)
         return Example("", as_text(problem), id=f"{self.split}/{i}", cluster=problem.cluster)

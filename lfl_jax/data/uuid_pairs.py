@@ -6,13 +6,10 @@ UUIDs of 32 random digits would begin at 6.3 %, and counted hyphens at 19.8 %. T
 """
 
 import hashlib
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
 from uuid import UUID
 
-from lfl_jax.data.examples import Example
+from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.errors import UserError
 
 GUESSED = (30 / 16 + 1 / 1 + 1 / 4) / 32
@@ -27,22 +24,17 @@ def describe(seed: int) -> str:
 
 
 @dataclass(frozen=True)
-class UUIDPairs(Sequence[Example]):
-    """`size` pairs; nothing is stored, a pair is drawn when it is asked for. prompt: holds {key}, for the key."""
+class UUIDPairs(Drawn):
+    """Pairs of a split. prompt: holds {key}, for the key."""
 
-    seed: int
-    split: str
-    size: int
     prompt: str
     hyphens: bool
 
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: SupportsIndex) -> Example:
-        name = f"{DRAWS[self.split]}/{range(self.size)[operator.index(index)]}"
+    def draw(self, i: int) -> Example:
+        """Pair i."""
+        name = f"{DRAWS[self.split]}/{i}"
         drawn = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
-        key, value = (self._text(drawn[16 * i :][:16]) for i in range(2))
+        key, value = (self._text(drawn[16 * part :][:16]) for part in range(2))
         return Example(self.prompt.replace(KEY, key), value, id=name, cluster=name)
 
     def _text(self, drawn: bytes) -> str:

@@ -8,14 +8,12 @@ wording. "test_unseen" draws from templates that no other split uses.
 """
 
 import hashlib
-import operator
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import SupportsIndex
 
-from lfl_jax.data.examples import Example
+from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.data.word_problems import (
     geometry,
     money,
@@ -150,18 +148,12 @@ def generate(seed: int, index: int, split: str) -> Example:
 
 
 @dataclass(frozen=True)
-class WordProblems(Sequence[Example]):
-    """The first `size` items of a split; nothing is stored, an item is drawn when it is asked for."""
+class WordProblems(Drawn):
+    """Items of a split."""
 
-    seed: int
-    split: str
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: SupportsIndex) -> Example:
-        return generate(self.seed, range(self.size)[operator.index(index)], self.split)
+    def draw(self, i: int) -> Example:
+        """Item i."""
+        return generate(self.seed, i, self.split)
 
 
 def source(seed: int, split: str, size: int) -> WordProblems:
