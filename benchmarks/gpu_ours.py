@@ -5,11 +5,9 @@
 Everything runs through the project's own code: train.train_step, sample.generate, the kernels as models call them.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -395,15 +393,5 @@ STAGES: dict[str, Callable[[gpu_sizes.Size], Iterator[Row]]] = {
 }
 
 
-def main() -> None:
-    """Run one stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--size", choices=gpu_sizes.SIZES, default="7b")
-    a = parser.parse_args()
-    for row in STAGES[a.stage](gpu_sizes.SIZES[a.size]):
-        print(json.dumps(row), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    gpu_sizes.main(STAGES, __doc__)

@@ -5,9 +5,7 @@ No QLoRA: peft has it from bitsandbytes, which is not among what this benchmark 
     python benchmarks/gpu_peer.py STAGE [--size=tiny]
 """
 
-import argparse
 import functools
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -137,15 +135,5 @@ STAGES: dict[str, Callable[[gpu_sizes.Size], Iterator[Row]]] = {
 }
 
 
-def main() -> None:
-    """Run one stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--size", choices=gpu_sizes.SIZES, default="7b")
-    a = parser.parse_args()
-    for row in STAGES[a.stage](gpu_sizes.SIZES[a.size]):
-        print(json.dumps(row), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    gpu_sizes.main(STAGES, __doc__)

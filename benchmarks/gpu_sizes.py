@@ -1,6 +1,9 @@
 """What benchmarks/gpu.py measures: one table of sizes for both sides, `tiny` to try the script on a CPU."""
 
-from typing import NamedTuple
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 
 class Size(NamedTuple):
@@ -78,3 +81,13 @@ SIZES = {
         copy=1 << 16,
     ),
 }
+
+
+def main(stages: dict[str, Callable[[Size], Iterable[dict[str, Any]]]], doc: str | None) -> None:
+    """One side's program: run the stage named on the command line, a line of JSON per row. doc: its --help."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=stages)
+    parser.add_argument("--size", choices=SIZES, default="7b")
+    a = parser.parse_args()
+    for row in stages[a.stage](SIZES[a.size]):
+        print(json.dumps(row), flush=True)

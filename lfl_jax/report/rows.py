@@ -145,11 +145,11 @@ def rows(before: Results, after: Results, overlapping: Overlapping | None = None
     if not overlapping or not any(overlapping.values()):
         return found
     first, last = ({task: _without(x, overlapping.get(task)) for task, x in each.items()} for each in (first, last))
-    clean = {row.label: row for row in _rows(before, after, first, last)}
-    fewer = {
-        row.label: clean.get(row.label) for row in found if row.label not in clean or clean[row.label].items < row.items
-    }
-    return [dataclasses.replace(row, clean=fewer.get(row.label)) for row in found]
+    fewer = {row.label: row for row in _rows(before, after, first, last)}
+    return [
+        dataclasses.replace(row, clean=clean) if (clean := fewer.get(row.label)) and clean.items < row.items else row
+        for row in found
+    ]
 
 
 def _rows(before: Results, after: Results, first: Records, last: Records) -> list[Row]:
