@@ -33,6 +33,7 @@ def test_mixture_weights_are_learned():
     assert learned < equal and all(0.2 < w < 1.5 and w != 1 for w in weights)
 
 
+@pytest.mark.slow
 def test_each_example_of_a_batch_goes_to_its_adapter():
     found = {(adapter, prompt): answer for adapter, prompt, answer in routing.main()}
     assert found["caps", "caps head"] == "HEAD" and found["next", "next head"] == "afbe"

@@ -53,7 +53,9 @@ def losses(workdir):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-@pytest.mark.parametrize("argument", GOLDEN)
+@pytest.mark.parametrize(
+    "argument", [*list(GOLDEN)[::2], *(pytest.param(a, marks=pytest.mark.slow) for a in list(GOLDEN)[1::2])]
+)
 def test_golden_first_step(argument, tmp_path):
     c = math_ift.get_config(argument)
     c.train.steps, c.eval.tasks, c.eval.every_tasks, c.log.tensorboard = 1, (), (), False

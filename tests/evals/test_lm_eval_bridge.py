@@ -634,7 +634,9 @@ def check(lm, made, wanted):
         assert made["none"][metric] == wanted[metric]
 
 
-@pytest.mark.parametrize("name", [*ZERO_SHOT, "gsm8k"])
+@pytest.mark.parametrize(
+    "name", ["hellaswag", *(pytest.param(name, marks=pytest.mark.slow) for name in (*ZERO_SHOT, "gsm8k")[1:])]
+)
 def test_smollm2_is_judged_as_by_hflm(tmp_path, real, name):
     compare(tmp_path, real, name, 2 if name == "gsm8k" else 4)
 
