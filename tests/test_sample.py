@@ -9,6 +9,7 @@ import pytest
 from helpers import adapter_for
 
 from lfl_jax import sample
+from lfl_jax.core import spec, tree
 from lfl_jax.models import llama
 
 PROMPTS = [[5, 17, 3, 60], [40, 2], [9, 9, 33, 71, 12, 8, 90]]
@@ -27,16 +28,20 @@ def naive(params, adapter, prompt, cfg, count):
     return tokens[len(prompt) :]
 
 
-def decode(params, adapter, cfg, prompts=PROMPTS, count=5, **options):
-    model = sample.unstacked({"params": params, "adapter": adapter}, cfg.n_layers)
+def decode(params, adapter, cfg, prompts=PROMPTS, count=5, stacked=False, **options):
+    model = {"params": params, "adapter": adapter}
+    model = model if stacked else sample.unstacked(model, cfg.n_layers)
     return sample.generate(model, prompts, cfg, max_new_tokens=count, eos_id=EOS, **options)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("kind", [None, "lora", "dora"])
-def test_greedy_decoding_equals_full_forward_passes(kind, small, small_params):
+def test_greedy_decoding_equals_full_forward_passes(kind, stacked, small, small_params):
     adapter = adapter_for(small, small_params, kind) if kind else {}
     wanted = [naive(small_params, adapter, p, small, 5) for p in PROMPTS]
-    assert decode(small_params, adapter, small) == [w[: w.index(EOS) + 1] if EOS in w else w for w in wanted]
+    assert decode(small_params, adapter, small, stacked=stacked) == [
+        w[: w.index(EOS) + 1] if EOS in w else w for w in wanted
+    ]
 
 
 def test_eos_and_stop_texts_end_a_row(small, small_params):
@@ -79,11 +84,13 @@ def test_sampling_follows_the_distribution():
     np.testing.assert_allclose(jnp.mean(draws == 0), 0.5 / 0.8, atol=0.05)
 
 
-def test_what_prompts_share_is_computed_once(small, small_params, monkeypatch):
+@pytest.mark.parametrize("stacked", [False, True])
+def test_what_prompts_share_is_computed_once(stacked, small, small_params, monkeypatch):
     rng = np.random.default_rng(0)
     common = rng.integers(1, 96, sample.BUCKET + 9).tolist()
     prompts = [[*common, *rng.integers(1, 96, n).tolist()] for n in (1, 5, 30)]
-    model = sample.unstacked({"params": small_params, "adapter": adapter_for(small, small_params)}, 3)
+    model = {"params": small_params, "adapter": adapter_for(small, small_params)}
+    model = model if stacked else sample.unstacked(model, 3)
     long = dataclasses.replace(small, max_seq_len=512)
 
     def texts(gate=None):
@@ -97,3 +104,16 @@ def test_what_prompts_share_is_computed_once(small, small_params, monkeypatch):
     found, gated = texts(), texts(ones)
     monkeypatch.setattr(sample, "_shared_prefix", lambda prompts, gate: 0)
     assert found == gated == texts() and len({tuple(row) for row in found}) == 3
+
+
+def test_decoding_from_stacked_layers_copies_one_layer_at_a_time(small):
+    cfg = dataclasses.replace(small, n_layers=12)
+    params = spec.init(llama.specs(cfg), jax.random.key(0))
+    cache = llama.empty_cache(params, cfg, 2, 64)
+    ids = jnp.zeros(2, jnp.int32)
+    state = sample.Decoding(cache, ids, ids, ids == 1, jax.random.split(jax.random.key(0), 2))
+    settings = {"temperature": jnp.float32(0), "top_p": jnp.float32(1)}
+    model = {"params": params, "adapter": {}}
+    compiled = sample._round.lower(model, state, None, settings, EOS, cfg=cfg, greedy=True).compile()
+    one = tree.nbytes((params["layers"], cache.k, cache.v)) / cfg.n_layers
+    assert compiled.memory_analysis().temp_size_in_bytes < 3 * one

@@ -42,10 +42,12 @@ def build(
     generate_rows: int = 16,
     seed: int = 0,
 ) -> base.Model:
-    """The model for `evaluate`. adapted=False is the base: the same compiled program with the gate at 0."""
+    """The model for `evaluate`, which scores and decodes from these very weights: nothing is copied.
+
+    adapted=False is the base: the same compiled program with the gate at 0.
+    """
     count = member_count(model["adapter"])
     model = model | {"adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]}
-    unstacked: dict = {}
 
     def gate(rows: int) -> Any:
         return jnp.full((rows, count), float(adapted)) if count else None
@@ -64,11 +66,9 @@ def build(
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[str]:
-        if not unstacked:
-            unstacked.update(sample.unstacked(model, cfg.n_layers))
         missing = generate_rows - len(prompts)  # a batch of one shape is one compiled program
         rows = sample.generate(
-            unstacked,
+            model,
             [*prompts, *[prompts[0]] * missing],
             cfg,
             max_new_tokens=max_new_tokens,

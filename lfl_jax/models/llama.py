@@ -2,7 +2,7 @@
 its relatives that add biases (Qwen2) or norms (Qwen3) to q and k.
 
 A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers (`core.tree.unstack`)
-is a plain loop, which decoding prefers: a scan copies every layer's weights out of the stack for each token.
+is a plain loop, at which decoding is faster: a scan copies every layer's weights out of the stack for each token.
 """
 
 import math
@@ -33,10 +33,13 @@ REMAT = {
 
 @struct.dataclass
 class Cache:
-    """Keys and values of past tokens: one (B, S, K, P) pair per layer, the segment of each slot, and the next slot."""
+    """Keys and values of past tokens, the segment of each slot (B, S), and the next slot.
 
-    k: tuple[Any, ...]
-    v: tuple[Any, ...]
+    k, v: like the model's layers, stacked (L, B, S, K, P) or a tuple of L times (B, S, K, P).
+    """
+
+    k: Any
+    v: Any
     segment_ids: Any
     index: Any
 
@@ -129,9 +132,10 @@ def forward(
     adapter_layers = adapter["layers"] if adapter else {"attn": {}, "mlp": {}}
     if isinstance(params["layers"], tuple):
         x, cache = _loop(block, x, params["layers"], adapter_layers, key, cache, cfg)
-    else:
-        assert cache is None, "decoding with a cache takes unstacked layers (core.tree.unstack)"
+    elif cache is None:
         x = _scan(block, x, params["layers"], adapter_layers, key, cfg)
+    else:
+        x, cache = _scan_cached(block, x, params["layers"], adapter_layers, cache, cfg)
     return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
 
 
@@ -140,11 +144,22 @@ def logits(params: dict, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
     return unembed(hidden, head(params))
 
 
-def empty_cache(cfg: ModelConfig, batch: int, size: int) -> Cache:
-    """A cache of `size` slots for `batch` rows."""
+def empty_cache(params: dict, cfg: ModelConfig, batch: int, size: int) -> Cache:
+    """A cache of `size` slots for `batch` rows, in the form that these parameters want."""
     shape = (batch, size, cfg.n_kv_heads, cfg.head_dim)
-    blank = tuple(jnp.zeros(shape, cfg.compute_dtype) for _ in range(cfg.n_layers))
-    return Cache(blank, tuple(jnp.zeros_like(x) for x in blank), jnp.full((batch, size), -1, jnp.int32), jnp.int32(0))
+
+    def blank() -> Any:
+        if isinstance(params["layers"], tuple):
+            return tuple(jnp.zeros(shape, cfg.compute_dtype) for _ in range(cfg.n_layers))
+        return jnp.zeros((cfg.n_layers, *shape), cfg.compute_dtype)
+
+    return Cache(blank(), blank(), jnp.full((batch, size), -1, jnp.int32), jnp.int32(0))
+
+
+def repeat(cache: Cache, rows: int) -> Cache:
+    """The cache of one row for `rows` rows."""
+    k, v = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=-4), (cache.k, cache.v))
+    return cache.replace(k=k, v=v, segment_ids=jnp.repeat(cache.segment_ids, rows, axis=0))
 
 
 def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Float[Array, "*N D"]:
@@ -160,6 +175,22 @@ def _scan(block: Any, x: Any, layers: Any, adapter_layers: Any, key: Any, cfg: M
         return block(x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, index), None)[0], None
 
     return jax.lax.scan(body, x, (layers, adapter_layers, jnp.arange(cfg.n_layers)))[0]
+
+
+def _scan_cached(block: Any, x: Any, layers: Any, adapter_layers: Any, cache: Cache, cfg: ModelConfig) -> Any:
+    """The stacked cache is carried and written in place: a second one would cost as much as the first."""
+
+    def body(carry: Any, xs: Any) -> tuple[Any, None]:
+        x, *kv = carry
+        layer, layer_adapter, i = xs
+        past = [jax.lax.dynamic_index_in_dim(stack, i, keepdims=False) for stack in kv]
+        x, after = block(x, layer, layer_adapter, None, (*past, cache.index))
+        added = [jax.lax.dynamic_slice_in_dim(whole, cache.index, x.shape[1], axis=1)[None] for whole in after]
+        at = (i, 0, cache.index, 0, 0)
+        return (x, *(jax.lax.dynamic_update_slice(s, new, at) for s, new in zip(kv, added, strict=True))), None
+
+    (x, k, v), _ = jax.lax.scan(body, (x, cache.k, cache.v), (layers, adapter_layers, jnp.arange(cfg.n_layers)))
+    return x, cache.replace(k=k, v=v, index=cache.index + x.shape[1])
 
 
 def _loop(block: Any, x: Any, layers: tuple, adapter_layers: Any, key: Any, cache: Any, cfg: ModelConfig) -> Any:

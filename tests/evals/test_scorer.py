@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from helpers import adapter_for, packed
@@ -42,6 +43,16 @@ def test_generation_pads_its_batch_and_follows_the_gate(small, small_params):
     base, tuned = (build(small, small_params, trained, adapted=a).generate(prompts, **options) for a in (False, True))
     assert len(base) == len(tuned) == 1 and base != tuned
     assert build(small, small_params, {}).generate(prompts, **options) == base
+
+
+def test_it_decodes_from_the_weights_it_was_given(small, small_params, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        sample, "generate", lambda model, prompts, *_, **__: seen.append(model) or [[65]] * len(prompts)
+    )
+    build(small, small_params, {}).generate([[65]], max_new_tokens=1, stop=(), example_ids=[0])
+    given = zip(jax.tree.leaves(seen[0]["params"]), jax.tree.leaves(small_params), strict=True)
+    assert all(mine is yours for mine, yours in given)
 
 
 def test_a_text_that_the_model_ended_shows_its_eos(small, small_params):

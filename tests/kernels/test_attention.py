@@ -153,7 +153,7 @@ def test_the_model_gives_kernels_the_segments_unless_branches_or_a_cache_say_mor
     llama.forward(params, None, tokens, cfg)
     llama.forward(params, None, tokens, cfg, branch_ids=tokens)
     unstacked = params | {"layers": unstack(params["layers"], 1)}
-    llama.forward(unstacked, None, tokens, cfg, cache=llama.empty_cache(cfg, 1, 8))
+    llama.forward(unstacked, None, tokens, cfg, cache=llama.empty_cache(unstacked, cfg, 1, 8))
     assert seen == [True, False, False]
 
 

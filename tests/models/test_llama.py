@@ -55,19 +55,21 @@ def test_branches_share_their_trunk_and_not_each_other(small, small_params):
         np.testing.assert_allclose(together[here], alone[4:], rtol=0, atol=1e-5)
 
 
-def test_a_cache_continues_left_padded_prompts(small, small_params):
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_cache_continues_left_padded_prompts(stacked, small, small_params):
     loop = small_params | {"layers": tree.unstack(small_params["layers"], small.n_layers)}
+    params = small_params if stacked else loop
     whole = forward(small_params, None, TOKENS, small)[0]
     segments = jnp.array([[1] * 8, [0] * 3 + [1] * 5])
     prompt = jnp.stack([TOKENS[0, :8], jnp.concatenate([jnp.zeros(3, int), TOKENS[1, :5]])])
     positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
-    cache = llama.empty_cache(small, 2, 10)
+    cache = llama.empty_cache(params, small, 2, 10)
     options = {"cache": cache, "segment_ids": segments, "positions": positions}
-    hidden, cache = forward(loop, None, prompt, small, **options)
+    hidden, cache = forward(params, None, prompt, small, **options)
     np.testing.assert_allclose(hidden[0], whole[0, :8], rtol=0, atol=1e-5)
     np.testing.assert_allclose(hidden[1, 3:], whole[1, :5], rtol=0, atol=1e-5)
     following = jnp.array([[TOKENS[0, 8]], [TOKENS[1, 5]]])
-    hidden, _ = forward(loop, None, following, small, cache=cache, positions=positions[:, -1:] + 1)
+    hidden, _ = forward(params, None, following, small, cache=cache, positions=positions[:, -1:] + 1)
     np.testing.assert_allclose(hidden[0, 0], whole[0, 8], rtol=0, atol=1e-5)
     np.testing.assert_allclose(hidden[1, 0], whole[1, 5], rtol=0, atol=1e-5)
 
