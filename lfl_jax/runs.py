@@ -32,8 +32,9 @@ def restore(folder: Path, *, step: int | str | None = None, rules: Rules | None 
     Raises UserError when there is no such checkpoint, or it belongs to another base than the one found now.
     """
     config = Config.from_record(workdir.read_config(folder))
-    base = base_model.load(config, rules or make_rules())
-    params, adapter, step = _read(folder, config, base.params, base.cfg, base.fingerprint, step, rules or make_rules())
+    rules = rules or make_rules()
+    base = base_model.load(config, rules)
+    params, adapter, step = _read(folder, config, base.params, base.cfg, base.fingerprint, step, rules)
     return Tuned(config, base, params, adapter, step)
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfl_jax.data.formatting import prompt_ids
-from lfl_jax.evals import arc_challenge, hellaswag, multiple_choice, stats, winogrande
-from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
+from lfl_jax.evals import arc_challenge, hellaswag, multiple_choice, winogrande
+from lfl_jax.evals.base import Inputs, Record, Scoring
 from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.plan import Scored
 from lfl_jax.evals.requests import Request, truncate
@@ -115,12 +115,7 @@ def record(choice: Choice, scored: list[Scored]) -> Record:
     }
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """Accuracy and the log-probabilities of the right choice."""
-    values = {metric: stats.over(records, metric) for metric in ("acc", "gold_logprob", "gold_logprob_norm")}
-    return Summary(values, chance=float(np.mean([1 / len(record["ll"]) for record in records])))
-
-
-HELLASWAG = Scoring("hellaswag_gauntlet", 1, hellaswag_choices, requests, record, summarise)
-ARC_CHALLENGE = Scoring("arc_challenge_gauntlet", 1, arc_choices, requests, record, summarise)
-WINOGRANDE = Scoring("winogrande_gauntlet", 1, winogrande_choices, requests, record, summarise)
+SUMMARY = multiple_choice.summary(("acc",))
+HELLASWAG = Scoring("hellaswag_gauntlet", 1, hellaswag_choices, requests, record, SUMMARY)
+ARC_CHALLENGE = Scoring("arc_challenge_gauntlet", 1, arc_choices, requests, record, SUMMARY)
+WINOGRANDE = Scoring("winogrande_gauntlet", 1, winogrande_choices, requests, record, SUMMARY)

@@ -25,12 +25,7 @@ class Question:
 
 def task(name: str, version: int, questions: Callable[[Inputs], list[Question]], metrics: Sequence[str]) -> Scoring:
     """A multiple-choice task; `metrics` are the accuracies the harness reports for it, of acc and acc_norm."""
-
-    def summarise(records: Sequence[Record]) -> Summary:
-        values = {metric: stats.over(records, metric) for metric in (*metrics, "gold_logprob", "gold_logprob_norm")}
-        return Summary(values, chance=float(np.mean([1 / len(record["ll"]) for record in records])))
-
-    return Scoring(name, version, questions, requests, record, summarise)
+    return Scoring(name, version, questions, requests, record, summary(metrics))
 
 
 def requests(question: Question, tokenizer: Tokenizer, length: int) -> list[Request]:
@@ -64,6 +59,16 @@ def record(question: Question, scored: list[Scored]) -> Record:
         "characters": characters,
         "truncated": any(s.truncated for s in scored),
     }
+
+
+def summary(metrics: Sequence[str]) -> Callable[[Sequence[Record]], Summary]:
+    """What makes of records these accuracies and the log-probabilities of the right choice."""
+
+    def summarise(records: Sequence[Record]) -> Summary:
+        values = {metric: stats.over(records, metric) for metric in (*metrics, "gold_logprob", "gold_logprob_norm")}
+        return Summary(values, chance=float(np.mean([1 / len(record["ll"]) for record in records])))
+
+    return summarise
 
 
 def log_softmax(values: np.ndarray, index: int) -> float:

@@ -128,7 +128,7 @@ def test_a_tokenizer_that_puts_a_space_itself_gets_none():
 def test_chance_and_metrics(inputs):
     choice = gauntlet.Choice("q", "c", "", (("x", "a"), ("x", "b")), 1)
     records = [gauntlet.record(choice, [Scored(-1.0, 1, False, False), Scored(-2.0, 1, False, False)])]
-    summary = gauntlet.summarise(records)
+    summary = gauntlet.SUMMARY(records)
     assert (summary.chance, list(summary.metrics)) == (0.5, ["acc", "gold_logprob", "gold_logprob_norm"])
 
 

@@ -182,6 +182,4 @@ def _replace(tensors: _Named, names: list[str], places: dict[str, Place], params
 
 def _changed(new: dict, old: dict) -> tuple[str, ...]:
     """Paths of the leaves that were put in; a head that is the tied embedding as it was does not count."""
-    before = dict(zip(tree.paths(old), jax.tree.leaves(old), strict=True))
-    pairs = zip(tree.paths(new), jax.tree.leaves(new), strict=True)
-    return tuple(path for path, leaf in pairs if leaf is not before.get(path, old["embed"]))
+    return tuple(path for path, leaf in tree.changed(new, old).items() if leaf is not old["embed"])
