@@ -3,7 +3,7 @@
     python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/math_ift
 
 Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems, for two CPU cores: 32 steps of 512
-tokens. On 2 cores of an AMD EPYC (Zen 3), jax 0.10.2: 3 min 50 s, evaluations included; held-out target NLL
+tokens. On 2 busy cores of an AMD EPYC (Zen 3), jax 0.10.2: 6 min 34 s, evaluations included; held-out target NLL
 1.691 -> 1.017 nats/token (40 problems).
 Argument string, words joined by commas:
     full | lora | rslora | qlora | pissa | dora | vera | mora | ia3 | bottleneck | lora+dora | ...   what trains
