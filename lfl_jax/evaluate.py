@@ -69,9 +69,12 @@ def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     from lfl_jax import assets, base_model
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.core.sharding import make_rules
+    from lfl_jax.evals import suite
 
     keep_compiled_programs(assets.root() / "compiled")
     base_model.check(config)
+    if not options["lm_eval"]:
+        suite.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     base = base_model.load(config, rules)
     subjects = _subjects(base, _learned(options))

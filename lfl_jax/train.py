@@ -113,6 +113,7 @@ def run(run: Run) -> Outcome:
     """
     config, started = run.config, time.monotonic()
     base_model.check(config)
+    suite.check(config)
     if config.train.branch_from:
         branches.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)

@@ -28,14 +28,17 @@ APART = 4  # units of this tier do not even import each other
 PEERS = {"torch", "transformers", "peft"}
 # Slow to import (0.2 s to 4 s) and needed by some commands only: imported inside the functions that use them.
 HEAVY = {
+    "antlr4",
     "grain",
     "gguf",
     "huggingface_hub",
     "lm_eval",
+    "math_verify",
     "matplotlib",
     "orbax",
     "pyarrow",
     "sentencepiece",
+    "sympy",
     "tensorboardX",
     "tensorflow_datasets",
     "tokenizers",

@@ -70,6 +70,10 @@ class Summary:
     derived: dict[str, float] = field(default_factory=dict)
 
 
+def nothing_missing() -> None:
+    """For tasks that need nothing but the package."""
+
+
 def no_details(inputs: Inputs) -> dict[str, Any]:
     """For tasks whose items say everything."""
     return {}
@@ -83,6 +87,7 @@ class Scoring:
     requests: an item's requests, none of more than the given number of input tokens.
     details: what of the inputs the records' settings should name.
     in_turns: kinds of items take turns, so a limit takes the first ones, however items are picked otherwise.
+    check: raises UserError where the task cannot run here; called before anything is computed.
     """
 
     name: str
@@ -93,6 +98,7 @@ class Scoring:
     summarise: Callable[[Sequence[Record]], Summary]
     details: Callable[[Inputs], dict[str, Any]] = no_details
     in_turns: bool = False
+    check: Callable[[], None] = nothing_missing
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Generation:
     summarise: Callable[[Sequence[Record]], Summary]
     details: Callable[[Inputs], dict[str, Any]] = no_details
     in_turns: bool = False
+    check: Callable[[], None] = nothing_missing
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,7 @@ class Coding:
     summarise: Callable[[Sequence[Record]], Summary]
     details: Callable[[Inputs], dict[str, Any]] = no_details
     in_turns: bool = False
+    check: Callable[[], None] = nothing_missing
 
 
 Task = Scoring | Generation | Coding

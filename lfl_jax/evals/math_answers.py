@@ -42,10 +42,15 @@ def between_dollars(text: str) -> str:
     return text if len(parts) < 3 else "$".join(parts[1:-1])
 
 
-def final(text: str) -> str:
-    """The answer in the sentence that ends Minerva's solutions, or "[invalid]"."""
+def sentence(text: str) -> str:
+    """What the sentence that ends Minerva's solutions says, or "[invalid]"."""
     found = FINAL.search(text + "I hope it is correct.")
-    return between_dollars(found[1]).strip() if found else INVALID
+    return found[1].strip() if found else INVALID
+
+
+def final(text: str) -> str:
+    """The answer in that sentence, or "[invalid]"."""
+    return between_dollars(sentence(text)).strip()
 
 
 def equivalent(answer: str, gold: str) -> bool:

@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, base, math_answers, stats
+from lfl_jax.evals import answers, base, formulas, math_answers, minerva_answers, stats
 from lfl_jax.evals.base import Generation, Inputs, Record, Summary
 from lfl_jax.evals.gsm8k import Problem
 
@@ -115,6 +117,48 @@ def summarise(records: Sequence[Record]) -> Summary:
     return Summary(metrics, chance=0.0, derived=answers.formatted(records, "boxed", "exact_boxed"))
 
 
+@dataclass(frozen=True)
+class Solved(Problem):
+    """`solution`: the whole gold text, out of which math_verify takes what it compares with."""
+
+    solution: str = ""
+
+
+def solved(inputs: Inputs) -> list[Solved]:
+    """The problems of Minerva's prompt with their solutions."""
+    pairs = zip(problems(inputs, minerva), inputs.docs("math-test"), strict=True)
+    return [Solved(**vars(problem), solution=doc["solution"]) for problem, doc in pairs]
+
+
+def record_formulas(problem: Solved, text: str) -> Record:
+    """`record`, and the harness's two verdicts; trouble: {verdict: why it was not worked out}, counted as wrong."""
+    compare = formulas.shared()
+    answer, gold = (minerva_answers.normal(each) for each in (math_answers.sentence(text), problem.gold))
+    verdicts = {"exact_formula": compare.equal(answer, gold), "math_verify": compare.verify(text, problem.solution)}
+    return (
+        record(problem, text, math_answers.final)
+        | {"formula": answer}
+        | {name: float(verdict.equal) for name, verdict in verdicts.items()}
+        | {"trouble": {name: verdict.trouble for name, verdict in verdicts.items() if verdict.trouble}}
+    )
+
+
+def summarise_formulas(records: Sequence[Record]) -> Summary:
+    """The harness's exact_match (formulas) and math_verify, then our comparisons of strings; derived: how many answers
+    are in the sentence asked for and are then right, and for how many formulas something could not be worked out."""
+    fields = {"exact_match": "exact_formula", "math_verify": "math_verify"}
+    fields |= {"exact_match_string": "exact", "exact_match_boxed": "exact_boxed"}
+    metrics = {name: stats.over(records, field) for name, field in fields.items()}
+    derived = answers.formatted(records, "answer", "exact_formula")
+    troubled = sum(bool(record["trouble"]) for record in records) / max(len(records), 1)
+    return Summary(metrics, chance=0.0, derived=derived | {"trouble": troubled})
+
+
+def compared_by(inputs: Inputs) -> dict[str, Any]:
+    """Verdicts change with the libraries' versions."""
+    return {"libraries": formulas.versions()}
+
+
 def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str]) -> Generation:
     """MATH with one of the prompts, and the rule for answers that goes with it."""
     items = functools.partial(problems, prompt=prompt)
@@ -122,5 +166,8 @@ def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str])
 
 
 TASK = task("math", zero_shot, math_answers.between_dollars)
-# The harness compares the answers of its minerva_math as formulas (sympy); here they are compared as strings.
 MINERVA = task("math_minerva", minerva, math_answers.final)
+# The same prompts and generated texts, graded as the harness's minerva_math grades them; needs the extra `math`.
+LM_EVAL = Generation(
+    "math_minerva_lm_eval", 1, STOP, solved, record_formulas, summarise_formulas, compared_by, check=formulas.check
+)

@@ -1,7 +1,7 @@
 """Evaluate a model on tasks: what to measure is in the tasks, this does it, resumably, and sums it up."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,10 @@ def evaluate(
     An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
     (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called before
     the first batch and after every one. With several processes one is the writer and `agree` returns its mask of
-    finished items to all; the others return {}. Raises UserError for an unknown task or one without items.
+    finished items to all; the others return {}. Raises UserError for an unknown task, one that cannot run here, or one
+    without items.
     """
-    for name in tasks:
-        if name not in TASKS:
-            raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(TASKS)}")
+    check_tasks(tasks)
     results = {}
     for name, limit in tasks.items():
         task, path = TASKS[name], out_dir / f"{name}.jsonl"
@@ -117,6 +116,14 @@ def evaluate(
         if writer:
             results[name] = read(path, task)
     return results
+
+
+def check_tasks(names: Iterable[str]) -> None:
+    """Raise UserError for an unknown task, and for one that lacks something on this machine."""
+    for name in names:
+        if name not in TASKS:
+            raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(TASKS)}")
+        TASKS[name].check()
 
 
 def read(path: Path, task: Task) -> Result:

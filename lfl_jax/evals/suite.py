@@ -9,7 +9,7 @@ import numpy as np
 
 from lfl_jax.config import Config
 from lfl_jax.evals.base import Inputs, Model
-from lfl_jax.evals.run import Result, Sampling, Settings, evaluate
+from lfl_jax.evals.run import Result, Sampling, Settings, check_tasks, evaluate
 from lfl_jax.io.metrics import progress
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.tokenizers import Tokenizer
@@ -43,6 +43,12 @@ def run(
             )
         results |= made
     return results
+
+
+def check(config: Config) -> None:
+    """Raise UserError for a task of config.eval that is unknown or cannot run here, before hours are spent."""
+    e = config.eval
+    check_tasks(e.items((*e.tasks, *e.base_tasks, *e.every_tasks)))
 
 
 def settings(config: Config, cfg: ModelConfig) -> Settings:

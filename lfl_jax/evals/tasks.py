@@ -38,6 +38,7 @@ TASKS: dict[str, Task] = {
     "gsm8k_cot_zeroshot": gsm8k_cot.ZERO_SHOT,
     "math": math_problems.TASK,
     "math_minerva": math_problems.MINERVA,
+    "math_minerva_lm_eval": math_problems.LM_EVAL,
     "humaneval": humaneval.TASK,
     "humaneval_lm_eval": humaneval.LM_EVAL,
     "humaneval_trained": humaneval.TRAINED,

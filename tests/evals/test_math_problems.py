@@ -1,15 +1,18 @@
 """MATH: answers out of solutions, when two are the same, prompts and records."""
 
 import dataclasses
+import importlib
 import json
+import sys
 
 import pytest
 
-from lfl_jax import assets
+from lfl_jax import assets, base_model, evaluate, main
 from lfl_jax.assets import readers
 from lfl_jax.errors import UserError
 from lfl_jax.evals import math_answers, math_problems, records
 from lfl_jax.evals.base import Inputs
+from lfl_jax.evals.run import check_tasks
 
 DOCS = [
     {"problem": "Half of 3?", "solution": r"It is $\boxed{\frac{3}{2}}$.", "type": "Algebra"},
@@ -121,6 +124,29 @@ def test_minerva_shows_four_solved_problems(inputs):
     assert (record["answer"], record["exact"]) == ("1.5", 0.0)
     right = r" Final Answer: The final answer is $\frac32$. I hope it is correct."
     assert math_problems.MINERVA.record(problem, right)["exact"] == 1.0
+
+
+def test_missing_libraries_are_named_before_anything_is_computed(tmp_path, monkeypatch):
+    """By the command that evaluates and by the one that trains; comparing strings needs none of them."""
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    monkeypatch.setattr(base_model, "load", None)  # nothing is loaded, either
+    argv = ["x", "--config=configs/math_ift.py:smoke", "--config.eval.every_tasks=('math_minerva_lm_eval:2',)"]
+    words = r"comparing formulas needs math-verify: pip install 'lfl_jax\[math\]'"
+    with pytest.raises(UserError, match=words):
+        evaluate.main([*argv, f"--out={tmp_path / 'out'}"])
+    with pytest.raises(UserError, match=words):
+        main.main([*argv, f"--workdir={tmp_path / 'run'}"])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=words):
+        check_tasks(["math_minerva_lm_eval"])
+    check_tasks(["math", "math_minerva"])
+
+
+def test_another_antlr4_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.13.2")
+    with pytest.raises(UserError, match="needs antlr4-python3-runtime 4.11, not 4.13.2"):
+        check_tasks(["math_minerva_lm_eval"])
 
 
 def test_a_solution_without_an_answer_is_refused():
