@@ -48,6 +48,7 @@ class Inputs:
     source_text: general text, one document each; None = the fetched default.
     shots_from: "fixed" (the first `shots` of `fixed_shots`, (question, answer) pairs that come with GSM8K) or
     "lm_eval" (the harness's draw from the GSM8K training split). worked: training examples to show in prompts.
+    alone: items without the examples that a task shows before them, as decontamination looks at them.
     """
 
     docs: Callable[[str], list[dict]] = readers.docs
@@ -59,6 +60,11 @@ class Inputs:
     shots: int = 0
     shots_from: str = "fixed"
     worked: Callable[[], Sequence[Example]] = tuple
+    alone: bool = False
+
+    def before(self, shown: str) -> str:
+        """What stands before an item: the text, or nothing where items are alone."""
+        return "" if self.alone else shown
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ Overlapping = dict[str, set[str]]  # {task: ids of the items that the source con
 
 
 def look(config: Config, source: Source) -> dict[str, Any]:
-    """`data.decontaminate.report` of the source and every item of config.eval.tasks, prompts without shots.
+    """`data.decontaminate.report` of the source and every item of config.eval.tasks, without examples before them.
 
     Raises UserError for an unknown task.
     """
-    evaluated = dataclasses.replace(config.eval, shots=0, limit=0)
-    inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated))
+    evaluated = dataclasses.replace(config.eval, limit=0)
+    inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated), alone=True)
     names = evaluated.items(evaluated.tasks)
     for name in names.keys() - TASKS:
         raise UserError(f"no evaluation {name!r}; there are: {', '.join(TASKS)}")

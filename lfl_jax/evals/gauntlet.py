@@ -45,17 +45,17 @@ class Choice:
 
 def hellaswag_choices(inputs: Inputs) -> list[Choice]:
     """The validation split."""
-    return after_shots(hellaswag.questions(inputs), SHOTS["hellaswag_gauntlet"])
+    return after_shots(hellaswag.questions(inputs), 0 if inputs.alone else SHOTS["hellaswag_gauntlet"])
 
 
 def arc_choices(inputs: Inputs) -> list[Choice]:
     """The test split, "Question: ...\\nAnswer:" before each choice."""
-    return after_shots(arc_challenge.questions(inputs), SHOTS["arc_challenge_gauntlet"])
+    return after_shots(arc_challenge.questions(inputs), 0 if inputs.alone else SHOTS["arc_challenge_gauntlet"])
 
 
 def winogrande_choices(inputs: Inputs) -> list[Choice]:
     """The xl validation split; the contexts are the choices."""
-    return after_shots(winogrande.questions(inputs), SHOTS["winogrande_gauntlet"])
+    return after_shots(winogrande.questions(inputs), 0 if inputs.alone else SHOTS["winogrande_gauntlet"])
 
 
 def after_shots(questions: Sequence[Question], shots: int) -> list[Choice]:

@@ -13,8 +13,11 @@ from lfl_jax.evals.base import Inputs
 MOST = 2000  # held-out examples of a source, for an evaluation that asks for all
 
 
-def from_config(config: Config, *, dev: bool = False) -> Inputs:
-    """Inputs from the test split, or from the dev split, on which choices such as the best checkpoint are made."""
+def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> Inputs:
+    """Inputs from the test split, or from the dev split, on which choices such as the best checkpoint are made.
+
+    alone: of items without the examples before them.
+    """
     splits, most = ("dev",) if dev else held_out_splits(config.data), _most(config)
     problems = {split: _first(open_source(config.data, split, config.seed.data), most) for split in splits}
     in_turns = itertools.zip_longest(*problems.values())
@@ -25,8 +28,9 @@ def from_config(config: Config, *, dev: bool = False) -> Inputs:
         docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
         source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,
         worked=lambda: _first(open_source(config.data, "train", config.seed.data), config.eval.base_shots),
-        shots=config.eval.shots,
+        shots=0 if alone else config.eval.shots,
         shots_from=config.eval.shots_from,
+        alone=alone,
     )
 
 

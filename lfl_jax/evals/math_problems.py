@@ -71,15 +71,15 @@ SHOTS = (
 )
 
 
-def problems(inputs: Inputs, prompt: Callable[[str], str]) -> list[Problem]:
+def problems(inputs: Inputs, prompt: Callable[[str], str], shots: str = "") -> list[Problem]:
     """The test split, every problem its own cluster, its group the subject; UserError for one without an answer."""
-    made = []
+    made, head = [], inputs.before(shots)
     for i, doc in enumerate(inputs.docs("math-test")):
         gold = math_answers.boxed(doc["solution"])
         if gold == math_answers.INVALID:
             raise UserError(f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}")
         group = str(doc.get("subject") or doc.get("type") or "")
-        made.append(Problem(str(i), str(i), prompt(doc["problem"]), gold, group))
+        made.append(Problem(str(i), str(i), head + prompt(doc["problem"]), gold, group))
     return made
 
 
@@ -89,12 +89,11 @@ def zero_shot(problem: str) -> str:
 
 
 def minerva(problem: str) -> str:
-    """The prompt of Minerva and of lm-evaluation-harness's minerva_math: four worked problems first."""
-    return "".join(f"{_question(shot)} {solution}\n\n" for shot, solution in SHOTS) + _question(problem)
-
-
-def _question(problem: str) -> str:
+    """The prompt of Minerva and of lm-evaluation-harness's minerva_math, after its four worked problems."""
     return f"Problem:\n{problem}\n\nSolution:"
+
+
+MINERVA_SHOTS = "".join(f"{minerva(shot)} {solution}\n\n" for shot, solution in SHOTS)
 
 
 def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record:
@@ -126,7 +125,7 @@ class Solved(Problem):
 
 def solved(inputs: Inputs) -> list[Solved]:
     """The problems of Minerva's prompt with their solutions."""
-    pairs = zip(problems(inputs, minerva), inputs.docs("math-test"), strict=True)
+    pairs = zip(problems(inputs, minerva, MINERVA_SHOTS), inputs.docs("math-test"), strict=True)
     return [Solved(**vars(problem), solution=doc["solution"]) for problem, doc in pairs]
 
 
@@ -159,14 +158,14 @@ def compared_by(inputs: Inputs) -> dict[str, Any]:
     return {"libraries": formulas.versions()}
 
 
-def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str]) -> Generation:
-    """MATH with one of the prompts, and the rule for answers that goes with it."""
-    items = functools.partial(problems, prompt=prompt)
+def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str], shots: str = "") -> Generation:
+    """MATH with one of the prompts, after these shots, and the rule for answers that goes with it."""
+    items = functools.partial(problems, prompt=prompt, shots=shots)
     return Generation(name, 2, STOP, items, functools.partial(record, extract=extract), summarise)
 
 
 TASK = task("math", zero_shot, math_answers.between_dollars)
-MINERVA = task("math_minerva", minerva, math_answers.final)
+MINERVA = task("math_minerva", minerva, math_answers.final, MINERVA_SHOTS)
 # The same prompts and generated texts, graded as the harness's minerva_math grades them; needs the extra `math`.
 LM_EVAL = Generation(
     "math_minerva_lm_eval", 1, STOP, solved, record_formulas, summarise_formulas, compared_by, check=formulas.check

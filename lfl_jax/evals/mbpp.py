@@ -69,14 +69,15 @@ def problems(inputs: Inputs, form: str = "mbpp-lm-eval") -> list[Problem]:
     """The 500 problems of the test split, every one its own cluster; raises UserError for an unknown form."""
     if form not in PROMPTS:
         raise UserError(f"unknown form of MBPP {form!r}; there are: {', '.join(PROMPTS)}")
-    return [problem(doc, form) for doc in inputs.docs("mbpp-test")]
+    return [problem(doc, form, inputs.alone) for doc in inputs.docs("mbpp-test")]
 
 
-def problem(doc: dict, form: str) -> Problem:
-    """A problem from its document."""
+def problem(doc: dict, form: str, alone: bool = False) -> Problem:
+    """A problem from its document; alone: without what stands before it."""
+    head, own = PROMPTS[form]
     name, tests, setup = str(doc["task_id"]), "\n".join(doc["test_list"]), doc.get("test_setup_code") or ""
     names = entry_points(f"{doc['code']}\n{setup}", tests)
-    return Problem(name, name, PROMPTS[form](doc), form, doc["code"], tests, setup, names)
+    return Problem(name, name, ("" if alone else head) + own(doc), form, doc["code"], tests, setup, names)
 
 
 def entry_points(solution: str, tests: str) -> tuple[str, ...]:
@@ -89,12 +90,6 @@ def entry_points(solution: str, tests: str) -> tuple[str, ...]:
     defined |= {target.id for target in targets if isinstance(target, ast.Name)}
     used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
     return tuple(sorted(used & defined))
-
-
-def three_shot(doc: dict) -> str:
-    """Three solved problems and this one (lm-eval)."""
-    turns = [f"{question(shot)}{shot['code']}\n[DONE]\n\n" for shot in SHOTS]
-    return "".join(turns) + question(doc)
 
 
 def question(doc: dict) -> str:
@@ -111,8 +106,12 @@ def docstring(doc: dict) -> str:
     return f'"""\n{doc["text"]}\n{doc["test_list"][0]}\n"""\n'
 
 
+# (what stands before every problem, the problem's own part). lm-eval shows three solved problems first.
 # Stop texts and what is cut from the completion have the same name in `code_text`.
-PROMPTS: dict[str, Callable[[dict], str]] = {"mbpp-lm-eval": three_shot, "mbpp-bigcode": docstring}
+PROMPTS: dict[str, tuple[str, Callable[[dict], str]]] = {
+    "mbpp-lm-eval": ("".join(f"{question(shot)}{shot['code']}\n[DONE]\n\n" for shot in SHOTS), question),
+    "mbpp-bigcode": ("", docstring),
+}
 
 
 def extract(problem: Problem, text: str) -> str:

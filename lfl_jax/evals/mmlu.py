@@ -28,7 +28,7 @@ def questions(inputs: Inputs, shots: int = 0) -> list[Question]:
         if len(examples) < shots:
             raise UserError(f"MMLU with {shots} shots: subject {subject!r} has {len(examples)} dev questions")
         head = description(subject) + "".join(f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples)
-        made += [question(doc, head, f"{subject}/{i}") for i, doc in enumerate(docs)]
+        made += [question(doc, inputs.before(head), f"{subject}/{i}") for i, doc in enumerate(docs)]
     return made
 
 

@@ -23,7 +23,7 @@ def problems(inputs: Inputs, template: Template | None = None, worked: bool = Fa
     template, shots = template or inputs.template, inputs.worked() if worked else ()
     if worked and not shots:
         raise UserError("source_test_shots needs config.eval.base_shots of at least 1")
-    head = "".join("".join(template.render(e.prompt, e.response)) + "\n\n" for e in shots)
+    head = inputs.before("".join("".join(template.render(e.prompt, e.response)) + "\n\n" for e in shots))
     groups = [
         [
             Problem(f"{group}/{e.id}", e.cluster, head + template.render(e.prompt, "")[0], e.response, group)

@@ -19,6 +19,7 @@ from lfl_jax.evals import (
     tasks,
     winogrande,
 )
+from lfl_jax.evals.base import Inputs
 from lfl_jax.evals.plan import Scored
 from lfl_jax.text.chat import TEMPLATES
 
@@ -215,3 +216,44 @@ def test_perplexity_of_text_per_token_byte_and_word():
         "byte_perplexity": pytest.approx(np.exp(12 / 18)),
         "word_perplexity": pytest.approx(np.exp(12 / 5)),
     }
+
+
+# Tasks that show examples before every item, with documents of their sets.
+SHOWN = {
+    "gsm8k_cot": {"gsm8k-test": [{"question": "How many?", "answer": "#### 3"}]},
+    "math_minerva": {"math-test": [{"problem": "Half of 3?", "solution": r"\boxed{1.5}"}]},
+    "math_minerva_lm_eval": {"math-test": [{"problem": "Half of 3?", "solution": r"\boxed{1.5}"}]},
+    "mbpp": {"mbpp-test": [{"task_id": 1, "text": "Sum.", "code": "def f(): 1", "test_list": ["assert f() == 1"]}]},
+    "mmlu_5shot": {
+        "mmlu-dev": [
+            {"subject": "law", "question": f"Dev {i}?", "choices": list("wxyz"), "answer": 1} for i in range(5)
+        ],
+        "mmlu-test": [{"subject": "law", "question": "May I?", "choices": list("wxyz"), "answer": 0}],
+    },
+    "arc_challenge_gauntlet": {
+        "arc-challenge": [
+            {"id": str(i), "query": f"Question: Why {i}?\nAnswer:", "choices": ["a", "b"], "gold": 1} for i in range(9)
+        ]
+    },
+    "source_test_shots": {},
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_items_alone_are_without_the_examples_before_them(name):
+    """Else a training source that holds one of the examples would seem to hold every item."""
+    source = [Example(f"Problem {i}.", f"#### {i}", id=str(i), cluster=str(i)) for i in range(3)]
+    given = Inputs(
+        docs=SHOWN[name].__getitem__,
+        fixed_shots=lambda: [("One and one?", "So the answer is 2.")],
+        problems={"test": source[:1]},
+        worked=lambda: source[1:],
+    )
+    whole, alone = (
+        [prompt(item) for item in tasks.TASKS[name].items(dataclasses.replace(given, alone=a))] for a in (False, True)
+    )
+    assert all(long.endswith(short) and len(short) < len(long) for long, short in zip(whole, alone, strict=True))
+
+
+def prompt(item) -> str:
+    return item.prompt if hasattr(item, "prompt") else getattr(item, "shots", "") + item.pairs[0][0]
