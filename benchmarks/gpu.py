@@ -16,11 +16,13 @@ the measured rate of a large bfloat16 product (mfu) and against the data sheet (
 
 import argparse
 import atexit
+import contextlib
 import datetime
 import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,25 +49,28 @@ class Stage(NamedTuple):
     limit: float
 
 
-OURS, PEER = "gpu_ours.py", "gpu_peer.py"
+OURS, KERNELS, PEER = "gpu_ours.py", "gpu_kernels.py", "gpu_peer.py"
 # In order of value: what is first is measured even in a short lease.
 STAGES = (
-    Stage("ceilings", OURS, "ceilings", 40),
+    Stage("ceilings", KERNELS, "ceilings", 40),
     Stage("step_lora", OURS, "steps", 100),
     Stage("peer_lora", PEER, "steps", 60),
     Stage("step_none", OURS, "steps", 80),
     Stage("step_qlora", OURS, "steps", 100),
     Stage("decode_bf16", OURS, "decode", 100),
     Stage("decode_nf4", OURS, "decode", 100),
-    Stage("attention", OURS, "attention", 50),
-    Stage("kernels", OURS, "kernels", 120),
     Stage("peer_lora_compiled", PEER, "steps", 110),
+    Stage("attention", KERNELS, "attention", 50),
+    Stage("kernels_xla", KERNELS, "kernels", 90),
+    Stage("kernels_nf4", KERNELS, "kernels", 40),  # a kernel that fails can take its process along
+    Stage("kernels_bf16", KERNELS, "kernels", 40),
+    Stage("kernels_int8", KERNELS, "kernels", 40),
     Stage("peer_decode", PEER, "decode", 60),
     Stage("peer_lora_checkpointing", PEER, "steps", 60),
     Stage("step_dora", OURS, "steps", 80),
     Stage("step_full", OURS, "steps", 60),
     Stage("peer_full", PEER, "steps", 40),
-    Stage("grouped", OURS, "grouped", 60),
+    Stage("grouped", KERNELS, "grouped", 60),
     Stage("peer_lora_compiled_checkpointing", PEER, "steps", 110),
     Stage("peer_dora", PEER, "steps", 60),
     Stage("peer_full_compiled", PEER, "steps", 60),
@@ -100,6 +105,7 @@ def run(a: argparse.Namespace, deadline: float) -> Row:
         record = {"name": stage.name, "seconds": round(time.monotonic() - begun, 1), "ended": ended}
         found["stages"].append(record)
         print(f"{stage.name}: {ended} after {record['seconds']} s", file=sys.stderr)
+        found["targets"] = targets(found)
         _write(a.output, found)
     return found
 
@@ -109,9 +115,9 @@ def _stage(stage: Stage, a: argparse.Namespace, limit: float, found: Row) -> str
     python = a.peer_python if stage.script == PEER else sys.executable
     process = subprocess.Popen(
         [python, HERE / stage.script, stage.name, f"--size={a.size}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=_environment(),
+        text=True, env=_environment(), process_group=0,
     )  # fmt: skip
-    lines: Queue[str | None] = Queue()
+    lines: Queue[Row | None] = Queue()
     errors: list[str] = []
     readers = (
         threading.Thread(target=_read_rows, args=(process.stdout, lines), daemon=True),
@@ -121,29 +127,36 @@ def _stage(stage: Stage, a: argparse.Namespace, limit: float, found: Row) -> str
         reader.start()
     deadline = time.monotonic() + limit
     try:
-        while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
-            row = json.loads(line)
+        while (row := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
             found.setdefault(stage.table, []).append(derived(row, stage.table, found))
             print(f"  {_brief(found[stage.table][-1])}", file=sys.stderr)
             _write(a.output, found)
-        cut = False
-    except Empty:
-        process.kill()
-        cut = True
-    code = process.wait()
+        code = process.wait(timeout=max(1.0, deadline - time.monotonic()))
+    except (Empty, subprocess.TimeoutExpired):
+        code = None
+    finally:
+        _end(process)
     for reader, stream in zip(readers, (process.stdout, process.stderr), strict=True):
         reader.join(timeout=10)
         if not reader.is_alive():  # else a child of the stage still holds it open
             stream.close()
-    if cut:
+    if code is None:
         return f"cut at its limit of {limit:.0f} s"
     return "done" if code == 0 else f"failed ({code}): " + " | ".join(errors[-4:])[-1500:]
 
 
+def _end(process: subprocess.Popen) -> None:
+    """Nothing of a stage may outlive it, such as torch.compile's workers: the next one needs the device's memory."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def _read_rows(stream: Any, lines: Queue) -> None:
     for line in stream:
-        if line.startswith("{"):  # a library may print, too
-            lines.put(line)
+        with contextlib.suppress(json.JSONDecodeError):  # a library may print, too
+            if line.startswith("{"):
+                lines.put(json.loads(line))
     lines.put(None)
 
 
@@ -177,18 +190,15 @@ def derived(row: Row, table: str, found: Row) -> Row:
 
 def _step(row: Row, top: Row, found: Row) -> Row:
     rate = row["batch"] * row["tokens"] / row["step_s"]
-    ours = [r for r in found.get("steps", ()) if r["framework"] == "lfl_jax" and r["what"] == row["what"]]
-    if "n" not in row and ours:  # a peer's step of the same model
-        row = {name: ours[0][name] for name in ("n", "flops_per_token")} | row
-        row["recomputed_per_token"] = 2 * row["n"] if row["remat"] == "full" else 0
-    if "n" not in row:
-        return row | {"tokens_per_s": rate}
     tflops = rate * row["flops_per_token"] / 1e12
     sheet = next((x for name, x in SHEET.items() if name in top.get("device", "")), None)
     computed = tflops * (1 + row["recomputed_per_token"] / row["flops_per_token"])
     rates = {"tokens_per_s": rate, "tflops": tflops, "tflops_with_recomputation": computed}
-    mfu = {"mfu": tflops / top["tflops"] if "tflops" in top else None, "mfu_sheet": tflops / sheet if sheet else None}
-    return row | rates | mfu
+    return rates | {"mfu": _over(tflops, top.get("tflops")), "mfu_sheet": _over(tflops, sheet)}
+
+
+def _over(value: float | None, of: float | None) -> float | None:
+    return value / of if value and of else None
 
 
 def _kernel(row: Row, top: Row, found: Row) -> Row:
@@ -212,11 +222,32 @@ def _nothing(row: Row, top: Row, found: Row) -> Row:
 
 DERIVED = {"steps": _step, "kernels": _kernel, "grouped": _grouped, "decode": _nothing, "attention": _nothing}
 
+
+def targets(found: Row) -> Row:
+    """What this benchmark was written to decide, as far as it was measured."""
+
+    def best(table: str, rate: str, **wanted: Any) -> float | None:
+        rows = [r for r in found.get(table, ()) if all(r.get(k) == v for k, v in wanted.items())]
+        return max((r[rate] for r in rows if r.get(rate)), default=None)
+
+    step = {name: best("steps", "tokens_per_s", framework="lfl_jax", what=name) for name in ("lora", "none", "qlora")}
+    one = {name: best("decode", "tokens_per_s", framework="lfl_jax", what=name, rows=1) for name in ("nf4", "bfloat16")}
+    return {
+        "LoRA step, mfu": best("steps", "mfu", framework="lfl_jax", what="lora"),
+        "LoRA step, tokens/s over peft's best": _over(
+            step["lora"], best("steps", "tokens_per_s", framework="peft", what="lora")
+        ),
+        "QLoRA step, tokens/s over LoRA's": _over(step["qlora"], step["lora"]),
+        "NF4 decoding of 1 row, tokens/s over bfloat16's": _over(one["nf4"], one["bfloat16"]),
+        "LoRA step, time over no adapter's": _over(step["none"], step["lora"]),
+    }
+
+
 # Columns of the tables; a row that failed shows its error.
 COLUMNS = {
     "ceilings": ("device", "tflops", "gbps"),
     "steps": ("framework", "what", "compiled", "remat", "batch", "tokens", "step_s", "tokens_per_s", "mfu", "mfu_sheet",
-              "tflops_with_recomputation", "peak_bytes", "loss"),
+              "tflops_with_recomputation", "program_bytes", "peak_bytes", "loss"),
     "decode": ("framework", "what", "compiled", "rows", "ms_per_token", "tokens_per_s", "first_32_ms", "peak_bytes"),
     "kernels": ("what", "weights", "pass", "m", "i", "o", "r", "us", "tflops", "gbps", "of_xw", "of_xla"),
     "attention": ("what", "chosen", "pass", "batch", "tokens", "heads", "width", "us", "tflops", "distance"),
@@ -234,6 +265,7 @@ def tables(found: Row) -> str:
             lines = ([*columns, ""], *rows)
             text.append(f"\n{table}")
             text += ["  ".join(x.rjust(w) for x, w in zip(r, [*widths, 0], strict=True)).rstrip() for r in lines]
+    text += ["", *(f"{name}: {_cell(x)}" for name, x in found.get("targets", {}).items() if x is not None)]
     return "\n".join(text)
 
 

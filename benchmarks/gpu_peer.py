@@ -21,9 +21,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
-def llama(shape: dict[str, int], dtype: Any, **options: Any) -> Any:
+def llama(shape: gpu_sizes.Shape, dtype: Any) -> Any:
     """A random model on the device, attention by torch's scaled_dot_product_attention."""
-    config = LlamaConfig(**shape, max_position_embeddings=4096, tie_word_embeddings=False, attn_implementation="sdpa")
+    config = LlamaConfig(**shape, max_position_embeddings=4096, attn_implementation="sdpa")
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     with torch.device(DEVICE):
@@ -46,7 +46,8 @@ def peak() -> int | None:
 def step(size: gpu_sizes.Size, kind: str, compiled: bool, checkpointing: bool) -> Iterator[Row]:
     """A step as Trainer(bf16=True) takes it: autocast to bfloat16, clipping, fused AdamW. Adapters are float32."""
     full = kind == "full"
-    model = llama(size.full_shape if full else size.shape, torch.float32 if full else torch.bfloat16)
+    shape, remat = size.full_shape if full else size.shape, "full" if checkpointing else "none"
+    model = llama(shape, torch.float32 if full else torch.bfloat16)
     model.config.use_cache = False
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -59,8 +60,7 @@ def step(size: gpu_sizes.Size, kind: str, compiled: bool, checkpointing: bool) -
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-5, weight_decay=0.0, fused=DEVICE == "cuda")
     call = torch.compile(model) if compiled else model
-    vocab = size.shape["vocab_size"]
-    ids = np.random.default_rng(0).integers(3, vocab, (size.batch, size.tokens))
+    ids = np.random.default_rng(0).integers(3, shape["vocab_size"], (size.batch, size.tokens))
     ids = torch.from_numpy(ids).to(DEVICE)
     losses, took = [], []
     for _ in range(size.steps + 2):
@@ -77,9 +77,9 @@ def step(size: gpu_sizes.Size, kind: str, compiled: bool, checkpointing: bool) -
         took.append(time.perf_counter() - start)
     yield {
         "framework": "peft" if not full else "transformers", "what": kind, "compiled": compiled, "batch": size.batch,
-        "tokens": size.tokens, "remat": "full" if checkpointing else "none", "step_s": statistics.median(took[2:]),
-        "compile_s": took[0], "loss": losses[0], "last_loss": losses[-1], "peak_bytes": peak(),
-    } | versions()  # fmt: skip
+        "tokens": size.tokens, "remat": remat, "step_s": statistics.median(took[2:]), "first_step_s": took[0],
+        "loss": losses[0], "last_loss": losses[-1], "peak_bytes": peak(),
+    } | gpu_sizes.flops(shape, kind, remat) | versions()  # fmt: skip
 
 
 def decode(size: gpu_sizes.Size, compiled: bool) -> Iterator[Row]:
@@ -103,12 +103,8 @@ def decode(size: gpu_sizes.Size, compiled: bool) -> Iterator[Row]:
 
         run(64), run(32)
         pairs = [(run(64), run(32)) for _ in range(3)]
-        token = statistics.median(a - b for a, b in pairs) / 32
-        yield {
-            "framework": "transformers", "what": "bfloat16", "compiled": compiled, "rows": rows,
-            "ms_per_token": 1e3 * token, "tokens_per_s": rows / token,
-            "first_32_ms": 1e3 * statistics.median(b for _, b in pairs), "peak_bytes": peak(),
-        } | versions()  # fmt: skip
+        row = {"framework": "transformers", "what": "bfloat16", "compiled": compiled, "rows": rows}
+        yield row | gpu_sizes.decoded(pairs, 32, rows) | {"peak_bytes": peak()} | versions()
 
 
 def versions() -> Row:
