@@ -54,3 +54,9 @@ def test_what_does_not_pay_is_neither_written_nor_read():
         selection.read(selection.write((ENTRY,)).replace('"seconds": 0.9,', '"seconds": 0.98,'))
     with pytest.raises(UserError, match="names 'triton'"):
         selection.read(selection.write((ENTRY,)).replace("pallas_tpu", "triton"))
+
+
+def test_times_of_an_interpreted_kernel_are_not_trusted():
+    rehearsed = dataclasses.replace(ENTRY, device="cpu", seconds=0.1)
+    with pytest.raises(UserError, match="rehearses a kernel on a CPU"):
+        selection.read(selection.write((rehearsed,)))

@@ -78,7 +78,8 @@ def shape_class(rows: int, inputs: int, outputs: int, rank: int) -> Shape:
 
 
 def read(text: str) -> tuple[Entry, ...]:
-    """The entries of a table; UserError for one that names no kernel, or whose own numbers speak against it."""
+    """The entries of a table; UserError for one that names no kernel, whose own numbers speak against it, or that was
+    measured on a CPU, where kernels are only interpreted."""
     entries = tuple(
         Entry(**row | {"shape": Shape(**row["shape"]), "tiles": Tiles(**row["tiles"])}) for row in json.loads(text)
     )
@@ -86,6 +87,11 @@ def read(text: str) -> tuple[Entry, ...]:
         if entry.implementation not in IMPLEMENTATIONS:
             known = ", ".join(IMPLEMENTATIONS)
             raise UserError(f"the selection table names {entry.implementation!r}; there are: {known}")
+        if entry.device == "cpu":
+            raise UserError(
+                f"the selection table has {entry.key}, which rehearses a kernel on a CPU; remove the entry, or measure"
+                " on the accelerator (benchmarks/tune_low_rank.py without --rehearse)"
+            )
         if not entry.pays:
             raise UserError(
                 f"the selection table has {entry.implementation} for {entry.key}, which took {entry.seconds} s where"
