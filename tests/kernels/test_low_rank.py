@@ -12,7 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from lfl_jax import quant
 from lfl_jax.errors import UserError
-from lfl_jax.kernels.low_rank import low_rank_projection
+from lfl_jax.kernels.low_rank import low_rank_projection, projection
 from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
 from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
 from lfl_jax.kernels.low_rank.reference import XLA
@@ -113,9 +113,11 @@ class TestImplementation:
         """x A, and nothing of W's size but W."""
         x, w, a, b, gate, _ = inputs("nf4", dtype, "random", 0)
         f = lambda *v: low_rank_projection(v[0], w, *v[1:], implementation=IMPLEMENTATIONS[name]())  # noqa: E731
-        kept = [leaf.shape for leaf in jax.tree.leaves(jax.vjp(f, x, a, b, gate)[1]) if leaf.dtype == dtype]
-        assert (INPUTS, OUTPUTS) not in kept
-        assert kept.count((ROWS, RANK)) == 2, "the gate and x A"
+        named = jax.checkpoint(f, policy=jax.checkpoint_policies.save_only_these_names("shrink"))
+        for run in (f, named):
+            kept = [leaf.shape for leaf in jax.tree.leaves(jax.vjp(run, x, a, b, gate)[1]) if leaf.dtype == dtype]
+            assert (INPUTS, OUTPUTS) not in kept
+            assert kept.count((ROWS, RANK)) == 2, "the gate and x A"
 
 
 def test_a_gradient_of_the_weight_is_computed_for_nobody():
@@ -124,6 +126,33 @@ def test_a_gradient_of_the_weight_is_computed_for_nobody():
     program = lambda wrt: jax.jit(jax.grad(loss, wrt)).lower(x, w, a, b).compile().as_text()  # noqa: E731
     assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" not in program((0, 2, 3))
     assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" in program((0, 1, 2, 3)), "the text that is looked for"
+    y, pull = jax.vjp(lambda w: low_rank_projection(x, w, a, b, gate, implementation="xla"), w)
+    dy = np.asarray(y, np.float64)
+    assert distance(pull(y)[0], np.asarray(x, np.float64).T @ dy) < 1e-5
+
+
+class Half:
+    """An implementation that says which pass it was asked for."""
+
+    def __init__(self, asked):
+        self.forward = lambda *given: asked.append("forward") or XLA().forward(*given)
+        self.backward = lambda *given: asked.append("backward") or XLA().backward(*given)
+
+
+def test_each_pass_has_an_implementation_of_its_own():
+    x, w, a, b, gate, dy = inputs("dense", "float32", "random", 0)
+    one, other = [], []
+    jax.vjp(lambda x: low_rank_projection(x, w, a, b, gate, implementation=(Half(one), Half(other))), x)[1](dy)
+    assert (one, other) == (["forward"], ["backward"])
+
+
+def test_the_table_is_asked_for_these_rows_and_ranks(monkeypatch):
+    x, w, a, b, *_ = inputs("dense", "float32", "none", 0)
+    asked = []
+    monkeypatch.setattr(projection, "choose", lambda *given: asked.append(given) or (XLA(), XLA()))
+    low_rank_projection(x, w, a, b)
+    ((weight, *sizes),) = asked
+    assert weight is w and sizes == [ROWS, RANK]
 
 
 def test_the_interpreter_hands_out_poisoned_buffers():
