@@ -2,12 +2,13 @@
 
     python benchmarks/gpu.py                                  Llama-2-7B's shapes, random weights, within 9 minutes
     python benchmarks/gpu.py --only=kernels --seconds=1200    one stage (a prefix of its name), with more time
-    python benchmarks/gpu.py --size=tiny --peer_python=...    the same on a CPU, to try it (2 minutes)
+    python benchmarks/gpu.py --size=tiny --peer_python=...    the same on a CPU, to try it
 
 Needs jax, flax, optax and jaxtyping; torch, transformers and peft for the peers (in the interpreter --peer_python).
 Nothing has to be installed: it runs from a checkout. Every stage is a process of its own, so that memories do not
 collide, with a time limit; the most telling come first. Every row is in --output as soon as it is measured, so a run
-that is cut short has all it measured. The JSON goes to stdout at the end, progress and the tables to stderr.
+that is cut short has all it measured. The JSON goes to stdout at the end, progress and the tables to stderr. With
+JAX_COMPILATION_CACHE_DIR set, a second run (of other stages, say) finds what the first one compiled.
 
 FLOPs of a token by formula, N the parameters that are multiplied (all but the embedding): 4N where dx is propagated
 through a frozen base, 6N for full finetuning; recomputation is not counted, and reported apart. Utilisation is against
@@ -53,25 +54,25 @@ OURS, KERNELS, PEER = "gpu_ours.py", "gpu_kernels.py", "gpu_peer.py"
 # In order of value: what is first is measured even in a short lease.
 STAGES = (
     Stage("ceilings", KERNELS, "ceilings", 40),
-    Stage("step_lora", OURS, "steps", 100),
-    Stage("peer_lora", PEER, "steps", 60),
-    Stage("step_none", OURS, "steps", 80),
-    Stage("step_qlora", OURS, "steps", 100),
-    Stage("decode_bf16", OURS, "decode", 100),
-    Stage("decode_nf4", OURS, "decode", 100),
-    Stage("peer_lora_compiled", PEER, "steps", 110),
+    Stage("step_lora", OURS, "steps", 160),
+    Stage("peer_lora", PEER, "steps", 70),
+    Stage("step_none", OURS, "steps", 100),
+    Stage("step_qlora", OURS, "steps", 140),
+    Stage("decode_bf16", OURS, "decode", 130),
+    Stage("decode_nf4", OURS, "decode", 130),
+    Stage("peer_lora_compiled", PEER, "steps", 150),
     Stage("attention", KERNELS, "attention", 50),
     Stage("kernels_xla", KERNELS, "kernels", 90),
-    Stage("kernels_nf4", KERNELS, "kernels", 40),  # a kernel that fails can take its process along
-    Stage("kernels_bf16", KERNELS, "kernels", 40),
-    Stage("kernels_int8", KERNELS, "kernels", 40),
+    Stage("kernels_nf4", KERNELS, "kernels", 60),  # a kernel that fails can take its process along
+    Stage("kernels_bf16", KERNELS, "kernels", 60),
+    Stage("kernels_int8", KERNELS, "kernels", 60),
     Stage("peer_decode", PEER, "decode", 60),
     Stage("peer_lora_checkpointing", PEER, "steps", 60),
     Stage("step_dora", OURS, "steps", 80),
     Stage("step_full", OURS, "steps", 60),
     Stage("peer_full", PEER, "steps", 40),
     Stage("grouped", KERNELS, "grouped", 60),
-    Stage("peer_lora_compiled_checkpointing", PEER, "steps", 110),
+    Stage("peer_lora_compiled_checkpointing", PEER, "steps", 150),
     Stage("peer_dora", PEER, "steps", 60),
     Stage("peer_full_compiled", PEER, "steps", 60),
     Stage("peer_decode_compiled", PEER, "decode", 100),
@@ -249,7 +250,8 @@ COLUMNS = {
     "steps": ("framework", "what", "compiled", "remat", "batch", "tokens", "step_s", "tokens_per_s", "mfu", "mfu_sheet",
               "tflops_with_recomputation", "program_bytes", "peak_bytes", "loss"),
     "decode": ("framework", "what", "compiled", "rows", "ms_per_token", "tokens_per_s", "first_32_ms", "peak_bytes"),
-    "kernels": ("what", "weights", "pass", "m", "i", "o", "r", "us", "tflops", "gbps", "of_xw", "of_xla"),
+    "kernels": ("what", "weights", "pass", "m", "i", "o", "r", "us", "tflops", "gbps", "tflops_of_ceiling",
+                "gbps_of_ceiling", "of_xw", "of_xla"),
     "attention": ("what", "chosen", "pass", "batch", "tokens", "heads", "width", "us", "tflops", "distance"),
     "grouped": ("what", "pass", "members", "n", "i", "o", "r", "us", "of_routed"),
 }  # fmt: skip

@@ -115,6 +115,7 @@ WEIGHTS: dict[str, Callable[[Any], Any]] = {
 def chain(one: Callable) -> Callable:
     """The same product with several weights in turn, as layers do: no weight stays in a cache, and each product waits
     for the one before."""
+    one = jax.jit(one)  # so that it is lowered once, and not for every weight
 
     def run(xs: list, *others: list) -> list:
         outs: list = []
