@@ -72,6 +72,7 @@ STAGES = (
     Stage("step_full", OURS, "steps", 60),
     Stage("peer_full", PEER, "steps", 40),
     Stage("grouped", KERNELS, "grouped", 60),
+    Stage("decode_stacked", OURS, "decode", 100),
     Stage("peer_lora_compiled_checkpointing", PEER, "steps", 150),
     Stage("peer_dora", PEER, "steps", 60),
     Stage("peer_full_compiled", PEER, "steps", 60),

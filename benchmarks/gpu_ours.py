@@ -119,13 +119,13 @@ def _needed(program: Any) -> int:
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
-def decode(size: gpu_sizes.Size, held: str) -> Iterator[Row]:
+def decode(size: gpu_sizes.Size, held: str, stacked: bool = False) -> Iterator[Row]:
     """sample.generate: the time of one prompt and 32 tokens, and of each token after them, without prompt. The programs
-    of all batches are compiled side by side."""
+    of all batches are compiled side by side. stacked: from the layers as training has them, as evaluations do."""
     rules = make_rules()
     cfg = dataclasses.replace(PRESETS[size.model], compute_dtype="bfloat16")
     model = {"params": base_model.random_params(cfg, 0, rules, held), "adapter": {}}
-    model = sample.unstacked(model, cfg.n_layers)
+    model = model if stacked else sample.unstacked(model, cfg.n_layers)
 
     def run(rows: int, stop: Callable) -> float:
         prompts = np.random.default_rng(0).integers(3, cfg.vocab_size, (rows, size.prompt)).tolist()
@@ -141,7 +141,7 @@ def decode(size: gpu_sizes.Size, held: str) -> Iterator[Row]:
     with ThreadPoolExecutor(len(size.decode_rows)) as pool:
         compiled = [pool.submit(run, rows, whole) for rows in size.decode_rows]
     for rows, ran in zip(size.decode_rows, compiled, strict=True):
-        row = {"framework": "lfl_jax", "what": held, "rows": rows}
+        row = {"framework": "lfl_jax", "what": f"{held}, stacked" if stacked else held, "rows": rows}
         error = ran.exception()  # such as too little memory for many rows
         yield row | ({"error": f"{type(error).__name__}: {error}"[:300]} if error else measured(rows))
 
@@ -150,6 +150,7 @@ STAGES: dict[str, Callable[[gpu_sizes.Size], Iterator[Row]]] = {
     **{f"step_{name}": functools.partial(step, name=name) for name in KINDS},
     "decode_bf16": functools.partial(decode, held="bfloat16"),
     "decode_nf4": functools.partial(decode, held="nf4"),
+    "decode_stacked": functools.partial(decode, held="bfloat16", stacked=True),
 }
 
 
