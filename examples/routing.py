@@ -2,12 +2,14 @@
 
     python examples/routing.py
 
-A gate (B, M) says how much example b uses of adapter m; `route` makes it from numbers, -1 being the base alone. The
-two adapters train together, in one forward pass per batch, yet neither sees the other's examples.
+A gate of integers (B,) names the adapter that example b uses, -1 being the base alone; factors (B, M) would say how
+much it uses of each. The two adapters train together, in one forward pass per batch, yet neither sees the other's
+examples.
 """
 
 from collections.abc import Iterator
 
+import numpy as np
 import skills
 
 from lfl_jax import adapters
@@ -19,7 +21,7 @@ IDS = {"caps": 0, "next": 1, "copy": -1}
 def routed(rows: int = 36) -> Iterator[dict]:
     """Batches of all skills, with the gate that sends every row to its adapter."""
     names = [ORDER[i % len(ORDER)] for i in range(rows)]
-    gate = adapters.route(skills.np.array([IDS[name] for name in names]), members=2)[None]
+    gate = np.array([[IDS[name] for name in names]])
     return ({**skills.batch(names, seed), "gate": gate} for seed in range(10**6))
 
 
@@ -31,8 +33,7 @@ def main() -> list[tuple[str, str, str]]:
     asked = [
         (to, prompt) for prompt in ("caps head\n", "next head\n", "copy head\n") for to in ("caps", "next", "copy")
     ]
-    gate = adapters.route(skills.np.array([IDS[to] for to, _ in asked]), members=2)
-    found = skills.answers(params, both, [prompt for _, prompt in asked], gate)
+    found = skills.answers(params, both, [prompt for _, prompt in asked], [IDS[to] for to, _ in asked])
     return [
         ({"copy": "base"}.get(to, to), prompt.strip(), text) for (to, prompt), text in zip(asked, found, strict=True)
     ]

@@ -118,7 +118,7 @@ def nll(params: dict, adapter: dict) -> dict[str, float]:
     return {skill: float(_nll(params, adapter, each, CFG)) for skill, each in rows.items()}
 
 
-def answers(params: dict, adapter: dict, prompts: list[str], gate: jax.Array | None = None) -> list[str]:
+def answers(params: dict, adapter: dict, prompts: list[str], gate: list[int] | None = None) -> list[str]:
     """What the model writes after each prompt, all of them decoded together."""
     model = sample.unstacked({"params": params, "adapter": adapter}, CFG.n_layers)
     ids = [TOKENIZER.encode(text) for text in prompts]

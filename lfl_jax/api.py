@@ -79,7 +79,8 @@ def generate(
 ) -> list[str]:
     """What the model writes after each prompt, all prompts decoded together; greedy at temperature 0.
 
-    gate (B, M): a factor per prompt on each member of the adapter. stop: texts that end an answer and are left out.
+    gate (B, M): a factor per prompt on each member of the adapter; or integers (B,): the one each prompt uses, -1 being
+    the base. stop: texts that end an answer and are left out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model = sample.unstacked({"params": params, "adapter": adapter or {}}, cfg.n_layers)

@@ -64,8 +64,11 @@ def generate(
     """Continuations of the prompts, each with EOS at its end if it got there.
 
     model: {"params", "adapter"}, stacked or `unstacked`. temperature 0 is greedy. ids: a number per prompt; with `seed`
-    it alone decides a row's random draws, whatever else is in the batch. stop: called on a row's tokens between rounds.
+    it alone decides a row's random draws, whatever else is in the batch. gate (B, M): factors on the members of the
+    adapter; or integers (B,): the one a prompt uses, -1 being the base. stop: called on a row's tokens between rounds.
+    UserError for a gate that names members there are not.
     """
+    gate = _gate(gate, model["adapter"])
     shared = _shared_prefix(prompts, gate)
     rest = [prompt[shared:] for prompt in prompts]
     length = -(-max(map(len, rest)) // BUCKET) * BUCKET
@@ -98,6 +101,16 @@ def generate(
 
 def _cut(row: list[int], eos_id: int) -> list[int]:
     return row[: row.index(eos_id) + 1] if eos_id in row else row
+
+
+def _gate(gate: Any, adapter: dict) -> np.ndarray | None:
+    """The gate as an array, its ids checked against the adapter."""
+    gate = None if gate is None else np.asarray(gate)
+    if adapters.is_ids(gate):
+        layers = adapter.get("layers", {})
+        one = layers[0] if isinstance(layers, tuple) else layers
+        adapters.check_ids("gate", gate, adapters.member_count({"layers": one}))
+    return gate
 
 
 def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:

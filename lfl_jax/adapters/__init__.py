@@ -1,9 +1,9 @@
 """Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and one entry of KINDS."""
 
 from lfl_jax.adapters.bottleneck import Bottleneck
-from lfl_jax.adapters.build import KINDS, bind, deltas, find_kinds, fixed, init, merge, sizes, specs
+from lfl_jax.adapters.build import KINDS, bind, deltas, find_kinds, fixed, init, member_count, merge, sizes, specs
 from lfl_jax.adapters.combine import dare, magnitude_prune, ties
-from lfl_jax.adapters.compose import add, fuse, interpolate, negate, route, scale, select, stack
+from lfl_jax.adapters.compose import add, check_ids, fuse, interpolate, negate, route, scale, select, stack
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.extract import extract
 from lfl_jax.adapters.full_delta import FullDelta
@@ -13,6 +13,7 @@ from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
+from lfl_jax.adapters.routed import is_ids
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.adapters.vera import VeRA
 
@@ -31,6 +32,7 @@ __all__ = [
     "VeRA",
     "add",
     "bind",
+    "check_ids",
     "dare",
     "deltas",
     "extract",
@@ -39,7 +41,9 @@ __all__ = [
     "fuse",
     "init",
     "interpolate",
+    "is_ids",
     "magnitude_prune",
+    "member_count",
     "merge",
     "negate",
     "project",

@@ -51,6 +51,11 @@ def layers_of(adapter: dict) -> list[Any]:
     return [layer for layer in found if layer is not None]
 
 
+def member_count(adapter: dict) -> int:
+    """Columns of a gate: the most adapters at any one weight; 0 without an adapter."""
+    return max((len(members(layer)) for layer in layers_of(adapter)), default=0)
+
+
 def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
     """The classes of config.kind; UserError lists the kinds there are."""
     found = [_own_kind(name) if ".py:" in name else KINDS.get(name) for name in config.kinds]

@@ -108,13 +108,20 @@ def select(stacked: dict, index: int) -> dict:
 def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B *T M"]:
     """The gate that sends each example (B,) or token (B, T) to one member of a stack; id -1 is the base.
 
-    UserError for ids outside of -1 to members - 1. Traced ids cannot be looked at: there, such an id is the base.
+    The ids themselves are a gate, too, and the faster one for many members. UserError as for `check_ids`.
     """
-    if not isinstance(ids, jax.core.Tracer) and ids.size:
-        low, high = int(ids.min()), int(ids.max())
-        if low < -1 or high >= members:
-            raise UserError(f"route: ids from {low} to {high}; expected -1 (the base) to {members - 1}")
+    check_ids("route", ids, members)
     return jax.nn.one_hot(ids, members, dtype=jnp.float32)
+
+
+def check_ids(name: str, ids: Int[Array | np.ndarray, "..."], members: int) -> None:
+    """UserError, which starts with `name`, for ids outside of -1 to members - 1. Traced ids cannot be looked at: there,
+    such an id is the base."""
+    if isinstance(ids, jax.core.Tracer) or not ids.size:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < -1 or high >= members:
+        raise UserError(f"{name}: ids from {low} to {high}; expected -1 (the base) to {members - 1}")
 
 
 def fuse(adapter: dict) -> dict:

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from lfl_jax.adapters import routed
 from lfl_jax.adapters.fused import fused, kernels
 from lfl_jax.adapters.kind import LowRank, only_low_rank
 from lfl_jax.adapters.mix import members
@@ -19,7 +20,7 @@ def project(
     ws: tuple[Any, ...],
     layers: tuple[Any, ...],
     *,
-    gate: Float[Array, "B *T M"] | None = None,
+    gate: Float[Array, "B *T M"] | Int[Array, " B"] | Int[Array, "B T"] | None = None,
     key: Any = None,
     dropout: float = 0.0,
     shared: Any = None,
@@ -27,30 +28,35 @@ def project(
 ) -> tuple[Any, ...]:
     """One y (B, T, O) per weight.
 
-    gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones.
+    gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones. Or ids,
+    (B,) or (B, T): the one member that an example or token uses, -1 being the base.
     key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is shared).
-    shared: the arrays that all layers of the adapter share. fuse: use a kernel where the selection table names one,
-    which is for arrays on one device.
+    shared: the arrays that all layers of the adapter share. fuse: use a kernel where the selection table names one, and
+    products by ids, which are for arrays on one device.
     """
     groups = [tuple(m.with_shared(shared) for m in members(layer)) for layer in layers]
     parts = [tuple(m.low_rank(w) for m in group) for group, w in zip(groups, ws, strict=True)]
+    own = [fuse and routed.applies(gate, group, each) for group, each in zip(groups, parts, strict=True)]
     fuse = fuse and (key is None or dropout == 0.0)  # x W and x A see the same x
     chosen = [
-        kernels(x, w, each) if fuse and each and all(map(only_low_rank, group)) else None
-        for w, group, each in zip(ws, groups, parts, strict=True)
+        kernels(x, w, each) if fuse and each and not by_id and all(map(only_low_rank, group)) else None
+        for w, group, each, by_id in zip(ws, groups, parts, own, strict=True)
     ]
     ys = [None if passes else linear(x, w) for w, passes in zip(ws, chosen, strict=True)]
     x = drop(x, key, dropout)
-    factors = [part.a for each, p in zip(parts, chosen, strict=True) if not p for part in each if part is not None]
-    hidden = iter(shrink(x, tuple(a.astype(x.dtype) for a in factors)) if factors else ())
+    together = [each for each, passes, by_id in zip(parts, chosen, own, strict=True) if not (passes or by_id)]
+    factors = [part.a.astype(x.dtype) for each in together for part in each if part is not None]
+    hidden = iter(shrink(x, tuple(factors)) if factors else ())
     changed = []
-    for y, w, group, each, passes in zip(ys, ws, groups, parts, chosen, strict=True):
-        if passes:
+    for y, w, group, each, passes, by_id in zip(ys, ws, groups, parts, chosen, own, strict=True):
+        if by_id:
+            changed.append(y + routed.low_rank(x, each, gate))
+        elif passes:
             changed.append(fused(x, w, each, [_column(gate, m, x) for m in range(len(each))], passes))
-            continue
-        here = tuple(None if part is None else next(hidden) for part in each)
-        y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")  # what changes y differentiates it
-        changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))
+        else:
+            here = tuple(None if part is None else next(hidden) for part in each)
+            y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")  # what changes y differentiates it
+            changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))
     return tuple(changed)
 
 
@@ -77,7 +83,7 @@ def _column(gate: Any, index: int, y: Any) -> Any:
     """The gate's factor on one member, to be multiplied with (B, T, ...); 1 without a gate."""
     if gate is None:
         return 1
-    column = gate[..., index].astype(y.dtype)
+    column = (gate == index if routed.is_ids(gate) else gate[..., index]).astype(y.dtype)
     return column.reshape(column.shape + (1,) * (y.ndim - column.ndim))
 
 

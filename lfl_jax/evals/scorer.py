@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax import losses, sample
-from lfl_jax.adapters.build import fixed, layers_of
-from lfl_jax.adapters.mix import members
+from lfl_jax.adapters import fixed, member_count
 from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import base
 from lfl_jax.evals.plan import Rows
@@ -24,11 +23,6 @@ INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "position
 @partial(jax.jit, static_argnames=("cfg", "rules"))
 def _per_token(model: dict, rows: Any, gate: Any, *, cfg: ModelConfig, rules: Rules) -> tuple[Any, Any]:
     return losses.per_token(model["params"], model["adapter"], rows, cfg, gate=gate, rules=rules)
-
-
-def member_count(adapter: Any) -> int:
-    """Columns of a gate: the most adapters at any one weight; 0 without an adapter."""
-    return max((len(members(layer)) for layer in layers_of(adapter)), default=0)
 
 
 def build(

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from lfl_jax.adapters.project import project
+from lfl_jax.adapters.routed import as_gate
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
@@ -109,10 +110,11 @@ def forward(
     """Hidden states after the final norm, and the cache with these tokens appended.
 
     segment_ids: a token sees earlier tokens of its own segment only (0 marks padding). branch_ids: inside a segment,
-    branch 0 is seen by all, branch b > 0 by itself. gate (B, M) or (B, T, M): factors on the members of the adapter.
-    key: turns on dropout (training).
+    branch 0 is seen by all, branch b > 0 by itself. gate (B, M) or (B, T, M): factors on the members of the adapter; or
+    integers (B,) or (B, T): the one member to use, -1 being the base. key: turns on dropout (training).
     """
     b, t = tokens.shape
+    gate = as_gate(gate, (b, t))
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
     only_segments = segment_ids if branch_ids is None and cache is None else None

@@ -15,6 +15,7 @@ IDS = {
     "one only": [2] * 11,
     "sorted": [-1, -1, 0, 0, 0, 1, 2, 2, 3, 3, 3],
     "several tiles": [1] * 40 + [-1] * 3 + [3] * 33 + [0] * 64 + [1] * 2,
+    "as many tiles as can be": [0] * 9 + [1] * 9 + [2] * 9 + [3],
 }
 
 
@@ -68,6 +69,39 @@ def test_compiled_and_in_bfloat16(implementation):
     got = jax.jit(implementation)(x.astype(jnp.bfloat16), a, b, ids, scale)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(got.astype(jnp.float32), one_by_one(x, a, b, ids, scale), rtol=0.05, atol=0.2)
+
+
+def test_examples_that_are_one_adapters_need_no_sorting():
+    _, a, b, _, scale, _ = inputs([0])
+    x, cotangent = jax.random.normal(jax.random.key(1), (5, 6, 12)), jax.random.normal(jax.random.key(2), (5, 6, 7))
+    ids = jnp.array([3, -1, 0, 3, 1])
+
+    def rows(x, a, b, scale):
+        return one_by_one(x.reshape(30, 12), a, b, jnp.repeat(ids, 6), scale).reshape(5, 6, 7)
+
+    found, wanted = (
+        jax.value_and_grad(lambda *args, f=f: jnp.sum(f(*args) * cotangent), argnums=(0, 1, 2, 3))(x, a, b, scale)
+        for f in (lambda x, a, b, scale: grouped.low_rank_by_example(x, a, b, ids, scale), rows)
+    )
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    half = grouped.low_rank_by_example(x.astype(jnp.bfloat16), a, b, ids, scale)
+    assert half.dtype == jnp.bfloat16 and not half[1].any()
+
+
+@pytest.mark.parametrize(
+    ("n", "members", "rows"), [(32, 32, 1), (32, 64, 1), (1, 1, 1), (64, 32, 2), (256, 32, 8), (8192, 64, 32)]
+)
+def test_tiles_hold_what_an_adapter_has_on_average(n, members, rows):
+    assert grouped.tile(n, members) == rows
+
+
+def test_tiles_do_not_multiply_the_rows():
+    for members in range(1, 70):
+        for n in range(1, 300):
+            rows = grouped.tile(n, members)
+            slots = (n + min(members, n) * (rows - 1)) // rows * rows
+            assert n <= slots + rows - 1 and slots < 2.5 * n and rows & (rows - 1) == 0
 
 
 def test_the_work_does_not_grow_with_the_number_of_adapters():

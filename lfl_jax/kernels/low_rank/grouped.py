@@ -1,19 +1,37 @@
-"""Dozens of adapters in one batch: rows sorted by adapter, then products of groups of rows with their own factors.
+"""Dozens of adapters in one batch: products of groups of rows with the factors of their own adapter.
 
 The gated form multiplies every row with every member's factors and drops all but one: its work grows with M. Here it
-does not (Punica, arXiv 2310.18547; S-LoRA, arXiv 2311.03285).
+does not (Punica, arXiv 2310.18547; S-LoRA, arXiv 2311.03285). The rows of an example that is one adapter's are a group
+as they stand; rows that are each their own adapter's are sorted first.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from lfl_jax.core.sharding import platform
 
-TILE = 32  # rows of one adapter that are multiplied together; every adapter in use wastes up to 31
+TILE = 32  # the most rows of one adapter that are multiplied together
+
+
+def low_rank_by_example(
+    x: Float[Array, "B T I"],
+    a: Float[Array, "M I R"],
+    b: Float[Array, "M R O"],
+    ids: Int[Array, " B"],
+    scale: Float[Array, "M R"],
+) -> Float[Array, "B T O"]:
+    """dy with example n = (x_n A_m · scale_m) B_m for m = ids[n]; exactly 0 where ids[n] is -1, the base.
+
+    Differentiable in x, a, b and scale.
+    """
+    factors = jnp.where(ids[:, None] < 0, 0, scale[ids]).astype(x.dtype)
+    return _products(x, a, b, factors, ids)
 
 
 def grouped_low_rank(
@@ -25,12 +43,9 @@ def grouped_low_rank(
     *,
     implementation: str | None = None,
 ) -> Float[Array, "N O"]:
-    """dy with row n = (x_n A_m · scale_m) B_m for m = ids[n]; exactly 0 where ids[n] is -1, the base.
-
-    Differentiable in x, a, b and scale. implementation: a name of FORMS; by default the one for the platform.
-    """
+    """The same for rows, each its own adapter's. implementation: a name of FORMS; by default the platform's."""
     form = FORMS[implementation or PREFERRED.get(platform(None), "tiled")]
-    return form(x, a.astype(x.dtype), b.astype(x.dtype), ids, scale.astype(x.dtype))
+    return form(x, a, b, ids, scale.astype(x.dtype))
 
 
 def _ragged(x: Any, a: Any, b: Any, ids: Any, scale: Any) -> Any:
@@ -39,25 +54,38 @@ def _ragged(x: Any, a: Any, b: Any, ids: Any, scale: Any) -> Any:
     order, place, sizes, _ = _sort(ids, a.shape[0])
     rows = _move(x, jnp.where(ids[order] < 0, x.shape[0], order), jnp.where(ids < 0, x.shape[0], place))
     sizes = sizes.at[-1].add(x.shape[0] - sizes.sum())
-    hidden = jax.lax.ragged_dot(rows, a, sizes) * scale[ids[order]]
-    dy = jax.lax.ragged_dot(hidden, b, sizes)
+    hidden = checkpoint_name(jax.lax.ragged_dot(rows, a.astype(x.dtype), sizes), "shrink") * scale[ids[order]]
+    dy = jax.lax.ragged_dot(hidden, b.astype(x.dtype), sizes)
     return _move(dy, place, order)
 
 
 def _tiled(x: Any, a: Any, b: Any, ids: Any, scale: Any) -> Any:
     """Every adapter's rows filled up to whole tiles, and a batched product of tiles with the factors each needs."""
     n, members = x.shape[0], a.shape[0]
+    rows = tile(n, members)
     _, place, sizes, starts = _sort(ids, members)
-    count = -(-n // TILE) + min(members, n)  # tiles that are enough whatever the ids
-    ends = jnp.cumsum(-(-sizes // TILE))  # of each adapter, in tiles
+    tiles_of = -(-sizes // rows)
+    count = (n + min(members, n) * (rows - 1)) // rows  # tiles that are enough whatever the ids
+    ends = jnp.cumsum(tiles_of)
     owner = jnp.minimum(jnp.searchsorted(ends, jnp.arange(count), side="right"), members - 1)
-    first = (ends - -(-sizes // TILE)) * TILE  # each adapter's first slot
-    slot = jnp.where(ids < 0, count * TILE, first[ids] + place - starts[ids])
-    source = jnp.full(count * TILE, n).at[slot].set(jnp.arange(n), mode="drop")
-    tiles = _move(x, source, slot).reshape(count, TILE, -1)
-    hidden = jnp.einsum("cti,cir->ctr", tiles, a[owner]) * scale[owner][:, None]
-    dy = jnp.einsum("ctr,cro->cto", hidden, b[owner])
-    return _move(dy.reshape(count * TILE, -1), slot, source)
+    first = (ends - tiles_of) * rows  # each adapter's first slot
+    slot = jnp.where(ids < 0, count * rows, first[ids] + place - starts[ids])
+    source = jnp.full(count * rows, n).at[slot].set(jnp.arange(n), mode="drop")
+    tiles = _move(x, source, slot).reshape(count, rows, -1)
+    dy = _products(tiles, a, b, scale[owner], owner)
+    return _move(dy.reshape(count * rows, -1), slot, source)
+
+
+def tile(n: int, members: int) -> int:
+    """Rows of a tile: a power of two near the rows an adapter has on average, so that all tiles together have at most
+    2.5 times the rows. 1 is a gather of each row's own factors."""
+    return min(TILE, 1 << round(math.log2(max(n / members, 1))))
+
+
+def _products(tiles: Any, a: Any, b: Any, factors: Any, owner: Any) -> Any:
+    """(t A_m · f) B_m of every tile of rows t (C, T, I), with its owner m and its factors f (R,) on the ranks."""
+    hidden = checkpoint_name(jnp.einsum("cti,cir->ctr", tiles, a[owner].astype(tiles.dtype)), "shrink")
+    return jnp.einsum("ctr,cro->cto", hidden * factors[:, None], b[owner].astype(tiles.dtype))
 
 
 def _sort(ids: Any, members: int) -> tuple[Any, Any, Any, Any]:

@@ -1,0 +1,172 @@
+"""A batch routed by ids against the same batch routed by a one-hot gate, through the whole model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import adapter_for, packed
+
+from lfl_jax import adapters, api, sample, state, train
+from lfl_jax.adapters import routed
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.errors import UserError
+from lfl_jax.models import llama
+from lfl_jax.text.tokenizers import byte_tokenizer
+
+TARGETS = ("q", "k", "v", "down")
+TOKENS = jnp.arange(32).reshape(4, 8) * 5 % 96
+IDS = {
+    "by example": np.array([2, -1, 0, 2]),
+    "by token": np.random.default_rng(0).integers(-1, 4, (4, 8)),
+}
+FORMS = ("low_rank_by_example", "grouped_low_rank")
+
+
+@pytest.fixture(autouse=True)
+def used(monkeypatch):
+    """The grouped products that ran; four members are enough for them."""
+    found = []
+    for name in FORMS:
+        form = getattr(routed, name)
+        monkeypatch.setattr(routed, name, lambda *args, n=name, f=form: found.append(n) or f(*args))
+    monkeypatch.setattr(routed, "MEMBERS", 4)
+    return found
+
+
+@pytest.fixture(scope="module")
+def members(small, small_params):
+    return [adapter_for(small, small_params, seed=seed, targets=TARGETS) for seed in range(4)]
+
+
+def run(params, adapter, cfg, gate, **options):
+    return jax.jit(lambda a: llama.forward(params, a, TOKENS, cfg, gate=gate, **options)[0])(adapter)
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_values_and_all_gradients_are_those_of_the_one_hot_gate(ids, dropout, members, used, small, small_params):
+    cfg = dataclasses.replace(small, adapter_dropout=dropout, remat="selective")
+    stacked, key = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7]), jax.random.key(3)
+    direction = jax.random.normal(key, (4, 8, 32))
+
+    def results(gate):
+        def loss(params, adapter):
+            hidden = llama.forward(params, adapter, TOKENS, cfg, gate=gate, key=key)[0]
+            return jnp.vdot(hidden, direction), hidden
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(small_params, stacked)
+
+    wanted = results(adapters.route(ids, 4))
+    assert not used
+    found = results(ids)
+    assert set(used) == {FORMS[ids.ndim - 1]} and len(used) % 4 == 0, "q, k, v and down"
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
+    moved = [bool(jnp.any(m.b != 0)) for m in found[1][1]["layers"]["attn"]["q"].layers]
+    assert moved == [m in ids for m in range(4)]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 8)])
+def test_no_member_is_the_base_to_the_last_bit(shape, members, used, small, small_params):
+    base, stacked = run(small_params, None, small, None), adapters.stack(*members)
+    for ids in (np.full(shape, -1), np.full(shape, 4)):  # inside a program nobody can look at ids
+        assert jnp.array_equal(run(small_params, stacked, small, ids), base)
+    assert used
+    assert jnp.abs(run(small_params, stacked, small, np.full(shape, 3)) - base).max() > 0.1
+
+
+def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(members, used, small, small_params):
+    ids, x = jnp.asarray(IDS["by example"]), jax.random.normal(jax.random.key(0), (4, 8, 32))
+    w = small_params["layers"]["attn"]["q"][0]
+
+    def several(adapter, gate, **options):
+        layer = jax.tree.map(lambda x: x[0], adapter["layers"]["attn"]["q"])
+        return adapters.project(x, (w,), (layer,), gate=gate, **options)[0]
+
+    one, gate = adapters.stack(*members), adapters.route(ids, 4)
+    assert jnp.array_equal(several(one, ids, fuse=False), several(one, gate))
+    wider = adapter_for(small, small_params, rank=5, targets=TARGETS)
+    other = adapter_for(small, small_params, "dora", targets=TARGETS)
+    elsewhere = adapter_for(small, small_params, targets=("up",))
+    for last in (wider, other, elsewhere):
+        mixed = adapters.stack(*members[:3], last)
+        assert jnp.array_equal(several(mixed, ids), several(mixed, gate))
+        assert jnp.abs(several(mixed, ids) - several(mixed, None)).max() > 0.1
+    few = adapters.stack(*members[:3])
+    assert jnp.array_equal(several(few, ids), several(few, gate[:, :3]))
+    assert jnp.array_equal(several(members[0], ids), several(members[0], gate[:, :1]))
+    assert not used
+    np.testing.assert_allclose(several(one, ids), several(one, gate), atol=1e-4)
+    assert used
+
+
+def test_the_work_does_not_grow_with_the_number_of_members(members, small, small_params):
+    def flops(count, gate):
+        stacked = adapters.stack(*(members * 8)[:count])
+        forward = jax.jit(lambda a, gate: llama.forward(small_params, a, TOKENS, small, gate=gate)[0])
+        return forward.lower(stacked, gate).compile().cost_analysis()["flops"]
+
+    by_example, by_token = IDS.values()
+    assert flops(32, by_example) < 1.01 * flops(4, by_example)
+    assert flops(32, by_token) < 1.5 * flops(4, by_token), "tiles that are not full"
+    assert flops(32, adapters.route(by_example, 32)) > 2 * flops(4, adapters.route(by_example, 4))
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+def test_a_training_step_takes_ids(ids, members, used, small, small_params):
+    rows, tx = packed([[9, 7], [16], [4, 12], [10, 6]], 16, small.vocab_size), optax.adam(1e-2, eps=1e-3)
+    ids = ids if ids.ndim == 1 else np.repeat(ids, 2, axis=1)
+
+    def learned(gate):
+        batch = {k: rows[k] for k in train.MODEL_INPUTS} | {"gate": gate}
+        batch = {k: jnp.asarray(x).reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}  # two microbatches
+        model = jax.tree.map(jnp.array, {"params": small_params, "adapter": adapters.stack(*members)})
+        current, frozen = state.create(model, ("adapter/.*",), tx)
+        options = {"cfg": small, "tx": tx, "rules": make_rules(devices=jax.devices()[:1])}
+        current, metrics = train.train_step(current, frozen, batch, None, **options)
+        return current.trainable, metrics["loss"]
+
+    wanted = learned(adapters.route(ids, 4))
+    assert not used
+    for got, want in zip(jax.tree.leaves(learned(ids)), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    assert used
+
+
+def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, small_params):
+    common = np.random.default_rng(1).integers(1, 96, sample.BUCKET + 3).tolist()
+    prompts = [[5, 17, 3, 60], [40, 2], [9, 9, 33, 71, 12], [1, 2, 3]]
+    shallow = dataclasses.replace(small, n_layers=1)
+
+    def decode(adapter, prompts, **options):
+        first = lambda tree: tree | {"layers": jax.tree.map(lambda x: x[:1], tree.get("layers", {}))}  # noqa: E731
+        model = sample.unstacked({"params": first(small_params), "adapter": adapter and first(adapter)}, 1)
+        return sample.generate(model, prompts, shallow, max_new_tokens=9, eos_id=0, **options)
+
+    stacked, ids = adapters.stack(*members), [2, -1, 0, 2]
+    together = decode(stacked, prompts, gate=ids)
+    assert used
+    alone = [decode(members[m] if m >= 0 else {}, [prompt])[0] for m, prompt in zip(ids, prompts, strict=True)]
+    assert together == alone != [decode({}, [prompt])[0] for prompt in prompts]
+    long = [[*common, *prompt] for prompt in prompts]
+    assert sample._shared_prefix(long, np.array([3] * 4)) == sample.BUCKET
+    assert sample._shared_prefix(long, np.array(ids)) == 0
+    model = {"params": small_params, "adapter": stacked}
+    deep = sample.generate(
+        sample.unstacked(model, small.n_layers), prompts, small, max_new_tokens=9, eos_id=0, gate=ids
+    )
+    assert sample.generate(model, prompts, small, max_new_tokens=9, eos_id=0, gate=ids) == deep
+    assert decode(stacked, long, gate=[3] * 4) == decode(members[3], long)
+
+
+def test_refusals(members, small, small_params):
+    stacked = adapters.stack(*members)
+    for gate in (np.array([0, 1]), np.eye(4, dtype=int)):
+        with pytest.raises(UserError, match=r"gate: integers .* expected ids of members, \(4,\) or \(4, 8\) .* floats"):
+            llama.forward(small_params, stacked, TOKENS, small, gate=gate)
+    for adapter, last in ((stacked, 3), (members[0], 0), ({}, -1)):
+        with pytest.raises(UserError, match=rf"gate: ids from -1 to 4; expected -1 .the base. to {last}"):
+            api.generate(small_params, small, byte_tokenizer(), ["a", "b"], adapter=adapter, gate=[4, -1])
