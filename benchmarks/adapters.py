@@ -3,6 +3,7 @@
     python benchmarks/adapters.py --what=step      a training step of 1 x 256 tokens for each kind; eight routed LoRAs
     python benchmarks/adapters.py --what=large     LoRA, DoRA and MoRA at 4 x 256 tokens: a norm beside more rows
     python benchmarks/adapters.py --what=decode    a token at batch 1, 8 and 32: base, merged and unmerged LoRA, Houlsby
+    python benchmarks/adapters.py --what=dozens    4 to 32 LoRAs routed by a one-hot gate and by ids: a step, a token
     python benchmarks/adapters.py --what=memory    bytes of the frozen base, and the step's temporary memory under NF4
 
 Variants take turns within a round, and a ratio is the median over rounds of (variant / reference) in that round.
@@ -27,34 +28,37 @@ from lfl_jax.configs import math_ift
 
 from lfl_jax import adapters, optim, quant, sample, schedules, train
 from lfl_jax import state as states
+from lfl_jax.adapters import routed
 from lfl_jax.config import AdapterConfig, Config
 from lfl_jax.core import spec
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.io.pretrained import holder
 from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
 
 CFG = dataclasses.replace(PRESETS["smollm2-135m"], remat="selective")
 SPECS = llama.specs(CFG)
+TENTH = dataclasses.replace(CFG, n_layers=3, vocab_size=4928)  # layers and head have the shares of time they had
 MEMBERS = 8
 
 
-def adapter(params: dict, kind: str, seed: int = 1, **options) -> dict:
+def adapter(params: dict, kind: str, seed: int = 1, cfg: ModelConfig = CFG, **options) -> dict:
     """An adapter of rank 16 with trained-looking factors."""
     config = AdapterConfig(kind=kind, rank=16, **options)
-    fresh = adapters.init(adapters.specs(SPECS, config), params, jax.random.key(seed))
+    fresh = adapters.init(adapters.specs(llama.specs(cfg), config), params, jax.random.key(seed))
     return jax.tree.map(lambda x: x + 1e-3, fresh)
 
 
-def stack(params: dict) -> dict:
-    """Eight LoRAs."""
-    return adapters.stack(*(adapter(params, "lora", seed) for seed in range(MEMBERS)))
+def stack(params: dict, members: int = MEMBERS, cfg: ModelConfig = CFG, **options) -> dict:
+    """So many LoRAs."""
+    return adapters.stack(*(adapter(params, "lora", seed, cfg, **options) for seed in range(members)))
 
 
-def batch(rows: int, tokens: int) -> dict:
+def batch(rows: int, tokens: int, cfg: ModelConfig = CFG) -> dict:
     """One packed microbatch of random tokens."""
-    ids = np.random.default_rng(0).integers(3, CFG.vocab_size, (1, rows, tokens + 1)).astype(np.int32)
+    ids = np.random.default_rng(0).integers(3, cfg.vocab_size, (1, rows, tokens + 1)).astype(np.int32)
     ones = np.ones_like(ids[..., 1:])
     weights = np.broadcast_to(np.arange(tokens) >= tokens // 2, ones.shape).astype(np.float32)
     found = {"tokens": ids[..., :-1], "targets": ids[..., 1:], "weights": weights, "segment_ids": ones}
@@ -68,14 +72,14 @@ def optimizer():
     return optim.make(config, schedules.make(config, 1000))
 
 
-def step(params: dict, learned: dict, rows: dict) -> Callable[[], None]:
+def step(params: dict, learned: dict, rows: dict, cfg: ModelConfig = CFG) -> Callable[[], None]:
     """A training step that can be called again and again."""
     learned = jax.tree.map(jnp.copy, learned)
     state, frozen = states.create({"params": params, "adapter": learned}, ("adapter/.*",), optimizer(), make_rules())
 
     def run() -> None:
         nonlocal state
-        state, metrics = train.train_step(state, frozen, rows, None, cfg=CFG, tx=optimizer())
+        state, metrics = train.train_step(state, frozen, rows, None, cfg=cfg, tx=optimizer())
         jax.block_until_ready(metrics)
 
     return run
@@ -148,6 +152,33 @@ def decode(a: argparse.Namespace) -> dict:
     return found
 
 
+def dozens(a: argparse.Namespace) -> dict:
+    """Ways to route, for few adapters on all linear modules and for more on two: arrays take minutes to compile."""
+    routed.MEMBERS = 1  # both ways are measured for any number of members
+    everywhere = AdapterConfig("lora").targets
+    cases = [(everywhere, 4), (everywhere, 8), *((("up", "down"), members) for members in (4, 8, 16, 32))]
+    return {f"{members} on {' '.join(targets)}": routes(targets, members, a.rounds) for targets, members in cases}
+
+
+def routes(targets: tuple[str, ...], members: int, rounds: int) -> dict:
+    """A step of 16 x 32 tokens and decoding 16 rows, at a tenth of the shape, each row with a LoRA drawn at random."""
+    params, rows, tokens = base(TENTH), 16, 32
+    many, ids = stack(params, members, TENTH, targets=targets), np.random.default_rng(0).integers(0, members, rows)
+    gates = {"one-hot": adapters.route(ids, members), "ids": ids}
+    by_token = {"ids by token": np.repeat(ids[:, None], tokens, axis=1)}
+    training = {
+        name: step(params, many, batch(rows, tokens, TENTH) | {"gate": jnp.asarray(gate)[None]}, TENTH)
+        for name, gate in (gates | by_token).items()
+    }
+    model = sample.unstacked({"params": params, "adapter": many}, TENTH.n_layers)
+    options = {"max_new_tokens": sample.ROUND, "eos_id": -1}
+    decoding = {
+        name: functools.partial(sample.generate, model, [[5] * 32] * rows, TENTH, gate=gate, **options)
+        for name, gate in gates.items()
+    }
+    return {"step": measure(training, "one-hot", rounds), "decode": measure(decoding, "one-hot", rounds)}
+
+
 def memory(a: argparse.Namespace) -> dict:
     """Bytes of the base's linear weights, of the whole base, and of a compiled step's temporaries without remat."""
     params, cfg = base(), dataclasses.replace(CFG, remat="none")
@@ -178,9 +209,9 @@ def seven_billion(form: str) -> int:
     return quant.nbytes(spec.tree_map(in_form, specs))
 
 
-def base() -> dict:
+def base(cfg: ModelConfig = CFG) -> dict:
     """Random parameters in float32."""
-    return jax.jit(functools.partial(spec.init, SPECS))(jax.random.key(0))
+    return jax.jit(functools.partial(spec.init, llama.specs(cfg)))(jax.random.key(0))
 
 
 def held(params: dict, form: str) -> dict:
@@ -193,7 +224,7 @@ def held(params: dict, form: str) -> dict:
 
 def main() -> None:
     """Measure and print."""
-    measures = {"step": steps, "large": large, "decode": decode, "memory": memory}
+    measures = {"step": steps, "large": large, "decode": decode, "dozens": dozens, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=measures, default="step")
     parser.add_argument("--rounds", type=int, default=7)
