@@ -46,9 +46,8 @@ def run(params, adapter, cfg, gate, **options):
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_values_and_all_gradients_are_those_of_the_one_hot_gate(ids, dropout, members, used, small, small_params):
-    cfg = dataclasses.replace(small, adapter_dropout=dropout, remat="selective")
+def test_values_and_all_gradients_are_those_of_the_one_hot_gate(ids, members, used, small, small_params):
+    cfg = dataclasses.replace(small, adapter_dropout=0.2, remat="selective")
     stacked, key = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7]), jax.random.key(3)
     direction = jax.random.normal(key, (4, 8, 32))
 
