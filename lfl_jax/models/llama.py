@@ -26,6 +26,7 @@ from lfl_jax.models.config import Llama3Rope, ModelConfig
 INIT_STD = 0.02
 # What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
 SAVED = ("qkv", "attention", "mlp", "shrink", "base", "norm")
+SLOTS = (-1, -2)  # the axis of a cache's slots in k and in v
 REMAT = {
     "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -36,7 +37,8 @@ REMAT = {
 class Cache:
     """Keys and values of past tokens, the segment of each slot (B, S), and the next slot.
 
-    k, v: like the model's layers, stacked (L, B, S, K, P) or a tuple of L times (B, S, K, P).
+    k (B, K, P, S) and v (B, K, S, P), as their products read them: else all of the cache is transposed for every token.
+    Like the model's layers, each is stacked (L, ...) or a tuple of L.
     """
 
     k: Any
@@ -148,14 +150,15 @@ def logits(params: dict, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
 
 def empty_cache(params: dict, cfg: ModelConfig, batch: int, size: int) -> Cache:
     """A cache of `size` slots for `batch` rows, in the form that these parameters want."""
-    shape = (batch, size, cfg.n_kv_heads, cfg.head_dim)
 
-    def blank() -> Any:
+    def blank(*shape: int) -> Any:
+        shape = (batch, cfg.n_kv_heads, *shape)
         if isinstance(params["layers"], tuple):
             return tuple(jnp.zeros(shape, cfg.compute_dtype) for _ in range(cfg.n_layers))
         return jnp.zeros((cfg.n_layers, *shape), cfg.compute_dtype)
 
-    return Cache(blank(), blank(), jnp.full((batch, size), -1, jnp.int32), jnp.int32(0))
+    k, v = blank(cfg.head_dim, size), blank(size, cfg.head_dim)
+    return Cache(k, v, jnp.full((batch, size), -1, jnp.int32), jnp.int32(0))
 
 
 def repeat(cache: Cache, rows: int) -> Cache:
@@ -187,22 +190,29 @@ def _scan_cached(block: Any, x: Any, layers: Any, adapter_layers: Any, cache: Ca
         layer, layer_adapter, i = xs
         past = [jax.lax.dynamic_index_in_dim(stack, i, keepdims=False) for stack in kv]
         x, after = block(x, layer, layer_adapter, None, (*past, cache.index))
-        added = [jax.lax.dynamic_slice_in_dim(whole, cache.index, x.shape[1], axis=1)[None] for whole in after]
-        at = (i, 0, cache.index, 0, 0)
-        return (x, *(jax.lax.dynamic_update_slice(s, new, at) for s, new in zip(kv, added, strict=True))), None
+        return (x, *(write(*each, i) for each in zip(kv, after, SLOTS, strict=True))), None
+
+    def write(stack: Any, whole: Any, axis: int, i: Any) -> Any:
+        """The stack with what layer i has of the new tokens."""
+        added, at = jax.lax.dynamic_slice_in_dim(whole, cache.index, x.shape[1], axis), [i, 0, 0, 0, 0]
+        at[axis] = cache.index
+        return jax.lax.dynamic_update_slice(stack, added[None], at)
 
     (x, k, v), _ = jax.lax.scan(body, (x, cache.k, cache.v), (layers, adapter_layers, jnp.arange(cfg.n_layers)))
     return x, cache.replace(k=k, v=v, index=cache.index + x.shape[1])
 
 
 def _loop(block: Any, x: Any, layers: tuple, adapter_layers: Any, key: Any, cache: Any, cfg: ModelConfig) -> Any:
-    ks, vs = [], []
+    kvs = []
     for i, layer in enumerate(layers):
         layer_adapter = adapter_layers[i] if isinstance(adapter_layers, tuple) else adapter_layers
         layer_cache = None if cache is None else (cache.k[i], cache.v[i], cache.index)
         x, kv = block(x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, i), layer_cache)
-        ks, vs = [*ks, kv[0]], [*vs, kv[1]]
-    return x, None if cache is None else cache.replace(k=tuple(ks), v=tuple(vs), index=cache.index + x.shape[1])
+        kvs.append(kv)
+    if cache is None:
+        return x, None
+    k, v = zip(*kvs, strict=True)
+    return x, cache.replace(k=k, v=v, index=cache.index + x.shape[1])
 
 
 def _block(
@@ -218,7 +228,7 @@ def _block(
     cache: Any,
     rules: Rules | None,
 ) -> tuple[Any, Any]:
-    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). Returns this layer's keys and values, too.
+    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). And its cache with these tokens.
 
     see: the mask (B, T, S), and the segment ids if they say the same.
     """
@@ -235,10 +245,14 @@ def _block(
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
     q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)
     q, k = rotate(q, rope), rotate(k, rope)
+    kv = None
     if cache is not None:
-        k, v = (
-            jax.lax.dynamic_update_slice(old, new, (0, cache[2], 0, 0)) for old, new in ((cache[0], k), (cache[1], v))
-        )
+        *old, start = cache
+        new = (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
+        kv = [
+            jax.lax.dynamic_update_slice_in_dim(o, n, start, axis) for o, n, axis in zip(old, new, SLOTS, strict=True)
+        ]
+        k, v = kv[0].transpose(0, 3, 1, 2), kv[1].swapaxes(1, 2)
     q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
     options = {"dropout": cfg.attention_dropout, "key": keys[4], "rules": rules}
     h = attention(q, k, v, see[0], segment_ids=see[1], **options)
@@ -248,7 +262,7 @@ def _block(
     gated, up = (checkpoint_name(y, "mlp") for y in linear(h, "mlp", ("gate", "up"), keys[2]))
     h = constrain(jax.nn.silu(gated) * up, ("batch", "time", "mlp"), rules)
     x = x + constrain(linear(h, "mlp", ("down",), keys[3])[0], ("batch", "time", "activation"), rules)
-    return x, (k, v)
+    return x, kv
 
 
 def _heads(qkv: tuple[Any, ...], layer: Any, cfg: ModelConfig) -> Any:
