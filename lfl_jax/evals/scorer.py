@@ -1,6 +1,7 @@
 """A model on devices as evaluations see it: compiled scoring and decoding behind two plain functions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,16 +43,36 @@ def build(
     """
     count = member_count(model["adapter"])
     model = model | {"adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]}
+    subject = _Subject(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
+    return base.Model(tag=tag, score=subject.score, generate=subject.generate)
 
-    def gate(rows: int) -> Any:
-        return jnp.full((rows, count), float(adapted)) if count else None
 
-    def score(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        placed = {k: jax.device_put(rows[k], rules.sharding(("batch", "time"), rows[k].shape)) for k in INPUTS}
-        nll, greedy = _per_token(model, placed, gate(len(rows["tokens"])), cfg=cfg, rules=rules)
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated; members: columns of its gate."""
+
+    model: dict
+    cfg: ModelConfig
+    tokenizer: Tokenizer
+    rules: Rules
+    members: int
+    adapted: bool
+    generate_rows: int
+    seed: int
+
+    def gate(self, rows: int) -> Any:
+        """All ones, or all zeros for the base."""
+        return jnp.full((rows, self.members), float(self.adapted)) if self.members else None
+
+    def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """`base.Model.score`."""
+        placed = {k: jax.device_put(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape)) for k in INPUTS}
+        gate = self.gate(len(rows["tokens"]))
+        nll, greedy = _per_token(self.model, placed, gate, cfg=self.cfg, rules=self.rules)
         return np.asarray(nll), np.asarray(greedy)
 
     def generate(
+        self,
         prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
@@ -60,23 +81,23 @@ def build(
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[str]:
-        missing = generate_rows - len(prompts)  # a batch of one shape is one compiled program
+        """`base.Model.generate`. A batch of one shape is one program: it is filled up with the first prompt."""
+        missing = self.generate_rows - len(prompts)
         rows = sample.generate(
-            model,
+            self.model,
             [*prompts, *[prompts[0]] * missing],
-            cfg,
+            self.cfg,
             max_new_tokens=max_new_tokens,
-            eos_id=tokenizer.eos_id,
+            eos_id=self.tokenizer.eos_id,
             temperature=temperature,
             top_p=top_p,
-            seed=seed,
+            seed=self.seed,
             ids=[*example_ids, *[example_ids[0]] * missing],
-            gate=gate(generate_rows),
-            stop=said(tokenizer, stop),
+            gate=self.gate(self.generate_rows),
+            stop=said(self.tokenizer, stop),
         )
-        ended = [row[-1:] == [tokenizer.eos_id] for row in rows]
-        return [tokenizer.decode(row) + tokenizer.eos * end for row, end in zip(rows, ended, strict=True)][
-            : len(prompts)
-        ]
+        return [self._text(row) for row in rows[: len(prompts)]]
 
-    return base.Model(tag=tag, score=score, generate=generate)
+    def _text(self, row: list[int]) -> str:
+        """With the text of EOS at its end where the model ended it."""
+        return self.tokenizer.decode(row) + self.tokenizer.eos * (row[-1:] == [self.tokenizer.eos_id])
