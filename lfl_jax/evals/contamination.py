@@ -11,9 +11,8 @@ from typing import Any
 from lfl_jax.config import Config
 from lfl_jax.data.decontaminate import item_text, overlaps, report
 from lfl_jax.data.sources import Source
-from lfl_jax.errors import UserError
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals.tasks import TASKS
+from lfl_jax.evals.tasks import find
 from lfl_jax.io import workdir
 from lfl_jax.io.metrics import progress
 
@@ -29,9 +28,7 @@ def look(config: Config, source: Source) -> dict[str, Any]:
     evaluated = dataclasses.replace(config.eval, limit=0)
     inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated), alone=True)
     names = evaluated.items(evaluated.tasks)
-    for name in names.keys() - TASKS:
-        raise UserError(f"no evaluation {name!r}; there are: {', '.join(TASKS)}")
-    items = {name: {item.id: item_text(item) for item in TASKS[name].items(inputs)} for name in names}
+    items = {name: {item.id: item_text(item) for item in find(name).items(inputs)} for name in names}
     texts = (f"{example.prompt}\n{example.response}" for example in source.examples)
     with progress(len(source.examples), "decontaminate") as advance:
         return report(overlaps(texts, items, progress=advance), items, source.provenance())

@@ -45,17 +45,21 @@ class Choice:
 
 def hellaswag_choices(inputs: Inputs) -> list[Choice]:
     """The validation split."""
-    return after_shots(hellaswag.questions(inputs), 0 if inputs.alone else SHOTS["hellaswag_gauntlet"])
+    return _choices(inputs, hellaswag.questions(inputs), "hellaswag_gauntlet")
 
 
 def arc_choices(inputs: Inputs) -> list[Choice]:
     """The test split, "Question: ...\\nAnswer:" before each choice."""
-    return after_shots(arc_challenge.questions(inputs), 0 if inputs.alone else SHOTS["arc_challenge_gauntlet"])
+    return _choices(inputs, arc_challenge.questions(inputs), "arc_challenge_gauntlet")
 
 
 def winogrande_choices(inputs: Inputs) -> list[Choice]:
     """The xl validation split; the contexts are the choices."""
-    return after_shots(winogrande.questions(inputs), 0 if inputs.alone else SHOTS["winogrande_gauntlet"])
+    return _choices(inputs, winogrande.questions(inputs), "winogrande_gauntlet")
+
+
+def _choices(inputs: Inputs, questions: Sequence[Question], task: str) -> list[Choice]:
+    return after_shots(questions, 0 if inputs.alone else SHOTS[task])
 
 
 def after_shots(questions: Sequence[Question], shots: int) -> list[Choice]:

@@ -25,7 +25,7 @@ class Problem:
 
 
 def problems(inputs: Inputs) -> list[Problem]:
-    """The test split after `inputs.shots` worked examples; every problem is its own cluster."""
+    """The test split after `inputs.shots` worked examples, unless alone; every problem is its own cluster."""
     docs = inputs.docs("gsm8k-test")
     return [
         Problem(str(i), str(i), "".join(map(turn, shots)) + prompt(doc), doc["answer"])
@@ -55,7 +55,7 @@ def draw(inputs: Inputs, count: int) -> list[Sequence[dict]]:
 
     Raises UserError for more shots than there are.
     """
-    if inputs.shots == 0:
+    if inputs.alone or inputs.shots == 0:
         return [()] * count
     lm_eval = inputs.shots_from == "lm_eval"
     pool = inputs.docs("gsm8k-train") if lm_eval else [rewrite(*shot) for shot in inputs.fixed_shots()]

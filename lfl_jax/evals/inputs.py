@@ -28,7 +28,7 @@ def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> In
         docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
         source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,
         worked=lambda: _first(open_source(config.data, "train", config.seed.data), config.eval.base_shots),
-        shots=0 if alone else config.eval.shots,
+        shots=config.eval.shots,
         shots_from=config.eval.shots_from,
         alone=alone,
     )

@@ -14,7 +14,7 @@ from lfl_jax.evals import records, sandbox
 from lfl_jax.evals.base import Coding, Generation, Inputs, Model, Record, Scoring, Task
 from lfl_jax.evals.plan import Plan, plan, score_items
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.evals.tasks import TASKS
+from lfl_jax.evals.tasks import TASKS, find
 from lfl_jax.text.stops import cut
 from lfl_jax.text.tokenizers import Tokenizer
 
@@ -121,9 +121,7 @@ def evaluate(
 def check_tasks(names: Iterable[str]) -> None:
     """Raise UserError for an unknown task, and for one that lacks something on this machine."""
     for name in names:
-        if name not in TASKS:
-            raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(TASKS)}")
-        TASKS[name].check()
+        find(name).check()
 
 
 def read(path: Path, task: Task) -> Result:

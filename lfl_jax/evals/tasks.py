@@ -1,5 +1,6 @@
 """Every evaluation by name. A new one is a file with its TASK, and a line here."""
 
+from lfl_jax.errors import UserError
 from lfl_jax.evals import (
     arc_challenge,
     gauntlet,
@@ -45,3 +46,10 @@ TASKS: dict[str, Task] = {
     "mbpp": mbpp.TASK,
     "mbpp_bigcode": mbpp.BIGCODE,
 }
+
+
+def find(name: str) -> Task:
+    """The task of a name; UserError lists the names there are."""
+    if name not in TASKS:
+        raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(TASKS)}")
+    return TASKS[name]

@@ -220,6 +220,7 @@ def test_perplexity_of_text_per_token_byte_and_word():
 
 # Tasks that show examples before every item, with documents of their sets.
 SHOWN = {
+    "gsm8k": {"gsm8k-test": [{"question": "How many?", "answer": "#### 3"}]},
     "gsm8k_cot": {"gsm8k-test": [{"question": "How many?", "answer": "#### 3"}]},
     "math_minerva": {"math-test": [{"problem": "Half of 3?", "solution": r"\boxed{1.5}"}]},
     "math_minerva_lm_eval": {"math-test": [{"problem": "Half of 3?", "solution": r"\boxed{1.5}"}]},
@@ -248,6 +249,7 @@ def test_items_alone_are_without_the_examples_before_them(name):
         fixed_shots=lambda: [("One and one?", "So the answer is 2.")],
         problems={"test": source[:1]},
         worked=lambda: source[1:],
+        shots=1,
     )
     whole, alone = (
         [prompt(item) for item in tasks.TASKS[name].items(dataclasses.replace(given, alone=a))] for a in (False, True)
