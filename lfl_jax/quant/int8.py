@@ -47,6 +47,19 @@ def dequantise(q: Int8, dtype: Any = None) -> Float[Array, "*L I O"]:
     return (q.codes.astype(jnp.float32) * q.scale[..., None, :]).astype(dtype or q.dtype)
 
 
+def matmul(x: Float[Array, "*N I"], q: Int8) -> Float[Array, "*N O"]:
+    """x dequantise(q): (x codes) · scale. The codes are exact in x's dtype, and GPUs and TPUs convert them on their way
+    into the product, so that no dequantised W is ever written."""
+    y = jnp.dot(x, q.codes.astype(x.dtype), preferred_element_type=jnp.float32)
+    return (y * q.scale).astype(x.dtype)
+
+
+def matmul_transposed(dy: Float[Array, "*N O"], q: Int8) -> Float[Array, "*N I"]:
+    """dy dequantise(q)^T: (dy · scale) codes^T."""
+    scaled, codes = (dy * q.scale).astype(dy.dtype), q.codes.astype(dy.dtype)
+    return jax.lax.dot_general(scaled, codes, (((dy.ndim - 1,), (1,)), ((), ())))
+
+
 def specs(weight: ArraySpec) -> Int8:
     """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a weight of zeros."""
     *stack, _, columns = weight.shape

@@ -1,4 +1,4 @@
-"""x W with a quantised W, whose dequantised copy lives no longer than one product."""
+"""x W with a quantised W, in the way of its format: a dequantised copy, if any, lives no longer than one product."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ def hold(form: str, weight: ArraySpec, w: Float[Array, "*L I O"], rules: Rules) 
 
 def dequantise(q: Quantised, dtype: Any = None) -> Float[Array, "*L I O"]:
     """The weight (.., I, O), in q's dtype unless another is given."""
-    return (nf4 if isinstance(q, NF4) else int8).dequantise(q, dtype)
+    return _module(q).dequantise(q, dtype)
 
 
 def dense(w: Any) -> Float[Array, "..."]:
@@ -43,23 +43,23 @@ def dense(w: Any) -> Float[Array, "..."]:
 def matmul(x: Float[Array, "*N I"], q: Quantised) -> Float[Array, "*N O"]:
     """x dequantise(q), computed in x's dtype. q is a constant: codes have no gradient, and absmax and scales get none.
 
-    The backward pass dequantises again, so that it keeps only q, which is there anyway, and not x. This holds in a
-    scan over layers. Differentiating layers written one after the other, the compiler may merge the two
+    The backward pass reads q again, so that it keeps only q, which is there anyway, and not x. This holds in a scan
+    over layers. Differentiating layers written one after the other over NF4, the compiler may merge the two
     dequantisations, or do all of them first, and hold every W.
     """
-    return x @ dequantise(q).astype(x.dtype)
+    return _module(q).matmul(x, q)
 
 
-def _fwd(x: Any, q: Any) -> tuple[Any, Any]:
-    return matmul(x, q), q
+def matmul_transposed(dy: Float[Array, "*N O"], q: Quantised) -> Float[Array, "*N I"]:
+    """dy dequantise(q)^T, computed in dy's dtype."""
+    return _module(q).matmul_transposed(dy, q)
 
 
-def _bwd(q: Any, dy: Any) -> tuple[Any, None]:
-    w = dequantise(q).astype(dy.dtype)
-    return jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ()))), None
+matmul.defvjp(lambda x, q: (matmul(x, q), q), lambda q, dy: (matmul_transposed(dy, q), None))
 
 
-matmul.defvjp(_fwd, _bwd)
+def _module(q: Quantised) -> Any:
+    return {NF4: nf4, Int8: int8}[type(q)]
 
 
 def nbytes(q: Any) -> int:

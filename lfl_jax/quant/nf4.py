@@ -4,6 +4,7 @@ Levels, block order, nibble order and the second level are those of bitsandbytes
 unit, which are neighbours in a torch weight (out, in). 4.127 bits a parameter with both levels, 4.5 with one.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -105,9 +106,32 @@ def dequantise(q: NF4, dtype: Any = None) -> Float[Array, "*L I O"]:
     """level · absmax in float32, cast once: to dtype, by default q's."""
     *stack, half, columns = q.codes.shape
     index = jnp.stack([q.codes >> 4, q.codes & 15], axis=-2)
-    levels = jnp.asarray(LEVELS)[index].reshape(*stack, -1, BLOCK, columns)
+    levels = _look_up(LEVELS, index, select).reshape(*stack, -1, BLOCK, columns)
     w = (levels * absmax(q)[..., None, :]).reshape(*stack, 2 * half, columns)
     return w[..., : q.rows, :].astype(dtype or q.dtype)
+
+
+def matmul(x: Float[Array, "*N I"], q: NF4) -> Float[Array, "*N O"]:
+    """x dequantise(q), the even and the odd rows of W apart: as they are not interleaved, a TPU decodes them on their
+    way into the product, and no dequantised W is written. Other platforms write it for the time of the product."""
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, q.padded)])
+    planes = zip((x[..., 0::2], x[..., 1::2]), _planes(q, x.dtype), strict=True)
+    return sum(jnp.dot(part, w, preferred_element_type=jnp.float32) for part, w in planes).astype(x.dtype)
+
+
+def matmul_transposed(dy: Float[Array, "*N O"], q: NF4) -> Float[Array, "*N I"]:
+    """dy dequantise(q)^T, in the same two parts."""
+    parts = [jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ()))) for w in _planes(q, dy.dtype)]
+    return jnp.stack(parts, axis=-1).reshape(*dy.shape[:-1], -1)[..., : q.rows]
+
+
+def _planes(q: NF4, dtype: Any) -> list[Float[Array, "S O"]]:
+    """The even and the odd rows of one layer's weight, padding included, each as dequantised by itself."""
+    scale = jnp.repeat(absmax(q), BLOCK // 2, axis=0)
+    return [
+        (_look_up(LEVELS, index, select) * scale).astype(q.dtype).astype(dtype)
+        for index in (q.codes >> 4, q.codes & 15)
+    ]
 
 
 def specs(weight: ArraySpec, double: bool = True) -> NF4:
@@ -154,7 +178,28 @@ def absmax(q: NF4) -> Float[Array, "*L J O"]:
         return q.absmax
     *stack, blocks, columns = q.absmax.shape
     scale = jnp.repeat(q.scale, SUPERBLOCK, axis=-1)[..., : blocks * columns].reshape(*stack, columns, blocks)
-    return jnp.asarray(DYNAMIC_LEVELS)[q.absmax] * jnp.swapaxes(scale, -1, -2) + q.offset[..., None, None]
+    return _look_up(DYNAMIC_LEVELS, q.absmax, _match) * jnp.swapaxes(scale, -1, -2) + q.offset[..., None, None]
+
+
+def select(values: np.ndarray, index: Any) -> Float[Array, "*N"]:
+    """values[index] for 2^n values, by selection on the n bits of the index."""
+    index = index.astype(jnp.int32)
+    found = [jnp.float32(x) for x in values]
+    for bit in range(len(values).bit_length() - 1):
+        odd = (index >> bit & 1) != 0
+        found = [jnp.where(odd, high, low) for low, high in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
+
+
+def _match(values: np.ndarray, index: Any) -> Float[Array, "*N"]:
+    """values[index], by comparing every index with all there are: for a table too long to select from."""
+    hit = index[..., None] == jnp.arange(len(values), dtype=index.dtype)
+    return jnp.sum(jnp.where(hit, values, 0), axis=-1)
+
+
+def _look_up(values: np.ndarray, index: Any, tpu: Callable) -> Float[Array, "*N"]:
+    """values[index]; a TPU has no fast way to look up single numbers, and does as `tpu` does."""
+    return jax.lax.platform_dependent(index, tpu=partial(tpu, values), default=lambda i: jnp.asarray(values)[i])
 
 
 def _nearest(x: Float[Array, "*N"], levels: np.ndarray) -> UInt8[Array, "*N"]:

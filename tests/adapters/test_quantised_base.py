@@ -39,7 +39,8 @@ def test_an_adapter_over_a_quantised_base_is_one_over_what_the_base_stands_for(k
         assert jnp.array_equal(run(params, fresh, small), run(params, None, small))
     adapter = adapter_for(small, params, kind)
     wanted = run(dense(params), adapter, small)
-    np.testing.assert_allclose(run(params, adapter, small), wanted, rtol=0, atol=1e-5)
+    # the products are sums in another order
+    np.testing.assert_allclose(run(params, adapter, small), wanted, rtol=0, atol=5e-5)
     assert jnp.abs(wanted - run(params, None, small)).max() > 0.1
     if "bottleneck" not in kind:
         merged = adapters.merge(params, adapter)

@@ -8,6 +8,7 @@ import pytest
 from jax import export
 from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding
 
+from lfl_jax import quant
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.kernels.low_rank import low_rank_projection, tiles
@@ -90,6 +91,16 @@ def test_compiling_for_a_v5e(v5e, name, form):
     inputs, outputs = WEIGHTS[name]
     written = [f"{dtype}[{inputs},{outputs}]" in compiled.as_text() for dtype in ("bf16", "f32")]
     assert written == [form == "dense", False]
+
+
+@LIBTPU
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_products_by_xla_write_no_dequantised_weight_on_a_v5e(v5e, form):
+    """Codes become numbers on their way into a product: its temporaries are far from W in bfloat16."""
+    x, w, *_, dy = operands("q", form, v5e)
+    for product, rows in ((quant.matmul, x), (quant.matmul_transposed, dy)):
+        compiled = jax.jit(product).lower(rows, w).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < WIDTH * WIDTH
 
 
 @LIBTPU

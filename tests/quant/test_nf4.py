@@ -58,6 +58,12 @@ def test_the_second_level_s_values_follow_the_published_construction():
     np.testing.assert_allclose(nf4.DYNAMIC_LEVELS[[0, 1, 128, 254, 255]], outer)
 
 
+@pytest.mark.parametrize(("look_up", "table"), [(nf4.select, nf4.LEVELS), (nf4._match, nf4.DYNAMIC_LEVELS)])
+def test_what_a_tpu_looks_up_is_the_table(look_up, table):
+    index = np.arange(len(table), dtype=np.uint8)[::-1]
+    np.testing.assert_array_equal(jax.jit(lambda i: look_up(table, i))(index), table[::-1])
+
+
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_codes_and_values_are_the_restatement_s(shape, double):

@@ -11,3 +11,8 @@ from lfl_jax.kernels.linear.reference import matmul
 def linear(x: Float[Array, "*N I"], w: Any) -> Float[Array, "*N O"]:
     """x W in x's dtype; a quantised W is a constant."""
     return quant.matmul(x, w) if quant.is_quantised(w) else matmul(x, w.astype(x.dtype))
+
+
+def linear_transposed(dy: Float[Array, "*N O"], w: Any) -> Float[Array, "*N I"]:
+    """dy W^T in dy's dtype."""
+    return quant.matmul_transposed(dy, w) if quant.is_quantised(w) else dy @ w.astype(dy.dtype).T

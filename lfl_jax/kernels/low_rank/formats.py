@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from lfl_jax import quant
 from lfl_jax.kernels.low_rank.tiles import Product
-from lfl_jax.quant.nf4 import BLOCK, LEVELS
+from lfl_jax.quant.nf4 import BLOCK, LEVELS, select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +42,10 @@ def product(form: Format, stored: Any, rows: int, rank: int, bytes_x: int, trans
     return Product(rows, cols, depth, rank, *planes, bytes_x, stored.dtype.itemsize)
 
 
-def level(index: Any) -> Float[Array, "..."]:
-    """LEVELS[index] by selection on the four bits: in a kernel neither accelerator looks up a table fast."""
-    values = [jnp.float32(x) for x in LEVELS]
-    for bit in (1, 2, 4, 8):
-        odd = (index & bit) != 0
-        values = [jnp.where(odd, high, low) for low, high in zip(values[::2], values[1::2], strict=True)]
-    return values[0]
-
-
 def _decode_nf4(codes: Any, scale: Any, dtype: Any) -> tuple[Any, ...]:
+    """By selection: in a kernel neither accelerator looks up a table fast."""
     codes = codes.astype(jnp.int32)
-    return tuple((level(index) * scale).astype(dtype) for index in (codes >> 4, codes & 15))
+    return tuple((select(LEVELS, index) * scale).astype(dtype) for index in (codes >> 4, codes & 15))
 
 
 FORMATS = {

@@ -6,8 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from lfl_jax import quant
-from lfl_jax.kernels.linear import linear
+from lfl_jax.kernels.linear import linear, linear_transposed
 from lfl_jax.kernels.linear.reference import matmul
 
 
@@ -41,7 +40,7 @@ class XLA:
     def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
         back = dy @ b.T
-        return dy @ quant.dense(w).astype(dy.dtype).T + gated(back, gate) @ a.T, back
+        return linear_transposed(dy, w) + gated(back, gate) @ a.T, back
 
 
 def gated(ranks: Any, gate: Any) -> Any:
