@@ -5,16 +5,17 @@ from typing import Any
 import jax.numpy as jnp
 
 from lfl_jax.adapters.kind import LowRank
+from lfl_jax.core.sharding import Rules
 from lfl_jax.kernels.low_rank import low_rank_projection
 from lfl_jax.kernels.low_rank.reference import XLA
-from lfl_jax.kernels.low_rank.selection import choose
+from lfl_jax.kernels.low_rank.sharded import choose_on
 
 Passes = tuple[Any, Any]  # the implementations of the forward and the backward pass
 
 
-def kernels(x: Any, w: Any, parts: tuple[LowRank, ...]) -> Passes | None:
-    """The table's choice for x (B, T, I) and these members, or None where that is XLA both ways."""
-    passes = choose(w, x.size // x.shape[-1], sum(part.a.shape[-1] for part in parts))
+def kernels(x: Any, w: Any, parts: tuple[LowRank, ...], rules: Rules | None, axes: tuple[str, ...]) -> Passes | None:
+    """The table's choice for x (B, T, I) and these members, or None where that is XLA both ways; axes: W's."""
+    passes = choose_on(rules, axes, w, x.size // x.shape[-1], sum(part.a.shape[-1] for part in parts))
     return None if passes == (XLA(), XLA()) else passes
 
 

@@ -11,6 +11,7 @@ from lfl_jax.adapters import routed
 from lfl_jax.adapters.fused import fused, kernels
 from lfl_jax.adapters.kind import LowRank, only_low_rank
 from lfl_jax.adapters.mix import members
+from lfl_jax.core.sharding import Rules
 from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank.reference import expand, shrink
 
@@ -24,23 +25,25 @@ def project(
     key: Any = None,
     dropout: float = 0.0,
     shared: Any = None,
-    fuse: bool = True,
+    rules: Rules | None = None,
+    axes: tuple[tuple[str, ...], ...] = (),
 ) -> tuple[Any, ...]:
     """One y (B, T, O) per weight.
 
     gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones. Or ids,
     (B,) or (B, T): the one member that an example or token uses, -1 being the base.
     key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is shared).
-    shared: the arrays that all layers of the adapter share. fuse: use a kernel where the selection table names one, and
-    products by ids, which are for arrays on one device.
+    shared: the arrays that all layers of the adapter share. rules: the mesh that all lie on; with one of several
+    devices, axes are the logical axes of each weight.
     """
+    axes = axes or ((),) * len(ws)
     groups = [tuple(m.with_shared(shared) for m in members(layer)) for layer in layers]
     parts = [tuple(m.low_rank(w) for m in group) for group, w in zip(groups, ws, strict=True)]
-    own = [fuse and routed.applies(gate, group, each) for group, each in zip(groups, parts, strict=True)]
-    fuse = fuse and (key is None or dropout == 0.0)  # x W and x A see the same x
+    own = [routed.applies(gate, group, each, rules) for group, each in zip(groups, parts, strict=True)]
+    fuse = key is None or dropout == 0.0  # x W and x A see the same x
     chosen = [
-        kernels(x, w, each) if fuse and each and not by_id and all(map(only_low_rank, group)) else None
-        for w, group, each, by_id in zip(ws, groups, parts, own, strict=True)
+        kernels(x, w, each, rules, names) if fuse and each and not by_id and all(map(only_low_rank, group)) else None
+        for w, group, each, by_id, names in zip(ws, groups, parts, own, axes, strict=True)
     ]
     ys = [None if passes else linear(x, w) for w, passes in zip(ws, chosen, strict=True)]
     x = drop(x, key, dropout)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import LowRank, only_low_rank
+from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
 
@@ -29,8 +30,10 @@ def as_gate(gate: Any, shape: tuple[int, int]) -> Any:
     return gate
 
 
-def applies(gate: Any, group: tuple[Any, ...], parts: tuple[LowRank | None, ...]) -> bool:
-    """Whether `low_rank` is the whole change of these members, and faster."""
+def applies(gate: Any, group: tuple[Any, ...], parts: tuple[LowRank | None, ...], rules: Rules | None) -> bool:
+    """Whether `low_rank` is the whole change of these members, and faster. Tokens cannot be sorted across a mesh."""
+    if is_ids(gate) and gate.ndim == 2 and rules is not None and rules.mesh.size > 1:
+        return False
     if not is_ids(gate) or len(group) < MEMBERS or not all(map(only_low_rank, group)):
         return False
     return len({(part.a.shape, part.b.shape) for part in parts}) == 1

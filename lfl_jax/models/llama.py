@@ -26,6 +26,16 @@ from lfl_jax.models.config import Llama3Rope, ModelConfig
 INIT_STD = 0.02
 # What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
 SAVED = ("qkv", "attention", "mlp", "shrink", "base", "norm")
+# The logical axes of a layer's weights.
+AXES = {
+    "q": ("embed", "heads"),
+    "k": ("embed", "kv_heads"),
+    "v": ("embed", "kv_heads"),
+    "o": ("heads", "embed"),
+    "gate": ("embed", "mlp"),
+    "up": ("embed", "mlp"),
+    "down": ("mlp", "embed"),
+}
 SLOTS = (-1, -2)  # the axis of a cache's slots in k and in v
 REMAT = {
     "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
@@ -53,8 +63,8 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
     q, kv = cfg.n_heads * cfg.head_dim, cfg.n_kv_heads * cfg.head_dim
     normal = spec.normal(INIT_STD)
 
-    def weight(fan_in: int, fan_out: int, in_axis: str, out_axis: str) -> ArraySpec:
-        return ArraySpec((layers, fan_in, fan_out), ("layers", in_axis, out_axis), normal, dtype)
+    def weights(**sizes: tuple[int, int]) -> dict[str, ArraySpec]:
+        return {n: ArraySpec((layers, *size), ("layers", *AXES[n]), normal, dtype) for n, size in sizes.items()}
 
     def norm(*stack: int, width: int = d, axis: str = "embed") -> ArraySpec:
         return ArraySpec((*stack, width), (*("layers" for _ in stack), axis), spec.ones, dtype)
@@ -66,18 +76,9 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
         "embed": ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype),
         "layers": {
             "attn_norm": norm(layers),
-            "attn": {
-                "q": weight(d, q, "embed", "heads"),
-                "k": weight(d, kv, "embed", "kv_heads"),
-                "v": weight(d, kv, "embed", "kv_heads"),
-                "o": weight(q, d, "heads", "embed"),
-            },
+            "attn": weights(q=(d, q), k=(d, kv), v=(d, kv), o=(q, d)),
             "mlp_norm": norm(layers),
-            "mlp": {
-                "gate": weight(d, cfg.d_ff, "embed", "mlp"),
-                "up": weight(d, cfg.d_ff, "embed", "mlp"),
-                "down": weight(cfg.d_ff, d, "mlp", "embed"),
-            },
+            "mlp": weights(gate=(d, cfg.d_ff), up=(d, cfg.d_ff), down=(cfg.d_ff, d)),
         },
         "final_norm": norm(),
     }
@@ -238,9 +239,8 @@ def _block(
     def linear(x: Any, part: str, names: tuple[str, ...], key: Any) -> Any:
         layers = tuple(adapter[part].get(name) for name in names)
         ws = tuple(layer[part][name] for name in names)
-        alone = rules is None or rules.mesh.size == 1
-        options = {"key": key, "dropout": cfg.adapter_dropout, "shared": shared, "fuse": alone}
-        return project(x, ws, layers, gate=gate, **options)
+        mesh = {"rules": rules, "axes": tuple(AXES[name] for name in names)}
+        return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared, **mesh)
 
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
     q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)

@@ -35,6 +35,10 @@ def test_a_low_rank_kernel_on_shards_is_the_projection_on_one_device():
     assert printed("check_low_rank.py").count("sharded True") == 6
 
 
+def test_kernels_and_ids_in_a_model_on_eight_devices_change_nothing():
+    assert printed("check_adapters.py").count(": equal") == 2
+
+
 @pytest.mark.slow
 def test_attention_and_the_loss_on_eight_devices_are_those_on_one():
     assert printed("check_kernels.py").count(": equal") == 10

@@ -113,17 +113,25 @@ def committed() -> tuple[Entry, ...]:
 
 
 def choose(
-    w: Any, rows: int, rank: int, *, device: str | None = None, table: tuple[Entry, ...] | None = None
+    w: Any,
+    rows: int,
+    rank: int,
+    *,
+    shards: tuple[int, int, int] = (1, 1, 1),
+    device: str | None = None,
+    table: tuple[Entry, ...] | None = None,
 ) -> tuple[Any, Any]:
     """The implementations of the forward and the backward pass for this weight.
 
-    device: a device kind, by default that of the first device; table: by default the committed one.
+    shards: into how many parts a mesh splits rows, I and O; a kernel sees one. device: a device kind, by default that
+    of the first device; table: by default the committed one.
     """
     found = {entry.key: entry for entry in (committed() if table is None else table)}
     if not found:
         return XLA(), XLA()
     device = jax.devices()[0].device_kind if device is None else device
-    shape = shape_class(rows, *w.shape, rank)
+    sizes = (size // parts for size, parts in zip((rows, *w.shape), shards, strict=True))
+    shape = shape_class(*sizes, rank)
     entries = (found.get((device, formats.format_of(w), direction, shape)) for direction in ("forward", "backward"))
     return tuple(
         XLA() if entry is None else IMPLEMENTATIONS[entry.implementation](device=device, tiles=entry.tiles)

@@ -6,6 +6,7 @@ products are added up; (x A * gate) B is linear in x A, so that its parts add up
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -13,39 +14,44 @@ from jax.sharding import PartitionSpec as P
 
 from lfl_jax import quant
 from lfl_jax.core.sharding import Rules
+from lfl_jax.kernels.low_rank.reference import XLA
+from lfl_jax.kernels.low_rank.selection import choose
+
+
+def choose_on(rules: Rules | None, axes: tuple[str, ...], w: Any, rows: int, rank: int) -> tuple[Any, Any]:
+    """The table's choice for both passes on a mesh: by the shape that a device has of W (I, O) and its rows.
+
+    axes: the logical axes of W, such as ("embed", "heads"); without rules, or on one device, they do not matter.
+    """
+    if rules is None or rules.mesh.size == 1:
+        return choose(w, rows, rank)
+    sizes = rules.mesh.shape
+    shards = tuple(math.prod(sizes[name] for name in names or ()) for names in split(rules, axes, w, rows))
+    passes = choose(w, rows, rank, shards=shards, device=rules.mesh.devices.flat[0].device_kind)
+    return tuple(each if each == XLA() else Sharded(each, rules, axes) for each in passes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sharded:
-    """An implementation from another that sees one device; axes: the logical axes of W, such as ("embed", "heads")."""
+    """An implementation from another that sees one device; axes: the logical axes of W."""
 
     inner: Any
     rules: Rules
-    axes: tuple[str, str]
+    axes: tuple[str, ...]
 
     def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
         """(y, x A)."""
-        split = rows, i, o = self._split(x.shape[0], w)
-        return self._mapped(self.inner.forward, split, P(rows, i), P(rows, o), i)(x, _one_level(w), a, b, gate)
+        parts = rows, i, o = split(self.rules, self.axes, w, x.shape[0])
+        return self._mapped(self.inner.forward, parts, P(rows, i), P(rows, o), i)(x, _one_level(w), a, b, gate)
 
     def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
-        split = rows, i, o = self._split(dy.shape[0], w)
-        return self._mapped(self.inner.backward, split, P(rows, o), P(rows, i), o)(dy, _one_level(w), a, b, gate)
+        parts = rows, i, o = split(self.rules, self.axes, w, dy.shape[0])
+        return self._mapped(self.inner.backward, parts, P(rows, o), P(rows, i), o)(dy, _one_level(w), a, b, gate)
 
-    def _split(self, rows: int, w: Any) -> tuple[Any, Any, Any]:
-        """The mesh axes that split rows, I and O; a quantised I only between whole blocks."""
-        (by_rows,) = self.rules.partition(("batch",), (rows,))
-        block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
-        weight = self.rules.partition(self.axes, (w.shape[0] // block if w.shape[0] % block == 0 else 1, w.shape[1]))
-        batch = dict(self.rules.table)["batch"]
-        named = ((names,) if isinstance(names, str) else names or () for names in weight)
-        i, o = (tuple(name for name in names if name not in batch) or None for names in named)
-        return by_rows, i, o
-
-    def _mapped(self, run: Any, split: Any, taken: Any, given: Any, summed: Any) -> Any:
+    def _mapped(self, run: Any, parts: Any, taken: Any, given: Any, summed: Any) -> Any:
         """run on every shard; summed: the mesh axes over which its results are parts of a sum."""
-        rows, i, o = split
+        rows, i, o = parts
 
         def local(v: Any, w: Any, a: Any, b: Any, gate: Any) -> Any:
             found = run(v, w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w, a, b, gate)
@@ -60,6 +66,17 @@ class Sharded:
             return mapped(v, w, *others)
 
         return call
+
+
+def split(rules: Rules, axes: tuple[str, ...], w: Any, rows: int) -> tuple[Any, Any, Any]:
+    """The mesh axes that split rows, I and O; a quantised I only between whole blocks."""
+    (by_rows,) = rules.partition(("batch",), (rows,))
+    block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
+    weight = rules.partition(axes, (w.shape[0] // block if w.shape[0] % block == 0 else 1, w.shape[1]))
+    batch = dict(rules.table)["batch"]
+    named = ((names,) if isinstance(names, str) else names or () for names in weight)
+    i, o = (tuple(name for name in names if name not in batch) or None for names in named)
+    return by_rows, i, o
 
 
 def _one_level(w: Any) -> Any:
