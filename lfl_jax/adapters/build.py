@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lfl_jax import quant
-from lfl_jax.adapters import mora
+from lfl_jax.adapters import mora, routed
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
@@ -18,7 +18,7 @@ from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
 from lfl_jax.adapters.kind import CONSTANTS, Kind
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Mix, members
+from lfl_jax.adapters.mix import Bank, Mix, members
 from lfl_jax.adapters.placement import Placement, place
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig
@@ -142,15 +142,21 @@ def _bound(layer: Any, w: Any, original: Any) -> Any:
 
 
 def fixed(adapter: dict, params: dict) -> dict:
-    """The adapter for evaluation: what its layers compute from their weights alone is computed once (DoRA's norm)."""
-    if all(type(m).fixed is Kind.fixed for layer in layers_of(adapter) for m in members(layer)):
+    """The adapter for evaluation: what its layers compute from their weights alone is computed once (DoRA's norm), and
+    many members become a Bank."""
+    found = [m for layer in layers_of(adapter) for m in members(layer)]
+    if member_count(adapter) < routed.MEMBERS and all(type(m).fixed is Kind.fixed for m in found):
         return adapter
-    return adapter | {"layers": _at_weights(_fixed, adapter, params)}
+    return adapter | {"layers": _at_weights(functools.partial(_fixed, adapter.get("shared")), adapter, params)}
 
 
 @jax.jit
-def _fixed(layer: Any, w: Any) -> Any:
-    return jax.vmap(lambda x, v: x.fixed(v))(layer, w)
+def _fixed(shared: Any, layer: Any, w: Any) -> Any:
+    def one(layer: Any, w: Any) -> Any:
+        factors = routed.factors(layer, w, shared)
+        return layer.fixed(w) if factors is None else Bank(factors)
+
+    return jax.vmap(one)(layer, w)
 
 
 def deltas(adapter: dict, params: dict) -> dict:

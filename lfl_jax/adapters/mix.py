@@ -5,6 +5,9 @@ from typing import Any
 from flax import struct
 from jaxtyping import Array, Float
 
+from lfl_jax.adapters.kind import LowRank
+from lfl_jax.adapters.lora import LoRA
+
 
 @struct.dataclass
 class Mix:
@@ -33,8 +36,25 @@ class Mix:
         return Mix(tuple(layer.scaled(factor) for layer in self.layers))
 
 
+@struct.dataclass
+class Bank:
+    """A Mix for evaluation, of many low-rank members of one shape: their factors side by side, so that picking one for
+    every row does not touch the rest.
+
+    a (.., M, I, R), scale (.., M, R), b (.., M, R, O).
+    """
+
+    factors: LowRank
+
+    @property
+    def layers(self) -> tuple[LoRA, ...]:
+        """The members."""
+        a, scale, b = self.factors
+        return tuple(LoRA(a[..., m, :, :], b[..., m, :, :], scale[..., m, :]) for m in range(scale.shape[-2]))
+
+
 def members(layer: Any) -> tuple[Any, ...]:
     """The adapters at one weight: none, one, or a Mix's."""
     if layer is None:
         return ()
-    return layer.layers if isinstance(layer, Mix) else (layer,)
+    return layer.layers if isinstance(layer, Mix | Bank) else (layer,)

@@ -37,23 +37,25 @@ def project(
     devices, axes are the logical axes of each weight.
     """
     axes = axes or ((),) * len(ws)
-    groups = [tuple(m.with_shared(shared) for m in members(layer)) for layer in layers]
+    by_ids = routed.applies(gate, rules)
+    banks = [routed.factors(layer, w, shared) if by_ids else None for layer, w in zip(layers, ws, strict=True)]
+    gated = [() if bank else members(layer) for layer, bank in zip(layers, banks, strict=True)]
+    groups = [tuple(m.with_shared(shared) for m in group) for group in gated]
     parts = [tuple(m.low_rank(w) for m in group) for group, w in zip(groups, ws, strict=True)]
-    own = [routed.applies(gate, group, each, rules) for group, each in zip(groups, parts, strict=True)]
     fuse = key is None or dropout == 0.0  # x W and x A see the same x
     chosen = [
-        kernels(x, w, each, rules, names) if fuse and each and not by_id and all(map(only_low_rank, group)) else None
-        for w, group, each, by_id, names in zip(ws, groups, parts, own, axes, strict=True)
+        kernels(x, w, each, rules, names) if fuse and each and all(map(only_low_rank, group)) else None
+        for w, group, each, names in zip(ws, groups, parts, axes, strict=True)
     ]
     ys = [None if passes else linear(x, w) for w, passes in zip(ws, chosen, strict=True)]
     x = drop(x, key, dropout)
-    together = [each for each, passes, by_id in zip(parts, chosen, own, strict=True) if not (passes or by_id)]
+    together = [each for each, passes in zip(parts, chosen, strict=True) if not passes]
     factors = [part.a.astype(x.dtype) for each in together for part in each if part is not None]
     hidden = iter(shrink(x, tuple(factors)) if factors else ())
     changed = []
-    for y, w, group, each, passes, by_id in zip(ys, ws, groups, parts, chosen, own, strict=True):
-        if by_id:
-            changed.append(y + routed.low_rank(x, each, gate))
+    for y, w, group, each, passes, bank in zip(ys, ws, groups, parts, chosen, banks, strict=True):
+        if bank:
+            changed.append(y + routed.low_rank(x, bank, gate))
         elif passes:
             changed.append(fused(x, w, each, [_column(gate, m, x) for m in range(len(each))], passes))
         else:

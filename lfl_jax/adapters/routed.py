@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import LowRank, only_low_rank
+from lfl_jax.adapters.mix import Bank, members
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
@@ -30,19 +31,28 @@ def as_gate(gate: Any, shape: tuple[int, int]) -> Any:
     return gate
 
 
-def applies(gate: Any, group: tuple[Any, ...], parts: tuple[LowRank | None, ...], rules: Rules | None) -> bool:
-    """Whether `low_rank` is the whole change of these members, and faster. Tokens cannot be sorted across a mesh."""
-    if is_ids(gate) and gate.ndim == 2 and rules is not None and rules.mesh.size > 1:
-        return False
-    if not is_ids(gate) or len(group) < MEMBERS or not all(map(only_low_rank, group)):
-        return False
-    return len({(part.a.shape, part.b.shape) for part in parts}) == 1
+def applies(gate: Any, rules: Rules | None) -> bool:
+    """Whether a gate is ids that `low_rank` can follow: rows that are each their own cannot be sorted across a mesh."""
+    return is_ids(gate) and (gate.ndim == 1 or rules is None or rules.mesh.size == 1)
 
 
-def low_rank(x: Float[Array, "B T I"], parts: tuple[LowRank, ...], ids: Any) -> Float[Array, "B T O"]:
+def factors(layer: Any, w: Any, shared: Any) -> LowRank | None:
+    """A (M, I, R), scale (M, R) and B (M, R, O) of a layer's members, where `low_rank` is all they do, and faster."""
+    if isinstance(layer, Bank):
+        return layer.factors
+    group = tuple(member.with_shared(shared) for member in members(layer))
+    if len(group) < MEMBERS or not all(map(only_low_rank, group)):
+        return None
+    parts = tuple(member.low_rank(w) for member in group)
+    if len({(part.a.shape, part.b.shape) for part in parts}) > 1:
+        return None
+    return LowRank(*(jnp.stack(leaves) for leaves in zip(*parts, strict=True)))
+
+
+def low_rank(x: Float[Array, "B T I"], factors: LowRank, ids: Any) -> Float[Array, "B T O"]:
     """dy by the member that each id names: the products do not grow with the number of members."""
-    a, scale, b = (jnp.stack(leaves) for leaves in zip(*parts, strict=True))
-    ids = jnp.where(ids < len(parts), ids, -1)
+    a, scale, b = factors
+    ids = jnp.where(ids < len(scale), ids, -1)
     if ids.ndim == 1:
         return low_rank_by_example(x, a, b, ids, scale)
     return grouped_low_rank(x.reshape(-1, x.shape[-1]), a, b, ids.reshape(-1), scale).reshape(*x.shape[:2], -1)

@@ -1,13 +1,13 @@
 """Trees by path: ordered regex masks, the one split into trainable and frozen, stacked layers, fingerprints."""
 
 import hashlib
-import operator
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lfl_jax.errors import UserError
 
@@ -56,8 +56,24 @@ def combine(trainable: Any, frozen: Any) -> Any:
 
 
 def unstack(layers: Any, length: int) -> tuple[Any, ...]:
-    """Stacked layers (every leaf with a leading L) as a tuple of L trees."""
-    return tuple(jax.tree.map(operator.itemgetter(i), layers) for i in range(length))
+    """Stacked layers (every leaf with a leading L) as a tuple of L trees: views of the stacks in a CPU's memory, else
+    copies."""
+    leaves, structure = jax.tree.flatten(layers)
+    split = [_views(x) if _in_cpu_memory(x) else x for x in leaves]
+    return tuple(jax.tree.unflatten(structure, [each[i] for each in split]) for i in range(length))
+
+
+def _in_cpu_memory(x: Any) -> bool:
+    """Whether x is an array on a single CPU device."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        return False
+    return [device.platform for device in x.devices()] == ["cpu"]
+
+
+def _views(x: jax.Array) -> list[jax.Array]:
+    """x[0], x[1], ... in x's own memory; they keep it alive, and while they live, x is not donated but copied."""
+    rows = np.asarray(x.addressable_data(0))  # not x: that would keep the numpy array with it
+    return [jax.device_put(row, x.device, may_alias=True) for row in rows]
 
 
 def changed(new: Any, old: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from helpers import adapter_for, packed
 
 from lfl_jax import adapters, api, sample, state, train
 from lfl_jax.adapters import routed
+from lfl_jax.adapters.mix import Bank, Mix
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.models import llama
@@ -99,6 +100,31 @@ def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(membe
     assert not used
     np.testing.assert_allclose(several(one, ids), several(one, gate), atol=1e-4)
     assert used
+
+
+def test_for_evaluation_many_members_lie_side_by_side(members, used, small, small_params):
+    stacked = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7])
+    fixed = adapters.fixed(stacked, small_params)
+    assert isinstance(fixed["layers"]["attn"]["q"], Bank) and fixed["layers"]["attn"]["o"] is None
+    assert adapters.member_count(fixed) == 4
+    for gate in (*IDS.values(), adapters.route(IDS["by token"], 4), jnp.linspace(0.1, 2, 16).reshape(4, 4), None):
+        assert jnp.allclose(run(small_params, fixed, small, gate), run(small_params, stacked, small, gate), atol=1e-5)
+    assert set(used) == set(FORMS)
+    few = adapters.stack(*members[:3])
+    assert adapters.fixed(few, small_params) is few
+    mixed = adapters.stack(*members[:3], adapter_for(small, small_params, "dora", targets=TARGETS))
+    assert isinstance(adapters.fixed(mixed, small_params)["layers"]["attn"]["q"], Mix)
+
+
+def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_params):
+    def temporaries(count):
+        fixed = adapters.fixed(adapters.stack(*(members * 16)[:count]), small_params)
+        one = lambda tree: jax.tree.map(lambda x: x[0], tree["layers"]["attn"]["q"])  # noqa: E731
+        x, w = jnp.ones((4, 8, 32)), small_params["layers"]["attn"]["q"][0]
+        run = jax.jit(lambda layer: adapters.project(x, (w,), (layer,), gate=jnp.array(IDS["by example"]))[0])
+        return run.lower(one(fixed)).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(64) == temporaries(4)
 
 
 def test_the_work_does_not_grow_with_the_number_of_members(members, small, small_params):
