@@ -3,7 +3,7 @@
     python benchmarks/adapters.py --what=step      a training step of 1 x 256 tokens for each kind; eight routed LoRAs
     python benchmarks/adapters.py --what=large     LoRA, DoRA and MoRA at 4 x 256 tokens: a norm beside more rows
     python benchmarks/adapters.py --what=decode    a token at batch 1, 8 and 32: base, merged and unmerged LoRA, Houlsby
-    python benchmarks/adapters.py --what=dozens    4 to 32 LoRAs routed by a one-hot gate and by ids: a step, a token
+    python benchmarks/adapters.py --what=dozens    4 to 64 LoRAs routed by a one-hot gate and by ids: a step, a token
     python benchmarks/adapters.py --what=memory    bytes of the frozen base, and the step's temporary memory under NF4
 
 Variants take turns within a round, and a ratio is the median over rounds of (variant / reference) in that round.
@@ -153,10 +153,10 @@ def decode(a: argparse.Namespace) -> dict:
 
 
 def dozens(a: argparse.Namespace) -> dict:
-    """Ways to route, for few adapters on all linear modules and for more on two: arrays take minutes to compile."""
+    """Ways to route, for few adapters on all linear modules and for more on two: a step has arrays of every member."""
     routed.MEMBERS = 1  # both ways are measured for any number of members
     everywhere = AdapterConfig("lora").targets
-    cases = [(everywhere, 4), (everywhere, 8), *((("up", "down"), members) for members in (4, 8, 16, 32))]
+    cases = [(everywhere, 4), (everywhere, 8), *((("up", "down"), members) for members in (4, 8, 16, 32, 64))]
     return {f"{members} on {' '.join(targets)}": routes(targets, members, a.rounds) for targets, members in cases}
 
 

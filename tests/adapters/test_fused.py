@@ -62,8 +62,14 @@ def results(cfg, params, adapter, gate):
     return jax.jit(jax.value_and_grad(loss))(adapter)
 
 
-@pytest.mark.parametrize("form", ["dense", "nf4"])
-@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize(
+    ("form", "routed"),
+    [
+        ("dense", True),
+        ("nf4", False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("dense", False), ("nf4", True))),
+    ],
+)
 def test_a_kernel_of_the_table_is_used_and_changes_nothing(table, form, routed, small, small_params):
     params = small_params
     if form == "nf4":

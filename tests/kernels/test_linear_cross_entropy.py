@@ -28,14 +28,16 @@ def test_values_and_gradients_equal_the_plain_form(t, keep):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_weights_scale_each_position():
+def test_weights_scale_each_position_s_loss_and_gradients():
     hidden, head, targets, weights = inputs()
     scaled = weights * jnp.linspace(0.5, 2, 150)
-    np.testing.assert_allclose(
-        lce.weighted_nll_sum(hidden, head, targets, scaled),
-        lce.naive_sum(hidden, head, targets, scaled),
-        rtol=1e-5,
+    (value, grads), (wanted, wanted_grads) = (
+        jax.value_and_grad(lambda h, w, f=f: f(h, w, targets, scaled), argnums=(0, 1))(hidden, head)
+        for f in (lce.weighted_nll_sum, lce.naive_sum)
     )
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for got, want in zip(grads, wanted_grads, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_token_nll_is_in_place_and_zero_elsewhere():

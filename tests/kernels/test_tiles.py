@@ -47,6 +47,13 @@ def test_more_memory_is_never_slower():
         assert more <= less
 
 
+def test_blocks_that_move_lie_in_memory_once_a_stage():
+    p = Product(512, 4096, 4096, 16)
+    two, three = (tiles.vmem(p, Tiles(128, 256, 256, stages)) for stages in (2, 3))
+    wide, narrow = 128 * 256 + 256 * 256 + 128 * 256, tiles.LANES * (256 + 256 + 128 + 128)  # x, W, y; A, B, h, gate
+    assert three - two == 2 * (wide + narrow)
+
+
 def test_a_small_weight_is_one_tile():
     assert tiles.tpu(Product(20, 96, 48, 4), "TPU v4") == Tiles(32, 96, 48)
 
@@ -59,3 +66,8 @@ def test_on_a_gpu(device, rows, rank):
         assert tiles.smem(p, t) <= tiles.SMEM.get(device, tiles.SMEM_LEAST)
         assert p.cols % t.cols == p.depth % t.depth == 0, "no copy of a Llama-2 weight"
         assert t.rows % 64 == t.cols % 64 == t.depth % 64 == 0 and t.stages >= 2
+
+
+def test_on_a_gpu_a_weight_that_wide_tiles_do_not_divide_takes_narrow_ones():
+    for cols, tile in ((256, 128), (192, 64)):
+        assert max(t.cols for t in tiles.shortlist_gpu(Product(512, cols, 512, 16), "NVIDIA H200")) == tile
