@@ -114,9 +114,9 @@ def dequantise(q: NF4, dtype: Any = None) -> Float[Array, "*L I O"]:
 def matmul(x: Float[Array, "*N I"], q: NF4) -> Float[Array, "*N O"]:
     """x dequantise(q), the even and the odd rows of W apart: as they are not interleaved, a TPU decodes them on their
     way into the product, and no dequantised W is written. Other platforms write it for the time of the product."""
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, q.padded)])
-    planes = zip((x[..., 0::2], x[..., 1::2]), _planes(q, x.dtype), strict=True)
-    return sum(jnp.dot(part, w, preferred_element_type=jnp.float32) for part, w in planes).astype(x.dtype)
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, q.padded)]).reshape(*x.shape[:-1], -1, 2)
+    products = (jnp.dot(x[..., i], w, preferred_element_type=jnp.float32) for i, w in enumerate(_planes(q, x.dtype)))
+    return sum(products).astype(x.dtype)
 
 
 def matmul_transposed(dy: Float[Array, "*N O"], q: NF4) -> Float[Array, "*N I"]:
@@ -186,7 +186,7 @@ def select(values: np.ndarray, index: Any) -> Float[Array, "*N"]:
     index = index.astype(jnp.int32)
     found = [jnp.float32(x) for x in values]
     for bit in range(len(values).bit_length() - 1):
-        odd = (index >> bit & 1) != 0
+        odd = (index & 1 << bit) != 0
         found = [jnp.where(odd, high, low) for low, high in zip(found[::2], found[1::2], strict=True)]
     return found[0]
 

@@ -24,6 +24,10 @@ IDS = {
     "by token": np.random.default_rng(0).integers(-1, 4, (4, 8)),
 }
 FORMS = ("low_rank_by_example", "grouped_low_rank")
+BOTH = [
+    pytest.param(IDS["by example"], id="by example"),
+    pytest.param(IDS["by token"], id="by token", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,7 @@ def run(params, adapter, cfg, gate, **options):
     return jax.jit(lambda a: llama.forward(params, a, TOKENS, cfg, gate=gate, **options)[0])(adapter)
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("ids", BOTH)
 def test_values_and_all_gradients_are_those_of_the_one_hot_gate(ids, members, used, small, small_params):
     cfg = dataclasses.replace(small, adapter_dropout=0.2, remat="selective")
     stacked, key = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7]), jax.random.key(3)
@@ -139,7 +143,7 @@ def test_the_work_does_not_grow_with_the_number_of_members(members, small, small
     assert flops(32, adapters.route(by_example, 32)) > 2 * flops(4, adapters.route(by_example, 4))
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("ids", BOTH)
 def test_a_training_step_takes_ids(ids, members, used, small, small_params):
     rows, tx = packed([[9, 7], [16], [4, 12], [10, 6]], 16, small.vocab_size), optax.adam(1e-2, eps=1e-3)
     ids = ids if ids.ndim == 1 else np.repeat(ids, 2, axis=1)
