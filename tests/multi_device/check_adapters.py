@@ -77,14 +77,19 @@ def worst(found, wanted):
     return max(float(np.linalg.norm(x - y) / (np.linalg.norm(y) or 1.0)) for x, y in pairs)
 
 
-by_example = routed.low_rank_by_example
-routed.low_rank_by_example = lambda *args: seen.add("by example") or by_example(*args)
+for form in ("low_rank_by_example", "grouped_low_rank"):
+    plain = getattr(routed, form)
+    setattr(routed, form, lambda *args, form=form, plain=plain: seen.add(form) or plain(*args))
 one_hot = adapters.route(IDS, MEMBERS)
 wanted = results((1, 1, 1), one_hot)
 far = worst(results((2, 2, 2), jnp.asarray(IDS)), wanted)
-assert seen == {"by example"}
+assert seen == {"low_rank_by_example"}
 seen.clear()
 print(f"ids on a mesh: equal, {far:.1e}")
+assert far < 1e-4
+far = worst(results((1, 8, 1), jnp.repeat(jnp.asarray(IDS)[:, None], LENGTH, axis=1)), wanted)
+assert not seen
+print(f"ids by token on a mesh of one axis go by the gate: equal, {far:.1e}")
 assert far < 1e-4
 
 # Of what a device has of them on (2, 2, 2), both adapted weights have a kernel.

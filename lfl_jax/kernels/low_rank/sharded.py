@@ -26,7 +26,7 @@ def choose_on(rules: Rules | None, axes: tuple[str, ...], w: Any, rows: int, ran
     if rules is None or rules.mesh.size == 1:
         return choose(w, rows, rank)
     sizes = rules.mesh.shape
-    shards = tuple(math.prod(sizes[name] for name in names or ()) for names in split(rules, axes, w, rows))
+    shards = tuple(math.prod(sizes[name] for name in names) for names in split(rules, axes, w, rows))
     passes = choose(w, rows, rank, shards=shards, device=rules.mesh.devices.flat[0].device_kind)
     return tuple(each if each == XLA() else Sharded(each, rules, axes) for each in passes)
 
@@ -55,7 +55,7 @@ class Sharded:
 
         def local(v: Any, w: Any, a: Any, b: Any, gate: Any) -> Any:
             found = run(v, w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w, a, b, gate)
-            return found if summed is None else jax.lax.psum(found, summed)
+            return jax.lax.psum(found, summed) if summed else found
 
         def call(v: Any, w: Any, *others: Any) -> Any:
             weight = jax.tree.map(lambda leaf: P(i, o) if leaf.ndim == 2 else P(o), w)
@@ -68,15 +68,17 @@ class Sharded:
         return call
 
 
-def split(rules: Rules, axes: tuple[str, ...], w: Any, rows: int) -> tuple[Any, Any, Any]:
-    """The mesh axes that split rows, I and O; a quantised I only between whole blocks."""
-    (by_rows,) = rules.partition(("batch",), (rows,))
+def split(rules: Rules, axes: tuple[str, ...], w: Any, rows: int) -> tuple[tuple[str, ...], ...]:
+    """The mesh axes that split rows, I and O, none or more of each; a quantised I only between whole blocks."""
     block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
     weight = rules.partition(axes, (w.shape[0] // block if w.shape[0] % block == 0 else 1, w.shape[1]))
+    # a PartitionSpec holds a single name as a string
+    by_rows, *others = (
+        (names,) if isinstance(names, str) else names or ()
+        for names in (*rules.partition(("batch",), (rows,)), *weight)
+    )
     batch = dict(rules.table)["batch"]
-    named = ((names,) if isinstance(names, str) else names or () for names in weight)
-    i, o = (tuple(name for name in names if name not in batch) or None for names in named)
-    return by_rows, i, o
+    return by_rows, *(tuple(name for name in names if name not in batch) for names in others)
 
 
 def _one_level(w: Any) -> Any:
