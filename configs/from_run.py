@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The config of the run in this directory; raises ValueError when there is none."""
-    file = pathlib.Path(argument) / "config.json"
+    file = pathlib.Path(argument).expanduser() / "config.json"
     if not argument or not file.is_file():
         raise ValueError(f"{argument or 'nothing'}: not the directory of a run; give it as from_run.py:DIR")
     c = base.base()

@@ -3,13 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import pathlib
-import types
-import typing
-from collections.abc import Sequence
 from typing import Any
 
-from lfl_jax.errors import UserError
+from lfl_jax import locations
+from lfl_jax.errors import mistakes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,15 +179,37 @@ class Config:
     @classmethod
     def from_dict(cls, values: Any) -> "Config":
         """From a ConfigDict or nested dict. UserError for unknown or missing fields, wrong types, contradictions."""
-        config = _build(cls, values, "config")
-        for problem in _contradictions(config):
-            raise UserError(problem)
+        config, problems = cls.read(values)
+        if problems:
+            raise mistakes(problems)
         return config
 
     @classmethod
+    def read(cls, values: Any) -> tuple["Config | None", list[str]]:
+        """From a ConfigDict or nested dict, and everything that is wrong with it; None where a field is."""
+        from lfl_jax import config_checks, config_values
+
+        problems: list[str] = []
+        config = config_values.build(cls, values, "config", problems)
+        return config, problems or config_checks.contradictions(config)
+
+    @classmethod
     def from_record(cls, values: dict) -> "Config":
-        """From the JSON object of a run directory, whose lists are tuples."""
-        return cls.from_dict(_tuples(values))
+        """From the JSON object of a run directory; fields newer than the run have their default."""
+        from lfl_jax import config_values
+        from lfl_jax.configs import base
+
+        return cls.from_dict(config_values.with_defaults(config_values.as_tuples(values), base.base().to_dict()))
+
+    def with_places(self, change: locations.Change) -> "Config":
+        """Every place on this machine that the config names (`locations.FIELDS`), changed."""
+        sections: dict[str, dict] = {}
+        for path, apply in locations.FIELDS.items():
+            section, field = path.split(".")
+            value = getattr(getattr(self, section), field)
+            sections.setdefault(section, {})[field] = apply(value, change)
+        changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
+        return dataclasses.replace(self, **changed)
 
     def to_json(self) -> str:
         """Canonical JSON, as written to the run directory."""
@@ -204,245 +223,3 @@ class Config:
 
 # Sections that may differ when a run is resumed: they change what is printed or kept, not what is computed.
 MAY_CHANGE = ("log", "checkpoint", "mesh")
-
-
-QUANTISED = ("int8", "nf4")  # values of model.base_dtype that hold linear weights in fewer bits
-CHOICES: dict[str, tuple[str, ...]] = {
-    "model.init": ("pretrained", "random"),
-    "model.compute_dtype": ("float32", "bfloat16"),
-    "model.base_dtype": ("float32", "bfloat16", "int8", "nf4"),
-    "model.remat": ("none", "selective", "full"),
-    "adapter.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
-    "adapter.mora_rounding": ("nearest", "floor"),
-    "adapter.dora_norm": ("output", "input"),
-    "optim.name": ("adamw", "lionw"),
-    "optim.schedule": ("cosine", "trapezoid", "constant"),
-    "data.too_long": ("error", "skip", "truncate"),
-    "data.packing": ("first_fit", "concat", "ratio"),
-    "data.cross_document": ("isolate", "attend"),
-    "eval.shots_from": ("fixed", "lm_eval"),
-}
-# (field, lowest legal, highest legal)
-RANGES: tuple[tuple[str, float, float], ...] = (
-    ("model.attention_dropout", 0, 0.99),
-    ("adapter.dropout", 0, 0.99),
-    ("optim.lr", 0, 1e3),
-    ("optim.b1", 0, 0.999999),
-    ("optim.b2", 0, 0.999999999),
-    ("optim.eps", 0, 1),
-    ("optim.weight_decay", 0, 1),
-    ("optim.clip", 0, 1e9),
-    ("optim.warmup_steps", 0, 1e12),
-    ("optim.warmup_fraction", 0, 1),
-    ("optim.final_fraction", 0, 1),
-    ("optim.cooldown_fraction", 0, 1),
-    ("optim.lora_plus", 1e-3, 1e3),
-    ("train.steps", 0, 1e12),
-    ("train.tokens", 0, 1e15),
-    ("train.epochs", 0, 1e9),
-    ("train.batch", 1, 1e9),
-    ("train.microbatch", 0, 1e9),
-    ("data.size", 1, 1e12),
-    ("data.seq_len", 2, 1e9),
-    ("data.pack_bins", 1, 1e6),
-    ("data.packing_ratio", 1, 1e4),
-    ("eval.base_shots", 0, 100),
-    ("eval.every", 0, 1e12),
-    ("eval.every_tokens", 0, 1e18),
-    ("eval.rows", 1, 1e6),
-    ("eval.seq_len", 16, 1e9),
-    ("eval.max_new_tokens", 1, 1e6),
-    ("eval.generate_rows", 1, 1e6),
-    ("eval.shots", 0, 100),
-    ("eval.samples", 1, 1e4),
-    ("eval.temperature", 0, 10),
-    ("eval.top_p", 1e-6, 1),
-    ("checkpoint.every", 0, 1e12),
-    ("checkpoint.keep", 1, 1e6),
-    ("log.every", 1, 1e12),
-)
-
-
-def _build(cls: type, values: Any, where: str) -> Any:
-    """The dataclass of this section, every field present, of its type, nothing else."""
-    fields, hints = {f.name for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
-    given = dict(values.items()) if hasattr(values, "items") else None
-    if given is None:
-        raise UserError(f"{where} must be a section of fields, got {values!r}")
-    for name in given.keys() - fields:
-        raise UserError(f"unknown config field {where}.{name}; there are: {', '.join(sorted(fields))}")
-    for name in fields - given.keys():
-        raise UserError(f"config field {where}.{name} is missing; start from configs/base.py, which has every field")
-    return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in given.items()})
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples they were."""
-    if isinstance(value, dict):
-        return {name: _tuples(x) for name, x in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return None if value is None else _value(args[0], value, where)
-    if origin is tuple:
-        return _tuple(args, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UserError(f"{where}={value!r} must be {'an' if hint is int else 'a'} {hint.__name__}")
-    return value
-
-
-def _tuple(args: tuple, value: Any, where: str) -> tuple:
-    if not isinstance(value, tuple):
-        raise UserError(f"{where}={value!r} must be a tuple such as \"('q','v')\", not a {type(value).__name__}")
-    if any(isinstance(v, str) and "," in v and "{" not in v for v in value):
-        raise UserError(f"{where}={value!r} holds a name with a comma; write a tuple: \"('q','v')\"")
-    if args[-1] is Ellipsis:
-        return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if len(value) != len(args):
-        raise UserError(f"{where}={value!r} must have {len(args)} entries")
-    return tuple(_value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
-
-
-def _contradictions(c: Config) -> list[str]:
-    """What is wrong with this config, in the words of the person who wrote it."""
-    found = []
-    for name, legal in CHOICES.items():
-        section, field = name.split(".")
-        value = getattr(getattr(c, section), field)
-        if value not in legal:
-            found.append(f"config.{name}={value!r} must be one of {', '.join(legal)}")
-    for name, low, high in RANGES:
-        section, field = name.split(".")
-        value = getattr(getattr(c, section), field)
-        if not low <= value <= high:
-            found.append(f"config.{name}={value!r} must be between {low:g} and {high:g}")
-    return found + _adapter_problems(c) + _train_problems(c)
-
-
-def _adapter_problems(c: Config) -> list[str]:
-    a, found = c.adapter, []
-    adapts = any(p.startswith("adapter") or p.startswith(".") for p in c.trainable)
-    if a.alpha is not None and (a.rank is None or not a.kinds):
-        found.append(f"config.adapter.alpha={a.alpha:g} is given without a rank; set config.adapter.rank (and a kind)")
-    if a.rank is not None and a.rank < 1:
-        found.append(f"config.adapter.rank={a.rank} must be at least 1")
-    if a.alpha is not None and a.alpha <= 0:
-        found.append(f"config.adapter.alpha={a.alpha:g} must be positive")
-    if a.kinds and not a.targets:
-        found.append("config.adapter.targets is empty; name modules such as ('q','v'), or set config.adapter.kind=none")
-    if not a.kinds and adapts:
-        found.append("config.trainable names adapter paths, but config.adapter.kind is none; use the :full argument")
-    if not c.trainable:
-        found.append("config.trainable is empty: nothing would train; use ('adapter/.*',) or ('params/.*',)")
-    trains_base = any(p.startswith("params") for p in c.trainable)
-    if "dora" in a.kinds and trains_base:
-        found.append("DoRA's norms belong to a frozen base; do not train params/... beside it")
-    if c.model.base_dtype in QUANTISED and trains_base:
-        found.append(f"config.model.base_dtype={c.model.base_dtype} is for a frozen base; do not train params/...")
-    if "loftq" in a.kinds and c.model.base_dtype not in QUANTISED:
-        found.append("loftq corrects a quantised base; set config.model.base_dtype=nf4 (or int8)")
-    return found
-
-
-def _train_problems(c: Config) -> list[str]:
-    t, found = c.train, []
-    if t.microbatch and t.batch % t.microbatch:
-        found.append(f"config.train.microbatch={t.microbatch} does not divide config.train.batch={t.batch}")
-    if t.steps == 0 and t.epochs == 0 and t.tokens == 0:
-        found.append("config.train.steps, tokens and epochs are all 0: nothing to do")
-    if t.steps and t.tokens:
-        found.append(f"config.train.steps={t.steps} and config.train.tokens={t.tokens:g} both say how long; give one")
-    if t.branch_from and (c.optim.schedule != "trapezoid" or not c.optim.warmup_steps):
-        found.append(
-            "config.train.branch_from needs config.optim.schedule=trapezoid and warmup_steps: only then does"
-            " a shorter run begin like a longer one"
-        )
-    if c.optim.lr == 0:
-        found.append("config.optim.lr is 0: nothing would be learned")
-    for pair in c.eval.files:
-        if not all(pair.partition("=")[::2]):
-            found.append(f"config.eval.files: {pair!r} must be DATASET=PATH, for example mmlu-test=data/mmlu/test")
-    if c.eval.samples > 1 and c.eval.temperature == 0:
-        found.append("config.eval.samples are all the same at config.eval.temperature=0; set it, for example to 0.2")
-    if c.eval.every and c.eval.every_tokens:
-        found.append(
-            f"config.eval.every={c.eval.every} and config.eval.every_tokens={c.eval.every_tokens:g} both say how often;"
-            " give one"
-        )
-    for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
-        if task.partition(":")[2] and not task.partition(":")[2].isdigit():
-            found.append(f"evaluation {task!r} must be a name, or name:n with n items")
-    if 0 in dataclasses.astuple(c.mesh):
-        found.append("config.mesh sizes must be positive, or -1 for one of them")
-    return found
-
-
-def resolve(path: str) -> str:
-    """A --config path as given, or the config of that name installed with the package; keeps ":argument".
-
-    Raises UserError naming the configs there are.
-    """
-    import importlib.resources
-
-    file, colon, argument = path.partition(":")
-    if pathlib.Path(file).is_file():
-        return path
-    home = importlib.resources.files("lfl_jax.configs")
-    relative = file.removeprefix("./").removeprefix("configs/")
-    if not home.joinpath(relative).is_file():
-        names = sorted(
-            p.name
-            for p in home.iterdir()
-            if p.name.endswith(".py") and p.name not in ("base.py", "settings.py", "__init__.py")
-        )
-        raise UserError(f"no config {file!r}; there are: {', '.join('configs/' + n for n in names)}")
-    return str(home.joinpath(relative)) + colon + argument
-
-
-def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) -> tuple[Config, dict[str, Any]]:
-    """Config and extra flag values of a command line such as `--config=configs/x.py:arg --config.optim.lr=1e-4`.
-
-    extra: {flag: (default, help)}. Raises UserError for anything that cannot be understood.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    values = flags.FlagValues()
-    if any(a in ("-h", "--help", "-help") for a in argv[1:]):
-        print(usage)
-        raise SystemExit(0)
-    arguments = [argv[0], *(_resolved(a) for a in argv[1:])]
-    options = {"flag_values": values, "lock_config": True, "sys_argv": arguments}
-    holder = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:ARGUMENT]", **options)
-    for name, (default, text) in extra.items():
-        define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, str: flags.DEFINE_string}[type(default)]
-        define(name, default, text, flag_values=values)
-    try:
-        rest = values(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
-        raise UserError(_last_line(error)) from None
-    if rest[1:]:
-        raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; options look like --config.optim.lr=1e-4")
-    if holder.value is None:
-        raise UserError("no config given; for example --config=configs/math_ift.py (see --help)")
-    return Config.from_dict(holder.value), {name: values[name].value for name in extra}
-
-
-def _last_line(error: Exception) -> str:
-    """What the innermost error says: a flag's error of a config file carries that file's whole traceback."""
-    text = str(error).strip("'\"")
-    if "Traceback (most recent call last)" in text:
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
-
-
-def _resolved(argument: str) -> str:
-    prefix = "--config="
-    return prefix + resolve(argument.removeprefix(prefix)) if argument.startswith(prefix) else argument

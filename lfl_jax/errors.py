@@ -12,15 +12,39 @@ class NonFiniteLoss(Exception):
     """Training produced a loss that is not a number. Exit code 3."""
 
 
+def mistakes(problems: Sequence[str]) -> UserError:
+    """One error for all of these: several are numbered, a line each."""
+    if len(problems) == 1:
+        return UserError(problems[0])
+    lines = (f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+    return UserError("\n".join((f"{len(problems)} mistakes:", *lines)))
+
+
+# Control characters (terminals obey them) and marks that turn the direction of what follows; newline and tab stay.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_SHOWN = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    r"""Text from a file as a terminal may be given it: control characters are written out, as in \x1b."""
+    return text.translate(_SHOWN)
+
+
 def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run an entry point; expected mistakes end it with their message and exit code, others keep their traceback."""
+    """Run an entry point; expected mistakes end it with their message and exit code, others keep their traceback.
+
+    Characters that the terminal's encoding does not have are replaced.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stream that a test or a notebook put there may not have it
+            stream.reconfigure(errors="replace")
     try:
         main(sys.argv if argv is None else argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except NonFiniteLoss as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(3)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lfl_jax import command_line
 from lfl_jax import config as configs
 from lfl_jax.errors import UserError, entry
 
@@ -42,11 +43,10 @@ FLAGS = {
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    runs = [a.removeprefix("--run=") for a in argv if a.startswith("--run=")]
-    given = any(a.startswith("--config=") for a in argv)
-    if runs and not given:
-        argv = [argv[0], f"--config=configs/from_run.py:{runs[-1]}", *argv[1:]]
-    config, options = configs.parse(argv, __doc__, FLAGS)
+    words = command_line.split(argv[1:], FLAGS)
+    if words.flags.get("run") and words.config is None:
+        argv = [argv[0], f"--config=configs/from_run.py:{words.flags['run']}", *argv[1:]]
+    config, options = command_line.parse(argv, __doc__, FLAGS)
     if not options["out"]:
         raise UserError("no --out given; for example --out=evals/quickstart")
     if options["run"] and options["adapter"]:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from lfl_jax import command_line
 from lfl_jax import config as configs
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
@@ -105,7 +106,7 @@ def main(argv: Sequence[str]) -> None:
         "rows": (2, "packed rows to print"),
         "decontaminate": (False, "look for evaluation items in the training source"),
     }
-    config, options = configs.parse(argv, __doc__, extra)
+    config, options = command_line.parse(argv, __doc__, extra)
     from lfl_jax import base_model  # pays for jax, which --help must not
 
     if options["rows"] < 0:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lfl_jax import command_line
 from lfl_jax import config as configs
 from lfl_jax.errors import UserError, entry
 
@@ -32,7 +33,7 @@ FLAGS = {
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    config, options = configs.parse(argv, __doc__, FLAGS)
+    config, options = command_line.parse(argv, __doc__, FLAGS)
     if options["print_config"]:
         print(config.to_json())
         return

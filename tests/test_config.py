@@ -6,13 +6,13 @@ import pathlib
 import pytest
 from lfl_jax.configs import base, math_ift
 
-from lfl_jax import config as configs
+from lfl_jax import command_line
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 
 
 def parse(*arguments):
-    return configs.parse(["main", *arguments], "help", {"workdir": ("", "directory")})
+    return command_line.parse(["main", *arguments], "help", {"workdir": ("", "directory")})
 
 
 def changed(**fields):
@@ -76,7 +76,7 @@ def test_arguments_set_fields():
         (["--config=configs/math_ift.py", "--config.optim.learning_rate=1"], "learning_rate"),
         (["--config=configs/math_ift.py:smok"], "unknown argument smok"),
         (["--config=configs/maths.py"], "there are: .*configs/math_ift.py"),
-        (["--config=configs/math_ift.py", "--config.adapter.targets=q,v"], "holds a name with a comma"),
+        (["--config=configs/math_ift.py", "--config.adapter.targets=('q,v',)"], "holds a name with a comma"),
         (["--config=configs/math_ift.py", "--config.train.steps=many"], "many"),
         (["--config=configs/math_ift.py", "stray"], "unexpected arguments: stray"),
         ([], "no config given"),
@@ -130,7 +130,7 @@ def test_every_field_is_in_base_with_a_comment_or_name_that_says_enough():
 
 def test_a_wrong_word_of_a_config_is_said_in_one_line():
     with pytest.raises(UserError) as error:
-        configs.parse(["main", "--config=configs/math_ift.py:smoke,lorra"], "", {})
+        command_line.parse(["main", "--config=configs/math_ift.py:smoke,lorra"], "", {})
     assert str(error.value) == "unknown argument lorra of configs/math_ift.py; see its docstring"
 
 
@@ -139,7 +139,7 @@ def test_a_wrong_word_of_a_config_is_said_in_one_line():
     [("qlora", "lora", "nf4"), ("loftq", "loftq", "nf4"), ("vera", "vera", "float32")],
 )
 def test_words_for_kinds(word, kind, held):
-    config, _ = configs.parse(["main", f"--config=configs/math_ift.py:smoke,{word}"], "", {})
+    config, _ = command_line.parse(["main", f"--config=configs/math_ift.py:smoke,{word}"], "", {})
     assert config.adapter.kind == kind and config.model.base_dtype == held
 
 
@@ -150,4 +150,4 @@ def test_quantised_bases_do_not_train_and_loftq_needs_one():
     ):
         word, option = words.split()
         with pytest.raises(UserError, match=message):
-            configs.parse(["main", f"--config=configs/math_ift.py:smoke,{word}", option], "", {})
+            command_line.parse(["main", f"--config=configs/math_ift.py:smoke,{word}", option], "", {})

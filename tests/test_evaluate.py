@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lfl_jax import config, evaluate
+from lfl_jax import command_line, evaluate
 from lfl_jax.errors import UserError
 
 TASKS = "--config.eval.tasks=('target_nll:4',)"
@@ -38,7 +38,7 @@ def test_a_base_alone_and_beside_what_was_learned(run, tmp_path, capsys):
 
 
 def test_the_config_of_a_run_is_what_it_ran_with(run):
-    again, _ = config.parse(["x", f"--config=configs/from_run.py:{run}", "--config.eval.limit=3"], "", {})
+    again, _ = command_line.parse(["x", f"--config=configs/from_run.py:{run}", "--config.eval.limit=3"], "", {})
     assert again.train.steps == 2 and again.adapter.rank == 16 and again.eval.limit == 3
 
 

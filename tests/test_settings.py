@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from lfl_jax import command_line, schedules
 from lfl_jax import config as configs
-from lfl_jax import schedules
 from lfl_jax.assets.published import published
 from lfl_jax.errors import UserError
 
@@ -22,7 +22,7 @@ LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 def parsed(name, words):
-    return configs.parse(["main", f"--config=configs/{name}.py:{words}"], "", {})[0]
+    return command_line.parse(["main", f"--config=configs/{name}.py:{words}"], "", {})[0]
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lfl_jax"
 
+CONFIG = ("config", "config_values", "config_checks", "command_line", "locations")
 TIERS = {
-    0: ("core", "quant", "assets", "config", "errors", "configs", "third_party"),
+    0: ("core", "quant", "assets", *CONFIG, "errors", "notices", "configs", "third_party"),
     1: ("kernels", "text"),
     2: ("adapters",),
     3: ("models",),
