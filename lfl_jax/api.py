@@ -84,9 +84,10 @@ def generate(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     model = sample.unstacked({"params": params, "adapter": adapter or {}}, cfg.n_layers)
+    before = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     rows = sample.generate(
         model,
-        [prompt_ids(prompt, tokenizer) for prompt in prompts],
+        before,
         cfg,
         max_new_tokens=max_new_tokens,
         eos_id=tokenizer.eos_id,
@@ -96,7 +97,8 @@ def generate(
         gate=gate,
         stop=said(tokenizer, stop),
     )
-    return [cut(tokenizer.decode(row), stop) for row in rows]
+    texts = [tokenizer.decode_continuation(ids, row) for ids, row in zip(before, rows, strict=True)]
+    return [cut(text, stop) for text in texts]
 
 
 def _from_peft(path: Path, params: dict) -> tuple[dict, dict]:

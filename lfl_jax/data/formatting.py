@@ -23,7 +23,11 @@ def find_template(name: str) -> Template:
 
 
 def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids a model is prompted with: BOS first where the tokenizer adds one and the text has none."""
+    """Ids a model is prompted with: BOS first where the tokenizer adds one and the text has none.
+
+    These are transformers' ids, but for a text that begins with BOS itself, to which transformers adds a second;
+    lm-evaluation-harness and this do not.
+    """
     ids = tokenizer.encode(prompt)
     return [tokenizer.bos_id, *ids] if tokenizer.add_bos and ids[:1] != [tokenizer.bos_id] else ids
 

@@ -96,8 +96,9 @@ class _Subject:
             gate=self.gate(self.generate_rows),
             stop=said(self.tokenizer, stop),
         )
-        return [self._text(row) for row in rows[: len(prompts)]]
+        return [self._text(prompt, row) for prompt, row in zip(prompts, rows[: len(prompts)], strict=True)]
 
-    def _text(self, row: list[int]) -> str:
-        """With the text of EOS at its end where the model ended it."""
-        return self.tokenizer.decode(row) + self.tokenizer.eos * (row[-1:] == [self.tokenizer.eos_id])
+    def _text(self, prompt: Sequence[int], row: list[int]) -> str:
+        """What follows the prompt, with the text of EOS at its end where the model ended it."""
+        ended = row[-1:] == [self.tokenizer.eos_id]
+        return self.tokenizer.decode_continuation(prompt, row) + self.tokenizer.eos * ended

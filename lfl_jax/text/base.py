@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from lfl_jax.errors import UserError
 from lfl_jax.text import gguf_header
 
 AnyPath = str | os.PathLike
+_CONTEXT = 8  # tokens of a prompt that decoding what follows can depend on: a character has at most 4
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # token types, the same numbers in GGUF and in SentencePiece
 
 
@@ -23,8 +25,10 @@ class Tokenizer:
     SentencePiece puts a space before the first word of a text, which must not happen to a response. For
     byte-level vocabularies they are the same. A training example is `encode(prompt)` and then
     `encode_continuation(response)`, so that the prompt's ids are those it has at evaluation.
-    `encode_batch` is `encode` of many texts. `decode` leaves special tokens out. `pieces` gives the text of
-    each token apart; bytes of a character that is split between tokens show as \\xNN.
+    `encode_batch` is `encode` of many texts. `decode` leaves special tokens out and keeps the space that text begins
+    with, as it goes on from other text; only ids that begin with BOS are a whole text, without SentencePiece's own
+    first space. `pieces` gives the text of each token apart; bytes of a character that is split between tokens show
+    as \\xNN.
     `pad_id` is `eos_id` where the source names none: padding has to be masked by weight, not by id.
     `files` are the tokenizer's files as Hugging Face folders hold them, by name; none for plain bytes.
     """
@@ -43,6 +47,13 @@ class Tokenizer:
     eos: str
     chat_template: str | None = field(repr=False)  # Jinja source
     files: Callable[[], dict[str, bytes]] = field(repr=False, default=dict)
+
+    def decode_continuation(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that `ids` add to a prompt's: what follows it, its first space and split characters included."""
+        context = list(prompt[-_CONTEXT:])
+        before = self.decode(context).rstrip(_REPLACEMENT)  # a character that the prompt begins and ids end
+        both = self.decode([*context, *ids])
+        return both[len(before) :] if both.startswith(before) else self.decode(ids)
 
 
 HF_FILES = (
@@ -85,23 +96,62 @@ def gguf_specials(metadata: dict[str, Any], tokens: list[str], add_bos: bool) ->
 
 
 def parsing(
-    specials: dict[str, int], first: Callable[[str], list[int]], rest: Callable[[str], list[int]]
+    specials: dict[str, int],
+    first: Callable[[str], list[int]],
+    rest: Callable[[str], list[int]],
+    strips: Mapping[str, tuple[bool, bool]] | None = None,
 ) -> Callable[[str], list[int]]:
-    """Make an encoder that finds special tokens and encodes the text between; a beginning by `first`."""
+    """Make an encoder that finds special tokens and encodes the text between; a beginning by `first`.
+
+    strips: special tokens that take the white space on their left, on their right with them.
+    """
     if not specials:
         return first
-    pattern = re.compile("(" + "|".join(re.escape(text) for text in sorted(specials, key=len, reverse=True)) + ")")
+
+    def searched(text: str) -> str:
+        left, right = (strips or {}).get(text, (False, False))
+        return r"\s*" * left + re.escape(text) + r"\s*" * right
+
+    pattern = re.compile("(" + "|".join(searched(text) for text in sorted(specials, key=len, reverse=True)) + ")")
 
     def encode(text: str) -> list[int]:
         ids: list[int] = []
         for i, part in enumerate(pattern.split(text)):
-            if part in specials:
-                ids.append(specials[part])
+            if i % 2:  # what the pattern found; the others are the text between
+                ids.append(specials[part if part in specials else part.strip()])
             elif part:
                 ids += (rest if i else first)(part)
         return ids
 
     return encode
+
+
+def within(tokenizer: Tokenizer, rows: int, where: str) -> Tokenizer:
+    """The tokenizer for an embedding with fewer rows than it has ids, such as one that was not resized for padding.
+
+    It is the same until a text contains a token without a row, which is a UserError. `where` names the files in it.
+    """
+
+    def checked(ids: list[int]) -> list[int]:
+        if ids and max(ids) >= rows:
+            text = tokenizer.pieces([max(ids)])[0]
+            raise UserError(
+                f"{where}: a text contains {text!r}, token {max(ids)}, for which the embedding has no row: it has"
+                f" {rows}; leave the token out of the text, or use the model's own tokenizer"
+            )
+        return ids
+
+    def batch(texts: Sequence[str]) -> list[list[int]]:
+        return [checked(ids) for ids in tokenizer.encode_batch(texts)]
+
+    return replace(
+        tokenizer,
+        encode=lambda text: checked(tokenizer.encode(text)),
+        encode_continuation=lambda text: checked(tokenizer.encode_continuation(text)),
+        encode_batch=batch,
+        vocab_size=rows,
+        pad_id=tokenizer.pad_id if tokenizer.pad_id < rows else tokenizer.eos_id,
+    )
 
 
 def shown(raw: bytes) -> str:

@@ -21,6 +21,7 @@ from lfl_jax.text.base import (
     sentencepiece_text,
     shown,
 )
+from lfl_jax.text.tokenizer_files import Added, added_tokens, chat_template, read_json, read_settings, token_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -29,33 +30,26 @@ if TYPE_CHECKING:
 def from_json(path: AnyPath) -> Tokenizer:
     """Read a Hugging Face tokenizer.json, given it or its directory.
 
-    BOS, EOS, padding, add_bos_token and the chat template come from tokenizer_config.json,
-    special_tokens_map.json and chat_template.jinja beside it. Without add_bos_token, the tokenizer's own
-    post-processor decides.
+    EOS, padding, further added tokens and the chat template come from the files beside it (`tokenizer_files`). BOS is
+    what the tokenizer's own post-processor puts before a text, and add_bos_token is not read: so does transformers 5,
+    and so are the scores that others publish.
     """
-    import tokenizers
-
     file = Path(path) / "tokenizer.json" if os.path.isdir(path) else Path(path)
-    tree = _read_json(file)
-    settings = _settings(file.parent)
-    try:
-        whole = tokenizers.Tokenizer.from_str(json.dumps(tree))
-        bare = _without_prefix(tree)
-        continuing = whole if bare == tree else tokenizers.Tokenizer.from_str(json.dumps(bare))
-    except Exception as error:  # the library raises bare Exception for every malformed file
-        raise UserError(f"{file}: not a tokenizer.json: {error}") from None
-    eos = _token_text(settings, "eos_token")
+    tree, settings = read_json(file), read_settings(file.parent)
+    added = added_tokens(file.parent, settings)
+    whole, continuing = _build(file, tree, added)
+    eos = token_text(settings, "eos_token")
     if eos is None:
         raise UserError(f"{file}: no eos_token in the tokenizer_config.json or special_tokens_map.json beside it")
-    bos, pad = _token_text(settings, "bos_token"), _token_text(settings, "pad_token") or eos
-    unknown = [text for text in (bos, eos, pad) if text is not None and whole.token_to_id(text) is None]
+    bos, pad = token_text(settings, "bos_token"), token_text(settings, "pad_token") or eos
+    unknown = [text for text in (bos, eos) if text is not None and whole.token_to_id(text) is None]
     if unknown:
         raise UserError(f"{file}: special token {unknown[0]!r} of the files beside it is not in the vocabulary")
-    for tokenizer in (whole, continuing):
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-    bos_id = None if bos is None else whole.token_to_id(bos)
-    add_bos = settings["add_bos_token"] if "add_bos_token" in settings else whole.encode("a").ids[:1] == [bos_id]
+    if whole.token_to_id(pad) is None:  # transformers adds it, too
+        for tokenizer in (whole, continuing):
+            _add_tokens(tokenizer, [pad], special=True)
+    before = _before(whole)
+    bos_id = before if before is not None else bos and whole.token_to_id(bos)
     return _from_hf(
         whole,
         continuing,
@@ -63,10 +57,45 @@ def from_json(path: AnyPath) -> Tokenizer:
         bos_id=bos_id,
         eos_id=whole.token_to_id(eos),
         pad_id=whole.token_to_id(pad),
-        add_bos=bool(add_bos) and bos_id is not None,
-        chat_template=_chat_template(file.parent, settings),
+        add_bos=before is not None,
+        chat_template=chat_template(file.parent, settings),
         files=lambda: hf_files(file.parent),
     )
+
+
+def _build(file: Path, tree: dict[str, Any], added: list[Added]) -> tuple["tokenizers.Tokenizer", ...]:
+    """The tokenizer for a whole text, and that for text that goes on from other text; the same where that is all one.
+
+    UserError for a malformed file, and for added tokens whose ids are not those that follow the vocabulary.
+    """
+    import tokenizers
+
+    listed = tree.get("added_tokens") or []
+    known = {token.get("content") for token in listed if isinstance(token, dict)}
+    more = [token.as_json() for token in added if token.text not in known]
+    tree = tree | {"added_tokens": [*listed, *more]} if more else tree
+    try:
+        whole = tokenizers.Tokenizer.from_str(json.dumps(tree))
+        bare = _without_prefix(tree)
+        continuing = whole if bare == tree else tokenizers.Tokenizer.from_str(json.dumps(bare))
+    except Exception as error:  # the library raises bare Exception for every malformed file
+        raise UserError(f"{file}: not a tokenizer.json: {error}") from None
+    for token in added:
+        if whole.token_to_id(token.text) != token.id:
+            raise UserError(
+                f"{file}: the files beside it give added token {token.text!r} the id {token.id}, which here is"
+                f" {whole.token_to_id(token.text)}; they are not of one tokenizer"
+            )
+    for tokenizer in (whole, continuing):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    return whole, continuing
+
+
+def _before(whole: "tokenizers.Tokenizer") -> int | None:
+    """The token that the post-processor puts before every text, or None."""
+    ids, bare = whole.encode("a").ids, whole.encode("a", add_special_tokens=False).ids
+    return ids[0] if ids[1 : 1 + len(bare)] == bare else None
 
 
 def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
@@ -79,7 +108,7 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     for added_type in (CONTROL, USER_DEFINED):
         texts = [token for token, type_ in zip(tokens, types, strict=True) if type_ == added_type]
         _add_tokens(tokenizer, texts, special=added_type == CONTROL)
-    specials = gguf_specials(metadata, tokens, add_bos=False)
+    specials = gguf_specials(metadata, tokens, add_bos=rule in _LLAMA3)
     files = partial(_gguf_files, tokenizer, tokens, specials)
     return _from_hf(tokenizer, tokenizer, byte_level=True, files=files, **specials)
 
@@ -98,26 +127,73 @@ def _gguf_files(tokenizer: "tokenizers.Tokenizer", tokens: list[str], specials: 
 
 
 def _byte_level_bpe(path: str, tokens: list[str], merges: list[str], rule: str) -> "tokenizers.Tokenizer":
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models
 
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    # llama.cpp's name of the rule -> the rule. SmolLM's merges were learned with every digit apart. Without
-    # that step, runs of spaces or line breaks before a number lose their last one to a token of its own.
-    splits = {
-        "gpt-2": byte_level,
-        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
-    }
-    if rule not in splits:
-        known = ", ".join(splits)
-        raise UserError(f"{path}: byte-level BPE split by rule {rule!r}; known are {known}. Use its tokenizer.json.")
+    if rule not in _RULES:
+        known = ", ".join(_RULES)
+        raise UserError(
+            f"{path}: byte-level BPE split by rule {rule!r}; known are {known}."
+            " Name a folder with its tokenizer.json: config.model.tokenizer, or lfl_jax.load(..., tokenizer=)."
+        )
+    vocab = {token: i for i, token in enumerate(tokens)}
+    # llama.cpp spells a merge whose result is no token in bytes again, so that it is as if it were not there.
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    pairs = [pair for pair in pairs if len(pair) != 2 or "".join(pair) in vocab]
     try:
-        pairs = [tuple(merge.split(" ")) for merge in merges]
-        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, pairs))
+        tokenizer = Tokenizer(models.BPE(vocab, pairs, ignore_merges=rule in _LLAMA3))
     except Exception as error:  # the library raises bare Exception, a pair of three parts a TypeError
         raise UserError(f"{path}: its vocabulary and merges do not fit together: {error}") from None
-    tokenizer.pre_tokenizer = splits[rule]
+    _RULES[rule](tokenizer)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _gpt2(tokenizer: "tokenizers.Tokenizer") -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+def _smollm(tokenizer: "tokenizers.Tokenizer") -> None:
+    """GPT-2's rule with every digit apart, as the merges were learned.
+
+    Without that step, runs of spaces or line breaks before a number lose their last one to a token of its own.
+    """
+    from tokenizers import pre_tokenizers
+
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+
+
+def _by_pattern(pattern: str, compose: bool = False) -> Callable[["tokenizers.Tokenizer"], None]:
+    """Split at what a pattern finds. compose: bring characters to Unicode's form NFC first."""
+
+    def apply(tokenizer: "tokenizers.Tokenizer") -> None:
+        from tokenizers import Regex, normalizers, pre_tokenizers
+
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+        if compose:
+            tokenizer.normalizer = normalizers.NFC()
+
+    return apply
+
+
+# From the tokenizer.json files that Meta and Qwen publish. They differ in how many digits go together.
+_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")  # whole words that are tokens need no merges, and texts begin with BOS
+# llama.cpp's name of a rule -> what sets up a tokenizer to split text by it
+_RULES: dict[str, Callable[["tokenizers.Tokenizer"], None]] = {
+    "gpt-2": _gpt2,
+    "smollm": _smollm,
+    **dict.fromkeys(_LLAMA3, _by_pattern(_PATTERN % r"\p{N}{1,3}")),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _by_pattern(_PATTERN % r"\p{N}", compose=True)),
+}
 
 
 def _add_tokens(tokenizer: "tokenizers.Tokenizer", texts: list[str], special: bool) -> None:
@@ -129,7 +205,9 @@ def _add_tokens(tokenizer: "tokenizers.Tokenizer", texts: list[str], special: bo
 def _from_hf(
     whole: "tokenizers.Tokenizer", continuing: "tokenizers.Tokenizer", byte_level: bool, **specials: Any
 ) -> Tokenizer:
+    """A tokenizer of the library: `whole` for texts, `continuing` for what goes on from other text, and to decode."""
     show = _byte_level_piece() if byte_level else sentencepiece_text
+    prefixed, bos_id = continuing is not whole, specials["bos_id"]
     added = {i: token.content for i, token in whole.get_added_tokens_decoder().items()}
 
     def encode(text: str) -> list[int]:
@@ -141,6 +219,10 @@ def _from_hf(
     def encode_batch(texts: Sequence[str]) -> list[list[int]]:
         return [found.ids for found in whole.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def decode(ids: Sequence[int]) -> str:
+        text = continuing.decode(list(ids))
+        return text.removeprefix(" ") if prefixed and ids and ids[0] == bos_id else text
+
     def pieces(ids: Sequence[int]) -> list[str]:
         return [added[i] if i in added else show(whole.id_to_token(i) or "") for i in ids]
 
@@ -150,7 +232,7 @@ def _from_hf(
         encode=encode,
         encode_continuation=encode if continuing is whole else parsing(ids_of, without_prefix, encode),
         encode_batch=encode_batch,
-        decode=lambda ids: whole.decode(list(ids)),
+        decode=decode,
         pieces=pieces,
         vocab_size=1 + max(whole.get_vocab().values()),
         bos=None if specials["bos_id"] is None else whole.id_to_token(specials["bos_id"]),
@@ -160,59 +242,29 @@ def _from_hf(
 
 
 def _without_prefix(tree: dict[str, Any]) -> dict[str, Any]:
-    """Copy a tokenizer.json without the steps that put a space before the text."""
+    """Copy a tokenizer.json without the steps that put a space before a text, or take it away again in decoding."""
 
     def strip(node: Any) -> Any:
         if isinstance(node, list):
-            prepends = [isinstance(item, dict) and item.get("type") == "Prepend" for item in node]
-            return [strip(item) for item, prepend in zip(node, prepends, strict=True) if not prepend]
+            return [strip(item) for item in node if not _is_prefix_step(item)]
         if not isinstance(node, dict):
             return node
         node = {key: strip(value) for key, value in node.items()}
-        if node.get("type") == "ByteLevel":
+        if "add_prefix_space" in node:
             node["add_prefix_space"] = False
         if node.get("type") == "Metaspace":
             node["prepend_scheme"] = "never"
         return node
 
-    steps = {key: strip(tree[key]) for key in ("normalizer", "pre_tokenizer") if key in tree}
-    if isinstance(steps.get("normalizer"), dict) and steps["normalizer"].get("type") == "Prepend":
-        steps["normalizer"] = None
-    return tree | steps
+    steps = {key: strip(tree[key]) for key in ("normalizer", "pre_tokenizer", "decoder") if key in tree}
+    return tree | {key: None if _is_prefix_step(step) else step for key, step in steps.items()}
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            settings |= _read_json(folder / name)
-    return settings
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such tokenizer file") from None
-    except ValueError as error:
-        raise UserError(f"{file}: malformed JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: expected a JSON object")
-    return tree
-
-
-def _token_text(settings: dict[str, Any], key: str) -> str | None:
-    value = settings.get(key)
-    return value["content"] if isinstance(value, dict) else value
-
-
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text("utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        return {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
+def _is_prefix_step(step: Any) -> bool:
+    """Whether a step of a tokenizer.json does no more than put a space before a text, or take one away."""
+    if not isinstance(step, dict):
+        return False
+    return step.get("type") == "Prepend" or (step.get("type") == "Strip" and step.get("content") == " ")
 
 
 def _byte_level_piece() -> Callable[[str], str]:

@@ -1,18 +1,23 @@
 """The base and an identity adapter are scored alike to the last bit, so that an identity adapter forgets exactly 0."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers import adapter_for, packed
 
+import lfl_jax
 from lfl_jax import sample
 from lfl_jax.core.sharding import make_rules
+from lfl_jax.data import formatting
 from lfl_jax.evals import scorer
+from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizers import byte_tokenizer
 
 RULES = make_rules()
+TINY_LLAMA = Path(__file__).parents[1] / "fixtures" / "tiny_llama"
 
 
 def rows(small):
@@ -67,3 +72,17 @@ def test_a_text_that_the_model_ended_shows_its_eos(small, small_params):
     ]
     assert not texts[0].endswith("<|eos|>")
     assert texts[1] == tokenizer.decode(free[: free.index(free[2]) + 1]) + "<|eos|>"
+
+
+def test_what_follows_a_prompt_keeps_its_leading_space(small, small_params, monkeypatch):
+    """SentencePiece takes the first space of a text for its own; in code it is part of the indentation."""
+    tokenizer = tokenizers.from_sentencepiece(TINY_LLAMA / "tokenizer.model")
+    prompt, answer = "def f(x):\n", "    return x"
+    row = tokenizer.encode_continuation(answer)
+    monkeypatch.setattr(sample, "generate", lambda model, prompts, *_, **__: [row] * len(prompts))
+    model = {"params": small_params, "adapter": {}}
+    judged = scorer.build(model, small, tokenizer, RULES, "test", generate_rows=2)
+    ids = formatting.prompt_ids(prompt, tokenizer)
+    assert judged.generate([ids], max_new_tokens=9, stop=(), example_ids=[0]) == [answer]
+    assert lfl_jax.generate(small_params, small, tokenizer, [prompt, prompt]) == [answer] * 2
+    assert lfl_jax.generate(small_params, small, tokenizer, prompt, stop=["  return"]) == ["  "]

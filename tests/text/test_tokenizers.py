@@ -1,6 +1,8 @@
 """Tokenizers against expected ids made without them (make_fixtures.py), and their refusals."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from text.torture import TEXTS
 from lfl_jax import assets
 from lfl_jax.errors import UserError
 from lfl_jax.text import gguf_header, tokenizers
+from lfl_jax.text.base import within
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LLAMA = FIXTURES / "tiny_llama"
@@ -107,6 +110,7 @@ class TestLlama:
         assert (llama.bos_id, llama.eos_id, llama.pad_id, llama.add_bos) == (1, 2, 2, True)
         assert (llama.bos, llama.eos, llama.vocab_size) == ("<s>", "</s>", 600)
         assert llama.encode("</s>") == [2]
+        assert llama.decode(llama.encode("the text")) == " the text"
         assert llama.decode([1, *llama.encode("the text"), 2]) == "the text"
 
     def test_continuation_has_no_leading_space(self, llama):
@@ -121,7 +125,18 @@ class TestLlama:
 
     @pytest.mark.parametrize("text", [t for t in TEXTS if "<" not in t and "\u2581" not in t], ids=ascii)
     def test_round_trip(self, llama, text):
-        assert llama.decode(llama.encode(text)) == text
+        assert llama.decode([llama.bos_id, *llama.encode(text)]) == text
+
+    @pytest.mark.parametrize("text", [t for t in TEXTS if "<" not in t and "\u2581" not in t], ids=ascii)
+    def test_round_trip_of_a_continuation(self, llama, text):
+        """What a model writes after "Answer:" keeps its first space."""
+        ids = llama.encode_continuation(text)
+        assert llama.decode(ids) == text
+        assert llama.decode_continuation([llama.bos_id, *llama.encode("Answer:")], ids) == text
+
+    def test_a_text_that_nothing_precedes_has_no_first_space(self, llama):
+        assert llama.decode_continuation([llama.bos_id], llama.encode("the")) == "the"
+        assert llama.decode_continuation([], llama.encode("the")) == " the"
 
     def test_pieces_join_to_the_text(self, llama):
         assert "".join(llama.pieces(llama.encode("two  lines\n</s>"))) == " two  lines\n</s>"
@@ -154,21 +169,43 @@ class TestJson:
     def write(self, folder, name, tree):
         (folder / name).write_text(tree if isinstance(tree, str) else json.dumps(tree))
 
-    def test_add_bos_token_goes_before_the_post_processor(self, folder):
-        assert tokenizers.from_json(folder).add_bos is True
-        self.write(folder, "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": False})
-        assert tokenizers.from_json(folder / "tokenizer.json").add_bos is False
+    @pytest.mark.parametrize("flag", [True, False, None])
+    @pytest.mark.parametrize("processor", [True, False])
+    def test_the_post_processor_decides_about_bos_whatever_the_flag_says(self, folder, processor, flag):
+        """As transformers 5 does: test_transformers_gives_the_same_ids below compares the ids."""
+        if not processor:
+            tree = json.loads((folder / "tokenizer.json").read_text())
+            self.write(folder, "tokenizer.json", tree | {"post_processor": None})
+        settings = {"bos_token": "<s>", "eos_token": "</s>"} | ({} if flag is None else {"add_bos_token": flag})
+        self.write(folder, "tokenizer_config.json", settings)
+        assert tokenizers.from_json(folder / "tokenizer.json").add_bos is processor
 
     def test_special_tokens_map_is_read(self, folder):
         (folder / "tokenizer_config.json").unlink()
         self.write(folder, "special_tokens_map.json", {"eos_token": "</s>", "pad_token": "<unk>"})
         tokenizer = tokenizers.from_json(folder)
-        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.add_bos) == (
-            None,
-            2,
-            0,
-            False,
-        )
+        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 0)
+        assert tokenizer.add_bos is True  # nobody names BOS, and the post-processor puts it before a text
+
+    def test_the_map_decides_unless_the_settings_list_the_added_tokens(self, folder):
+        settings = {"eos_token": "</s>", "pad_token": "</s>"}
+        self.write(folder, "tokenizer_config.json", settings)
+        self.write(folder, "special_tokens_map.json", {"pad_token": "<unk>"})
+        assert tokenizers.from_json(folder).pad_id == 0
+        self.write(folder, "tokenizer_config.json", settings | {"added_tokens_decoder": {}})
+        assert tokenizers.from_json(folder).pad_id == 2
+
+    def test_tokens_added_beside_the_file_are_found_in_texts(self, folder):
+        settings = {"bos_token": "<s>", "eos_token": "<|end|>", "pad_token": "[PAD]"}
+        self.write(folder, "tokenizer_config.json", settings)
+        self.write(folder, "added_tokens.json", {"<|end|>": 600})
+        tokenizer = tokenizers.from_json(folder)
+        assert tokenizer.encode("x<|end|>") == [*tokenizer.encode("x"), 600]
+        assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.vocab_size) == (600, 601, 602)
+        assert tokenizer.decode(tokenizer.encode_continuation(" x<|end|>")) == " x"
+        self.write(folder, "added_tokens.json", {"<|end|>": 700})
+        with pytest.raises(UserError, match=r"'<\|end\|>' the id 700, which here is 600"):
+            tokenizers.from_json(folder)
 
     def test_chat_template(self, folder):
         assert tokenizers.from_json(folder).chat_template is None
@@ -241,7 +278,7 @@ class TestGguf:
     @pytest.mark.parametrize(
         ("changes", "match"),
         [
-            ({"pre": "llama-bpe"}, "rule 'llama-bpe'; known are gpt-2, smollm"),
+            ({"pre": "kimi-k2"}, r"(?s)rule 'kimi-k2'; known are gpt-2, smollm, .*config.model.tokenizer"),
             ({"model": "t5"}, "kind 't5'"),
             ({"model": "llama"}, "'tokenizer.ggml.scores' is missing"),
             ({"tokenizer": False}, "'tokenizer.ggml.model' is missing"),
@@ -261,8 +298,13 @@ class TestGguf:
         path.write_bytes(data)
         assert gguf_header.read(path)["tokenizer.ggml.merges"] == tiny_gguf.MERGES
 
-    def test_merge_that_is_no_token(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tiny_gguf, "MERGES", ["a 1"])
+    def test_a_merge_that_makes_no_token_is_as_if_it_were_not_there(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tiny_gguf, "MERGES", ["a 1", *tiny_gguf.MERGES])
+        tokenizer = tokenizers.from_gguf(self.write(tmp_path / "t.gguf"))
+        assert tokenizer.pieces(tokenizer.encode("a1 ab")) == ["a", "1", " ", "ab"]
+
+    def test_a_merge_of_three_parts_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tiny_gguf, "MERGES", ["a b c"])
         with pytest.raises(UserError, match="vocabulary and merges do not fit"):
             tokenizers.from_gguf(self.write(tmp_path / "t.gguf"))
 
@@ -274,6 +316,104 @@ def test_sentencepiece_refusals(tmp_path, content):
     with pytest.raises(UserError, match="SentencePiece model") as caught:
         tokenizers.from_sentencepiece(tmp_path / "t.model")
     assert str(tmp_path) in str(caught.value)
+
+
+class TestFolderOfSentencePiece:
+    """A folder with tokenizer.model and no tokenizer.json: the files beside it count as much."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        shutil.copy(LLAMA / "tokenizer.model", tmp_path)
+        return tmp_path
+
+    def read(self, folder, settings, **files):
+        for name, tree in (files | {"tokenizer_config": settings}).items():
+            (folder / f"{name}.json").write_text(json.dumps(tree))
+        return tokenizers.from_folder(folder)
+
+    def test_settings_hold(self, folder):
+        settings = {"pad_token": "<unk>", "add_bos_token": False, "chat_template": "{{ messages }}"}
+        tokenizer = self.read(folder, settings)
+        assert (tokenizer.pad_id, tokenizer.add_bos, tokenizer.chat_template) == (0, False, "{{ messages }}")
+        (folder / "chat_template.jinja").write_text("j")
+        assert self.read(folder, {"add_bos_token": True}).chat_template == "j"
+        assert tokenizers.from_folder(folder).add_bos is True
+        assert self.read(folder, {}).add_bos is True
+
+    @pytest.mark.parametrize("listed", ["added_tokens", "added_tokens_decoder"])
+    def test_added_tokens_are_found_whole(self, folder, listed):
+        """ids as transformers 5.24 gives them for these files, with legacy true and false."""
+        settings = {"eos_token": "<|y|>", "additional_special_tokens": ["<|x|>"], "legacy": False}
+        if listed == "added_tokens":
+            tokenizer = self.read(folder, settings, added_tokens={"<|x|>": 600, "<|y|>": 601})
+        else:
+            tokens = {str(600 + i): {"content": text, "special": True} for i, text in enumerate(("<|x|>", "<|y|>"))}
+            tokenizer = self.read(folder, settings | {"added_tokens_decoder": tokens})
+        assert tokenizer.encode("a <|x|> the<|y|>b")[-9:] == [264, 441, 600, 274, 463, 443, 601, 466]
+        assert (tokenizer.eos_id, tokenizer.eos, tokenizer.vocab_size) == (601, "<|y|>", 602)
+        assert tokenizer.decode([264, 600, 274, 463, 443, 601]) == " a the"
+        assert tokenizer.pieces([600, 441]) == ["<|x|>", " "]
+        legacy = self.read(folder, json.loads((folder / "tokenizer_config.json").read_text()) | {"legacy": True})
+        assert legacy.encode("the<|x|>the") == [274, 463, 443, 600, 274, 463, 443]
+
+    def test_a_token_that_is_not_special_stays_in_the_text(self, folder):
+        tokenizer = self.read(folder, {}, added_tokens={"<think>": 600})
+        ids = tokenizer.encode("a<think> the<think><think>")
+        assert ids.count(600) == 3 and tokenizer.decode([1, *ids]).replace("  ", " ") == "a<think> the<think><think>"
+
+    def test_white_space_goes_with_a_token_that_takes_it(self, folder):
+        tokens = {"600": {"content": "<|x|>", "special": True, "rstrip": True}}
+        tokenizer = self.read(folder, {"added_tokens_decoder": tokens, "legacy": False})
+        assert tokenizer.encode("a<|x|> \n the") == tokenizer.encode("a<|x|>the")
+
+    def test_a_padding_token_of_the_settings_is_added(self, folder):
+        tokenizer = self.read(folder, {"pad_token": "[PAD]"})
+        assert (tokenizer.pad_id, tokenizer.vocab_size) == (600, 601)
+        assert tokenizer.encode("[PAD]")[-1] == 600
+
+    def test_its_files_are_those_of_the_folder(self, folder):
+        tokenizer = self.read(folder, {"pad_token": "<unk>"}, added_tokens={"<|x|>": 600})
+        assert set(tokenizer.files()) == {"tokenizer.model", "tokenizer_config.json", "added_tokens.json"}
+
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [
+            ({"eos_token": "<|eot|>"}, "special token '<|eot|>'"),
+            ({"eos_token": 3}, "eos_token is 3; expected the text"),
+            ({"added_tokens_decoder": {"x": {}}}, "added tokens is malformed"),
+            ({"added_tokens_decoder": [1]}, "added tokens is malformed"),
+            ({"chat_template": 5}, "chat_template is a int"),
+        ],
+    )
+    def test_refusals(self, folder, settings, match):
+        with pytest.raises(UserError, match=re.escape(match)) as caught:
+            self.read(folder, settings)
+        assert "\n" not in str(caught.value)
+
+
+class TestWithin:
+    """A tokenizer with one more token than the embedding has rows."""
+
+    def test_it_is_the_same_until_a_text_needs_the_token(self):
+        byte = tokenizers.byte_tokenizer()
+        limited = within(byte, 257, "model")
+        assert limited.encode("abc") == byte.encode("abc") and limited.vocab_size == 257
+        assert limited.encode_batch(["a", "b"]) == [[97], [98]] and limited.encode_continuation("a") == [97]
+        for encode in (limited.encode, limited.encode_continuation, lambda text: limited.encode_batch([text])):
+            with pytest.raises(UserError, match=r"model: a text contains '<\|bos\|>', token 257, .* it has 257"):
+                encode("a<|bos|>")
+
+    def test_padding_without_a_row_becomes_eos(self):
+        assert within(tokenizers.byte_tokenizer(), 200, "model").pad_id == 258
+
+
+def test_a_character_cut_by_the_end_of_a_prompt_is_whole_in_the_text():
+    byte = tokenizers.byte_tokenizer()
+    ids = byte.encode("x\N{THINKING FACE} y")
+    for cut in range(len(ids)):
+        text = byte.decode_continuation(ids[:cut], ids[cut:])
+        whole = byte.decode(ids[:cut]).rstrip("\N{REPLACEMENT CHARACTER}")
+        assert whole + text == "x\N{THINKING FACE} y"
 
 
 def test_files_of_a_tokenizer_are_the_tokenizer(llama, tmp_path):
