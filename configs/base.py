@@ -69,6 +69,9 @@ def base() -> config_dict.ConfigDict:
     d.source = "word_problems"
     d.path = ""  # a .jsonl[.gz], .json or .parquet file: used in place of source
     d.size = 2000  # examples drawn by generated sources
+    # source word_problems: of so many problems, how many are of level 1 (one step, numbers to 21), level 2 (two steps)
+    # and level 3 (up to six steps, told in sentences); three whole numbers >= 0. Held-out problems are drawn alike
+    d.levels = (0, 0, 1)
     d.seq_len = 256  # tokens per packed row
     d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES
     d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}

@@ -91,6 +91,7 @@ class DataConfig:
     packing: str = "first_fit"
     packing_ratio: float = 1.0
     cross_document: str = "isolate"
+    levels: tuple[int, int, int] = (0, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)

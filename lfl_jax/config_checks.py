@@ -117,6 +117,8 @@ def _train_problems(c: Config) -> list[str]:
         found.append(f"config.train.microbatch={t.microbatch} does not divide config.train.batch={t.batch}")
     if t.steps == 0 and t.epochs == 0 and t.tokens == 0:
         found.append("config.train.steps, tokens and epochs are all 0: nothing to do")
+    if min(c.data.levels) < 0 or not any(c.data.levels):
+        found.append(f"config.data.levels={c.data.levels} must be three numbers >= 0, not all 0, such as (6, 3, 1)")
     if t.steps and t.tokens:
         found.append(f"config.train.steps={t.steps} and config.train.tokens={t.tokens:g} both say how long; give one")
     if t.branch_from and (c.optim.schedule != "trapezoid" or not c.optim.warmup_steps):

@@ -58,6 +58,7 @@ OTHER: dict[str, tuple] = {
     "data.source": ("tfds:nowhere", {}),
     "data.path": ("nowhere.jsonl", {}),
     "data.size": (32, {}),
+    "data.levels": ((1, 0, 0), {}),
     "data.seq_len": (400, {}),
     "data.template": ("alpaca", {}),
     "data.uuid_prompt": ("What belongs to {key}?", UUIDS),

@@ -69,7 +69,9 @@ def report(found: Mapping[str, Mapping[str, str]], items: Items, source: dict[st
 
 def item_text(item: Any) -> str:
     """Everything an evaluation item says: its texts, but not its names."""
-    fields = {name: value for name, value in vars(item).items() if name not in ("id", "cluster", "group", "form")}
+    fields = {
+        name: value for name, value in vars(item).items() if name not in ("id", "cluster", "group", "groups", "form")
+    }
     return "\n".join(text for value in fields.values() for text in _strings(value))
 
 

@@ -8,12 +8,16 @@ from typing import SupportsIndex
 
 @dataclass(frozen=True)
 class Example:
-    """One item; `id` is unique in its source, items that share a `cluster` are not independent."""
+    """One item; `id` is unique in its source, items that share a `cluster` are not independent.
+
+    group: the kind of item that scores are also given for, such as a level of difficulty; "" = none.
+    """
 
     prompt: str
     response: str
     id: str
     cluster: str
+    group: str = ""
 
 
 @dataclass(frozen=True)

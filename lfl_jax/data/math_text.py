@@ -1,4 +1,4 @@
-"""Running text about sums: the word problems with their worked answers, as documents without a prompt.
+"""Running text about sums: the word problems of level 3 with their worked answers, as documents without a prompt.
 
 Training documents come from the training templates. "dev" and "test" each have half of the templates that
 training never sees, so the three share no cluster.
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.data.splits import check
-from lfl_jax.data.word_problems import HELD_OUT, generate, template_at
+from lfl_jax.data.word_problems import HELD_OUT, TOP, generate, template_at
 
-HALF = len(HELD_OUT) // 2
-TEMPLATES_OF = {"dev": HELD_OUT[:HALF], "test": HELD_OUT[HALF:]}
+LEVEL = 3
+UNSEEN = HELD_OUT[LEVEL]
+HALF = len(UNSEEN) // 2
+TEMPLATES_OF = {"dev": UNSEEN[:HALF], "test": UNSEEN[HALF:]}
 ANSWER = re.compile(r"\n#### (.+)\s*$")
 
 
@@ -31,14 +33,14 @@ class MathText(Drawn):
     def draw(self, i: int) -> Example:
         """Document i."""
         drawn, place = ("train", i) if self.split == "train" else ("test_unseen", self._place(i))
-        problem = generate(self.seed, place, drawn)
+        problem = generate(self.seed, place, drawn, TOP)
         return Example("", as_text(problem), id=f"{self.split}/{i}", cluster=problem.cluster)
 
     def _place(self, i: int) -> int:
         """Index in "test_unseen" of this split's document i: each of its blocks holds every template once."""
         block, rank = divmod(i, HALF)
-        here = range(block * len(HELD_OUT), (block + 1) * len(HELD_OUT))
-        own = [j for j in here if template_at(self.seed, j, "test_unseen") in TEMPLATES_OF[self.split]]
+        here = range(block * len(UNSEEN), (block + 1) * len(UNSEEN))
+        own = [j for j in here if template_at(self.seed, j, "test_unseen", LEVEL) in TEMPLATES_OF[self.split]]
         return own[rank]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -106,4 +106,4 @@ class Joined(Sequence[Example]):
         part = int(np.searchsorted(self.starts, i, side="right")) - 1
         found = self.examples[part][i - int(self.starts[part])]
         name = self.names[part]
-        return Example(found.prompt, found.response, f"{name}/{found.id}", f"{name}/{found.cluster}")
+        return replace(found, id=f"{name}/{found.id}", cluster=f"{name}/{found.cluster}")

@@ -124,10 +124,11 @@ def held_out_splits(data: DataConfig) -> tuple[str, ...]:
 
 
 def word_problems(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Generated grade-school word problems, `data.size` in every split."""
+    """Generated grade-school word problems, `data.size` in every split, levels at the rates `data.levels`."""
     from lfl_jax.data import word_problems as generator
 
-    return _generated("word_problems", split, generator.source(seed, split, data.size), seed, generator.describe(seed))
+    examples = generator.source(seed, split, data.size, data.levels)
+    return _generated("word_problems", split, examples, seed, generator.describe(seed, data.levels))
 
 
 def uuid(*, path: str, split: str, data: DataConfig, seed: int) -> Source:

@@ -15,13 +15,13 @@ SEED = 1234  # of the harness's shots: one random.Random for the whole task
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt to continue and the gold solution; `group` tells kinds of problems apart in the summary."""
+    """A prompt to continue and the gold solution; `groups` are the kinds of problems it is of, for the summary."""
 
     id: str
     cluster: str
     prompt: str
     gold: str
-    group: str = ""
+    groups: tuple[str, ...] = ()
 
 
 def problems(inputs: Inputs) -> list[Problem]:
@@ -73,7 +73,7 @@ def rewrite(question: str, answer: str) -> dict:
 
 def record(problem: Problem, text: str, pattern: re.Pattern = answers.STRICT) -> Record:
     """The generated text, what was extracted from it, and whether that is right."""
-    return base.head(problem) | {"group": problem.group} | answers.grade(text, problem.gold, pattern)
+    return base.head(problem) | {"groups": list(problem.groups)} | answers.grade(text, problem.gold, pattern)
 
 
 def summarise(records: Sequence[Record]) -> Summary:

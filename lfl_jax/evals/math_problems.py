@@ -79,7 +79,7 @@ def problems(inputs: Inputs, prompt: Callable[[str], str], shots: str = "") -> l
         if gold == math_answers.INVALID:
             raise UserError(f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}")
         group = str(doc.get("subject") or doc.get("type") or "")
-        made.append(Problem(str(i), str(i), head + prompt(doc["problem"]), gold, group))
+        made.append(Problem(str(i), str(i), head + prompt(doc["problem"]), gold, (group,) if group else ()))
     return made
 
 
@@ -100,7 +100,7 @@ def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record
     """The generated text, and whether its answer by the harness's rule (`extract`) and its last \\boxed are right."""
     answer, box = extract(text).strip(), math_answers.boxed(text)
     return base.head(problem) | {
-        "group": problem.group,
+        "groups": list(problem.groups),
         "text": text,
         "answer": answer,
         "boxed": box,

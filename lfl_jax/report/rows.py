@@ -33,6 +33,9 @@ CODE = {
 }
 LEARNING = (
     Line("source_test", "exact_match", "held-out problems, exact", "exact_strict", percent=True),
+    Line("source_test", "exact_match_level_1", "  level 1, one step", "exact_strict", percent=True),
+    Line("source_test", "exact_match_level_2", "  level 2, two steps", "exact_strict", percent=True),
+    Line("source_test", "exact_match_level_3", "  level 3, up to six steps", "exact_strict", percent=True),
     Line("source_test", "exact_match_test_seen", "  templates seen", "exact_strict", percent=True),
     Line("source_test", "exact_match_test_unseen", "  templates not seen", "exact_strict", percent=True),
     Line("source_test_plain", "exact_match", "held-out problems, plain prompt", "exact_strict", percent=True),
@@ -174,7 +177,7 @@ def _row(section: str, line: Line, chance: float | None, before: list[dict], aft
     """The line over these records; None when there are none."""
     if line.label.startswith("  "):
         group = line.metric.removeprefix("exact_match_")
-        before, after = ([record for record in records if record["group"] == group] for records in (before, after))
+        before, after = ([record for record in records if group in record["groups"]] for records in (before, after))
     if not after:
         return None
     first, last = (stats.over(records, line.field, line.weight) for records in (before, after))

@@ -22,7 +22,7 @@ def rows_file(tmp_path):
 
 def test_word_problems_are_flagged_synthetic_and_seeded(make_data):
     source = open_source(make_data(source="word_problems", size=20), "train", 7)
-    assert list(source.examples) == list(word_problems.source(7, "train", 20))
+    assert list(source.examples) == list(word_problems.source(7, "train", 20, word_problems.TOP))
     found = source.provenance()
     assert (found["synthetic"], found["seed"], found["examples"], found["split"]) == (True, 7, 20, "train")
     assert "seed 7" in found["description"]
@@ -32,7 +32,7 @@ def test_the_hash_of_generated_examples_follows_their_content(make_data):
     data = make_data(source="word_problems", size=20)
     first, again, other = (open_source(data, "train", seed).sha256 for seed in (0, 0, 1))
     assert first == again != other
-    assert first == examples_sha256(word_problems.source(0, "train", 20))
+    assert first == examples_sha256(word_problems.source(0, "train", 20, word_problems.TOP))
 
 
 @pytest.mark.parametrize("split", word_problems.SPLITS)

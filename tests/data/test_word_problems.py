@@ -20,6 +20,7 @@ from lfl_jax.data.word_problems import (
     HELD_OUT,
     SPLITS,
     TEMPLATES,
+    TOP,
     Problem,
     generate,
     generator,
@@ -38,6 +39,10 @@ WORDS = {
 }
 COUNTED_BY_LINES = ("theatre_rows", "doubling_views")
 DRAWS = 200
+NAMED = {name: template for templates in TEMPLATES.values() for name, template in templates.items()}
+NAMES = [(level, name) for level in TEMPLATES for name in TEMPLATES[level]]
+STEPS = {1: (1, 1), 2: (2, 2), 3: (2, 6)}  # equations of a level's solutions, least and most
+LADDER = (6, 3, 1)
 
 
 def evaluate(text: str) -> Fraction:
@@ -67,10 +72,10 @@ def wordings(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[Prob
             problems.append(Problem(question, "\n".join([*lines, f"#### {answer}"]), answer))
         return problems[0]
 
-    module = sys.modules[TEMPLATES[name].__module__]
+    module = sys.modules[NAMED[name].__module__]
     with monkeypatch.context() as patch:
         patch.setattr(module, "compose", every)
-        TEMPLATES[name](random.Random(seed))
+        NAMED[name](random.Random(seed))
     return problems
 
 
@@ -83,9 +88,9 @@ def implied(question: str) -> set[Fraction]:
     return quotients | ({Fraction(max(times) - min(times))} if times else set())
 
 
-def check_arithmetic(problem: Problem) -> None:
+def check_arithmetic(problem: Problem, level: int = 3) -> None:
     steps = EQUATION.findall(problem.solution)
-    assert 2 <= len(steps) <= 6, problem
+    assert STEPS[level][0] <= len(steps) <= STEPS[level][1], problem
     assert len(steps) == problem.solution.count("="), f"an equation that cannot be read in {problem}"
     known = numbers(problem.question) | implied(problem.question) | COMMON
     for expression, result in steps:
@@ -109,33 +114,34 @@ def check_english(problem: Problem) -> None:
     assert not re.search(r"\b(?:[2-9]|\d\d+) (?:apple|hour|day|meter|box|child|person)\b", text), text
     assert not re.search(r"\b[Aa] [aeioAEIO]|\b[Aa]n (?!hour)[^aeiouAEIOU\d]|\ba \$?8\b|\ba \$?1[18]\b", text), text
     assert all(line[0].isupper() or line[0].isdigit() for line in text.splitlines()), text
-    assert all(line[-1] in ".?" for line in text.splitlines()), text
+    sentences = [line for line in text.splitlines() if not EQUATION.fullmatch(line)]
+    assert all(line[-1] in ".?" for line in sentences), text
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_draws_are_sound(name):
+@pytest.mark.parametrize(("level", "name"), NAMES)
+def test_draws_are_sound(level, name):
     texts = set()
     for seed in range(DRAWS):
-        problem = TEMPLATES[name](random.Random(seed))
-        check_arithmetic(problem)
+        problem = NAMED[name](random.Random(seed))
+        check_arithmetic(problem, level)
         check_english(problem)
         texts.add(problem.question)
     assert len(texts) >= 0.9 * DRAWS
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_every_wording_is_sound_and_of_one_stratum(name, monkeypatch):
+@pytest.mark.parametrize(("level", "name"), NAMES)
+def test_every_wording_is_sound_and_of_one_stratum(level, name, monkeypatch):
     for seed in range(1000, 1030):
         problems = wordings(name, seed, monkeypatch)
         assert len({problem.question for problem in problems}) >= 2
-        assert len({problem.solution for problem in problems}) >= 2
+        assert len({problem.solution for problem in problems}) >= (2 if level == 3 else 1)
         for problem in problems:
-            check_arithmetic(problem)
+            check_arithmetic(problem, level)
             check_english(problem)
         assert len({generator._stratum(name, problem.question) for problem in problems}) == 1, problems[0]
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", NAMED)
 def test_every_number_of_a_question_matters(name, monkeypatch):
     """Distractors are not meant; a number that no solution of any draw uses is a mistake of the template."""
     for seed in range(2000, 2010):
@@ -165,28 +171,43 @@ def test_evaluator_and_checks_can_fail():
 
 
 def test_templates_and_held_out():
-    assert len(TEMPLATES) == 48
-    assert len(set(HELD_OUT)) == 8
-    assert set(HELD_OUT) <= set(TEMPLATES)
-    assert all(TEMPLATES[name].__name__ == name for name in TEMPLATES)
+    assert {level: len(TEMPLATES[level]) for level in TEMPLATES} == {1: 14, 2: 12, 3: 48}
+    assert {level: len(set(HELD_OUT[level])) for level in TEMPLATES} == {1: 4, 2: 4, 3: 8}
+    assert all(set(HELD_OUT[level]) < set(TEMPLATES[level]) for level in TEMPLATES)
+    assert len(NAMED) == len(NAMES), "a name stands for one template"
+    assert all(NAMED[name].__name__ == name for name in NAMED)
     assert word_problems.SYNTHETIC
-    assert word_problems.describe(3) == "synthetic: generated word problems, seed 3, 40 training templates"
+    described = "synthetic: generated word problems, seed 3, levels 1:2:3 as 2:0:1, 50 training templates"
+    assert word_problems.describe(3, (2, 0, 1)) == described
 
 
+@pytest.mark.parametrize("level", TEMPLATES)
 @pytest.mark.parametrize("split", SPLITS)
-def test_splits_use_their_templates_evenly(split):
-    expected = set(HELD_OUT) if split == "test_unseen" else set(TEMPLATES) - set(HELD_OUT)
-    clusters = [example.cluster for example in source(0, split, 3 * len(expected))]
+def test_splits_use_their_templates_evenly(split, level):
+    held_out = set(HELD_OUT[level])
+    expected = held_out if split == "test_unseen" else set(TEMPLATES[level]) - held_out
+    only = tuple(int(level == other) for other in TEMPLATES)
+    clusters = [example.cluster for example in source(0, split, 3 * len(expected), only)]
     assert set(clusters) == expected
     assert all(clusters.count(name) == 3 for name in expected)
     assert clusters[: len(expected)] != clusters[len(expected) : 2 * len(expected)]
 
 
-def test_splits_are_disjoint_across_seeds():
-    train = {example.prompt for example in source(0, "train", 5000)}
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_round_holds_the_levels_at_their_rates(split):
+    items = list(source(0, split, 40, LADDER))
+    for start in range(0, 40, 10):
+        groups = [example.group for example in items[start : start + 10]]
+        assert [groups.count(f"level_{level}") for level in TEMPLATES] == list(LADDER)
+    assert all(example.cluster in TEMPLATES[int(example.group[-1])] for example in items)
+
+
+@pytest.mark.parametrize("levels", [TOP, LADDER, (1, 0, 0)])
+def test_splits_are_disjoint_across_seeds(levels):
+    train = {example.prompt for example in source(0, "train", 5000, levels)}
     assert len(train) >= 4950
     for split, seed in itertools.product(("dev", "test_seen", "test_unseen"), (0, 1)):
-        items = list(source(seed, split, 200))
+        items = list(source(seed, split, 200, levels))
         assert train.isdisjoint(example.prompt for example in items)
         assert len({example.prompt for example in items}) >= 190
         strata = {generator._stratum(example.cluster, example.prompt) for example in items}
@@ -200,10 +221,10 @@ def test_splits_are_disjoint_across_seeds():
 def test_same_item_in_every_process():
     code = (
         "import hashlib; from lfl_jax.data.word_problems import SPLITS, generate\n"
-        "text = ''.join(repr(generate(7, i, s)) for s in SPLITS for i in (0, 1, 57, 10**9))\n"
+        "text = ''.join(repr(generate(7, i, s, (6, 3, 1))) for s in SPLITS for i in (0, 1, 57, 10**9))\n"
         "print(hashlib.sha256(text.encode()).hexdigest())"
     )
-    text = "".join(repr(generate(7, i, s)) for s in SPLITS for i in (0, 1, 57, 10**9))
+    text = "".join(repr(generate(7, i, s, (6, 3, 1))) for s in SPLITS for i in (0, 1, 57, 10**9))
     expected = hashlib.sha256(text.encode()).hexdigest()
     for salt in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -213,27 +234,27 @@ def test_same_item_in_every_process():
 
 def test_items_stay_the_same():
     """Results are reported on these items: update the hash only when they are meant to change."""
-    text = "".join(repr(generate(0, i, split)) for split in SPLITS for i in range(40))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8b83cf581b731d6d"
+    text = "".join(repr(generate(0, i, split, LADDER)) for split in SPLITS for i in range(40))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9b00b2bb1f119b9e"
 
 
 def test_arguments_matter():
-    base = generate(0, 5, "train")
-    assert base == generate(0, 5, "train")
+    base = generate(0, 5, "train", TOP)
+    assert base == generate(0, 5, "train", TOP)
     assert base.id == "train/5"
     for other in ((1, "train"), (0, "dev"), (0, "test_seen")):
-        pairs = [(generate(0, i, "train"), generate(other[0], i, other[1])) for i in range(300)]
+        pairs = [(generate(0, i, "train", TOP), generate(other[0], i, other[1], TOP)) for i in range(300)]
         same = [(a, b) for a, b in pairs if a.cluster == b.cluster]
         assert 1 <= len(same) <= 40
         assert all(a.prompt != b.prompt for a, b in same)
 
 
 def test_source_is_a_sequence():
-    items = source(0, "dev", 12)
+    items = source(0, "dev", 12, LADDER)
     assert len(items) == 12
     assert isinstance(items[0], Example)
-    assert items[np.int64(3)] == generate(0, 3, "dev")
-    assert items[-1] == generate(0, 11, "dev")
+    assert items[np.int64(3)] == generate(0, 3, "dev", LADDER)
+    assert items[-1] == generate(0, 11, "dev", LADDER)
     assert [example.id for example in items] == [f"dev/{i}" for i in range(12)]
     with pytest.raises(IndexError):
         items[12]
@@ -241,14 +262,14 @@ def test_source_is_a_sequence():
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match=r"unknown split 'test'.*train, dev, test_seen, test_unseen"):
-        generate(0, 0, "test")
+        generate(0, 0, "test", TOP)
     with pytest.raises(UserError, match="unknown split"):
-        source(0, "valid", 3)
+        source(0, "valid", 3, TOP)
     with pytest.raises(UserError, match="at least 0"):
-        source(0, "train", -1)
+        source(0, "train", -1, TOP)
 
 
 def test_problems_are_compact():
-    lengths = [len(e.prompt) + len(e.response) for e in source(0, "train", 400)]
+    lengths = [len(e.prompt) + len(e.response) for e in source(0, "train", 400, TOP)]
     assert 90 <= sum(lengths) / len(lengths) / 3.4 <= 180
     assert max(lengths) < 800

@@ -97,8 +97,8 @@ def test_equivalence(a, b, same):
 
 def test_prompts_and_records(inputs):
     first, second = math_problems.TASK.items(inputs)
-    assert (first.prompt, first.gold, first.group) == ("Problem: Half of 3?\nAnswer:", r"\frac{3}{2}", "Algebra")
-    assert (second.gold, second.group) == ("5", "prealgebra")
+    assert (first.prompt, first.gold, first.groups) == ("Problem: Half of 3?\nAnswer:", r"\frac{3}{2}", ("Algebra",))
+    assert (second.gold, second.groups) == ("5", ("prealgebra",))
     assert math_problems.TASK.stop == math_problems.MINERVA.stop == ("Problem:",)
     made = [
         math_problems.TASK.record(first, " It is $3/2$, or so."),
@@ -167,5 +167,5 @@ def test_real_problems_have_answers():
         pytest.skip("math-test is not fetched: python -m lfl_jax.fetch math-test")
     problems = math_problems.TASK.items(Inputs())
     assert len(problems) == 5000
-    assert len({p.group for p in problems}) == 7
+    assert len({p.groups for p in problems}) == 7
     assert all(math_problems.TASK.record(p, f"${p.gold}$")["exact"] == 1.0 for p in problems[::25] if "$" not in p.gold)

@@ -155,6 +155,7 @@ def test_groups_of_problems_take_turns(inputs):
         "exact_match_seen": (pytest.approx(1 / 3), 3),
         "exact_match_unseen": (0.5, 2),
     }
+    assert records[1]["groups"] == ["unseen"]
     assert list(source_test.summarise(records[::2]).metrics) == ["exact_match"]
 
 

@@ -18,7 +18,7 @@ def answers(right: str, ended: float = 1.0) -> list[dict]:
     made = []
     for i, mark in enumerate(right):
         found = {"strict": "[invalid]" if mark == "x" else "7", "exact_strict": float(mark == "1")}
-        made.append(found | {"id": str(i), "cluster": str(i), "group": "", "exact_flexible": 0.0, "ended": ended})
+        made.append(found | {"id": str(i), "cluster": str(i), "groups": [], "exact_flexible": 0.0, "ended": ended})
     return made
 
 

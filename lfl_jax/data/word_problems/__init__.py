@@ -1,11 +1,12 @@
 """Our own seeded generator of grade-school word problems, every sentence written for this project."""
 
 from lfl_jax.data.word_problems.generator import (
-    DESCRIPTION,
     HELD_OUT,
     SPLITS,
     SYNTHETIC,
     TEMPLATES,
+    TOP,
+    Levels,
     WordProblems,
     describe,
     generate,
@@ -15,11 +16,12 @@ from lfl_jax.data.word_problems.generator import (
 from lfl_jax.data.word_problems.problem import Problem
 
 __all__ = [
-    "DESCRIPTION",
     "HELD_OUT",
     "SPLITS",
     "SYNTHETIC",
     "TEMPLATES",
+    "TOP",
+    "Levels",
     "Problem",
     "WordProblems",
     "describe",

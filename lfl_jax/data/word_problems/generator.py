@@ -1,5 +1,6 @@
-"""The templates by name, the splits, and the draw of one item from (seed, split, index).
+"""The templates of each level by name, the splits, and the draw of one item from (seed, split, index).
 
+The levels are a ladder: one step with small numbers, two steps, and two to six steps told in sentences.
 Items of "train", "dev" and "test_seen" come from the same templates and never coincide, for any seeds and
 sizes: the name of the template and the set of numbers in a question (fractions and multiples in words
 included) are hashed to one of ten strata, and a draw is repeated until it falls into a stratum of its split.
@@ -12,89 +13,131 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lfl_jax.data.examples import Drawn, Example
+from lfl_jax.data.mixes import Rounds
 from lfl_jax.data.word_problems import (
     geometry,
     money,
     motion,
+    one_step,
     portions,
     quantities,
     rates,
     ratios,
     schedules,
     series,
+    two_steps,
     units,
 )
 from lfl_jax.data.word_problems.problem import Problem
 from lfl_jax.data.word_problems.vocabulary import FRACTION_WORDS, TIMES_WORDS
 from lfl_jax.errors import UserError
 
-TEMPLATES: dict[str, Callable[[random.Random], Problem]] = {
-    "shopping_change": money.shopping_change,
-    "bake_sale": money.bake_sale,
-    "saving_goal": money.saving_goal,
-    "sale_coupon": money.sale_coupon,
-    "group_tickets": money.group_tickets,
-    "spoiled_crates": money.spoiled_crates,
-    "monthly_plan": rates.monthly_plan,
-    "rental_comparison": rates.rental_comparison,
-    "overtime_pay": rates.overtime_pay,
-    "defect_rate": rates.defect_rate,
-    "leaking_tank": rates.leaking_tank,
-    "two_leg_trip": motion.two_leg_trip,
-    "meeting_halfway": motion.meeting_halfway,
-    "catch_up": motion.catch_up,
-    "fuel_cost": motion.fuel_cost,
-    "course_day": schedules.course_day,
-    "reading_plan": schedules.reading_plan,
-    "shuttle_departures": schedules.shuttle_departures,
-    "printer_pauses": schedules.printer_pauses,
-    "two_packers": schedules.two_packers,
-    "crew_days": schedules.crew_days,
-    "spend_fractions": portions.spend_fractions,
-    "club_percent": portions.club_percent,
-    "original_amount": portions.original_amount,
-    "survey_rest": portions.survey_rest,
-    "juice_ratio": ratios.juice_ratio,
-    "ratio_difference": ratios.ratio_difference,
-    "juice_blend": ratios.juice_blend,
-    "recipe_scale": ratios.recipe_scale,
-    "ages_later": quantities.ages_later,
-    "ages_sum": quantities.ages_sum,
-    "comparison_chain": quantities.comparison_chain,
-    "make_equal": quantities.make_equal,
-    "legs_and_heads": quantities.legs_and_heads,
-    "two_ticket_kinds": quantities.two_ticket_kinds,
-    "needed_score": series.needed_score,
-    "share_leftover": series.share_leftover,
-    "theatre_rows": series.theatre_rows,
-    "doubling_views": series.doubling_views,
-    "garden_fence": geometry.garden_fence,
-    "floor_tiles": geometry.floor_tiles,
-    "box_cubes": geometry.box_cubes,
-    "wire_square": geometry.wire_square,
-    "roadside_trees": geometry.roadside_trees,
-    "lap_training": units.lap_training,
-    "ribbon_pieces": units.ribbon_pieces,
-    "parcel_weights": units.parcel_weights,
-    "bottle_filling": units.bottle_filling,
+Template = Callable[[random.Random], Problem]
+TEMPLATES: dict[int, dict[str, Template]] = {
+    1: {
+        "gets_more": one_step.gets_more,
+        "two_places": one_step.two_places,
+        "two_days": one_step.two_days,
+        "exceeds_by": one_step.exceeds_by,
+        "gives_away": one_step.gives_away,
+        "some_used": one_step.some_used,
+        "how_many_more": one_step.how_many_more,
+        "still_needed": one_step.still_needed,
+        "boxes_of": one_step.boxes_of,
+        "each_costs": one_step.each_costs,
+        "more_arrive": one_step.more_arrive,
+        "days_of_work": one_step.days_of_work,
+        "fly_away": one_step.fly_away,
+        "pages_left": one_step.pages_left,
+    },
+    2: {
+        "gets_and_gives": two_steps.gets_and_gives,
+        "gives_and_gets": two_steps.gives_and_gets,
+        "three_places": two_steps.three_places,
+        "two_gifts": two_steps.two_gifts,
+        "boxes_and_more": two_steps.boxes_and_more,
+        "boxes_and_less": two_steps.boxes_and_less,
+        "change_from": two_steps.change_from,
+        "both_together": two_steps.both_together,
+        "bus_stop": two_steps.bus_stop,
+        "team_points": two_steps.team_points,
+        "tables_and_guests": two_steps.tables_and_guests,
+        "weekly_and_start": two_steps.weekly_and_start,
+    },
+    3: {
+        "shopping_change": money.shopping_change,
+        "bake_sale": money.bake_sale,
+        "saving_goal": money.saving_goal,
+        "sale_coupon": money.sale_coupon,
+        "group_tickets": money.group_tickets,
+        "spoiled_crates": money.spoiled_crates,
+        "monthly_plan": rates.monthly_plan,
+        "rental_comparison": rates.rental_comparison,
+        "overtime_pay": rates.overtime_pay,
+        "defect_rate": rates.defect_rate,
+        "leaking_tank": rates.leaking_tank,
+        "two_leg_trip": motion.two_leg_trip,
+        "meeting_halfway": motion.meeting_halfway,
+        "catch_up": motion.catch_up,
+        "fuel_cost": motion.fuel_cost,
+        "course_day": schedules.course_day,
+        "reading_plan": schedules.reading_plan,
+        "shuttle_departures": schedules.shuttle_departures,
+        "printer_pauses": schedules.printer_pauses,
+        "two_packers": schedules.two_packers,
+        "crew_days": schedules.crew_days,
+        "spend_fractions": portions.spend_fractions,
+        "club_percent": portions.club_percent,
+        "original_amount": portions.original_amount,
+        "survey_rest": portions.survey_rest,
+        "juice_ratio": ratios.juice_ratio,
+        "ratio_difference": ratios.ratio_difference,
+        "juice_blend": ratios.juice_blend,
+        "recipe_scale": ratios.recipe_scale,
+        "ages_later": quantities.ages_later,
+        "ages_sum": quantities.ages_sum,
+        "comparison_chain": quantities.comparison_chain,
+        "make_equal": quantities.make_equal,
+        "legs_and_heads": quantities.legs_and_heads,
+        "two_ticket_kinds": quantities.two_ticket_kinds,
+        "needed_score": series.needed_score,
+        "share_leftover": series.share_leftover,
+        "theatre_rows": series.theatre_rows,
+        "doubling_views": series.doubling_views,
+        "garden_fence": geometry.garden_fence,
+        "floor_tiles": geometry.floor_tiles,
+        "box_cubes": geometry.box_cubes,
+        "wire_square": geometry.wire_square,
+        "roadside_trees": geometry.roadside_trees,
+        "lap_training": units.lap_training,
+        "ribbon_pieces": units.ribbon_pieces,
+        "parcel_weights": units.parcel_weights,
+        "bottle_filling": units.bottle_filling,
+    },
 }
 
-HELD_OUT: tuple[str, ...] = (
-    "rental_comparison",
-    "catch_up",
-    "original_amount",
-    "two_ticket_kinds",
-    "make_equal",
-    "wire_square",
-    "leaking_tank",
-    "doubling_views",
-)
+HELD_OUT: dict[int, tuple[str, ...]] = {
+    1: ("more_arrive", "days_of_work", "fly_away", "pages_left"),
+    2: ("bus_stop", "team_points", "tables_and_guests", "weekly_and_start"),
+    3: (
+        "rental_comparison",
+        "catch_up",
+        "original_amount",
+        "two_ticket_kinds",
+        "make_equal",
+        "wire_square",
+        "leaking_tank",
+        "doubling_views",
+    ),
+}
 
+Levels = tuple[int, int, int]  # of so many items in all, how many are of level 1, 2 and 3
+TOP: Levels = (0, 0, 1)  # level 3 alone
 SYNTHETIC = True
-_TRAINING = tuple(name for name in TEMPLATES if name not in HELD_OUT)
-DESCRIPTION = f"synthetic: generated word problems, {len(_TRAINING)} training templates"
+_TRAINING = {level: tuple(name for name in TEMPLATES[level] if name not in HELD_OUT[level]) for level in TEMPLATES}
 
 _STRATA: dict[str, range] = {
     "train": range(8),
@@ -106,9 +149,11 @@ _NUMBER = re.compile("|".join([r"\d+", *FRACTION_WORDS.values(), *TIMES_WORDS.va
 SPLITS: tuple[str, ...] = tuple(_STRATA)
 
 
-def describe(seed: int) -> str:
-    """The provenance line of a source drawn with this seed."""
-    return f"synthetic: generated word problems, seed {seed}, {len(_TRAINING)} training templates"
+def describe(seed: int, levels: Levels) -> str:
+    """The provenance line of a source drawn with this seed at these rates."""
+    templates = sum(len(_TRAINING[level]) for level in TEMPLATES if levels[level - 1])
+    rates = ":".join(map(str, levels))
+    return f"synthetic: generated word problems, seed {seed}, levels 1:2:3 as {rates}, {templates} training templates"
 
 
 def _hash(*parts: object) -> int:
@@ -120,46 +165,59 @@ def _stratum(template: str, question: str) -> int:
     return _hash(template, sorted(set(_NUMBER.findall(question.lower())))) % 10
 
 
-def template_at(seed: int, index: int, split: str) -> str:
-    """Name of the template of item `index`.
+def template_at(seed: int, index: int, split: str, level: int) -> str:
+    """Name of the template of item `index` of a level.
 
     Each block of as many indices as there are templates holds every one once, in an order of its own.
     """
-    names = list(HELD_OUT if split == "test_unseen" else _TRAINING)
+    names = list(HELD_OUT[level] if split == "test_unseen" else _TRAINING[level])
     block, place = divmod(index, len(names))
     random.Random(_hash("order", seed, split, block)).shuffle(names)
     return names[place]
 
 
-def generate(seed: int, index: int, split: str) -> Example:
-    """Item `index` of a split, a pure function of its arguments; the templates occur equally often.
+@lru_cache
+def _rounds(levels: Levels) -> Rounds:
+    return Rounds.make(levels, seed=0)
 
+
+def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
+    """Item `index` of a split, a pure function of its arguments; the templates of a level occur equally often.
+
+    Every sum(levels) items in a row hold each level as often as `levels` says; its `group` names the level.
     Raises UserError for a split that is none of SPLITS.
     """
+    _check(split)
+    below, number = _rounds(levels).place(index)
+    level = below + 1
+    name = template_at(seed, number, split, level)
+    rng = random.Random(_hash("item", seed, split, number))
+    for _ in range(1000):
+        problem = TEMPLATES[level][name](rng)
+        if _stratum(name, problem.question) in _STRATA[split]:
+            return Example(problem.question, problem.solution, f"{split}/{index}", name, f"level_{level}")
+    raise AssertionError(f"template {name} draws too few different numbers to fill the split {split}")
+
+
+def _check(split: str) -> None:
     if split not in _STRATA:
         raise UserError(f"unknown split {split!r} of the word problems; expected one of {', '.join(SPLITS)}")
-    name = template_at(seed, index, split)
-    rng = random.Random(_hash("item", seed, split, index))
-    for _ in range(1000):
-        problem = TEMPLATES[name](rng)
-        if _stratum(name, problem.question) in _STRATA[split]:
-            return Example(problem.question, problem.solution, id=f"{split}/{index}", cluster=name)
-    raise AssertionError(f"template {name} draws too few different numbers to fill the split {split}")
 
 
 @dataclass(frozen=True)
 class WordProblems(Drawn):
     """Items of a split."""
 
+    levels: Levels
+
     def draw(self, i: int) -> Example:
         """Item i."""
-        return generate(self.seed, i, self.split)
+        return generate(self.seed, i, self.split, self.levels)
 
 
-def source(seed: int, split: str, size: int) -> WordProblems:
+def source(seed: int, split: str, size: int, levels: Levels) -> WordProblems:
     """A random-access source of `size` items; raises UserError for an unknown split or a negative size."""
-    if split not in _STRATA:
-        raise UserError(f"unknown split {split!r} of the word problems; expected one of {', '.join(SPLITS)}")
+    _check(split)
     if size < 0:
         raise UserError(f"size of the word problems must be at least 0, got {size}")
-    return WordProblems(seed, split, size)
+    return WordProblems(seed, split, size, levels)

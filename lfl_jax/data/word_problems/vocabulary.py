@@ -27,6 +27,7 @@ FRACTION_WORDS = {
     Fraction(1, 6): "one sixth",
 }
 TIMES_WORDS = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+_SMALL_THINGS = ["apple", "shell", "coin", "stamp", "marble", "book", "pen", "egg", "sticker", "button", "card", "key"]
 NUMBER_WORDS = {2: "two", 3: "three", 6: "six"}
 
 
@@ -71,6 +72,11 @@ def plural(noun: str) -> str:
     if last.endswith("y") and last[-2] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + "s"
+
+
+def small_things(rng: random.Random) -> str:
+    """A plural of things that people have a few of."""
+    return plural(rng.choice(_SMALL_THINGS))
 
 
 def count(number: int, noun: str) -> str:
