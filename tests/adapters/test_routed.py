@@ -1,13 +1,14 @@
 """A batch routed by ids against the same batch routed by a one-hot gate, through the whole model."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import adapter_for, packed
+from helpers import adapter_for, packed, same_up_to_rounding
 
 from lfl_jax import adapters, api, sample, state, train
 from lfl_jax.adapters import routed
@@ -56,19 +57,20 @@ def test_values_and_all_gradients_are_those_of_the_one_hot_gate(ids, members, us
     stacked, key = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7]), jax.random.key(3)
     direction = jax.random.normal(key, (4, 8, 32))
 
-    def results(gate):
+    @partial(jax.jit, static_argnums=0)
+    def results(by, gate, params, adapter):
         def loss(params, adapter):
             hidden = llama.forward(params, adapter, TOKENS, cfg, gate=gate, key=key)[0]
             return jnp.vdot(hidden, direction), hidden
 
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(small_params, stacked)
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, adapter)
 
-    wanted = results(adapters.route(ids, 4))
+    one_hot = partial(results, "gate", adapters.route(ids, 4))
+    wanted = one_hot(small_params, stacked)
     assert not used
-    found = results(ids)
+    found = results("ids", ids, small_params, stacked)
     assert set(used) == {FORMS[ids.ndim - 1]} and len(used) % 4 == 0, "q, k, v and down"
-    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
+    same_up_to_rounding(found, wanted, one_hot, small_params, stacked)
     moved = [bool(jnp.any(m.b != 0)) for m in found[1][1]["layers"]["attn"]["q"].layers]
     assert moved == [m in ids for m in range(4)]
 
