@@ -70,6 +70,7 @@ class Checkpoints:
         if read_only and not self._directory.is_dir():
             raise UserError(f"no checkpoints at {self._directory}: pass the --workdir of a trained run")
         self._checkpointer = self._open(keep_latest, read_only)
+        self._in_flight: Any = None
 
     def _open(self, keep_latest: int, read_only: bool) -> Any:
         from orbax.checkpoint import v1 as ocp
@@ -128,9 +129,10 @@ class Checkpoints:
         """
         if step in self.steps():
             return False
+        self.wait()
         trees = {name: _nested(tree) for name, tree in state.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
-        self._checkpointer.save_checkpointables_async(
+        self._in_flight = self._checkpointer.save_checkpointables_async(
             step,
             {name: tree for name, tree in trees.items() if tree},
             force=True,
@@ -182,11 +184,18 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Block until the save in flight is finished, and raise what went wrong in it."""
+        # Only its result() ends the thread and the event loop (three descriptors) that orbax makes for each save.
+        saving, self._in_flight = self._in_flight, None
+        if saving is not None:
+            saving.result()
         self._checkpointer.wait()
 
     def close(self) -> None:
         """Wait, then release orbax's threads; an interpreter that exits without it abandons the save in flight."""
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
 
     def __enter__(self) -> "Checkpoints":
         return self

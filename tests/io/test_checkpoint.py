@@ -263,6 +263,31 @@ def test_waiting_for_a_save_says_nothing(
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
 
 
+def descriptors_and_threads() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+
+def saved(checkpoints: Checkpoints, steps: range) -> tuple[int, int]:
+    """Descriptors and threads after small saves at these steps."""
+    for step in steps:
+        save(checkpoints, step, {"adapter": {"x": jnp.ones(3)}}, nll=1.0 / step)
+    checkpoints.wait()
+    return descriptors_and_threads()
+
+
+# A save in flight has a few threads of its own; what leaks is counted once a save.
+SLACK = 12
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counted in Linux's /proc")
+@pytest.mark.parametrize("count", [30, pytest.param(2000, marks=pytest.mark.slow)])
+def test_saves_leave_no_descriptors_and_threads_behind(tmp_path: Path, count: int) -> None:
+    with Checkpoints(tmp_path, best_metric="nll") as checkpoints:
+        first = saved(checkpoints, range(1, 6))
+        last = saved(checkpoints, range(6, 6 + count))
+    assert all(now <= before + SLACK for now, before in zip(last, first, strict=True)), (first, last)
+
+
 WRITER = """
 import sys
 import jax, jax.numpy as jnp
