@@ -1,5 +1,6 @@
 """One optax chain. It sees the trainable half only, so clipping and moments are of what trains and nothing else."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
 }
 
 
+@functools.lru_cache(maxsize=64)  # an optimizer is static to jit: equal runs of one process share their program
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
     """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr for LoRA's B.
 

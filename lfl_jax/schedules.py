@@ -1,5 +1,6 @@
 """Learning-rate schedules by optimizer step, as a fraction of the peak, as the paper's training stack has them."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from lfl_jax.config import OptimConfig
 Schedule = Callable[[object], object]
 
 
+@functools.lru_cache(maxsize=64)
 def make(config: OptimConfig, steps: int) -> Schedule:
     """step -> lr_t / lr for a run of this many optimizer steps; step 0 is the first update."""
     return SCHEDULES[config.schedule](config, steps, warmup_steps(config, steps))
