@@ -17,6 +17,13 @@ from lfl_jax.errors import UserError, mistakes
 HIDDEN = ("base.py", "settings.py", "__init__.py")  # of configs/: not to be run
 LENGTHS = ("train.steps", "train.tokens", "train.epochs")  # the first that is not 0 says how long a run is
 Flags = dict[str, tuple[Any, str]]  # flag -> (default, help); the default's type is the flag's
+# Of an entry point that runs on several hosts, whose processes `core.hosts` joins.
+DISTRIBUTED: Flags = {
+    "distributed": (False, "several processes, one per host"),
+    "coordinator": ("", "HOST:PORT of process 0"),
+    "processes": (0, "how many there are"),
+    "process_id": (-1, "which one this is, from 0"),
+}
 
 
 @dataclasses.dataclass

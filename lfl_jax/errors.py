@@ -30,6 +30,27 @@ def printable(text: str) -> str:
     return text.translate(_SHOWN)
 
 
+EXIT_CODES: dict[type[BaseException], int] = {
+    UserError: 2,
+    NonFiniteLoss: 3,
+    KeyboardInterrupt: 130,
+    BrokenPipeError: 0,
+}
+
+
+def exit_code(error: BaseException) -> int | None:
+    """What an expected error ends a process with; None for an unexpected one, which keeps its traceback."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
+
+
+def report(error: BaseException) -> None:
+    """Say an expected error in its lines, on stderr."""
+    if isinstance(error, UserError | NonFiniteLoss):
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+
+
 def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run an entry point; expected mistakes end it with their message and exit code, others keep their traceback.
 
@@ -40,14 +61,6 @@ def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = No
             stream.reconfigure(errors="replace")
     try:
         main(sys.argv if argv is None else argv)
-    except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteLoss as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(3)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except tuple(EXIT_CODES) as error:
+        report(error)
+        sys.exit(exit_code(error))

@@ -8,7 +8,9 @@
                              evals/<when>/<task>.jsonl (a record per item), results.json, summary.txt,
                              contamination.json (evaluation items in the training source), pass_at_k.png (several
                              samples of each program, matplotlib installed)
---distributed                on several hosts (a TPU pod, Slurm): one process each, found by jax.distributed
+--distributed                several processes, one per host, found through the cluster (a TPU pod, Slurm, Open MPI), or
+                             through --coordinator=HOST:PORT --processes=N --process_id=I (or LFL_COORDINATOR,
+                             LFL_PROCESSES, LFL_PROCESS_ID)
 --print_config               print the config and stop
 
 The same command goes on where a run was interrupted (Ctrl-C saves first). Exit code 2: a mistake, said in a line;
@@ -26,8 +28,8 @@ from lfl_jax.errors import UserError, entry
 
 FLAGS = {
     "workdir": ("", "directory of the run"),
-    "distributed": (False, "several hosts, one process each"),
     "print_config": (False, "print the config and stop"),
+    **command_line.DISTRIBUTED,
 }
 
 
@@ -39,11 +41,10 @@ def main(argv: Sequence[str]) -> None:
         return
     if not options["workdir"]:
         raise UserError("no --workdir given; for example --workdir=runs/math_ift")
-    if options["distributed"]:
-        import jax
+    from lfl_jax.core import hosts
 
-        jax.distributed.initialize()
-    execute(config, Path(options["workdir"]))
+    with hosts.together(options):
+        execute(config, Path(options["workdir"]))
 
 
 def execute(config: configs.Config, folder: Path) -> None:
@@ -51,6 +52,7 @@ def execute(config: configs.Config, folder: Path) -> None:
     from rich.console import Console
 
     from lfl_jax import assets, train
+    from lfl_jax.core import hosts
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.evals import contamination
     from lfl_jax.report import plots, table
@@ -62,10 +64,14 @@ def execute(config: configs.Config, folder: Path) -> None:
     outcome = train.run(train.Run(config, folder))
     console = Console()
     if not outcome.finished:
-        console.print(
-            f"stopped and saved at step {outcome.facts['step']} of {outcome.facts['steps']}; the same command goes on"
-        )
+        if hosts.is_first():
+            console.print(
+                f"stopped and saved at step {outcome.facts['step']} of {outcome.facts['steps']};"
+                " the same command goes on"
+            )
         sys.exit(130)
+    if not hosts.is_first():
+        return
     facts, found = outcome.facts, report(outcome.before, outcome.after, contamination.read(folder))
     if facts["tokens_per_s"] is None:  # the run was at its end before: the figures of its training stand
         facts = table.saved_facts(folder) or facts

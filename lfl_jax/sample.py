@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from lfl_jax import adapters
-from lfl_jax.core import tree
+from lfl_jax.core import hosts, tree
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 
@@ -91,7 +91,7 @@ def generate(
     finished = np.zeros(len(prompts), bool)
     for _ in range(rounds):
         state, new = _round(model, state, gate, settings, eos_id, cfg=cfg, greedy=temperature == 0.0)
-        for row, ids_, over in zip(rows, np.asarray(new).tolist(), finished, strict=True):
+        for row, ids_, over in zip(rows, hosts.whole(new).tolist(), finished, strict=True):
             row.extend([] if over else ids_)
         finished = np.array([over or eos_id in row or stop(row) for row, over in zip(rows, finished, strict=True)])
         if finished.all():

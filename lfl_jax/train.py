@@ -17,7 +17,7 @@ import optax
 from lfl_jax import adapters, base_model, branches, losses, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import MAY_CHANGE, Config
-from lfl_jax.core import spec, tree
+from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.loader import estimate_rows, training_batches
@@ -152,7 +152,17 @@ def run(run: Run) -> Outcome:
         judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
         return suite.run(config, judged, cfg, tokenizer, inputs, tasks, run.workdir / "evals" / tag)
 
-    if config.eval.decontaminate and jax.process_index() == 0:
+    hosts.require_same(
+        {
+            "jax": jax.__version__,
+            "config": config.hash(),
+            "mesh": dict(rules.mesh.shape),
+            "base": base.fingerprint,
+            "data": [part.sha256[:12] for part in (source, *source.parts)],
+            "steps": steps,
+        }
+    )
+    if config.eval.decontaminate and hosts.is_first():
         contamination.write(config, source, run.workdir)
     before = evaluate("before", (*config.eval.tasks, *config.eval.base_tasks), test, adapted=False)
     batches = training_batches(
@@ -161,16 +171,15 @@ def run(run: Run) -> Outcome:
         config.data,
         batch=config.train.batch,
         seed=config.seed.data,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
     keep, best = config.checkpoint.keep, config.checkpoint.best
     saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, best_metric=best)
     with contextlib.closing(batches), saved, interrupts() as stop:
-        if saved.latest_step() is not None or config.train.branch_from:
+        latest = hosts.agree(saved.latest_step())  # on a shared file system another host may see it later
+        if latest is not None or config.train.branch_from:
             like = abstract(states.checkpointables(state, frozen, key))
-            if saved.latest_step() is not None:
-                found = saved.restore(None, like, base_fingerprint=base.fingerprint)
+            if latest is not None:
+                found = saved.restore(latest, like, base_fingerprint=base.fingerprint)
             else:
                 found = branches.restore(config, steps, like, base.fingerprint)
             state, frozen = states.restored(found.state, state, frozen)
@@ -188,8 +197,8 @@ def run(run: Run) -> Outcome:
                 if pending is not None:
                     log(*pending)
                 pending = (step, metrics, batch)
-                halt = stop.requested_anywhere()
                 look = step == steps or _every(look_every, step)
+                halt = stop.requested_anywhere(ask=look)
                 if look or halt or _every(config.checkpoint.every, step):
                     log(*pending)
                     pending, measured = None, {}
@@ -204,7 +213,8 @@ def run(run: Run) -> Outcome:
                         metrics=measured,
                         metadata={"base_fingerprint": base.fingerprint, "config": config.hash()},
                     )
-    if step < steps or stop.requested:
+        halt = halt or stop.requested_anywhere(ask=True)
+    if step < steps or halt:
         return Outcome(before, {}, {"step": step, "steps": steps}, finished=False)
     after = evaluate("after", config.eval.tasks, test)
     wall = {"wall_seconds": time.monotonic() - started}
@@ -225,7 +235,7 @@ class _Log:
 
     def __call__(self, step: int, metrics: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
         values = {name: float(x) for name, x in metrics.items()}
-        tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
+        tokens = int((batch["segment_ids"] > 0).sum())
         rate = self.meter.tick(tokens)
         values |= {"lr": self.config.optim.lr * float(self.schedule(step - 1)), "tokens": float(tokens)}
         values |= {} if rate is None else {"tokens_per_s": rate}
@@ -256,7 +266,6 @@ def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
         config.data,
         seed=config.seed.data,
         epochs=config.train.epochs,
-        process_count=jax.process_count(),
     )
     if config.train.tokens:
         return steps_of(config, config.train.tokens)
@@ -291,14 +300,15 @@ def _sizes(state: State, adapter: dict) -> dict[str, int]:
 
 
 def _place(batch: dict[str, np.ndarray], config: Config, rules: Rules) -> dict[str, jax.Array]:
-    """This process's rows of a batch as global (A, B, T) arrays: A microbatches, sequences over data and fsdp."""
+    """A batch as (A, B, T) arrays on the mesh: A microbatches, sequences over data and fsdp.
+
+    Every process packs the whole batch, so a run on several hosts is the run on one, and resumes on any number.
+    """
     count = config.train.batch // (config.train.microbatch or config.train.batch)
 
     def put(x: np.ndarray) -> jax.Array:
-        local = x.reshape(count, -1, x.shape[-1])
-        shape = (count, local.shape[1] * jax.process_count(), local.shape[2])
-        sharding = rules.sharding(("layers", "batch", "time"), shape)
-        return jax.make_array_from_process_local_data(sharding, local, shape)
+        micro = x.reshape(count, -1, x.shape[-1])
+        return hosts.place(micro, rules.sharding(("layers", "batch", "time"), micro.shape))
 
     return {name: put(batch[name]) for name in MODEL_INPUTS}
 

@@ -12,7 +12,7 @@ from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
 from lfl_jax.evals.base import Coding, Generation, Inputs, Model, Record, Scoring, Task
-from lfl_jax.evals.plan import Plan, plan, score_items
+from lfl_jax.evals.plan import Plan, Scored, plan, score_items
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.evals.tasks import TASKS, find
 from lfl_jax.text.stops import cut
@@ -64,11 +64,17 @@ class Result:
     records: str
 
 
+Batch = Callable[[], list[Record]]
+
+
 @dataclass(frozen=True)
 class _Work:
-    """Batches to run, how many, and what planning them found out."""
+    """Batches to run, how many, and what planning them found out.
 
-    batches: Callable[[np.ndarray], Iterator[list[Record]]]
+    A batch is computed by all processes together; its records (answers graded, programs run) are made by calling it.
+    """
+
+    batches: Callable[[np.ndarray], Iterator[Batch]]
     total: int
     figures: dict[str, Any]
 
@@ -82,16 +88,16 @@ def evaluate(
     out_dir: Path,
     *,
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
-    agree: Callable[[np.ndarray], np.ndarray] = lambda done: done,
+    agree: Callable[[Any], Any] = lambda value: value,
     writer: bool = True,
 ) -> dict[str, Result]:
     """Evaluate {task: number of items, 0 = all} and return a result each, with records in `out_dir`/<task>.jsonl.
 
     An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
     (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called before
-    the first batch and after every one. With several processes one is the writer and `agree` returns its mask of
-    finished items to all; the others return {}. Raises UserError for an unknown task, one that cannot run here, or one
-    without items.
+    the first batch and after every one. With several processes one is the writer and `agree` returns its value to
+    all. Raises UserError for an unknown task, one that cannot run here, or one without items, and on a process whose
+    items are not the writer's.
     """
     check_tasks(tasks)
     results = {}
@@ -103,19 +109,30 @@ def evaluate(
         described = describe(task, items, model, tokenizer, inputs, settings)
         found = records.resume(path, described) if writer else None
         kept = {record["id"] for record in found or ()}
-        done = agree(np.array([item.id in kept for item in items]))
+        wanted, done = agree((described, np.array([item.id in kept for item in items])))
+        _require_same(name, described, wanted)
         if not done.all():
             work = _work(task, items, chosen, model, tokenizer, settings)
+            if writer and isinstance(task, Coding):
+                print(f"{name}: {sandbox.policy(settings.sampling.allow_weak_sandbox)}")  # noqa: T201 (before it runs)
             if found is None and writer:
                 records.start(path, described, work.figures)
             progress(name, 0, work.total)
             for count, made in enumerate(work.batches(done), 1):
                 if writer:
-                    records.append(path, made)
+                    records.append(path, made())
                 progress(name, count, work.total)
-        if writer:
-            results[name] = read(path, task)
+        results[name] = agree(read(path, task) if writer else None)
     return results
+
+
+def _require_same(name: str, described: dict[str, Any], wanted: dict[str, Any]) -> None:
+    different = [key for key in wanted if described.get(key) != wanted[key]]
+    if different:
+        raise UserError(
+            f"evaluation {name}: {', '.join(different)} of this process is not what process 0 has; every host needs the"
+            " same data, weights and package"
+        )
 
 
 def check_tasks(names: Iterable[str]) -> None:
@@ -195,7 +212,6 @@ def _work(task: Task, items: Sequence, numbers: list[int], model: Model, tokeniz
     stop, figures = (*task.stop, tokenizer.eos), _figures(prompts, room)
     prompts = [prompt[-room:] for prompt in prompts]
     if isinstance(task, Coding):
-        print(f"{task.name}: {sandbox.policy(s.sampling.allow_weak_sandbox)}")  # noqa: T201 (before any code runs)
         run = functools.partial(_program, task, items, prompts, numbers, stop, model, s)
         return _Work(run, len(items), {"batches": len(items)} | figures)
     batches = -(-len(items) // s.generate_rows)
@@ -207,20 +223,27 @@ def _figures(prompts: list[list[int]], room: int) -> dict[str, int]:
     return {"prompt_tokens": sum(map(len, prompts)), "truncated": sum(len(prompt) > room for prompt in prompts)}
 
 
-def _score(task: Scoring, items: Sequence, planned: Plan, model: Model, done: np.ndarray) -> Iterator[list[Record]]:
+def _score(task: Scoring, items: Sequence, planned: Plan, model: Model, done: np.ndarray) -> Iterator[Batch]:
+    def graded(finished: list[tuple[int, list[Scored]]]) -> list[Record]:
+        return [task.record(items[i], scored) for i, scored in finished]
+
     for finished in score_items(planned, model.score, done):
-        yield [task.record(items[i], scored) for i, scored in finished]
+        yield functools.partial(graded, finished)
 
 
 def _generate(
     task: Generation, items: Sequence, prompts, numbers, stop, model: Model, s: Settings, done: np.ndarray
-) -> Iterator[list[Record]]:
+) -> Iterator[Batch]:
     """Longest prompts first; as with scoring, a batch is left out or computed whole."""
+
+    def graded(new: list[tuple[Any, str]]) -> list[Record]:
+        return [task.record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in new]
+
     order = sorted(range(len(items)), key=lambda i: -len(prompts[i]))
     for start in range(0, len(order), s.generate_rows):
         batch = order[start : start + s.generate_rows]
         if all(done[i] for i in batch):
-            yield []
+            yield list
             continue
         texts = model.generate(
             [prompts[i] for i in batch],
@@ -229,24 +252,27 @@ def _generate(
             example_ids=[numbers[i] for i in batch],
         )
         new = [(items[i], text) for i, text in zip(batch, texts, strict=True) if not done[i]]
-        yield [task.record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in new]
+        yield functools.partial(graded, new)
 
 
 def _program(
     task: Coding, items: Sequence, prompts, numbers, stop, model: Model, s: Settings, done: np.ndarray
-) -> Iterator[list[Record]]:
+) -> Iterator[Batch]:
     """Item after item: its samples are drawn, then run. A draw depends on the item's and the sample's number alone."""
-    draw = {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p, "max_new_tokens": s.max_new_tokens}
-    for i, item in enumerate(items):
-        if done[i]:
-            yield []
-            continue
-        whole = _samples(prompts[i], numbers[i], stop, model, s, draw)
+
+    def judged(item: Any, whole: list[str]) -> list[Record]:
         texts = [cut(text, stop[-1:]) for text in whole]
         programs = [task.program(item, task.extract(item, text)) for text in texts]
         verdicts = dict(sandbox.check_many(programs, allow_weak=s.sampling.allow_weak_sandbox))
         record = task.record(item, texts, [verdicts[n] for n in range(len(programs))])
-        yield [record | {"ended": sum(ended(text, stop) for text in whole) / len(whole)}]
+        return [record | {"ended": sum(ended(text, stop) for text in whole) / len(whole)}]
+
+    draw = {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p, "max_new_tokens": s.max_new_tokens}
+    for i, item in enumerate(items):
+        if done[i]:
+            yield list
+            continue
+        yield functools.partial(judged, item, _samples(prompts[i], numbers[i], stop, model, s, draw))
 
 
 def _samples(prompt: list[int], number: int, stop, model: Model, s: Settings, draw: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lfl_jax import losses, sample
 from lfl_jax.adapters import fixed, member_count
+from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import base
 from lfl_jax.evals.plan import Rows
@@ -66,10 +67,10 @@ class _Subject:
 
     def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """`base.Model.score`."""
-        placed = {k: jax.device_put(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape)) for k in INPUTS}
+        placed = {k: hosts.place(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape)) for k in INPUTS}
         gate = self.gate(len(rows["tokens"]))
         nll, greedy = _per_token(self.model, placed, gate, cfg=self.cfg, rules=self.rules)
-        return np.asarray(nll), np.asarray(greedy)
+        return hosts.whole(nll), hosts.whole(greedy)
 
     def generate(
         self,

@@ -4,10 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from lfl_jax.config import Config
+from lfl_jax.core import hosts
 from lfl_jax.evals.base import Inputs, Model
 from lfl_jax.evals.run import Result, Sampling, Settings, check_tasks, evaluate
 from lfl_jax.io.metrics import progress
@@ -26,7 +24,6 @@ def run(
 ) -> dict[str, Result]:
     """Results of config's tasks ("name:n"), records in `folder`; finished ones are read back, not run again."""
     e, shapes = config.eval, settings(config, cfg)
-    first = jax.process_index() == 0
     results = {}
     for task, limit in e.items(tasks).items():
         with _bar(f"{folder.name} {task}") as show:
@@ -38,8 +35,8 @@ def run(
                 shapes,
                 folder,
                 progress=show,
-                agree=_agree,
-                writer=first,
+                agree=hosts.agree,
+                writer=hosts.is_first(),
             )
         results |= made
     return results
@@ -88,12 +85,3 @@ def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
                 advance(1)
 
         yield show
-
-
-def _agree(done: np.ndarray) -> np.ndarray:
-    """Process 0's mask on every process."""
-    if jax.process_count() == 1:
-        return done
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.broadcast_one_to_all(done))

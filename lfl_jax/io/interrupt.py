@@ -2,11 +2,16 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import jax
+
+from lfl_jax.core import hosts
+
+ASK_SECONDS = 5.0  # between two questions to the other processes
 
 
 class Stop:
@@ -15,17 +20,24 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self.signal: signal.Signals | None = None
+        self._asked, self._wait, self._calls = time.monotonic(), 1, 0
 
-    def requested_anywhere(self) -> bool:
-        """Whether any process was asked to stop. Collective: every process calls it at the same step.
+    def requested_anywhere(self, *, ask: bool = False) -> bool:
+        """Whether any process was asked to stop. Every process calls it at every step, with the same `ask`.
 
-        A saved step needs every process, so with several of them act on this and not on `requested`.
+        A saved step needs every process, so with several of them act on this and not on `requested`. They exchange it
+        at the same steps, ASK_SECONDS apart by process 0's clock, and whenever `ask` says so: in between it is False.
         """
         if jax.process_count() == 1:
             return self.requested
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.process_allgather(self.requested).any())
+        self._calls += 1
+        if self._calls < self._wait and not ask:
+            return False
+        now = time.monotonic()
+        steps = ASK_SECONDS * self._calls / max(now - self._asked, 1e-3)
+        answers = hosts.gather((self.requested, max(1, round(steps))))
+        self._asked, self._wait, self._calls = now, answers[0][1], 0
+        return any(requested for requested, _ in answers)
 
 
 @contextmanager

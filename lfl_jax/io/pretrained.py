@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lfl_jax import quant
-from lfl_jax.core import spec
+from lfl_jax.core import hosts, spec
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
@@ -58,7 +58,7 @@ def _open_gguf(path: Path) -> Pretrained:
         dtype, hold = dense_dtype(held, cfg), holder(held, rules)
 
         def place(path: Any, weight: ArraySpec, x: np.ndarray) -> Any:
-            placed = jax.device_put(np.asarray(x, dtype), rules.sharding(weight.axes, weight.shape))
+            placed = hosts.place(np.asarray(x, dtype), rules.sharding(weight.axes, weight.shape))
             return hold(jax.tree_util.keystr(path, simple=True, separator="/"), weight, placed)
 
         params, specs = gguf.to_params(metadata, tensors), llama.specs(cfg, dtype)

@@ -205,19 +205,31 @@ def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, every
 
 
 def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, everything):
-    """A process that does not write runs the batches the writer's mask leaves, and returns nothing."""
-    calls = []
+    """A process that does not write runs the batches the writer's mask leaves, and returns the writer's results."""
+    sent, calls = [], []
+    written = tmp_path / "writer"
+    wrote = evaluate(
+        {"hellaswag": 0}, toy_model, tokenizer, everything, SETTINGS, written, agree=lambda x: sent.append(x) or x
+    )
+    (described, done), result = sent
 
     def score(rows):
         calls.append(set(np.unique(rows["example_ids"])))
         return toy_model.score(rows)
 
-    follower = {"writer": False, "agree": lambda done: np.arange(len(done)) != 4}
     model = dataclasses.replace(toy_model, score=score)
-    assert evaluate({"hellaswag": 0}, model, tokenizer, everything, SETTINGS, tmp_path, **follower) == {}
+    values = iter([(described, np.arange(len(done)) != 4), result])
+    follower = {"writer": False, "agree": lambda value: next(values)}
+    here = tmp_path / "follower"
+    assert evaluate({"hellaswag": 0}, model, tokenizer, everything, SETTINGS, here, **follower) == wrote
     assert len(calls) == 1
     assert 4 in calls[0]
-    assert not list(tmp_path.iterdir())
+    assert not here.exists()
+    other = iter([(described | {"content": "of another version of the data"}, done)])
+    with pytest.raises(UserError, match="hellaswag: content of this process is not what process 0 has"):
+        evaluate(
+            {"hellaswag": 0}, model, tokenizer, everything, SETTINGS, here, writer=False, agree=lambda _: next(other)
+        )
 
 
 def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
