@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from lfl_jax import locations
@@ -220,6 +221,13 @@ class Config:
         """12 hex digits of what the config computes: sections that may change between resumed runs do not count."""
         values = {name: x for name, x in dataclasses.asdict(self).items() if name not in MAY_CHANGE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) -> tuple[Config, dict[str, Any]]:
+    """`command_line.parse`: config and values of the extra flags."""
+    from lfl_jax import command_line
+
+    return command_line.parse(argv, usage, extra)
 
 
 # Sections that may differ when a run is resumed: they change what is printed or kept, not what is computed.

@@ -86,6 +86,39 @@ def contradictions(c: Config) -> list[str]:
     return _adapter_problems(c) + _train_problems(c) + _eval_problems(c)
 
 
+def warnings(c: Config, steps: int) -> list[str]:
+    """What this config, over a run of so many optimizer steps, does otherwise than it seems to say."""
+    found, o = [], c.optim
+    warmup = o.warmup_steps or round(o.warmup_fraction * steps)
+    if warmup >= steps:
+        found.append(
+            f"the warmup of {warmup} steps is no shorter than the run of {steps}: the learning rate never reaches"
+            f" config.optim.lr={o.lr:g}; lower config.optim.warmup_steps or warmup_fraction"
+        )
+    if o.weight_decay >= STRONG_DECAY:
+        found.append(
+            f"config.optim.weight_decay={o.weight_decay:g} takes {o.weight_decay:.0%} off every trained weight in each"
+            f" step at the peak: it is not multiplied by the learning rate. PyTorch's AdamW with weight_decay"
+            f" {o.weight_decay:g} is config.optim.weight_decay={o.weight_decay * o.lr:g} here"
+        )
+    if o.lora_plus != 1 and not c.adapter.kinds:
+        found.append(f"config.optim.lora_plus={o.lora_plus:g} changes nothing: there is no adapter")
+    for name, (shortest, follows) in BEYOND.items():
+        every = getattr(c, name).every
+        if every > steps >= shortest:
+            found.append(f"config.{name}.every={every} is beyond the run of {steps} steps: {follows}")
+    return found
+
+
+STRONG_DECAY = 0.01  # of a weight, per step: after 100 such steps a third is left
+# section whose `every` may be beyond the run -> steps from which that matters, and what follows from it
+BEYOND = {
+    "eval": (1, "it is evaluated before and after only"),
+    "log": (1, "metrics.jsonl gets no training loss"),
+    "checkpoint": (200, "only its end is saved, and a crash loses all of it"),
+}
+
+
 def _adapter_problems(c: Config) -> list[str]:
     a, found = c.adapter, []
     adapts = any(p.startswith("adapter") or p.startswith(".") for p in c.trainable)

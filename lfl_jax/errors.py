@@ -30,8 +30,11 @@ def printable(text: str) -> str:
     return text.translate(_SHOWN)
 
 
+# A place that cannot be used: a run's, a file's. It is said in a line, as the person's own mistakes are.
+PLACES = (PermissionError, NotADirectoryError, IsADirectoryError)
 EXIT_CODES: dict[type[BaseException], int] = {
     UserError: 2,
+    **dict.fromkeys(PLACES, 2),
     NonFiniteLoss: 3,
     KeyboardInterrupt: 130,
     BrokenPipeError: 0,
@@ -47,6 +50,8 @@ def report(error: BaseException) -> None:
     """Say an expected error in its lines, on stderr."""
     if isinstance(error, UserError | NonFiniteLoss):
         print(f"error: {printable(str(error))}", file=sys.stderr)
+    elif isinstance(error, PLACES):
+        print(f"error: cannot use {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command goes on where it was", file=sys.stderr)
 

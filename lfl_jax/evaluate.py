@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> None:
     """The command above."""
     words = command_line.split(argv[1:], FLAGS)
     if words.flags.get("run") and words.config is None:
+        _check_run(words.flags["run"])
         argv = [argv[0], f"--config=configs/from_run.py:{words.flags['run']}", *argv[1:]]
     config, options = command_line.parse(argv, __doc__, FLAGS)
     if not options["out"]:
@@ -53,6 +54,11 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give either --run=DIR or --adapter=PATH")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     execute(config, options, Path(options["out"]).absolute())
+
+
+def _check_run(run: str) -> None:
+    if not (Path(run).expanduser() / "config.json").is_file():
+        raise UserError(f"--run={run} is not the directory of a run: there is no config.json in it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +77,7 @@ def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     from lfl_jax.core.sharding import make_rules
     from lfl_jax.evals import suite
 
-    keep_compiled_programs(assets.root() / "compiled")
+    keep_compiled_programs(assets.writable("compiled"))
     base_model.check(config)
     if not options["lm_eval"]:
         suite.check(config)
@@ -111,17 +117,20 @@ def _judged(config: configs.Config, base: Any, subject: Subject, rules: Any) -> 
 def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:
     from rich.console import Console
 
+    from lfl_jax import notices
     from lfl_jax.evals import contamination, inputs, suite
     from lfl_jax.report import plots, table
     from lfl_jax.report.rows import report
 
     read, results = inputs.from_config(config), {}
-    for subject in subjects:
-        judged = _judged(config, base, subject, rules)
-        tasks = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
-        results[subject.name] = suite.run(config, judged, base.cfg, base.tokenizer, read, tasks, out / subject.name)
+    with notices.collected() as warnings:
+        for subject in subjects:
+            judged = _judged(config, base, subject, rules)
+            tasks = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
+            results[subject.name] = suite.run(config, judged, base.cfg, base.tokenizer, read, tasks, out / subject.name)
     plots.pass_at_k(results, out)
-    facts = {"provenance": {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}}
+    about = {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}
+    facts = {"provenance": about | {"warnings": warnings}}
     flags = table.flags(facts["provenance"])
     if "tuned" in results:
         overlapping = contamination.read(Path(options["run"])) if options["run"] else None

@@ -19,7 +19,7 @@ from lfl_jax import config as configs
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
 from lfl_jax.data.sources import Source, open_source
-from lfl_jax.errors import UserError, entry
+from lfl_jax.errors import UserError, entry, printable
 from lfl_jax.text.tokenizers import Tokenizer
 
 LOSS, CONTEXT = "bold green", "bright_black"
@@ -46,7 +46,8 @@ def render_batch(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
             header = f"  segment {number}: example {example}, {len(ids)} tokens, {sum(loss)} carry loss"
             console.print(Text(header, style="cyan"), soft_wrap=True)
             shade = " underline" if number % 2 == 0 else ""
-            console.print(_spans(tokenizer.pieces(ids), loss, shade, console.is_terminal), soft_wrap=True)
+            pieces = [printable(piece) for piece in tokenizer.pieces(ids)]
+            console.print(_spans(pieces, loss, shade, console.is_terminal), soft_wrap=True)
 
 
 def _spans(pieces: Sequence[str], loss: Sequence[bool], shade: str, colour: bool) -> Text:
@@ -75,7 +76,7 @@ def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConf
         "longest": f"{estimate.longest} tokens (example {estimate.longest_id})",
     }
     for name, value in lines.items():
-        console.print(Text(f"{name:<10}", style="bold") + Text(value), soft_wrap=True)
+        console.print(Text(f"{name:<10}", style="bold") + Text(printable(value)), soft_wrap=True)
 
 
 def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Console) -> None:
@@ -97,7 +98,7 @@ def render_contamination(found: dict[str, Any], console: Console) -> None:
         line = f"{about['overlapping']} of {about['items']} items share {found['n']} words with the source{short}"
         console.print(Text(f"{task:<14}", style="bold") + Text(line), soft_wrap=True)
         for name, gram in itertools.islice(about["ngrams"].items(), SHOWN):
-            console.print(Text(f"  {name}: {gram}", style=CONTEXT), soft_wrap=True)
+            console.print(Text(printable(f"  {name}: {gram}"), style=CONTEXT), soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,8 +20,10 @@ def absolute(place: str, here: Path) -> str:
     """
     if not place or place.startswith(SHARED):
         return place
+    if not place.startswith("~"):
+        return str(here / place)
     try:
-        return str(here / Path(place).expanduser())
+        return str(Path(place).expanduser())
     except RuntimeError:
         home = place.partition("/")[0]
         raise UserError(f"{place}: there is no home directory for {home}; write the whole path") from None

@@ -51,7 +51,7 @@ def execute(config: configs.Config, folder: Path) -> None:
     """Run it, print the table, write results.json and summary.txt."""
     from rich.console import Console
 
-    from lfl_jax import assets, train
+    from lfl_jax import assets, notices, train
     from lfl_jax.core import hosts
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.evals import contamination
@@ -59,9 +59,10 @@ def execute(config: configs.Config, folder: Path) -> None:
     from lfl_jax.report.rows import report
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    keep_compiled_programs(assets.root() / "compiled")
+    keep_compiled_programs(assets.writable("compiled"))
     folder = folder.absolute()
-    outcome = train.run(train.Run(config, folder))
+    with notices.collected() as warnings:
+        outcome = train.run(train.Run(config, folder))
     console = Console()
     if not outcome.finished:
         if hosts.is_first():
@@ -75,6 +76,7 @@ def execute(config: configs.Config, folder: Path) -> None:
     facts, found = outcome.facts, report(outcome.before, outcome.after, contamination.read(folder))
     if facts["tokens_per_s"] is None:  # the run was at its end before: the figures of its training stand
         facts = table.saved_facts(folder) or facts
+    facts["provenance"]["warnings"] = warnings  # also where the other figures are an earlier start's
     table.save(found, facts, folder)
     shown = (found, table.figures(facts), table.flags(facts["provenance"]), folder)
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:

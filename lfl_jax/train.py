@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, base_model, branches, losses, optim, schedules
+from lfl_jax import adapters, base_model, branches, config_checks, losses, notices, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import MAY_CHANGE, Config
 from lfl_jax.core import hosts, spec, tree
@@ -123,6 +123,8 @@ def run(run: Run) -> Outcome:
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
     steps = total_steps(config, source, tokenizer)
+    for text in config_checks.warnings(config, steps):
+        notices.warn(text)
     look_every = config.eval.every or steps_of(config, config.eval.every_tokens)
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)

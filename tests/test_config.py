@@ -2,11 +2,12 @@
 
 import importlib
 import pathlib
+import re
 
 import pytest
 from lfl_jax.configs import base, math_ift
 
-from lfl_jax import command_line
+from lfl_jax import command_line, config_checks
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 
@@ -151,3 +152,28 @@ def test_quantised_bases_do_not_train_and_loftq_needs_one():
         word, option = words.split()
         with pytest.raises(UserError, match=message):
             command_line.parse(["main", f"--config=configs/math_ift.py:smoke,{word}", option], "", {})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--config.optim.warmup_steps=6", "the warmup of 6 steps is no shorter than the run of 6"),
+        ("--config.optim.warmup_fraction=1", "never reaches config.optim.lr"),
+        ("--config.optim.weight_decay=0.1 --config.optim.lr=0.01", "10% off every .* config.optim.weight_decay=0.001"),
+        ("--config.eval.every=7", "config.eval.every=7 is beyond the run of 6 steps"),
+        ("--config.log.every=7", "gets no training loss"),
+        ("--config.optim.lora_plus=16", "changes nothing"),
+    ],
+)
+def test_what_a_run_does_otherwise_than_its_config_seems_to_say_is_a_warning(words, said):
+    kind = "full" if "lora_plus" in words else "lora"
+    config, _ = parse(f"--config=configs/math_ift.py:smoke,{kind}", *words.split())
+    (found,) = config_checks.warnings(config, 6)
+    assert re.search(said, found)
+
+
+def test_ordinary_configs_have_no_warnings():
+    for words in ("", "full", "smoke", "paper", "paper,full"):
+        assert not config_checks.warnings(parse(f"--config=configs/math_ift.py:{words}")[0], 32)
+    beyond = parse("--config=configs/math_ift.py", "--config.checkpoint.every=500")[0]
+    assert not config_checks.warnings(beyond, 32) and config_checks.warnings(beyond, 300)

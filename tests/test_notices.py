@@ -54,3 +54,11 @@ def test_streams_that_cannot_be_configured_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     errors.entry(lambda argv: print("±"), [])
     assert sys.stdout.getvalue() == "±\n"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end:
+        errors.entry(lambda argv: (tmp_path / "file" / "run").mkdir(), [])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: cannot use {tmp_path}/file/run: Not a directory\n"

@@ -5,7 +5,7 @@ assets.is_cached("hellaswag")
 assets.provenance("hellaswag")              # licence, origin, hashes: what every result row records
 """
 
-from lfl_jax.assets.cache import is_cached, licence, path, provenance, root
+from lfl_jax.assets.cache import is_cached, licence, path, provenance, root, scratch, writable
 from lfl_jax.assets.manifest import Hub, Item, Wheel, groups, item, manifest, select
 
 __all__ = [
@@ -20,5 +20,7 @@ __all__ = [
     "path",
     "provenance",
     "root",
+    "scratch",
     "select",
+    "writable",
 ]

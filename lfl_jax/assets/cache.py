@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lfl_jax import locations, notices
 from lfl_jax.assets.manifest import Item, Wheel, item
 from lfl_jax.errors import UserError
 
@@ -20,8 +22,37 @@ PARTIAL = ".partial-"  # folders in the making; nothing reads them
 
 
 def root() -> Path:
-    """`$LFL_CACHE`, or `~/.cache/lfl_jax` when it is unset or empty."""
-    return Path(os.environ.get("LFL_CACHE") or "~/.cache/lfl_jax").expanduser().absolute()
+    """`$LFL_CACHE`, or `~/.cache/lfl_jax` when it is unset or empty; UserError without a home directory."""
+    given = os.environ.get("LFL_CACHE") or "~/.cache/lfl_jax"
+    try:
+        return Path(locations.absolute(given, Path.cwd()))
+    except UserError:
+        raise UserError(f"no home directory for the cache {given}: set LFL_CACHE to a folder you can write") from None
+
+
+def writable(name: str) -> Path | None:
+    """A folder of the cache for what can be made again; None, and one warning, where nothing can be written."""
+    try:
+        folder = root() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except UserError as error:
+        notices.warn(f"{error}; going on without it")
+    except OSError as error:
+        notices.warn(f"cannot write to the cache {root()} ({error.strerror}): set LFL_CACHE; going on without it")
+    else:
+        return folder
+    return None
+
+
+def scratch(name: str) -> Path:
+    """As `writable`, with a folder that lasts as long as this process in its place."""
+    return writable(name) or Path(_for_this_process().name)
+
+
+@functools.cache
+def _for_this_process() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="lfl_jax-")
 
 
 def is_cached(name: str) -> bool:

@@ -27,9 +27,9 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2_000_000_000)
 
 
-def keep_compiled_programs(folder: Path) -> None:
-    """Keep compiled programs in this folder, unless JAX_COMPILATION_CACHE_DIR names another; a run's second start
+def keep_compiled_programs(folder: Path | None) -> None:
+    """Keep compiled programs in this folder, if any, unless JAX_COMPILATION_CACHE_DIR names one; a second start
     then takes half the time. A program is keyed by what it computes, the versions and the machine.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if folder is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -80,7 +80,7 @@ def _mapped(file: Path) -> Any:
         raise UserError(f"no documents in {file}: expected an existing file of kind {', '.join(KINDS)}")
     status = file.stat()
     key = hashlib.sha256(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-    place = assets.root() / "documents" / f"{key}.arrow"
+    place = assets.scratch("documents") / f"{key}.arrow"
     if not place.is_file():
         _write(file, place)
     return pa.ipc.open_file(pa.memory_map(str(place))).read_all().column(0)

@@ -26,7 +26,7 @@ def flags(provenance: dict[str, Any]) -> list[str]:
         found.append(f"the base has {base['source']}: its scores mean nothing")
     if data and (data["synthetic"] or data.get("stand_in_for")):
         found.append(f"training source is {data['description']}")
-    return found
+    return found + provenance.get("warnings", [])
 
 
 def figures(facts: dict[str, Any]) -> dict[str, str]:

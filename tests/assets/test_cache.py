@@ -143,3 +143,30 @@ def test_a_second_fetch_says_that_it_waits_and_then_goes_on(toy):
 
     with cache.exclusive(on_wait):
         assert said == ["waiting"]
+
+
+def test_a_cache_that_cannot_be_written_is_said_once_and_done_without(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LFL_CACHE", str(tmp_path / "file" / "cache"))
+    assert assets.writable("compiled") is None
+    folder = assets.scratch("documents")
+    assert folder.is_dir() and folder == assets.scratch("documents")
+    said = f"warning: cannot write to the cache {tmp_path}/file/cache (Not a directory): set LFL_CACHE"
+    assert capsys.readouterr().err.strip() == f"{said}; going on without it"
+
+
+def test_without_a_home_directory_the_cache_must_be_named(monkeypatch, capsys):
+    def fails(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("LFL_CACHE", raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", fails)
+    with pytest.raises(UserError, match="no home directory for the cache ~/.cache/lfl_jax: set LFL_CACHE"):
+        assets.root()
+    assert assets.writable("compiled") is None and "set LFL_CACHE" in capsys.readouterr().err
+
+
+def test_a_cache_that_can_be_written_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
+    assert assets.writable("compiled") == assets.scratch("compiled") == tmp_path / "cache" / "compiled"
+    assert not list((tmp_path / "cache" / "compiled").iterdir())

@@ -48,6 +48,15 @@ def test_marks_stand_around_exactly_what_carries_loss(batch, tokenizer):
     assert "\x1b" not in text
 
 
+def test_control_characters_in_data_are_shown_and_not_obeyed(tokenizer):
+    example = Example("q", "\x1b]0;title\x1b\\ \x1b[8mhidden", "a", "a")
+    options = {"template": find_template("plain"), "tokenizer": tokenizer, "seq_len": 64, "too_long": "error"}
+    encoded = encode_all([example], **options)
+    (packed,) = pack_once(encoded, seq_len=64, batch=1, pad_id=tokenizer.pad_id)
+    text = shown(lambda console: inspect_data.render_batch(packed, tokenizer, console))
+    assert "\x1b" not in text and r"\x1b]0;title\x1b" in text and r"\x1b[8mhidden" in text
+
+
 def test_a_terminal_gets_colours_and_no_marks(batch, tokenizer):
     text = shown(lambda console: inspect_data.render_batch(batch, tokenizer, console), terminal=True)
     assert "«" not in text
