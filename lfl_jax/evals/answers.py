@@ -1,7 +1,8 @@
 """Numbers taken out of generated solutions, and when they are right: GSM8K's rules in lm-evaluation-harness."""
 
 import re
-from collections.abc import Sequence
+
+from lfl_jax.evals.metrics import Metric, Record
 
 INVALID = "[invalid]"
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
@@ -44,16 +45,20 @@ def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> dict:
     }
 
 
-def formatted(records: Sequence[dict], answer: str = "strict", right: str = "exact_strict") -> dict[str, float]:
-    """`split` of generated answers, those in the form asked for being the ones where `answer` was found."""
-    return split(len(records), [record[right] for record in records if record[answer] != INVALID])
+def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple[Metric, Metric]:
+    """Format compliance and accuracy given valid format, of records whose `answer` is "[invalid]" where none was found
+    in the format asked for. The accuracy is over the answers with a valid format, so it says nothing of the others."""
 
+    def valid(record: Record) -> float:
+        return float(record[answer] != INVALID)
 
-def split(count: int, right: Sequence[float | bool]) -> dict[str, float]:
-    """Learning apart into form and content: the fraction of `count` answers in the form asked for, and how many of
-    those are `right` (left out where there are none)."""
-    found = {"formatted": len(right) / count} if count else {}
-    return found | ({"right_given_format": sum(right) / len(right)} if right else {})
+    def valid_and_right(record: Record) -> float:
+        return record[right] * valid(record)
+
+    return (
+        Metric("format_compliance", valid, "format compliance", "format"),
+        Metric("accuracy_given_valid_format", valid_and_right, "accuracy given valid format", "format", weight=valid),
+    )
 
 
 def _normal(text: str) -> str:

@@ -1,20 +1,18 @@
-"""The three kinds of evaluation, what they read, and the model they are given: data and functions, no jax."""
+"""An evaluation task, its three methods, what it reads, and the model it is given: data and functions, no jax."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from lfl_jax.assets import readers
 from lfl_jax.data.examples import Example
+from lfl_jax.evals.metrics import Measured, Metric, Record, emitted_eos
 from lfl_jax.evals.plan import Score, Scored
 from lfl_jax.evals.requests import Request
 from lfl_jax.evals.sandbox import Program, Verdict
-from lfl_jax.evals.stats import Estimate
 from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.tokenizers import Tokenizer
-
-Record = dict[str, Any]
 
 
 def head(item: Any) -> Record:
@@ -67,15 +65,6 @@ class Inputs:
         return "" if self.alone else shown
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Means over items with their errors, the score of guessing where there is one, and derived figures."""
-
-    metrics: dict[str, Estimate]
-    chance: float | None = None
-    derived: dict[str, float] = field(default_factory=dict)
-
-
 def nothing_missing() -> None:
     """For tasks that need nothing but the package."""
 
@@ -86,61 +75,68 @@ def no_details(inputs: Inputs) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """A task decided by log-probabilities. Items are dataclasses of text with a unique `id` and a `cluster`.
+class Likelihood:
+    """Decided by log-probabilities of given texts.
 
-    Raise `version` when the task's meaning changes: older records are then not taken for its own.
-    requests: an item's requests, none of more than the given number of input tokens.
-    details: what of the inputs the records' settings should name.
-    in_turns: kinds of items take turns, so a limit takes the first ones, however items are picked otherwise.
-    check: raises UserError where the task cannot run here; called before anything is computed.
+    requests: an item's requests, none of more than the given number of input tokens. record: from their scores.
     """
 
-    name: str
-    version: int
-    items: Callable[[Inputs], Sequence[Any]]
     requests: Callable[[Any, Tokenizer, int], list[Request]]
     record: Callable[[Any, list[Scored]], Record]
-    summarise: Callable[[Sequence[Record]], Summary]
-    details: Callable[[Inputs], dict[str, Any]] = no_details
-    in_turns: bool = False
-    check: Callable[[], None] = nothing_missing
+    metrics: ClassVar[tuple[Metric, ...]] = ()
 
 
 @dataclass(frozen=True)
-class Generation:
-    """A task decided by greedily generated text, ended by `stop` texts or EOS. Items also have a `prompt`."""
+class Generate:
+    """Decided by greedily generated text, ended by `stop` texts or EOS. Items also have a `prompt`."""
 
-    name: str
-    version: int
     stop: tuple[str, ...]
-    items: Callable[[Inputs], Sequence[Any]]
     record: Callable[[Any, str], Record]
-    summarise: Callable[[Sequence[Record]], Summary]
-    details: Callable[[Inputs], dict[str, Any]] = no_details
-    in_turns: bool = False
-    check: Callable[[], None] = nothing_missing
+    metrics: ClassVar[tuple[Metric, ...]] = (emitted_eos(),)
 
 
 @dataclass(frozen=True)
-class Coding:
-    """A task decided by running generated programs: several texts per item, drawn at a temperature.
+class Execute:
+    """Decided by running generated programs: several texts per item, drawn at a temperature. Items have a `prompt`.
 
     extract(item, text): the code that a text makes. program(item, code): that code with the item's tests, for
     `evals.sandbox`. record(item, texts, verdicts): one record of all samples.
     """
 
-    name: str
-    version: int
     stop: tuple[str, ...]
-    items: Callable[[Inputs], Sequence[Any]]
     extract: Callable[[Any, str], str]
     program: Callable[[Any, str], Program]
     record: Callable[[Any, Sequence[str], Sequence[Verdict]], Record]
-    summarise: Callable[[Sequence[Record]], Summary]
+    metrics: ClassVar[tuple[Metric, ...]] = (emitted_eos(),)
+
+
+Method = Likelihood | Generate | Execute
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation: items, the method that turns them into records, and the metrics that are read from records.
+
+    Items are dataclasses of text with a unique `id` and a `cluster` (items that are not independent share theirs).
+    Raise `version` when the task's meaning changes: older records are then not taken for its own.
+    label: in tables, before a metric's. metrics: the first is the task's main one.
+    details: what of the inputs the records' settings should name.
+    interleaved: kinds of items take turns, so a limit takes the first ones, however items are picked otherwise.
+    check: raises UserError where the task cannot run here; called before anything is computed.
+    """
+
+    name: str
+    version: int
+    label: str
+    items: Callable[[Inputs], Sequence[Any]]
+    method: Method
+    metrics: tuple[Metric, ...]
     details: Callable[[Inputs], dict[str, Any]] = no_details
-    in_turns: bool = False
+    interleaved: bool = False
     check: Callable[[], None] = nothing_missing
 
-
-Task = Scoring | Generation | Coding
+    def measure(self, records: Sequence[Record]) -> dict[str, Measured]:
+        """{metric: its values and mean} of these records, the method's own metrics last."""
+        declared = (*self.metrics, *self.method.metrics)
+        found = [measured for metric in declared for measured in metric.measure(records)]
+        return {measured.metric.name: measured for measured in found}

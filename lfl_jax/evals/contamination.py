@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from lfl_jax.config import Config
 from lfl_jax.data.decontaminate import item_text, overlaps, report
 from lfl_jax.data.sources import Source
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals.tasks import find
+from lfl_jax.evals.base import Task
+from lfl_jax.evals.tasks import TASKS, find
 from lfl_jax.io import workdir
 from lfl_jax.io.metrics import progress
 
@@ -20,7 +22,7 @@ FILE = "contamination.json"
 Overlapping = dict[str, set[str]]  # {task: ids of the items that the source contains}
 
 
-def look(config: Config, source: Source) -> dict[str, Any]:
+def look(config: Config, source: Source, tasks: Mapping[str, Task] = TASKS) -> dict[str, Any]:
     """`data.decontaminate.report` of the source and every item of config.eval.tasks, without examples before them.
 
     Raises UserError for an unknown task.
@@ -28,16 +30,16 @@ def look(config: Config, source: Source) -> dict[str, Any]:
     evaluated = dataclasses.replace(config.eval, limit=0)
     inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated), alone=True)
     names = evaluated.items(evaluated.tasks)
-    items = {name: {item.id: item_text(item) for item in find(name).items(inputs)} for name in names}
+    items = {name: {item.id: item_text(item) for item in find(name, tasks).items(inputs)} for name in names}
     texts = (f"{example.prompt}\n{example.response}" for example in source.examples)
     with progress(len(source.examples), "decontaminate") as advance:
         return report(overlaps(texts, items, progress=advance), items, source.provenance())
 
 
-def write(config: Config, source: Source, folder: Path) -> None:
+def write(config: Config, source: Source, folder: Path, tasks: Mapping[str, Task] = TASKS) -> None:
     """The report into a run's directory; one that is there stands, since a run's source and tasks do not change."""
     if not (folder / FILE).exists():
-        workdir.write_json(folder / FILE, look(config, source))
+        workdir.write_json(folder / FILE, look(config, source, tasks))
 
 
 def read(folder: Path) -> Overlapping | None:

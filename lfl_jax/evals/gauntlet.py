@@ -22,7 +22,7 @@ import numpy as np
 
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.evals import arc_challenge, hellaswag, multiple_choice, winogrande
-from lfl_jax.evals.base import Inputs, Record, Scoring
+from lfl_jax.evals.base import Inputs, Likelihood, Record, Task
 from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.plan import Scored
 from lfl_jax.evals.requests import Request, truncate
@@ -119,7 +119,8 @@ def record(choice: Choice, scored: list[Scored]) -> Record:
     }
 
 
-SUMMARY = multiple_choice.summary(("acc",))
-HELLASWAG = Scoring("hellaswag_gauntlet", 1, hellaswag_choices, requests, record, SUMMARY)
-ARC_CHALLENGE = Scoring("arc_challenge_gauntlet", 1, arc_choices, requests, record, SUMMARY)
-WINOGRANDE = Scoring("winogrande_gauntlet", 1, winogrande_choices, requests, record, SUMMARY)
+METHOD = Likelihood(requests, record)
+METRICS = multiple_choice.metrics(("acc",))
+HELLASWAG = Task("hellaswag_gauntlet", 1, "Gauntlet HellaSwag", hellaswag_choices, METHOD, METRICS)
+ARC_CHALLENGE = Task("arc_challenge_gauntlet", 1, "Gauntlet ARC-C", arc_choices, METHOD, METRICS)
+WINOGRANDE = Task("winogrande_gauntlet", 1, "Gauntlet WinoGrande", winogrande_choices, METHOD, METRICS)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, base, stats
-from lfl_jax.evals.base import Generation, Inputs, Record, Summary
+from lfl_jax.evals import answers, base
+from lfl_jax.evals.base import Generate, Inputs, Record, Task
+from lfl_jax.evals.metrics import Metric
 
 SEED = 1234  # of the harness's shots: one random.Random for the whole task
 
@@ -76,19 +77,14 @@ def record(problem: Problem, text: str, pattern: re.Pattern = answers.STRICT) ->
     return base.head(problem) | {"groups": list(problem.groups)} | answers.grade(text, problem.gold, pattern)
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """The harness's exact_match under its two filters, strict-match and flexible-extract, and what is due to form."""
-    metrics = {
-        "exact_match_strict": stats.over(records, "exact_strict"),
-        "exact_match_flexible": stats.over(records, "exact_flexible"),
-    }
-    return Summary(metrics, chance=0.0, derived=answers.formatted(records))
-
-
 def details(inputs: Inputs) -> dict[str, Any]:
     """How the prompts were made."""
     return {"shots": inputs.shots, "shots_from": inputs.shots_from if inputs.shots else "none"}
 
 
-TASK = Generation("gsm8k", 4, answers.STOP, problems, record, summarise, details)
-TRAINED = Generation("gsm8k_trained", 1, answers.STOP, asked_as_trained, record, summarise)
+STRICT = Metric("exact_match_strict", "exact_strict", "strict match", chance=0.0)
+FLEXIBLE = Metric("exact_match_flexible", "exact_flexible", "flexible match", chance=0.0)
+METRICS = (STRICT, FLEXIBLE, *answers.format_metrics())  # the harness's exact_match under its two filters
+METHOD = Generate(answers.STOP, record)
+TASK = Task("gsm8k", 4, "GSM8K", problems, METHOD, METRICS, details)
+TRAINED = Task("gsm8k_trained", 1, "GSM8K asked as trained", asked_as_trained, METHOD, METRICS)

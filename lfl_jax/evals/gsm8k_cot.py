@@ -7,8 +7,8 @@ the number in "The answer is N.".
 import functools
 import re
 
-from lfl_jax.evals import gsm8k
-from lfl_jax.evals.base import Generation, Inputs
+from lfl_jax.evals import answers, gsm8k
+from lfl_jax.evals.base import Generate, Inputs, Task
 from lfl_jax.evals.gsm8k import Problem
 
 STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")  # the last dot is any character, as in the harness
@@ -38,6 +38,8 @@ def _problems(inputs: Inputs, head: str, begun: str) -> list[Problem]:
     return [Problem(str(i), str(i), f"{head}Q: {doc['question']}\nA:{begun}", doc["answer"]) for i, doc in docs]
 
 
-RECORD = functools.partial(gsm8k.record, pattern=STRICT)
-TASK = Generation("gsm8k_cot", 2, STOP, problems, RECORD, gsm8k.summarise)
-ZERO_SHOT = Generation("gsm8k_cot_zeroshot", 2, STOP, zero_shot, RECORD, gsm8k.summarise)
+METHOD = Generate(STOP, functools.partial(gsm8k.record, pattern=STRICT))
+# Without shots nothing shows the model the sentence that the strict match looks for.
+FLEXIBLE_FIRST = (gsm8k.FLEXIBLE, gsm8k.STRICT, *answers.format_metrics())
+TASK = Task("gsm8k_cot", 2, "GSM8K CoT", problems, METHOD, gsm8k.METRICS)
+ZERO_SHOT = Task("gsm8k_cot_zeroshot", 2, "GSM8K step by step", zero_shot, METHOD, FLEXIBLE_FIRST)

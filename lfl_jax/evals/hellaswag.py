@@ -29,4 +29,4 @@ def clean(text: str) -> str:
     return text.replace("  ", " ")
 
 
-TASK = multiple_choice.task("hellaswag", 1, questions, metrics=("acc", "acc_norm"))
+TASK = multiple_choice.task("hellaswag", 1, "HellaSwag", questions, ("acc_norm", "acc"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import code_text, pass_at_k
-from lfl_jax.evals.base import Coding, Inputs
+from lfl_jax.evals.base import Inputs, Task
 from lfl_jax.evals.sandbox import Program
 
 # How each harness shows a problem; stop texts and what is cut from the completion have the same name in `code_text`.
@@ -84,11 +84,14 @@ def program(problem: Problem, code: str) -> Program:
     )
 
 
-def task(name: str, form: str) -> Coding:
+def task(name: str, label: str, form: str) -> Task:
     """The evaluation with prompts, stop texts and cuts of one form."""
-    return pass_at_k.task(name, code_text.STOP[form], functools.partial(problems, form=form), extract, program)
+    items = functools.partial(problems, form=form)
+    return pass_at_k.task(name, label, code_text.STOP[form], items, extract, program)
 
 
-TASK = task("humaneval", "humaneval-bigcode")  # as in the paper
-LM_EVAL = task("humaneval_lm_eval", "humaneval-lm-eval")
-TRAINED = pass_at_k.task("humaneval_trained", (), asked_as_trained, extract_answer, program)
+TASK = task("humaneval", "HumanEval", "humaneval-bigcode")  # as in the paper
+LM_EVAL = task("humaneval_lm_eval", "HumanEval (lm-eval)", "humaneval-lm-eval")
+TRAINED = pass_at_k.task(
+    "humaneval_trained", "HumanEval asked as trained", (), asked_as_trained, extract_answer, program
+)

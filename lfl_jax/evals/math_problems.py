@@ -1,14 +1,15 @@
 """MATH: competition problems answered by a generated solution (Hendrycks et al., arXiv 2103.03874)."""
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, base, formulas, math_answers, minerva_answers, stats
-from lfl_jax.evals.base import Generation, Inputs, Record, Summary
+from lfl_jax.evals import answers, base, formulas, math_answers, minerva_answers
+from lfl_jax.evals.base import Generate, Inputs, Record, Task
 from lfl_jax.evals.gsm8k import Problem
+from lfl_jax.evals.metrics import Metric
 
 STOP = ("Problem:",)
 # (problem, solution): the four shots of Minerva (Lewkowycz et al., arXiv 2206.14858, appendix D).
@@ -110,12 +111,6 @@ def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record
     }
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """exact_match by the harness's rule, and of what is boxed; derived: how many box an answer, and are then right."""
-    metrics = {"exact_match": stats.over(records, "exact"), "exact_match_boxed": stats.over(records, "exact_boxed")}
-    return Summary(metrics, chance=0.0, derived=answers.formatted(records, "boxed", "exact_boxed"))
-
-
 @dataclass(frozen=True)
 class Solved(Problem):
     """`solution`: the whole gold text, out of which math_verify takes what it compares with."""
@@ -142,31 +137,55 @@ def record_formulas(problem: Solved, text: str) -> Record:
     )
 
 
-def summarise_formulas(records: Sequence[Record]) -> Summary:
-    """The harness's exact_match (formulas) and math_verify, then our comparisons of strings; derived: how many answers
-    are in the sentence asked for and are then right, and for how many formulas something could not be worked out."""
-    fields = {"exact_match": "exact_formula", "math_verify": "math_verify"}
-    fields |= {"exact_match_string": "exact", "exact_match_boxed": "exact_boxed"}
-    metrics = {name: stats.over(records, field) for name, field in fields.items()}
-    derived = answers.formatted(records, "answer", "exact_formula")
-    troubled = sum(bool(record["trouble"]) for record in records) / max(len(records), 1)
-    return Summary(metrics, chance=0.0, derived=derived | {"trouble": troubled})
-
-
 def compared_by(inputs: Inputs) -> dict[str, Any]:
     """Verdicts change with the libraries' versions."""
     return {"libraries": formulas.versions()}
 
 
-def task(name: str, prompt: Callable[[str], str], extract: Callable[[str], str], shots: str = "") -> Generation:
+def trouble(record: Record) -> float:
+    """1 where a formula could not be worked out, which counts as wrong."""
+    return float(bool(record["trouble"]))
+
+
+EXACT = Metric("exact_match", "exact", "harness's answer", chance=0.0)
+BOXED = Metric("exact_match_boxed", "exact_boxed", "boxed answer", chance=0.0)
+# Format compliance is of the answer that the prompt asks for: a box, or the last sentence of the shots.
+METRICS = (BOXED, replace(EXACT, in_table=False), *answers.format_metrics("boxed", "exact_boxed"))
+MINERVA_METRICS = (EXACT, replace(BOXED, in_table=False), *answers.format_metrics("boxed", "exact_boxed"))
+FORMULA_METRICS = (
+    Metric("exact_match", "exact_formula", "sympy", chance=0.0),
+    Metric("math_verify", "math_verify", "math_verify", chance=0.0),
+    Metric("exact_match_string", "exact", "strings", chance=0.0),
+    replace(BOXED, in_table=False),
+    *answers.format_metrics("answer", "exact_formula"),
+    Metric("trouble", trouble, "formulas not worked out", "format", higher_is_better=False, in_table=False),
+)
+
+
+def task(
+    name: str,
+    label: str,
+    metrics: tuple[Metric, ...],
+    prompt: Callable[[str], str],
+    extract: Callable[[str], str],
+    shots: str = "",
+) -> Task:
     """MATH with one of the prompts, after these shots, and the rule for answers that goes with it."""
     items = functools.partial(problems, prompt=prompt, shots=shots)
-    return Generation(name, 2, STOP, items, functools.partial(record, extract=extract), summarise)
+    method = Generate(STOP, functools.partial(record, extract=extract))
+    return Task(name, 2, label, items, method, metrics)
 
 
-TASK = task("math", zero_shot, math_answers.between_dollars)
-MINERVA = task("math_minerva", minerva, math_answers.final, MINERVA_SHOTS)
+TASK = task("math", "MATH", METRICS, zero_shot, math_answers.between_dollars)
+MINERVA = task("math_minerva", "MATH after 4 shots", MINERVA_METRICS, minerva, math_answers.final, MINERVA_SHOTS)
 # The same prompts and generated texts, graded as the harness's minerva_math grades them; needs the extra `math`.
-LM_EVAL = Generation(
-    "math_minerva_lm_eval", 1, STOP, solved, record_formulas, summarise_formulas, compared_by, check=formulas.check
+LM_EVAL = Task(
+    "math_minerva_lm_eval",
+    1,
+    "MATH after 4 shots",
+    solved,
+    Generate(STOP, record_formulas),
+    FORMULA_METRICS,
+    compared_by,
+    check=formulas.check,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import code_text, pass_at_k
-from lfl_jax.evals.base import Coding, Inputs
+from lfl_jax.evals.base import Inputs, Task
 from lfl_jax.evals.sandbox import Program
 
 # The first three problems of the prompt split, as lm-evaluation-harness shows them, blanks and line ends included.
@@ -128,10 +128,11 @@ def program(problem: Problem, code: str) -> Program:
     return Program(f"{code}\n{problem.setup}\n", problem.tests, problem.entry_points)
 
 
-def task(name: str, form: str) -> Coding:
+def task(name: str, label: str, form: str) -> Task:
     """The evaluation with prompts, stop texts and cuts of one form."""
-    return pass_at_k.task(name, code_text.STOP[form], functools.partial(problems, form=form), extract, program)
+    items = functools.partial(problems, form=form)
+    return pass_at_k.task(name, label, code_text.STOP[form], items, extract, program)
 
 
-TASK = task("mbpp", "mbpp-lm-eval")
-BIGCODE = task("mbpp_bigcode", "mbpp-bigcode")
+TASK = task("mbpp", "MBPP", "mbpp-lm-eval")
+BIGCODE = task("mbpp_bigcode", "MBPP (bigcode)", "mbpp-bigcode")

@@ -7,10 +7,11 @@ whatever config.eval.shots says. Five shots need longer rows than the default: s
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import multiple_choice, stats
-from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
+from lfl_jax.evals import multiple_choice
+from lfl_jax.evals.base import Inputs, Likelihood, Record, Task
 from lfl_jax.evals.multiple_choice import Question
 
 LETTERS = ("A", "B", "C", "D")
@@ -72,21 +73,20 @@ def gold(doc: Mapping) -> int:
     raise UserError(f"MMLU: an answer is A to D or 0 to 3, not {answer!r}")
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """acc over all questions (the harness's), and derived its mean over subjects (arXiv 2405.09673, appendix C)."""
-    subjects: dict[str, list[float]] = {}
-    for record in records:
-        subjects.setdefault(record["id"].rpartition("/")[0], []).append(record["acc"])
-    means = [sum(values) / len(values) for values in subjects.values()]
-    values = {metric: stats.over(records, metric) for metric in ("acc", "gold_logprob")}
-    return Summary(values, 0.25, {"acc_subject_mean": sum(means) / len(means), "subjects": float(len(means))})
+def subject(record: Record) -> str:
+    """Of a record, from its id."""
+    return record["id"].rpartition("/")[0]
 
 
-def task(name: str, shots: int) -> Scoring:
-    """MMLU after so many shots."""
+def task(name: str, label: str, shots: int) -> Task:
+    """MMLU after so many shots: acc over all questions (the harness's), and its mean over subjects (arXiv 2405.09673,
+    appendix C)."""
     items = functools.partial(questions, shots=shots)
-    return Scoring(name, 1, items, multiple_choice.requests, multiple_choice.record, summarise)
+    accuracy, *others = multiple_choice.metrics(("acc",))
+    by_subject_mean = replace(accuracy, name="acc_subject_mean", macro=subject, in_table=False)
+    method = Likelihood(multiple_choice.requests, multiple_choice.record)
+    return Task(name, 1, label, items, method, (accuracy, by_subject_mean, *others))
 
 
-TASK = task("mmlu", 0)
-FIVE_SHOT = task("mmlu_5shot", 5)
+TASK = task("mmlu", "MMLU", 0)
+FIVE_SHOT = task("mmlu_5shot", "MMLU 5-shot", 5)

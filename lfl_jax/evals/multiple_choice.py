@@ -1,12 +1,12 @@
 """Questions with choices, decided by the log-probability of each choice, as lm-evaluation-harness scores them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lfl_jax.evals import stats
-from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
+from lfl_jax.evals.base import Inputs, Likelihood, Task
+from lfl_jax.evals.metrics import Metric, Record
 from lfl_jax.evals.plan import Scored
 from lfl_jax.evals.requests import Request, encode_pairs
 from lfl_jax.text.tokenizers import Tokenizer
@@ -23,9 +23,27 @@ class Question:
     gold: int
 
 
-def task(name: str, version: int, questions: Callable[[Inputs], list[Question]], metrics: Sequence[str]) -> Scoring:
-    """A multiple-choice task; `metrics` are the accuracies the harness reports for it, of acc and acc_norm."""
-    return Scoring(name, version, questions, requests, record, summary(metrics))
+def task(
+    name: str, version: int, label: str, questions: Callable[[Inputs], list[Question]], accuracies: Sequence[str]
+) -> Task:
+    """A multiple-choice task; `accuracies` are those the harness reports for it, of acc and acc_norm, the one to
+    believe first."""
+    return Task(name, version, label, questions, Likelihood(requests, record), metrics(accuracies))
+
+
+def metrics(accuracies: Sequence[str]) -> tuple[Metric, ...]:
+    """These accuracies, and the log-probabilities of the right choice."""
+    found = [Metric(name, name, name, "forgetting", chance=guess) for name in accuracies]
+    return (
+        *(replace(metric, in_table=metric is found[0]) for metric in found),
+        Metric("gold_logprob", "gold_logprob", "log p(right)", "forgetting", percent=False),
+        Metric("gold_logprob_norm", "gold_logprob_norm", "log p(right)", "forgetting", percent=False, in_table=False),
+    )
+
+
+def guess(record: Record) -> float:
+    """The accuracy of guessing among the choices."""
+    return 1 / len(record["ll"])
 
 
 def requests(question: Question, tokenizer: Tokenizer, length: int) -> list[Request]:
@@ -59,16 +77,6 @@ def record(question: Question, scored: list[Scored]) -> Record:
         "characters": characters,
         "truncated": any(s.truncated for s in scored),
     }
-
-
-def summary(metrics: Sequence[str]) -> Callable[[Sequence[Record]], Summary]:
-    """What makes of records these accuracies and the log-probabilities of the right choice."""
-
-    def summarise(records: Sequence[Record]) -> Summary:
-        values = {metric: stats.over(records, metric) for metric in (*metrics, "gold_logprob", "gold_logprob_norm")}
-        return Summary(values, chance=float(np.mean([1 / len(record["ll"]) for record in records])))
-
-    return summarise
 
 
 def log_softmax(values: np.ndarray, index: int) -> float:

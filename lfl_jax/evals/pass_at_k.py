@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, base, stats
-from lfl_jax.evals.base import Coding, Inputs, Record, Summary
+from lfl_jax.evals import base
+from lfl_jax.evals.base import Execute, Inputs, Record, Task
+from lfl_jax.evals.metrics import Metric
 from lfl_jax.evals.sandbox import Program, Verdict
-from lfl_jax.evals.stats import Estimate
 
 MALFORMED = tuple(f"exception: {name}" for name in ("SyntaxError", "IndentationError", "TabError"))
 SHOWN = ("passed", "reason", "seconds", "output")  # of a verdict, in a record
@@ -46,18 +46,6 @@ def per_problem(n: Sequence[int], c: Sequence[int], ks: Sequence[int]) -> Float[
     return np.where(certain_KP, 1.0, 0.0 - np.expm1(np.log1p(-ratio_KPI).sum(-1)))
 
 
-def curve(records: Sequence[Record], ks: Sequence[int] = KS) -> dict[int, Estimate]:
-    """Mean pass@k over problems, with the standard error over problems, for each k that every problem has samples for.
-
-    Records hold the counts "n" and "c", and their "cluster". Raises UserError when there is no record or sample.
-    """
-    n, c = [record["n"] for record in records], [record["c"] for record in records]
-    ks = [k for k in ks if k <= min(n, default=0)]
-    clusters = [record["cluster"] for record in records]
-    values = per_problem(n, c, ks).tolist()
-    return {k: stats.mean(row, clusters) for k, row in zip(ks, values, strict=True)}
-
-
 def diversity(texts: Sequence[str], passed: Sequence[bool]) -> Diversity:
     """Count distinct texts, compared letter by letter."""
     pairs = list(zip(texts, passed, strict=True))
@@ -82,23 +70,42 @@ def record(extract: Callable[[Any, str], str], item: Any, texts: Sequence[str], 
 
 def task(
     name: str,
+    label: str,
     stop: tuple[str, ...],
     items: Callable[[Inputs], Sequence[Any]],
     extract: Callable[[Any, str], str],
     program: Callable[[Any, str], Program],
-) -> Coding:
-    """An evaluation by pass@k: items with id, cluster and prompt; the rest as in `base.Coding`."""
-    return Coding(name, 2, stop, items, extract, program, functools.partial(record, extract), summarise)
+) -> Task:
+    """An evaluation by pass@k: items with id, cluster and prompt; the rest as in `base.Execute`."""
+    return Task(name, 2, label, items, Execute(stop, extract, program, functools.partial(record, extract)), METRICS)
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """pass@k for the ks that every problem has samples for, and the mean numbers of distinct texts.
+def of_record(k: int, record: Record) -> float | None:
+    """A problem's pass@k; None where it has fewer samples."""
+    n, c = record["n"], record["c"]
+    return float(per_problem([n], [c], [k])[0, 0]) if k <= n else None
 
-    derived: the fraction of samples that are Python at all, and how many of those pass.
-    """
-    metrics = {f"pass@{k}": estimate for k, estimate in curve(records).items()}
-    names = ("unique", "unique_passed", "unique_failed")
-    samples = [sample for record in records for sample in record["samples"]]
-    parsed = [sample["passed"] for sample in samples if not sample["reason"].startswith(MALFORMED)]
-    split = answers.split(len(samples), parsed)
-    return Summary(metrics | {name: stats.over(records, name) for name in names}, chance=0.0, derived=split)
+
+def parsed(record: Record) -> float:
+    """How many samples are Python at all."""
+    return float(sum(not sample["reason"].startswith(MALFORMED) for sample in record["samples"]))
+
+
+def _several(field: str, record: Record) -> float | None:
+    """Of a problem with several samples."""
+    return float(record[field]) if record["n"] > 1 else None
+
+
+def _distinct(field: str, label: str) -> Metric:
+    return Metric(field, functools.partial(_several, field), label, "diversity", percent=False)
+
+
+METRICS = (
+    Metric("pass@1", functools.partial(of_record, 1), "pass@1", chance=0.0),
+    *(Metric(f"pass@{k}", functools.partial(of_record, k), f"pass@{k}", in_table=False) for k in KS[1:]),
+    _distinct("unique", "distinct programs"),
+    _distinct("unique_passed", "distinct, passing"),
+    _distinct("unique_failed", "distinct, failing"),
+    Metric("format_compliance", parsed, "format compliance", "format", weight="n"),
+    Metric("accuracy_given_valid_format", "c", "accuracy given valid format", "format", weight=parsed),
+)

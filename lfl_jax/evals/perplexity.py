@@ -2,13 +2,12 @@
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lfl_jax.data.formatting import document_ids, prompt_ids
-from lfl_jax.evals import stats
-from lfl_jax.evals.base import Inputs, Record, Scoring, Summary
+from lfl_jax.evals.base import Inputs, Likelihood, Record, Task
+from lfl_jax.evals.metrics import Metric
 from lfl_jax.evals.plan import Scored
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
 from lfl_jax.text.tokenizers import Tokenizer
@@ -78,24 +77,6 @@ def target_record(target: Target, scored: list[Scored]) -> Record:
     return _record(target, scored) | {"truncated": scored[0].truncated}
 
 
-def summarise_targets(records: Sequence[Record]) -> Summary:
-    """nll per scored token over all items together, in nats, and its exponential."""
-    nll = stats.over(records, "nll", weight="tokens")
-    return Summary({"nll": nll}, derived={"perplexity": _exp(nll.mean)})
-
-
-def summarise_documents(records: Sequence[Record]) -> Summary:
-    """The same, and the harness's metrics, which can be compared between tokenizers."""
-    own = summarise_targets(records)
-    per_byte = stats.over(records, "nll", weight="bytes").mean
-    harness = {
-        "bits_per_byte": per_byte / math.log(2),
-        "byte_perplexity": _exp(per_byte),
-        "word_perplexity": _exp(stats.over(records, "nll", weight="words").mean),
-    }
-    return Summary(own.metrics, derived=own.derived | harness)
-
-
 def details(inputs: Inputs) -> dict[str, Any]:
     """Which text."""
     return {"source_text": "boolq" if inputs.source_text is None else "given"}
@@ -106,25 +87,33 @@ def _record(item: Document | Target, scored: list[Scored]) -> Record:
     return {"id": item.id, "cluster": item.cluster, "nll": nll, "tokens": tokens}
 
 
-def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf
+def _bits(record: Record) -> float:
+    return record["nll"] / math.log(2)
 
 
-SOURCE_NLL = Scoring(
+NLL = Metric("nll", "nll", "nats/token", weight="tokens", higher_is_better=False, percent=False)
+PERPLEXITY = replace(NLL, name="perplexity", label="perplexity", exponential=True, in_table=False)
+SOURCE = replace(NLL, section="forgetting")
+# The harness's, which can be compared between tokenizers.
+PER_BYTE = replace(SOURCE, name="bits_per_byte", field=_bits, weight="bytes", label="bits/byte", in_table=False)
+BYTE_PERPLEXITY = replace(PERPLEXITY, name="byte_perplexity", weight="bytes", section="forgetting")
+WORD_PERPLEXITY = replace(PERPLEXITY, name="word_perplexity", weight="words", section="forgetting")
+
+SOURCE_NLL = Task(
     name="source_nll",
     version=1,
+    label="general text",
     items=documents,
-    requests=document_requests,
-    record=document_record,
-    summarise=summarise_documents,
+    method=Likelihood(document_requests, document_record),
+    metrics=(SOURCE, replace(PERPLEXITY, section="forgetting"), PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY),
     details=details,
 )
-TARGET_NLL = Scoring(
+TARGET_NLL = Task(
     name="target_nll",
     version=1,
+    label="held-out targets",
     items=targets,
-    requests=target_requests,
-    record=target_record,
-    summarise=summarise_targets,
-    in_turns=True,
+    method=Likelihood(target_requests, target_record),
+    metrics=(NLL, PERPLEXITY),
+    interleaved=True,
 )

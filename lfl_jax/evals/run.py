@@ -1,8 +1,8 @@
-"""Evaluate a model on tasks: what to measure is in the tasks, this does it, resumably, and sums it up."""
+"""Evaluate a model on a task: what to measure is in the task, this does it, resumably, and reads the result."""
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
-from lfl_jax.evals.base import Coding, Generation, Inputs, Model, Record, Scoring, Task
-from lfl_jax.evals.plan import Plan, Scored, plan, score_items
+from lfl_jax.evals.base import Execute, Generate, Inputs, Likelihood, Model, Record, Task
+from lfl_jax.evals.metrics import Measured
+from lfl_jax.evals.plan import Scored, plan, score_items
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.evals.tasks import TASKS, find
 from lfl_jax.text.stops import cut
 from lfl_jax.text.tokenizers import Tokenizer
 
@@ -53,15 +53,27 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """A task's summary; `records` is its file of per-example records."""
+    """A finished evaluation of one task: every metric it declares; `records` is its file of per-example records.
 
+    measured: {metric: its values over the items and their mean}, in the order of declaration, the main one first.
+    """
+
+    label: str
     items: int
-    metrics: dict[str, Estimate]
-    chance: float | None
-    derived: dict[str, float]
+    measured: dict[str, Measured]
     settings: dict[str, Any]
     plan: dict[str, Any]
     records: str
+
+    @property
+    def metrics(self) -> dict[str, Estimate]:
+        """{metric: its mean and error}."""
+        return {name: each.estimate for name, each in self.measured.items()}
+
+    @property
+    def main(self) -> Measured:
+        """The task's first metric."""
+        return next(iter(self.measured.values()))
 
 
 Batch = Callable[[], list[Record]]
@@ -80,7 +92,8 @@ class _Work:
 
 
 def evaluate(
-    tasks: Mapping[str, int],
+    task: Task,
+    limit: int,
     model: Model,
     tokenizer: Tokenizer,
     inputs: Inputs,
@@ -90,40 +103,39 @@ def evaluate(
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
     agree: Callable[[Any], Any] = lambda value: value,
     writer: bool = True,
-) -> dict[str, Result]:
-    """Evaluate {task: number of items, 0 = all} and return a result each, with records in `out_dir`/<task>.jsonl.
+) -> Result:
+    """Evaluate `limit` items of a task (0 = all), with records in `out_dir`/<task>.jsonl.
 
     An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
     (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called before
     the first batch and after every one. With several processes one is the writer and `agree` returns its value to
-    all. Raises UserError for an unknown task, one that cannot run here, or one without items, and on a process whose
-    items are not the writer's.
+    all. Raises UserError for a task that cannot run here, or without items, and on a process whose items are not the
+    writer's.
     """
-    check_tasks(tasks)
-    results = {}
-    for name, limit in tasks.items():
-        task, path = TASKS[name], out_dir / f"{name}.jsonl"
-        everything = task.items(inputs)
-        chosen = pick(len(everything), limit, "first" if task.in_turns else settings.pick)
-        items = [everything[i] for i in chosen]
-        described = describe(task, items, model, tokenizer, inputs, settings)
-        found = records.resume(path, described) if writer else None
-        kept = {record["id"] for record in found or ()}
-        wanted, done = agree((described, np.array([item.id in kept for item in items])))
-        _require_same(name, described, wanted)
-        if not done.all():
-            work = _work(task, items, chosen, model, tokenizer, settings)
-            if writer and isinstance(task, Coding):
-                print(f"{name}: {sandbox.policy(settings.sampling.allow_weak_sandbox)}")  # noqa: T201 (before it runs)
-            if found is None and writer:
-                records.start(path, described, work.figures)
-            progress(name, 0, work.total)
-            for count, made in enumerate(work.batches(done), 1):
-                if writer:
-                    records.append(path, made())
-                progress(name, count, work.total)
-        results[name] = agree(read(path, task) if writer else None)
-    return results
+    task.check()
+    path = out_dir / f"{task.name}.jsonl"
+    every_item = task.items(inputs)
+    indices = pick(len(every_item), limit, "first" if task.interleaved else settings.pick)
+    items = [every_item[i] for i in indices]
+
+    described = describe(task, items, model, tokenizer, inputs, settings)
+    resumed = records.resume(path, described) if writer else None
+    recorded = {record["id"] for record in resumed or ()}
+    writers, done = agree((described, np.array([item.id in recorded for item in items])))
+    _require_same(task.name, described, writers)
+
+    if not done.all():
+        work = WORK[type(task.method)](_Evaluation(task, items, indices, model, tokenizer, settings))
+        if writer and isinstance(task.method, Execute):
+            print(f"{task.name}: {sandbox.policy(settings.sampling.allow_weak_sandbox)}")  # noqa: T201 (before it runs)
+        if resumed is None and writer:
+            records.start(path, described, work.figures)
+        progress(task.name, 0, work.total)
+        for count, batch in enumerate(work.batches(done), 1):
+            if writer:
+                records.append(path, batch())
+            progress(task.name, count, work.total)
+    return agree(read(path, task) if writer else None)
 
 
 def _require_same(name: str, described: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -135,27 +147,13 @@ def _require_same(name: str, described: dict[str, Any], wanted: dict[str, Any]) 
         )
 
 
-def check_tasks(names: Iterable[str]) -> None:
-    """Raise UserError for an unknown task, and for one that lacks something on this machine."""
-    for name in names:
-        find(name).check()
-
-
 def read(path: Path, task: Task) -> Result:
-    """The result of a finished evaluation, from its records."""
-    header, made = records.read(path)
-    summary = task.summarise(made)
-    own = [record["ended"] for record in made if "ended" in record]
-    derived = summary.derived | ({"ended": sum(own) / len(own)} if own else {})
-    return Result(
-        items=len(made),
-        metrics=summary.metrics,
-        chance=summary.chance,
-        derived=derived,
-        settings=header["settings"],
-        plan=header["plan"],
-        records=str(path),
-    )
+    """The result of a finished evaluation, from its records; UserError where they define no metric."""
+    header, found = records.read(path)
+    measured = task.measure(found)
+    if not measured:
+        raise UserError(f"evaluation {task.name}: no items to average: there are none, or none with a scored token")
+    return Result(task.label, len(found), measured, header["settings"], header["plan"], str(path))
 
 
 def pick(count: int, limit: int, how: str) -> list[int]:
@@ -192,94 +190,125 @@ def describe(
 
 
 def _shapes(task: Task, s: Settings) -> dict[str, Any]:
-    """The settings that matter to this kind of task."""
-    if isinstance(task, Scoring):
+    """The settings that matter to the task's method."""
+    if isinstance(task.method, Likelihood):
         return {"rows": s.rows, "length": s.length}
     shapes = {"generate_rows": s.generate_rows, "max_new_tokens": s.max_new_tokens, "window": s.window}
-    drawn = asdict(s.sampling) if isinstance(task, Coding) else {}
-    return shapes | {"stop": list(task.stop)} | drawn
+    drawn = asdict(s.sampling) if isinstance(task.method, Execute) else {}
+    return shapes | {"stop": list(task.method.stop)} | drawn
 
 
-def _work(task: Task, items: Sequence, numbers: list[int], model: Model, tokenizer: Tokenizer, s: Settings) -> _Work:
-    if isinstance(task, Scoring):
-        planned = plan([task.requests(item, tokenizer, s.length) for item in items], s.rows, s.length)
-        total = planned.figures["batches"]
-        return _Work(lambda done: _score(task, items, planned, model, done), int(total), planned.figures)
-    prompts = [prompt_ids(item.prompt, tokenizer) for item in items]
-    room = s.window - s.max_new_tokens
-    if room < 1:
-        raise UserError(f"config.eval.max_new_tokens={s.max_new_tokens} leaves no room in a context of {s.window}")
-    stop, figures = (*task.stop, tokenizer.eos), _figures(prompts, room)
-    prompts = [prompt[-room:] for prompt in prompts]
-    if isinstance(task, Coding):
-        run = functools.partial(_program, task, items, prompts, numbers, stop, model, s)
-        return _Work(run, len(items), {"batches": len(items)} | figures)
-    batches = -(-len(items) // s.generate_rows)
-    run = functools.partial(_generate, task, items, prompts, numbers, stop, model, s)
-    return _Work(run, batches, {"batches": batches} | figures)
+@dataclass(frozen=True)
+class _Evaluation:
+    """A task on a model: the items that are evaluated, and their indices among all of the task's."""
 
+    task: Task
+    items: Sequence[Any]
+    indices: Sequence[int]
+    model: Model
+    tokenizer: Tokenizer
+    settings: Settings
 
-def _figures(prompts: list[list[int]], room: int) -> dict[str, int]:
-    return {"prompt_tokens": sum(map(len, prompts)), "truncated": sum(len(prompt) > room for prompt in prompts)}
+    def likelihood(self) -> _Work:
+        """Score every request of every item, many in a row."""
+        method, s = self.task.method, self.settings
+        planned = plan([method.requests(item, self.tokenizer, s.length) for item in self.items], s.rows, s.length)
 
+        def graded(finished: list[tuple[int, list[Scored]]]) -> list[Record]:
+            return [method.record(self.items[i], scored) for i, scored in finished]
 
-def _score(task: Scoring, items: Sequence, planned: Plan, model: Model, done: np.ndarray) -> Iterator[Batch]:
-    def graded(finished: list[tuple[int, list[Scored]]]) -> list[Record]:
-        return [task.record(items[i], scored) for i, scored in finished]
+        def batches(done: np.ndarray) -> Iterator[Batch]:
+            for finished in score_items(planned, self.model.score, done):
+                yield partial(graded, finished)
 
-    for finished in score_items(planned, model.score, done):
-        yield functools.partial(graded, finished)
+        return _Work(batches, int(planned.figures["batches"]), planned.figures)
 
+    def generate(self) -> _Work:
+        """One greedy answer to every item, the longest prompts first."""
+        prompts, figures = self._prompts()
+        rows = self.settings.generate_rows
+        order = sorted(range(len(self.items)), key=lambda i: -len(prompts[i]))
+        batches = [order[start : start + rows] for start in range(0, len(order), rows)]
 
-def _generate(
-    task: Generation, items: Sequence, prompts, numbers, stop, model: Model, s: Settings, done: np.ndarray
-) -> Iterator[Batch]:
-    """Longest prompts first; as with scoring, a batch is left out or computed whole."""
+        def run(done: np.ndarray) -> Iterator[Batch]:
+            for batch in batches:
+                # As with scoring, a batch is left out or computed whole: a restart computes what a whole run would.
+                yield list if all(done[i] for i in batch) else self._answers(batch, prompts, done)
 
-    def graded(new: list[tuple[Any, str]]) -> list[Record]:
-        return [task.record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in new]
+        return _Work(run, len(batches), {"batches": len(batches)} | figures)
 
-    order = sorted(range(len(items)), key=lambda i: -len(prompts[i]))
-    for start in range(0, len(order), s.generate_rows):
-        batch = order[start : start + s.generate_rows]
-        if all(done[i] for i in batch):
-            yield list
-            continue
-        texts = model.generate(
+    def execute(self) -> _Work:
+        """Item after item: its programs are drawn, then run."""
+        prompts, figures = self._prompts()
+
+        def run(done: np.ndarray) -> Iterator[Batch]:
+            for i in range(len(self.items)):
+                yield list if done[i] else partial(self._graded_programs, i, self._samples(i, prompts[i]))
+
+        return _Work(run, len(self.items), {"batches": len(self.items)} | figures)
+
+    @property
+    def _stop(self) -> tuple[str, ...]:
+        """What ends a text: EOS last, which `ended` relies on."""
+        return (*self.task.method.stop, self.tokenizer.eos)
+
+    def _prompts(self) -> tuple[list[list[int]], dict[str, int]]:
+        """The items' prompts as ids, cut at their start to leave room for the answer, and figures of them."""
+        s = self.settings
+        room = s.window - s.max_new_tokens
+        if room < 1:
+            raise UserError(f"config.eval.max_new_tokens={s.max_new_tokens} leaves no room in a context of {s.window}")
+        prompts = [prompt_ids(item.prompt, self.tokenizer) for item in self.items]
+        truncated = sum(len(prompt) > room for prompt in prompts)
+        figures = {"prompt_tokens": sum(map(len, prompts)), "truncated": truncated}
+        return [prompt[-room:] for prompt in prompts], figures
+
+    def _answers(self, batch: Sequence[int], prompts: list[list[int]], done: np.ndarray) -> Batch:
+        texts = self.model.generate(
             [prompts[i] for i in batch],
-            max_new_tokens=s.max_new_tokens,
-            stop=stop,
-            example_ids=[numbers[i] for i in batch],
+            max_new_tokens=self.settings.max_new_tokens,
+            stop=self._stop,
+            example_ids=[self.indices[i] for i in batch],
         )
-        new = [(items[i], text) for i, text in zip(batch, texts, strict=True) if not done[i]]
-        yield functools.partial(graded, new)
+        new = [(self.items[i], text) for i, text in zip(batch, texts, strict=True) if not done[i]]
+        return partial(self._graded_answers, new)
+
+    def _graded_answers(self, answers: list[tuple[Any, str]]) -> list[Record]:
+        record, stop = self.task.method.record, self._stop
+        return [record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in answers]
+
+    def _graded_programs(self, i: int, full_texts: list[str]) -> list[Record]:
+        item, method, stop = self.items[i], self.task.method, self._stop
+        texts = [cut(text, stop[-1:]) for text in full_texts]
+        programs = [method.program(item, method.extract(item, text)) for text in texts]
+        verdicts = dict(sandbox.check_many(programs, allow_weak=self.settings.sampling.allow_weak_sandbox))
+        record = method.record(item, texts, [verdicts[n] for n in range(len(programs))])
+        return [record | {"ended": sum(ended(text, stop) for text in full_texts) / len(full_texts)}]
+
+    def _samples(self, i: int, prompt: list[int]) -> list[str]:
+        """The texts of one item, `generate_rows` at a time; a draw depends on the indices of item and sample alone."""
+        s = self.settings
+        first = self.indices[i] * MOST_SAMPLES
+        ids = list(range(first, first + s.sampling.samples))
+        texts = []
+        for start in range(0, len(ids), s.generate_rows):
+            batch = ids[start : start + s.generate_rows]
+            texts += self.model.generate(
+                [prompt] * len(batch),
+                stop=self._stop,
+                example_ids=batch,
+                temperature=s.sampling.temperature,
+                top_p=s.sampling.top_p,
+                max_new_tokens=s.max_new_tokens,
+            )
+        return texts
 
 
-def _program(
-    task: Coding, items: Sequence, prompts, numbers, stop, model: Model, s: Settings, done: np.ndarray
-) -> Iterator[Batch]:
-    """Item after item: its samples are drawn, then run. A draw depends on the item's and the sample's number alone."""
-
-    def judged(item: Any, whole: list[str]) -> list[Record]:
-        texts = [cut(text, stop[-1:]) for text in whole]
-        programs = [task.program(item, task.extract(item, text)) for text in texts]
-        verdicts = dict(sandbox.check_many(programs, allow_weak=s.sampling.allow_weak_sandbox))
-        record = task.record(item, texts, [verdicts[n] for n in range(len(programs))])
-        return [record | {"ended": sum(ended(text, stop) for text in whole) / len(whole)}]
-
-    draw = {"temperature": s.sampling.temperature, "top_p": s.sampling.top_p, "max_new_tokens": s.max_new_tokens}
-    for i, item in enumerate(items):
-        if done[i]:
-            yield list
-            continue
-        yield functools.partial(judged, item, _samples(prompts[i], numbers[i], stop, model, s, draw))
-
-
-def _samples(prompt: list[int], number: int, stop, model: Model, s: Settings, draw: dict[str, Any]) -> list[str]:
-    """The texts of one item, `generate_rows` at a time."""
-    ids = [number * MOST_SAMPLES + sample for sample in range(s.sampling.samples)]
-    rows = [ids[start : start + s.generate_rows] for start in range(0, len(ids), s.generate_rows)]
-    return [text for row in rows for text in model.generate([prompt] * len(row), stop=stop, example_ids=row, **draw)]
+WORK: dict[type, Callable[[_Evaluation], _Work]] = {
+    Likelihood: _Evaluation.likelihood,
+    Generate: _Evaluation.generate,
+    Execute: _Evaluation.execute,
+}
 
 
 def ended(text: str, stop: Sequence[str]) -> float:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
-from lfl_jax.evals import answers, gsm8k, stats
-from lfl_jax.evals.base import Generation, Inputs, Record, Summary
+from lfl_jax.evals import answers, gsm8k
+from lfl_jax.evals.base import Generate, Inputs, Task
 from lfl_jax.evals.gsm8k import Problem
+from lfl_jax.evals.metrics import Metric
 from lfl_jax.text.chat import TEMPLATES, Template
 
 
@@ -35,22 +36,32 @@ def _problem(split: str, e: Example, template: Template, head: str) -> Problem:
     return Problem(f"{split}/{e.id}", e.cluster, prompt, e.response, tuple(filter(None, groups)))
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """exact_match (of the number after ####) over all, and over each group that is not all of them, by name."""
-    metrics = {"exact_match": stats.over(records, "exact_strict")}
-    for group in sorted({group for record in records for group in record["groups"]}):
-        members = [record for record in records if group in record["groups"]]
-        if len(members) < len(records):
-            metrics[f"exact_match_{group}"] = stats.over(members, "exact_strict")
-    return Summary(metrics, chance=0.0, derived=answers.formatted(records))
+GROUPS = {
+    "level_1": "level 1, one step",
+    "level_2": "level 2, two steps",
+    "level_3": "level 3, up to six steps",
+    "test_seen": "templates seen",
+    "test_unseen": "templates not seen",
+}
+METRICS = (
+    # of the number after ####
+    Metric("exact_match", "exact_strict", "exact", chance=0.0, by="groups", group_labels=GROUPS),
+    *answers.format_metrics(),
+)
 
 
-def task(name: str, items: Callable[[Inputs], Sequence[Problem]]) -> Generation:
+def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) -> Task:
     """The evaluation with the problems asked in one way."""
-    return Generation(name, 3, answers.STOP, items, gsm8k.record, summarise, in_turns=True)
+    return Task(name, 3, label, items, Generate(answers.STOP, gsm8k.record), METRICS, interleaved=True)
 
 
 PLAIN_TEMPLATE = TEMPLATES["plain"]
-TASK = task("source_test", problems)
-PLAIN = task("source_test_plain", functools.partial(problems, template=PLAIN_TEMPLATE))
-SHOTS = task("source_test_shots", functools.partial(problems, template=PLAIN_TEMPLATE, worked=True))
+TASK = task("source_test", "held-out problems", problems)
+PLAIN = task(
+    "source_test_plain", "held-out problems, plain prompt", functools.partial(problems, template=PLAIN_TEMPLATE)
+)
+SHOTS = task(
+    "source_test_shots",
+    "held-out problems, after worked examples",
+    functools.partial(problems, template=PLAIN_TEMPLATE, worked=True),
+)

@@ -1,7 +1,8 @@
 """Means of per-example values with clustered standard errors, and paired before-after differences."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,42 +32,101 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable], weights: Sequenc
     if not x.size or w.sum() == 0:
         raise UserError("no items to average: the evaluation has no examples, or none with a scored token")
     center = float(np.sum(w * x) / np.sum(w))
-    groups = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
-    sums = np.bincount([groups[c] for c in clusters], weights=w * (x - center), minlength=len(groups))
-    g = len(groups)
-    se = math.sqrt(g / (g - 1) * float(np.sum(sums**2))) / float(np.sum(w)) if g > 1 else math.nan
-    return Estimate(center, se, x.size, g)
+    se, count = _clustered(w * (x - center) / np.sum(w), clusters)
+    return Estimate(center, se, int(np.count_nonzero(w)), count)
 
 
-def over(records: Sequence[dict], metric: str, weight: str | None = None) -> Estimate:
-    """Mean of one field of per-example records; with `weight`, sum(metric) / sum(weight)."""
-    return mean(*_columns(records, metric, weight))
+@dataclass(frozen=True)
+class Column:
+    """One metric's values, item by item: an item's value is its total / weight; weight 0 = it has none.
 
-
-def difference(before: Sequence[dict], after: Sequence[dict], metric: str, weight: str | None = None) -> Estimate:
-    """Mean of after - before, item by item, with the clustered error of the paired difference.
-
-    Raises UserError when the two do not hold the same items.
+    groups: of a mean over groups of their means, each item's group.
     """
-    first = {record["id"]: record for record in before}
-    if len(first) != len(after) or any(record["id"] not in first for record in after):
-        raise UserError(
-            f"before ({len(before)} records) and after ({len(after)}) are not of the same items: evaluate again"
-        )
-    x1, clusters, weights = _columns(after, metric, weight)
-    x0, _, _ = _columns([first[record["id"]] for record in after], metric, weight)
-    return mean([b - a for a, b in zip(x0, x1, strict=True)], clusters, weights)
+
+    ids: tuple[Hashable, ...]
+    clusters: tuple[Hashable, ...]
+    totals: tuple[float, ...]
+    weights: tuple[float, ...]
+    groups: tuple[Hashable, ...] = ()
+
+    def balanced(self, groups: tuple[Hashable, ...]) -> "Column":
+        """The column with items weighted so that every group counts alike."""
+        sizes = Counter(groups)
+        weights = tuple(1.0 / sizes[group] for group in groups)
+        totals = tuple(value * weight for value, weight in zip(self.values(), weights, strict=True))
+        return Column(self.ids, self.clusters, totals, weights, groups)
+
+    def values(self) -> list[float]:
+        """Each item's value, 0 where it has none."""
+        return [total / weight if weight else 0.0 for total, weight in zip(self.totals, self.weights, strict=True)]
+
+    def take(self, indices: Sequence[int]) -> "Column":
+        """These items, in this order."""
+        parts = (self.ids, self.clusters, self.totals, self.weights)
+        taken = Column(*(tuple(part[i] for i in indices) for part in parts))
+        return taken.balanced(tuple(self.groups[i] for i in indices)) if self.groups else taken
+
+    def without(self, ids: Collection[Hashable]) -> "Column":
+        """The items whose ids are not among these."""
+        return self.take([i for i, each in enumerate(self.ids) if each not in ids])
+
+    def ordered_as(self, other: "Column") -> "Column":
+        """The same items in the other's order; UserError when the two do not hold the same items."""
+        index = {each: i for i, each in enumerate(self.ids)}
+        if index.keys() != set(other.ids) or len(self.ids) != len(other.ids):
+            raise UserError(
+                f"before ({len(self.ids)} records) and after ({len(other.ids)}) are not of the same items: evaluate"
+                " again"
+            )
+        return self.take([index[each] for each in other.ids])
+
+
+def estimate(column: Column, exponential: bool = False) -> Estimate:
+    """`mean` of a column; exponential: its exponential, with the delta method's standard error."""
+    found = mean(column.values(), column.clusters, column.weights)
+    return _exponential(found) if exponential else found
+
+
+def difference(before: Column, after: Column, exponential: bool = False) -> Estimate:
+    """The change of a mean, with the clustered error of the paired difference, item by item.
+
+    Weights that differ (how many answers have a valid format) make it a difference of two ratios, whose error is that
+    of their linearisations, still paired. Raises UserError when the two do not hold the same items.
+    """
+    before = before.ordered_as(after)
+    if before.weights == after.weights and not exponential:
+        changes = [x1 - x0 for x0, x1 in zip(before.values(), after.values(), strict=True)]
+        return mean(changes, after.clusters, after.weights)
+    first, last = estimate(before, exponential), estimate(after, exponential)
+    influence = _influence(after, exponential) - _influence(before, exponential)
+    se, clusters = _clustered(influence, after.clusters)
+    return Estimate(last.mean - first.mean, se, len(after.ids), clusters)
+
+
+def _influence(column: Column, exponential: bool) -> np.ndarray:
+    """What each item adds to the error of the mean, or of its exponential."""
+    w, x = np.asarray(column.weights), np.asarray(column.values())
+    center = float(np.sum(w * x) / np.sum(w))
+    slope = _exp(center) if exponential else 1.0
+    return slope * w * (x - center) / np.sum(w)
+
+
+def _clustered(influence: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, int]:
+    groups = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
+    sums = np.bincount([groups[c] for c in clusters], weights=influence, minlength=len(groups))
+    g = len(groups)
+    return (math.sqrt(g / (g - 1) * float(np.sum(sums**2))) if g > 1 else math.nan), g
+
+
+def _exponential(found: Estimate) -> Estimate:
+    value = _exp(found.mean)
+    return Estimate(value, value * found.se, found.n, found.clusters)
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
 
 
 def near_chance(estimate: Estimate, chance: float) -> bool:
     """Whether a score is within 3 standard errors of guessing, or below: it then has no headroom to forget."""
     return not estimate.mean - chance > 3 * estimate.se
-
-
-def _columns(records: Sequence[dict], metric: str, weight: str | None) -> tuple[list, list, list | None]:
-    clusters = [record["cluster"] for record in records]
-    if weight is None:
-        return [float(record[metric]) for record in records], clusters, None
-    weights = [float(record[weight]) for record in records]
-    values = [record[metric] / w if w else 0.0 for record, w in zip(records, weights, strict=True)]
-    return values, clusters, weights

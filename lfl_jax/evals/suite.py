@@ -1,13 +1,14 @@
 """The evaluations of a run: a model on all its tasks, with progress, on one process or many."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lfl_jax.config import Config
 from lfl_jax.core import hosts
-from lfl_jax.evals.base import Inputs, Model
-from lfl_jax.evals.run import Result, Sampling, Settings, check_tasks, evaluate
+from lfl_jax.evals.base import Inputs, Model, Task
+from lfl_jax.evals.run import Result, Sampling, Settings, evaluate
+from lfl_jax.evals.tasks import TASKS, check_tasks, find
 from lfl_jax.io.metrics import progress
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.tokenizers import Tokenizer
@@ -19,16 +20,21 @@ def run(
     cfg: ModelConfig,
     tokenizer: Tokenizer,
     inputs: Inputs,
-    tasks: tuple[str, ...],
+    names: tuple[str, ...],
     folder: Path,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> dict[str, Result]:
-    """Results of config's tasks ("name:n"), records in `folder`; finished ones are read back, not run again."""
-    e, shapes = config.eval, settings(config, cfg)
+    """Results of these evaluations ("name:n"), records in `folder`; finished ones are read back, not run again.
+
+    tasks: what the names mean, `tasks.with_own` where there are tasks of one's own.
+    """
+    shapes = settings(config, cfg)
     results = {}
-    for task, limit in e.items(tasks).items():
-        with _bar(f"{folder.name} {task}") as show:
-            made = evaluate(
-                {task: limit},
+    for name, limit in config.eval.items(names).items():
+        with _bar(f"{folder.name} {name}") as show:
+            results[name] = evaluate(
+                find(name, tasks),
+                limit,
                 model,
                 tokenizer,
                 inputs,
@@ -38,14 +44,13 @@ def run(
                 agree=hosts.agree,
                 writer=hosts.is_first(),
             )
-        results |= made
     return results
 
 
-def check(config: Config) -> None:
+def check(config: Config, tasks: Mapping[str, Task] = TASKS) -> None:
     """Raise UserError for a task of config.eval that is unknown or cannot run here, before hours are spent."""
     e = config.eval
-    check_tasks(e.items((*e.tasks, *e.base_tasks, *e.every_tasks)))
+    check_tasks(e.items((*e.tasks, *e.base_tasks, *e.every_tasks)), tasks)
 
 
 def settings(config: Config, cfg: ModelConfig) -> Settings:
@@ -66,7 +71,7 @@ def flat(results: dict[str, Result]) -> dict[str, float]:
     """{"task": its first metric, "task/metric": each} as plain numbers, for metrics.jsonl and the best checkpoint."""
     found = {}
     for task, result in results.items():
-        found[task] = next(iter(result.metrics.values())).mean
+        found[task] = result.main.estimate.mean
         found |= {f"{task}/{name}": estimate.mean for name, estimate in result.metrics.items()}
     return found
 

@@ -1,4 +1,6 @@
-"""Every evaluation by name. A new one is a file with its TASK, and a line here."""
+"""Every evaluation by name. A new one is a file with its TASK and what it measures, and a line here."""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import (
@@ -19,37 +21,56 @@ from lfl_jax.evals import (
 from lfl_jax.evals.base import Task
 
 TASKS: dict[str, Task] = {
-    "source_test": source_test.TASK,
-    "source_test_plain": source_test.PLAIN,
-    "source_test_shots": source_test.SHOTS,
-    "gsm8k": gsm8k.TASK,
-    "gsm8k_trained": gsm8k.TRAINED,
-    "target_nll": perplexity.TARGET_NLL,
-    "source_nll": perplexity.SOURCE_NLL,
-    "uuid_recall": uuid_recall.TASK,
-    "hellaswag": hellaswag.TASK,
-    "arc_challenge": arc_challenge.TASK,
-    "winogrande": winogrande.TASK,
-    "hellaswag_gauntlet": gauntlet.HELLASWAG,
-    "arc_challenge_gauntlet": gauntlet.ARC_CHALLENGE,
-    "winogrande_gauntlet": gauntlet.WINOGRANDE,
-    "mmlu": mmlu.TASK,
-    "mmlu_5shot": mmlu.FIVE_SHOT,
-    "gsm8k_cot": gsm8k_cot.TASK,
-    "gsm8k_cot_zeroshot": gsm8k_cot.ZERO_SHOT,
-    "math": math_problems.TASK,
-    "math_minerva": math_problems.MINERVA,
-    "math_minerva_lm_eval": math_problems.LM_EVAL,
-    "humaneval": humaneval.TASK,
-    "humaneval_lm_eval": humaneval.LM_EVAL,
-    "humaneval_trained": humaneval.TRAINED,
-    "mbpp": mbpp.TASK,
-    "mbpp_bigcode": mbpp.BIGCODE,
+    task.name: task
+    for task in (
+        source_test.TASK,
+        source_test.PLAIN,
+        source_test.SHOTS,
+        gsm8k.TASK,
+        gsm8k.TRAINED,
+        perplexity.TARGET_NLL,
+        perplexity.SOURCE_NLL,
+        uuid_recall.TASK,
+        hellaswag.TASK,
+        arc_challenge.TASK,
+        winogrande.TASK,
+        gauntlet.HELLASWAG,
+        gauntlet.ARC_CHALLENGE,
+        gauntlet.WINOGRANDE,
+        mmlu.TASK,
+        mmlu.FIVE_SHOT,
+        gsm8k_cot.TASK,
+        gsm8k_cot.ZERO_SHOT,
+        math_problems.TASK,
+        math_problems.MINERVA,
+        math_problems.LM_EVAL,
+        humaneval.TASK,
+        humaneval.LM_EVAL,
+        humaneval.TRAINED,
+        mbpp.TASK,
+        mbpp.BIGCODE,
+    )
 }
 
 
-def find(name: str) -> Task:
+def find(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
     """The task of a name; UserError lists the names there are."""
-    if name not in TASKS:
-        raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(TASKS)}")
-    return TASKS[name]
+    if name not in tasks:
+        raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(tasks)}")
+    return tasks[name]
+
+
+def with_own(own: Sequence[Task]) -> dict[str, Task]:
+    """The built-in tasks and these; UserError for a name that is taken."""
+    found = dict(TASKS)
+    for task in own:
+        if task.name in found:
+            raise UserError(f"there is already an evaluation called {task.name!r}: give your task another name")
+        found[task.name] = task
+    return found
+
+
+def check_tasks(names: Iterable[str], tasks: Mapping[str, Task] = TASKS) -> None:
+    """Raise UserError for an unknown task, and for one that lacks something on this machine."""
+    for name in names:
+        find(name, tasks).check()

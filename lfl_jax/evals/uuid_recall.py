@@ -1,13 +1,12 @@
 """Values of the training pairs' UUID keys from memory, greedily generated (MoRA, arXiv 2405.12130, §3 and §5.1)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from lfl_jax.data.uuid_pairs import GUESSED
 from lfl_jax.errors import UserError
-from lfl_jax.evals import stats
-from lfl_jax.evals.base import Generation, Inputs, Record, Summary
+from lfl_jax.evals.base import Generate, Inputs, Record, Task
+from lfl_jax.evals.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,6 @@ def record(pair: Pair, text: str) -> Record:
     return head | {"acc_char": right / len(pair.value), "whole": float(found == pair.value)}
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """acc_char over all digits, and the fraction of values that are right as a whole."""
-    metrics = {name: stats.over(records, name) for name in ("acc_char", "whole")}
-    return Summary(metrics, chance=GUESSED)
-
-
 def _digits(value: str) -> str:
     try:
         return UUID(value).hex
@@ -52,11 +45,14 @@ def _digits(value: str) -> str:
         raise UserError(f"evaluation uuid_recall needs config.data.source=uuid; {value[:40]!r} is no UUID") from None
 
 
-TASK = Generation(
+TASK = Task(
     name="uuid_recall",
     version=2,
-    stop=("\n",),
+    label="UUIDs",
     items=pairs,
-    record=record,
-    summarise=summarise,
+    method=Generate(("\n",), record),
+    metrics=(
+        Metric("acc_char", "acc_char", "digits recalled", chance=GUESSED),
+        Metric("whole", "whole", "recalled whole", chance=0.0),
+    ),
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.report.rows import LABELS
 
 Curve = dict[int, Estimate]
 SHADE = 0.18  # of the band of one standard error
@@ -18,6 +17,7 @@ def pass_at_k(sides: Mapping[str, Mapping[str, Result]], folder: Path) -> Path |
     None, and no file, where no task has more than one sample of a problem, or matplotlib is not installed.
     """
     curves = {side: {task: curve(result) for task, result in results.items()} for side, results in sides.items()}
+    labels = {task: result.label for results in sides.values() for task, result in results.items()}
     tasks = list(dict.fromkeys(t for found in curves.values() for t, points in found.items() if len(points) > 1))
     if not tasks or not importlib.util.find_spec("matplotlib"):
         return None
@@ -30,7 +30,7 @@ def pass_at_k(sides: Mapping[str, Mapping[str, Result]], folder: Path) -> Path |
             axes.plot(ks, [p.mean for p in points], marker="o", markersize=3, label=side)
             low, high = ([p.mean + sign * p.se for p in points] for sign in (-1, 1))
             axes.fill_between(ks, low, high, alpha=SHADE)
-        axes.set(title=LABELS.get(task, task).split(",")[0], xlabel="k", ylabel="pass@k", ylim=(0, 1))
+        axes.set(title=labels[task], xlabel="k", ylabel="pass@k", ylim=(0, 1))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ks_of(curves, task), [str(k) for k in ks_of(curves, task)])
         axes.grid(alpha=0.3)

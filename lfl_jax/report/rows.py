@@ -1,125 +1,45 @@
-"""What a run came to, as rows: learned and forgotten, before -> after, paired over items, with errors."""
+"""Results of a run as rows: learned and forgotten, before -> after, paired over items, with errors."""
 
 import dataclasses
 import math
-from pathlib import Path
+from collections.abc import Mapping, Set
 from typing import Any
 
 from lfl_jax.evals import forgetting, stats
 from lfl_jax.evals.contamination import Overlapping
-from lfl_jax.evals.records import read
+from lfl_jax.evals.forgetting import Flips, Score
+from lfl_jax.evals.metrics import Measured, Metric, Section
 from lfl_jax.evals.run import Result
+from lfl_jax.evals.stats import Estimate
 
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One metric of one task: how it reads, the record field behind it, and whether more is better."""
-
-    task: str
-    metric: str
-    label: str
-    field: str
-    weight: str | None = None
-    higher: bool = True
-    percent: bool = False
-
-
-CODE = {
-    "humaneval": "HumanEval, pass@1",
-    "humaneval_trained": "HumanEval asked as trained, pass@1",
-    "humaneval_lm_eval": "HumanEval (lm-eval), pass@1",
-    "mbpp": "MBPP, pass@1",
-    "mbpp_bigcode": "MBPP (bigcode), pass@1",
-}
-LEARNING = (
-    Line("source_test", "exact_match", "held-out problems, exact", "exact_strict", percent=True),
-    Line("source_test", "exact_match_level_1", "  level 1, one step", "exact_strict", percent=True),
-    Line("source_test", "exact_match_level_2", "  level 2, two steps", "exact_strict", percent=True),
-    Line("source_test", "exact_match_level_3", "  level 3, up to six steps", "exact_strict", percent=True),
-    Line("source_test", "exact_match_test_seen", "  templates seen", "exact_strict", percent=True),
-    Line("source_test", "exact_match_test_unseen", "  templates not seen", "exact_strict", percent=True),
-    Line("source_test_plain", "exact_match", "held-out problems, plain prompt", "exact_strict", percent=True),
-    Line("gsm8k", "exact_match_strict", "GSM8K, strict match", "exact_strict", percent=True),
-    Line("gsm8k", "exact_match_flexible", "GSM8K, flexible match", "exact_flexible", percent=True),
-    Line("gsm8k_trained", "exact_match_strict", "GSM8K asked as trained, strict", "exact_strict", percent=True),
-    Line("gsm8k_cot", "exact_match_strict", "GSM8K CoT, strict match", "exact_strict", percent=True),
-    Line("gsm8k_cot_zeroshot", "exact_match_flexible", "GSM8K step by step, flexible", "exact_flexible", percent=True),
-    Line("math", "exact_match_boxed", "MATH, boxed answer", "exact_boxed", percent=True),
-    Line("math_minerva", "exact_match", "MATH after 4 shots", "exact", percent=True),
-    Line("math_minerva_lm_eval", "exact_match", "MATH after 4 shots, sympy", "exact_formula", percent=True),
-    Line("math_minerva_lm_eval", "math_verify", "MATH after 4 shots, math_verify", "math_verify", percent=True),
-    Line("math_minerva_lm_eval", "exact_match_string", "MATH after 4 shots, strings", "exact", percent=True),
-    *(Line(task, "pass@1", label, "rate", percent=True) for task, label in CODE.items()),
-    Line("uuid_recall", "acc_char", "UUID digits recalled", "acc_char", percent=True),
-    Line("target_nll", "nll", "held-out targets, nats/token", "nll", weight="tokens", higher=False),
-)
-FORGETTING = (
-    Line("hellaswag", "acc_norm", "HellaSwag, acc_norm", "acc_norm", percent=True),
-    Line("hellaswag", "gold_logprob", "HellaSwag, log p(right)", "gold_logprob"),
-    Line("arc_challenge", "acc_norm", "ARC-Challenge, acc_norm", "acc_norm", percent=True),
-    Line("arc_challenge", "gold_logprob", "ARC-Challenge, log p(right)", "gold_logprob"),
-    Line("winogrande", "acc", "WinoGrande, acc", "acc", percent=True),
-    Line("winogrande", "gold_logprob", "WinoGrande, log p(right)", "gold_logprob"),
-    Line("hellaswag_gauntlet", "acc", "Gauntlet HellaSwag, acc", "acc", percent=True),
-    Line("hellaswag_gauntlet", "gold_logprob", "Gauntlet HellaSwag, log p", "gold_logprob"),
-    Line("arc_challenge_gauntlet", "acc", "Gauntlet ARC-C, acc", "acc", percent=True),
-    Line("arc_challenge_gauntlet", "gold_logprob", "Gauntlet ARC-C, log p", "gold_logprob"),
-    Line("winogrande_gauntlet", "acc", "Gauntlet WinoGrande, acc", "acc", percent=True),
-    Line("winogrande_gauntlet", "gold_logprob", "Gauntlet WinoGrande, log p", "gold_logprob"),
-    Line("mmlu", "acc", "MMLU, acc", "acc", percent=True),
-    Line("mmlu_5shot", "acc", "MMLU 5-shot, acc", "acc", percent=True),
-    Line("source_nll", "nll", "general text, nats/token", "nll", weight="tokens", higher=False),
-)
-LABELS = {line.task: line.label for line in reversed((*LEARNING, *FORGETTING))} | {
-    "source_test_shots": "held-out problems, after worked examples",
-}
-SECTIONS = {"Learning": LEARNING, "Forgetting": FORGETTING}
-SCORES = {"mean of three, acc": forgetting.HARNESS, "Gauntlet mean of three, acc": forgetting.GAUNTLET}
+Results = Mapping[str, Result]
+Measures = dict[str, dict[str, Measured]]  # {task: {metric: measured}}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line with its numbers; `change` is paired over items, `better` None when 2 standard errors cover no change.
+    """A metric of a task with its numbers; None where no item defines it, or the task was not evaluated.
 
-    flips: of an accuracy that may be forgotten, the items it lost and gained. clean: the row once more over the items
-    that the training source does not contain, None where that are all or none.
+    label: task_label and the metric's, or an indented group. change: paired over items. better: None where 2 standard
+    errors cover no change. flips: of an accuracy that may be forgotten. clean: the row once more over the items that
+    the training source does not contain, None where that are all or none.
     """
 
-    section: str
+    task: str
+    metric: str
+    section: Section
     label: str
+    task_label: str
     items: int
-    before: stats.Estimate
-    after: stats.Estimate
-    change: stats.Estimate
+    before: Estimate | None
+    after: Estimate | None
+    change: Estimate | None
     better: bool | None
     percent: bool
-    note: str
-    flips: forgetting.Flips | None = None
+    in_table: bool
+    note: str = ""
+    flips: Flips | None = None
     clean: "Row | None" = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """What of a task's generated answers is due to form, before and after, as fractions: answers in the form asked for,
-    right ones among those (None where there are none), and answers that the model ended itself."""
-
-    task: str
-    formatted: tuple[float, float]
-    right: tuple[float | None, float | None]
-    ended: tuple[float, float]
-
-
-Results = dict[str, Result]
-Records = dict[str, list[dict[str, Any]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompted:
-    """A score of the base alone, from config.eval.base_tasks: what prompting buys without any training."""
-
-    label: str
-    items: int
-    score: stats.Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,93 +47,118 @@ class Report:
     """All that is said of the two evaluations of a run."""
 
     rows: list[Row]
-    forms: list[Form]
-    prompted: list[Prompted]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict per task, metric and variant (before, after, change), for pandas.DataFrame."""
+        return [flat for row in self.rows for flat in _flat(row)]
 
 
 def report(before: Results, after: Results, overlapping: Overlapping | None = None) -> Report:
-    """The report of a base (`before`) and what was trained on it (`after`)."""
-    prompted = [
-        Prompted(LABELS.get(task, task), result.items, next(iter(result.metrics.values())))
-        for task, result in before.items()
-        if task not in after
-    ]
-    return Report(rows(before, after, overlapping), forms(before, after), prompted)
-
-
-def rows(before: Results, after: Results, overlapping: Overlapping | None = None) -> list[Row]:
-    """Every line whose task was evaluated both times, then the forgetting scores whose three tasks were.
+    """The report of a base (`before`) and what was trained on it (`after`).
 
     overlapping: what the training source contains, from `contamination.read`.
     """
-    first, last = ({task: _records(result) for task, result in results.items()} for results in (before, after))
-    found = _rows(before, after, first, last)
-    if not overlapping or not any(overlapping.values()):
-        return found
-    first, last = ({task: _without(x, overlapping.get(task)) for task, x in each.items()} for each in (first, last))
-    fewer = {row.label: row for row in _rows(before, after, first, last)}
-    return [
-        dataclasses.replace(row, clean=clean) if (clean := fewer.get(row.label)) and clean.items < row.items else row
-        for row in found
-    ]
+    labels = {task: result.label for task, result in (*before.items(), *after.items())}
+    first, last = _measures(before), _measures(after)
+    rows = _rows(first, last, labels)
+    if overlapping and any(overlapping.values()):
+        first, last = _without(first, overlapping), _without(last, overlapping)
+        fewer = {(row.task, row.metric): row for row in _rows(first, last, labels)}
+        rows = [_with_clean(row, fewer.get((row.task, row.metric))) for row in rows]
+    return Report(rows)
 
 
-def _rows(before: Results, after: Results, first: Records, last: Records) -> list[Row]:
-    lines = [
-        _row(section, line, before[line.task].chance, first[line.task], last[line.task])
-        for section, lines in SECTIONS.items()
-        for line in lines
-        if line.task in before and line.task in after and line.metric in after[line.task].metrics
-    ]
-    scores = [
-        _score(label, accuracies, first, last)
-        for label, accuracies in SCORES.items()
-        if all(first.get(task) and last.get(task) for task in accuracies)
-    ]
-    return [row for row in lines if row is not None] + scores
+def _rows(before: Measures, after: Measures, labels: Mapping[str, str]) -> list[Row]:
+    rows = []
+    for task in dict.fromkeys((*before, *after)):
+        first, last = before.get(task, {}), after.get(task, {})
+        for name in dict.fromkeys((*last, *first)):
+            rows.append(_row(task, labels[task], first.get(name), last.get(name)))
+    measured = [s for s in forgetting.SCORES if s.is_measured(before) and s.is_measured(after)]
+    return rows + [_score(score, before, after) for score in measured]
 
 
-def _row(section: str, line: Line, chance: float | None, before: list[dict], after: list[dict]) -> Row | None:
-    """The line over these records; None when there are none."""
-    if line.label.startswith("  "):
-        group = line.metric.removeprefix("exact_match_")
-        before, after = ([record for record in records if group in record["groups"]] for records in (before, after))
-    if not after:
-        return None
-    first, last = (stats.over(records, line.field, line.weight) for records in (before, after))
-    change = stats.difference(before, after, line.field, line.weight)
-    accuracy = section == "Forgetting" and line.percent
-    note = "no headroom" if accuracy and chance is not None and stats.near_chance(first, chance) else ""
-    flips = forgetting.flips(before, after, line.field) if accuracy else None
-    better = _better(change, line.higher)
-    return Row(section, line.label, last.n, first, last, change, better, line.percent, note, flips)
+def _row(task: str, label: str, before: Measured | None, after: Measured | None) -> Row:
+    one = before or after
+    metric = one.metric
+    about = (task, metric.name, metric.section, _label(label, metric), label)
+    shown = {"percent": metric.percent, "in_table": metric.in_table}
+    if before is None or after is None:
+        first, last = (each and each.estimate for each in (before, after))
+        return Row(*about, one.estimate.n, first, last, None, None, **shown)
+
+    change = stats.difference(before.column, after.column, metric.exponential)
+    accuracy = metric.section == "forgetting" and metric.percent
+    return Row(
+        *about,
+        items=after.estimate.n,
+        before=before.estimate,
+        after=after.estimate,
+        change=change,
+        better=_better(change, metric.higher_is_better),
+        note=_note(before.estimate, before.chance) if accuracy else "",
+        flips=forgetting.flips(before.column, after.column) if accuracy else None,
+        **shown,
+    )
 
 
-def _score(label: str, accuracies: dict[str, str], before: Records, after: Records) -> Row:
-    found = forgetting.measure(before, after, accuracies)
-    note = "no headroom" if stats.near_chance(found.before, found.chance) else ""
-    change, n = found.change, found.after.n
-    return Row("Forgetting", label, n, found.before, found.after, change, _better(change), True, note, found.flips)
+def _score(score: Score, before: Measures, after: Measures) -> Row:
+    found = forgetting.measure(before, after, score)
+    return Row(
+        task=score.name,
+        metric="acc",
+        section="forgetting",
+        label=score.label,
+        task_label=score.label,
+        items=found.after.n,
+        before=found.before,
+        after=found.after,
+        change=found.change,
+        better=_better(found.change),
+        percent=True,
+        in_table=True,
+        note=_note(found.before, found.chance),
+        flips=found.flips,
+    )
 
 
-def forms(before: Results, after: Results) -> list[Form]:
-    """The split into form and content of every task that was evaluated both times and has one."""
-    pairs = [(task, before[task].derived, after[task].derived) for task in after if task in before]
-    return [
-        Form(task, *((first.get(name), last.get(name)) for name in ("formatted", "right_given_format", "ended")))
-        for task, first, last in pairs
-        if "formatted" in first and "formatted" in last
-    ]
+def _label(task_label: str, metric: Metric) -> str:
+    """A group's label is indented under its metric's."""
+    return metric.label if metric.label.startswith(" ") else f"{task_label}, {metric.label}"
 
 
-def _better(change: stats.Estimate, higher: bool = True) -> bool | None:
+def _note(before: Estimate, chance: float | None) -> str:
+    return "no headroom" if chance is not None and stats.near_chance(before, chance) else ""
+
+
+def _better(change: Estimate, higher: bool = True) -> bool | None:
     sure = not math.isnan(change.se) and abs(change.mean) > 2 * change.se
     return (change.mean > 0) == higher if sure else None
 
 
-def _records(result: Result) -> list[dict[str, Any]]:
-    return read(Path(result.records))[1]
+def _measures(results: Results) -> Measures:
+    return {task: result.measured for task, result in results.items()}
 
 
-def _without(records: list[dict[str, Any]], ids: set[str] | None) -> list[dict[str, Any]]:
-    return [record for record in records if not ids or record["id"] not in ids]
+def _without(measures: Measures, overlapping: Mapping[str, Set[str]]) -> Measures:
+    """The metrics over the items that are not in {task: ids}; those left without an item go."""
+    fewer: Measures = {}
+    for task, metrics in measures.items():
+        ids = overlapping.get(task, set())
+        clean = {name: measured.without(ids) for name, measured in metrics.items()}
+        fewer[task] = {name: measured for name, measured in clean.items() if measured is not None}
+    return fewer
+
+
+def _with_clean(row: Row, clean: Row | None) -> Row:
+    return dataclasses.replace(row, clean=clean) if clean and clean.items < row.items else row
+
+
+def _flat(row: Row) -> list[dict[str, Any]]:
+    about = {"task": row.task, "metric": row.metric, "section": row.section, "label": row.label.strip()}
+    variants = {"before": row.before, "after": row.after, "change": row.change}
+    return [
+        about | {"variant": name, "estimate": e.mean, "se": e.se, "n": e.n, "clusters": e.clusters}
+        for name, e in variants.items()
+        if e is not None
+    ]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax.evals import stats
+from lfl_jax.evals.metrics import Section
 from lfl_jax.evals.run import Result
 from lfl_jax.io import workdir
-from lfl_jax.report.rows import LABELS, SCORES, SECTIONS, Form, Prompted, Report, Row
+from lfl_jax.report.rows import Report, Row, report
 
 LOOK = {"title_justify": "left", "title_style": "bold", "box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
 
@@ -45,19 +46,23 @@ def figures(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
+SECTIONS: dict[Section, str] = {"learning": "Learning", "forgetting": "Forgetting", "diversity": "Diversity"}
+CLEAN = "Without items that the training source contains"
+
+
 def show(report: Report, figures: dict[str, str], flags: list[str], folder: Path, console: Any) -> None:
     """Print the tables, the run's figures and what must be known about them."""
-    table = report.rows
-    for section in SECTIONS:
-        _show_rows(section, [row for row in table if row.section == section], console)
-    if any(row.label in SCORES for row in table):
-        _show_flips(table, console)
-    _show_forms(report.forms, console)
-    _show_prompted(report.prompted, console)
-    _show_rows("Without items that the training source contains", [row.clean for row in table if row.clean], console)
+    rows = [row for row in report.rows if row.in_table]
+    compared = [row for row in rows if row.change is not None]
+    for section, title in SECTIONS.items():
+        _show_rows(title, [row for row in compared if row.section == section], console)
+    _show_flips([row for row in compared if row.flips], console)
+    _show_format([row for row in report.rows if row.section == "format" and row.in_table], console)
+    _show_prompted([row for row in rows if row.after is None and row.section in SECTIONS], console)
+    _show_rows(CLEAN, [row.clean for row in compared if row.clean and row.section in SECTIONS], console)
     console.print("n items; ± one standard error, clustered; a change in colour is beyond two.", style="dim")
     console.print("log p(right): of the right choice, normalised over the choices of its question.", style="dim")
-    if any(row.note for row in table):
+    if any(row.note for row in rows):
         console.print("* no headroom: the base is within 3 standard errors of chance.", style="dim")
     for name, value in figures.items():
         console.print(f"{name:<22}{value}", highlight=False)
@@ -85,34 +90,43 @@ def _show_rows(title: str, rows: list[Row], console: Any) -> None:
     console.print(shown)
 
 
-def _show_forms(forms: list[Form], console: Any) -> None:
-    if not forms:
+def _show_format(rows: list[Row], console: Any) -> None:
+    """How a task's generated answers look, before -> after."""
+    if not any(row.metric == "format_compliance" and row.change for row in rows):
         return
-    shown = _table("Form and content", "in form", "right, in form", "ended itself")
-    for form in forms:
-        shown.add_row(LABELS.get(form.task, form.task), *map(_arrow, (form.formatted, form.right, form.ended)))
+    names = {row.metric: row.label.removeprefix(f"{row.task_label}, ") for row in rows}
+    shown = _table("Format", *names.values())
+    for task in dict.fromkeys(row.task for row in rows):
+        of_task = {row.metric: row for row in rows if row.task == task}
+        if any(row.after for row in of_task.values()):
+            label = next(iter(of_task.values())).task_label
+            shown.add_row(label, *(_arrow(of_task.get(name)) for name in names))
     console.print(shown)
 
 
-def _arrow(pair: tuple[float | None, float | None]) -> str:
-    before, after = ("none" if x is None else f"{100 * x:.0f}%" for x in pair)
+def _arrow(row: Row | None) -> str:
+    if row is None:
+        return ""
+    before, after = ("none" if e is None else f"{100 * e.mean:.0f}%" for e in (row.before, row.after))
     return f"{before} -> {after}"
 
 
-def _show_prompted(prompted: list[Prompted], console: Any) -> None:
-    if not prompted:
+def _show_prompted(rows: list[Row], console: Any) -> None:
+    """Scores of the base alone, from config.eval.base_tasks: what prompting buys without any training."""
+    if not rows:
         return
     shown = _table("The base, by prompting alone", "n", "score")
-    for each in prompted:
-        shown.add_row(each.label, str(each.items), f"{100 * each.score.mean:.1f}% ±{100 * each.score.se:.1f}")
+    for row in rows:
+        shown.add_row(row.label, str(row.items), _cell(row.before, row))
     console.print(shown)
 
 
-def _show_flips(table: list[Row], console: Any) -> None:
-    shown = _table("Items that changed sides", "n", "right to wrong", "wrong to right")
-    for row in table:
-        if row.flips:
-            shown.add_row(row.label, str(row.items), str(row.flips.lost), str(row.flips.gained))
+def _show_flips(rows: list[Row], console: Any) -> None:
+    if not rows:
+        return
+    shown = _table("Prediction flips", "n", "correct to incorrect", "incorrect to correct")
+    for row in rows:
+        shown.add_row(row.label, str(row.items), str(row.flips.lost), str(row.flips.gained))
     console.print(shown)
 
 
@@ -124,11 +138,11 @@ def show_results(results: dict[str, Result], flags: list[str], folder: Path, con
     for heading in ("task", "metric", "n", "", "chance"):
         shown.add_column(heading, justify="right" if heading in ("n", "") else "left", no_wrap=True)
     for task, result in results.items():
-        chance = "" if result.chance is None else f"{result.chance:.3f}"
-        for metric, e in result.metrics.items():
+        for metric, measured in result.measured.items():
+            e = measured.estimate
             error = "" if math.isnan(e.se) else f" ±{e.se:.3f}"
-            about = chance if metric.startswith(("acc", "exact")) else ""
-            shown.add_row(task, metric, str(e.n), f"{e.mean:.3f}{error}", about)
+            chance = f"{measured.chance:.3f}" if measured.chance else ""
+            shown.add_row(task, metric, str(e.n), f"{e.mean:.3f}{error}", chance)
     console.print(shown)
     _show_end(flags, folder, console)
 
@@ -146,11 +160,19 @@ def _cell(e: stats.Estimate, row: Row, sign: str = "") -> str:
 
 
 def save(report: Report, facts: dict[str, Any], folder: Path) -> None:
-    """results.json: every row and figure, for programs."""
-    content = dataclasses.asdict(report)
-    for row in content["rows"]:
-        row["label"] = row["label"].strip()
-    _write(folder, content | {"facts": facts, "flags": flags(facts["provenance"])})
+    """results.json: every row and figure, for programs; `rows` is a list of flat dicts."""
+    about = {"prediction_flips": _flips(report), "clean": _clean(report)}
+    _write(folder, {"rows": report.to_rows()} | about | {"facts": facts, "flags": flags(facts["provenance"])})
+
+
+def _flips(report: Report) -> dict[str, dict[str, int]]:
+    rows = [row for row in report.rows if row.flips]
+    return {f"{row.task}/{row.metric}": dataclasses.asdict(row.flips) | {"n": row.items} for row in rows}
+
+
+def _clean(report: Report) -> list[dict[str, Any]]:
+    """The rows over the items that the training source does not contain."""
+    return Report([row.clean for row in report.rows if row.clean]).to_rows()
 
 
 def saved_facts(folder: Path) -> dict[str, Any] | None:
@@ -163,8 +185,10 @@ def saved_facts(folder: Path) -> dict[str, Any] | None:
 
 def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path) -> None:
     """results.json of one model: every metric of every task."""
-    found = {task: dataclasses.asdict(result) for task, result in results.items()}
-    _write(folder, {"results": found, "facts": facts, "flags": flags(facts["provenance"])})
+    rows = report(results, {}).to_rows()
+    about = {task: {"settings": result.settings, "plan": result.plan} for task, result in results.items()}
+    content = {"rows": rows, "tasks": about, "facts": facts, "flags": flags(facts["provenance"])}
+    _write(folder, content)
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:

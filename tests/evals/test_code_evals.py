@@ -80,13 +80,14 @@ def test_an_impossible_k_or_count_is_refused(n, c, ks):
         pass_at_k.per_problem(n, c, ks)
 
 
-def test_a_curve_has_the_ks_that_all_problems_have_samples_for_and_errors_over_problems():
-    made = [{"n": 8, "c": 2, "cluster": "a"}, {"n": 4, "c": 0, "cluster": "b"}, {"n": 4, "c": 4, "cluster": "c"}]
-    curve = pass_at_k.curve(made)
-    assert list(curve) == [1, 2, 4] and curve[1].mean == pytest.approx((0.25 + 0 + 1) / 3) and curve[1].clusters == 3
-    assert curve[1].se == pytest.approx(np.std([0.25, 0, 1], ddof=1) / math.sqrt(3))
-    with pytest.raises(UserError):
-        pass_at_k.curve([])
+def test_pass_at_k_is_over_the_problems_with_enough_samples_with_errors_over_problems():
+    head = {"unique": 1, "unique_passed": 1, "unique_failed": 0, "samples": [], "ended": 1.0}
+    counts = ((8, 2), (4, 0), (4, 4))
+    made = [head | {"id": str(i), "cluster": str(i), "n": n, "c": c} for i, (n, c) in enumerate(counts)]
+    found = {name: each.estimate for name, each in humaneval.TASK.measure(made).items()}
+    assert found["pass@1"].mean == pytest.approx((0.25 + 0 + 1) / 3) and found["pass@1"].clusters == 3
+    assert found["pass@1"].se == pytest.approx(np.std([0.25, 0, 1], ddof=1) / math.sqrt(3))
+    assert (found["pass@4"].n, found["pass@8"].n) == (3, 1) and "pass@16" not in found
 
 
 def test_diversity_counts_distinct_texts():
@@ -150,19 +151,21 @@ def test_a_humaneval_completion_is_judged():
 
 def test_a_record_and_its_summary():
     problem = humaneval.problem(DOC, "humaneval-bigcode")
-    record = humaneval.TASK.record(problem, ["\n    return 1\nif", "\n    return 1\nif", "x"], [PASSED, FAILED, FAILED])
+    record = humaneval.TASK.method.record(
+        problem, ["\n    return 1\nif", "\n    return 1\nif", "x"], [PASSED, FAILED, FAILED]
+    )
     digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
     assert (record["id"], record["cluster"], record["prompt_sha256"]) == ("HumanEval/x", "HumanEval/x", digest)
     assert (record["n"], record["c"], record["unique"]) == (3, 1, 2)
     assert (record["unique_passed"], record["unique_failed"]) == (1, 2)
     sample = record["samples"][0]
     assert sample["text"] == "\n    return 1\nif" and sample["code"].endswith("\n    return 1") and sample["passed"]
-    other = humaneval.TASK.record(problem, ["a", "b"], [PASSED, PASSED]) | {"id": "2", "cluster": "2"}
-    summary = pass_at_k.summarise([record, other])
-    assert set(summary.metrics) == {"pass@1", "pass@2", "unique", "unique_passed", "unique_failed"}
-    assert summary.metrics["pass@1"].mean == pytest.approx((1 / 3 + 1) / 2)
+    other = humaneval.TASK.method.record(problem, ["a", "b"], [PASSED, PASSED]) | {"id": "2", "cluster": "2"}
+    found = humaneval.TASK.measure([each | {"ended": 0.0} for each in (record, other)])
+    assert {"pass@1", "pass@2", "unique", "unique_passed", "unique_failed"} < set(found) and "pass@4" not in found
+    assert found["pass@1"].estimate.mean == pytest.approx((1 / 3 + 1) / 2)
     with pytest.raises(ValueError, match="argument"):
-        humaneval.TASK.record(problem, ["a"], [])
+        humaneval.TASK.method.record(problem, ["a"], [])
 
 
 def solved(problems, body):
@@ -199,9 +202,9 @@ def test_an_mbpp_completion_is_judged():
     texts = [MBPP_DOC["code"] + "\n[DONE]\nx = (", "NAME = 1\nsum = max", "def sum(a, b):\n    return a + b", ""]
     programs = [mbpp.program(problem, mbpp.extract(problem, text)) for text in texts]
     assert counted(programs) == [True, False, False, False]
-    record = mbpp.TASK.record(problem, texts, [PASSED, *[FAILED] * 3])
+    record = mbpp.TASK.method.record(problem, texts, [PASSED, *[FAILED] * 3])
     assert record["c"] == 1 and record["samples"][0]["code"] == MBPP_DOC["code"] + "\n"
-    assert pass_at_k.summarise([record]).metrics["pass@4"].mean == 1
+    assert mbpp.TASK.measure([record | {"ended": 0.0}])["pass@4"].estimate.mean == 1
 
 
 @pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
@@ -232,7 +235,7 @@ def test_an_answer_in_the_training_format_is_body_or_function(text):
     inputs = Inputs(docs=lambda name: [DOC], template=TEMPLATES["alpaca"])
     (problem,) = humaneval.TRAINED.items(inputs)
     assert problem.prompt.endswith(f"### Instruction:\n{DOC['prompt'].rstrip()}\n\n\n### Response:\n")
-    code = humaneval.TRAINED.extract(problem, text)
+    code = humaneval.TRAINED.method.extract(problem, text)
     assert counted([humaneval.program(problem, code), humaneval.program(problem, code.replace("1", "2"))]) == [
         True,
         False,
@@ -242,9 +245,10 @@ def test_an_answer_in_the_training_format_is_body_or_function(text):
 def test_what_is_no_python_is_told_apart_from_what_is_wrong():
     problem = humaneval.problem(DOC, "humaneval-bigcode")
     verdicts = [PASSED, FAILED, dataclasses.replace(FAILED, reason="exception: IndentationError unexpected indent")]
-    record = humaneval.TASK.record(problem, ["a", "b", "c"], verdicts)
-    summary = pass_at_k.summarise([record])
-    assert summary.derived == {"formatted": pytest.approx(2 / 3), "right_given_format": 0.5}
+    record = humaneval.TASK.method.record(problem, ["a", "b", "c"], verdicts)
+    found = humaneval.TASK.measure([record | {"ended": 0.0}])
+    assert found["format_compliance"].estimate.mean == pytest.approx(2 / 3)
+    assert found["accuracy_given_valid_format"].estimate.mean == 0.5
 
 
 # A whole evaluation
@@ -267,7 +271,7 @@ def settings(tmp_path, done, samples=3):
     )  # fmt: skip
     docs = [DOC | {"task_id": f"HumanEval/{i}"} for i in range(2)]
     inputs = Inputs(docs=lambda name: docs)
-    return lambda: evaluate({"humaneval": 0}, model, tokenizer, inputs, shapes, tmp_path)["humaneval"], calls
+    return lambda: evaluate(humaneval.TASK, 0, model, tokenizer, inputs, shapes, tmp_path), calls
 
 
 def test_programs_are_drawn_run_and_resumed(tmp_path):

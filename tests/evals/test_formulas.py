@@ -93,7 +93,7 @@ def test_what_is_equal(answer, gold, same):
 def agrees(harness, problem: str, worked: str, text: str) -> tuple[float, float]:
     """Both verdicts of our record and of the harness's own function are the same; returns them."""
     (item,) = math_problems.LM_EVAL.items(Inputs(docs=lambda name: [{"problem": problem, "solution": worked}]))
-    record = math_problems.LM_EVAL.record(item, text)
+    record = math_problems.LM_EVAL.method.record(item, text)
     (doc,) = harness.process_docs(Rows([{"problem": problem, "solution": worked}]))
     theirs = harness.process_results(doc, [text])
     found = record["exact_formula"], record["math_verify"]
@@ -222,25 +222,28 @@ def test_metrics_of_the_task(monkeypatch):
     docs = [{"problem": "?", "solution": solution(each)} for each in (r"\frac{1}{2}", "2")]
     half, two = math_problems.LM_EVAL.items(Inputs(docs=lambda name: docs))
     made = [
-        math_problems.LM_EVAL.record(half, generated("0.50")),
-        math_problems.LM_EVAL.record(half, generated(r"\frac12")),
-        math_problems.LM_EVAL.record(two, "It is $2$."),
+        math_problems.LM_EVAL.method.record(half, generated("0.50")),
+        math_problems.LM_EVAL.method.record(half, generated(r"\frac12")),
+        math_problems.LM_EVAL.method.record(two, "It is $2$."),
     ]
     spinning = SimpleNamespace(equal=lambda *texts: Verdict(False, "killed after 6 s"), verify=formulas.shared().verify)
     monkeypatch.setattr(formulas, "shared", lambda: spinning)
-    made.append(math_problems.LM_EVAL.record(two, generated("3")))
+    made.append(math_problems.LM_EVAL.method.record(two, generated("3")))
     assert [r["exact_formula"] for r in made] == [1.0, 1.0, 0.0, 0.0]
     assert [r["math_verify"] for r in made] == [1.0, 1.0, 1.0, 0.0]
     assert [r["exact"] for r in made] == [0.0, 1.0, 0.0, 0.0]
     assert [sorted(r["trouble"]) for r in made] == [[], [], [], ["exact_formula"]]
-    summary = math_problems.LM_EVAL.summarise(made)
-    assert {name: estimate.mean for name, estimate in summary.metrics.items()} == {
+    found = math_problems.LM_EVAL.measure([record | {"id": str(i), "ended": 0.0} for i, record in enumerate(made)])
+    assert {name: each.estimate.mean for name, each in found.items()} == {
         "exact_match": 0.5,
         "math_verify": 0.75,
         "exact_match_string": 0.25,
         "exact_match_boxed": 0.0,
+        "format_compliance": 0.75,
+        "accuracy_given_valid_format": pytest.approx(2 / 3),
+        "trouble": 0.25,
+        "emitted_eos": 0.0,
     }
-    assert summary.derived == {"formatted": 0.75, "right_given_format": pytest.approx(2 / 3), "trouble": 0.25}
 
 
 def test_records_say_by_which_libraries():

@@ -37,7 +37,7 @@ def per_token(context: list[int], continuation: list[int], toy) -> list[float]:
 def test_the_lowest_mean_cross_entropy_wins(task, inputs, tokenizer, toy, toy_model):
     """Against a loop over choices and tokens: contexts and continuations put together and encoded by hand."""
     items = task.items(inputs)
-    plan = planning.plan([task.requests(item, tokenizer, ROW) for item in items], 4, ROW)
+    plan = planning.plan([task.method.requests(item, tokenizer, ROW) for item in items], 4, ROW)
     batches = planning.score_items(plan, toy_model.score, np.zeros(len(items), bool))
     scored = dict(pair for finished in batches for pair in finished)
     by_sum = 0
@@ -48,7 +48,7 @@ def test_the_lowest_mean_cross_entropy_wins(task, inputs, tokenizer, toy, toy_mo
             values = per_token(ids, toy.encode(" " + continuation.removeprefix(" ")), toy)
             means.append(-sum(values) / len(values))
             sums.append(-sum(values))
-        record = task.record(item, scored[i])
+        record = task.method.record(item, scored[i])
         assert record["nll_per_token"] == pytest.approx(means, abs=1e-9)
         assert record["prediction"] == means.index(min(means))
         assert record["acc"] == float(means.index(min(means)) == item.gold)
@@ -128,8 +128,8 @@ def test_a_tokenizer_that_puts_a_space_itself_gets_none():
 def test_chance_and_metrics(inputs):
     choice = gauntlet.Choice("q", "c", "", (("x", "a"), ("x", "b")), 1)
     records = [gauntlet.record(choice, [Scored(-1.0, 1, False, False), Scored(-2.0, 1, False, False)])]
-    summary = gauntlet.SUMMARY(records)
-    assert (summary.chance, list(summary.metrics)) == (0.5, ["acc", "gold_logprob", "gold_logprob_norm"])
+    found = gauntlet.HELLASWAG.measure(records)
+    assert (found["acc"].chance, list(found)) == (0.5, ["acc", "gold_logprob", "gold_logprob_norm"])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_prompt_step_by_step(inputs):
     problem = gsm8k_cot.ZERO_SHOT.items(inputs)[0]
     question = inputs.docs("gsm8k-test")[0]["question"]
     assert problem.prompt == f"Q: {question}\nA: Let's think step by step."
-    assert gsm8k_cot.ZERO_SHOT.stop == gsm8k_cot.TASK.stop == ("Q:", "</s>", "<|im_end|>")
+    assert gsm8k_cot.ZERO_SHOT.method.stop == gsm8k_cot.TASK.method.stop == ("Q:", "</s>", "<|im_end|>")
 
 
 @pytest.mark.parametrize(
@@ -34,17 +34,19 @@ def test_prompt_step_by_step(inputs):
     ],
 )
 def test_strict_answer(text, strict, exact):
-    record = gsm8k_cot.TASK.record(gsm8k.Problem("0", "0", "p", "So.\n#### 6"), text)
+    record = gsm8k_cot.TASK.method.record(gsm8k.Problem("0", "0", "p", "So.\n#### 6"), text)
     assert (record["strict"], record["exact_strict"]) == (strict, exact)
 
 
-def test_form_and_content_apart():
+def test_format_and_accuracy_given_it():
     problem = gsm8k.Problem("0", "0", "p", "So.\n#### 6")
     made = [gsm8k.record(problem, text) for text in ("#### 6", "#### 7", "6", "It is 6.")]
-    summary = gsm8k.TASK.summarise(made)
-    assert summary.derived == {"formatted": 0.5, "right_given_format": 0.5}
-    assert summary.metrics["exact_match_strict"].mean == 0.25
-    assert gsm8k.TASK.summarise(made[2:]).derived == {"formatted": 0.0}
+    made = [record | {"id": str(i), "ended": 1.0} for i, record in enumerate(made)]
+    means = {name: each.estimate.mean for name, each in gsm8k.TASK.measure(made).items()}
+    assert (means["format_compliance"], means["accuracy_given_valid_format"]) == (0.5, 0.5)
+    assert means["exact_match_strict"] == 0.25
+    none = gsm8k.TASK.measure(made[2:])
+    assert none["format_compliance"].estimate.mean == 0.0 and "accuracy_given_valid_format" not in none
 
 
 def test_real_shots():

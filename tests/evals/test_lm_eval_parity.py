@@ -31,11 +31,11 @@ def multiple_choice(name, inputs, tokenizer, toy_model, indices=None):
     task = TASKS[name]
     questions = task.items(inputs)
     questions = questions if indices is None else [questions[i] for i in indices]
-    requests = [task.requests(question, tokenizer, ROW) for question in questions]
+    requests = [task.method.requests(question, tokenizer, ROW) for question in questions]
     plan = planning.plan(requests, 4, ROW)
     batches = planning.score_items(plan, toy_model.score, np.zeros(len(questions), bool))
     scored = dict(item for finished in batches for item in finished)
-    records = [task.record(question, scored[i]) for i, question in enumerate(questions)]
+    records = [task.method.record(question, scored[i]) for i, question in enumerate(questions)]
     documents = [
         {
             "requests": [list(pair) for pair in question.pairs],
@@ -53,14 +53,14 @@ def multiple_choice(name, inputs, tokenizer, toy_model, indices=None):
 def generated(inputs, shots, toy):
     """The same for GSM8K with the harness's own shots."""
     problems = gsm8k.problems(dataclasses.replace(inputs, shots=shots, shots_from="lm_eval"))
-    records = [gsm8k.record(p, cut(toy.generate(p.prompt), gsm8k.TASK.stop)) for p in problems]
+    records = [gsm8k.record(p, cut(toy.generate(p.prompt), gsm8k.TASK.method.stop)) for p in problems]
     documents = [
         {
             "requests": [[p.prompt, ""]],
             "strict-match": [r["strict"], r["exact_strict"]],
             "flexible-extract": [r["flexible"], r["exact_flexible"]],
             "response": r["text"],
-            "until": list(gsm8k.TASK.stop),
+            "until": list(gsm8k.TASK.method.stop),
         }
         for p, r in zip(problems, records, strict=True)
     ]

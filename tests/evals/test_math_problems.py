@@ -12,7 +12,7 @@ from lfl_jax.assets import readers
 from lfl_jax.errors import UserError
 from lfl_jax.evals import math_answers, math_problems, records
 from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.run import check_tasks
+from lfl_jax.evals.tasks import check_tasks
 
 DOCS = [
     {"problem": "Half of 3?", "solution": r"It is $\boxed{\frac{3}{2}}$.", "type": "Algebra"},
@@ -99,19 +99,24 @@ def test_prompts_and_records(inputs):
     first, second = math_problems.TASK.items(inputs)
     assert (first.prompt, first.gold, first.groups) == ("Problem: Half of 3?\nAnswer:", r"\frac{3}{2}", ("Algebra",))
     assert (second.gold, second.groups) == ("5", ("prealgebra",))
-    assert math_problems.TASK.stop == math_problems.MINERVA.stop == ("Problem:",)
+    assert math_problems.TASK.method.stop == math_problems.MINERVA.method.stop == ("Problem:",)
     made = [
-        math_problems.TASK.record(first, " It is $3/2$, or so."),
-        math_problems.TASK.record(first, r" We get \boxed{\dfrac32}"),
-        math_problems.TASK.record(second, r" We get \boxed{4}"),
-        math_problems.TASK.record(second, " 5"),
+        math_problems.TASK.method.record(first, " It is $3/2$, or so."),
+        math_problems.TASK.method.record(first, r" We get \boxed{\dfrac32}"),
+        math_problems.TASK.method.record(second, r" We get \boxed{4}"),
+        math_problems.TASK.method.record(second, " 5"),
     ]
     assert [r["exact"] for r in made] == [1.0, 0.0, 0.0, 1.0]
     assert [r["exact_boxed"] for r in made] == [0.0, 1.0, 0.0, 0.0]
     assert made[0]["answer"] == "3/2"
-    summary = math_problems.TASK.summarise(made)
-    assert {name: e.mean for name, e in summary.metrics.items()} == {"exact_match": 0.5, "exact_match_boxed": 0.25}
-    assert summary.derived == {"formatted": 0.5, "right_given_format": 0.5}
+    found = math_problems.TASK.measure([record | {"id": str(i), "ended": 1.0} for i, record in enumerate(made)])
+    assert {name: each.estimate.mean for name, each in found.items()} == {
+        "exact_match_boxed": 0.25,
+        "exact_match": 0.5,
+        "format_compliance": 0.5,
+        "accuracy_given_valid_format": 0.5,
+        "emitted_eos": 1.0,
+    }
 
 
 def test_minerva_shows_four_solved_problems(inputs):
@@ -120,10 +125,12 @@ def test_minerva_shows_four_solved_problems(inputs):
     assert problem.prompt.endswith("I hope it is correct.\n\nProblem:\nHalf of 3?\n\nSolution:")
     # the list that lm-evaluation-harness 0.4.13 gives minerva_math
     assert records.digest([list(shot) for shot in math_problems.SHOTS]) == "fd92c7e5c11c8ff7"
-    record = math_problems.MINERVA.record(problem, " Final Answer: The final answer is $1.5$. I hope it is correct.")
+    record = math_problems.MINERVA.method.record(
+        problem, " Final Answer: The final answer is $1.5$. I hope it is correct."
+    )
     assert (record["answer"], record["exact"]) == ("1.5", 0.0)
     right = r" Final Answer: The final answer is $\frac32$. I hope it is correct."
-    assert math_problems.MINERVA.record(problem, right)["exact"] == 1.0
+    assert math_problems.MINERVA.method.record(problem, right)["exact"] == 1.0
 
 
 def test_missing_libraries_are_named_before_anything_is_computed(tmp_path, monkeypatch):
@@ -168,4 +175,6 @@ def test_real_problems_have_answers():
     problems = math_problems.TASK.items(Inputs())
     assert len(problems) == 5000
     assert len({p.groups for p in problems}) == 7
-    assert all(math_problems.TASK.record(p, f"${p.gold}$")["exact"] == 1.0 for p in problems[::25] if "$" not in p.gold)
+    assert all(
+        math_problems.TASK.method.record(p, f"${p.gold}$")["exact"] == 1.0 for p in problems[::25] if "$" not in p.gold
+    )

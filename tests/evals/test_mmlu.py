@@ -51,13 +51,13 @@ def test_five_dev_examples_of_the_subject(inputs):
 def test_means_over_questions_and_over_subjects(inputs):
     best = {"high_school_physics/0": 2, "high_school_physics/1": 0, "anatomy/0": 0}
     made = [
-        mmlu.TASK.record(q, [Scored(-1.0 - (i != best[q.id]), 1, False, False) for i in range(4)])
+        mmlu.TASK.method.record(q, [Scored(-1.0 - (i != best[q.id]), 1, False, False) for i in range(4)])
         for q in mmlu.TASK.items(inputs)
     ]
-    summary = mmlu.TASK.summarise(made)
-    assert summary.metrics["acc"].mean == pytest.approx(2 / 3)
-    assert summary.derived == {"acc_subject_mean": 0.75, "subjects": 2.0}
-    assert summary.chance == 0.25
+    found = mmlu.TASK.measure(made)
+    assert found["acc"].estimate.mean == pytest.approx(2 / 3)
+    assert found["acc_subject_mean"].estimate.mean == 0.75
+    assert found["acc"].chance == 0.25
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "headless"])

@@ -11,10 +11,16 @@ from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, stats
 from lfl_jax.evals.run import Settings, evaluate, pick
+from lfl_jax.evals.tasks import find
 from lfl_jax.text.stops import cut
 
 SETTINGS = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=16, window=256)
 TASKS = {"hellaswag": 0, "winogrande": 3, "gsm8k": 8, "source_test": 0, "target_nll": 0, "source_nll": 0}
+
+
+def evaluate_all(limits, *args, **options):
+    """{task: its result} of {task: number of items}."""
+    return {name: evaluate(find(name), limit, *args, **options) for name, limit in limits.items()}
 
 
 class Interrupted(Exception):
@@ -51,7 +57,7 @@ def content(folder) -> dict:
 
 def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
     seen = []
-    results = evaluate(
+    results = evaluate_all(
         TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path, progress=lambda *step: seen.append(step)
     )
     assert list(results) == list(TASKS)
@@ -64,11 +70,11 @@ def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
         "source_nll": 2,
     }
     header, made = records.read(tmp_path / "winogrande.jsonl")
-    assert results["winogrande"].metrics["acc"] == stats.over(made, "acc")
-    assert results["winogrande"].chance == 0.5
+    assert results["winogrande"].metrics["acc"] == find("winogrande").measure(made)["acc"].estimate
+    assert results["winogrande"].main.chance == 0.5
     assert header["settings"]["model"] == "toy"
     assert results["gsm8k"].settings["shots_from"] == "none"
-    assert results["source_nll"].derived["bits_per_byte"] > 0
+    assert results["source_nll"].metrics["bits_per_byte"].mean > 0
     for name, result in results.items():
         assert [step for step in seen if step[0] == name] == [
             (name, i, result.plan["batches"]) for i in range(result.plan["batches"] + 1)
@@ -76,7 +82,7 @@ def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
 
 
 def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everything):
-    evaluate({"gsm8k": 2}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     _, made = records.read(tmp_path / "gsm8k.jsonl")
     assert all(r["text"].rpartition("#### ")[2].isdigit() for r in made)  # "<eos> Question: 5" is gone
     assert cut("a</s>b<eos>", ("Question:", "</s>", "<eos>")) == "a"
@@ -85,23 +91,25 @@ def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everyth
 @pytest.mark.parametrize("calls", range(9))
 def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, toy_model, tokenizer, everything, calls):
     tasks = {"hellaswag": 0, "gsm8k": 0, "source_nll": 0}
-    whole = evaluate(tasks, toy_model, tokenizer, everything, SETTINGS, tmp_path / "whole")
+    whole = evaluate_all(tasks, toy_model, tokenizer, everything, SETTINGS, tmp_path / "whole")
     total = sum(result.plan["batches"] for result in whole.values())
     assert total > 9
     with pytest.raises(Interrupted):
-        evaluate(tasks, limited(toy_model, calls), tokenizer, everything, SETTINGS, tmp_path / "parts")
+        evaluate_all(tasks, limited(toy_model, calls), tokenizer, everything, SETTINGS, tmp_path / "parts")
     for file in (tmp_path / "parts").glob("*.jsonl"):  # killed while writing a line
         file.write_text(file.read_text() + '{"id": "3", "clus')
-    resumed = evaluate(tasks, limited(toy_model, total - calls), tokenizer, everything, SETTINGS, tmp_path / "parts")
+    resumed = evaluate_all(
+        tasks, limited(toy_model, total - calls), tokenizer, everything, SETTINGS, tmp_path / "parts"
+    )
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
     for name in tasks:
         assert dataclasses.replace(resumed[name], records="") == dataclasses.replace(whole[name], records="")
 
 
 def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, everything):
-    first = evaluate(TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    first = evaluate_all(TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     seen = []
-    again = evaluate(
+    again = evaluate_all(
         TASKS,
         limited(toy_model, 0),
         tokenizer,
@@ -127,18 +135,18 @@ def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, ev
     ids=["model", "tokenizer", "shots", "documents", "max_new_tokens", "generate_rows"],
 )
 def test_other_settings_start_anew(tmp_path, toy_model, tokenizer, everything, change, caplog):
-    evaluate({"gsm8k": 3}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    evaluate(find("gsm8k"), 3, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     before = (tmp_path / "gsm8k.jsonl").read_text()
     model, other, inputs, settings = change(toy_model, tokenizer, everything, SETTINGS)
     with pytest.raises(Interrupted):
-        evaluate({"gsm8k": 3}, limited(model, 0), other, inputs, settings, tmp_path)
+        evaluate(find("gsm8k"), 3, limited(model, 0), other, inputs, settings, tmp_path)
     assert (tmp_path / "gsm8k.old.jsonl").read_text() == before
     assert any("other settings" in message and "gsm8k.old.jsonl" in message for message in caplog.messages)
 
 
 def test_a_limit_is_a_setting_too(tmp_path, toy_model, tokenizer, everything):
     for limit in (3, 4, 0):
-        assert evaluate({"gsm8k": limit}, toy_model, tokenizer, everything, SETTINGS, tmp_path)["gsm8k"].items == (
+        assert evaluate(find("gsm8k"), limit, toy_model, tokenizer, everything, SETTINGS, tmp_path).items == (
             limit or 16
         )
 
@@ -146,7 +154,7 @@ def test_a_limit_is_a_setting_too(tmp_path, toy_model, tokenizer, everything):
 def test_damaged_file_starts_anew(tmp_path, toy_model, tokenizer, everything, caplog):
     (tmp_path / "gsm8k.jsonl").write_text("not json\n")
     with caplog.at_level(logging.WARNING):
-        assert evaluate({"gsm8k": 2}, toy_model, tokenizer, everything, SETTINGS, tmp_path)["gsm8k"].items == 2
+        assert evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path).items == 2
     assert caplog.messages
 
 
@@ -154,9 +162,9 @@ def test_same_model_twice_has_forgotten_exactly_nothing(tmp_path, toy_model, tok
     made = []
     for tag in ("base", "identity"):
         model = dataclasses.replace(toy_model, tag=tag)
-        evaluate({"hellaswag": 0}, model, tokenizer, everything, SETTINGS, tmp_path / tag)
-        made.append(records.read(tmp_path / tag / "hellaswag.jsonl")[1])
-    found = stats.difference(*made, "gold_logprob")
+        evaluate(find("hellaswag"), 0, model, tokenizer, everything, SETTINGS, tmp_path / tag)
+        made.append(find("hellaswag").measure(records.read(tmp_path / tag / "hellaswag.jsonl")[1]))
+    found = stats.difference(*(measured["gold_logprob"].column for measured in made))
     assert (found.mean, found.se) == (0.0, 0.0)
 
 
@@ -169,7 +177,7 @@ def test_generated_ids_are_those_of_the_whole_set(tmp_path, toy_model, tokenizer
         return ["#### 1"] * len(prompts)
 
     model, spread = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, pick="spread")
-    evaluate({"gsm8k": 4}, model, tokenizer, everything, spread, tmp_path)
+    evaluate(find("gsm8k"), 4, model, tokenizer, everything, spread, tmp_path)
     assert sorted(seen) == [2, 6, 10, 14]
 
 
@@ -181,10 +189,10 @@ def test_who_ended_a_text_is_recorded(tmp_path, toy_model, tokenizer, everything
         return [texts[i % 4] for i in example_ids]
 
     model = dataclasses.replace(toy_model, generate=generate)
-    result = evaluate({"gsm8k": 4}, model, tokenizer, everything, SETTINGS, tmp_path)["gsm8k"]
+    result = evaluate(find("gsm8k"), 4, model, tokenizer, everything, SETTINGS, tmp_path)
     ended = {record["id"]: record["ended"] for record in records.read(tmp_path / "gsm8k.jsonl")[1]}
-    assert ended == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0} and result.derived["ended"] == 0.5
-    assert result.derived["formatted"] == 1.0
+    assert ended == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0} and result.metrics["emitted_eos"].mean == 0.5
+    assert result.metrics["format_compliance"].mean == 1.0
 
 
 def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, everything):
@@ -195,13 +203,15 @@ def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, every
         return [""] * len(prompts)
 
     model, narrow = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, window=24)
-    result = evaluate({"gsm8k": 0}, model, tokenizer, everything, narrow, tmp_path)["gsm8k"]
+    result = evaluate(find("gsm8k"), 0, model, tokenizer, everything, narrow, tmp_path)
     assert max(map(len, seen)) == 8
     ending = tokenizer.encode("\nAnswer:")
     assert all(prompt[-len(ending) :] == ending for prompt in seen)
     assert result.plan["truncated"] > 0
     with pytest.raises(UserError, match="max_new_tokens=24 leaves no room"):
-        evaluate({"gsm8k": 0}, model, tokenizer, everything, dataclasses.replace(narrow, max_new_tokens=24), tmp_path)
+        evaluate(
+            find("gsm8k"), 0, model, tokenizer, everything, dataclasses.replace(narrow, max_new_tokens=24), tmp_path
+        )
 
 
 def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, everything):
@@ -209,7 +219,7 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
     sent, calls = [], []
     written = tmp_path / "writer"
     wrote = evaluate(
-        {"hellaswag": 0}, toy_model, tokenizer, everything, SETTINGS, written, agree=lambda x: sent.append(x) or x
+        find("hellaswag"), 0, toy_model, tokenizer, everything, SETTINGS, written, agree=lambda x: sent.append(x) or x
     )
     (described, done), result = sent
 
@@ -220,26 +230,24 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
     model = dataclasses.replace(toy_model, score=score)
     values = iter([(described, np.arange(len(done)) != 4), result])
     follower = {"writer": False, "agree": lambda value: next(values)}
-    here = tmp_path / "follower"
-    assert evaluate({"hellaswag": 0}, model, tokenizer, everything, SETTINGS, here, **follower) == wrote
+    here, task = tmp_path / "follower", find("hellaswag")
+    assert evaluate(task, 0, model, tokenizer, everything, SETTINGS, here, **follower) == wrote
     assert len(calls) == 1
     assert 4 in calls[0]
     assert not here.exists()
     other = iter([(described | {"content": "of another version of the data"}, done)])
     with pytest.raises(UserError, match="hellaswag: content of this process is not what process 0 has"):
-        evaluate(
-            {"hellaswag": 0}, model, tokenizer, everything, SETTINGS, here, writer=False, agree=lambda _: next(other)
-        )
+        evaluate(task, 0, model, tokenizer, everything, SETTINGS, here, writer=False, agree=lambda _: next(other))
 
 
 def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
     with pytest.raises(UserError, match=r"unknown evaluation 'sums'; there are: source_test, source_test_plain"):
-        evaluate({"sums": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+        evaluate(find("sums"), 0, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     with pytest.raises(UserError, match="source_test has no items"):
-        evaluate({"source_test": 0}, toy_model, tokenizer, inputs, SETTINGS, tmp_path)
+        evaluate(find("source_test"), 0, toy_model, tokenizer, inputs, SETTINGS, tmp_path)
     twice = dataclasses.replace(everything, target=[*everything.target, everything.target[0]])
     with pytest.raises(UserError, match="two items have the same id"):
-        evaluate({"target_nll": 0}, toy_model, tokenizer, twice, SETTINGS, tmp_path)
+        evaluate(find("target_nll"), 0, toy_model, tokenizer, twice, SETTINGS, tmp_path)
     with pytest.raises(UserError, match="'first' or 'spread', not 'last'"):
         pick(10, 3, "last")
 
@@ -255,11 +263,11 @@ def test_a_limit_keeps_the_balance_of_groups(tmp_path, toy_model, tokenizer, eve
     made = [Example(f"{i}?", f"#### {i}", f"e{i}", "t") for i in range(32)]
     inputs = dataclasses.replace(everything, problems={"seen": made, "unseen": made})
     spread = dataclasses.replace(SETTINGS, pick="spread")
-    metrics = evaluate({"source_test": 16}, toy_model, tokenizer, inputs, spread, tmp_path)["source_test"].metrics
+    metrics = evaluate(find("source_test"), 16, toy_model, tokenizer, inputs, spread, tmp_path).metrics
     assert metrics["exact_match_seen"].n == metrics["exact_match_unseen"].n == 8
 
 
 def test_headers_tell_how_much_was_saved(tmp_path, toy_model, tokenizer, everything):
-    evaluate({"hellaswag": 0}, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    evaluate(find("hellaswag"), 0, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     header = json.loads((tmp_path / "hellaswag.jsonl").read_text().splitlines()[0])
     assert header["plan"]["tokens"] < header["plan"]["naive_tokens"]

@@ -9,6 +9,12 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals import stats
 
 
+def column(records, total, weight=None):
+    weights = [1.0 if weight is None else float(r[weight]) for r in records]
+    parts = ([r["id"] for r in records], [r["cluster"] for r in records], [r[total] for r in records], weights)
+    return stats.Column(*map(tuple, parts))
+
+
 def test_unclustered_error_is_sample_std_over_sqrt_n():
     x = [0.0, 1.0, 1.0, 0.0, 1.0]
     found = stats.mean(x, range(5))
@@ -32,36 +38,38 @@ def test_two_clusters_by_hand():
 
 def test_ratio_of_sums():
     records = [{"id": i, "cluster": i, "nll": n, "tokens": t} for i, (n, t) in enumerate([(2.0, 1), (3.0, 4)])]
-    found = stats.over(records, "nll", weight="tokens")
+    found = stats.estimate(column(records, "nll", "tokens"))
     # residuals nll - mean * tokens are 1 and -1: sqrt(2/1 * 2) / 5
     assert (found.mean, found.se) == (pytest.approx(1.0), pytest.approx(0.4))
 
 
 def test_items_without_tokens_do_not_count():
     records = [{"id": i, "cluster": i, "nll": n, "tokens": t} for i, (n, t) in enumerate([(2.0, 1), (0.0, 0)])]
-    assert stats.over(records, "nll", weight="tokens").mean == 2.0
+    assert stats.estimate(column(records, "nll", "tokens")).mean == 2.0
 
 
 def test_difference_pairs_items_whatever_their_order():
     before = [{"id": i, "cluster": i, "acc": float(i % 2)} for i in range(6)]
     after = [dict(r, acc=r["acc"] + 0.5) for r in reversed(before)]
-    found = stats.difference(before, after, "acc")
+    found = stats.difference(column(before, "acc"), column(after, "acc"))
     assert (found.mean, found.se) == (0.5, 0.0)
-    assert stats.over(before, "acc").se > 0.2
+    assert stats.estimate(column(before, "acc")).se > 0.2
 
 
 def test_difference_with_itself_is_exactly_zero():
     rng = np.random.default_rng(0)
     records = [{"id": i, "cluster": i // 2, "nll": float(x), "tokens": 3} for i, x in enumerate(rng.normal(size=9))]
-    assert stats.difference(records, records, "nll", weight="tokens") == stats.Estimate(0.0, 0.0, 9, 5)
+    assert stats.difference(column(records, "nll", "tokens"), column(records, "nll", "tokens")) == stats.Estimate(
+        0.0, 0.0, 9, 5
+    )
 
 
 def test_difference_of_other_items_is_refused():
     records = [{"id": i, "cluster": i, "acc": 1.0} for i in range(3)]
     with pytest.raises(UserError, match="not of the same items"):
-        stats.difference(records, records[:2], "acc")
+        stats.difference(column(records, "acc"), column(records[:2], "acc"))
     with pytest.raises(UserError, match="not of the same items"):
-        stats.difference(records, [*records[:2], {"id": 9, "cluster": 9, "acc": 1.0}], "acc")
+        stats.difference(column(records, "acc"), column([*records[:2], {"id": 9, "cluster": 9, "acc": 1.0}], "acc"))
 
 
 def test_nothing_to_average():
