@@ -16,6 +16,7 @@ from flax import struct
 
 from lfl_jax import adapters
 from lfl_jax.core import hosts, tree
+from lfl_jax.core.pytree import Node
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 
@@ -24,7 +25,7 @@ BUCKET = 64  # prompts are padded to a multiple of this many tokens, so that few
 
 
 @struct.dataclass
-class Decoding:
+class Decoding(Node):
     """Rows being decoded: cache, last token (B,), its position (B,), which rows are done (B,), a key per row."""
 
     cache: llama.Cache

@@ -10,11 +10,12 @@ from flax import struct
 
 from lfl_jax.adapters.kind import CONSTANTS
 from lfl_jax.core import tree
+from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
 
 
 @struct.dataclass
-class State:
+class State(Node):
     """trainable: the trainable half of {"params", "adapter"}, None elsewhere. step: optimizer steps done, int32."""
 
     trainable: Any

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from lfl_jax.adapters.placement import Placement
 from lfl_jax.core import tree
+from lfl_jax.core.pytree import Node
 from lfl_jax.core.spec import ArraySpec
 
 CONSTANTS = ("scale", "gain", "w2", "n", "a0", "b0")  # leaves that never train, whatever the config's patterns say
@@ -27,7 +28,7 @@ class LowRank(NamedTuple):
     b: Any
 
 
-class Kind:
+class Kind(Node):
     """Leaves of an adapter have a leading layer axis; methods see one layer, w being its weight (I, O), an array or
     quantised. The defaults are those of a kind with a constant leaf `gain` (1,), the factor on its change."""
 

@@ -7,10 +7,11 @@ from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import LowRank
 from lfl_jax.adapters.lora import LoRA
+from lfl_jax.core.pytree import Node
 
 
 @struct.dataclass
-class Mix:
+class Mix(Node):
     """Members at one weight, in the order of the gate's columns."""
 
     layers: tuple[Any, ...]
@@ -37,7 +38,7 @@ class Mix:
 
 
 @struct.dataclass
-class Bank:
+class Bank(Node):
     """A Mix for evaluation, of many low-rank members of one shape: their factors side by side, so that picking one for
     every row does not touch the rest.
 

@@ -1,7 +1,7 @@
 """Any adapter, of any kinds and mixtures, as one safetensors file: leaves by path, the structure in the header."""
 
 import json
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lfl_jax.adapters.build import KINDS, is_layer
 from lfl_jax.adapters.mix import Mix, members
 from lfl_jax.adapters.project import project
 from lfl_jax.core import tree
+from lfl_jax.core.pytree import NODE_TYPE
 from lfl_jax.errors import UserError
 from lfl_jax.io.tensor_file import FINGERPRINT, Tensors, check_base, write
 
@@ -27,7 +28,7 @@ def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
     for path, layer in zip(tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer), strict=True):
         structure["kinds"][path] = None if layer is None else _kinds(path, layer)
         for i, member in enumerate(members(layer)):
-            for field in fields(member):
+            for field in _fields(member):
                 name, leaf = f"{path}/{i}/{field.name}", getattr(member, field.name)
                 if _static(field):
                     structure["static"][name] = leaf
@@ -36,6 +37,11 @@ def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
                 else:
                     tensors[name] = np.asarray(leaf)
     write(file, tensors, {STRUCTURE: json.dumps(structure)} | ({FINGERPRINT: fingerprint} if fingerprint else {}))
+
+
+def _fields(kind: Any) -> list[Field]:
+    """Those of a kind's own: a file names the kind itself."""
+    return [field for field in fields(kind) if field.name != NODE_TYPE]
 
 
 def _static(field: Any) -> bool:
@@ -101,7 +107,7 @@ def _layer(file: Path, tensors: Tensors, path: str, kinds: Any, structure: dict,
 
 def _member(file: Path, tensors: Tensors, path: str, kind: type, structure: dict, expected: set[str]) -> Any:
     values = {}
-    for field in fields(kind):
+    for field in _fields(kind):
         key = f"{path}/{field.name}"
         if _static(field):
             values[field.name] = structure["static"].get(key)

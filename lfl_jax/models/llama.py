@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lfl_jax.adapters.project import project
 from lfl_jax.adapters.routed import as_gate
 from lfl_jax.core import spec
+from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.kernels.attention import attention
@@ -44,7 +45,7 @@ REMAT = {
 
 
 @struct.dataclass
-class Cache:
+class Cache(Node):
     """Keys and values of past tokens, the segment of each slot (B, S), and the next slot.
 
     k (B, K, P, S) and v (B, K, S, P), as their products read them: else all of the cache is transposed for every token.

@@ -13,13 +13,14 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from lfl_jax.core import spec
+from lfl_jax.core.pytree import Node
 from lfl_jax.core.spec import ArraySpec
 
 LARGEST = 127  # -128 is not used: the codes are symmetric
 
 
 @struct.dataclass
-class Int8:
+class Int8(Node):
     """A weight (.., I, O) as codes (.., I, O) int8 and scale (.., O) float32; dtype is what `dequantise` makes."""
 
     codes: Any

@@ -15,6 +15,7 @@ from flax import struct
 from jaxtyping import Array, Float, UInt8
 
 from lfl_jax.core import spec
+from lfl_jax.core.pytree import Node
 from lfl_jax.core.spec import ArraySpec
 
 BLOCK = 64  # weights that share an absmax
@@ -61,7 +62,7 @@ DYNAMIC_LEVELS = _dynamic_levels()
 
 
 @struct.dataclass
-class NF4:
+class NF4(Node):
     """A weight (.., I, O) as codes (.., 32·J, O) uint8, J = ceil(I/64): two rows a byte, the first in the high nibble.
 
     absmax (.., J, O) is float32, or uint8 indices of DYNAMIC_LEVELS. Then scale (.., S) belongs to the runs of 256
