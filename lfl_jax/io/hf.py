@@ -6,6 +6,7 @@ Loading goes tensor by tensor into arrays that lie sharded on the devices: the h
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,25 +25,47 @@ from lfl_jax.io import tensor_file
 from lfl_jax.io.hf_names import MODULES
 from lfl_jax.io.tensor_file import Tensors
 from lfl_jax.models import llama
-from lfl_jax.models.config import Llama3Rope, ModelConfig
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, RopeScaling, YarnRope
 
-# model_type -> (what its forward pass adds to Llama's, the class transformers has for it)
-FAMILIES: dict[str, tuple[dict[str, bool], str]] = {
-    "llama": ({}, "LlamaForCausalLM"),
-    "mistral": ({}, "MistralForCausalLM"),
-    "qwen2": ({"qkv_bias": True}, "Qwen2ForCausalLM"),
-    "qwen3": ({"qk_norm": True}, "Qwen3ForCausalLM"),
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A model_type of transformers.
+
+    adds: what its forward pass always adds to Llama's. may_add: fields of config.json that add biases.
+    defaults: what its config class fills in where a file is silent, as far as it differs from Llama's.
+    """
+
+    architecture: str
+    adds: dict[str, bool] = dataclasses.field(default_factory=dict)
+    may_add: tuple[str, ...] = ()
+    defaults: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+_QWEN = {"num_key_value_heads": 32, "max_position_embeddings": 32768, "sliding_window": 4096, "max_window_layers": 28}
+_MISTRAL = {"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096}
+FAMILIES: dict[str, Family] = {
+    "llama": Family("LlamaForCausalLM", may_add=("attention_bias", "mlp_bias")),
+    "mistral": Family("MistralForCausalLM", defaults=_MISTRAL),
+    "qwen2": Family("Qwen2ForCausalLM", {"qkv_bias": True}, defaults=_QWEN),
+    "qwen3": Family("Qwen3ForCausalLM", {"qk_norm": True}, ("attention_bias",), _QWEN | {"head_dim": 128}),
 }
+BIAS_FIELDS = {"attention_bias": ("qkv_bias", "o_bias"), "mlp_bias": ("mlp_bias",)}  # field -> ModelConfig's
 # Fields that change the forward pass into one we do not have, and the values that do not.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "use_sliding_window": (False, None),
     "quantization_config": (None,),
     "partial_rotary_factor": (1.0, None),
     "num_local_experts": (None,),
 }
+
+
+def _module(weight: str) -> str:
+    """The module of a layer's weight, by its last name."""
+    return next(module for path, module in MODULES.items() if path.endswith(f"/{weight}"))
+
+
 NAMES = {
     "embed": "model.embed_tokens.weight",
     "final_norm": "model.norm.weight",
@@ -50,19 +73,32 @@ NAMES = {
     "layers/attn_norm": "input_layernorm.weight",
     "layers/mlp_norm": "post_attention_layernorm.weight",
     **{f"layers/{path}": f"{module}.weight" for path, module in MODULES.items()},
-    **{f"layers/qkv_bias/{x}": f"self_attn.{x}_proj.bias" for x in "qkv"},
+    **{f"layers/{group}/{x}": f"{_module(x)}.bias" for group, xs in llama.BIASES.items() for x in xs},
     **{f"layers/qk_norm/{x}": f"self_attn.{x}_norm.weight" for x in "qk"},
 }
 DEQUANTISED_FROM = "lfl_dequantised_from"  # our field: what a model was quantised to before it was written
-IGNORED = ".rotary_emb.inv_freq"  # old checkpoints hold what is computed
+# Buffers, of whatever dtype, that checkpoints hold although they are computed: rotary tables, masks, positions.
+BUFFERS = re.compile(r"(.*\.)?(rotary_emb\..*|position_ids|masked_bias|causal_mask|attention_mask)")
 
 
 def read_config(folder: Path, fields: dict[str, Any] | None = None) -> ModelConfig:
     """The shape that a config.json describes. UserError for what is missing, malformed, or no Llama-like model.
 
+    A model whose file holds a head of its own is not tied, whatever its config says: transformers uses that head, too.
     fields: what `read_fields` found there, if it was called.
     """
-    return _model_config(folder / "config.json", read_fields(folder) if fields is None else fields)
+    cfg = _model_config(folder / "config.json", read_fields(folder) if fields is None else fields)
+    return dataclasses.replace(cfg, tied=False) if cfg.tied and _has_own_head(folder) else cfg
+
+
+def _has_own_head(folder: Path) -> bool:
+    """Whether the weights hold an output projection that is not a copy of the embedding."""
+    try:
+        tensors = tensor_file.open_folder(folder, ignore=BUFFERS)
+    except UserError:
+        return False  # `load` says what is wrong with the weights
+    head, embed = NAMES["head"], NAMES["embed"]
+    return head in tensors and embed in tensors and not tensors.equal(head, embed)
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
@@ -80,33 +116,35 @@ def read_fields(folder: Path) -> dict[str, Any]:
 
 
 def _model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
-    family = fields.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise UserError(f"{file}: model_type {family!r}; supported are {', '.join(FAMILIES)}")
-    for name, plain in PLAIN.items():
-        if name in fields and fields[name] not in plain:
-            raise UserError(f"{file}: {name}={fields[name]!r} is not supported, only {plain[0]!r}")
-    if family == "mistral" and fields.get("sliding_window") is not None:
-        raise UserError(f"{file}: sliding_window={fields['sliding_window']!r} is not supported, only null")
-    if any(kind != "full_attention" for kind in fields.get("layer_types") or ()):
-        raise UserError(f"{file}: layer_types other than 'full_attention' are not supported")
+    name = fields.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UserError(f"{file}: model_type {name!r}; supported are {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    fields = family.defaults | fields
+    plain = PLAIN | {field: (False, None) for field in BIAS_FIELDS if field not in family.may_add}
+    for field, values in plain.items():
+        if field in fields and fields[field] not in values:
+            raise UserError(f"{file}: {field}={fields[field]!r} is not supported, only {values[0]!r}")
     size, number = partial(_size, file, fields), partial(_number, file, fields)
     d_model, n_heads = size("hidden_size"), size("num_attention_heads")
     rope = _rope(file, fields)
+    theta = _number(file, rope, "rope_theta", number("rope_theta", 10000.0))
+    biases = {ours: bool(fields.get(field)) for field in family.may_add for ours in BIAS_FIELDS[field]}
     cfg = ModelConfig(
         vocab_size=size("vocab_size"),
         d_model=d_model,
         n_layers=size("num_hidden_layers"),
         n_heads=n_heads,
         n_kv_heads=size("num_key_value_heads", n_heads),
-        head_dim=size("head_dim", 128 if family == "qwen3" else d_model // n_heads),
+        head_dim=size("head_dim", d_model // n_heads),
         d_ff=size("intermediate_size"),
-        rope_theta=_number(file, rope, "rope_theta", number("rope_theta", 10000.0)),
-        rope_scaling=_scaling(file, rope, size("max_position_embeddings", 2048)),
+        rope_theta=theta,
+        rope_scaling=_scaling(file, rope, fields, theta),
         norm_eps=number("rms_norm_eps", 1e-6),
         tied=bool(fields.get("tie_word_embeddings", False)),
         max_seq_len=size("max_position_embeddings", 2048),
-        **FAMILIES[family][0],
+        window=_window(file, name, fields),
+        **biases | family.adds,
     )
     if cfg.head_dim % 2 or cfg.n_heads % cfg.n_kv_heads:
         raise UserError(
@@ -114,6 +152,24 @@ def _model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
             " expected an even size, and whole groups"
         )
     return cfg
+
+
+def _window(file: Path, family: str, fields: dict[str, Any]) -> int | None:
+    """The sliding window of all layers; UserError where some layers have one and others have none."""
+    size = partial(_size, file, fields)
+    window = None if fields.get("sliding_window") is None else size("sliding_window")
+    types = fields.get("layer_types")
+    if family in ("qwen2", "qwen3") and fields.get("use_sliding_window"):
+        full = min(fields["max_window_layers"], size("num_hidden_layers"))
+        sliding = ["sliding_attention"] * (size("num_hidden_layers") - full)
+        types = types or ["full_attention"] * full + sliding
+    elif family != "mistral":
+        window = None
+    if types and set(types) == {"sliding_attention"} and window is not None:
+        return window
+    if types and set(types) != {"full_attention"}:
+        raise UserError(f"{file}: layer_types that are not all 'full_attention' are not supported")
+    return window if not types else None
 
 
 def _size(file: Path, fields: dict[str, Any], name: str, default: int | None = None) -> int:
@@ -138,17 +194,95 @@ def _rope(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _scaling(file: Path, rope: dict[str, Any], length: int) -> Llama3Rope | None:
+def _scaling(file: Path, rope: dict[str, Any], fields: dict[str, Any], theta: float) -> RopeScaling | None:
+    """How the rotary frequencies are scaled; UserError for kinds that we do not have, with the reason."""
     kind = rope.get("rope_type", rope.get("type", "default"))
+    if rope.get("partial_rotary_factor") not in PLAIN["partial_rotary_factor"]:
+        raise UserError(f"{file}: partial_rotary_factor={rope['partial_rotary_factor']!r} is not supported, only 1.0")
     if kind == "default":
         return None
-    if kind != "llama3":
-        raise UserError(f"{file}: rotary positions of type {kind!r}; supported are 'default' and 'llama3'")
+    if kind == "dynamic":
+        raise UserError(
+            f"{file}: rotary positions of type 'dynamic' depend on the length of the whole row, which packed documents"
+            " do not share; supported are " + ", ".join(map(repr, ROPES))
+        )
+    if not isinstance(kind, str) or kind not in ROPES:
+        raise UserError(f"{file}: rotary positions of type {kind!r}; supported are {', '.join(map(repr, ROPES))}")
+    length = _size(file, fields, "max_position_embeddings", 2048)
+    original = _size(file, rope | fields, "original_max_position_embeddings", length)
+    if theta <= 1.0:
+        raise UserError(f"{file}: rope_theta is {theta:g}; expected more than 1")
+    return ROPES[kind](file, rope | {"original_max_position_embeddings": original}, length)
+
+
+def _linear(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
+    return LinearRope(_number(file, rope, "factor", 1.0))
+
+
+def _llama3(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
     low, high = _number(file, rope, "low_freq_factor", 1.0), _number(file, rope, "high_freq_factor", 4.0)
     if low >= high:
         raise UserError(f"{file}: low_freq_factor {low:g} must be below high_freq_factor {high:g}")
-    original = _size(file, rope, "original_max_position_embeddings", length)
-    return Llama3Rope(_number(file, rope, "factor", 1.0), low, high, original)
+    return Llama3Rope(_number(file, rope, "factor", 1.0), low, high, rope["original_max_position_embeddings"])
+
+
+def _yarn(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
+    """As transformers 5.24 computes it: `_compute_yarn_parameters`."""
+    original = rope["original_max_position_embeddings"]
+    factor = _number(file, rope, "factor", length / original)
+
+    def stretched(scale: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+    default = stretched(1.0)
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        scale, all_dim = (_number(file, rope, name, 1.0) for name in ("mscale", "mscale_all_dim"))
+        default = stretched(scale) / stretched(all_dim)
+    return YarnRope(
+        factor,
+        original,
+        _number(file, rope, "attention_factor", default),
+        _number(file, rope, "beta_fast", 32.0),
+        _number(file, rope, "beta_slow", 1.0),
+        rope.get("truncate", True) is not False,
+    )
+
+
+def _longrope(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
+    """One list of factors for every length; two would make frequencies depend on a row's length."""
+    short, long = rope.get("short_factor"), rope.get("long_factor")
+    if not isinstance(short, list) or short != long or rope.get("attention_factor") != 1.0:
+        raise UserError(f"{file}: rotary positions of type 'longrope' are supported with one list of factors only")
+    names = {str(i): factor for i, factor in enumerate(short)}
+    return FactorsRope(tuple(_number(file, names, name, 1.0) for name in names))
+
+
+# rope_type -> (config.json, its rotary fields, the model's positions) -> what it means
+ROPES: dict[str, Callable[[Path, dict[str, Any], int], RopeScaling]] = {
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "longrope": _longrope,
+}
+
+
+def _rope_fields(cfg: ModelConfig) -> dict[str, Any] | None:
+    """`rope_scaling` of a config.json."""
+    match cfg.rope_scaling:
+        case None:
+            return None
+        case LinearRope(factor):
+            return {"rope_type": "linear", "factor": factor}
+        case Llama3Rope(factor, low, high, original):
+            ends = {"low_freq_factor": low, "high_freq_factor": high}
+            return {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": original} | ends
+        case YarnRope(factor, original, attention, fast, slow, truncate):
+            ends = {"beta_fast": fast, "beta_slow": slow, "truncate": truncate, "attention_factor": attention}
+            return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original} | ends
+        case FactorsRope(factors):
+            lists = {"short_factor": list(factors), "long_factor": list(factors), "attention_factor": 1.0}
+            whole = {"factor": 1.0, "original_max_position_embeddings": cfg.max_seq_len}
+            return {"rope_type": "longrope"} | whole | lists
 
 
 def load(
@@ -165,7 +299,7 @@ def load(
     progress(bytes): told of every tensor read. Raises UserError naming the tensor that is missing, is of another
     shape, or has no place in the model, before anything is read.
     """
-    tensors, specs = tensor_file.open_folder(folder), llama.specs(cfg, dtype)
+    tensors, specs = tensor_file.open_folder(folder, ignore=BUFFERS), llama.specs(cfg, dtype)
     _check(folder, tensors, specs, cfg)
     leaves = [
         finish(path, leaf, _leaf(path, leaf, tensors, rules, progress or (lambda _: None)))
@@ -201,7 +335,7 @@ def _check(folder: Path, tensors: Tensors, specs: dict, cfg: ModelConfig) -> Non
         if tensors.shapes[name] != shape:
             raise UserError(f"{folder}: tensor {name!r} has shape {tensors.shapes[name]}; config.json means {shape}")
     copy = {NAMES["head"]} if cfg.tied else set()  # some files hold the embedding a second time
-    strange = [n for n in tensors if n not in expected and n not in copy and not n.endswith(IGNORED)]
+    strange = [name for name in tensors if name not in expected and name not in copy]
     if strange:
         raise UserError(f"{folder}: tensor {strange[0]!r} has no place in the model ({len(strange)} have none)")
 
@@ -259,19 +393,14 @@ def _tensors(params: dict, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 def config_fields(cfg: ModelConfig) -> dict[str, Any]:
     """config.json of this shape, in the style that older and newer versions of transformers read."""
-    features = {name: True for name in ("qkv_bias", "qk_norm") if getattr(cfg, name)}
-    family = next(name for name, (own, _) in FAMILIES.items() if own == features)
-    r = cfg.rope_scaling
-    scaling = r and {
-        "rope_type": "llama3",
-        "factor": r.factor,
-        "low_freq_factor": r.low_frequency,
-        "high_freq_factor": r.high_frequency,
-        "original_max_position_embeddings": r.original_length,
-    }
+    name = next(name for name, needed in WRITTEN_AS.items() if needed(cfg))
+    family = FAMILIES[name]
+    biases = {field: all(getattr(cfg, ours) for ours in BIAS_FIELDS[field]) for field in family.may_add}
+    qwen = {"use_sliding_window": cfg.window is not None, "max_window_layers": 0 if cfg.window else cfg.n_layers}
+    windows = {"sliding_window": cfg.window} | (qwen if name.startswith("qwen") else {})
     return {
-        "architectures": [FAMILIES[family][1]],
-        "model_type": family,
+        "architectures": [family.architecture],
+        "model_type": name,
         "vocab_size": cfg.vocab_size,
         "hidden_size": cfg.d_model,
         "num_hidden_layers": cfg.n_layers,
@@ -280,9 +409,20 @@ def config_fields(cfg: ModelConfig) -> dict[str, Any]:
         "head_dim": cfg.head_dim,
         "intermediate_size": cfg.d_ff,
         "rope_theta": cfg.rope_theta,
-        "rope_scaling": scaling,
+        "rope_scaling": _rope_fields(cfg),
         "rms_norm_eps": cfg.norm_eps,
         "hidden_act": "silu",
         "tie_word_embeddings": cfg.tied,
         "max_position_embeddings": cfg.max_seq_len,
+        **biases,
+        **(windows if "sliding_window" in family.defaults else {}),
     }
+
+
+# model_type -> whether it is the one to write a model as; the first that is
+WRITTEN_AS: dict[str, Callable[[ModelConfig], bool]] = {
+    "qwen3": lambda cfg: cfg.qk_norm,
+    "qwen2": lambda cfg: cfg.qkv_bias and not cfg.o_bias,
+    "mistral": lambda cfg: cfg.window is not None,
+    "llama": lambda cfg: True,
+}

@@ -11,8 +11,10 @@ import numpy as np
 
 from lfl_jax.errors import UserError
 
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # what parameters may be held in
+# What parameters may be held in, and what they are read as.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float32"}
 INDEX = ".safetensors.index.json"
+SHARD = r"(?!(.*/)?\.+/)([\w.-]+/)*[\w.-]+\.safetensors"  # inside the folder: no part of the path is only dots
 FINGERPRINT = "lfl_base_fingerprint"  # in an adapter file's metadata: the base it belongs to
 
 
@@ -22,8 +24,12 @@ class Tensors(Mapping[str, np.ndarray]):
     `shapes` and `dtypes` say what there is without reading it; `metadata` is the text in the files' headers.
     """
 
-    def __init__(self, files: Iterable[Path]):
-        """Read the headers. UserError for a file that is not there, not safetensors, cut short, or of other dtypes."""
+    def __init__(self, files: Iterable[Path], ignore: re.Pattern | None = None):
+        """Read the headers. UserError for a file that is not there, not safetensors, cut short, or of other dtypes.
+
+        ignore: names of tensors that are as if they were not there, whatever their dtype.
+        """
+        self._ignore = ignore
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
@@ -35,6 +41,8 @@ class Tensors(Mapping[str, np.ndarray]):
         with _open(file) as opened:
             self.metadata |= opened.metadata() or {}
             for name in opened.keys():  # noqa: SIM118 (not a dict)
+                if self.ignores(name):
+                    continue
                 if name in self.files:
                     raise UserError(f"{file}: tensor {name!r} is also in {self.files[name].name}")
                 there = opened.get_slice(name)
@@ -49,7 +57,21 @@ class Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         # Opened anew each time: what was mapped for the tensors before is given back.
         with _open(self.files[name]) as opened:
-            return opened.get_tensor(name)
+            return opened.get_tensor(name).astype(self.dtypes[name], copy=False)
+
+    def ignores(self, name: str) -> bool:
+        """Whether a tensor of this name is left out."""
+        return self._ignore is not None and self._ignore.fullmatch(name) is not None
+
+    def equal(self, one: str, other: str, rows: int = 4096) -> bool:
+        """Whether two matrices hold the same numbers; they are read a few rows at a time, up to a difference."""
+        shape = self.shapes[one]
+        if self.shapes[other] != shape or len(shape) != 2:
+            return False
+        with _open(self.files[one]) as left, _open(self.files[other]) as right:
+            pair = left.get_slice(one), right.get_slice(other)
+            parts = [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
+            return all(np.array_equal(*(tensor[part] for tensor in pair)) for part in parts)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
@@ -76,17 +98,18 @@ def _open(file: Path) -> Any:
         raise UserError(f"{file}: not a whole safetensors file ({error}); download it again") from None
 
 
-def open_folder(folder: Path, stem: str = "model") -> Tensors:
-    """The tensors of STEM.safetensors, or of the shards that STEM.safetensors.index.json names.
+def open_folder(folder: Path, stem: str = "model", ignore: re.Pattern | None = None) -> Tensors:
+    """The tensors of STEM.safetensors, or of the shards that STEM.safetensors.index.json names, in it or below it.
 
+    ignore: names of tensors to leave out.
     Raises UserError for a missing shard, for an index that does not fit its shards, and for a folder with pickle
     files only: unpickling runs whatever code the file holds.
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}{INDEX}"
     if single.is_file():
-        return Tensors([single])
+        return Tensors([single], ignore)
     if index.is_file():
-        return _sharded(folder, index)
+        return _sharded(folder, index, ignore)
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
     if pickles:
         raise UserError(
@@ -96,17 +119,18 @@ def open_folder(folder: Path, stem: str = "model") -> Tensors:
     raise UserError(f"{folder}: neither {single.name} nor {index.name} is there")
 
 
-def _sharded(folder: Path, index: Path) -> Tensors:
+def _sharded(folder: Path, index: Path, ignore: re.Pattern | None) -> Tensors:
     try:
         places = json.loads(index.read_text("utf-8"))["weight_map"]
         shards = sorted(set(places.values()))
-        assert all(re.fullmatch(r"[\w.-]+\.safetensors", shard) for shard in shards)
+        assert all(re.fullmatch(SHARD, shard) for shard in shards)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         raise UserError(f"{index}: not an index; expected JSON with weight_map, tensor name to shard file") from None
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise UserError(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(shards)} are)")
-    tensors = Tensors([folder / shard for shard in shards])
+    tensors = Tensors([folder / shard for shard in shards], ignore)
+    places = {name: shard for name, shard in places.items() if not tensors.ignores(name)}
     wrong = [name for name, shard in places.items() if tensors.files.get(name) != folder / shard]
     if wrong or len(places) != len(tensors):
         name = wrong[0] if wrong else next(name for name in tensors if name not in places)

@@ -2,26 +2,16 @@
 
 import dataclasses
 
-
-@dataclasses.dataclass(frozen=True)
-class Llama3Rope:
-    """Rotary frequencies stretched for longer contexts, as Llama 3.1 does (arXiv 2407.21783, §3.4.1 and its code).
-
-    Wavelengths over original_length / low_frequency are multiplied by factor, those under original_length /
-    high_frequency kept, those between interpolated.
-    """
-
-    factor: float
-    low_frequency: float
-    high_frequency: float
-    original_length: int
+from lfl_jax.models.rope import RopeScaling
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A Llama-family decoder. Sizes in scalars; dropout rates are probabilities, used only where a key is given.
 
-    qkv_bias: q, k and v add a bias (Qwen2). qk_norm: every head of q and k is RMS-normalised before rotation (Qwen3).
+    qkv_bias: q, k and v add a bias (Qwen2); o_bias, mlp_bias: the output of attention, and all of the mlp, too (some
+    Llamas). qk_norm: every head of q and k is RMS-normalised before rotation (Qwen3). window: a token sees itself and
+    the window - 1 tokens before it (Mistral 0.1); None is all. rope_scaling: see `models.rope`.
     """
 
     vocab_size: int
@@ -32,9 +22,12 @@ class ModelConfig:
     head_dim: int
     d_ff: int
     rope_theta: float = 10000.0
-    rope_scaling: Llama3Rope | None = None
+    rope_scaling: RopeScaling | None = None
     qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
     qk_norm: bool = False
+    window: int | None = None
     norm_eps: float = 1e-5
     tied: bool = False
     max_seq_len: int = 4096

@@ -1,11 +1,10 @@
 """The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query attention, SwiGLU; and
-its relatives that add biases (Qwen2) or norms (Qwen3) to q and k.
+its relatives that add biases (Qwen2), norms of q and k (Qwen3) or a sliding window (Mistral 0.1).
 
 A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers (`core.tree.unstack`)
 is a plain loop, at which decoding is faster: a scan copies every layer's weights out of the stack for each token.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.kernels.attention import attention
 from lfl_jax.kernels.linear_cross_entropy.reference import unembed
-from lfl_jax.models.config import Llama3Rope, ModelConfig
+from lfl_jax.models.config import ModelConfig
 
 INIT_STD = 0.02
 # What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
@@ -37,6 +36,8 @@ AXES = {
     "up": ("embed", "mlp"),
     "down": ("mlp", "embed"),
 }
+# The groups of a layer's biases, which some families have, and the weights they belong to.
+BIASES = {"qkv_bias": ("q", "k", "v"), "o_bias": ("o",), "mlp_bias": ("gate", "up", "down")}
 SLOTS = (-1, -2)  # the axis of a cache's slots in k and in v
 REMAT = {
     "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
@@ -70,21 +71,27 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
     def norm(*stack: int, width: int = d, axis: str = "embed") -> ArraySpec:
         return ArraySpec((*stack, width), (*("layers" for _ in stack), axis), spec.ones, dtype)
 
-    def bias(width: int, axis: str) -> ArraySpec:
-        return ArraySpec((layers, width), ("layers", axis), spec.zeros, dtype)
+    def bias(name: str) -> ArraySpec:
+        weight = (matrices["attn"] | matrices["mlp"])[name]
+        return ArraySpec((layers, weight.shape[-1]), ("layers", AXES[name][-1]), spec.zeros, dtype)
 
+    matrices = {
+        "attn": weights(q=(d, q), k=(d, kv), v=(d, kv), o=(q, d)),
+        "mlp": weights(gate=(d, cfg.d_ff), up=(d, cfg.d_ff), down=(cfg.d_ff, d)),
+    }
     tree = {
         "embed": ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype),
         "layers": {
             "attn_norm": norm(layers),
-            "attn": weights(q=(d, q), k=(d, kv), v=(d, kv), o=(q, d)),
+            "attn": matrices["attn"],
             "mlp_norm": norm(layers),
-            "mlp": weights(gate=(d, cfg.d_ff), up=(d, cfg.d_ff), down=(cfg.d_ff, d)),
+            "mlp": matrices["mlp"],
         },
         "final_norm": norm(),
     }
-    if cfg.qkv_bias:
-        tree["layers"]["qkv_bias"] = {"q": bias(q, "heads"), "k": bias(kv, "kv_heads"), "v": bias(kv, "kv_heads")}
+    for group, names in BIASES.items():
+        if getattr(cfg, group):
+            tree["layers"][group] = {name: bias(name) for name in names}
     if cfg.qk_norm:
         tree["layers"]["qk_norm"] = {name: norm(layers, width=cfg.head_dim, axis="activation") for name in ("q", "k")}
     if not cfg.tied:
@@ -121,8 +128,9 @@ def forward(
     gate = as_gate(gate, (b, t))
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
-    only_segments = segment_ids if branch_ids is None and cache is None else None
-    mask, cache = _mask(segment_ids, branch_ids, cache)
+    windowed = cfg.window is not None and (t if cache is None else cache.segment_ids.shape[1]) > cfg.window
+    only_segments = segment_ids if branch_ids is None and cache is None and not windowed else None
+    mask, cache = _mask(segment_ids, branch_ids, cache, positions, cfg.window if windowed else None)
     see = (mask, only_segments)
     rope = _rope(positions, cfg)
     x = constrain(params["embed"], ("vocab", "activation"), rules)[tokens].astype(cfg.compute_dtype)
@@ -236,12 +244,14 @@ def _block(
     """
     keys = (None,) * 5 if key is None else tuple(jax.random.split(key, 5))
     b, t, _ = x.shape
+    biases = {name: bias for group in BIASES for name, bias in layer.get(group, {}).items()}
 
     def linear(x: Any, part: str, names: tuple[str, ...], key: Any) -> Any:
         layers = tuple(adapter[part].get(name) for name in names)
         ws = tuple(layer[part][name] for name in names)
         mesh = {"rules": rules, "axes": tuple(AXES[name] for name in names)}
-        return project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared, **mesh)
+        ys = project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared, **mesh)
+        return tuple(y + biases[n].astype(y.dtype) if n in biases else y for y, n in zip(ys, names, strict=True))
 
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
     q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)
@@ -267,9 +277,7 @@ def _block(
 
 
 def _heads(qkv: tuple[Any, ...], layer: Any, cfg: ModelConfig) -> Any:
-    """Projections (B, T, heads · P) as heads (B, T, heads, P), with the biases and norms that some families add."""
-    if cfg.qkv_bias:
-        qkv = tuple(x + layer["qkv_bias"][name].astype(x.dtype) for x, name in zip(qkv, "qkv", strict=True))
+    """Projections (B, T, heads · P) as heads (B, T, heads, P), with the norms that some families add."""
     q, k, v = (x.reshape(*x.shape[:2], -1, cfg.head_dim) for x in qkv)
     if cfg.qk_norm:
         q, k = (rms_norm(x, layer["qk_norm"][name], cfg.norm_eps) for x, name in ((q, "q"), (k, "k")))
@@ -287,20 +295,17 @@ def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
     """cos and sin (B, T, 1, P/2), computed once for all layers."""
     frequency = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
     if cfg.rope_scaling is not None:
-        frequency = stretch(frequency, cfg.rope_scaling)
+        frequency = cfg.rope_scaling.scale(frequency, cfg.rope_theta)
     angle = positions[..., None, None].astype(jnp.float32) * frequency
-    return jnp.cos(angle).astype(cfg.compute_dtype), jnp.sin(angle).astype(cfg.compute_dtype)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    if cfg.rope_scaling is not None and cfg.rope_scaling.attention_factor != 1.0:
+        cos, sin = cos * cfg.rope_scaling.attention_factor, sin * cfg.rope_scaling.attention_factor
+    return cos.astype(cfg.compute_dtype), sin.astype(cfg.compute_dtype)
 
 
-def stretch(frequency: Float[Array, " J"], scaling: Llama3Rope) -> Float[Array, " J"]:
-    """Llama 3.1's frequencies: slow ones divided by the factor, fast ones kept, a linear blend between."""
-    low, high = scaling.low_frequency, scaling.high_frequency
-    turns = scaling.original_length * frequency / (2 * math.pi)  # in the original context
-    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-    return frequency * (kept + (1 - kept) / scaling.factor)
-
-
-def _mask(segment_ids: Any, branch_ids: Any, cache: Cache | None) -> tuple[Bool[Array, "B T S"], Cache | None]:
+def _mask(
+    segment_ids: Any, branch_ids: Any, cache: Cache | None, positions: Any, window: int | None
+) -> tuple[Bool[Array, "B T S"], Cache | None]:
     """Which slot each token may see; with a cache, also the cache with these tokens' segments written."""
     t = segment_ids.shape[1]
     if cache is None:
@@ -311,6 +316,10 @@ def _mask(segment_ids: Any, branch_ids: Any, cache: Cache | None) -> tuple[Bool[
         cache = cache.replace(segment_ids=key_segments)
     causal = (start + jnp.arange(t))[:, None] >= jnp.arange(key_segments.shape[1])[None, :]
     mask = causal[None] & (segment_ids[:, :, None] == key_segments[:, None, :])
+    if window is not None:
+        # Slots are not positions: prompts are padded on the left, and a row may hold several documents or branches.
+        key_positions = positions if cache is None else jnp.cumsum(key_segments > 0, axis=1) - 1
+        mask = mask & (positions[:, :, None] - key_positions[:, None, :] < window)
     if branch_ids is not None:
         own, others = branch_ids[:, :, None], branch_ids[:, None, :]
         mask = mask & ((others == 0) | (others == own))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -59,6 +60,10 @@ def wrong_header(folder):
     sorted(folder.glob("*.safetensors"))[0].write_bytes(b"\x10\0\0\0\0\0\0\0not json........")
 
 
+def index_to(folder, place):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": place}}))
+
+
 NORM, DOWN = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
 MISTAKES = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
@@ -68,9 +73,19 @@ MISTAKES = {
     "other activation": (lambda f: configure(f, hidden_act="gelu"), "hidden_act='gelu' is not supported"),
     "biases everywhere": (lambda f: configure(f, attention_bias=True), "attention_bias=True is not supported"),
     "quantised": (lambda f: configure(f, quantization_config={"bits": 4}), "quantization_config="),
-    "window": (lambda f: configure(f, sliding_window=16), "sliding_window=16 is not supported"),
-    "layer types": (lambda f: configure(f, layer_types=["sliding_attention"] * 2), "layer_types"),
-    "other rope": (lambda f: configure(f, rope_parameters={"rope_type": "yarn"}), "type 'yarn'"),
+    "window of text": (lambda f: configure(f, sliding_window="16"), "sliding_window is '16'"),
+    "layer types": (lambda f: configure(f, layer_types=["sliding_attention", "full_attention"]), "layer_types"),
+    "other rope": (lambda f: configure(f, rope_parameters={"rope_type": "mrope"}), "type 'mrope'; supported are"),
+    "rope by length": (lambda f: configure(f, rope_parameters={"rope_type": "dynamic"}), "'dynamic' depend on the"),
+    "rope of two lists": (
+        lambda f: configure(f, rope_parameters={"rope_type": "longrope", "short_factor": [1], "long_factor": [2]}),
+        "one list of factors",
+    ),
+    "part of a head": (lambda f: configure(f, rope_parameters={"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+    "constant rope": (
+        lambda f: configure(f, rope_parameters={"rope_type": "yarn", "rope_theta": 0.5}),
+        "rope_theta is 0.5; expected more",
+    ),
     "rope no object": (lambda f: configure(f, rope_parameters=3), "rope_parameters is 3"),
     "size of text": (lambda f: configure(f, hidden_size="24"), "hidden_size is '24'; expected a positive integer"),
     "huge size": (lambda f: configure(f, vocab_size=10**12), "vocab_size is 1000000000000"),
@@ -87,10 +102,10 @@ MISTAKES = {
     "missing tensor": (lambda f: change(f, DOWN, None), f"tensor '{DOWN}' is missing"),
     "wrong shape": (lambda f: change(f, NORM, np.ones(3, np.float32)), r"has shape \(3,\); config.json means \(24,\)"),
     "index of nothing": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "not an index"),
-    "index outside": (
-        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../x.safetensors"}}'),
-        "not an index",
-    ),
+    **{
+        f"index to {place}": (partial(index_to, place=place), "not an index")
+        for place in ("../x.safetensors", "w/../../x.safetensors", "/x.safetensors", "./x.safetensors", "w/", "w\\x")
+    },
 }  # fmt: skip
 
 
@@ -136,14 +151,104 @@ def test_what_is_no_model_is_refused(tmp_path):
         pretrained.open_model(tmp_path)
 
 
-def test_old_checkpoints_hold_what_is_not_needed(folder):
+BUFFERS = {
+    "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32),
+    "model.layers.0.self_attn.rotary_emb.position_ids": np.arange(4),
+    "model.embeddings.position_ids": np.arange(4),
+    "model.causal_mask": np.ones((4, 4), bool),
+}
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+def test_buffers_of_any_dtype_are_as_if_they_were_not_there(folder, name):
     change(folder, NORM, np.ones(24, np.float32))
     file = shard_of(folder, NORM)
-    save_file(load_file(file) | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}, file)
+    save_file(load_file(file) | {name: BUFFERS[name]}, file)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    index["weight_map"]["model.layers.0.self_attn.rotary_emb.inv_freq"] = file.name
+    index["weight_map"][name] = file.name
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert (load(folder)["final_norm"] == 1).all()
+
+
+def test_shards_may_lie_in_folders_below(folder):
+    expected, file = load(folder), folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    (folder / "weights" / "a.b").mkdir(parents=True)
+    for shard in sorted(set(index["weight_map"].values())):
+        (folder / shard).rename(folder / "weights" / "a.b" / shard)
+    index["weight_map"] = {name: f"weights/a.b/{shard}" for name, shard in index["weight_map"].items()}
+    file.write_text(json.dumps(index))
+    jax.tree.map(np.testing.assert_array_equal, load(folder), expected)
+
+
+def test_double_precision_is_read_as_single(folder):
+    before = load(folder)["final_norm"]
+    change(folder, NORM, np.asarray(before, np.float64))
+    np.testing.assert_array_equal(load(folder)["final_norm"], before)
+
+
+def with_head(tmp_path, head):
+    """gqa_tied, whose config says tied, with this head in its file."""
+    folder = shutil.copytree(CASES / "gqa_tied", tmp_path / "tied")
+    name = next(name for name in sorted(p.name for p in folder.glob("*.safetensors")))
+    save_file(load_file(folder / name) | {"lm_head.weight": head}, folder / name)
+    index = folder / "model.safetensors.index.json"
+    fields = json.loads(index.read_text())
+    fields["weight_map"]["lm_head.weight"] = name
+    index.write_text(json.dumps(fields))
+    return folder
+
+
+def test_a_tied_model_whose_file_holds_a_head_of_its_own_uses_it(tmp_path):
+    """As transformers 5 does; a copy of the embedding, which some files hold, is none."""
+    embed = np.asarray(load(CASES / "gqa_tied")["embed"])
+    own = embed.copy()
+    own[-1, -1] += 1
+    folder = with_head(tmp_path, own)
+    params = load(folder)
+    np.testing.assert_array_equal(params["head"], own)
+    np.testing.assert_array_equal(params["embed"], embed)
+    hf.save(tmp_path / "again", params, hf.read_config(folder), dtype="float32")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+    shutil.rmtree(folder)
+    assert "head" not in load(with_head(tmp_path, embed))
+
+
+def test_a_silent_config_means_what_transformers_fills_in(folder):
+    """Mistral 0.1's window of 4096, and 8 key-value heads: test_defaults compares them with its config classes."""
+    file = folder / "config.json"
+    fields = json.loads(file.read_text())
+    assert hf.read_config(folder).window is None  # written out: null
+    del fields["sliding_window"]
+    file.write_text(json.dumps(fields))
+    assert hf.read_config(folder).window == 4096
+
+
+@pytest.mark.parametrize(
+    ("fields", "window"),
+    [
+        ({}, None),
+        ({"use_sliding_window": True}, None),  # max_window_layers is 28, of 2
+        ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 5}, 5),
+        ({"use_sliding_window": True, "max_window_layers": 1}, UserError),
+        ({"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2, "sliding_window": 7}, 7),
+        ({"use_sliding_window": False, "layer_types": ["full_attention"] * 2}, None),
+    ],
+)
+def test_qwens_window_is_one_for_all_layers_or_none(fields, window, tmp_path):
+    folder = shutil.copytree(CASES / "qwen2", tmp_path / "qwen2")
+    kept = json.loads((folder / "config.json").read_text())
+    for name in ("use_sliding_window", "max_window_layers", "sliding_window", "layer_types"):
+        kept.pop(name, None)
+    (folder / "config.json").write_text(json.dumps(kept | fields))
+    if window is UserError:
+        with pytest.raises(UserError, match="not all 'full_attention'"):
+            hf.read_config(folder)
+    else:
+        cfg = hf.read_config(folder)
+        assert cfg.window == window
+        hf.save(tmp_path / "again", load(folder), cfg)
+        assert hf.read_config(tmp_path / "again") == cfg
 
 
 def test_both_spellings_of_the_rotary_fields_mean_the_same(folder):

@@ -1,5 +1,7 @@
 """The decoder by itself: what may see what, packing, branches, caches. Parity with transformers is in tests/parity."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,6 @@ def test_a_cache_continues_left_padded_prompts(stacked, small, small_params):
 
 
 def test_dropout_needs_a_key_and_draws_from_it(small, small_params):
-    import dataclasses
 
     cfg = dataclasses.replace(small, attention_dropout=0.3, adapter_dropout=0.3)
     adapter = adapter_for(small, small_params)
@@ -84,3 +85,33 @@ def test_dropout_needs_a_key_and_draws_from_it(small, small_params):
     draws = [forward(small_params, adapter, TOKENS, cfg, key=jax.random.key(i))[0] for i in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2]) and not np.array_equal(draws[0], plain)
+
+
+def test_a_window_is_over_positions_whatever_else_the_row_holds(small, small_params):
+    """Packed documents, branches, and decoding behind a shared prefix and padding; test_hf compares plain rows."""
+    cfg = dataclasses.replace(small, window=4)
+    tokens = np.asarray(TOKENS[0])
+    whole = forward(small_params, None, TOKENS[:1], cfg)[0][0]
+    assert np.abs(whole - forward(small_params, None, TOKENS[:1], small)[0][0]).max() > 1e-2
+    both = jnp.asarray(np.concatenate([tokens, tokens]))[None]
+    segments, positions = jnp.array([[1] * 12 + [2] * 12]), jnp.array([[*range(12)] * 2])
+    packed_row = forward(small_params, None, both, cfg, positions=positions, segment_ids=segments)[0][0]
+    np.testing.assert_allclose(packed_row, jnp.concatenate([whole, whole]), rtol=0, atol=1e-5)
+    branched = jnp.asarray(np.concatenate([tokens, tokens[7:]]))[None]
+    branches, positions = jnp.array([[0] * 7 + [1] * 5 + [2] * 5]), jnp.array([[*range(12), *range(7, 12)]])
+    ends = forward(small_params, None, branched, cfg, positions=positions, branch_ids=branches)[0][0]
+    np.testing.assert_allclose(ends[7:], jnp.concatenate([whole[7:], whole[7:]]), rtol=0, atol=1e-5)
+    _, cache = forward(small_params, None, TOKENS[:1, :5], cfg, cache=llama.empty_cache(small_params, cfg, 1, 16))
+    segments, positions = jnp.array([[0] * 4 + [1] * 7]), jnp.array([[5] * 5 + [*range(6, 12)]])
+    padded = jnp.concatenate([jnp.zeros((1, 4), int), TOKENS[:1, 5:]], axis=1)
+    rest, _ = forward(small_params, None, padded, cfg, cache=cache, segment_ids=segments, positions=positions)
+    np.testing.assert_allclose(rest[0, 4:], whole[5:], rtol=0, atol=1e-5)
+
+
+def test_biases_are_declared_beside_their_weights(small):
+    declared = llama.specs(dataclasses.replace(small, qkv_bias=True, o_bias=True, mlp_bias=True))["layers"]
+    for group, names in llama.BIASES.items():
+        for name in names:
+            weight = (declared["attn"] | declared["mlp"])[name]
+            bias = declared[group][name]
+            assert (bias.shape, bias.axes) == ((small.n_layers, weight.shape[-1]), ("layers", weight.axes[-1]))

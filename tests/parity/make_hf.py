@@ -62,6 +62,18 @@ CASES = {
         "float32",
     ),
 }
+for name, rope in {
+    "linear": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+    "yarn": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 16},
+}.items():
+    CASES[name] = (LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=2, rope_parameters=rope), "float32")
+biases = {"attention_bias": True, "mlp_bias": True, "head_dim": 8, "num_key_value_heads": 2}
+CASES["biases"] = (LlamaForCausalLM, LlamaConfig(**SIZES, **biases), "float32")
+CASES["window"] = (
+    MistralForCausalLM,
+    MistralConfig(**SIZES, num_key_value_heads=2, head_dim=8, sliding_window=9),  # shorter than rows, and than greedy's
+    "float32",
+)
 PROMPTS = ([5, 9, 11], [7, 3, 40, 41, 42, 43, 8])
 
 
@@ -83,7 +95,8 @@ def make(name: str) -> None:
     model = kind(config)
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.randn_like(p) * 0.25 + (1.0 if p.ndim == 1 else 0.0))
+            norm = p.ndim == 1 and not any(p is m.bias for m in model.modules() if isinstance(m, torch.nn.Linear))
+            p.copy_(torch.randn_like(p) * 0.25 + (1.0 if norm else 0.0))
     model = model.to(getattr(torch, dtype))
     shutil.rmtree(FOLDER / name, ignore_errors=True)
     model.save_pretrained(FOLDER / name, max_shard_size="12KB" if dtype == "float32" else "100KB")
@@ -120,9 +133,10 @@ def check(folders: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", nargs="+", default=[], metavar="FOLDER")
-    folders = parser.parse_args().check
-    if folders:
-        check(folders)
+    parser.add_argument("cases", nargs="*", help="the cases to make; by default all")
+    arguments = parser.parse_args()
+    if arguments.check:
+        check(arguments.check)
     else:
-        for name in CASES:
+        for name in arguments.cases or CASES:
             make(name)

@@ -29,7 +29,8 @@ def case(request):
 
 
 def test_every_case_is_there():
-    assert CASES == ["gqa_tied", "llama3_fp16", "mha_bf16", "mistral", "qwen2", "qwen3"]
+    first = ["biases", "gqa_tied", "linear", "llama3_fp16", "mha_bf16", "mistral"]
+    assert [*first, "qwen2", "qwen3", "window", "yarn"] == CASES
 
 
 def test_logits_are_those_of_transformers(case):
@@ -89,4 +90,5 @@ def test_what_is_saved_is_the_same_model_in_transformers(case, tmp_path):
     np.save(tmp_path / "tokens.npy", expected["tokens"])
     script = Path(__file__).with_name("make_hf.py")
     subprocess.run([python, script, "--check", tmp_path], check=True, capture_output=True)
-    assert np.abs(np.load(tmp_path / "logits.npy") - expected["logits"]).max() <= 1e-6
+    # The rotary tables are float32 in both, and torch computes their powers and cosines differently on different CPUs.
+    assert np.abs(np.load(tmp_path / "logits.npy") - expected["logits"]).max() <= 1e-5
