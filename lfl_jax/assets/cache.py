@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax import locations, notices
+from lfl_jax.assets import hub_names
 from lfl_jax.assets.manifest import Item, Wheel, item
 from lfl_jax.errors import UserError
 
@@ -65,12 +66,12 @@ def path(name: str, file: str | None = None) -> Path:
     files = provenance(name)["files"]
     if file is not None and file not in files:
         raise UserError(f"{name} has no file {file!r}; it has {', '.join(files)}")
-    return root() / name / (file or "")
+    return root() / item(name).folder / (file or "")
 
 
 def licence(name: str) -> str:
-    """The licence of the item's content, as its authors name it."""
-    return item(name).licence
+    """The licence of the item's content, as its authors name it; of a hub's repository, as its card does."""
+    return provenance(name)["licence"] if hub_names.is_hub(name) else item(name).licence
 
 
 def provenance(name: str) -> dict[str, Any]:
@@ -83,13 +84,14 @@ def provenance(name: str) -> dict[str, Any]:
 
 def stamp(wanted: Item) -> dict[str, Any] | None:
     """The stamp of a whole, current item; None when it is absent, damaged or of another origin."""
-    folder = root() / wanted.name
+    folder = root() / wanted.folder
     try:
         found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in found["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    current = found.get("origin") == _origin(wanted) and set(sizes) >= {name for _, name in wanted.files}
+    same = found.get("name") == wanted.name and found.get("origin") == _origin(wanted)
+    current = same and set(sizes) >= {name for _, name in wanted.files}
     whole = sizes == {name: file["bytes"] for name, file in found["files"].items()}
     return found if current and whole else None
 
@@ -107,7 +109,7 @@ def install(staged: Path, wanted: Item, commit: str | None = None) -> Path:
     content = {"name": wanted.name, "licence": wanted.licence, "origin": _origin(wanted), "files": files}
     content |= {"commit": commit} if commit else {}
     (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    place = root() / wanted.name
+    place = root() / wanted.folder
     if place.exists():  # damaged, or of an older manifest: stamp() refused it
         os.replace(place, staged.with_name(f"{staged.name}-replaced"))
     os.replace(staged, place)

@@ -1,4 +1,4 @@
-"""Bring items into the cache: wheels through pip, hub repositories through huggingface_hub.
+"""Bring items that lie in wheels into the cache, through pip; `hub` is for hub repositories.
 
 A download goes to a staging folder inside the cache, is verified there, and reaches its place by one rename:
 nothing is ever half-written.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lfl_jax.assets import cache
-from lfl_jax.assets.manifest import Hub, Item, Wheel
+from lfl_jax.assets.manifest import Item, Wheel
 from lfl_jax.errors import UserError
 
 Report = Callable[[str, int, int], None]  # label, bytes so far, bytes in all
@@ -106,62 +106,3 @@ def _pip_failure(requirement: str, log: str) -> str:
     elif "No module named pip" in log:
         reason = f"pip is not installed here; `{sys.executable} -m ensurepip` installs it"
     return f"cannot download {requirement} with pip: {reason}.\nNothing was changed; run the same command again."
-
-
-def fetch_hub(item: Item) -> None:
-    """Download the files of a hub item, with the hub's own progress bars; an interrupted download resumes.
-
-    The listing is asked for first: without it, an incomplete folder would be taken for the whole repository.
-    """
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    if not isinstance(item.origin, Hub):
-        raise TypeError(f"{item.name} is not a hub item")
-    hub, folder = item.origin, cache.root() / f".hub-{item.name}"
-    place = {"repo_id": hub.repo, "repo_type": hub.repo_type, "revision": hub.revision}
-    try:
-        info = huggingface_hub.HfApi().repo_info(**place, files_metadata=True)
-        listing = info.siblings or []
-        place["revision"] = info.sha  # a branch may move meanwhile
-        huggingface_hub.snapshot_download(**place, allow_patterns=list(hub.patterns), local_dir=folder)
-    except (OSError, errors.HTTPError) as error:  # every hub and connection error is one of these
-        raise UserError(_hub_failure(item.name, hub, error)) from error
-    names = [entry.rfilename for entry in listing]
-    wanted = set(huggingface_hub.utils.filter_repo_objects(names, allow_patterns=list(hub.patterns)))
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes for resuming
-    if not wanted:
-        raise UserError(f"{item.name}: {hub.repo} at {hub.revision} has no file like {', '.join(hub.patterns)}")
-    for entry in listing:
-        if entry.rfilename in wanted:
-            _check_hub_file(folder / entry.rfilename, entry.size, entry.lfs.sha256 if entry.lfs else None, hub)
-    cache.install(folder, item, commit=info.sha)
-
-
-def _check_hub_file(file: Path, size: int | None, sha256: str | None, hub: Hub) -> None:
-    whole = file.is_file() and (size is None or file.stat().st_size == size)
-    if not whole or (sha256 is not None and cache.sha256(file) != sha256):
-        file.unlink(missing_ok=True)  # so that the next fetch takes it anew
-        raise UserError(f"{hub.repo}: {file.name} arrived damaged and was removed; run the same command again")
-
-
-def _hub_failure(name: str, hub: Hub, error: Exception) -> str:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return (
-            f"{name}: {hub.repo} is gated. Accept its licence on its hub page, then run `hf auth login` "
-            "(or set HF_TOKEN) and fetch again."
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{name}: {hub.repo} has no commit {hub.revision}; correct it in third_party/manifest.toml"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"{name}: the hub does not show {hub.repo} to you. If it is gated, accept its licence on its hub "
-            "page, run `hf auth login` (or set HF_TOKEN) and fetch again."
-        )
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return (
-        f"{name}: cannot download {hub.repo} from the hub: {reason[0]} (offline?)\n"
-        "Nothing was changed; run the same command again and it resumes."
-    )

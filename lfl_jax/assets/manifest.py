@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lfl_jax.assets import hub_names
 from lfl_jax.errors import UserError
 
 KINDS = ("model", "adapter", "dataset", "tokenizer")
@@ -50,6 +51,11 @@ class Item:
     origin: Wheel | Hub
     files: tuple[tuple[str, str], ...]
     rank: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its folder in the cache: the name, with what a folder's name cannot hold written as two dashes."""
+        return re.sub(r"[:/]+", "--", self.name) if hub_names.is_hub(self.name) else self.name
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,11 @@ def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> 
 def item(name: str) -> Item:
     """The item called `name`, NAME@REVISION for another branch or commit of a hub repository.
 
-    An unknown name is a user error that offers the nearest one.
+    A repository of the hub that the manifest does not know is an item, too: hf:ORG/NAME, as `hub_names` says. An
+    unknown name is a user error that offers the nearest one.
     """
+    if hub_names.is_hub(name):
+        return _from_hub(hub_names.parse(name))
     plain, at, revision = name.partition("@")
     if plain not in manifest():
         raise UserError(_unknown(plain, list(manifest())))
@@ -121,11 +130,17 @@ def item(name: str) -> Item:
     return dataclasses.replace(found, name=name, origin=dataclasses.replace(found.origin, revision=revision))
 
 
+def _from_hub(name: hub_names.HubName) -> Item:
+    """An item for any repository; its licence is known when it is fetched, its files are chosen from the listing."""
+    origin = Hub(name.repo, name.repo_type, name.revision, patterns=(), bytes=None)
+    return Item(name.text, name.repo_type, "unknown", f"{name.repo} at {name.revision}", origin, files=())
+
+
 def select(names: Sequence[str]) -> tuple[Item, ...]:
     """The items that `names` (of items or groups) stand for, each once, in the order given."""
     chosen: dict[str, Item] = {}
     for name in names:
-        if name.partition("@")[0] not in (*groups(), *manifest()):
+        if not hub_names.is_hub(name) and name.partition("@")[0] not in (*groups(), *manifest()):
             raise UserError(_unknown(name, [*groups(), *manifest()]))
         chosen |= {member: item(member) for member in groups().get(name, (name,))}
     return tuple(chosen.values())

