@@ -72,19 +72,23 @@ class Subject:
 
 def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     """Load the model, evaluate it, print and write what came of it."""
+    import jax
+
     from lfl_jax import assets, base_model
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.core.sharding import make_rules
     from lfl_jax.evals import suite
+    from lfl_jax.io.lock import DirectoryLock
 
     keep_compiled_programs(assets.writable("compiled"))
     base_model.check(config)
     if not options["lm_eval"]:
         suite.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    base = base_model.load(config, rules)
-    subjects = _subjects(base, _learned(options))
-    (_harness if options["lm_eval"] else _tasks)(config, options, out, base, subjects, rules)
+    with DirectoryLock(out, process_index=jax.process_index()):
+        base = base_model.load(config, rules)
+        subjects = _subjects(base, _learned(options))
+        (_harness if options["lm_eval"] else _tasks)(config, options, out, base, subjects, rules)
 
 
 def _learned(options: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ def execute(config: configs.Config, folder: Path) -> None:
     if not hosts.is_first():
         return
     facts, found = outcome.facts, report(outcome.before, outcome.after, contamination.read(folder))
-    if facts["tokens_per_s"] is None:  # the run was at its end before: the figures of its training stand
+    if not outcome.trained:  # the run was at its end before: the figures of its training stand
         facts = table.saved_facts(folder) or facts
     facts["provenance"]["warnings"] = warnings  # also where the other figures are an earlier start's
     table.save(found, facts, folder)

@@ -29,6 +29,7 @@ from lfl_jax.evals.run import Result
 from lfl_jax.io import workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
 from lfl_jax.io.interrupt import interrupts
+from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.io.metrics import MetricsWriter, peak_memory_bytes, progress
 from lfl_jax.io.throughput import Meter
 from lfl_jax.models import llama
@@ -101,20 +102,30 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run came to: results of every task before and after, figures of the run, whether it reached its end."""
+    """Results of every task before and after, figures of the run, whether it reached its end.
+
+    trained: optimizer steps of this process; 0 for a run that was at its end already.
+    """
 
     before: dict[str, Result]
     after: dict[str, Result]
     facts: dict[str, Any]
     finished: bool
+    trained: int
 
 
 def run(run: Run) -> Outcome:
     """Evaluate the base, train, evaluate again. A run directory that was interrupted is resumed exactly.
 
-    Raises UserError for a mistake in config, data or directory, NonFiniteLoss when training diverged.
+    Raises UserError for a mistake in config, data or directory, and for a directory in which another process trains,
+    NonFiniteLoss when training diverged.
     """
-    config, started = run.config, time.monotonic()
+    with contextlib.ExitStack() as held:
+        return _run(run, held)
+
+
+def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
+    config, meter = run.config, Meter(time.monotonic())
     base_model.check(config)
     suite.check(config)
     if config.train.branch_from:
@@ -128,6 +139,7 @@ def run(run: Run) -> Outcome:
     look_every = config.eval.every or steps_of(config, config.eval.every_tokens)
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)
+    lock = held.enter_context(DirectoryLock(run.workdir, process_index=jax.process_index()))
     workdir.prepare(
         run.workdir,
         config.to_json(),
@@ -186,7 +198,9 @@ def run(run: Run) -> Outcome:
                 found = branches.restore(config, steps, like, base.fingerprint)
             state, frozen = states.restored(found.state, state, frozen)
             batches.set_state(found.iterator_state())
-        step, meter, halt, pending = int(state.step), Meter(), False, None
+            meter.resume(found.metadata["figures"])
+        step, halt, pending = int(state.step), False, None
+        first = step
         writer = MetricsWriter(run.workdir, resume_step=step or None, tensorboard=config.log.tensorboard)
         with writer, progress(steps, "train", done=step) as advance:
             log = _Log(config, schedule, writer, advance, meter, saved)
@@ -208,20 +222,24 @@ def run(run: Run) -> Outcome:
                         with meter.paused():
                             measured = suite.flat(evaluate(f"dev-{step:06d}", config.eval.every_tasks, dev))
                         writer.write(step, {f"dev/{name}": value for name, value in measured.items()})
+                    lock.check()
                     saved.save(
                         step,
                         states.checkpointables(state, frozen, key),
                         iterator_state=batches.get_state(),
                         metrics=measured,
-                        metadata={"base_fingerprint": base.fingerprint, "config": config.hash()},
+                        metadata={
+                            "base_fingerprint": base.fingerprint,
+                            "config": config.hash(),
+                            "figures": meter.state(),
+                        },
                     )
         halt = halt or stop.requested_anywhere(ask=True)
     if step < steps or halt:
-        return Outcome(before, {}, {"step": step, "steps": steps}, finished=False)
+        return Outcome(before, {}, {"step": step, "steps": steps}, finished=False, trained=step - first)
     after = evaluate("after", config.eval.tasks, test)
-    wall = {"wall_seconds": time.monotonic() - started}
-    facts = {"steps": steps} | sizes | meter.facts() | wall | _machine() | {"provenance": provenance}
-    return Outcome(before, after, facts, finished=True)
+    facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
+    return Outcome(before, after, facts, finished=True, trained=step - first)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,7 @@ def test_a_run_from_start_to_end_and_again(tmp_path):
 
 def test_killed_and_resumed_is_never_interrupted_bit_for_bit(tmp_path):
     options = [*LITTLE, "--config.data.size=12", "--config.checkpoint.every=5", "--config.train.steps=12"]
-    options += ["--config.adapter.dropout=0.1"]
+    options += ["--config.adapter.dropout=0.1", "--config.eval.decontaminate=False"]
     run(tmp_path / "whole", *options, config="smoke,lora+dora")
     slow = tmp_path / "killed"
     process = subprocess.Popen(
@@ -102,6 +102,11 @@ def test_killed_and_resumed_is_never_interrupted_bit_for_bit(tmp_path):
     run(slow, *options, config="smoke,lora+dora")
     assert losses(slow) == losses(tmp_path / "whole") and list(losses(slow)) == list(range(1, 13))
     assert rows(slow) == rows(tmp_path / "whole")
+    whole, resumed = (
+        json.loads((folder / "results.json").read_text())["facts"] for folder in (tmp_path / "whole", slow)
+    )
+    assert resumed["tokens"] == whole["tokens"] and (resumed["starts"], whole["starts"]) == (2, 1)
+    assert resumed["training_seconds"] > 0 and resumed["tokens_per_s"] > 0
 
 
 def rows(workdir):
@@ -169,7 +174,7 @@ def unknown_kind(tmp_path):
 
 def unwritable(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    return [f"--workdir={tmp_path / 'file'}"], "workdir"
+    return [f"--workdir={tmp_path / 'file'}"], f"cannot write to {tmp_path / 'file'}"
 
 
 def no_such_pattern(tmp_path):

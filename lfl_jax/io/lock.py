@@ -51,24 +51,25 @@ class DirectoryLock:
     flock and fcntl locks are not enough: over NFS they need a lock service that many clusters do not run, and other
     shared file systems ignore them. What all of them do atomically is to make a name: link() to a file that is
     written already, or open with O_EXCL where there are no links. Whether a holder is alive, the process table says on
-    its own machine, and elsewhere the file's time, which the holder renews every few seconds.
+    its own machine, and elsewhere the file's time, which the holder renews every few seconds. Of the processes of one
+    run, process 0 holds it for all.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self._path = Path(directory).absolute() / LOCK_FILE
+    def __init__(self, directory: str | Path, *, process_index: int = 0) -> None:
+        self._path, self._is_holder = Path(directory).absolute() / LOCK_FILE, process_index == 0
         self._holder = _this_process()
         self._released = threading.Event()
         self._lost: str | None = None
 
     def __enter__(self) -> "DirectoryLock":
+        if not self._is_holder:
+            return self
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _acquire(self._path, self._holder)
         except OSError as error:
-            raise UserError(
-                f"cannot write to workdir {self._path.parent}: {error.strerror}; make it writable or pass another"
-                " --workdir"
-            ) from error
+            reason = f"cannot write to {self._path.parent}: {error.strerror}"
+            raise UserError(f"{reason}; make it writable or pass another directory") from error
         threading.Thread(target=self._renew, name="run lock", daemon=True).start()
         return self
 

@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from lfl_jax.configs import math_ift
 
+from lfl_jax import evaluate, train
+from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 from lfl_jax.io import lock
 from lfl_jax.io.lock import LOCK_FILE, DirectoryLock
@@ -127,5 +130,15 @@ def test_a_damaged_lock_is_no_lock(tmp_path: Path, text: str) -> None:
 
 def test_a_directory_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to workdir .*file/run"), DirectoryLock(tmp_path / "file" / "run"):
+    with pytest.raises(UserError, match="cannot write to .*file/run"), DirectoryLock(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_run_and_an_evaluation_lock_their_directories(tmp_path: Path) -> None:
+    c = math_ift.get_config("smoke")
+    c.train.steps = 1
+    with DirectoryLock(tmp_path), pytest.raises(UserError, match="is in use by"):
+        train.run(train.Run(Config.from_dict(c), tmp_path))
+    assert not (tmp_path / "config.json").exists()
+    with DirectoryLock(tmp_path), pytest.raises(UserError, match="is in use by"):
+        evaluate.main(["evaluate", "--config=configs/math_ift.py:smoke", f"--out={tmp_path}"])
