@@ -28,7 +28,8 @@ AnyPath = str | os.PathLike
 def load(
     path_or_name: AnyPath, *, dtype: str = "float32", rules: Rules | None = None
 ) -> tuple[dict, ModelConfig, Tokenizer]:
-    """A pretrained model: (params, cfg, tokenizer), from a Hugging Face folder, a GGUF file, or a fetched name.
+    """A pretrained model: (params, cfg, tokenizer), from a Hugging Face folder, a GGUF file, a fetched name, or a
+    hub's repository (hf:ORG/NAME[@REVISION], fetched first where it is not here).
 
     dtype: float32, bfloat16, or int8 or nf4 for its linear weights (quantised, for adapters to train over).
     rules: the mesh to put it on; by default all devices, sharded. Raises UserError for what is not there or damaged.
@@ -124,7 +125,8 @@ ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, dict], 
 
 
 def load_adapter(path_or_name: AnyPath, params: dict) -> tuple[dict, dict]:
-    """(params, adapter) from a PEFT folder, a run directory, a file that `save_adapter` wrote, or a fetched name.
+    """(params, adapter) from a PEFT folder, a run directory, a file that `save_adapter` wrote, a fetched name, or a
+    PEFT repository of a hub (hf:ORG/NAME).
 
     The params are those given, with the weights in place that were trained as a whole (PEFT's modules_to_save, a run
     that trained parameters). Raises UserError for damage, for another base, for an adapter that changes nothing, and
@@ -133,6 +135,7 @@ def load_adapter(path_or_name: AnyPath, params: dict) -> tuple[dict, dict]:
     place, name = Path(path_or_name), str(path_or_name)
     if not place.exists() and name.partition("@")[0] in assets.manifest():
         return _published(name, params)
+    place = assets.local(place)
     for matches, read in ADAPTER_FORMATS.values():
         if matches(place):
             return read(place, params)

@@ -75,7 +75,7 @@ def load(config: Config, rules: Rules) -> Base:
         found = _files(config)
         cfg = _numerics(found.cfg, config)
         params, text = found.load(cfg, rules, held), found.tokenizer()
-        source, rounded = str(found.path), found.quantised
+        source, rounded = assets.origin(config.model.path) or str(found.path), found.quantised
     formats = (rounded, held if held in quant.FORMATS else None)
     return Base(params, cfg, text, source, ", ".join(filter(None, formats)) or None, tree.fingerprint(params))
 

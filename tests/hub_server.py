@@ -1,5 +1,6 @@
 """A hub on the loopback: the part of its protocol that huggingface_hub speaks when it lists and downloads."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -7,6 +8,8 @@ import re
 import threading
 import urllib.parse
 from dataclasses import dataclass, field
+
+from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROUTE = re.compile(
@@ -88,6 +91,19 @@ class HubServer:
         if data is None:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         return 200, {"X-Repo-Commit": found.commit, "ETag": f'"{_oid(data)}"'}, data
+
+
+@contextlib.contextmanager
+def in_place_of_the_hub(repositories, monkeypatch, cache):
+    """Serve these repositories where huggingface_hub looks for the hub, with an empty cache of ours."""
+    with HubServer(repositories) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("LFL_CACHE", str(cache))
+        monkeypatch.setenv("HF_TOKEN", "hf_none")
+        yield server
 
 
 def _oid(data):

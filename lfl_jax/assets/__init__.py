@@ -7,7 +7,7 @@ assets.provenance("hellaswag")              # licence, origin, hashes: what ever
 """
 
 from lfl_jax.assets.cache import is_cached, licence, path, provenance, root, scratch, writable
-from lfl_jax.assets.fetching import local
+from lfl_jax.assets.fetching import local, origin
 from lfl_jax.assets.manifest import Hub, Item, Wheel, groups, item, manifest, select
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "licence",
     "local",
     "manifest",
+    "origin",
     "path",
     "provenance",
     "root",

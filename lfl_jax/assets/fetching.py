@@ -21,6 +21,13 @@ def local(place: str | Path) -> Path:
     return cache.path(name)
 
 
+def origin(place: str | Path) -> str:
+    """Where the files of a name hf:... come from: name and commit; "" for a path."""
+    if not hub_names.is_hub(str(place)):
+        return ""
+    return f"{place} at commit {cache.provenance(str(place))['commit'][:12]}"
+
+
 def fetch(items: Sequence[Item]) -> None:
     """Fetch what is not in the cache, one process at a time, saying what goes on."""
     here = [each for each in items if cache.is_cached(each.name)]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lfl_jax import quant
+from lfl_jax import assets, quant
 from lfl_jax.core import hosts, spec
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
@@ -106,7 +106,11 @@ FORMATS: dict[str, tuple[Callable[[Path], Path | None], Callable[[Path], Pretrai
 
 
 def open_model(path: Path) -> Pretrained:
-    """The model at a path. UserError for a path that is not there, or that holds none of the formats."""
+    """The model at a path, or of a hub's repository (hf:ORG/NAME, fetched where it is not here yet).
+
+    UserError for a path that is not there, or that holds none of the formats.
+    """
+    path = assets.local(path)
     for locate, opened in FORMATS.values():
         place = locate(path)
         if place is not None:

@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hub_server import COMMIT, HubServer, Repository
-from huggingface_hub import constants
+from hub_server import COMMIT, Repository, in_place_of_the_hub
 
 from lfl_jax import assets
 from lfl_jax.assets import fetching, hub_names
@@ -60,13 +59,7 @@ REPOSITORIES = {
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub in the place of the real one, and an empty cache."""
-    with HubServer(REPOSITORIES) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", "hf_none")
+    with in_place_of_the_hub(REPOSITORIES, monkeypatch, tmp_path / "cache") as server:
         yield server
 
 
