@@ -18,7 +18,15 @@ For example --config=configs/math_ift.py:paper,full or :smoke,dora,r=4.
 from lfl_jax.configs import settings
 from ml_collections import config_dict
 
-LAPTOP = {"train.steps": 32, "eval.base_tasks": ("source_test_shots:16",)}
+LAPTOP = {
+    "data.levels": (6, 3, 1),
+    "train.batch": 1,
+    "train.steps": 48,
+    "eval.tasks": ("source_test:80", *settings.LAPTOP_TASKS),
+    "eval.base_tasks": ("source_test_shots:20",),
+    "eval.max_new_tokens": 112,  # the longest answer has 105
+    "eval.generate_rows": 20,
+}
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:

@@ -101,6 +101,9 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(arguments, message):
         ({"data__seq_len": "256"}, "must be an int"),
         ({"eval__tasks": ("gsm8k:few",)}, "must be a name"),
         ({"mesh__tensor": 0}, "mesh sizes"),
+        ({"data__levels": (0, 0, 0)}, r"data.levels=\(0, 0, 0\) must be three numbers >= 0, not all 0"),
+        ({"data__levels": (1, -1, 0)}, "not all 0"),
+        ({"data__levels": (1, 1)}, "must have 3 entries"),
     ],
 )
 def test_contradictions_and_wrong_types_are_refused(fields, message):

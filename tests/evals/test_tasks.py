@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from lfl_jax.configs import math_ift
 
+from lfl_jax.config import Config
 from lfl_jax.data import formatting
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
@@ -19,6 +21,7 @@ from lfl_jax.evals import (
     tasks,
     winogrande,
 )
+from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.base import Inputs
 from lfl_jax.evals.plan import Scored
 from lfl_jax.text.chat import TEMPLATES
@@ -159,6 +162,24 @@ def test_groups_of_problems_take_turns(inputs):
     }
     assert records[1]["groups"] == ["unseen"]
     assert [n for n in source_test.TASK.measure(records[::2]) if n.startswith("exact_match")] == ["exact_match"]
+
+
+def test_levels_are_tested_as_often_as_they_are_trained_and_scored_apart():
+    config = Config.from_dict(math_ift.get_config())
+    problems = source_test.problems(evaluation_inputs.from_config(config))[:80]
+    levels = [problem.groups[1] for problem in problems]
+    assert [levels.count(f"level_{n}") for n in (1, 2, 3)] == [48, 24, 8]
+    assert [problem.groups[0] for problem in problems[:2]] == ["test_seen", "test_unseen"]
+
+    right = [level == "level_1" for level in levels]
+    texts = [p.gold if ok else "#### none" for p, ok in zip(problems, right, strict=True)]
+    records = [gsm8k.record(p, text) for p, text in zip(problems, texts, strict=True)]
+    metrics = source_test.summarise(records).metrics
+    assert {name: (m.mean, m.n) for name, m in metrics.items() if "level" in name} == {
+        "exact_match_level_1": (1.0, 48),
+        "exact_match_level_2": (0.0, 24),
+        "exact_match_level_3": (0.0, 8),
+    }
 
 
 def test_problems_asked_in_other_ways_than_in_training(inputs):
