@@ -2,7 +2,8 @@
 
 What all prompts begin with (few-shot examples, or the whole prompt of many samples) is computed once. The rest is
 padded on the left, so that all rows write the same cache slot. The loop runs on the device in rounds of `ROUND` tokens;
-between rounds the host looks for stop texts and drops out when every row is done.
+between rounds the host looks for stop texts and drops out when every row is done. When three quarters of the rows are
+done, the others go on in a batch of a quarter of the size: one answer that never ends does not cost a whole batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -88,17 +89,59 @@ def generate(
     else:
         cache = llama.empty_cache(model["params"], cfg, len(prompts), size)
     state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, cfg=cfg, greedy=temperature == 0.0)
-    rows: list[list[int]] = [[] for _ in prompts]
-    finished = np.zeros(len(prompts), bool)
-    for _ in range(rounds):
-        state, new = _round(model, state, gate, settings, eos_id, cfg=cfg, greedy=temperature == 0.0)
-        for row, ids_, over in zip(rows, hosts.whole(new).tolist(), finished, strict=True):
-            row.extend([] if over else ids_)
-        finished = np.array([over or eos_id in row or stop(row) for row, over in zip(rows, finished, strict=True)])
+    rows = _rounds(
+        lambda state, gate: _round(model, state, gate, settings, eos_id, cfg=cfg, greedy=temperature == 0.0),
+        state,
+        gate,
+        rounds,
+        lambda row: eos_id in row or stop(row),
+    )
+    return [_cut(row[:max_new_tokens], eos_id) for row in rows]
+
+
+def _rounds(
+    advance: Callable[[Decoding, Any], tuple[Decoding, Any]],
+    state: Decoding,
+    gate: np.ndarray | None,
+    count: int,
+    ended: Callable[[list[int]], bool],
+) -> list[list[int]]:
+    """The tokens of every row after `count` rounds, or fewer once all have ended."""
+    total = len(state.last)
+    rows: list[list[int]] = [[] for _ in range(total)]
+    finished = np.zeros(total, bool)
+    decoded = np.arange(total)  # the rows that `state` still holds
+    for _ in range(count):
+        state, new = advance(state, gate)
+        for i, ids in zip(decoded, hosts.whole(new).tolist(), strict=True):
+            rows[i].extend([] if finished[i] else ids)
+        finished = np.array([over or ended(row) for row, over in zip(rows, finished, strict=True)])
         if finished.all():
             break
-        state = state.replace(done=state.done | finished)
-    return [_cut(row[:max_new_tokens], eos_id) for row in rows]
+
+        state = state.replace(done=state.done | finished[decoded])
+        kept = _quarter(finished[decoded], total)
+        if kept is not None:
+            state, decoded, gate = _take(state, kept), decoded[kept], gate if gate is None else gate[kept]
+    return rows
+
+
+def _quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
+    """Indices of a quarter of `rows` with all that are not finished among them; None where that is not possible.
+
+    A quarter only, and once, so that one more shape is compiled.
+    """
+    size = -(-rows // 4)
+    if len(finished) <= size or np.sum(~finished) > size:
+        return None
+    return np.argsort(finished, kind="stable")[:size]
+
+
+@jax.jit
+def _take(state: Decoding, kept: Any) -> Decoding:
+    """These rows of a batch."""
+    cache = llama.take(state.cache, kept)
+    return Decoding(cache, state.last[kept], state.position[kept], state.done[kept], state.keys[kept])
 
 
 def _cut(row: list[int], eos_id: int) -> list[int]:

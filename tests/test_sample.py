@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import adapter_for
 
-from lfl_jax import sample
+from lfl_jax import adapters, sample
 from lfl_jax.core import spec, tree
 from lfl_jax.models import llama
 
@@ -117,3 +117,31 @@ def test_decoding_from_stacked_layers_copies_one_layer_at_a_time(small):
     compiled = sample._round.lower(model, state, None, settings, EOS, cfg=cfg, greedy=True).compile()
     one = tree.nbytes((params["layers"], cache.k, cache.v)) / cfg.n_layers
     assert compiled.memory_analysis().temp_size_in_bytes < 3 * one
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_last_quarter_of_a_batch_goes_on_alone(temperature, stacked, small, small_params, monkeypatch):
+    """Rows use adapters of their own, so that a row in another's place would say something else."""
+    member = adapter_for(small, small_params, "lora")
+    adapter = adapters.stack(member, adapters.scale(member, 0.5))
+    model = {"params": small_params, "adapter": adapter}
+    model = model if stacked else sample.unstacked(model, small.n_layers)
+    prompts = [[7 + i, 3, 60 - i] for i in range(9)]
+
+    def texts(**options):
+        never, gate = small.vocab_size, np.array([0, 1, -1] * 3)
+        options |= {"max_new_tokens": 96, "eos_id": never, "temperature": temperature, "gate": gate}
+        return sample.generate(model, prompts, small, **options)
+
+    whole = texts()
+    going_on = [whole[2], whole[7]]
+    assert whole[2] != whole[7]
+
+    sizes, take = [], sample._take
+    monkeypatch.setattr(sample, "_take", lambda state, kept: sizes.append(len(kept)) or take(state, kept))
+    stop = lambda row: row[:8] not in [text[:8] for text in going_on]  # noqa: E731
+    found = texts(stop=stop)
+    assert [found[2], found[7]] == going_on
+    assert all(row == text[: sample.ROUND] for row, text in zip(found, whole, strict=True) if text not in going_on)
+    assert sizes == [3], "one batch of a quarter, once"

@@ -177,6 +177,12 @@ def repeat(cache: Cache, rows: int) -> Cache:
     return cache.replace(k=k, v=v, segment_ids=jnp.repeat(cache.segment_ids, rows, axis=0))
 
 
+def take(cache: Cache, rows: Int[Array, " N"]) -> Cache:
+    """The cache of these rows."""
+    k, v = jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), (cache.k, cache.v))
+    return cache.replace(k=k, v=v, segment_ids=cache.segment_ids[rows])
+
+
 def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Float[Array, "*N D"]:
     """x / rms(x) · w, in float32 inside (arXiv 1910.07467)."""
     y = x.astype(jnp.float32)
