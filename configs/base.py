@@ -14,6 +14,7 @@ def base() -> config_dict.ConfigDict:
     m = c.model = config_dict.ConfigDict()
     m.name = "smollm2-135m"  # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets
     m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
+    m.tokenizer = ""  # folder, file (tokenizer.json, .model, .gguf) or fetched name; "" = what comes with the weights
     m.init = "pretrained"  # pretrained | random (tests and benchmarks)
     m.compute_dtype = "float32"  # float32 | bfloat16; what trains is held in float32 whatever this says
     # float32 | bfloat16 | int8 | nf4: how frozen base weights are held. int8 and nf4 (QLoRA's: 4 bits, quantised twice)

@@ -26,16 +26,22 @@ AnyPath = str | os.PathLike
 
 
 def load(
-    path_or_name: AnyPath, *, dtype: str = "float32", rules: Rules | None = None
+    path_or_name: AnyPath,
+    *,
+    dtype: str = "float32",
+    rules: Rules | None = None,
+    tokenizer: AnyPath | None = None,
 ) -> tuple[dict, ModelConfig, Tokenizer]:
     """A pretrained model: (params, cfg, tokenizer), from a Hugging Face folder, a GGUF file, a fetched name, or a
     hub's repository (hf:ORG/NAME[@REVISION], fetched first where it is not here).
 
     dtype: float32, bfloat16, or int8 or nf4 for its linear weights (quantised, for adapters to train over).
-    rules: the mesh to put it on; by default all devices, sharded. Raises UserError for what is not there or damaged.
+    rules: the mesh to put it on; by default all devices, sharded. tokenizer: a folder, file or fetched name to take in
+    place of what came with the weights. Raises UserError for what is not there or damaged.
     """
     found = find(path_or_name)
-    return found.load(found.cfg, rules or make_rules(), dtype), found.cfg, found.tokenizer()
+    named = None if tokenizer is None else pretrained.open_tokenizer(os.fspath(tokenizer), found.cfg)
+    return found.load(found.cfg, rules or make_rules(), dtype), found.cfg, named or found.tokenizer()
 
 
 def save(

@@ -69,15 +69,15 @@ def load(config: Config, rules: Rules) -> Base:
     held = "float32" if trains else config.model.base_dtype
     if config.model.init == "random":
         cfg = _numerics(PRESETS[config.model.name], config)
-        params, text = random_params(cfg, config.seed.init, rules, held), tokenizers.byte_tokenizer()
+        params = random_params(cfg, config.seed.init, rules, held)
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
         found = _files(config)
         cfg = _numerics(found.cfg, config)
-        params, text = found.load(cfg, rules, held), found.tokenizer()
+        params = found.load(cfg, rules, held)
         source, rounded = assets.origin(config.model.path) or str(found.path), found.quantised
-    formats = (rounded, held if held in quant.FORMATS else None)
-    return Base(params, cfg, text, source, ", ".join(filter(None, formats)) or None, tree.fingerprint(params))
+    formats = ", ".join(filter(None, (rounded, held if held in quant.FORMATS else None)))
+    return Base(params, cfg, tokenizer(config), source, formats or None, tree.fingerprint(params))
 
 
 def originals(config: Config, rules: Rules) -> dict | None:
@@ -114,5 +114,7 @@ def _files(config: Config) -> Pretrained:
 
 
 def tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the base, without loading its weights."""
+    """The tokenizer of the base, or the one that config.model.tokenizer names, without loading its weights."""
+    if config.model.tokenizer:
+        return pretrained.open_tokenizer(config.model.tokenizer, shape(config))
     return tokenizers.byte_tokenizer() if config.model.init == "random" else _files(config).tokenizer()

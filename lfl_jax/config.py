@@ -16,6 +16,7 @@ class ModelSection:
 
     name: str
     path: str
+    tokenizer: str
     init: str
     compute_dtype: str
     base_dtype: str

@@ -79,6 +79,7 @@ def code(value: str, change: Change) -> str:
 # field -> how its value holds places; each of these functions is (value, change) -> value
 FIELDS: dict[str, Callable] = {
     "model.path": place,
+    "model.tokenizer": place_or_name,
     "adapter.kind": code,
     "train.branch_from": place,
     "data.source": source,

@@ -19,6 +19,7 @@ UUIDS = {"data.source": "uuid"}
 OTHER: dict[str, tuple] = {
     "model.name": ("tiny-alike", {}),
     "model.path": ("models/other.gguf", {}),
+    "model.tokenizer": ("models/tokenizer.json", {}),
     "model.init": ("pretrained", {}),
     "model.compute_dtype": ("bfloat16", {}),
     "model.base_dtype": ("bfloat16", {}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lfl_jax.io import gguf, hf
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text import tokenizers
+from lfl_jax.text.base import within
 from lfl_jax.text.tokenizers import Tokenizer
 
 
@@ -65,27 +67,38 @@ def _open_gguf(path: Path) -> Pretrained:
         return jax.tree_util.tree_map_with_path(place, specs, params, is_leaf=spec.is_spec)
 
     cfg = ModelConfig(**gguf.model_fields(metadata))
-    return Pretrained(path, cfg, gguf.quantization(metadata), load, lambda: tokenizers.from_gguf(path))
+    tokenizer = partial(_fitting, path, cfg, lambda: tokenizers.from_gguf(path))
+    return Pretrained(path, cfg, gguf.quantization(metadata), load, tokenizer)
 
 
 def _open_hf(path: Path) -> Pretrained:
     fields = hf.read_fields(path)
     cfg = hf.read_config(path, fields)
 
-    def tokenizer() -> Tokenizer:
-        found = tokenizers.from_folder(path)
-        if found.vocab_size > cfg.vocab_size:
-            raise UserError(
-                f"{path}: the tokenizer has {found.vocab_size} tokens, the embedding {cfg.vocab_size} rows;"
-                " they are not of one model"
-            )
-        return found
-
     def load(cfg: ModelConfig, rules: Rules, held: str) -> dict:
         return hf.load(path, cfg, rules, dense_dtype(held, cfg), holder(held, rules))
 
     quantised = fields.get(hf.DEQUANTISED_FROM)
+    tokenizer = partial(_fitting, path, cfg, lambda: tokenizers.from_folder(path))
     return Pretrained(path, cfg, str(quantised) if quantised else None, load, tokenizer)
+
+
+def _fitting(where: Path, cfg: ModelConfig, read: Callable[[], Tokenizer]) -> Tokenizer:
+    """A tokenizer for the embedding of a model. UserError when it is another model's.
+
+    Tokens added without a row in the embedding, such as one for padding, are an error in the texts that have them.
+    """
+    found, rows = read(), cfg.vocab_size
+    n_base = found.vocab_size if found.n_base is None else found.n_base
+    if n_base > rows:
+        raise UserError(
+            f"{where}: the tokenizer has {n_base} tokens, the embedding {rows} rows; they are not of one model"
+        )
+    needed = {"EOS": found.eos_id, "BOS": found.bos_id if found.add_bos else None}
+    for name, id_ in needed.items():
+        if id_ is not None and id_ >= rows:
+            raise UserError(f"{where}: {name} is token {id_}, for which the embedding has no row: it has {rows}")
+    return within(found, rows, str(where)) if found.vocab_size > rows else found
 
 
 def _gguf_file(path: Path) -> Path | None:
@@ -118,3 +131,29 @@ def open_model(path: Path) -> Pretrained:
     if not path.exists():
         raise UserError(f"{path}: no such model; expected a .gguf file or a Hugging Face folder")
     raise UserError(f"{path}: no model here; expected one .gguf file, or a folder with config.json and safetensors")
+
+
+# What a path to a tokenizer ends with -> how it is read
+TOKENIZER_FILES: dict[str, Callable[[Path], Tokenizer]] = {
+    ".gguf": tokenizers.from_gguf,
+    ".json": tokenizers.from_json,
+    ".model": tokenizers.from_sentencepiece,
+}
+
+
+def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
+    """A tokenizer by itself, for a model of this shape: from a folder, a file of TOKENIZER_FILES, or a fetched name.
+
+    Raises UserError for what is not there or damaged, and for a tokenizer with more tokens than the model.
+    """
+    place = Path(path_or_name)
+    if not place.exists() and path_or_name.partition("@")[0] in assets.manifest():
+        place = assets.path(path_or_name)
+    file = (_gguf_file(place) if place.is_dir() else None) or place
+    if file.is_dir():
+        return _fitting(place, cfg, partial(tokenizers.from_folder, file))
+    if file.suffix not in TOKENIZER_FILES or not file.is_file():
+        there = "is no tokenizer" if file.is_file() else "no such file or folder"
+        expected = "a folder with tokenizer.json or tokenizer.model, one of these files, or a .gguf file"
+        raise UserError(f"{place}: {there}; expected {expected}")
+    return _fitting(place, cfg, partial(TOKENIZER_FILES[file.suffix], file))

@@ -47,6 +47,7 @@ class Tokenizer:
     eos: str
     chat_template: str | None = field(repr=False)  # Jinja source
     files: Callable[[], dict[str, bytes]] = field(repr=False, default=dict)
+    n_base: int | None = None  # ids from here on were added to the vocabulary; None: none were
 
     def decode_continuation(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
         """The text that `ids` add to a prompt's: what follows it, its first space and split characters included."""

@@ -235,6 +235,7 @@ def _from_hf(
         decode=decode,
         pieces=pieces,
         vocab_size=1 + max(whole.get_vocab().values()),
+        n_base=1 + max(whole.get_vocab(with_added_tokens=False).values(), default=-1),
         bos=None if specials["bos_id"] is None else whole.id_to_token(specials["bos_id"]),
         eos=whole.id_to_token(specials["eos_id"]),
         **specials,

@@ -135,6 +135,7 @@ def _from_proto(
         decode=decode,
         pieces=lambda ids: [piece(i) for i in ids],
         vocab_size=1 + max([len(texts) - 1, *own]),
+        n_base=len(texts),
         bos=None if specials["bos_id"] is None else piece(specials["bos_id"]),
         eos=piece(specials["eos_id"]),
         files=files or (lambda: _files(model, piece, specials, legacy)),
