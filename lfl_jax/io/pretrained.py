@@ -142,11 +142,11 @@ TOKENIZER_FILES: dict[str, Callable[[Path], Tokenizer]] = {
 
 
 def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
-    """A tokenizer by itself, for a model of this shape: from a folder, a file of TOKENIZER_FILES, or a fetched name.
+    """A tokenizer by itself, for a model of this shape: a folder, a file of TOKENIZER_FILES, a fetched name or hf:NAME.
 
     Raises UserError for what is not there or damaged, and for a tokenizer with more tokens than the model.
     """
-    place = Path(path_or_name)
+    place = assets.local(path_or_name)
     if not place.exists() and path_or_name.partition("@")[0] in assets.manifest():
         place = assets.path(path_or_name)
     file = (_gguf_file(place) if place.is_dir() else None) or place
