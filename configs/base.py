@@ -68,13 +68,25 @@ def base() -> config_dict.ConfigDict:
     # a name of lfl_jax.data.sources.SOURCES, or tfds:DIR; several with weights are drawn from at these rates (shares of
     # the examples): "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it
     d.source = "word_problems"
-    d.path = ""  # a .jsonl[.gz], .json or .parquet file: used in place of source
+    # a file, or a folder of shards: .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, or what
+    # datasets' save_to_disk wrote; used in place of source
+    d.path = ""
+    # held-out files of your own, of the same forms, for choices (dev) and for tests; "" = splits of the source's own,
+    # or 2 % of its prompts each
+    d.dev_path = ""
+    d.test_path = ""
+    # which columns of a file are what: "ROLE=COLUMN,..." with the roles prompt, response, context (put after the
+    # prompt), system, history (earlier [question, answer] pairs), messages (a conversation), cluster (rows to hold out
+    # together), text (documents); "-COLUMN" leaves one out on purpose; "" = by the names that published datasets give them
+    d.columns = ""
     d.size = 2000  # examples drawn by generated sources
     # source word_problems: of so many problems, how many are of level 1 (one step, numbers to 21), level 2 (two steps)
     # and level 3 (up to six steps, told in sentences); three whole numbers >= 0. Held-out problems are drawn alike
     d.levels = (0, 0, 1)
     d.seq_len = 256  # tokens per packed row
-    d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES
+    d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES, or "tokenizer": the chat template it carries
+    d.end_token = ""  # the token that ends an answer, in training and generation, such as "<|im_end|>"; "" = the EOS
+    d.loss_turns = "all"  # all | last: which answers of a conversation carry loss
     d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}
     d.uuid_hyphens = False  # source uuid: whether its UUIDs are written with hyphens
     d.too_long = "error"  # error | skip | truncate: an example longer than seq_len

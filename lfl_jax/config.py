@@ -94,6 +94,11 @@ class DataConfig:
     packing_ratio: float = 1.0
     cross_document: str = "isolate"
     levels: tuple[int, int, int] = (0, 0, 1)
+    columns: str = ""
+    dev_path: str = ""
+    test_path: str = ""
+    loss_turns: str = "all"
+    end_token: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.too_long": ("error", "skip", "truncate"),
     "data.packing": ("first_fit", "concat", "ratio"),
     "data.cross_document": ("isolate", "attend"),
+    "data.loss_turns": ("all", "last"),
     "eval.shots_from": ("fixed", "lm_eval"),
 }
 # field -> lowest and highest legal value

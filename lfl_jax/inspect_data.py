@@ -83,7 +83,7 @@ def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Co
     """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or all-1 mask."""
     source = open_source(config.data, "train", config.seed.data)
     estimate = estimate_rows(source, tokenizer, config.data, seed=config.seed.data)
-    check_loss_mask(estimate.stats, documents=not source.examples[0].prompt)
+    check_loss_mask(estimate.stats, documents=source.examples[0].is_document)
     if rows:
         batches = training_batches(source, tokenizer, config.data, batch=rows, seed=config.seed.data)
         render_batch(next(batches), tokenizer, console)

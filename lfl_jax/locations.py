@@ -84,6 +84,8 @@ FIELDS: dict[str, Callable] = {
     "train.branch_from": place,
     "data.source": source,
     "data.path": place,
+    "data.dev_path": place,
+    "data.test_path": place,
     "eval.source_text": place,
     "eval.files": named_places,
 }

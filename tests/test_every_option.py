@@ -6,6 +6,7 @@ python -m pytest -m slow tests/test_every_option.py      10 minutes; the default
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from lfl_jax.configs import math_ift
@@ -16,6 +17,7 @@ from lfl_jax.config import Config
 # field -> (another value, other fields that must be set, in both runs, for it to matter)
 TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
 UUIDS = {"data.source": "uuid"}
+OWN = {"data.path": str(Path(__file__).parent / "fixtures/conversations.jsonl"), "data.template": "chatml"}
 OTHER: dict[str, tuple] = {
     "model.name": ("tiny-alike", {}),
     "model.path": ("models/other.gguf", {}),
@@ -69,6 +71,11 @@ OTHER: dict[str, tuple] = {
     "data.packing": ("concat", {}),
     "data.packing_ratio": (2.0, {"data.packing": "ratio", "data.pack_bins": 4, "data.seq_len": 600}),
     "data.cross_document": ("attend", {}),
+    "data.columns": ("prompt=nowhere,response=nowhere", OWN),
+    "data.dev_path": ("nowhere.jsonl", {}),
+    "data.test_path": ("nowhere.jsonl", {}),
+    "data.loss_turns": ("last", OWN),
+    "data.end_token": ("<|bos|>", {}),
     "eval.tasks": (("source_nll:1",), {}),
     "eval.limit": (1, {}),
     "eval.base_tasks": (("source_test_shots:1",), {}),

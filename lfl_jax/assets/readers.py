@@ -3,15 +3,13 @@
 Some come inside evaluation requests (a row per choice, the original under "doc"), some as plain tables.
 """
 
-import csv
-import gzip
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.assets import tables
 from lfl_jax.assets.cache import path, provenance
 from lfl_jax.errors import UserError
 
@@ -31,11 +29,22 @@ UNCONDITIONAL = 1_000_000  # doc_id of requests that score a choice without its 
 def docs(name: str) -> list[Doc]:
     """Every document of a fetched dataset, in its authors' order; reads the whole dataset into memory."""
     fields = REQUEST_FIELDS.get(name)
-    rows = [row for file in _files(name) for row in _rows(file)]
+    rows = [row for file in _files(name) for row in _fetched_rows(file)]
     if fields is None:
         return rows
     firsts = [row["doc"] for row in rows if row["idx"] == 0 and row["doc_id"] < UNCONDITIONAL]
     return [{field: doc[field] for field in fields} for doc in firsts]
+
+
+class OwnRow(dict):
+    """A row of somebody's own file: a column that an evaluation asks for and that is not there is their mistake."""
+
+    def __init__(self, values: Mapping[str, Any], file: str):
+        super().__init__(values)
+        self._file = file
+
+    def __missing__(self, column: str) -> Any:
+        raise UserError(f"{self._file}: no column {column!r}, which this evaluation reads; found {', '.join(self)}")
 
 
 def with_files(files: Mapping[str, str]) -> Callable[[str], list[Doc]]:
@@ -46,14 +55,13 @@ def with_files(files: Mapping[str, str]) -> Callable[[str], list[Doc]]:
 def from_path(path: str | Path) -> list[Doc]:
     """Every document of a file, or of the readable files of a folder in the order of their names.
 
-    JSON Lines (also .gz), JSON arrays, Arrow, Parquet, or CSV; tables without a header have MMLU's columns, and rows
-    without a subject are of the one that names their file. Raises UserError where there is nothing to read.
+    All that `tables` reads; CSV without a header has MMLU's columns, and rows without a subject are of the one that
+    names their file. Of a folder with splits, the test split. Raises UserError where there is nothing to read.
     """
     place = Path(path)
-    files = sorted(f for f in place.iterdir() if f.suffix in READ) if place.is_dir() else [place]
-    if not files or not all(f.is_file() and f.suffix in READ for f in files):
-        raise UserError(f"{path}: expected a file, or a folder of files, that ends in {', '.join(READ)}")
-    return [row for file in files for row in _rows(file, "correct the file, or name another")]
+    splits = tables.files_by_split(place)
+    files = splits.get("test") or splits.get("dev") or splits["train"]
+    return [OwnRow(row, str(file)) for file in files for row in _rows(file)]
 
 
 def texts(path: str | Path) -> list[str]:
@@ -63,12 +71,12 @@ def texts(path: str | Path) -> list[str]:
     """
     place = Path(path)
     try:
-        if place.suffix in READ or place.is_dir():
+        if tables.is_table(place.name) or place.is_dir():
             found = [row["text"].strip() for row in from_path(place)]
         else:
-            found = [paragraph.strip() for paragraph in place.read_text(encoding="utf-8").split("\n\n")]
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f'{path}: every row needs a field "text"') from None
+            found = [part.strip() for part in place.read_text(encoding="utf-8-sig").split("\n\n")]
+    except (TypeError, AttributeError):
+        raise UserError(f'{path}: every row needs a field "text" that is text') from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read it as UTF-8 text ({error})") from None
     if not any(found):
@@ -81,61 +89,37 @@ def gsm8k_cot_shots() -> list[tuple[str, str]]:
 
     Their answers end "So the answer is N.", not "#### N": shots for lm-eval's gsm8k_cot, not for its gsm8k.
     """
-    context = next(_rows(path("gsm8k-test", "requests.jsonl.gz")))["request"]["context"]
+    context = next(_fetched_rows(path("gsm8k-test", "requests.jsonl.gz")))["request"]["context"]
     turns = context.removeprefix("Question: ").split("\n\nQuestion: ")[:-1]  # the last is the problem itself
     return [tuple(turn.split("\nAnswer: ", 1)) for turn in turns]
 
 
 def _files(name: str) -> list[Path]:
     folder = path(name)
-    return [folder / file for file in provenance(name)["files"] if Path(file).suffix in READ]
+    return [folder / file for file in provenance(name)["files"] if tables.is_table(file)]
 
 
-def _rows(file: Path, remedy: str = "remove its folder and fetch it again") -> Iterator[Doc]:
+def _fetched_rows(file: Path) -> Iterator[Doc]:
     try:
-        yield from READ[file.suffix](file)
-    except (ValueError, EOFError, OSError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read ({error}): {remedy}") from error
+        yield from _rows(file)
+    except UserError as error:
+        raise UserError(f"{file} cannot be read ({error}): remove its folder and fetch it again") from error
 
 
-def _gzipped_jsonl(file: Path) -> Iterator[Doc]:
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
-def _jsonl(file: Path) -> Iterator[Doc]:
-    with open(file, encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
-def _json(file: Path) -> Iterator[Doc]:
-    yield from json.loads(file.read_text(encoding="utf-8"))
-
-
-def _arrow(file: Path) -> Iterator[Doc]:
-    import pyarrow
-
-    with pyarrow.OSFile(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
-        for batch in batches:
-            yield from batch.to_pylist()
-
-
-def _parquet(file: Path) -> Iterator[Doc]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(file) as table:
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
+def _rows(file: Path) -> Iterator[Doc]:
+    if tables.kind(file.name) == ".csv":
+        yield from _csv(file)
+    else:
+        yield from tables.read_table(file)
 
 
 def _csv(file: Path) -> Iterator[Doc]:
+    """Rows of CSV, with MMLU's columns where the first row names none."""
     subject = {"subject": re.sub("_(test|dev|val)$", "", file.stem)}
-    with open(file, encoding="utf-8", newline="") as lines:
-        rows = csv.reader(lines)
-        first = next(rows, [])
-        header = first if "question" in first else MMLU_COLUMNS
-        for row in rows if header is first else itertools.chain([first], rows):
-            yield subject | dict(zip(header, row, strict=True))
-
-
-READ = {".gz": _gzipped_jsonl, ".jsonl": _jsonl, ".json": _json, ".arrow": _arrow, ".parquet": _parquet, ".csv": _csv}
+    rows = tables.csv_rows(file, ",")
+    first = next(rows, (1, []))
+    header = first[1] if "question" in first[1] or len(first[1]) != len(MMLU_COLUMNS) else MMLU_COLUMNS
+    for number, row in rows if header is first[1] else itertools.chain([first], rows):
+        if len(row) != len(header):
+            raise UserError(f"{file}:{number}: {len(row)} cells under {len(header)} columns ({', '.join(header)})")
+        yield subject | dict(zip(header, row, strict=True))

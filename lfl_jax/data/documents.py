@@ -4,9 +4,7 @@ A file is written once as an Arrow file in the cache ($LFL_CACHE/documents) and 
 """
 
 import functools
-import gzip
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from lfl_jax import assets
+from lfl_jax.assets import tables
+from lfl_jax.data.columns import NAMES
 from lfl_jax.data.examples import Example
-from lfl_jax.data.splits import check, split_index
+from lfl_jax.data.splits import SPLITS, check, split_index
 from lfl_jax.errors import UserError
 
-COLUMNS = ("text", "content")  # OpenWebMath and C4; StarCoder. The first that a file has is used.
-KINDS = (".parquet", ".jsonl", ".jsonl.gz", ".json.gz")  # C4 calls its JSON lines .json.gz
+COLUMNS = NAMES["text"]  # the first that a file has is used
 BATCH = 1000  # documents written together
 
 
@@ -48,14 +47,22 @@ class Documents(Sequence[Example]):
         return Example("", self.texts[file][number].as_py(), id=place, cluster=place)
 
 
-def read_documents(files: Sequence[Path], split: str) -> Documents:
-    """One split of the documents in these files; UserError for files that cannot be read as documents."""
+def read_documents(
+    files: Sequence[Path], split: str, column: str = "", held_out: tuple[str, ...] = SPLITS[1:]
+) -> Documents:
+    """One split of the documents in these files, of which each in `held_out` gets 2 %, in their column (COLUMNS).
+
+    Raises UserError for files that cannot be read as documents.
+    """
     check(split, files[0].name)
-    texts = tuple(map(_mapped, files))
+    texts = tuple(_mapped(file, column) for file in files)
     total = sum(map(len, texts))
-    index = split_index(scramble(total), split)
+    index = split_index(scramble(total), split, held_out)
     if not len(index):
-        raise UserError(f"{files[0].name}: no document is left for split {split!r}; there are only {total} in all")
+        raise UserError(
+            f"{files[0].name}: no document is left for split {split!r}; there are only {total} in all. Give documents"
+            f" of your own in config.data.{split}_path, or set config.eval.tasks=() and config.eval.every_tasks=()"
+        )
     return Documents(tuple(file.name for file in files), texts, index)
 
 
@@ -67,26 +74,21 @@ def scramble(n: int) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def is_documents(file: str) -> bool:
-    """Whether a file's name is of a kind that is read here."""
-    return file.endswith(KINDS)
-
-
-def _mapped(file: Path) -> Any:
+def _mapped(file: Path, column: str) -> Any:
     """The texts of a file as memory-mapped Arrow strings, written to the cache at first use."""
     import pyarrow as pa
 
-    if not file.is_file() or not is_documents(file.name):
-        raise UserError(f"no documents in {file}: expected an existing file of kind {', '.join(KINDS)}")
+    if not file.is_file() or not tables.is_table(file.name):
+        raise UserError(f"no documents in {file}: expected an existing file of kind {', '.join(tables.READERS)}")
     status = file.stat()
-    key = hashlib.sha256(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {column}".encode()).hexdigest()[:16]
     place = assets.scratch("documents") / f"{key}.arrow"
     if not place.is_file():
-        _write(file, place)
+        _write(file, column, place)
     return pa.ipc.open_file(pa.memory_map(str(place))).read_all().column(0)
 
 
-def _write(file: Path, place: Path) -> None:
+def _write(file: Path, column: str, place: Path) -> None:
     """All texts of `file` but blank ones in an Arrow file, under a temporary name until it is whole."""
     import pyarrow as pa
 
@@ -95,7 +97,7 @@ def _write(file: Path, place: Path) -> None:
     partial = place.with_name(f"{place.name}.{os.getpid()}")
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for texts in (_parquet if file.suffix == ".parquet" else _json_lines)(file):
+            for texts in TEXTS.get(tables.kind(file.name), _rows)(file, column):
                 kept = [text for text in texts if text and text.strip()]
                 writer.write_batch(pa.record_batch([pa.array(kept, pa.large_string())], schema=schema))
         partial.replace(place)
@@ -103,55 +105,65 @@ def _write(file: Path, place: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _column(names: Sequence[str], file: Path) -> str:
-    for name in COLUMNS:
+def _column(given: str, names: Sequence[str], file: Path) -> str:
+    for name in (given,) if given else COLUMNS:
         if name in names:
             return name
-    raise UserError(f"{file}: found the fields {', '.join(sorted(names))}; documents need {' or '.join(COLUMNS)}")
+    expected = given or " or ".join(COLUMNS)
+    raise UserError(
+        f"{file}: found the fields {', '.join(sorted(names))}; documents need {expected}; name yours with"
+        " config.data.columns=text=COLUMN"
+    )
 
 
-def _parquet(file: Path) -> Iterator[list[str]]:
+def _parquet(file: Path, given: str) -> Iterator[list[str]]:
+    """Of Parquet, the one column that is needed."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         rows = pyarrow.parquet.ParquetFile(file)
-    except pyarrow.ArrowInvalid as error:
+        column = _column(given, rows.schema_arrow.names, file)
+        for batch in rows.iter_batches(BATCH, columns=[column]):
+            yield batch.column(0).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a readable Parquet file ({error})") from error
-    column = _column(rows.schema_arrow.names, file)
-    for batch in rows.iter_batches(BATCH, columns=[column]):
-        yield batch.column(0).to_pylist()
 
 
-def _json_lines(file: Path) -> Iterator[list[str]]:
-    opener: Callable = gzip.open if file.suffix == ".gz" else open
+def _json(file: Path, given: str) -> Iterator[list[str]]:
+    """An array, or lines (C4 calls its own .json.gz)."""
+    yield from _rows(file, given) if tables.holds_array(file) else _json_lines(file, given)
+
+
+def _json_lines(file: Path, given: str) -> Iterator[list[str]]:
+    """JSON lines as they are unpacked: they may be larger than memory."""
+    rows = ((f"{file}:{number}", tables.parse(line, f"{file}:{number}")) for number, line in tables.lines(file))
+    yield from _batches(file, given, rows)
+
+
+def _rows(file: Path, given: str) -> Iterator[list[str]]:
+    table = tables.read_table(file)
+    yield from _batches(file, given, ((table.place(i), row) for i, row in enumerate(table)))
+
+
+def _batches(file: Path, given: str, rows: Iterator[tuple[str, Any]]) -> Iterator[list[str]]:
     column, texts = "", []
-    try:
-        with opener(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = _row(line, f"{file}:{number}")
-                column = column or _column(list(row), file)
-                if not isinstance(row.get(column), str):
-                    raise UserError(f"{file}:{number}: field {column!r} is missing or no text")
-                texts.append(row[column])
-                if len(texts) == BATCH:
-                    yield texts
-                    texts = []
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{file}: damaged gzip file ({error})") from error
+    for place, row in rows:
+        column = column or _column(given, list(row), file)
+        if not isinstance(row.get(column), str):
+            raise UserError(f"{place}: field {column!r} is missing or no text")
+        texts.append(row[column])
+        if len(texts) == BATCH:
+            yield texts
+            texts = []
     if texts:
         yield texts
     elif not column:
         raise UserError(f"{file} is empty: expected at least one document")
 
 
-def _row(line: bytes, place: str) -> dict:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: not valid JSON ({error}); expected one object a line") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: expected an object with named fields, found {type(row).__name__}")
-    return row
+TEXTS: dict[str, Callable[[Path, str], Iterator[list[str]]]] = {
+    ".parquet": _parquet,
+    ".jsonl": _json_lines,
+    ".json": _json,
+}

@@ -3,6 +3,7 @@
 An example with an empty prompt is a document: no template, and loss on all of it.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,16 +11,52 @@ import numpy as np
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.text.chat import TEMPLATES, Template
+from lfl_jax.text.own_template import from_tokenizer
 from lfl_jax.text.tokenizers import Tokenizer
 
 Encoded = dict[str, np.ndarray]  # tokens, targets, weights, example_ids, all of one length
 
 
-def find_template(name: str) -> Template:
-    """The template of that name; UserError lists the names there are."""
+def find_template(name: str, tokenizer: Tokenizer | None = None) -> Template:
+    """The template of that name, or "tokenizer" for the one it carries; UserError lists the names there are."""
+    if name == "tokenizer":
+        return from_tokenizer(tokenizer)
     if name not in TEMPLATES:
-        raise UserError(f"config.data.template={name!r} is unknown; there are: {', '.join(TEMPLATES)}")
+        raise UserError(f"config.data.template={name!r} is unknown; there are: {', '.join([*TEMPLATES, 'tokenizer'])}")
     return TEMPLATES[name]
+
+
+def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
+    """The tokenizer with this token as its EOS, which training appends and generation stops at; "" = its own.
+
+    Raises UserError for what is not one token of the tokenizer.
+    """
+    if not end_token:
+        return tokenizer
+    ids = tokenizer.encode_continuation(end_token)
+    if len(ids) != 1:
+        raise UserError(
+            f"config.data.end_token={end_token!r} is {len(ids)} tokens of this tokenizer, not one;"
+            f" its own end token is {tokenizer.eos!r}"
+        )
+    return dataclasses.replace(tokenizer, eos=end_token, eos_id=ids[0])
+
+
+def end_problems(template: Template, tokenizer: Tokenizer) -> list[str]:
+    """What of a template's special tokens this tokenizer does not have, or has not as its end: lines to warn with."""
+    name = f"config.data.template={template.name}"
+    missing = [text for text in template.markers if len(tokenizer.encode_continuation(text)) != 1]
+    if missing and template.end != tokenizer.eos:
+        return [
+            f"{name} is written with {' and '.join(missing)}, which this tokenizer has not as tokens and spells out;"
+            f" answers end with {tokenizer.eos!r}. Use a template without them (plain, alpaca) or another tokenizer"
+        ]
+    if template.end and template.end != tokenizer.eos:
+        return [
+            f"{name} ends what the assistant says with {template.end!r}, but answers are trained to end with this"
+            f" tokenizer's EOS, {tokenizer.eos!r}; to end them alike, set config.data.end_token={template.end!r}"
+        ]
+    return []
 
 
 def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
@@ -37,14 +74,27 @@ def document_ids(text: str, tokenizer: Tokenizer) -> list[int]:
     return [*prompt_ids(text, tokenizer), tokenizer.eos_id]
 
 
-def token_ids(example: Example, template: Template, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """Ids of [BOS] prompt response EOS, and how many of them are the prompt's, BOS included."""
-    if not example.prompt:
+def token_ids(
+    example: Example, template: Template, tokenizer: Tokenizer, loss_turns: str = "all"
+) -> tuple[list[int], list[bool]]:
+    """Ids of [BOS] prompt response EOS, and of each whether it carries loss: the response's do, and EOS.
+
+    Of a conversation, everything the assistant says does ("all"), or its last answer alone ("last"). A document
+    carries loss on all but BOS. UserError names the example for turns that the template cannot hold.
+    """
+    if example.is_document:
         ids = document_ids(example.response, tokenizer)
-        return ids, int(ids[0] == tokenizer.bos_id)
-    prompt, response = template.render(example.prompt, example.response)
-    before = prompt_ids(prompt, tokenizer)
-    return [*before, *tokenizer.encode_continuation(response), tokenizer.eos_id], len(before)
+        return ids, [True] * len(ids) if ids[0] != tokenizer.bos_id else [False, *[True] * (len(ids) - 1)]
+    try:
+        pieces = template.render_turns(example.conversation)
+    except UserError as error:
+        raise UserError(f"example {example.id}: {error}") from error
+    ids, loss = [], []
+    for i, (text, carries) in enumerate(pieces):
+        added = prompt_ids(text, tokenizer) if i == 0 else tokenizer.encode_continuation(text)
+        ids += added
+        loss += [carries and (loss_turns == "all" or i == len(pieces) - 1)] * len(added)
+    return [*ids, tokenizer.eos_id], [*loss, True]
 
 
 def encode(
@@ -56,15 +106,16 @@ def encode(
     seq_len: int | None,
     too_long: str,
     joined: bool = False,
+    loss_turns: str = "all",
 ) -> Encoded | None:
     """Arrays of one example, as `arrays` makes them of its token ids."""
-    ids, n_prompt = token_ids(example, template, tokenizer)
-    return arrays(ids, n_prompt, index, name=example.id, seq_len=seq_len, too_long=too_long, joined=joined)
+    ids, loss = token_ids(example, template, tokenizer, loss_turns)
+    return arrays(ids, loss, index, name=example.id, seq_len=seq_len, too_long=too_long, joined=joined)
 
 
 def arrays(
     ids: Sequence[int],
-    n_prompt: int,
+    loss: Sequence[bool],
     index: int,
     *,
     name: str,
@@ -72,23 +123,23 @@ def arrays(
     too_long: str,
     joined: bool = False,
 ) -> Encoded | None:
-    """Tokens, the same shifted by one as targets, and weights: 1 where the target is of the response or EOS.
+    """Tokens, the same shifted by one as targets, and weights: 1 where the target carries loss.
 
     joined: EOS is also a token, of weight 0, for the example that follows to see.
     An example of more than seq_len tokens (None: there is no limit): "error" raises UserError, "skip" gives None,
-    "truncate" cuts its end, and gives None when no response token is left (as llm-foundry does).
+    "truncate" cuts its end, and gives None when no token with loss is left (as llm-foundry does).
     """
     room = len(ids) if seq_len is None else seq_len + 1 - joined
     if len(ids) > room and too_long == "error":
         raise UserError(
-            f"example {name} has {len(ids) - 1 + joined} tokens ({n_prompt} of them the prompt), more than"
+            f"example {name} has {len(ids) - 1 + joined} tokens ({len(ids) - sum(loss)} of them the prompt), more than"
             f" config.data.seq_len={seq_len}; raise it, set config.data.too_long to skip or truncate,"
             " or config.data.packing to concat"
         )
-    if len(ids) > room and (too_long == "skip" or n_prompt >= room):
+    if len(ids) > room and (too_long == "skip" or not any(loss[1:room])):
         return None
     kept = np.asarray(ids[:room], np.int32)
-    weights = (np.arange(1, len(kept)) >= n_prompt).astype(np.float32)
+    weights = np.asarray(loss[1 : len(kept)], np.float32)
     tokens, targets = kept[:-1], kept[1:]
     if joined:
         tokens, targets, weights = kept, np.append(targets, kept[-1:]), np.append(weights, np.float32(0))

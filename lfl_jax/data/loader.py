@@ -101,7 +101,8 @@ def _options(data: DataConfig) -> dict:
 
 
 def _encoder(source: Source, tokenizer: Tokenizer, data: DataConfig) -> Callable[[int], Encoded | None]:
-    options = {"template": find_template(data.template), **_options(data)}
+    template = find_template(data.template, tokenizer)
+    options = {"template": template, "loss_turns": data.loss_turns, **_options(data)}
     return lambda i: encode(source.examples[i], i, tokenizer=tokenizer, **options)
 
 
@@ -180,12 +181,12 @@ def _ratio_rows(lengths: np.ndarray, scale: float, data: DataConfig, epochs: int
 
 def _measure(source: Source, tokenizer: Tokenizer, data: DataConfig, drawn: np.ndarray) -> dict[str, np.ndarray]:
     """Tokens of each drawn example in full, as trained on (0: skipped), and how many of them carry loss."""
-    template, options = find_template(data.template), _options(data)
+    template, options = find_template(data.template, tokenizer), _options(data)
     found = np.zeros((len(drawn), 3), np.int64)
     for row, i in zip(found, drawn, strict=True):
         example = source.examples[int(i)]
-        ids, n_prompt = token_ids(example, template, tokenizer)
-        kept = arrays(ids, n_prompt, int(i), name=example.id, **options)
+        ids, loss = token_ids(example, template, tokenizer, data.loss_turns)
+        kept = arrays(ids, loss, int(i), name=example.id, **options)
         row[0] = len(ids) - 1 + options["joined"]
         if kept is not None:
             row[1:] = len(kept["tokens"]), kept["weights"].sum()

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.assets import tables
 from lfl_jax.config import DataConfig
-from lfl_jax.data import mixes
+from lfl_jax.data import columns, mixes
 from lfl_jax.data.examples import Example
-from lfl_jax.data.rows import READERS, TableExamples, read_table, split_examples
+from lfl_jax.data.rows import TableExamples, read_split, read_whole
+from lfl_jax.data.splits import SPLITS
 from lfl_jax.errors import UserError
 
 HASHED = 1000  # generated examples that enter a source's hash
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A file that somebody holds out for a split."""
+
+    split: str
+    path: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class Source:
     stand_in_for: str | None = None  # the corpus that an embedded source takes the place of
     parts: tuple["Source", ...] = ()
     rates: tuple[int, ...] = ()
+    columns: str = ""  # of a file: which are used, as what, and which are not
+    held_out: tuple["HeldOut", ...] = ()  # files of the reader's own, of the training split
 
     @property
     def epoch(self) -> int:
@@ -54,6 +67,8 @@ class Source:
         """What every result records about its data; of a mix, also of each part, with the share of its draws."""
         kept = ("name", "split", "licence", "sha256", "seed", "synthetic", "description", "stand_in_for")
         found = {name: getattr(self, name) for name in kept} | {"examples": len(self.examples)}
+        found |= {"columns": self.columns} if self.columns else {}
+        found |= {"held_out": [dataclasses.asdict(file) for file in self.held_out]} if self.held_out else {}
         shares = [rate / sum(self.rates) for rate in self.rates]
         parts = [{"share": share} | part.provenance() for share, part in zip(shares, self.parts, strict=True)]
         return found | ({"parts": parts} if parts else {})
@@ -70,9 +85,28 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
     named = mixes.parse(data.source)
     if data.path and len(named) > 1:
         raise UserError(f"config.data.path replaces one source, not {data.source!r}; write jsonl:FILE:WEIGHT in it")
+    if own := _own_held_out(data).get(split):
+        return _held_out(named[0], data, own, split)
     rates = mixes.rates([part.weight for part in named])
     parts = tuple(_open(part, data, split, seed) for part in (named if split == "train" else named[:1]))
-    return parts[0] if len(parts) == 1 else _mix(parts, rates, split)
+    source = parts[0] if len(parts) == 1 else _mix(parts, rates, split)
+    held_out = tuple(
+        HeldOut(name, path, tables.digest(_of_split(Path(path), name))) for name, path in _own_held_out(data).items()
+    )
+    return dataclasses.replace(source, held_out=held_out if split == "train" else ())
+
+
+def _own_held_out(data: DataConfig) -> dict[str, str]:
+    """{split: file} of the held-out files of the reader's own."""
+    return {split: path for split, path in (("dev", data.dev_path), ("test", data.test_path)) if path}
+
+
+def _held_out(named: mixes.Named, data: DataConfig, path: str, split: str) -> Source:
+    """A held-out file, read as the training source's kind is, whole."""
+    if named.name in DOCUMENTS:
+        return _document_source(Path(path).name, _of_split(Path(path), split), split, data, "unknown", path, ())
+    examples = read_whole(Path(path), split, data.columns)
+    return _file_source(Path(path).name, split, examples, examples.table.sha256, licence="unknown", about=path)
 
 
 def _open(named: mixes.Named, data: DataConfig, split: str, seed: int) -> Source:
@@ -112,6 +146,8 @@ REPLACED = {  # what a file in the place of a generated or embedded source is re
     "python_source": "documents",
     "math_text": "documents",
 }
+# Sources of text without prompts, whose held-out files are such text, too; those of others are as jsonl's.
+DOCUMENTS = ("python_source", "math_text", "starcoder_python", "openwebmath", "c4", "documents")
 TEST_SPLITS: dict[str, tuple[str, ...]] = {  # others: "test"
     "word_problems": ("test_seen", "test_unseen"),
     "uuid": ("train",),
@@ -120,7 +156,7 @@ TEST_SPLITS: dict[str, tuple[str, ...]] = {  # others: "test"
 
 def held_out_splits(data: DataConfig) -> tuple[str, ...]:
     """Splits to test on; of the word problems, templates seen in training and others; of uuid, the training pairs."""
-    return ("test",) if data.path else TEST_SPLITS.get(mixes.parse(data.source)[0].name, ("test",))
+    return ("test",) if data.path or data.test_path else TEST_SPLITS.get(mixes.parse(data.source)[0].name, ("test",))
 
 
 def word_problems(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
@@ -165,46 +201,46 @@ def docstring_functions(*, path: str, split: str, data: DataConfig, seed: int) -
 
 def gsm8k(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """GSM8K's training questions (never its test set), fetched or from `path`."""
-    return _hub_file("gsm8k", "gsm8k-train", path, split)
+    return _hub_file("gsm8k", "gsm8k-train", path, split, data)
 
 
 def metamath(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """MetaMathQA, fetched or from `path`; rewrites of one question stay in one split."""
-    return _hub_file("metamath", "metamathqa", path, split)
+    return _hub_file("metamath", "metamathqa", path, split, data)
 
 
 def magicoder(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """Magicoder-Evol-Instruct, fetched or from `path`."""
-    return _hub_file("magicoder", "magicoder-evol-instruct-110k", path, split)
+    return _hub_file("magicoder", "magicoder-evol-instruct-110k", path, split, data)
 
 
 def starcoder_python(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """StarCoder's Python files as documents, fetched or from `path`."""
-    return _hub_documents("starcoder_python", "starcoder-python", path, split)
+    return _hub_documents("starcoder_python", "starcoder-python", path, split, data)
 
 
 def openwebmath(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """OpenWebMath's pages as documents, fetched or from `path`."""
-    return _hub_documents("openwebmath", "openwebmath", path, split)
+    return _hub_documents("openwebmath", "openwebmath", path, split, data)
 
 
 def c4(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """A part of C4 as documents, to be replayed, fetched or from `path`."""
-    return _hub_documents("c4", "c4", path, split)
+    return _hub_documents("c4", "c4", path, split, data)
 
 
 def documents(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """The reader's own documents: a file whose rows have a field text or content."""
+    """The reader's own documents: a file or folder whose rows have a field text or content."""
     if not path:
-        raise UserError("config.data.source=documents needs config.data.path=FILE.jsonl (or .parquet)")
-    return _document_source(Path(path).name, [Path(path)], split, None, licence="unknown", about=path)
+        raise UserError("config.data.source=documents needs config.data.path=FILE.jsonl (or .parquet, or a folder)")
+    return _own_documents(Path(path), split, data)
 
 
 def jsonl(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """The reader's own file."""
+    """The reader's own file or folder of prompts and responses, or conversations."""
     if not path:
         raise UserError("config.data.source=jsonl needs config.data.path=FILE.jsonl")
-    examples = split_examples(read_table(Path(path)), split)
+    examples = read_split(Path(path), split, data.columns, tuple(_own_held_out(data)))
     return _file_source(Path(path).name, split, examples, examples.table.sha256, licence="unknown", about=path)
 
 
@@ -214,7 +250,7 @@ def tfds(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
 
     if not path:
         raise UserError("config.data.source=tfds needs the folder of a prepared dataset: tfds:DIR")
-    examples, sha256 = read_tfds(Path(path), split)
+    examples, sha256 = read_tfds(Path(path), split, data.columns, tuple(_own_held_out(data)))
     return _file_source(examples.table.name, split, examples, sha256, licence="unknown", about=path)
 
 
@@ -240,7 +276,7 @@ def examples_sha256(examples: Iterable[Example]) -> str:
     """Hash of the content of examples, in order."""
     sha256 = hashlib.sha256()
     for e in examples:
-        for text in (e.prompt, e.response, e.id, e.cluster):
+        for text in (e.prompt, e.response, e.id, e.cluster, *(text for turn in e.turns for text in turn)):
             sha256.update(f"{len(text)}:{text}".encode())
     return sha256.hexdigest()
 
@@ -250,45 +286,74 @@ def _generated(name: str, split: str, examples: Sequence[Example], seed: int, ab
     return Source(name, split, examples, "Apache-2.0", sha256, seed, True, about)
 
 
-def _hub_file(name: str, item: str, path: str, split: str) -> Source:
+def _hub_file(name: str, item: str, path: str, split: str, data: DataConfig) -> Source:
     from lfl_jax import assets
 
-    examples = split_examples(read_table(Path(path) if path else _data_file(item)), split)
+    file = Path(path) if path else _data_file(item)
+    examples = read_split(file, split, data.columns, tuple(_own_held_out(data)))
     about = assets.manifest()[item].about
     return _file_source(name, split, examples, examples.table.sha256, licence=assets.licence(item), about=about)
 
 
-def _hub_documents(name: str, item: str, path: str, split: str) -> Source:
+def _hub_documents(name: str, item: str, path: str, split: str, data: DataConfig) -> Source:
     from lfl_jax import assets
 
-    files, sha256 = ([Path(path)], None) if path else _document_files(item)
+    if path:
+        own = _own_documents(Path(path), split, data)
+        return dataclasses.replace(
+            own, name=name, licence=assets.licence(item), description=assets.manifest()[item].about
+        )
+    files, sha256 = _document_files(item)
     about = assets.manifest()[item].about
-    return _document_source(name, files, split, sha256, licence=assets.licence(item), about=about)
+    return _document_source(name, files, split, data, assets.licence(item), about, _carved(data), sha256)
+
+
+def _carved(data: DataConfig, own: Iterable[str] = ()) -> tuple[str, ...]:
+    """Held-out splits that are taken from the training documents: those that no file holds."""
+    return tuple(split for split in SPLITS[1:] if split not in own and split not in _own_held_out(data))
 
 
 def _document_files(item: str) -> tuple[list[Path], str]:
     """An item's files of documents, and the hash of their hashes, as they were taken when it was fetched."""
     from lfl_jax import assets
-    from lfl_jax.data.documents import is_documents
 
     folder, found = assets.path(item), assets.provenance(item)["files"]
-    files = sorted(filter(is_documents, found))
+    files = sorted(filter(tables.is_table, found))
     if not files:
         raise UserError(f"{item}: expected files of documents in {folder}, found {', '.join(found) or 'none'}")
     hashed = hashlib.sha256("".join(found[file]["sha256"] for file in files).encode())
     return [folder / file for file in files], hashed.hexdigest()
 
 
+def _own_documents(path: Path, split: str, data: DataConfig) -> Source:
+    """A split of somebody's documents: the folder's own where it has some, else 2 % of the training documents."""
+    own = tables.files_by_split(path)
+    has_split = split != "train" and split in own
+    files, carved = (own[split], ()) if has_split else (own["train"], _carved(data, own))
+    return _document_source(path.name, files, split, data, "unknown", str(path), carved)
+
+
+def _of_split(path: Path, split: str) -> list[Path]:
+    """The files of one split, or all where there is only one."""
+    own = tables.files_by_split(path)
+    return own.get(split) or own["train"]
+
+
 def _document_source(
-    name: str, files: Sequence[Path], split: str, sha256: str | None, licence: str, about: str
+    name: str,
+    files: Sequence[Path],
+    split: str,
+    data: DataConfig,
+    licence: str,
+    about: str,
+    carved: tuple[str, ...],
+    sha256: str | None = None,
 ) -> Source:
     from lfl_jax.data.documents import read_documents
 
-    examples = read_documents(files, split)
-    if sha256 is None:
-        with files[0].open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(name, split, examples, licence, sha256, None, False, about)
+    (column,) = columns.parse(data.columns).text or ("",)
+    examples = read_documents(files, split, column, carved)
+    return Source(name, split, examples, licence, sha256 or tables.digest(files), None, False, about)
 
 
 def _library(name: str, split: str, examples: Sequence[Example], stand_in_for: str, what: str) -> Source:
@@ -302,11 +367,11 @@ def _data_file(item: str) -> Path:
     from lfl_jax import assets
 
     folder = assets.path(item)
-    files = [f for f in assets.provenance(item)["files"] if f.endswith((*READERS, ".jsonl.gz"))]
+    files = [file for file in assets.provenance(item)["files"] if tables.is_table(file)]
     if len(files) != 1:
         raise UserError(f"{item}: expected one data file in {folder}, found {', '.join(files) or 'none'}")
     return folder / files[0]
 
 
 def _file_source(name: str, split: str, examples: TableExamples, sha256: str, licence: str, about: str) -> Source:
-    return Source(name, split, examples, licence, sha256, None, False, about)
+    return Source(name, split, examples, licence, sha256, None, False, about, columns=examples.used)

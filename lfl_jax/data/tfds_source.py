@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lfl_jax.data.rows import Table, TableExamples, read_table, split_examples
+from lfl_jax.assets.tables import Shard, Table, read_table
+from lfl_jax.data.rows import TableExamples, split_examples
 from lfl_jax.data.splits import SPLITS
 from lfl_jax.errors import UserError
 
@@ -12,20 +13,21 @@ from lfl_jax.errors import UserError
 NAMES = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
 
-def read_tfds(folder: Path, split: str) -> tuple[TableExamples, str]:
+def read_tfds(folder: Path, split: str, columns: str = "", elsewhere: Sequence[str] = ()) -> tuple[TableExamples, str]:
     """Examples of a split of a prepared dataset, and the SHA-256 of the files they are in.
 
-    dev and test are the dataset's own where it has them, else 2% each of the clusters of its train split.
+    dev and test are the dataset's own where it has them, else 2% each of the clusters of its train split, but for
+    those that are held out elsewhere. columns: config.data.columns.
     """
     builder = _open(folder)
     own = {name: found for name in SPLITS for found in NAMES[name][::-1] if found in builder.info.splits}
     if "train" not in own:
         raise UserError(f"{folder}: no train split; it has {', '.join(builder.info.splits)}")
-    missing = tuple(name for name in SPLITS if name not in own)
+    missing = tuple(name for name in SPLITS if name not in own and name not in elsewhere)
     table = _table(builder, own.get(split, "train"))
     if split != "train" and split in own:
         missing = ()
-    return split_examples(table, split, missing), table.sha256
+    return split_examples(table, split, missing, columns), table.sha256
 
 
 def _library():
@@ -53,7 +55,7 @@ def _table(builder, split: str) -> Table:
         with (Path(builder.data_dir) / name).open("rb") as file:
             sha256.update(hashlib.file_digest(file, "sha256").digest())
     name = f"{builder.info.full_name}/{split}"
-    return Table(name, range(1, len(rows) + 1), rows.__getitem__, sha256.hexdigest())
+    return Table(name, (Shard(name, range(1, len(rows) + 1), rows.__getitem__),), sha256.hexdigest())
 
 
 def prepare_jsonl_as_tfds(path: Path, data_dir: Path, name: str) -> Path:

@@ -31,7 +31,7 @@ def look(config: Config, source: Source, tasks: Mapping[str, Task] = TASKS) -> d
     inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated), alone=True)
     names = evaluated.items(evaluated.tasks)
     items = {name: {item.id: item_text(item) for item in find(name, tasks).items(inputs)} for name in names}
-    texts = (f"{example.prompt}\n{example.response}" for example in source.examples)
+    texts = (example.text for example in source.examples)
     with progress(len(source.examples), "decontaminate") as advance:
         return report(overlaps(texts, items, progress=advance), items, source.provenance())
 

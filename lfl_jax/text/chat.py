@@ -11,26 +11,46 @@ from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 
-Turn = tuple[str, str]  # role ("system", "user" or "assistant") and text
+# Role and text. Roles: "system", "user", "assistant", "tool", and "input" for what a user turn before it is about
+# (Alpaca's input, Dolly's context), which formats without a place of its own append to that turn.
+Turn = tuple[str, str]
 Piece = tuple[str, bool]  # text, and whether it carries loss
 
 SMOLLM2_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 _ALPACA_SYSTEM = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 )
+_ALPACA_INPUT_SYSTEM = (
+    "Below is an instruction that describes a task, paired with an input that provides further context."
+    " Write a response that appropriately completes the request."
+)
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt format; `pieces` writes checked turns as alternating text without and with loss."""
+    """A prompt format; `pieces` writes checked turns as alternating text without and with loss.
+
+    markers: special tokens it is written with, which should be single tokens of the tokenizer.
+    end: of these, the one that ends what the assistant says; "" where that is left to the tokenizer's EOS.
+    tools: whether it has a place for "tool" turns.
+    """
 
     name: str
     pieces: Callable[[list[Turn]], list[Piece]]
+    markers: tuple[str, ...] = ()
+    end: str = ""
+    tools: bool = False
+    keeps_input: bool = False  # whether `pieces` writes "input" turns in a place of their own
+    any_order: bool = False  # whether `pieces` itself decides which roles may follow each other
 
     def render(self, question: str, answer: str) -> tuple[str, str]:
         """Write one question and its answer: prompt, and response without the EOS that the caller appends."""
-        (prompt, _), (response, _) = self.render_turns([("user", question), ("assistant", answer)])
-        return prompt, response
+        return self.prompt_and_response([("user", question), ("assistant", answer)])
+
+    def prompt_and_response(self, turns: Sequence[Turn]) -> tuple[str, str]:
+        """Write a conversation that ends with an answer: all before that, and the answer, as in `render`."""
+        *before, (response, _) = self.render_turns(turns)
+        return "".join(text for text, _ in before), response
 
     def render_turns(self, turns: Sequence[Turn]) -> list[Piece]:
         """Write a conversation as text pieces in order, each with a flag: does it carry loss?
@@ -38,20 +58,44 @@ class Template:
         Only what the assistant says does, and the marker that ends its turn. After a last user turn comes
         what begins an answer, ready for generation. The EOS of a last assistant turn is left to the caller, as
         in `render`. Raises UserError unless the turns are an optional system turn, then user and assistant in
-        alternation, and if a format for one exchange is given more.
+        alternation (tool results stand where the user does), and if a format for one exchange is given more.
         """
-        _check_order(self.name, turns)
-        return self.pieces(list(turns))
+        if self.any_order:
+            return self.pieces(with_inputs(turns))
+        _check_order(self, turns)
+        return self.pieces(list(turns) if self.keeps_input else with_inputs(turns))
 
 
-def _check_order(name: str, turns: Sequence[Turn]) -> None:
-    roles = [role for role, _ in turns]
+def with_inputs(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with every "input" appended to the turn before it, on a line of its own."""
+    found: list[Turn] = []
+    for role, text in turns:
+        if role == "input":
+            asker, question = found.pop()
+            role, text = asker, f"{question}\n{text}"
+        found.append((role, text))
+    return found
+
+
+def check_order(turns: Sequence[Turn]) -> str:
+    """What is wrong with the order of these turns; "" if nothing is."""
+    roles = [role for role, _ in turns if role != "input"]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
-    if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2) + ["user"] * (len(spoken) % 2):
-        raise UserError(
-            f"template {name!r}: turns {roles}; expected 'user' and 'assistant' in alternation, after at most"
-            " one 'system'"
-        )
+    askers = [role for before, role in zip(["", *spoken], spoken, strict=False) if (before, role) != ("tool", "tool")]
+    expected = [("user", "tool") if i % 2 == 0 else ("assistant",) for i in range(len(askers))]
+    if askers[:1] == ["user"] and all(role in legal for role, legal in zip(askers, expected, strict=True)):
+        return ""
+    return (
+        f"turns {roles}; expected 'user' and 'assistant' in alternation, after at most one 'system', with 'tool' in"
+        " place of later 'user' turns"
+    )
+
+
+def _check_order(template: Template, turns: Sequence[Turn]) -> None:
+    if wrong := check_order(turns):
+        raise UserError(f"template {template.name!r}: {wrong}")
+    if not template.tools and any(role == "tool" for role, _ in turns):
+        raise UserError(f"template {template.name!r} has no place for what a tool returns; use 'chatml' or 'tokenizer'")
 
 
 def _split_system(turns: list[Turn]) -> tuple[str | None, list[Turn]]:
@@ -75,17 +119,20 @@ def _plain(turns: list[Turn]) -> list[Piece]:
 
 
 def _alpaca(turns: list[Turn]) -> list[Piece]:
-    """Follow Stanford Alpaca without input; a system turn replaces its first two sentences.
+    """Follow Stanford Alpaca's two prompts, with and without input; a system turn replaces their first sentences.
 
-    The prompt ends with a line break, as alpaca-lora's does: after Stanford's own, which ends with the colon,
-    a response that begins with punctuation would be joined to it.
+    An input of blanks counts as none. The prompts end with a line break, as alpaca-lora's do: after Stanford's own,
+    which end with the colon, a response that begins with punctuation would be joined to it.
     """
+    inputs = [text for role, text in turns if role == "input" and text.strip()]
+    preamble = _ALPACA_INPUT_SYSTEM if inputs else _ALPACA_SYSTEM
+    section = "".join(f"### Input:\n{text}\n\n" for text in inputs)
 
     def prompt(question: str, system: str | None) -> str:
-        preamble = _ALPACA_SYSTEM if system is None else system
-        return f"{preamble}\n\n### Instruction:\n{question}\n\n### Response:\n"
+        before = preamble if system is None else system
+        return f"{before}\n\n### Instruction:\n{question}\n\n{section}### Response:\n"
 
-    return _one_exchange("alpaca", turns, prompt, "")
+    return _one_exchange("alpaca", [turn for turn in turns if turn[0] != "input"], prompt, "")
 
 
 def _llama2(turns: list[Turn]) -> list[Piece]:
@@ -130,10 +177,11 @@ def _smollm2(turns: list[Turn]) -> list[Piece]:
     return _chatml(turns if turns[0][0] == "system" else [("system", SMOLLM2_SYSTEM), *turns])
 
 
+CHATML = {"markers": ("<|im_start|>", "<|im_end|>"), "end": "<|im_end|>", "tools": True}
 TEMPLATES: dict[str, Template] = {
     "plain": Template("plain", _plain),
-    "alpaca": Template("alpaca", _alpaca),
-    "llama2": Template("llama2", _llama2),
-    "chatml": Template("chatml", _chatml),
-    "smollm2": Template("smollm2", _smollm2),
+    "alpaca": Template("alpaca", _alpaca, keeps_input=True),
+    "llama2": Template("llama2", _llama2, markers=("<s>", "</s>"), end="</s>"),
+    "chatml": Template("chatml", _chatml, **CHATML),
+    "smollm2": Template("smollm2", _smollm2, **CHATML),
 }

@@ -153,14 +153,32 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "nothing.jsonl", "plain.txt"])
 def test_nothing_to_read(tmp_path, name):
     (tmp_path / "plain.txt").write_text("x")
-    with pytest.raises(UserError, match="expected a file, or a folder of files, that ends in .gz, .jsonl"):
+    with pytest.raises(UserError, match=r"no data file|cannot read \.txt"):
         readers.from_path(tmp_path / name)
 
 
 def test_a_damaged_file_of_ones_own_is_not_to_be_fetched_again(tmp_path):
     (tmp_path / "mine.jsonl").write_text("{")
-    with pytest.raises(UserError, match="cannot be read .* correct the file, or name another"):
+    with pytest.raises(UserError, match=r"mine\.jsonl:1: not valid JSON .*; expected one object a line$"):
         readers.from_path(tmp_path / "mine.jsonl")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda b: b + b"\n \n", lambda b: b"\xef\xbb\xbf" + b, lambda b: b.replace(b"\n", b"\r\n")]
+)
+def test_blank_lines_byte_order_marks_and_windows_line_ends_are_no_content(tmp_path, change):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_bytes(change(b'{"text": "one"}\n{"text": "two"}\n'))
+    assert readers.from_path(mine) == [{"text": "one"}, {"text": "two"}]
+    assert readers.texts(mine) == ["one", "two"]
+
+
+def test_a_column_that_an_evaluation_reads_and_a_file_lacks_is_named_with_those_it_has(tmp_path):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"q": "1+1?", "a": "2"}\n')
+    (doc,) = readers.with_files({"gsm8k-test": str(mine)})("gsm8k-test")
+    with pytest.raises(UserError, match=r"mine\.jsonl: no column 'question', .* found q, a"):
+        doc["question"]
 
 
 def test_texts_are_paragraphs_or_rows(tmp_path):
@@ -175,8 +193,9 @@ def test_texts_are_paragraphs_or_rows(tmp_path):
     [
         ("a.txt", b" \n\n ", "the file has no text"),
         ("a.txt", b"\xff", "cannot read it as UTF-8 text"),
-        ("a.jsonl", b'{"content": "x"}', 'every row needs a field "text"'),
-        ("a.jsonl", b"{", "cannot be read"),
+        ("a.jsonl", b'{"content": "x"}', "no column 'text', .* found content"),
+        ("a.jsonl", b'{"text": 1}', 'every row needs a field "text"'),
+        ("a.jsonl", b"{", "not valid JSON"),
     ],
 )
 def test_no_texts(tmp_path, name, content, message):

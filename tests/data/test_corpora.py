@@ -226,7 +226,7 @@ def test_a_changed_file_is_written_again(cache, tmp_path):
         ("a.json.gz", b"x", "damaged gzip"),
         ("a.json.gz", gzip.compress(b'{"text": "x"}\n' * 50, mtime=0)[:-20], "damaged gzip"),
         ("a.parquet", b"x", "not a readable Parquet file"),
-        ("a.csv", b"x", "no documents in"),
+        ("a.txt", b"x", "no documents in"),
     ],
 )
 def test_files_that_are_no_documents(cache, tmp_path, name, content, message):

@@ -48,8 +48,8 @@ def test_bos_only_where_the_tokenizer_adds_it_and_never_twice(tokenizer):
 
 
 def test_training_begins_with_the_ids_that_generation_is_prompted_with(tokenizer):
-    ids, n_prompt = token_ids(EXAMPLE, find_template("plain"), tokenizer)
-    assert ids[:n_prompt] == prompt_ids(PROMPT, tokenizer)
+    ids, loss = token_ids(EXAMPLE, find_template("plain"), tokenizer)
+    assert ids[: loss.index(True)] == prompt_ids(PROMPT, tokenizer)
 
 
 def test_the_response_is_encoded_as_a_continuation(tokenizer):

@@ -58,12 +58,12 @@ class TestConcat:
         return make_data(packing="concat")
 
     def test_a_document_has_no_template_and_learns_everything_but_its_bos(self, tokenizer):
-        ids, n_prompt = token_ids(Example("", "ab", "d", "d"), find_template("plain"), tokenizer)
-        assert (ids, n_prompt) == ([tokenizer.bos_id, 97, 98, tokenizer.eos_id], 1)
+        ids, loss = token_ids(Example("", "ab", "d", "d"), find_template("plain"), tokenizer)
+        assert (ids, loss) == ([tokenizer.bos_id, 97, 98, tokenizer.eos_id], [False, True, True, True])
         without = dataclasses.replace(tokenizer, add_bos=False)
         assert token_ids(Example("", "ab", "d", "d"), find_template("plain"), without) == (
             [97, 98, tokenizer.eos_id],
-            0,
+            [True] * 3,
         )
 
     def test_rows_are_the_documents_joined_by_eos_and_nothing_is_dropped(self, stream, make_source, data, tokenizer):
@@ -144,7 +144,7 @@ class TestConcat:
 
 
 def test_joined_arrays_keep_eos_as_a_token_without_a_target():
-    found = arrays([9, 1, 2, 3], 2, 5, name="x", seq_len=4, too_long="error", joined=True)
+    found = arrays([9, 1, 2, 3], [False, False, True, True], 5, name="x", seq_len=4, too_long="error", joined=True)
     assert {k: v.tolist() for k, v in found.items()} == {
         "tokens": [9, 1, 2, 3],
         "targets": [1, 2, 3, 3],
@@ -152,10 +152,13 @@ def test_joined_arrays_keep_eos_as_a_token_without_a_target():
         "example_ids": [5] * 4,
     }
     with pytest.raises(UserError, match="example x has 4 tokens"):
-        arrays([9, 1, 2, 3], 2, 5, name="x", seq_len=3, too_long="error", joined=True)
-    cut = arrays([9, 1, 2, 3], 2, 5, name="x", seq_len=3, too_long="truncate", joined=True)
+        arrays([9, 1, 2, 3], [False, False, True, True], 5, name="x", seq_len=3, too_long="error", joined=True)
+    cut = arrays([9, 1, 2, 3], [False, False, True, True], 5, name="x", seq_len=3, too_long="truncate", joined=True)
     assert (cut["tokens"].tolist(), cut["weights"].tolist()) == ([9, 1, 2], [0, 1, 0])
-    assert arrays([9, 1, 2, 3], 3, 5, name="x", seq_len=3, too_long="truncate", joined=True) is None
+    assert (
+        arrays([9, 1, 2, 3], [False, False, False, True], 5, name="x", seq_len=3, too_long="truncate", joined=True)
+        is None
+    )
 
 
 def test_examples_that_attend_to_each_other_see_the_eos_between(stream, make_source, make_data, tokenizer):

@@ -7,7 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lfl_jax.data.rows import read_table, split_examples
+from lfl_jax.assets.tables import read_table
+from lfl_jax.data.rows import split_examples
 from lfl_jax.data.splits import SPLITS
 from lfl_jax.errors import UserError
 
@@ -137,7 +138,7 @@ def test_an_empty_array(tmp_path):
 
 
 def test_an_object_where_an_array_is_expected(tmp_path):
-    assert ".jsonl" in bad(tmp_path, GOOD, "a.json")
+    assert "expected an array of objects" in bad(tmp_path, json.dumps({"data": ROWS}, indent=1), "a.json")
 
 
 @pytest.mark.parametrize(("text", "name"), [("{", "a.json"), ("x", "a.jsonl.gz"), ("x", "a.parquet"), ("x", "a.csv")])

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from lfl_jax.data.rows import read_table, split_examples
+from lfl_jax.assets.tables import read_table
+from lfl_jax.data.rows import split_examples
 from lfl_jax.data.sources import open_source
 from lfl_jax.data.splits import SPLITS
 from lfl_jax.data.tfds_source import prepare_jsonl_as_tfds
