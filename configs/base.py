@@ -77,7 +77,7 @@ def base() -> config_dict.ConfigDict:
     d.test_path = ""
     # which columns of a file are what: "ROLE=COLUMN,..." with the roles prompt, response, context (put after the
     # prompt), system, history (earlier [question, answer] pairs), messages (a conversation), cluster (rows to hold out
-    # together), text (documents); "-COLUMN" leaves one out on purpose; "" = by the names that published datasets give them
+    # together), text (documents); "-COLUMN" leaves one out on purpose; "" = by the names of published datasets
     d.columns = ""
     d.size = 2000  # examples drawn by generated sources
     # source word_problems: of so many problems, how many are of level 1 (one step, numbers to 21), level 2 (two steps)

@@ -12,6 +12,7 @@ from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules
+from lfl_jax.data.formatting import with_end_token
 from lfl_jax.errors import UserError
 from lfl_jax.io import pretrained
 from lfl_jax.io.pretrained import Pretrained
@@ -114,7 +115,14 @@ def _files(config: Config) -> Pretrained:
 
 
 def tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the base, or the one that config.model.tokenizer names, without loading its weights."""
+    """The tokenizer of the base, or the one that config.model.tokenizer names, with config.data.end_token as its EOS.
+
+    No weights are loaded for it.
+    """
+    return with_end_token(_own_tokenizer(config), config.data.end_token)
+
+
+def _own_tokenizer(config: Config) -> Tokenizer:
     if config.model.tokenizer:
         return pretrained.open_tokenizer(config.model.tokenizer, shape(config))
     return tokenizers.byte_tokenizer() if config.model.init == "random" else _files(config).tokenizer()

@@ -20,6 +20,7 @@ from lfl_jax.config import MAY_CHANGE, Config
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.data import checks
 from lfl_jax.data.loader import estimate_rows, training_batches
 from lfl_jax.data.sources import open_source
 from lfl_jax.errors import NonFiniteLoss
@@ -133,6 +134,8 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
+    if source.columns and jax.process_index() == 0:
+        print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
     steps = total_steps(config, source, tokenizer)
     for text in config_checks.warnings(config, steps):
         notices.warn(text)
@@ -287,6 +290,8 @@ def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
         seed=config.seed.data,
         epochs=config.train.epochs,
     )
+    for text in checks.doubts(source, tokenizer, config.data, estimate, base_model.shape(config).max_seq_len):
+        notices.warn(text)
     if config.train.tokens:
         return steps_of(config, config.train.tokens)
     return config.train.steps or math.ceil(estimate.stats.rows / config.train.batch)

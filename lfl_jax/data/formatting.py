@@ -42,23 +42,6 @@ def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
     return dataclasses.replace(tokenizer, eos=end_token, eos_id=ids[0])
 
 
-def end_problems(template: Template, tokenizer: Tokenizer) -> list[str]:
-    """What of a template's special tokens this tokenizer does not have, or has not as its end: lines to warn with."""
-    name = f"config.data.template={template.name}"
-    missing = [text for text in template.markers if len(tokenizer.encode_continuation(text)) != 1]
-    if missing and template.end != tokenizer.eos:
-        return [
-            f"{name} is written with {' and '.join(missing)}, which this tokenizer has not as tokens and spells out;"
-            f" answers end with {tokenizer.eos!r}. Use a template without them (plain, alpaca) or another tokenizer"
-        ]
-    if template.end and template.end != tokenizer.eos:
-        return [
-            f"{name} ends what the assistant says with {template.end!r}, but answers are trained to end with this"
-            f" tokenizer's EOS, {tokenizer.eos!r}; to end them alike, set config.data.end_token={template.end!r}"
-        ]
-    return []
-
-
 def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
     """Ids a model is prompted with: BOS first where the tokenizer adds one and the text has none.
 

@@ -69,6 +69,11 @@ def nothing_missing() -> None:
     """For tasks that need nothing but the package."""
 
 
+def meaningful(inputs: Inputs) -> str:
+    """For tasks whose score means something whatever they are given."""
+    return ""
+
+
 def no_details(inputs: Inputs) -> dict[str, Any]:
     """For tasks whose items say everything."""
     return {}
@@ -123,6 +128,8 @@ class Task:
     details: what of the inputs the records' settings should name.
     interleaved: kinds of items take turns, so a limit takes the first ones, however items are picked otherwise.
     check: raises UserError where the task cannot run here; called before anything is computed.
+    reads_source: whether its items are held-out examples of the training source.
+    meaningless: why a score on these inputs would mean nothing, so that it is left out; "" where it means something.
     """
 
     name: str
@@ -134,6 +141,8 @@ class Task:
     details: Callable[[Inputs], dict[str, Any]] = no_details
     interleaved: bool = False
     check: Callable[[], None] = nothing_missing
+    reads_source: bool = False
+    meaningless: Callable[[Inputs], str] = meaningful
 
     def measure(self, records: Sequence[Record]) -> dict[str, Measured]:
         """{metric: its values and mean} of these records, the method's own metrics last."""

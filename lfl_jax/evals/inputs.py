@@ -3,12 +3,15 @@
 import itertools
 from pathlib import Path
 
+from lfl_jax import base_model
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
 from lfl_jax.data.examples import Example
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.sources import Source, held_out_splits, open_source
 from lfl_jax.evals.base import Inputs
+from lfl_jax.evals.tasks import TASKS
+from lfl_jax.text.chat import Template
 
 MOST = 2000  # held-out examples of a source, for an evaluation that asks for all
 
@@ -18,13 +21,14 @@ def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> In
 
     alone: of items without the examples before them.
     """
-    splits, most = ("dev",) if dev else held_out_splits(config.data), _most(config)
-    problems = {split: _first(open_source(config.data, split, config.seed.data), most) for split in splits}
+    most = _most(config, dev)
+    splits = () if most is None else ("dev",) if dev else held_out_splits(config.data)
+    problems = {split: _first(open_source(config.data, split, config.seed.data), most or 0) for split in splits}
     in_turns = itertools.zip_longest(*problems.values())
     return Inputs(
         problems=problems,
         target=[example for row in in_turns for example in row if example is not None][:most],
-        template=find_template(config.data.template),
+        template=_template(config),
         docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
         source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,
         worked=lambda: _first(open_source(config.data, "train", config.seed.data), config.eval.base_shots),
@@ -34,13 +38,19 @@ def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> In
     )
 
 
-def _most(config: Config) -> int:
-    limits = [
-        *config.eval.items(config.eval.tasks).values(),
-        *config.eval.items(config.eval.base_tasks).values(),
-        *config.eval.items(config.eval.every_tasks).values(),
-    ]
-    return MOST if 0 in limits else max(limits, default=0)
+def _template(config: Config) -> Template:
+    """The format of training; a tokenizer is read for its own only."""
+    own = base_model.tokenizer(config) if config.data.template == "tokenizer" else None
+    return find_template(config.data.template, own)
+
+
+def _most(config: Config, dev: bool) -> int | None:
+    """Held-out examples to read, for the evaluations that read some; None where none does, so that none are needed."""
+    e = config.eval
+    tasks = e.items(e.every_tasks if dev else (*e.tasks, *e.base_tasks))
+    # What is not known here is somebody's own task, which may read them.
+    limits = [limit for name, limit in tasks.items() if name not in TASKS or TASKS[name].reads_source]
+    return None if not limits else MOST if 0 in limits else max(limits)
 
 
 def _first(source: Source, most: int) -> list[Example]:

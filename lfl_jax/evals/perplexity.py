@@ -46,7 +46,7 @@ def documents(inputs: Inputs) -> list[Document]:
 def targets(inputs: Inputs) -> list[Target]:
     """The held-out examples, in the format the model is trained with."""
     rendered = [
-        inputs.template.render(example.prompt, example.response) if example.prompt else ("", example.response)
+        ("", example.response) if example.is_document else inputs.template.prompt_and_response(example.conversation)
         for example in inputs.target
     ]
     return [Target(e.id, e.cluster, *texts) for e, texts in zip(inputs.target, rendered, strict=True)]
@@ -116,4 +116,5 @@ TARGET_NLL = Task(
     method=Likelihood(target_requests, target_record),
     metrics=(NLL, PERPLEXITY),
     interleaved=True,
+    reads_source=True,
 )

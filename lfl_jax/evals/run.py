@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lfl_jax import notices
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
@@ -89,6 +90,8 @@ class _Work:
     batches: Callable[[np.ndarray], Iterator[Batch]]
     total: int
     figures: dict[str, Any]
+    truncated: int  # items whose prompts were cut to the limit, which is said in words
+    limit: str
 
 
 def evaluate(
@@ -135,6 +138,8 @@ def evaluate(
             if writer:
                 records.append(path, batch())
             progress(task.name, count, work.total)
+        if work.truncated:
+            notices.warn(f"{task.name}: {work.truncated} of {len(items)} prompts lost their beginning: {work.limit}")
     return agree(read(path, task) if writer else None)
 
 
@@ -221,7 +226,9 @@ class _Evaluation:
             for finished in score_items(planned, self.model.score, done):
                 yield partial(graded, finished)
 
-        return _Work(batches, int(planned.figures["batches"]), planned.figures)
+        truncated = sum(any(request.truncated for request in of_item) for of_item in planned.requests)
+        limit = f"longer than the rows of {s.length} tokens they are scored in (eval.seq_len)"
+        return _Work(batches, int(planned.figures["batches"]), planned.figures, truncated, limit)
 
     def generate(self) -> _Work:
         """One greedy answer to every item, the longest prompts first."""
@@ -235,7 +242,7 @@ class _Evaluation:
                 # As with scoring, a batch is left out or computed whole: a restart computes what a whole run would.
                 yield list if all(done[i] for i in batch) else self._answers(batch, prompts, done)
 
-        return _Work(run, len(batches), {"batches": len(batches)} | figures)
+        return _Work(run, len(batches), {"batches": len(batches)} | figures, figures["truncated"], self._room)
 
     def execute(self) -> _Work:
         """Item after item: its programs are drawn, then run."""
@@ -245,12 +252,18 @@ class _Evaluation:
             for i in range(len(self.items)):
                 yield list if done[i] else partial(self._graded_programs, i, self._samples(i, prompts[i]))
 
-        return _Work(run, len(self.items), {"batches": len(self.items)} | figures)
+        return _Work(run, len(self.items), {"batches": len(self.items)} | figures, figures["truncated"], self._room)
 
     @property
     def _stop(self) -> tuple[str, ...]:
         """What ends a text: EOS last, which `ended` relies on."""
         return (*self.task.method.stop, self.tokenizer.eos)
+
+    @property
+    def _room(self) -> str:
+        """What limits a prompt, in words."""
+        s = self.settings
+        return f"longer than the model's {s.window} positions less {s.max_new_tokens} to generate (eval.max_new_tokens)"
 
     def _prompts(self) -> tuple[list[list[int]], dict[str, int]]:
         """The items' prompts as ids, cut at their start to leave room for the answer, and figures of them."""

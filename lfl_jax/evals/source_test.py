@@ -25,14 +25,15 @@ def problems(inputs: Inputs, template: Template | None = None, worked: bool = Fa
     template, shots = template or inputs.template, inputs.worked() if worked else ()
     if worked and not shots:
         raise UserError("source_test_shots needs config.eval.base_shots of at least 1")
-    head = inputs.before("".join("".join(template.render(e.prompt, e.response)) + "\n\n" for e in shots))
+    head = inputs.before("".join("".join(template.prompt_and_response(e.conversation)) + "\n\n" for e in shots))
     make = functools.partial(_problem, template=template, head=head)
     splits = [[make(split, example) for example in examples] for split, examples in inputs.problems.items()]
     return [problem for row in itertools.zip_longest(*splits) for problem in row if problem is not None]
 
 
 def _problem(split: str, e: Example, template: Template, head: str) -> Problem:
-    prompt, groups = head + template.render(e.prompt, "")[0], (split, e.group)
+    prompt, _ = template.prompt_and_response((*e.conversation[:-1], ("assistant", "")))
+    prompt, groups = head + prompt, (split, e.group)
     return Problem(f"{split}/{e.id}", e.cluster, prompt, e.response, tuple(filter(None, groups)))
 
 
@@ -50,9 +51,21 @@ METRICS = (
 )
 
 
+def meaningless(inputs: Inputs) -> str:
+    """Why exact answers cannot be told: most references have no "#### number" to compare with."""
+    references = [example.response for examples in inputs.problems.values() for example in examples]
+    graded = sum(answers.strict(reference) != answers.INVALID for reference in references)
+    if 2 * graded >= len(references):
+        return ""
+    return f"{graded} of {len(references)} held-out answers have a number after ####, which it compares"
+
+
+SOURCE = {"interleaved": True, "reads_source": True, "meaningless": meaningless}
+
+
 def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) -> Task:
     """The evaluation with the problems asked in one way."""
-    return Task(name, 3, label, items, Generate(answers.STOP, gsm8k.record), METRICS, interleaved=True)
+    return Task(name, 3, label, items, Generate(answers.STOP, gsm8k.record), METRICS, **SOURCE)
 
 
 PLAIN_TEMPLATE = TEMPLATES["plain"]

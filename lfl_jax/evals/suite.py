@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from lfl_jax import notices
 from lfl_jax.config import Config
 from lfl_jax.core import hosts
 from lfl_jax.evals.base import Inputs, Model, Task
@@ -31,6 +32,9 @@ def run(
     shapes = settings(config, cfg)
     results = {}
     for name, limit in config.eval.items(names).items():
+        if why := find(name, tasks).meaningless(inputs):
+            notices.warn(f"evaluation {name} is left out: {why}")
+            continue
         with _bar(f"{folder.name} {name}") as show:
             results[name] = evaluate(
                 find(name, tasks),

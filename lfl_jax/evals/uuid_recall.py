@@ -23,7 +23,8 @@ def pairs(inputs: Inputs) -> list[Pair]:
     """Pairs of the training set, which the uuid source gives for its evaluations; UserError for another source."""
     examples = [example for group in inputs.problems.values() for example in group]
     return [
-        Pair(e.id, e.cluster, inputs.template.render(e.prompt, e.response)[0], _digits(e.response)) for e in examples
+        Pair(e.id, e.cluster, inputs.template.prompt_and_response(e.conversation)[0], _digits(e.response))
+        for e in examples
     ]
 
 
@@ -55,4 +56,5 @@ TASK = Task(
         Metric("acc_char", "acc_char", "digits recalled", chance=GUESSED),
         Metric("whole", "whole", "recalled whole", chance=0.0),
     ),
+    reads_source=True,
 )

@@ -213,7 +213,8 @@ def test_target_has_the_ids_it_has_in_training(inputs, tokenizer, template, add_
     (example,) = examples("seen", 1)
     made = dataclasses.replace(inputs, target=[example], template=TEMPLATES[template])
     (request,) = perplexity.target_requests(perplexity.targets(made)[0], tokenizer, 100)
-    ids, n_prompt = formatting.token_ids(example, TEMPLATES[template], tokenizer)
+    ids, loss = formatting.token_ids(example, TEMPLATES[template], tokenizer)
+    n_prompt = loss.index(True)
     assert (request.context, request.continuation) == (tuple(ids[:n_prompt]), tuple(ids[n_prompt:]))
     assert request.continuation[-1] == tokenizer.eos_id
 
