@@ -23,7 +23,7 @@ LAPTOP = {
     "train.batch": 1,
     "train.steps": 48,
     "eval.tasks": ("source_test:80", *settings.LAPTOP_TASKS),
-    "eval.base_tasks": ("source_test_shots:20",),
+    "eval.base_tasks": ("source_test_shots:40",),
     "eval.max_new_tokens": 112,  # the longest answer has 105
     "eval.generate_rows": 20,
 }

@@ -80,6 +80,7 @@ def smoke(c: config_dict.ConfigDict) -> None:
     """Seconds on a CPU: a tiny random model, byte tokens."""
     c.model.name, c.model.init = "tiny", "random"
     c.data.size, c.data.seq_len, c.data.too_long = 64, 512, "truncate"
+    c.data.levels = (0, 0, 1)
     c.train.steps, c.train.batch = 6, 2
     c.checkpoint.every = 3
     c.eval.tasks, c.eval.every_tasks = ("target_nll:8", "source_test:2"), ("target_nll:4",)
