@@ -8,24 +8,40 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax.errors import UserError
+from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, RopeScaling, YarnRope
 from lfl_jax.text import gguf_header
 from lfl_jax.text.gguf_header import TensorInfo
 
 # parameter path -> (GGUF name, shape in the file). Matrices are (out, in) there and (in, out) here.
 _LAYER = {
-    "attn_norm": ("attn_norm", "D"),
-    "attn/q": ("attn_q", "HD"),
-    "attn/k": ("attn_k", "KD"),
-    "attn/v": ("attn_v", "KD"),
-    "attn/o": ("attn_output", "DH"),
-    "mlp_norm": ("ffn_norm", "D"),
-    "mlp/gate": ("ffn_gate", "FD"),
-    "mlp/up": ("ffn_up", "FD"),
-    "mlp/down": ("ffn_down", "DF"),
+    "attn_norm": ("attn_norm.weight", "D"),
+    "attn/q": ("attn_q.weight", "HD"),
+    "attn/k": ("attn_k.weight", "KD"),
+    "attn/v": ("attn_v.weight", "KD"),
+    "attn/o": ("attn_output.weight", "DH"),
+    "mlp_norm": ("ffn_norm.weight", "D"),
+    "mlp/gate": ("ffn_gate.weight", "FD"),
+    "mlp/up": ("ffn_up.weight", "FD"),
+    "mlp/down": ("ffn_down.weight", "DF"),
 }
+# What some models add, each under the field of the model config that says so. A model has all of a group or none.
+_MORE = {
+    "qkv_bias": {f"qkv_bias/{x}": (f"attn_{x}.bias", letter) for x, letter in zip("qkv", "HKK", strict=True)},
+    "o_bias": {"o_bias/o": ("attn_output.bias", "D")},
+    "mlp_bias": {f"mlp_bias/{x}": (f"ffn_{x}.bias", y) for x, y in (("gate", "F"), ("up", "F"), ("down", "D"))},
+    "qk_norm": {f"qk_norm/{x}": (f"attn_{x}_norm.weight", "P") for x in "qk"},
+}
+# general.architecture -> the leaves whose rows llama.cpp reorders for its rotary positions. Mistral is a "llama", too.
+_REORDERED = {
+    "llama": ("attn/q", "attn/k", "qkv_bias/q", "qkv_bias/k"),
+    "qwen2": (),
+    "qwen3": (),
+}
+_FACTORS = "rope_freqs.weight"  # what every rotary frequency is divided by, where the file has it
 _PLAIN_FORMATS = ("F32", "F16", "BF16", "F64")
 _CHUNK = 1 << 18  # numbers dequantised at a time: the temporaries stay in the cache
 
@@ -106,12 +122,12 @@ def quantization(metadata: dict[str, Any]) -> str | None:
 def model_fields(metadata: dict[str, Any]) -> dict[str, Any]:
     """Read the model's dimensions from the metadata: the fields of a model config, under its names.
 
-    Raises UserError for a Llama relative whose forward pass is not the plain one (experts, scaled RoPE).
+    Raises UserError for a Llama relative whose forward pass is not one that we have (experts, other positions).
     """
     path, infos = metadata["GGUF.path"], metadata["GGUF.tensors"]
     architecture = gguf_header.field(metadata, "general.architecture", str)
-    if architecture != "llama":
-        raise UserError(f"{path}: a model of architecture {architecture!r}; only 'llama' is supported")
+    if architecture not in _REORDERED:
+        raise UserError(f"{path}: a model of architecture {architecture!r}; supported are {', '.join(_REORDERED)}")
     if "token_embd.weight" not in infos:
         raise UserError(f"{path}: tensor 'token_embd.weight' is missing")
     d_model, n_heads = _size(metadata, "embedding_length"), _size(metadata, "attention.head_count")
@@ -131,32 +147,91 @@ def model_fields(metadata: dict[str, Any]) -> dict[str, Any]:
     if fields["head_dim"] % 2:
         raise UserError(f"{path}: heads of {fields['head_dim']} dimensions; RoPE needs an even number")
     _refuse_other_forward_passes(metadata, fields["head_dim"])
-    return fields
+    if fields["rope_theta"] <= 1:
+        raise UserError(f"{path}: {architecture}.rope.freq_base is {fields['rope_theta']:g}; expected more than 1")
+    if metadata.get(f"{architecture}.attention.sliding_window"):  # 0 is none
+        fields["window"] = _size(metadata, "attention.sliding_window")
+    scaling = _scaling(metadata, fields)
+    first = {group: next(iter(leaves.values()))[0] for group, leaves in _MORE.items()}
+    more = {group: True for group, name in first.items() if f"blk.0.{name}" in infos}
+    return fields | more | ({} if scaling is None else {"rope_scaling": scaling})
+
+
+def _key(metadata: dict[str, Any], key: str) -> str:
+    return f"{metadata['general.architecture']}.{key}"
 
 
 def _size(metadata: dict[str, Any], key: str, default: int | None = None) -> int:
-    value = gguf_header.field(metadata, f"llama.{key}", int, default)
+    value = gguf_header.field(metadata, _key(metadata, key), int, default)
     if value < 1:
-        raise UserError(f"{metadata['GGUF.path']}: metadata 'llama.{key}' is {value}; expected at least 1")
+        raise UserError(f"{metadata['GGUF.path']}: metadata {_key(metadata, key)!r} is {value}; expected at least 1")
     return value
 
 
 def _number(metadata: dict[str, Any], key: str, default: float | None = None) -> float:
     # A float32 in the file: the shortest decimal that means it, 1e-05 and not 9.999999747378752e-06.
-    return float(str(np.float32(gguf_header.field(metadata, f"llama.{key}", float, default))))
+    value = float(str(np.float32(gguf_header.field(metadata, _key(metadata, key), float, default))))
+    if not 0 < value < math.inf:
+        name = _key(metadata, key)
+        raise UserError(f"{metadata['GGUF.path']}: metadata {name!r} is {value}; expected a positive number")
+    return value
 
 
 def _refuse_other_forward_passes(metadata: dict[str, Any], head_dim: int) -> None:
     plain = {
-        "llama.expert_count": (0,),
-        "llama.rope.scaling.type": ("none",),
-        "llama.rope.scale_linear": (1.0,),
-        "llama.rope.dimension_count": (head_dim,),
-        "llama.attention.value_length": (head_dim,),
+        "expert_count": (0,),
+        "rope.dimension_count": (head_dim,),
+        "attention.value_length": (head_dim,),
     }
-    for key, allowed in plain.items():
+    for short, allowed in plain.items():
+        key = _key(metadata, short)
         if key in metadata and metadata[key] not in allowed:
             raise UserError(f"{metadata['GGUF.path']}: {key} = {metadata[key]!r} is not supported, only {allowed[0]!r}")
+
+
+def _scaling(metadata: dict[str, Any], fields: dict[str, Any]) -> RopeScaling | None:
+    """How rotary frequencies are scaled: by the factors in the file's own tensor, or by what its metadata say."""
+    path, infos = metadata["GGUF.path"], metadata["GGUF.tensors"]
+    kind = metadata.get(_key(metadata, "rope.scaling.type"), "none")
+    if _FACTORS in infos:
+        if infos[_FACTORS].shape != (fields["head_dim"] // 2,) or kind != "none":
+            shape = infos[_FACTORS].shape
+            raise UserError(f"{path}: tensor {_FACTORS!r} of shape {shape} beside rotary scaling {kind!r}")
+        return _of_factors(Tensors(path, infos)[_FACTORS], fields)
+    if not isinstance(kind, str) or kind not in _SCALINGS:
+        raise UserError(f"{path}: rotary scaling {kind!r} is not supported, only {', '.join(map(repr, _SCALINGS))}")
+    if kind == "none" and metadata.get(_key(metadata, "rope.scale_linear"), 1.0) != 1.0:  # older files
+        return LinearRope(_number(metadata, "rope.scale_linear"))
+    return _SCALINGS[kind](metadata)
+
+
+def _yarn(metadata: dict[str, Any]) -> RopeScaling:
+    factor = _number(metadata, "rope.scaling.factor")
+    original = _size(metadata, "rope.scaling.original_context_length")
+    larger = 1.0 + 0.1 * math.log(factor) if factor > 1 else 1.0
+    return YarnRope(factor, original, larger * _number(metadata, "rope.scaling.attn_factor", 1.0))
+
+
+# rope.scaling.type -> what it means
+_SCALINGS: dict[str, Callable[[dict[str, Any]], RopeScaling | None]] = {
+    "none": lambda metadata: None,
+    "linear": lambda metadata: LinearRope(_number(metadata, "rope.scaling.factor")),
+    "yarn": _yarn,
+}
+
+
+def _of_factors(factors: np.ndarray, fields: dict[str, Any]) -> RopeScaling | None:
+    """Llama 3.1's rule where the factors are its, so that a Hugging Face folder can say so; else as they are."""
+    if not (np.isfinite(factors).all() and (factors > 0).all()):
+        raise UserError(f"tensor {_FACTORS!r} has factors that are no positive numbers")
+    if (factors == 1).all():
+        return None
+    theta, head_dim = fields["rope_theta"], fields["head_dim"]
+    frequency = theta ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    published = Llama3Rope(float(factors.max()), 1.0, 4.0, 8192)
+    with np.errstate(all="ignore"):  # a damaged theta may leave frequencies of 0
+        theirs = frequency / np.asarray(published.scale(jnp.asarray(frequency), theta))
+    return published if np.allclose(theirs, factors, rtol=1e-4) else FactorsRope(tuple(map(float, factors)))
 
 
 # `tensors` maps names to arrays; a hint that said so would have type checkers read tensors from the file.
@@ -169,19 +244,19 @@ def to_params(metadata: dict[str, Any], tensors: Mapping) -> dict[str, Any]:
     fields = model_fields(metadata)
     _check_tensors(metadata, fields)
     width = _widths(fields)
-    params: dict[str, Any] = {"layers": {"attn": {}, "mlp": {}}}
+    params: dict[str, Any] = {}
     jobs = [
         ("token_embd.weight", _place(params, "embed", (width["V"], width["D"])), 0),
         ("output_norm.weight", _place(params, "final_norm", (width["D"],)), 0),
     ]
     if not fields["tied"]:
         jobs.append(("output.weight", _place(params, "head", (width["V"], width["D"])), 0))
-    rotated = {"attn/q": fields["n_heads"], "attn/k": fields["n_kv_heads"]}
-    for leaf, (name, letters) in _LAYER.items():
+    rotated = _REORDERED[metadata["general.architecture"]]
+    for leaf, (name, letters) in _leaves(fields).items():
         shape = tuple(width[letter] for letter in reversed(letters))
         stack = _place(params, f"layers/{leaf}", (fields["n_layers"], *shape))
-        n_heads = rotated.get(leaf, 0)
-        jobs += [(f"blk.{i}.{name}.weight", stack[i].T, n_heads) for i in range(fields["n_layers"])]
+        n_heads = fields["n_heads" if leaf.endswith("q") else "n_kv_heads"] if leaf in rotated else 0
+        jobs += [(f"blk.{i}.{name}", stack[i].T, n_heads) for i in range(fields["n_layers"])]
 
     def write(job: tuple[str, np.ndarray, int]) -> None:
         name, destination, n_heads = job
@@ -195,7 +270,7 @@ def to_params(metadata: dict[str, Any], tensors: Mapping) -> dict[str, Any]:
 
 
 def unpermute(weight: np.ndarray, n_heads: int) -> np.ndarray:
-    """Bring the rows of a q or k projection from llama.cpp's interleaved RoPE order to rotate-half order."""
+    """Bring the rows of q or k, or a bias, from llama.cpp's interleaved RoPE order to rotate-half order."""
     pairs = weight.reshape(n_heads, -1, 2, *weight.shape[1:])
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
@@ -203,7 +278,7 @@ def unpermute(weight: np.ndarray, n_heads: int) -> np.ndarray:
 def _place(params: dict[str, Any], path: str, shape: tuple[int, ...]) -> np.ndarray:
     *parents, leaf = path.split("/")
     for parent in parents:
-        params = params[parent]
+        params = params.setdefault(parent, {})
     params[leaf] = np.empty(shape, np.float32)
     return params[leaf]
 
@@ -217,10 +292,10 @@ def _check_tensors(metadata: dict[str, Any], fields: dict[str, Any]) -> None:
             raise UserError(f"{path}: tensor {name!r} is missing")
         if infos[name].shape != shape:
             raise UserError(f"{path}: tensor {name!r} has shape {infos[name].shape}, the metadata say {shape}")
-    if n_expected != len(infos):
-        known = {name for name, _ in _expected(fields)}
+    if n_expected != len(infos) - (_FACTORS in infos):
+        known = {name for name, _ in _expected(fields)} | {_FACTORS}
         unknown = next(name for name in infos if name not in known)
-        raise UserError(f"{path}: tensor {unknown!r} has no place in a plain Llama model (bias or scaled RoPE?)")
+        raise UserError(f"{path}: tensor {unknown!r} has no place in a model of this architecture")
 
 
 def _expected(fields: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -230,10 +305,17 @@ def _expected(fields: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     if not fields["tied"]:
         yield "output.weight", (width["V"], width["D"])
     for layer in range(fields["n_layers"]):
-        for name, letters in _LAYER.values():
-            yield f"blk.{layer}.{name}.weight", tuple(width[letter] for letter in letters)
+        for name, letters in _leaves(fields).values():
+            yield f"blk.{layer}.{name}", tuple(width[letter] for letter in letters)
+
+
+def _leaves(fields: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The leaves of a layer of this model: name and shape in the file."""
+    more = [leaves for group, leaves in _MORE.items() if fields.get(group)]
+    return {leaf: place for leaves in (_LAYER, *more) for leaf, place in leaves.items()}
 
 
 def _widths(fields: dict[str, Any]) -> dict[str, int]:
     heads, kv_heads = fields["n_heads"] * fields["head_dim"], fields["n_kv_heads"] * fields["head_dim"]
-    return {"V": fields["vocab_size"], "D": fields["d_model"], "F": fields["d_ff"], "H": heads, "K": kv_heads}
+    sizes = {"V": fields["vocab_size"], "D": fields["d_model"], "F": fields["d_ff"], "P": fields["head_dim"]}
+    return sizes | {"H": heads, "K": kv_heads}

@@ -1,7 +1,9 @@
 """GGUF weights: our layout, what quantisation does, and every damaged file refused in one line."""
 
 import contextlib
+import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures import tiny_gguf
@@ -17,6 +19,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import gguf
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, YarnRope
 from lfl_jax.text import tokenizers
 
 
@@ -88,6 +91,42 @@ def test_model_fields(tmp_path, weights):
     assert fields == sizes | {"rope_theta": 5000.0, "norm_eps": 1e-5, "tied": False, "max_seq_len": 64}
 
 
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"rope.scaling.type": "none"}, None),
+        ({"rope.scale_linear": 4.0}, LinearRope(4.0)),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 2.0}, LinearRope(2.0)),
+        (
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 16},
+            YarnRope(8.0, 16, 1 + 0.1 * math.log(8)),
+        ),
+    ],
+)
+def test_rotary_scaling_of_the_metadata(tmp_path, metadata, expected):
+    fields = gguf.model_fields(gguf.load(tiny_gguf.write(tmp_path / "m.gguf", **metadata))[0])
+    assert fields.get("rope_scaling") == expected
+
+
+def test_the_factors_of_llama_3_are_its_rule_and_others_stay_as_they_are(tmp_path, weights):
+    theta, rule = 500000.0, Llama3Rope(8.0, 1.0, 4.0, 8192)
+    frequency = (theta ** (-np.arange(0, P, 2) / P)).astype(np.float32)
+    for factors, expected in (
+        (frequency / np.asarray(rule.scale(jnp.asarray(frequency), theta)), rule),
+        (np.ones(P // 2), None),
+        (np.array([1, 2, 3, 4]), FactorsRope((1.0, 2.0, 3.0, 4.0))),
+    ):
+        weights["rope_freqs.weight"] = factors.astype(np.float32)
+        metadata, _ = gguf.load(tiny_gguf.write(tmp_path / "m.gguf", weights, **{"rope.freq_base": theta}))
+        assert gguf.model_fields(metadata).get("rope_scaling") == expected
+
+
+def test_a_window_of_the_metadata(tmp_path):
+    for size, expected in ((7, 7), (0, None)):
+        path = tiny_gguf.write(tmp_path / "m.gguf", **{"attention.sliding_window": size})
+        assert gguf.model_fields(gguf.load(path)[0]).get("window") == expected
+
+
 def test_tied_model_has_no_head(tmp_path):
     path = tiny_gguf.write(tmp_path / "m.gguf", tiny_gguf.tensors(tied=True))
     assert gguf.model_fields(gguf.load(path)[0])["tied"] is True
@@ -145,15 +184,25 @@ class TestRefusals:
         self.expect_refusal(tmp_path / "m.gguf", "version 1 is not supported")
 
     def test_other_architecture(self, tmp_path):
-        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", architecture="qwen2"), "architecture 'qwen2'")
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", architecture="gemma"), "architecture 'gemma'; supp")
 
     def test_missing_tensor(self, tmp_path, weights):
         del weights["blk.1.ffn_up.weight"]
         self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.1.ffn_up.weight' is missing")
 
     def test_unknown_tensor(self, tmp_path, weights):
+        weights["blk.0.attn_sinks.weight"] = np.ones(H, np.float32)
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_sinks.weight' has no place")
+
+    def test_biases_of_one_layer_only(self, tmp_path, weights):
         weights["blk.0.attn_q.bias"] = np.ones(H * P, np.float32)
-        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_q.bias' has no place")
+        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_k.bias' is missing")
+
+    @pytest.mark.parametrize("factors", [np.ones(3), np.array([1, 0, 1, 1]), np.array([1, np.nan, 1, 1])])
+    def test_factors_of_no_use(self, tmp_path, weights, factors):
+        weights["rope_freqs.weight"] = factors.astype(np.float32)
+        with pytest.raises(UserError, match="tensor 'rope_freqs.weight'"):
+            params_of(tiny_gguf.write(tmp_path / "m.gguf", weights))
 
     def test_wrong_shape(self, tmp_path, weights):
         weights["blk.1.attn_k.weight"] = np.ones((H * P, D), np.float32)
@@ -164,7 +213,10 @@ class TestRefusals:
         ("fields", "match"),
         [
             ({"expert_count": 8}, "expert_count = 8"),
-            ({"rope.scaling.type": "linear"}, "rope.scaling.type = 'linear'"),
+            ({"rope.scaling.type": "longrope"}, "rotary scaling 'longrope' is not supported"),
+            ({"rope.scaling.type": "linear"}, "'llama.rope.scaling.factor' is missing"),
+            ({"rope.scaling.type": "linear", "rope.scaling.factor": 0.0}, "factor' is 0.0; expected a positive"),
+            ({"rope.freq_base": 0.5}, "freq_base is 0.5; expected more than 1"),
             ({"rope.dimension_count": 4}, "rope.dimension_count = 4"),
             ({"attention.key_length": 7}, "heads of 7 dimensions"),
             ({"attention.head_count": 0}, "'llama.attention.head_count' is 0"),
