@@ -38,6 +38,7 @@ HEAVY = {
     "matplotlib",
     "orbax",
     "pyarrow",
+    "reasoning_gym",
     "sentencepiece",
     "sympy",
     "tensorboardX",

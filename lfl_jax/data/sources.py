@@ -254,6 +254,17 @@ def tfds(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     return _file_source(examples.table.name, split, examples, sha256, licence="unknown", about=path)
 
 
+def reasoning_gym(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """Generated problems of a task of reasoning_gym, reasoning_gym:TASK, `data.size` of them in all splits."""
+    from lfl_jax.data import gym_problems
+
+    if not path:
+        raise UserError("config.data.source=reasoning_gym needs a task: reasoning_gym:chain_sum")
+    examples = gym_problems.source(path, split, data.size, seed)
+    about = f"generated problems of reasoning_gym {gym_problems.version()}, task {path}, seed {seed}"
+    return _generated(f"reasoning_gym:{path}", split, examples, seed, about)
+
+
 SOURCES: dict[str, Callable[..., Source]] = {
     "word_problems": word_problems,
     "uuid": uuid,
@@ -269,6 +280,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "documents": documents,
     "jsonl": jsonl,
     "tfds": tfds,
+    "reasoning_gym": reasoning_gym,
 }
 
 
