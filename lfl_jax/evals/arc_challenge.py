@@ -21,4 +21,4 @@ def question(doc: dict) -> Question:
     return Question(doc["id"], doc["id"], tuple((context, f" {c}") for c in choices), choices, gold)
 
 
-TASK = multiple_choice.task("arc_challenge", 1, "ARC-Challenge", questions, ("acc_norm", "acc"))
+TASK = multiple_choice.task("arc_challenge", 2, "ARC-Challenge", questions, ("acc_norm", "acc"))

@@ -5,14 +5,13 @@ HellaSwag, ARC-Challenge and WinoGrande; higher is less forgotten. An accuracy h
 moves little near chance, so prediction flips, continuous scores of the right choice and general text stand beside it.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import stats
 from lfl_jax.evals.metrics import Measured
-from lfl_jax.evals.stats import Column, Estimate
+from lfl_jax.evals.stats import Estimate
 
 # The three tasks and the accuracy of each: as the harness defines them, and as the paper's Gauntlet does.
 HARNESS = {"hellaswag": "acc_norm", "arc_challenge": "acc_norm", "winogrande": "acc"}
@@ -41,13 +40,29 @@ SCORES = (
 
 @dataclass(frozen=True)
 class Flips:
-    """Prediction flips: items that became incorrect (`lost`), and items that became correct (`gained`)."""
+    """Prediction flips: items that became incorrect (`lost`), and items that became correct (`gained`).
+
+    by_chance: as many of each are expected from items that are guessed both times, whatever was learned or forgotten:
+    n (1 - a_before) (1 - a_after) / (k - 1) for accuracies a and k choices (arXiv 2510.17776). Two random answers to
+    questions with two choices differ half of the time.
+    """
 
     lost: int
     gained: int
+    by_chance: float = 0.0
 
     def __add__(self, other: "Flips") -> "Flips":
-        return Flips(self.lost + other.lost, self.gained + other.gained)
+        return Flips(self.lost + other.lost, self.gained + other.gained, self.by_chance + other.by_chance)
+
+    @property
+    def lost_beyond_chance(self) -> float:
+        """Items forgotten: `lost` without those of chance, at least 0."""
+        return max(self.lost - self.by_chance, 0.0)
+
+    @property
+    def gained_beyond_chance(self) -> float:
+        """Items learned, likewise."""
+        return max(self.gained - self.by_chance, 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,23 +83,20 @@ def measure(before: Results, after: Results, score: Score = SCORES[0]) -> Forget
         raise UserError(f"{score.label} needs {', '.join(score.accuracies)}; not evaluated: {', '.join(missing)}")
     pairs = [(before[task][metric], after[task][metric]) for task, metric in score.accuracies.items()]
     return Forgetting(
-        before=plain_mean([first.estimate for first, _ in pairs]),
-        after=plain_mean([last.estimate for _, last in pairs]),
-        change=plain_mean([stats.difference(first.column, last.column) for first, last in pairs]),
-        flips=sum((flips(first.column, last.column) for first, last in pairs), Flips(0, 0)),
+        before=stats.plain_mean([first.estimate for first, _ in pairs]),
+        after=stats.plain_mean([last.estimate for _, last in pairs]),
+        change=stats.plain_mean([first.metric.difference(first.column, last.column) for first, last in pairs]),
+        flips=sum((flips(first, last) for first, last in pairs), Flips(0, 0)),
         chance=sum(first.chance or 0.0 for first, _ in pairs) / len(pairs),
     )
 
 
-def plain_mean(estimates: Sequence[Estimate]) -> Estimate:
-    """The unweighted mean of independent estimates; `n` and `clusters` are their sums."""
-    error = math.sqrt(sum(e.se**2 for e in estimates)) / len(estimates)
-    mean = sum(e.mean for e in estimates) / len(estimates)
-    return Estimate(mean, error, sum(e.n for e in estimates), sum(e.clusters for e in estimates))
-
-
-def flips(before: Column, after: Column) -> Flips:
+def flips(before: Measured, after: Measured) -> Flips:
     """Items whose value (1 correct, 0 incorrect) changed; UserError when the two do not hold the same items."""
-    first, last = before.ordered_as(after).values(), after.values()
+    first, last = before.column.ordered_as(after.column).values(), after.column.values()
     changes = [b - a for a, b in zip(first, last, strict=True)]
-    return Flips(lost=sum(c < 0 for c in changes), gained=sum(c > 0 for c in changes))
+    chance = before.chance or 0.0
+    guessed = chance / (1 - chance) if chance < 1 else 0.0  # 1 / (k - 1)
+    errors = (1 - before.estimate.mean) * (1 - after.estimate.mean)
+    by_chance = len(changes) * errors * guessed
+    return Flips(sum(c < 0 for c in changes), sum(c > 0 for c in changes), by_chance)

@@ -115,12 +115,13 @@ def record(choice: Choice, scored: list[Scored]) -> Record:
         "ll": ll.tolist(),
         "nll_per_token": (-means).tolist(),
         "tokens": [s.tokens for s in scored],
+        "bytes": multiple_choice.continuation_bytes(choice.pairs),
         "truncated": any(s.truncated for s in scored),
     }
 
 
 METHOD = Likelihood(requests, record)
-METRICS = multiple_choice.metrics(("acc",))
-HELLASWAG = Task("hellaswag_gauntlet", 1, "Gauntlet HellaSwag", hellaswag_choices, METHOD, METRICS)
-ARC_CHALLENGE = Task("arc_challenge_gauntlet", 1, "Gauntlet ARC-C", arc_choices, METHOD, METRICS)
-WINOGRANDE = Task("winogrande_gauntlet", 1, "Gauntlet WinoGrande", winogrande_choices, METHOD, METRICS)
+METRICS = multiple_choice.metrics(("acc",), unit="token")
+HELLASWAG = Task("hellaswag_gauntlet", 2, "Gauntlet HellaSwag", hellaswag_choices, METHOD, METRICS)
+ARC_CHALLENGE = Task("arc_challenge_gauntlet", 2, "Gauntlet ARC-C", arc_choices, METHOD, METRICS)
+WINOGRANDE = Task("winogrande_gauntlet", 2, "Gauntlet WinoGrande", winogrande_choices, METHOD, METRICS)

@@ -29,4 +29,4 @@ def clean(text: str) -> str:
     return text.replace("  ", " ")
 
 
-TASK = multiple_choice.task("hellaswag", 1, "HellaSwag", questions, ("acc_norm", "acc"))
+TASK = multiple_choice.task("hellaswag", 2, "HellaSwag", questions, ("acc_norm", "acc"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lfl_jax.evals import stats
-from lfl_jax.evals.stats import Column, Estimate
+from lfl_jax.evals.stats import Column, Estimate, Kind
 
 Record = dict[str, Any]  # one item's JSON object
 Field = str | Callable[[Record], float | None]  # a record's field, or a number worked out from it; None = not defined
@@ -19,7 +19,8 @@ class Metric:
 
     name: as in records of other tools ("exact_match_strict"); unique within its task. label: in tables, after the
     task's. section: what it is evidence of; "format" says how answers look, "diversity" how samples differ.
-    percent: a fraction, printed x 100. chance: what guessing scores, or what it scores on an item.
+    percent: a fraction, printed x 100. interval: of a "proportion" (values between 0 and 1), or of any other "mean".
+    chance: what guessing scores, or what it scores on an item.
     by: a field of records that lists the groups an item is in; each that is not all of them is also reported apart, as
     "name_group", in the order of their names. group_labels: how they read, by default as they are called.
     macro: a field (or function) of records that names their group: the mean over groups of their means.
@@ -33,6 +34,7 @@ class Metric:
     weight: Field | None = None
     higher_is_better: bool = True
     percent: bool = True
+    interval: Kind = "proportion"
     chance: Field | float | None = None
     by: str | None = None
     group_labels: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -50,6 +52,14 @@ class Metric:
                 found.append(self._of_group(group)._measure(members))
         return [each for each in found if each is not None]
 
+    def estimate(self, column: Column) -> Estimate:
+        """The metric of a column of its values, with its interval."""
+        return stats.estimate(column, self.interval, self.exponential)
+
+    def difference(self, before: Column, after: Column) -> Estimate:
+        """Its change, paired over items, with its interval."""
+        return stats.difference(before, after, self.interval, self.exponential)
+
     def _of_group(self, group: str) -> "Metric":
         label = self.group_labels.get(group, group.replace("_", " "))
         return replace(self, name=f"{self.name}_{group}", label=f"  {label}", by=None)
@@ -60,7 +70,7 @@ class Metric:
             return None
         # Without its functions, a result can be sent to other processes.
         described = replace(self, field=self.name, weight=None, chance=None, macro=None)
-        return Measured(described, column, stats.estimate(column, self.exponential), self._chance(records))
+        return Measured(described, column, self.estimate(column), self._chance(records))
 
     def _column(self, records: Sequence[Record]) -> Column:
         totals, weights = [], []
@@ -95,7 +105,11 @@ class Measured:
         column = self.column.without(ids)
         if not sum(column.weights):
             return None
-        return replace(self, column=column, estimate=stats.estimate(column, self.metric.exponential))
+        return replace(self, column=column, estimate=self.metric.estimate(column))
+
+
+# What a metric says that is no fraction.
+QUANTITY: dict[str, Any] = {"percent": False, "interval": "mean"}
 
 
 def emitted_eos() -> Metric:

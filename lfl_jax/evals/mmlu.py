@@ -83,9 +83,12 @@ def task(name: str, label: str, shots: int) -> Task:
     appendix C)."""
     items = functools.partial(questions, shots=shots)
     accuracy, *others = multiple_choice.metrics(("acc",))
+    others = [
+        replace(metric, in_table=metric.name == "gold_logprob_norm") for metric in others
+    ]  # letters are all alike
     by_subject_mean = replace(accuracy, name="acc_subject_mean", macro=subject, in_table=False)
     method = Likelihood(multiple_choice.requests, multiple_choice.record)
-    return Task(name, 1, label, items, method, (accuracy, by_subject_mean, *others))
+    return Task(name, 2, label, items, method, (accuracy, by_subject_mean, *others))
 
 
 TASK = task("mmlu", "MMLU", 0)

@@ -1,12 +1,14 @@
 """Questions with choices, decided by the log-probability of each choice, as lm-evaluation-harness scores them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from lfl_jax.evals.base import Inputs, Likelihood, Task
-from lfl_jax.evals.metrics import Metric, Record
+from lfl_jax.evals.metrics import QUANTITY, Metric, Record
 from lfl_jax.evals.plan import Scored
 from lfl_jax.evals.requests import Request, encode_pairs
 from lfl_jax.text.tokenizers import Tokenizer
@@ -31,14 +33,28 @@ def task(
     return Task(name, version, label, questions, Likelihood(requests, record), metrics(accuracies))
 
 
-def metrics(accuracies: Sequence[str]) -> tuple[Metric, ...]:
-    """These accuracies, and the log-probabilities of the right choice."""
+def metrics(accuracies: Sequence[str], unit: str = "char") -> tuple[Metric, ...]:
+    """These accuracies, the first of them in tables, and what moves before a prediction flips: bits per byte of the
+    right choice, and its log-probability among the choices, normalised by length (`unit`) and not."""
     found = [Metric(name, name, name, "forgetting", chance=guess) for name in accuracies]
+    continuous = partial(Metric, section="forgetting", **QUANTITY)
     return (
         *(replace(metric, in_table=metric is found[0]) for metric in found),
-        Metric("gold_logprob", "gold_logprob", "log p(right)", "forgetting", percent=False),
-        Metric("gold_logprob_norm", "gold_logprob_norm", "log p(right)", "forgetting", percent=False, in_table=False),
+        continuous("bits_per_byte", right_bits_per_byte, "bits/byte of right", higher_is_better=False),
+        continuous("gold_logprob_norm", "gold_logprob_norm", f"log p(right)/{unit}"),
+        continuous("gold_logprob", "gold_logprob", "log p(right)", in_table=False),
     )
+
+
+def right_bits_per_byte(record: Record) -> float:
+    """-ll / (ln 2 x UTF-8 bytes) of the right choice's continuation; comparable between tokenizers and lengths."""
+    gold = record["gold"]
+    return -record["ll"][gold] / (math.log(2) * record["bytes"][gold])
+
+
+def continuation_bytes(pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """The UTF-8 bytes of each choice's continuation, at least 1, with the space that it begins with."""
+    return [max(len(continuation.encode()), 1) for _, continuation in pairs]
 
 
 def guess(record: Record) -> float:
@@ -75,6 +91,7 @@ def record(question: Question, scored: list[Scored]) -> Record:
         "greedy": [s.greedy for s in scored],
         "tokens": [s.tokens for s in scored],
         "characters": characters,
+        "bytes": continuation_bytes(question.pairs),
         "truncated": any(s.truncated for s in scored),
     }
 

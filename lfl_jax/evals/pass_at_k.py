@@ -11,7 +11,7 @@ from jaxtyping import Float
 from lfl_jax.errors import UserError
 from lfl_jax.evals import base
 from lfl_jax.evals.base import Execute, Inputs, Record, Task
-from lfl_jax.evals.metrics import Metric
+from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.sandbox import Program, Verdict
 
 MALFORMED = tuple(f"exception: {name}" for name in ("SyntaxError", "IndentationError", "TabError"))
@@ -97,7 +97,7 @@ def _several(field: str, record: Record) -> float | None:
 
 
 def _distinct(field: str, label: str) -> Metric:
-    return Metric(field, functools.partial(_several, field), label, "diversity", percent=False)
+    return Metric(field, functools.partial(_several, field), label, "diversity", **QUANTITY)
 
 
 METRICS = (

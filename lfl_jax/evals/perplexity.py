@@ -7,7 +7,7 @@ from typing import Any
 
 from lfl_jax.data.formatting import document_ids, prompt_ids
 from lfl_jax.evals.base import Inputs, Likelihood, Record, Task
-from lfl_jax.evals.metrics import Metric
+from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.plan import Scored
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
 from lfl_jax.text.tokenizers import Tokenizer
@@ -91,7 +91,7 @@ def _bits(record: Record) -> float:
     return record["nll"] / math.log(2)
 
 
-NLL = Metric("nll", "nll", "nats/token", weight="tokens", higher_is_better=False, percent=False)
+NLL = Metric("nll", "nll", "nats/token", weight="tokens", higher_is_better=False, **QUANTITY)
 PERPLEXITY = replace(NLL, name="perplexity", label="perplexity", exponential=True, in_table=False)
 SOURCE = replace(NLL, section="forgetting")
 # The harness's, which can be compared between tokenizers.

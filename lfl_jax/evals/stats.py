@@ -3,21 +3,35 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from lfl_jax.errors import UserError
+from lfl_jax.evals import intervals
+
+Kind = Literal["proportion", "mean"]  # proportion: of values between 0 and 1
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` items, its standard error over `clusters` independent groups; `se` is NaN for one group."""
+    """A mean over `n` items, its standard error over `clusters` independent groups, and its 95 % interval.
+
+    se, low and high are NaN for a single group.
+    """
 
     mean: float
     se: float
     n: int
     clusters: int
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def is_decided(self) -> bool:
+        """Of a change: whether its interval leaves out 0."""
+        return self.low > 0 or self.high < 0
 
 
 def mean(values: Sequence[float], clusters: Sequence[Hashable], weights: Sequence[float] | None = None) -> Estimate:
@@ -33,7 +47,8 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable], weights: Sequenc
         raise UserError("no items to average: the evaluation has no examples, or none with a scored token")
     center = float(np.sum(w * x) / np.sum(w))
     se, count = _clustered(w * (x - center) / np.sum(w), clusters)
-    return Estimate(center, se, int(np.count_nonzero(w)), count)
+    n = int(np.count_nonzero(w))
+    return Estimate(center, se, n, count, *intervals.student(center, se, count))
 
 
 @dataclass(frozen=True)
@@ -81,26 +96,86 @@ class Column:
         return self.take([index[each] for each in other.ids])
 
 
-def estimate(column: Column, exponential: bool = False) -> Estimate:
-    """`mean` of a column; exponential: its exponential, with the delta method's standard error."""
+def estimate(column: Column, interval: Kind = "mean", exponential: bool = False) -> Estimate:
+    """`mean` of a column, with the interval of its kind; exponential: its exponential, by the delta method."""
     found = mean(column.values(), column.clusters, column.weights)
-    return _exponential(found) if exponential else found
+    if exponential:
+        return _exponential(found)
+    if interval == "mean" or not 0 <= min(column.values()) <= max(column.values()) <= 1:
+        return found
+    low, high = intervals.wilson(found.mean, _proportion_items(column, found))
+    return replace(found, low=low, high=high)
 
 
-def difference(before: Column, after: Column, exponential: bool = False) -> Estimate:
-    """The change of a mean, with the clustered error of the paired difference, item by item.
+def difference(before: Column, after: Column, interval: Kind = "mean", exponential: bool = False) -> Estimate:
+    """The change of a mean, with the clustered error of the paired difference, item by item, and its interval.
 
     Weights that differ (how many answers have a valid format) make it a difference of two ratios, whose error is that
-    of their linearisations, still paired. Raises UserError when the two do not hold the same items.
+    of their linearisations, still paired. Intervals: Tango's for proportions of items that are right or wrong,
+    Student's for means and for items with a value in between, and Newcombe's for two ratios of proportions.
+    Raises UserError when the two do not hold the same items.
     """
     before = before.ordered_as(after)
     if before.weights == after.weights and not exponential:
         changes = [x1 - x0 for x0, x1 in zip(before.values(), after.values(), strict=True)]
-        return mean(changes, after.clusters, after.weights)
-    first, last = estimate(before, exponential), estimate(after, exponential)
+        found = mean(changes, after.clusters, after.weights)
+        is_proportion = interval == "proportion" and _is_binary(before) and _is_binary(after)
+        return _paired_proportion(found, changes, after) if is_proportion else found
+
+    first, last = (estimate(column, interval, exponential) for column in (before, after))
     influence = _influence(after, exponential) - _influence(before, exponential)
     se, clusters = _clustered(influence, after.clusters)
-    return Estimate(last.mean - first.mean, se, len(after.ids), clusters)
+    change = last.mean - first.mean
+    limits = intervals.student(change, se, clusters)
+    if interval == "proportion":
+        parts = [(weight, e.mean, (e.low, e.high)) for weight, e in ((1.0, last), (-1.0, first))]
+        limits = intervals.combined(change, parts)
+    return Estimate(change, se, max(first.n, last.n), clusters, *limits)
+
+
+def plain_mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The unweighted mean of independent estimates; `n` and `clusters` are their sums."""
+    share = 1 / len(estimates)
+    center = share * sum(e.mean for e in estimates)
+    error = share * math.sqrt(sum(e.se**2 for e in estimates))
+    limits = intervals.combined(center, [(share, e.mean, (e.low, e.high)) for e in estimates])
+    return Estimate(center, error, sum(e.n for e in estimates), sum(e.clusters for e in estimates), *limits)
+
+
+def _is_binary(column: Column) -> bool:
+    """Whether every item is right or wrong, and counts once or not at all."""
+    return set(column.values()) <= {0.0, 1.0} and set(column.weights) <= {0.0, 1.0}
+
+
+def _proportion_items(column: Column, found: Estimate) -> float:
+    """`intervals.effective_items` of a proportion, or of a mean of values between 0 and 1."""
+    weighed = {cluster for cluster, weight in zip(column.clusters, column.weights, strict=True) if weight}
+    items = float(found.n)
+    count = intervals.effective_items(
+        variance=found.mean * (1 - found.mean),
+        observed=_uncorrected(found),
+        items=items,
+        clusters=len(weighed),
+    )
+    return min(count, items) if _is_binary(column) else count
+
+
+def _paired_proportion(found: Estimate, changes: Sequence[float], column: Column) -> Estimate:
+    """With Tango's interval; clusters make it one of fewer pairs."""
+    n = found.n
+    gained, lost = (sum(change == sign for change in changes) for sign in (1.0, -1.0))
+    variance = (gained + lost) / n - found.mean**2
+    weighed = {cluster for cluster, weight in zip(column.clusters, column.weights, strict=True) if weight}
+    count = intervals.effective_items(variance, _uncorrected(found), float(n), len(weighed))
+    share = min(count, n) / n
+    low, high = intervals.tango(share * gained, share * lost, share * n)
+    return replace(found, low=low, high=high)
+
+
+def _uncorrected(found: Estimate) -> float:
+    """The squared error without the correction G / (G - 1); 0 where it is not known."""
+    g = found.clusters
+    return 0.0 if g < 2 else found.se**2 * (g - 1) / g
 
 
 def _influence(column: Column, exponential: bool) -> np.ndarray:
@@ -119,12 +194,12 @@ def _clustered(influence: np.ndarray, clusters: Sequence[Hashable]) -> tuple[flo
 
 
 def _exponential(found: Estimate) -> Estimate:
-    value = _exp(found.mean)
-    return Estimate(value, value * found.se, found.n, found.clusters)
+    value, low, high = (_exp(x) for x in (found.mean, found.low, found.high))
+    return Estimate(value, value * found.se, found.n, found.clusters, low, high)
 
 
 def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf
+    return math.inf if x > 700 else math.exp(x)
 
 
 def near_chance(estimate: Estimate, chance: float) -> bool:

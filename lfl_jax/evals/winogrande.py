@@ -48,4 +48,4 @@ def _ratio(a: list[str], b: list[str]) -> float:
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
-TASK = multiple_choice.task("winogrande", 1, "WinoGrande", questions, ("acc",))
+TASK = multiple_choice.task("winogrande", 2, "WinoGrande", questions, ("acc",))

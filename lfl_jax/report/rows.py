@@ -1,8 +1,7 @@
-"""Results of a run as rows: learned and forgotten, before -> after, paired over items, with errors."""
+"""Results of a run as rows: learned and forgotten, before -> after, paired over items, with 95 % intervals."""
 
 import dataclasses
-import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from lfl_jax.evals import forgetting, stats
@@ -14,15 +13,17 @@ from lfl_jax.evals.stats import Estimate
 
 Results = Mapping[str, Result]
 Measures = dict[str, dict[str, Measured]]  # {task: {metric: measured}}
+NO_HEADROOM = "no headroom"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A metric of a task with its numbers; None where no item defines it, or the task was not evaluated.
 
-    label: task_label and the metric's, or an indented group. change: paired over items. better: None where 2 standard
-    errors cover no change. flips: of an accuracy that may be forgotten. clean: the row once more over the items that
-    the training source does not contain, None where that are all or none.
+    label: task_label and the metric's, or an indented group. is_main: the task's first metric, or a score of several
+    tasks. change: paired over items. better: None where the 95 % interval covers no change. flips: of an accuracy that
+    may be forgotten. clean: the row once more over the items that the training source does not contain, None where
+    that are all or none.
     """
 
     task: str
@@ -35,11 +36,21 @@ class Row:
     after: Estimate | None
     change: Estimate | None
     better: bool | None
+    higher_is_better: bool
     percent: bool
     in_table: bool
+    is_main: bool
     note: str = ""
     flips: Flips | None = None
     clean: "Row | None" = None
+
+    @property
+    def progress(self) -> Estimate | None:
+        """The change with the sign that more is better."""
+        if self.change is None or self.higher_is_better:
+            return self.change
+        e = self.change
+        return dataclasses.replace(e, mean=-e.mean, low=-e.high, high=-e.low)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +59,28 @@ class Report:
 
     rows: list[Row]
 
+    @property
+    def learned(self) -> Row | None:
+        """The answer: the first task of learning, its main metric."""
+        return next(iter(self.answers("learning")), None)
+
+    @property
+    def forgotten(self) -> Row | None:
+        """The answer: a score of several tasks, or else the first task of forgetting; without headroom only if none has
+        any. It is chosen by the order of the tasks and by the base alone, never by what came out."""
+        return next(iter(self.answers("forgetting")), None)
+
+    def answers(self, section: Section) -> list[Row]:
+        """Rows that may stand for a section, the first choice first."""
+        rows = [row for row in self.rows if row.section == section and row.is_main and row.change is not None]
+        scores = {score.name for score in forgetting.SCORES}
+        return sorted(rows, key=lambda row: (row.note == NO_HEADROOM, row.task not in scores))
+
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict per task, metric and variant (before, after, change), for pandas.DataFrame."""
+        """One flat dict per task, metric and variant ("before", "after", "change"), for pandas.DataFrame.
+
+        estimate, low and high (95 %), se, n items, clusters; names and units are the metric's own, fractions not x 100.
+        """
         return [flat for row in self.rows for flat in _flat(row)]
 
 
@@ -72,34 +103,42 @@ def _rows(before: Measures, after: Measures, labels: Mapping[str, str]) -> list[
     rows = []
     for task in dict.fromkeys((*before, *after)):
         first, last = before.get(task, {}), after.get(task, {})
-        for name in dict.fromkeys((*last, *first)):
-            rows.append(_row(task, labels[task], first.get(name), last.get(name)))
+        names = list(dict.fromkeys((*last, *first)))
+        for name in names:
+            row = _row(task, labels[task], first.get(name), last.get(name))
+            rows.append(dataclasses.replace(row, is_main=name == names[0]))
     measured = [s for s in forgetting.SCORES if s.is_measured(before) and s.is_measured(after)]
     return rows + [_score(score, before, after) for score in measured]
 
 
 def _row(task: str, label: str, before: Measured | None, after: Measured | None) -> Row:
-    one = before or after
+    one = after or before
     metric = one.metric
-    about = (task, metric.name, metric.section, _label(label, metric), label)
-    shown = {"percent": metric.percent, "in_table": metric.in_table}
-    if before is None or after is None:
-        first, last = (each and each.estimate for each in (before, after))
-        return Row(*about, one.estimate.n, first, last, None, None, **shown)
-
-    change = stats.difference(before.column, after.column, metric.exponential)
-    accuracy = metric.section == "forgetting" and metric.percent
-    return Row(
-        *about,
-        items=after.estimate.n,
-        before=before.estimate,
-        after=after.estimate,
-        change=change,
-        better=_better(change, metric.higher_is_better),
-        note=_note(before.estimate, before.chance) if accuracy else "",
-        flips=forgetting.flips(before.column, after.column) if accuracy else None,
-        **shown,
+    row = Row(
+        task=task,
+        metric=metric.name,
+        section=metric.section,
+        label=_label(label, metric),
+        task_label=label,
+        items=one.estimate.n,
+        before=before and before.estimate,
+        after=after and after.estimate,
+        change=None,
+        better=None,
+        higher_is_better=metric.higher_is_better,
+        percent=metric.percent,
+        in_table=metric.in_table,
+        is_main=False,
     )
+    if before is None or after is None:
+        return row
+
+    change = metric.difference(before.column, after.column)
+    row = dataclasses.replace(row, change=change, better=_better(change, metric.higher_is_better))
+    if metric.section != "forgetting" or not metric.percent:
+        return row
+    note = _note(before.estimate, before.chance)
+    return dataclasses.replace(row, note=note, flips=forgetting.flips(before, after))
 
 
 def _score(score: Score, before: Measures, after: Measures) -> Row:
@@ -115,8 +154,10 @@ def _score(score: Score, before: Measures, after: Measures) -> Row:
         after=found.after,
         change=found.change,
         better=_better(found.change),
+        higher_is_better=True,
         percent=True,
         in_table=True,
+        is_main=True,
         note=_note(found.before, found.chance),
         flips=found.flips,
     )
@@ -128,12 +169,11 @@ def _label(task_label: str, metric: Metric) -> str:
 
 
 def _note(before: Estimate, chance: float | None) -> str:
-    return "no headroom" if chance is not None and stats.near_chance(before, chance) else ""
+    return NO_HEADROOM if chance is not None and stats.near_chance(before, chance) else ""
 
 
 def _better(change: Estimate, higher: bool = True) -> bool | None:
-    sure = not math.isnan(change.se) and abs(change.mean) > 2 * change.se
-    return (change.mean > 0) == higher if sure else None
+    return (change.mean > 0) == higher if change.is_decided else None
 
 
 def _measures(results: Results) -> Measures:
@@ -154,11 +194,11 @@ def _with_clean(row: Row, clean: Row | None) -> Row:
     return dataclasses.replace(row, clean=clean) if clean and clean.items < row.items else row
 
 
-def _flat(row: Row) -> list[dict[str, Any]]:
+def _flat(row: Row) -> Sequence[dict[str, Any]]:
     about = {"task": row.task, "metric": row.metric, "section": row.section, "label": row.label.strip()}
     variants = {"before": row.before, "after": row.after, "change": row.change}
-    return [
-        about | {"variant": name, "estimate": e.mean, "se": e.se, "n": e.n, "clusters": e.clusters}
-        for name, e in variants.items()
-        if e is not None
-    ]
+    return [about | {"variant": name} | _numbers(e) for name, e in variants.items() if e is not None]
+
+
+def _numbers(e: Estimate) -> dict[str, float | int]:
+    return {"estimate": e.mean, "low": e.low, "high": e.high, "se": e.se, "n": e.n, "clusters": e.clusters}

@@ -4,6 +4,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -18,7 +19,8 @@ from lfl_jax.report.rows import Row, report
 
 def choices(right: str, n_choices: int = 4, logprob: float = -1.0) -> list[dict]:
     """A record for each digit: 1 right, 0 wrong."""
-    head = {"gold_logprob": logprob, "gold_logprob_norm": logprob, "ll": [0.0] * n_choices}
+    head = {"gold_logprob": logprob, "gold_logprob_norm": logprob, "ll": [-1.0] * n_choices, "gold": 0}
+    head |= {"bytes": [4] * n_choices}
     return [
         head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)} for i, c in enumerate(right)
     ]
@@ -59,22 +61,40 @@ def test_the_score_is_the_plain_mean_of_three_accuracies():
     parts = [stats.difference(*pair) for pair in pairs]
     assert found.change.se == pytest.approx(math.sqrt(sum(e.se**2 for e in parts)) / 3)
     assert (found.change.n, found.change.clusters) == (14, 14)
-    assert found.flips == Flips(lost=3, gained=1)
+    assert counts(found.flips) == (3, 1)
     assert found.chance == pytest.approx((1 / 4 + 1 / 4 + 1 / 2) / 3)
 
 
 def test_the_same_records_have_forgotten_exactly_nothing():
     found = forgetting.measure(measured(BEFORE), measured(BEFORE))
-    assert (found.change.mean, found.change.se, found.flips) == (0.0, 0.0, Flips(0, 0))
+    assert (found.change.mean, found.change.se, counts(found.flips)) == (0.0, 0.0, (0, 0))
+
+
+def counts(found: Flips) -> tuple[int, int]:
+    return found.lost, found.gained
 
 
 def flips(before: list[dict], after: list[dict]) -> Flips:
-    first, last = (TASKS["winogrande"].measure(made)["acc"].column for made in (before, after))
+    first, last = (TASKS["winogrande"].measure(made)["acc"] for made in (before, after))
     return forgetting.flips(first, last)
 
 
 def test_flips_pair_items_whatever_their_order():
-    assert flips(choices("1100"), choices("0110")[::-1]) == Flips(lost=1, gained=1)
+    assert counts(flips(choices("1100"), choices("0110")[::-1])) == (1, 1)
+
+
+def test_random_answers_flip_by_chance_alone():
+    """Of two choices, half of the items: a quarter each way; of four, 3/16 (arXiv 2510.17776)."""
+    rng = np.random.default_rng(0)
+    for task, k in (("winogrande", 2), ("hellaswag", 4)):
+        answers = rng.integers(k, size=(2, 4000)) == 0
+        before, after = (choices("".join(map(str, right.astype(int))), n_choices=k) for right in answers)
+        found = forgetting.flips(*(TASKS[task].measure(made)["acc"] for made in (before, after)))
+        expected = 4000 * (1 / k) * (1 - 1 / k)
+        assert found.by_chance == pytest.approx(expected, rel=0.05)
+        assert found.lost == pytest.approx(expected, rel=0.1)
+        assert found.lost_beyond_chance < 0.1 * expected
+    assert Flips(9, 1, 2.5).lost_beyond_chance == 6.5 and Flips(9, 1, 2.5).gained_beyond_chance == 0.0
 
 
 def test_other_accuracies_than_the_harness_s():
@@ -83,7 +103,7 @@ def test_other_accuracies_than_the_harness_s():
         for results in (BEFORE, AFTER)
     )
     before, after = measured(before), measured(after)
-    assert forgetting.measure(before, after, forgetting.SCORES[1]).flips == Flips(3, 1)
+    assert forgetting.measure(before, after, forgetting.SCORES[1]).flips.lost == 3
     with pytest.raises(UserError, match="not evaluated: hellaswag, arc_challenge, winogrande"):
         forgetting.measure(before, after)
 
@@ -114,16 +134,17 @@ def test_the_table_ends_with_the_score_and_prediction_flips(tmp_path):
     score = rows[-1]
     assert (score.label, score.items) == ("mean of three, acc", 14)
     assert score.note == "no headroom"  # 0.67 ± 0.12 against 1/3
-    assert (score.before.mean, score.flips) == (pytest.approx(2 / 3), Flips(3, 1))
-    assert {row.label: row.flips for row in rows if row.flips and row.in_table} == {
-        "HellaSwag, acc_norm": Flips(2, 1),
-        "ARC-Challenge, acc_norm": Flips(0, 0),
-        "WinoGrande, acc": Flips(1, 0),
-        "mean of three, acc": Flips(3, 1),
+    assert (score.before.mean, score.flips) == (pytest.approx(2 / 3), score.flips)
+    assert {row.label: counts(row.flips) for row in rows if row.flips and row.in_table} == {
+        "HellaSwag, acc_norm": (2, 1),
+        "ARC-Challenge, acc_norm": (0, 0),
+        "WinoGrande, acc": (1, 0),
+        "mean of three, acc": (3, 1),
     }
     lines = [line.split() for line in printed.splitlines()]
-    assert ["mean", "of", "three,", "acc", "*", "14", "66.7%", "±11.5", "45.8%", "±20.2", "-20.8%", "±18.3"] in lines
-    assert ["mean", "of", "three,", "acc", "14", "3", "1"] in lines
+    (line,) = [line for line in lines if line[:6] == ["mean", "of", "three,", "acc", "*", "14"]]
+    assert line[6:9] == ["66.7%", "45.8%", "-20.8"] and line[9].startswith("[-")
+    assert any(line[:7] == ["mean", "of", "three,", "acc", "14", "3", "1"] for line in lines)
     assert "…" not in printed
 
 
@@ -141,4 +162,4 @@ def test_no_score_of_two_tasks(tmp_path):
     rows, printed = shown(two, {task: AFTER[task] for task in two}, tmp_path)
     assert "mean of three" not in printed
     assert "Prediction flips" in printed
-    assert sum(row.in_table for row in rows) == 5
+    assert sum(row.in_table for row in rows) == 7

@@ -129,7 +129,7 @@ def test_chance_and_metrics(inputs):
     choice = gauntlet.Choice("q", "c", "", (("x", "a"), ("x", "b")), 1)
     records = [gauntlet.record(choice, [Scored(-1.0, 1, False, False), Scored(-2.0, 1, False, False)])]
     found = gauntlet.HELLASWAG.measure(records)
-    assert (found["acc"].chance, list(found)) == (0.5, ["acc", "gold_logprob", "gold_logprob_norm"])
+    assert (found["acc"].chance, list(found)) == (0.5, ["acc", "bits_per_byte", "gold_logprob_norm", "gold_logprob"])
 
 
 @pytest.mark.parametrize(

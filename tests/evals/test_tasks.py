@@ -86,7 +86,7 @@ def test_chance_is_that_of_the_choices():
     ]
     found = arc_challenge.TASK.measure(records)
     assert found["acc"].chance == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert list(found) == ["acc_norm", "acc", "gold_logprob", "gold_logprob_norm"]
+    assert list(found) == ["acc_norm", "acc", "bits_per_byte", "gold_logprob_norm", "gold_logprob"]
     assert "acc_norm" not in winogrande.TASK.measure(records)
 
 

@@ -1,7 +1,8 @@
-"""What a run says of its results beside the scores: contaminated items, form and content, prompting alone."""
+"""What a run says of its results: the answer, the tables, contaminated items, format, prompting alone."""
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -23,7 +24,7 @@ def answers(right: str, ended: float = 1.0) -> list[dict]:
 
 
 def choices(right: str) -> list[dict]:
-    head = {"gold_logprob": -1.0, "gold_logprob_norm": -1.0, "ll": [0.0] * 4}
+    head = {"gold_logprob": -1.0, "gold_logprob_norm": -1.0, "ll": [-1.0] * 4, "gold": 0, "bytes": [4] * 4}
     return [
         head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)} for i, c in enumerate(right)
     ]
@@ -53,7 +54,7 @@ def test_scores_without_the_items_that_the_source_contains(tmp_path):
     assert (clean.flips.lost, clean.flips.gained) == (1, 0)
     assert rows["GSM8K, strict match"].clean is None, "no item of it is in the source"
     assert "Without items that the training source contains" in printed
-    assert printed.count("GSM8K, strict match") == 1
+    assert printed.count("GSM8K, strict match") == 2, "the answer, and in its section"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_format_and_accuracy_given_it(tmp_path):
     assert (rows["format_compliance"].before.mean, rows["format_compliance"].after.mean) == (0.0, 0.75)
     accuracy = rows["accuracy_given_valid_format"]
     assert accuracy.before is None and accuracy.change is None and accuracy.after.mean == pytest.approx(2 / 3)
-    (line,) = [line for line in printed.splitlines() if "->" in line]
+    (line,) = [line for line in printed.splitlines() if line.startswith("GSM8K  ")]
     assert line.split() == ["GSM8K", "0%", "->", "75%", "none", "->", "67%", "0%", "->", "100%"]
 
 
@@ -82,7 +83,112 @@ def test_what_the_base_does_by_prompting_alone(tmp_path):
     )
     prompted = next(row for row in found.rows if row.task == "source_test_shots")
     assert (prompted.items, prompted.before.mean, prompted.after) == (4, 0.5, None)
-    assert "The base, by prompting alone" in printed and "50.0% ±28.9" in printed
+    assert "The base, by prompting alone" in printed and "50.0% [15.0, 85.0]" in printed
+
+
+def headlines(folder, before, after, width=80):
+    found = report(results(folder / "before", before), results(folder / "after", after))
+    out = io.StringIO()
+    table.show(found, {}, [], folder, Console(file=out, width=width))
+    return found, out.getvalue().split("\n\n")[0].splitlines()
+
+
+def nll(value, spread=0.1, n=40):
+    return [
+        {
+            "id": str(i),
+            "cluster": str(i),
+            "nll": 10 * (value + spread * (-1) ** i),
+            "tokens": 10,
+            "bytes": 40,
+            "words": 8,
+        }
+        for i in range(n)
+    ]
+
+
+def shifted(value):
+    """As `nll`, with changes that differ a little."""
+    return [record | {"nll": record["nll"] + 0.01 * i} for i, record in enumerate(nll(value))]
+
+
+def test_the_first_two_lines_are_the_answer(tmp_path):
+    before = {"source_test": answers("0" * 40), "source_nll": nll(3.282)}
+    after = {"source_test": answers("1" * 29 + "0" * 11), "source_nll": shifted(3.3)}
+    found, lines = headlines(tmp_path, before, after)
+    assert lines == [
+        "learned: held-out problems, exact: 0.0% -> 72.5%, +72.5 [+57.2, +83.9]",
+        "forgotten: general text, nats/token: 3.282 -> 3.319, +0.037 [+0.034, +0.041]",
+    ]
+    assert (found.learned.better, found.forgotten.better) == (True, False)
+
+
+def test_undecided_is_said_and_better_than_nothing_is_named(tmp_path):
+    before = {"source_test": answers("0110"), "source_nll": nll(3.0)}
+    after = {"source_test": answers("0110"), "source_nll": shifted(2.9)}
+    _, lines = headlines(tmp_path, before, after, width=100)
+    assert lines[0] == "learned: undecided, held-out problems, exact: 50.0% -> 50.0%, +0.0 [-49.0, +49.0]"
+    assert lines[1].startswith("forgotten: nothing, it gained, general text")
+    _, lines = headlines(tmp_path / "at 80", before, after, width=80)
+    assert lines[:2] == [
+        "learned: undecided, held-out problems, exact: 50.0% -> 50.0%,",
+        "         +0.0 [-49.0, +49.0]",
+    ]
+    right, wrong = ({"source_test": answers(mark * 40)} for mark in "10")
+    _, lines = headlines(tmp_path / "worse", right, wrong)
+    assert lines[0].startswith("learned: less than before, held-out problems")
+    assert lines[-1] == "forgotten: not measured by any task of config.eval.tasks"
+
+
+def test_the_answer_is_chosen_by_the_base_and_the_order_of_tasks(tmp_path):
+    names = ("hellaswag", "arc_challenge", "winogrande")
+    high, low = ({name: choices(right * 30) for name in names} for right in ("1110", "1000"))
+    one = {"target_nll": nll(2.0), "source_test": answers("01"), "source_nll": nll(3.0)}
+    found, _ = headlines(tmp_path / "high", one | high, one | low)
+    assert (found.learned.task, found.forgotten.task) == ("target_nll", "mean_of_three")
+    found, _ = headlines(tmp_path / "low", one | low, one | high)
+    assert found.forgotten.task == "source_nll", "the mean of three is at chance before: no headroom"
+
+
+FULL = {
+    "source_test": lambda mark: answers(mark * 40),
+    "source_test_plain": lambda mark: answers(mark * 40),
+    "gsm8k_trained": lambda mark: answers(mark * 40),
+    "humaneval_trained": lambda mark: programs(int(mark) * 3, 8),
+    "target_nll": lambda mark: shifted(1.5 + int(mark)),
+    "source_nll": lambda mark: shifted(2.5 + int(mark)),
+    "arc_challenge": lambda mark: choices(mark * 200),
+    "arc_challenge_gauntlet": lambda mark: choices(mark * 200),
+    "hellaswag": lambda mark: choices(mark * 999),
+    "winogrande": lambda mark: choices(mark * 200),
+}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_figure_is_wrapped_or_cut(tmp_path, width):
+    """At the usual widths of terminals: a line for each row, with all of its numbers."""
+    before, after = ({name: make(mark) for name, make in FULL.items()} for mark in "10")
+    found = report(results(tmp_path / "before", before), results(tmp_path / "after", after))
+    out = io.StringIO()
+    table.show(found, {}, [], Path("out"), Console(file=out, width=width))
+    printed = out.getvalue()
+    assert "…" not in printed and max(map(len, printed.splitlines())) <= width
+    for row in found.rows:
+        if row.in_table and row.section in table.SECTIONS:
+            figures = [table._figure(row.before, row), table._cell(row.change, row, "+")]
+            assert any(all(x in line for x in figures) for line in printed.splitlines()), row.label
+    alone = io.StringIO()
+    table.show_results(results(tmp_path / "base", before), [], Path("out"), Console(file=alone, width=width))
+    assert "…" not in alone.getvalue() and "[0.000, 0.003]" not in alone.getvalue()
+
+
+def test_rows_for_pandas(tmp_path):
+    before = {"gsm8k": answers("0000")}
+    found, _ = headlines(tmp_path, before, {"gsm8k": answers("1111")})
+    rows = [row for row in found.to_rows() if row["metric"] == "exact_match_strict"]
+    assert [row["variant"] for row in rows] == ["before", "after", "change"]
+    assert [row["estimate"] for row in rows] == [0.0, 1.0, 1.0] and rows[0]["low"] == 0.0
+    assert {len(row) for row in found.to_rows()} == {11} and rows[0]["n"] == 4
 
 
 def programs(passed: int, n: int) -> list[dict]:
@@ -113,6 +219,7 @@ def test_results_json_holds_it_all(tmp_path):
     assert saved["clean"][0]["n"] == 3 and saved["prediction_flips"]["hellaswag/acc_norm"] == {
         "lost": 0,
         "gained": 0,
+        "by_chance": pytest.approx(4 * 0.25 / 3),
         "n": 4,
     }
 
