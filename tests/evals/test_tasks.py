@@ -173,9 +173,9 @@ def test_levels_are_tested_as_often_as_they_are_trained_and_scored_apart():
 
     right = [level == "level_1" for level in levels]
     texts = [p.gold if ok else "#### none" for p, ok in zip(problems, right, strict=True)]
-    records = [gsm8k.record(p, text) for p, text in zip(problems, texts, strict=True)]
-    metrics = source_test.summarise(records).metrics
-    assert {name: (m.mean, m.n) for name, m in metrics.items() if "level" in name} == {
+    records = [gsm8k.record(p, text) | {"ended": 1.0} for p, text in zip(problems, texts, strict=True)]
+    found = source_test.TASK.measure(records)
+    assert {name: (m.estimate.mean, m.estimate.n) for name, m in found.items() if "level" in name} == {
         "exact_match_level_1": (1.0, 48),
         "exact_match_level_2": (0.0, 24),
         "exact_match_level_3": (0.0, 8),
