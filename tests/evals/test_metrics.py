@@ -17,7 +17,7 @@ RECORD = {
     "gold_logprob_norm": -0.5, "ll": [-1.0, -2.0], "tokens": [3, 4], "characters": [5, 6], "bytes": [6, 7],
     "strict": "7", "boxed": "7", "answer": "7", "exact": 1.0, "exact_strict": 1.0, "exact_flexible": 1.0,
     "exact_boxed": 1.0, "exact_formula": 1.0, "math_verify": 1.0, "trouble": {}, "groups": [], "ended": 1.0,
-    "n": 256, "c": 3, "unique": 9, "unique_passed": 2, "unique_failed": 7,
+    "n": 256, "c": 3, "solved": 1.0, "score": 0.5, "unique": 9, "unique_passed": 2, "unique_failed": 7,
     "samples": [{"passed": True, "reason": ""}],
 }  # fmt: skip
 TEXT = {"nll": 12.0, "tokens": 6, "bytes": 20, "words": 4}
