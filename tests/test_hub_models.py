@@ -11,9 +11,11 @@ from lfl_jax.configs import base
 
 import lfl_jax
 from lfl_jax import base_model
-from lfl_jax.config import Config
+from lfl_jax.assets import readers
+from lfl_jax.config import Config, DataConfig
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules
+from lfl_jax.data import sources
 from lfl_jax.models import llama
 from lfl_jax.text.tokenizers import from_folder
 
@@ -55,3 +57,36 @@ def test_a_run_takes_its_base_from_a_hub_and_records_the_commit(published):
     config = Config.from_dict(values)
     loaded = base_model.load(config, make_rules(devices=jax.devices()[:1]))
     assert loaded.provenance()["source"] == f"hf:someone/base@main at commit {COMMIT[:12]}"
+
+
+ROWS = {
+    split: b"".join(b'{"question": "%s %d?", "answer": "#### %d"}\n' % (split.encode(), i, i) for i in range(count))
+    for split, count in (("train", 200), ("test", 5))
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"source": "hf:someone/sums", "test_path": "hf:someone/sums:test"},
+        {"source": f"hf:someone/sums@{COMMIT}", "test_path": "hf:someone/sums:test"},
+        {"source": "jsonl", "path": "hf:someone/sums", "test_path": "hf:someone/sums:test"},
+    ],
+    ids=["source", "at a commit", "path"],
+)
+def test_a_dataset_trains_and_its_own_test_split_tests(values, tmp_path, monkeypatch):
+    files = {"data/train.jsonl": ROWS["train"], "data/test.jsonl": ROWS["test"]}
+    repositories = {"datasets/someone/sums": Repository(files, {"license": "mit"})}
+    with in_place_of_the_hub(repositories, monkeypatch, tmp_path):
+        data = DataConfig(**base.base().data.to_dict() | values)
+        train, test = (sources.open_source(data, split, 0) for split in ("train", "test"))
+    assert test.examples[4].prompt == "test 4?" and len(test.examples) == 5
+    assert {e.prompt.split()[0] for e in train.examples} == {"train"} and len(train.examples) > 190
+    assert train.licence == "mit" and COMMIT[:12] in train.description
+
+
+def test_an_evaluation_reads_its_documents_from_a_hub(tmp_path, monkeypatch):
+    repositories = {"datasets/someone/sums": Repository({"test.jsonl": ROWS["test"]})}
+    with in_place_of_the_hub(repositories, monkeypatch, tmp_path):
+        docs = readers.with_files({"gsm8k-test": "hf:someone/sums:test"})
+        assert docs("gsm8k-test")[1] == {"question": "test 1?", "answer": "#### 1"}

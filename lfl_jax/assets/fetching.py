@@ -21,6 +21,12 @@ def local(place: str | Path) -> Path:
     return cache.path(name)
 
 
+def local_files(name: str) -> list[Path]:
+    """The files of a name hf:..., fetched first where they are not in the cache, in the order of their names."""
+    folder = local(name)
+    return [folder / file for file in sorted(cache.provenance(name)["files"])]
+
+
 def origin(place: str | Path) -> str:
     """Where the files of a name hf:... come from: name and commit; "" for a path."""
     if not hub_names.is_hub(str(place)):

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from lfl_jax.assets import fetching, hub_names
 from lfl_jax.errors import UserError
 
 Row = dict[str, Any]
@@ -102,8 +103,11 @@ def open_splits(path: Path) -> dict[str, Table]:
 def files_by_split(path: Path) -> dict[str, list[Path]]:
     """The data files of a file or folder by split, in the order of their names.
 
-    Raises UserError for a path without data, and for a folder that save_to_disk wrote with rows picked from its files.
+    A dataset of a hub, hf:ORG/NAME:CONFIG:SPLIT, is fetched where it is not here yet. Raises UserError for a path
+    without data, and for a folder that save_to_disk wrote with rows picked from its files.
     """
+    if hub_names.is_hub(str(path)):
+        return {"train": fetching.local_files(hub_names.dataset(str(path)))}
     if path.is_file():
         _check_kind(path)
         return {"train": [path]}
@@ -117,7 +121,9 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
 
 
 def read_table(path: Path) -> Table:
-    """All rows of one file; JSON lines are parsed on access."""
+    """All rows of one file, or of a dataset of a hub; JSON lines are parsed on access."""
+    if hub_names.is_hub(str(path)):
+        return read_tables(files_by_split(path)["train"], path.name)
     if not path.is_file():
         raise UserError(f"no data file {path}: expected an existing file of kind {_known()}")
     _check_kind(path)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.assets import tables
+from lfl_jax.assets import hub_names, tables
 from lfl_jax.config import DataConfig
 from lfl_jax.data import columns, mixes
 from lfl_jax.data.examples import Example
@@ -241,7 +241,25 @@ def jsonl(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     if not path:
         raise UserError("config.data.source=jsonl needs config.data.path=FILE.jsonl")
     examples = read_split(Path(path), split, data.columns, tuple(_own_held_out(data)))
-    return _file_source(Path(path).name, split, examples, examples.table.sha256, licence="unknown", about=path)
+    return _file_source(Path(path).name, split, examples, examples.table.sha256, **_terms(path))
+
+
+def hf(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """A dataset of a hub, hf:ORG/NAME[@REVISION][:CONFIG][:SPLIT]: prompts and responses, or conversations."""
+    if not path:
+        raise UserError("config.data.source=hf needs a dataset: hf:ORG/NAME:CONFIG:SPLIT")
+    place = path if hub_names.is_hub(path) else hub_names.PREFIX + path
+    return jsonl(path=place, split=split, data=data, seed=seed)
+
+
+def _terms(path: str) -> dict[str, str]:
+    """Licence and description of a reader's own file, or of a dataset of a hub, which says its own."""
+    if not hub_names.is_hub(path):
+        return {"licence": "unknown", "about": path}
+    from lfl_jax import assets
+
+    name = hub_names.dataset(path)
+    return {"licence": assets.licence(name), "about": assets.origin(name)}
 
 
 def tfds(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
@@ -279,6 +297,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "c4": c4,
     "documents": documents,
     "jsonl": jsonl,
+    "hf": hf,
     "tfds": tfds,
     "reasoning_gym": reasoning_gym,
 }
