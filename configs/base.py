@@ -42,17 +42,18 @@ def base() -> config_dict.ConfigDict:
     c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
 
     o = c.optim = config_dict.ConfigDict()
-    o.name = "adamw"  # adamw | lionw
+    # adamw | lionw | sgd | adafactor | lamb | muon (the layers' matrices, A and B too; Nesterov Adam for the rest)
+    o.name = "adamw"
     o.lr = 1e-3  # peak learning rate
-    o.b1 = 0.9
-    o.b2 = 0.999
-    o.eps = 1e-8  # adamw only
+    o.b1 = 0.9  # decay of the first moment; sgd and muon: momentum (muon's release: 0.95); adafactor has none
+    o.b2 = 0.999  # decay of the second moment: adamw, lionw, lamb, and muon's Adam
+    o.eps = 1e-8  # adamw, lamb and muon
     o.weight_decay = 0.0  # fraction of a weight removed per step at the peak, scaled by lr_t / lr (not by lr itself)
     o.clip = 1.0  # global norm over what trains; 0 = off
-    o.schedule = "cosine"  # cosine | trapezoid | constant
+    o.schedule = "cosine"  # cosine | linear | trapezoid | constant
     o.warmup_steps = 0  # optimizer steps; 0 = use warmup_fraction
     o.warmup_fraction = 0.1  # of all steps
-    o.final_fraction = 0.01  # cosine: learning rate at the end, as a fraction of the peak
+    o.final_fraction = 0.01  # cosine, linear: learning rate at the end, as a fraction of the peak
     o.cooldown_fraction = 0.2  # trapezoid: last part of all steps, linear to 0
     o.lora_plus = 1.0  # LoRA+: learning rate of the adapters' B over that of A; the paper's rule of thumb is 16
 
@@ -171,14 +172,37 @@ SHORT = {
 LENGTHS = {"steps": 0, "tokens": 0.0}  # setting one of them, or epochs, unsets these
 
 
+NO_RANK = {"full", "ia3", "full_delta"}
+
+
+def check_words(words: list[str]) -> None:
+    """ValueError for words that say two things about one: full,lora or full,r=4 or r=4,r=8 or steps=9,epochs=2."""
+    trains = [w for w in words if w == "full" or w in COMPOUNDS or set(w.split("+")) <= KINDS]
+    lengths = [w for w in words if w.partition("=")[0] in ("steps", "tokens", "epochs")]
+    refuse_several(trains, "both say what trains; two kinds at every weight are one word, such as lora+bottleneck")
+    refuse_several(lengths, "both say how long")
+    for name in SHORT:
+        refuse_several([w for w in words if w.startswith(f"{name}=")], "give one")
+    ranks = [w for w in words if w.partition("=")[0] in ("r", "alpha")]
+    if ranks and trains and set(trains[0].split("+")) <= NO_RANK:
+        raise ValueError(f"{trains[0]} has no rank: leave out {ranks[0]}")
+
+
+def refuse_several(words: list[str], why: str) -> None:
+    """ValueError where there are two different words."""
+    if len(set(words)) > 1:
+        raise ValueError(f"{' and '.join(dict.fromkeys(words))} contradict each other: {why}")
+
+
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
     """Apply the part of a config's argument string that every config shares; returns the words it did not know.
 
     "lora", "lora+bottleneck", "rslora", "qlora", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20"
-    set one field each.
+    set one field each. Raises ValueError for words that contradict each other.
     """
-    unknown = set()
-    for word in filter(None, argument.split(",")):
+    unknown, words = set(), [word for word in argument.split(",") if word]
+    check_words(words)
+    for word in words:
         name, _, value = word.partition("=")
         if word == "full":
             c.adapter.kind, c.trainable = "none", ("params/.*",)

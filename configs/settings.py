@@ -41,6 +41,7 @@ def config(name: str, argument: str, laptop: dict) -> config_dict.ConfigDict:
     Raises ValueError for a word that is not known.
     """
     words = [w for w in argument.split(",") if w]
+    _check_words(words)
     c = base.base()
     c.adapter.rank = 16
     full = "full" in words
@@ -61,6 +62,15 @@ def config(name: str, argument: str, laptop: dict) -> config_dict.ConfigDict:
     if full:
         c.adapter.rank = c.adapter.alpha = None
     return c
+
+
+def _check_words(words: list[str]) -> None:
+    base.refuse_several([w for w in words if w in ("smoke", "paper", "paper_v1")], "each is a whole protocol")
+    base.refuse_several([w for w in words if w in ("smoke", "13b")], "both name the model")
+    modules = [w for w in words if w in TARGETS]
+    base.refuse_several(modules, "both say what is adapted; all is every module")
+    if modules and "full" in words:
+        raise ValueError(f"full trains every weight: leave out {modules[0]}, which is for adapters")
 
 
 def _set(c: config_dict.ConfigDict, values: dict) -> None:

@@ -9,10 +9,70 @@ import optax
 
 from lfl_jax.config import OptimConfig
 
+Tree = Any  # arrays in dicts and adapter layers, None where nothing trains
+
+
+def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern, arXiv 1804.04235) with optax's defaults: steps are relative to a weight's RMS."""
+    parts = (
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(),
+    )
+    return _per_layer(optax.chain(*parts))
+
+
+def _lamb(c: OptimConfig) -> optax.GradientTransformation:
+    """LAMB (You et al., arXiv 1904.00962): Adam's direction at the size of the weight; decay stays outside."""
+    return optax.chain(optax.scale_by_adam(c.b1, c.b2, c.eps), _per_layer(optax.scale_by_trust_ratio()))
+
+
+def _muon(c: OptimConfig) -> optax.GradientTransformation:
+    """Muon (Jordan et al., 2024) for the matrices of the layers, Nesterov Adam for every other array.
+
+    Each layer's matrix is orthogonalised by itself, an adapter's A and B too. Its size is that of an Adam step (RMS
+    0.2, Liu et al., arXiv 2502.16982), so that one learning rate serves both.
+    """
+    options = {"muon_weight_dimension_numbers": _matrices, "consistent_rms": 0.2}
+    rates = {"beta": c.b1, "adam_b1": c.b1, "adam_b2": c.b2}
+    return optax.chain(optax.contrib.muon(1.0, eps=c.eps, **rates, **options), optax.scale(-1.0))
+
+
 DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
     "adamw": lambda c: optax.scale_by_adam(c.b1, c.b2, c.eps),
     "lionw": lambda c: optax.scale_by_lion(c.b1, c.b2),
+    "sgd": lambda c: optax.trace(c.b1),
+    "adafactor": _adafactor,
+    "lamb": _lamb,
+    "muon": _muon,
 }
+
+
+def _is_stacked(path: tuple, x: jax.Array) -> bool:
+    """Whether an array holds one of each layer along its first axis."""
+    return "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/") and x.ndim > 0
+
+
+def _matrices(tree: Tree) -> Tree:
+    """Which axes are rows and columns, of stacked matrices; None for the rest (embedding and head, norms, vectors)."""
+    axes = optax.contrib.MuonDimensionNumbers(-2, -1)
+    return jax.tree_util.tree_map_with_path(lambda path, x: axes if _is_stacked(path, x) and x.ndim > 2 else None, tree)
+
+
+def _per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same with a layer's array in place of a stacked one: what it computes of a weight is never of all layers."""
+
+    def labels(tree: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(lambda path, x: "stacked" if _is_stacked(path, x) else "single", tree)
+
+    def init(params: Tree) -> Tree:
+        return jax.vmap(tx.init)(params) if jax.tree.leaves(params) else tx.init(params)
+
+    def update(updates: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+        both = (updates, state, params)
+        return jax.vmap(tx.update)(*both) if jax.tree.leaves(params) else tx.update(*both)
+
+    return optax.partition({"stacked": optax.GradientTransformation(init, update), "single": tx}, labels)
 
 
 @functools.lru_cache(maxsize=64)  # an optimizer is static to jit: equal runs of one process share their program

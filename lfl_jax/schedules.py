@@ -37,6 +37,17 @@ def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     return fraction
 
 
+def _linear(config: OptimConfig, steps: int, warmup: int) -> Schedule:
+    """Linear from 1 after warmup to final_fraction at the end."""
+    final = config.final_fraction
+
+    def fraction(step: object) -> object:
+        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+        return _warm(step, warmup, 1.0 - (1.0 - final) * progress)
+
+    return fraction
+
+
 def _trapezoid(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """1 after warmup, then linear to 0 over the last cooldown_fraction of the run (inverse square root, a_d = 1)."""
     start = cooldown_start(config, steps)
@@ -58,6 +69,7 @@ def _warm(step: object, warmup: int, after: object) -> object:
 
 SCHEDULES: dict[str, Callable[[OptimConfig, int, int], Schedule]] = {
     "cosine": _cosine,
+    "linear": _linear,
     "trapezoid": _trapezoid,
     "constant": _constant,
 }

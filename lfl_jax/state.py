@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import NamedSharding
 
 from lfl_jax.adapters.kind import CONSTANTS
 from lfl_jax.core import tree
@@ -44,9 +45,17 @@ def create(
 
 
 def _on_mesh(state: State, rules: Rules) -> State:
-    """Scalars (counts of steps) beside the arrays, which are there already: else the second step compiles anew."""
+    """What is not there yet, on every device: else the second step compiles anew.
+
+    Moments have the sharding of their weights already. Counts of steps are put there, and factored moments, small.
+    """
     everywhere = rules.sharding((), ())
-    return jax.tree.map(lambda x: jax.device_put(x, everywhere) if x.ndim == 0 else x, state)
+
+    def put(x: jax.Array) -> jax.Array:
+        placed = x.ndim > 0 and isinstance(x.sharding, NamedSharding)
+        return x if placed else jax.device_put(x, everywhere)
+
+    return jax.tree.map(put, state)
 
 
 def model(state: State, frozen: Any) -> dict:

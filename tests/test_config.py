@@ -96,7 +96,7 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(arguments, message):
         ({"adapter__rank": 0}, "at least 1"),
         ({"adapter__kind": "none"}, "adapter paths"),
         ({"train__microbatch": 3}, "does not divide"),
-        ({"optim__name": "sgd"}, "must be one of adamw, lionw"),
+        ({"optim__name": "adamm"}, "must be one of adamw, lionw, .*did you mean 'adamw'"),
         ({"optim__lr": -1.0}, "must be between"),
         ({"data__seq_len": "256"}, "must be an int"),
         ({"eval__tasks": ("gsm8k:few",)}, "must be a name"),
@@ -180,3 +180,25 @@ def test_ordinary_configs_have_no_warnings():
         assert not config_checks.warnings(parse(f"--config=configs/math_ift.py:{words}")[0], 32)
     beyond = parse("--config=configs/math_ift.py", "--config.checkpoint.every=500")[0]
     assert not config_checks.warnings(beyond, 32) and config_checks.warnings(beyond, 300)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("full,r=4", "full has no rank: leave out r=4"),
+        ("ia3,alpha=4", "ia3 has no rank: leave out alpha=4"),
+        ("full,lora", "full and lora contradict each other: both say what trains"),
+        ("lora,dora", "lora and dora contradict .* one word, such as lora\\+bottleneck"),
+        ("qlora,full", "contradict each other"),
+        ("r=4,r=8", "r=4 and r=8 contradict each other: give one"),
+        ("steps=4,epochs=2", "both say how long"),
+        ("attention,mlp", "both say what is adapted; all is every module"),
+        ("full,attention", "leave out attention"),
+        ("paper,smoke", "each is a whole protocol"),
+        ("smoke,13b", "both name the model"),
+    ],
+)
+def test_words_that_contradict_each_other_are_refused_in_one_line(words, said):
+    with pytest.raises(UserError, match=said) as error:
+        parse(f"--config=configs/math_ift.py:{words}")
+    assert "\n" not in str(error.value)

@@ -1,5 +1,7 @@
 """Optimizers and schedules against plain restatements of the paper's protocol."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +98,94 @@ def test_lora_plus_moves_b_faster_and_decays_it_alike():
     decay = -BASE["weight_decay"]
     np.testing.assert_array_equal(plus["a"], plain["a"])
     np.testing.assert_allclose(plus["b"] - decay, 16 * (plain["b"] - decay), rtol=1e-5)
+
+
+# Leaves as a run has them: stacked matrices and vectors of three layers, and an array of no layer.
+TREE = {
+    "params": {"embed": (7, 6), "layers": {"norm": (3, 6)}},
+    "adapter": {"layers": {"q": {"a": (3, 6, 4), "b": (3, 4, 5)}}},
+}
+
+
+def arrays(seed, scale=1.0):
+    is_shape = {"is_leaf": lambda x: isinstance(x, tuple)}
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda s: jnp.asarray(scale * rng.normal(size=s), jnp.float32), TREE, **is_shape)
+
+
+def unstacked(tree):
+    """{name: array} with every layer's own array in place of a stacked one."""
+    found = {"embed": tree["params"]["embed"]}
+    for name, stack in {"norm": tree["params"]["layers"]["norm"], **tree["adapter"]["layers"]["q"]}.items():
+        found |= {f"{name}{i}": x for i, x in enumerate(stack)}
+    return found
+
+
+def run(tx, params, grads):
+    state = tx.init(params)
+    for g in grads:
+        updates, state = tx.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+MUON = {"beta": 0.9, "adam_b1": 0.9, "adam_b2": 0.95, "eps": 1e-8, "consistent_rms": 0.2}
+# what optax does with one array of each layer, and weight decay 0
+THEIRS = {
+    "sgd": optax.sgd(1e-2, momentum=0.9),
+    "adafactor": optax.adafactor(1e-2),
+    "lamb": optax.lamb(1e-2, 0.9, 0.95, 1e-8),
+    "adamw": optax.adam(1e-2, 0.9, 0.95, 1e-8),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_optimizers_by_name_are_optaxs_applied_to_every_layer_by_itself(name):
+    changes = {"name": name, "schedule": "constant", "warmup_fraction": 0.0, "weight_decay": 0.0}
+    config = OptimConfig(**BASE | changes)
+    grads = [arrays(seed) for seed in (1, 2, 3)]
+    ours = run(optim.make(config, schedules.make(config, 3)), arrays(0, scale=0.3), grads)
+    theirs = run(THEIRS[name], unstacked(arrays(0, scale=0.3)), list(map(unstacked, grads)))
+    for leaf, x in unstacked(ours).items():
+        np.testing.assert_allclose(x, theirs[leaf], rtol=1e-4, atol=1e-6, err_msg=leaf)
+
+
+def test_muon_orthogonalises_each_layers_matrix_and_gives_the_rest_to_adam():
+    changes = {"name": "muon", "schedule": "constant", "warmup_fraction": 0.0, "weight_decay": 0.0}
+    config = OptimConfig(**BASE | changes)
+    start, grads = arrays(0), [arrays(seed) for seed in (1, 2)]
+    ours = unstacked(run(optim.make(config, schedules.make(config, 2)), start, grads))
+
+    def part(tree, of_matrices):
+        return {leaf: x for leaf, x in unstacked(tree).items() if (leaf[0] in "ab") is of_matrices}
+
+    muon, adam = optax.contrib.muon(1e-2, **MUON), optax.nadam(1e-2, 0.9, 0.95, 1e-8)
+    for tx, matrices in ((muon, True), (adam, False)):
+        theirs = run(tx, part(start, matrices), [part(g, matrices) for g in grads])
+        for leaf, x in theirs.items():
+            np.testing.assert_allclose(ours[leaf], x, rtol=1e-4, atol=1e-5, err_msg=leaf)
+
+    first = unstacked(run(optim.make(config, schedules.make(config, 1)), start, grads[:1]))
+    for leaf, x in part(start, True).items():
+        step = (first[leaf] - x) / (1e-2 * 0.2 * np.sqrt(max(x.shape)))
+        values = np.linalg.svd(step, compute_uv=False)
+        assert (values > 0.5).all() and (values < 1.5).all(), "singular values near 1"
+
+
+@pytest.mark.parametrize("name", optim.DIRECTIONS)
+def test_every_optimizer_takes_a_tree_with_holes_and_the_paths_decay(name):
+    """Frozen leaves are None; weight decay is a fraction of the weight per step, whatever the optimizer; LoRA+ too."""
+    config = OptimConfig(**BASE | {"name": name, "schedule": "constant", "warmup_fraction": 0.0, "lora_plus": 4.0})
+    tx = optim.make(config, schedules.make(config, 3))
+    params, grads = ({"params": None, "adapter": arrays(seed)["adapter"]} for seed in (0, 1))
+    updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
+    plain = optim.make(dataclasses.replace(config, weight_decay=0.0, lora_plus=1.0), schedules.make(config, 3))
+    before, _ = plain.update(grads, plain.init(params), params)
+    for leaf, ratio in (("a", 1.0), ("b", 4.0)):
+        x, u, v = (tree["adapter"]["layers"]["q"][leaf] for tree in (params, updates, before))
+        np.testing.assert_allclose(u, ratio * v - config.weight_decay * x, rtol=1e-4, atol=1e-6, err_msg=leaf)
+
+
+def test_linear_falls_to_its_final_fraction():
+    f = schedules.make(OptimConfig(**BASE | {"schedule": "linear", "final_fraction": 0.2}), 100)
+    np.testing.assert_allclose([f(0), f(10), f(20), f(60), f(100)], [0, 0.5, 1, 0.6, 0.2], atol=1e-6)
