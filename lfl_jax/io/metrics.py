@@ -53,7 +53,7 @@ class MetricsWriter:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Record scalars of a step, anything float() takes. Several calls may share a step, with other names."""
-        if not self._writes:
+        if not self._writes or not values:
             return
         numbers = {name: float(value) for name, value in values.items()}
         record: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}

@@ -1,6 +1,6 @@
 """Run in its own process with 8 CPU devices: steps on a mesh against the steps on one device.
 
-python tests/multi_device/check_meshes.py lora+dora 2x2x2
+python tests/multi_device/check_meshes.py lora+dora 2x2x2 [adamw]
 """
 
 import jax
@@ -8,6 +8,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
+import dataclasses  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -36,7 +37,7 @@ OPTIM = OptimConfig(
 LENGTHS = [[7, 12, 9], [20, 6], [3, 28], [16, 10], [32], [30, 2], [5, 5, 5], [11, 20]]
 
 
-def step(mesh, kind, trainable, form):
+def step(mesh, kind, trainable, form, optimizer):
     rules = make_rules(*mesh, devices=jax.devices()[: int(np.prod(mesh))])
     specs = llama.specs(CFG)
     params = spec.init(specs, jax.random.key(0))
@@ -50,7 +51,8 @@ def step(mesh, kind, trainable, form):
         adapter_specs = adapters.specs(specs, AdapterConfig(kind=kind, rank=4 if "mora" in kind else 8))
         start = jax.jit(lambda params, originals: adapters.init(adapter_specs, params, jax.random.key(1), originals))
         adapter = jax.device_put(start(params, originals), spec.shardings(adapter_specs, rules))
-    tx = optim.make(OPTIM, schedules.make(OPTIM, 4))
+    config = dataclasses.replace(OPTIM, name=optimizer)
+    tx = optim.make(config, schedules.make(config, 4))
     current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
     rows = packed(LENGTHS, 32, CFG.vocab_size)
     sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
@@ -68,9 +70,10 @@ CASES = {
     "none": (PARAMS, ""),
     "pissa+vera+mora+loftq+bottleneck": (ADAPTER, "nf4"),
 }
+optimizer = (sys.argv[3:] or ["adamw"])[0]
 kind, mesh = sys.argv[1], tuple(map(int, sys.argv[2].split("x")))
-alone, loss, _ = step((1, 1, 1), kind, *CASES[kind])
-shared, other, spread = step(mesh, kind, *CASES[kind])
+alone, loss, _ = step((1, 1, 1), kind, *CASES[kind], optimizer)
+shared, other, spread = step(mesh, kind, *CASES[kind], optimizer)
 worst = max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (alone, shared)), strict=True))
 print(f"{kind} on {mesh}: loss differs by {abs(loss - other):.1e}, weights by {worst:.1e}; {spread} sharded")
 assert abs(loss - other) < 1e-5 and worst < 1e-5 and spread > 0

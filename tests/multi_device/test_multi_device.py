@@ -31,6 +31,13 @@ def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adafactor", "lamb", "muon"])
+@pytest.mark.parametrize("kind", ["none", "lora+dora"])
+def test_optimizers_that_look_at_whole_matrices_do_so_on_eight_devices(kind, optimizer):
+    assert "sharded" in printed("check_meshes.py", kind, "2x2x2", optimizer)
+
+
+@pytest.mark.slow
 def test_a_low_rank_kernel_on_shards_is_the_projection_on_one_device():
     assert printed("check_low_rank.py").count("sharded True") == 6
 
