@@ -1,5 +1,7 @@
 """Errors made for the person who caused them, and how an entry point reports them."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -41,9 +43,20 @@ EXIT_CODES: dict[type[BaseException], int] = {
 }
 
 
+# Libraries that write for us (safetensors, tensorstore) have exceptions of their own, with the system's words in them.
+MAKE_ROOM = "make room, then the same command resumes"
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+
+
+def full(error: BaseException) -> str | None:
+    """That there was no room to write, in the system's words; None for any other error."""
+    return next((words for words in FULL if words in str(error)), None)
+
+
 def exit_code(error: BaseException) -> int | None:
     """What an expected error ends a process with; None for an unexpected one, which keeps its traceback."""
-    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
+    expected = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
+    return 2 if expected is None and full(error) else expected
 
 
 def report(error: BaseException) -> None:
@@ -54,6 +67,10 @@ def report(error: BaseException) -> None:
         print(f"error: cannot use {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command goes on where it was", file=sys.stderr)
+    elif full(error):
+        file = getattr(error, "filename", None)
+        where = f"cannot write {printable(str(file))}: " if file else ""
+        print(f"error: {where}{full(error)}; {MAKE_ROOM}", file=sys.stderr)
 
 
 def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
@@ -66,6 +83,8 @@ def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = No
             stream.reconfigure(errors="replace")
     try:
         main(sys.argv if argv is None else argv)
-    except tuple(EXIT_CODES) as error:
+    except BaseException as error:
+        if exit_code(error) is None:
+            raise
         report(error)
         sys.exit(exit_code(error))

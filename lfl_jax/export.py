@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax.errors import UserError, entry
+from lfl_jax.io import workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--target=original needs --original=DIR, the folder of the weights before quantisation")
     if Path(options.out).exists():
         raise UserError(f"--out={options.out} exists; name a new place")
-    EXPORTS[options.to](_source(options), options)
+    with workdir.new(options.out):
+        EXPORTS[options.to](_source(options), options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from lfl_jax.configs import math_ift
+from safetensors import SafetensorError
 
 import lfl_jax
 from lfl_jax import adapters, assets, export, runs, train
@@ -143,6 +145,18 @@ def test_a_mistake_is_one_clear_line(options, message, lora, tmp_path):
 def test_nothing_is_overwritten(lora, tmp_path):
     with pytest.raises(UserError, match="exists; name a new place"):
         command(f"--run={lora}", "--to=hf", f"--out={tmp_path}")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(lora, tmp_path, monkeypatch):
+    def fill(tensors, path, metadata):
+        Path(path).write_bytes(b"a part")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", fill)
+    for to, out in (("peft", "peft"), ("hf", "hf"), ("adapter", "mine.safetensors")):
+        with pytest.raises(UserError, match=f"cannot write {tmp_path / out}: No space left on device"):
+            command(f"--run={lora}", f"--to={to}", f"--out={tmp_path / out}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_finetune_has_no_adapter_to_export(full, tmp_path):

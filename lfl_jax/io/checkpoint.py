@@ -1,9 +1,15 @@
 """Checkpoints of a run, through orbax: written in the background, compared with the config before a restore."""
 
+import contextlib
+import errno
 import json
 import logging
 import math
-from collections.abc import Mapping
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +20,13 @@ import numpy as np
 
 from lfl_jax.core import hosts
 from lfl_jax.core.tree import paths
-from lfl_jax.errors import UserError
+from lfl_jax.errors import MAKE_ROOM, UserError, full
 
 SHOWN_DIFFERENCES = 3
+REMOVALS = 30
+OVERHEAD = 1.05  # a checkpoint's files over its arrays
+# Orbax's warnings after it waited a second for a save, even for the last of a run, and after a save that failed.
+NOISE = ("Waiting for previous save", "Skipping merge of OCDBT checkpoints")
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Checkpoints:
             raise UserError(f"no checkpoints at {self._directory}: pass the --workdir of a trained run")
         self._checkpointer = self._open(keep_latest, read_only)
         self._in_flight: Any = None
+        self._step_in_flight, self._failed, self._hook = 0, False, sys.excepthook
 
     def _open(self, keep_latest: int, read_only: bool) -> Any:
         from orbax.checkpoint import v1 as ocp
@@ -85,7 +96,7 @@ class Checkpoints:
         context = ocp.Context()
         # Compressing float32 saves a tenth of the disk and costs four times the processor time of writing it.
         context.array.saving.use_compression = False
-        logging.getLogger("absl").addFilter(_is_not_the_wait_hint)
+        logging.getLogger("absl").addFilter(_is_news)
         try:
             return ocp.training.Checkpointer(
                 self._directory,
@@ -135,16 +146,34 @@ class Checkpoints:
         self.wait()
         trees = {name: _nested(tree) for name, tree in state.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
-        self._in_flight = self._checkpointer.save_checkpointables_async(
-            step,
-            {name: tree for name, tree in trees.items() if tree},
-            force=True,
-            metrics={name: value for name, value in numbers.items() if math.isfinite(value)},
-            custom_metadata={"iterator_states": _gather(iterator_state), "metadata": dict(metadata)},
-        )
+        positions = _gather(iterator_state)
+        self._step_in_flight = step
+        with self._one_line():
+            _require_room(self._directory, sum(x.nbytes for x in jax.tree.leaves(trees)))
+            self._in_flight = self._checkpointer.save_checkpointables_async(
+                step,
+                {name: tree for name, tree in trees.items() if tree},
+                force=True,
+                metrics={name: value for name, value in numbers.items() if math.isfinite(value)},
+                custom_metadata={"iterator_states": positions, "metadata": dict(metadata)},
+            )
         if not self._asynchronous:
             self.wait()
         return True
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """A place that takes no more is the user's to mend; what tensorstore says about it is not an OSError."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            reason = full(error) or (error.strerror if isinstance(error, OSError) else None)
+            if reason is None:
+                raise
+            raise UserError(
+                f"cannot write checkpoint of step {self._step_in_flight} to {self._directory}: {reason}; {MAKE_ROOM}"
+            ) from None
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
         """What `save` was given as metadata; of the latest step by default."""
@@ -189,29 +218,70 @@ class Checkpoints:
         """Block until the save in flight is finished, and raise what went wrong in it."""
         # Only its result() ends the thread and the event loop (three descriptors) that orbax makes for each save.
         saving, self._in_flight = self._in_flight, None
-        if saving is not None:
-            saving.result()
-        self._checkpointer.wait()
+        with self._one_line():
+            if saving is not None:
+                saving.result()
+            self._checkpointer.wait()
 
     def close(self) -> None:
-        """Wait, then release orbax's threads; an interpreter that exits without it abandons the save in flight."""
+        """Wait, then release orbax's threads; an interpreter that exits without it abandons the save in flight.
+
+        What a failed save wrote is removed. It has been reported already, and orbax would raise it once more.
+        """
         try:
-            self.wait()
+            if not self._failed:
+                self.wait()
         finally:
-            self._checkpointer.close()
+            with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+                self._checkpointer.close()
+            if self._failed:
+                self._remove_partial()
+
+    def _remove_partial(self) -> None:
+        """Remove what a failed save wrote; for a moment its other threads may go on writing there."""
+        for _ in range(REMOVALS):
+            partial = list(self._directory.glob("*.orbax-checkpoint-tmp"))
+            if not partial:
+                return
+            for folder in partial:
+                shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)
 
     def __enter__(self) -> "Checkpoints":
+        self._hook, sys.excepthook = sys.excepthook, _report_unless_loop_closed
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        finally:
+            sys.excepthook = self._hook
 
 
-def _is_not_the_wait_hint(record: logging.LogRecord) -> bool:
-    """Orbax warns whenever it waited a second for a save, even for the last of a run: noise across the bar."""
-    return not record.getMessage().startswith("Waiting for previous save")
+def _require_room(directory: Path, size: int) -> None:
+    """OSError when a checkpoint cannot fit: failing here is quieter than in orbax's threads, and leaves no partial one.
+
+    Quotas are not in the file system's figures; some systems have none at all.
+    """
+    found = os.statvfs(directory)
+    if found.f_blocks and found.f_bavail * found.f_frsize < size * OVERHEAD:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _report_unless_loop_closed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What tensorstore's threads cannot tell orbax any more, once a save has failed, is no news."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of orbax's is worth a place across the bar. A save that fails is logged by each of its threads
+    with all of its traceback, and then raised.
+    """
+    raised = record.exc_info is not None and "orbax" in record.pathname
+    return not raised and not any(words in record.getMessage() for words in NOISE)
 
 
 def _flat(tree: Any) -> dict[str, Any]:

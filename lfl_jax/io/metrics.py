@@ -1,13 +1,15 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar, and how much memory it took."""
 
 import json
+import logging
 import math
 import os
 import resource
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOBase
 from pathlib import Path
@@ -18,8 +20,11 @@ import jax
 
 from lfl_jax.io import workdir
 
+log = logging.getLogger(__name__)
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
+FLUSH_SECONDS = 30.0
 PLAIN_INTERVAL_SECONDS = 10.0
 
 
@@ -34,7 +39,7 @@ class MetricsWriter:
 
     def __init__(self, directory: str | Path, *, resume_step: int | None = None, tensorboard: bool = True) -> None:
         self._path = Path(directory) / METRICS_FILE
-        self._board: Any = None
+        self._board: _Board | None = None
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -42,14 +47,8 @@ class MetricsWriter:
         kept = [record for record in records if resume_step is not None and record["step"] <= resume_step]
         workdir.write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            # TensorBoard hides what an earlier, killed run logged from purge_step on. The suffix keeps two runs
-            # that start within one second from writing the same file.
             purge_step = 0 if resume_step is None else resume_step + 1
-            suffix = f".{purge_step}-{os.getpid()}"
-            folder = str(self._path.parent / TENSORBOARD_DIR)
-            self._board = SummaryWriter(folder, purge_step=purge_step, filename_suffix=suffix)
+            self._board = _Board(self._path.parent / TENSORBOARD_DIR, purge_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Record scalars of a step, anything float() takes. Several calls may share a step, with other names."""
@@ -63,8 +62,7 @@ class MetricsWriter:
             record["nonfinite"] = nonfinite
         workdir.append_jsonl(self._path, record)
         if self._board is not None:
-            for name, value in numbers.items():
-                self._board.add_scalar(name, value, step)
+            self._board.write(step, numbers)
 
     def close(self) -> None:
         if self._board is not None:
@@ -77,6 +75,65 @@ class MetricsWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Board:
+    """A TensorBoard event file. It may fail: a warning says so, and metrics.jsonl has the same numbers.
+
+    tensorboardX's SummaryWriter would write from a thread, whose death blocks the run at its eleventh record.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+
+        self._file: RecordWriter | None = None
+        self._last_flush = time.monotonic()
+        # The suffix keeps two runs that start within one second from writing the same file.
+        name = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{purge_step}-{os.getpid()}"
+        with self._may_fail():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = RecordWriter(str(folder / name))
+        self._write(Event(file_version="brain.Event:2"))
+        # TensorBoard hides what an earlier, killed run logged from purge_step on.
+        self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in numbers.items():
+            self._write(Event(step=step, summary=scalar(name, value)))
+        if time.monotonic() - self._last_flush > FLUSH_SECONDS:
+            self._last_flush = time.monotonic()
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, event: Any) -> None:
+        if self._file is not None:
+            event.wall_time = time.time()
+            with self._may_fail():
+                self._file.write(event.SerializeToString())
+
+    def _flush(self) -> None:
+        if self._file is not None:
+            with self._may_fail():
+                self._file.flush()
+
+    @contextmanager
+    def _may_fail(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            log.warning("TensorBoard gets no more of this run (%s); %s has it", error.strerror, METRICS_FILE)
+            broken, self._file = self._file, None
+            if broken is not None:
+                with suppress(OSError):  # what is still buffered cannot be written either
+                    broken.close()
 
 
 Advance = Callable[..., None]

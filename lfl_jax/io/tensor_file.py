@@ -174,7 +174,11 @@ def save(
 def write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write one file, which appears when it is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file.with_name(f".{file.name}.partial"), tensors, metadata).rename(file)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        _write(partial, tensors, metadata).rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None) -> Path:

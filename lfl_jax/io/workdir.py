@@ -1,13 +1,15 @@
 """The directory of a run: one config each, and files that are either whole or not there."""
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.errors import UserError
+from lfl_jax.errors import MAKE_ROOM, UserError, full
 
 CONFIG_FILE = "config.json"
 SHOWN_FIELDS = 5
@@ -106,12 +108,35 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Inside, a disk that is full is a UserError that names this file: the system's own error does not."""
+    try:
+        yield
+    except Exception as error:  # safetensors has an exception of its own
+        if full(error) is None:
+            raise
+        raise UserError(f"cannot write {path}: {full(error)}; {MAKE_ROOM}") from error
+
+
+@contextlib.contextmanager
+def new(path: str | Path) -> Iterator[None]:
+    """Inside, a file or folder that is not there yet is written; nothing of it stays when that fails."""
+    path = Path(path)
+    try:
+        with writing(path):
+            yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Replace the file at once: a reader finds the old text or the new, whatever ends this process."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with writing(path), partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -131,7 +156,7 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
     Strict JSON: ValueError for a float that is not finite.
     """
     line = json.dumps(record, allow_nan=False) + "\n"
-    with Path(path).open("ab+") as file:
+    with writing(path), Path(path).open("ab+") as file:
         size = file.tell()
         if size and not _ends_line(file, size):
             file.truncate(_whole_lines(Path(path).read_bytes()))

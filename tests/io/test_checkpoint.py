@@ -1,7 +1,9 @@
 """Checkpoints: exact round trips, which steps are kept, refusals that say why, and being killed."""
 
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -342,3 +344,61 @@ def test_orbax_alone_can_read_what_was_written(tmp_path: Path) -> None:
     saved = adapter(seed=1)["layers"]["attn"]["q"].a
     np.testing.assert_array_equal(loaded["adapter"]["layers"]["attn"]["q"]["a"], saved)
     assert ocp.checkpointables_metadata(tmp_path / "1").custom_metadata["metadata"] == META
+
+
+FILLED = """
+import sys
+from pathlib import Path
+import jax.numpy as jnp
+from lfl_jax.errors import UserError
+from lfl_jax.io import checkpoint
+from lfl_jax.io.checkpoint import Checkpoints, abstract
+folder, checkpoint.OVERHEAD = Path(sys.argv[1]), float(sys.argv[2])
+
+def state(step):
+    return {"adapter": {"x": jnp.full((64, 1 << 10), step)}, "optimizer": (jnp.int32(step),)}
+
+def save(checkpoints, step):
+    checkpoints.save(step, state(step), iterator_state={"step": step}, metrics={}, metadata={})
+
+(folder / "filler").write_bytes(bytes(1 << 20))
+try:
+    with Checkpoints(folder / "checkpoints", keep_latest=9) as checkpoints:
+        for step in range(1, 10):
+            save(checkpoints, step)
+except UserError as error:
+    print(error)
+print(sorted(path.name for path in (folder / "checkpoints").iterdir()))
+(folder / "filler").unlink()
+with Checkpoints(folder / "checkpoints", keep_latest=9) as checkpoints:
+    last = checkpoints.latest_step()
+    assert int(checkpoints.restore(last, abstract(state(0))).state["optimizer"][0]) == last
+    save(checkpoints, last + 1)
+    checkpoints.wait()
+    print(checkpoints.steps())
+"""
+
+
+def on_a_small_disk(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Python on an empty file system of 2 MB, mounted for this process alone."""
+    mounted = f'mount -t tmpfs -o size=2m tmpfs {folder} && exec "$@"'
+    inside = ["unshare", "-m", "bash", "-c", mounted, "bash", sys.executable, "-c", program, str(folder)]
+    done = subprocess.run([*inside, *arguments], capture_output=True, text=True, env=os.environ)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("only root mounts a small file system")
+    return done
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a mount namespace")
+@pytest.mark.parametrize("overhead", ["1.05", "0"], ids=["noticed before", "noticed by orbax, as with a quota"])
+def test_a_full_disk_is_one_line_and_leaves_whole_steps_only(tmp_path: Path, overhead: str) -> None:
+    done = on_a_small_disk(tmp_path, FILLED, overhead)
+    assert done.returncode == 0, done.stderr
+    message, left, after = done.stdout.splitlines()
+    steps = json.loads(left.replace("'", '"'))
+    failed = len(steps) + 1
+    expected = f"cannot write checkpoint of step {failed} to {tmp_path}/checkpoints: No space left on device"
+    assert message == f"{expected}; make room, then the same command resumes"
+    assert steps == [str(step) for step in range(1, failed)] and failed > 1, "nothing half-written stays"
+    assert json.loads(after) == list(range(1, failed + 1))
+    assert done.stderr == ""

@@ -80,6 +80,29 @@ def test_without_a_resume_the_file_starts_anew(tmp_path: Path) -> None:
     assert board(tmp_path) == {"loss": [(0, 2.0)]}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_ends_tensorboard_but_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with MetricsWriter(tmp_path) as writer:
+        (event_file,) = (tmp_path / "tensorboard").iterdir()
+        writer._board._file._writer.close()
+        writer._board._file._writer = Path("/dev/full").open("wb")  # noqa: SIM115 (the writer closes it)
+        for step in range(1, 400):
+            writer.write(step, {"loss": step, "rate": step})
+    assert len(lines(tmp_path)) == 399 and event_file.exists()
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+        "TensorBoard gets no more of this run"
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="cannot write .*metrics.jsonl: No space left on device; make room"):
+        writer.write(1, {"loss": 1.0})
+
+
 def test_a_broken_line_is_refused_and_the_file_kept(tmp_path: Path) -> None:
     text = '{"step": 1}\nbroken\n{"step": 3}\n'
     (tmp_path / "metrics.jsonl").write_text(text)

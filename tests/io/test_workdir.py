@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=f"cannot write {path}: No space left on device; make room"):
         workdir.write_json(path, {"x": 2})
     with pytest.raises(UserError, match="No space left on device"):
         prepare(tmp_path, CONFIG)
