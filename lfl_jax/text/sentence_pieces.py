@@ -21,6 +21,7 @@ from lfl_jax.text.base import (
 )
 from lfl_jax.text.tokenizer_files import Added, Settings, added_tokens, chat_template, read_settings, token_text
 
+NOT_LEGACY = ("LlamaTokenizer", "LlamaTokenizerFast")  # classes of transformers 5 for which legacy is false by default
 MODEL = "tokenizer.model"  # what Hugging Face folders call it
 
 
@@ -39,44 +40,50 @@ def from_sentencepiece(path: AnyPath) -> Tokenizer:
     except Exception:  # google.protobuf's DecodeError
         raise UserError(f"{path}: not a SentencePiece model") from None
     folder = Path(path).parent if Path(path).name == MODEL else None
-    settings = {} if folder is None else read_settings(folder)
-    added = [] if folder is None else added_tokens(folder, settings)
-    pieces = {piece.piece: i for i, piece in enumerate(proto.pieces)}
-    ids = _special_ids(Path(path), proto, pieces | {token.text: token.id for token in added}, settings)
-    if ids["pad_id"] is None:  # it is named, and in no list: transformers adds it after the others
-        pad = Added(
-            max([len(pieces), *(token.id + 1 for token in added)]), str(token_text(settings, "pad_token")), True
-        )
-        added, ids["pad_id"] = [*added, pad], pad.id
+    if folder is None:
+        return _from_proto(path, proto, **_specials(Path(path), proto, [], {}), chat_template=None)
+    settings = read_settings(folder)
+    added = _with_padding(proto, added_tokens(folder, settings), settings)
     return _from_proto(
         path,
         proto,
         added=added,
-        legacy=settings.get("legacy", True) is not False,
-        files=None if folder is None or not settings else lambda: hf_files(folder),
-        **ids,
-        add_bos=ids["bos_id"] is not None and settings.get("add_bos_token") is not False,
-        chat_template=None if folder is None else chat_template(folder, settings),
+        legacy=bool(settings.get("legacy", settings.get("tokenizer_class") not in NOT_LEGACY)),
+        files=(lambda: hf_files(folder)) if settings else None,
+        **_specials(Path(path), proto, added, settings),
+        chat_template=chat_template(folder, settings),
     )
 
 
-def _special_ids(path: Path, proto: Any, known: dict[str, int], settings: Settings) -> dict[str, int | None]:
-    """Ids of BOS, EOS and padding: of the tokens that the settings name, else the model's own.
+def _with_padding(proto: Any, added: list[Added], settings: Settings) -> list[Added]:
+    """The added tokens, and the padding token that the settings name where it is in no list, as in transformers."""
+    pad = token_text(settings, "pad_token")
+    known = {piece.piece for piece in proto.pieces} | {token.text for token in added}
+    if pad is None or pad in known:
+        return added
+    free = max([len(proto.pieces), *(token.id + 1 for token in added)])
+    return [*added, Added(free, pad, special=True)]
 
-    BOS may be None; padding is None where it is named and not known. UserError for an unknown or missing EOS.
+
+def _specials(path: Path, proto: Any, added: list[Added], settings: Settings) -> dict[str, Any]:
+    """BOS, EOS and padding, and whether BOS comes before a text: as the settings name them, else the model's own.
+
+    UserError for a token that is not in the vocabulary, and for a missing EOS.
     """
     processor = _processor(path, proto)
-    found: dict[str, int | None] = {}
+    known = {piece.piece: i for i, piece in enumerate(proto.pieces)} | {token.text: token.id for token in added}
+    found: dict[str, Any] = {}
     for name, own in (("bos", processor.bos_id()), ("eos", processor.eos_id()), ("pad", processor.pad_id())):
         text = token_text(settings, f"{name}_token")
-        found[f"{name}_id"] = known.get(text) if text is not None else own if own >= 0 else None
-        if text is not None and text not in known and name != "pad":
+        if text is not None and text not in known:
             raise UserError(f"{path}: special token {text!r} of the files beside it is not in the vocabulary")
+        found[f"{name}_id"] = known[text] if text is not None else own if own >= 0 else None
     if found["eos_id"] is None:
         raise UserError(f"{path}: a SentencePiece model without an EOS token")
-    if found["pad_id"] is None and token_text(settings, "pad_token") is None:
+    if found["pad_id"] is None:
         found["pad_id"] = found["eos_id"]
-    return found
+    add_bos = found["bos_id"] is not None and settings.get("add_bos_token") is not False
+    return found | {"add_bos": add_bos}
 
 
 def _model_proto() -> Any:

@@ -85,7 +85,7 @@ def added_tokens(folder: Path, settings: Settings) -> list[Added]:
         elif (folder / "added_tokens.json").is_file():
             special = _special_texts(settings)
             tokens = read_json(folder / "added_tokens.json").items()
-            found = [Added(int(i), text, text in special) for text, i in tokens]
+            found = [Added(int(i), text, text in special, normalized=text not in special) for text, i in tokens]
         else:
             found = []
     except (ValueError, TypeError, KeyError, AttributeError):
