@@ -2,9 +2,9 @@
 
     python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/math_ift
 
-Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems, for two CPU cores: 32 steps of 512
-tokens. On 2 busy cores of an AMD EPYC (Zen 3), jax 0.10.2: 6 min 34 s, evaluations included; held-out target NLL
-1.691 -> 1.017 nats/token (40 problems).
+Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems of three levels, for two CPU cores: 48
+steps of 256 tokens. On an AMD EPYC, jax 0.10.2: about 400 s of CPU time, evaluations included. Held-out problems
+answered exactly: level 1 (one step) 1 -> 37 of 48, level 2 (two steps) 0 -> 6 of 24, level 3 (up to six) 0 -> 0 of 8.
 Argument string, words joined by commas:
     full | lora | rslora | qlora | pissa | dora | vera | mora | ia3 | bottleneck | lora+dora | ...   what trains
     attention | mlp | all   the modules that are adapted
@@ -25,7 +25,7 @@ LAPTOP = {
     "eval.tasks": ("source_test:80", *settings.LAPTOP_TASKS),
     "eval.base_tasks": ("source_test_shots:40",),
     "eval.max_new_tokens": 112,  # the longest answer has 105
-    "eval.generate_rows": 20,
+    "eval.generate_rows": 40,
 }
 
 

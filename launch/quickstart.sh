@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a bare machine to a finetuned model with a report, on CPU and from PyPI alone: about 10 minutes on 2 cores,
+# From a bare machine to a finetuned model with a report, on CPU and from PyPI alone: less than 10 minutes on 2 cores,
 # 1.5 GB of disk.
 #
-#   bash launch/quickstart.sh                    configs/math_ift.py, embedded model and data
+#   bash launch/quickstart.sh                    configs/math_ift.py; docs/first_run.md explains what it prints
 #   bash launch/quickstart.sh --config.optim.lr=1e-4 --config.eval.limit=0
 #   PYTHON=python3.12 bash launch/quickstart.sh  with this Python (3.11, 3.12 or 3.13)
 #

@@ -32,7 +32,7 @@ def gives_and_gets(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} has {a} {things}, sells {b} and buys {c} new ones. How many {things} does {who} have now?",
-            f"Of {a} {things}, {who} gives away {b}. Then {who} gets {c} back. How many {things} is that?",
+            f"Of {a} {things}, {who} gives away {b}. Then {who} gets {c} new ones. How many {things} is that?",
         ],
         [[f"{a} - {b} = {left}", f"{left} + {c} = {left + c}"]],
         left + c,
