@@ -132,7 +132,6 @@ def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects
             judged = _judged(config, base, subject, rules)
             tasks = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
             results[subject.name] = suite.run(config, judged, base.cfg, base.tokenizer, read, tasks, out / subject.name)
-    plots.pass_at_k(results, out)
     about = {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}
     facts = {"provenance": about | {"warnings": warnings}}
     flags = table.flags(facts["provenance"])
@@ -141,9 +140,11 @@ def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects
         found = report(results["base"], results["tuned"], overlapping)
         table.save(found, facts, out)
         table.show(found, {"learned": _learned(options)}, flags, out, Console())
+        plots.draw(found, results, out)
     else:
         table.save_results(results["base"], facts, out)
         table.show_results(results["base"], flags, out, Console())
+        plots.pass_at_k(results, out)
 
 
 def _harness(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:

@@ -6,8 +6,8 @@
 --config.SECTION.FIELD=VALUE override a field; configs/base.py lists them all, with units and legal values
 --workdir=DIR                where everything goes: config.json, metrics.jsonl, tensorboard/, checkpoints/,
                              evals/<when>/<task>.jsonl (a record per item), results.json, summary.txt,
-                             contamination.json (evaluation items in the training source), pass_at_k.png (several
-                             samples of each program, matplotlib installed)
+                             contamination.json (evaluation items in the training source), and with matplotlib
+                             learning_forgetting.png, pass_at_k.png (several samples of each program)
 --distributed                several processes, one per host, found through the cluster (a TPU pod, Slurm, Open MPI), or
                              through --coordinator=HOST:PORT --processes=N --process_id=I (or LFL_COORDINATOR,
                              LFL_PROCESSES, LFL_PROCESS_ID)
@@ -82,7 +82,7 @@ def execute(config: configs.Config, folder: Path) -> None:
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:
         table.show(*shown, Console(file=file, width=120))
     table.show(*shown, console)
-    plots.pass_at_k({"base": outcome.before, "tuned": outcome.after}, folder)
+    plots.draw(found, {"base": outcome.before, "tuned": outcome.after}, folder)
 
 
 if __name__ == "__main__":

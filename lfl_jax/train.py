@@ -26,12 +26,14 @@ from lfl_jax.data.sources import open_source
 from lfl_jax.errors import NonFiniteLoss
 from lfl_jax.evals import contamination, scorer, suite
 from lfl_jax.evals import inputs as evaluation_inputs
+from lfl_jax.evals.base import Task
 from lfl_jax.evals.run import Result
+from lfl_jax.evals.tasks import with_own
 from lfl_jax.io import workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
 from lfl_jax.io.interrupt import interrupts
 from lfl_jax.io.lock import DirectoryLock
-from lfl_jax.io.metrics import MetricsWriter, peak_memory_bytes, progress
+from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter, peak_memory_bytes, progress
 from lfl_jax.io.throughput import Meter
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -95,10 +97,12 @@ def _accumulate(value_and_grad: Any, trainable: Any, batch: dict, key: Any) -> t
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: what to do, and the directory for everything it writes."""
+    """One run: what to do, the directory for everything it writes, and evaluation tasks beside the built-in ones,
+    which config.eval names as it names those."""
 
     config: Config
     workdir: Path
+    tasks: tuple[Task, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +132,8 @@ def run(run: Run) -> Outcome:
 def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     config, meter = run.config, Meter(time.monotonic())
     base_model.check(config)
-    suite.check(config)
+    tasks = with_own(run.tasks)
+    suite.check(config, tasks)
     if config.train.branch_from:
         branches.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -163,11 +168,11 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     base = dataclasses.replace(base, params=None)  # a full finetune donates the base to its first step
     key = jax.random.key(config.seed.dropout) if cfg.adapter_dropout or cfg.attention_dropout else None
 
-    def evaluate(tag: str, tasks: tuple[str, ...], inputs: Any, adapted: bool = True) -> dict[str, Result]:
+    def evaluate(tag: str, names: tuple[str, ...], inputs: Any, adapted: bool = True) -> dict[str, Result]:
         model, name = states.model(state, frozen), f"{base.fingerprint}/{config.hash()}/{tag}"
         options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
         judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
-        return suite.run(config, judged, cfg, tokenizer, inputs, tasks, run.workdir / "evals" / tag)
+        return suite.run(config, judged, cfg, tokenizer, inputs, names, run.workdir / "evals" / tag, tasks)
 
     hosts.require_same(
         {
@@ -180,7 +185,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         }
     )
     if config.eval.decontaminate and hosts.is_first():
-        contamination.write(config, source, run.workdir)
+        contamination.write(config, source, run.workdir, tasks)
     before = evaluate("before", (*config.eval.tasks, *config.eval.base_tasks), test, adapted=False)
     batches = training_batches(
         source,
@@ -207,6 +212,11 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         writer = MetricsWriter(run.workdir, resume_step=step or None, tensorboard=config.log.tensorboard)
         with writer, progress(steps, "train", done=step) as advance:
             log = _Log(config, schedule, writer, advance, meter, saved)
+            if step == 0:
+                writer.write(0, _named("before", before))
+            if step == 0 and look_every:
+                # What the dev scores during training start from: the base on the same items.
+                writer.write(0, _named("dev", evaluate("dev-000000", config.eval.every_tasks, dev, adapted=False)))
             while step < steps and not halt:
                 batch = next(batches)
                 state, metrics = train_step(
@@ -223,8 +233,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                     pending, measured = None, {}
                     if look and not halt:
                         with meter.paused():
-                            measured = suite.flat(evaluate(f"dev-{step:06d}", config.eval.every_tasks, dev))
-                        writer.write(step, {f"dev/{name}": value for name, value in measured.items()})
+                            results = evaluate(f"dev-{step:06d}", config.eval.every_tasks, dev)
+                        measured = suite.flat(results)
+                        writer.write(step, _named("dev", results))
                     lock.check()
                     saved.save(
                         step,
@@ -241,6 +252,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     if step < steps or halt:
         return Outcome(before, {}, {"step": step, "steps": steps}, finished=False, trained=step - first)
     after = evaluate("after", config.eval.tasks, test)
+    _write_once(run, step, _named("after", after))
     facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
     return Outcome(before, after, facts, finished=True, trained=step - first)
 
@@ -276,6 +288,22 @@ class _Log:
             )
         shown = {"loss": values["loss"]} | ({} if rate is None else {"tokens_per_s": rate})
         self.advance(1, **shown)
+
+
+def _named(when: str, results: dict[str, Result]) -> dict[str, float]:
+    """Scores for metrics.jsonl: "before/gsm8k" is a task's main metric, "before/gsm8k/exact_match_strict" each."""
+    return {f"{when}/{name}": value for name, value in suite.flat(results).items()}
+
+
+def _write_once(run: Run, step: int, values: dict[str, float]) -> None:
+    """Scores of a step into metrics.jsonl, unless an earlier start of the finished run has written them."""
+    if not hosts.is_first():
+        return
+    recorded = workdir.read_jsonl(run.workdir / METRICS_FILE)
+    if all(any(name in record for record in recorded) for name in values):
+        return
+    with MetricsWriter(run.workdir, resume_step=step, tensorboard=run.config.log.tensorboard) as writer:
+        writer.write(step, values)
 
 
 def total_steps(config: Config, source: Any, tokenizer: Any) -> int:

@@ -11,7 +11,7 @@ from lfl_jax.evals import contamination, records
 from lfl_jax.evals.run import read
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import plots, table
-from lfl_jax.report.rows import report
+from lfl_jax.report.rows import Report, report
 
 
 def answers(right: str, ended: float = 1.0) -> list[dict]:
@@ -228,3 +228,36 @@ def test_a_run_s_report_is_read_by_task(tmp_path):
     assert contamination.read(tmp_path) is None
     (tmp_path / contamination.FILE).write_text(json.dumps({"tasks": {"gsm8k": {"ngrams": {"3": "one two"}}}}))
     assert contamination.read(tmp_path) == {"gsm8k": {"3"}}
+
+
+def test_learning_against_forgetting_is_drawn(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plots)")
+    before = {"source_test": answers("0" * 40), "source_nll": nll(3.28), "target_nll": nll(1.7)}
+    after = {"source_test": answers("1" * 29 + "0" * 11), "source_nll": shifted(3.3), "target_nll": shifted(1.0)}
+    found, _ = headlines(tmp_path, before, after)
+    x, y = plots._axes(found, plots._dev_scores(tmp_path))
+    assert (x.row.task, y.row.task, x.by_step) == ("source_test", "source_nll", {})
+    assert x.label == "learned\nincrease of held-out problems, exact (points)"
+    assert y.label == "forgotten\nincrease of general text, nats/token"
+    center, ((low,), (high,)) = x.change
+    assert (center, low, high) == pytest.approx((72.5, 15.3, 11.4), abs=0.1)
+
+    scores = {0: (1.7, 3.2), 8: (1.3, 3.2), 16: (1.1, 3.22), 24: (1.0, 3.25)}
+    lines = [
+        json.dumps({"step": step, "dev/target_nll/nll": learned, "dev/source_nll/nll": forgotten})
+        for step, (learned, forgotten) in scores.items()
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    x, y = plots._axes(found, plots._dev_scores(tmp_path))
+    assert (x.row.task, y.row.task) == ("target_nll", "source_nll"), "of these there are scores in training"
+    assert x.path([0, 8, 24]) == pytest.approx([0, 0.4, 0.7]) and y.path([0, 24]) == pytest.approx([0, 0.05])
+    assert plots.learning_forgetting(found, tmp_path).stat().st_size > 10_000
+
+    only_learned, _ = headlines(tmp_path / "one", {"gsm8k": answers("0")}, {"gsm8k": answers("1")})
+    assert plots.learning_forgetting(only_learned, tmp_path / "one") is None
+
+
+def test_without_matplotlib_a_line_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    assert plots.draw(Report([]), {}, tmp_path) == []
+    assert capsys.readouterr().out == "no figures: matplotlib is not installed (pip install 'lfl_jax[plots]')\n"
