@@ -15,6 +15,8 @@
   --include=DIR      a folder with more task files
   --chat             prompts in the tokenizer's chat template
 
+--distributed      several processes, one per host, as lfl_jax.main takes it; for our tasks
+
 What was learned is scored beside its base, by the same compiled program. Exit code 2: a mistake, said in a line.
 """
 
@@ -38,6 +40,7 @@ FLAGS = {
     "data": ("cache", "cache or hub"),
     "include": ("", "folder with more lm-eval tasks"),
     "chat": (False, "lm-eval prompts in the chat template"),
+    **command_line.DISTRIBUTED,
 }
 
 
@@ -53,7 +56,10 @@ def main(argv: Sequence[str]) -> None:
     if options["run"] and options["adapter"]:
         raise UserError("give either --run=DIR or --adapter=PATH")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    execute(config, options, Path(options["out"]).absolute())
+    from lfl_jax.core import hosts
+
+    with hosts.together(options):
+        execute(config, options, Path(options["out"]).absolute())
 
 
 def _check_run(run: str) -> None:
@@ -122,6 +128,7 @@ def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects
     from rich.console import Console
 
     from lfl_jax import notices
+    from lfl_jax.core import hosts
     from lfl_jax.evals import contamination, inputs, suite
     from lfl_jax.report import plots, table
     from lfl_jax.report.rows import report
@@ -132,6 +139,8 @@ def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects
             judged = _judged(config, base, subject, rules)
             tasks = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
             results[subject.name] = suite.run(config, judged, base.cfg, base.tokenizer, read, tasks, out / subject.name)
+    if not hosts.is_first():
+        return
     about = {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}
     facts = {"provenance": about | {"warnings": warnings}}
     flags = table.flags(facts["provenance"])

@@ -63,3 +63,4 @@ def is_first_process() -> bool:
 
 LOGGER.addHandler(_Print())
 LOGGER.setLevel(logging.WARNING)
+LOGGER.propagate = False  # else the logging of an entry point would say it again, and on every process

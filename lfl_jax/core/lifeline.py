@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 GRACE = 2.0  # seconds for a process to end by itself: the same mistake is often made by all
+CONNECT = 20.0  # seconds for a connection to be made, and for its first line
 FAREWELL = 6.0  # seconds that process 0 waits for the others to have heard of an end
 # Seconds of silence before the kernel asks, between questions, and how many: a vanished host is noticed in 30 s.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
@@ -60,7 +61,7 @@ class Lifeline:
         """Another process's; `connected` is False when process 0 cannot be reached."""
         lifeline = cls(process, count)
         try:
-            connection = socket.create_connection((host, port), timeout=20)
+            connection = socket.create_connection((host, port), timeout=CONNECT)
         except OSError:
             return lifeline
         _keep_alive(connection)
@@ -98,6 +99,7 @@ class Lifeline:
 
     def _welcome(self, connection: socket.socket) -> None:
         """The first line says who it is; a stranger's connection is closed."""
+        connection.settimeout(CONNECT)
         try:
             hello = json.loads(connection.makefile("rb", buffering=0).readline(1000))
             known = secrets.compare_digest(hello["secret"], self.secret)
@@ -107,6 +109,7 @@ class Lifeline:
         if not known:
             connection.close()
             return
+        connection.settimeout(None)
         self.connections.append(connection)
         self._follow(connection, process, host)
 

@@ -1,0 +1,115 @@
+"""Processes that end together: who is killed, fails or is done, and what the others say then. No jax here."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lfl_jax.core.lifeline import Lifeline
+
+MEMBER = """
+import sys, time
+from lfl_jax.core import lifeline
+from lfl_jax.core.lifeline import Lifeline
+
+lifeline.GRACE, lifeline.FAREWELL = 0.5, 2.0
+process, words = int(sys.argv[1]), sys.argv[2:]
+if process == 0:
+    line = Lifeline.listen(3)
+    print(line.port, line.secret, flush=True)
+else:
+    line = Lifeline.connect("localhost", int(words[0]), words[1], process, 3)
+    print("connected", flush=True)
+order = sys.stdin.readline().strip()
+if order == "fail":
+    line.fail("the file is missing", 2)
+if order == "wait for a verdict":
+    line.await_verdict(20)
+if order == "done":
+    line.done()
+    sys.exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def members():
+    """Three processes, connected."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    start = lambda *words: subprocess.Popen([sys.executable, "-c", MEMBER, *words], **pipes)  # noqa: E731
+    first = start("0")
+    address = first.stdout.readline().split()
+    found = [first, *(start(str(process), *address) for process in (1, 2))]
+    assert [member.stdout.readline() for member in found[1:]] == ["connected\n"] * 2
+    time.sleep(0.2)  # until process 0 has read who they are
+    yield found
+    for member in found:
+        member.kill()
+        member.communicate()
+
+
+def order(member, words):
+    member.stdin.write(words + "\n")
+    member.stdin.flush()
+
+
+def ends(members):
+    """(exit code, stderr) of these."""
+    return [(member.wait(20), member.stderr.read()) for member in members]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_with_a_line_that_names_it(members, victim):
+    start, others = time.monotonic(), [member for member in members if member is not members[victim]]
+    members[victim].send_signal(signal.SIGKILL)
+    for process, (code, said) in zip({0, 1, 2} - {victim}, ends(others), strict=True):
+        assert code == 1
+        first, second = said.splitlines()
+        assert first.startswith(f"error: process {victim} of 3 (host ")
+        assert first.endswith("was killed or crashed; its own output may say why")
+        assert second == f"process {process} ends, too; the same command resumes from the last checkpoint"
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_an_error_is_told_to_all_and_gives_them_its_exit_code(members, victim):
+    order(members[victim], "fail")
+    others = [member for member in members if member is not members[victim]]
+    order(others[0], "wait for a verdict")
+    for code, said in ends(others):
+        assert code == 2
+        assert f"error: process {victim} of 3 (host {socket.gethostname()}) ended: the file is missing\n" in said
+    assert ends([members[victim]]) == [(2, "")], "it says its error itself"
+
+
+def test_the_same_mistake_of_all_is_not_told_again(members):
+    for member in members:
+        order(member, "fail")
+    assert ends(members) == [(2, "")] * 3
+
+
+def test_done_is_no_end_to_report(members):
+    for member in members:
+        order(member, "done")
+    assert ends(members) == [(0, "")] * 3
+
+
+def test_a_stranger_is_not_listened_to():
+    line = Lifeline.listen(2)
+    guess = b'{"secret": "guess", "process": 1, "host": "x"}\n'
+    for said in (guess, guess + b'{"process": 1, "host": "x", "words": "end!", "code": 1}\n', b"GET / HTTP/1.1\r\n"):
+        with socket.create_connection(("localhost", line.port), timeout=5) as stranger:
+            stranger.sendall(said)
+            with contextlib.suppress(ConnectionResetError):  # closed with words unread
+                assert stranger.recv(1) == b"", "closed"
+    assert not line.connected and not line.verdict.is_set()
+
+
+def test_a_process_0_that_cannot_be_reached_is_no_error():
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    assert not Lifeline.connect("localhost", port, "secret", 1, 2).connected
