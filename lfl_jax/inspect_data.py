@@ -8,14 +8,16 @@ elsewhere tokens that carry loss stand between « and ». Special tokens such as
 """
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from lfl_jax import command_line
+from lfl_jax import command_line, notices
 from lfl_jax import config as configs
+from lfl_jax.data import checks
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
 from lfl_jax.data.sources import Source, open_source
@@ -24,6 +26,7 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 LOSS, CONTEXT = "bold green", "bright_black"
 SHOWN = 3  # overlapping items of a task
+NO_LIMIT = sys.maxsize
 
 
 def segments(batch: Batch, row: int) -> Iterator[tuple[int, list[int], list[bool]]]:
@@ -75,12 +78,26 @@ def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConf
         "loss mask": f"{stats.mask_fraction:.1%} of the tokens, {stats.targets / stats.rows:.1f} a row",
         "longest": f"{estimate.longest} tokens (example {estimate.longest_id})",
     }
+    lines |= _file_lines(source)
     for name, value in lines.items():
         console.print(Text(f"{name:<10}", style="bold") + Text(printable(value)), soft_wrap=True)
 
 
-def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Console) -> None:
-    """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or all-1 mask."""
+def _file_lines(source: Source) -> dict[str, str]:
+    """Which columns of a file are used, as what, which are not, and what is held out in files of its own."""
+    used, _, left_out = source.columns.partition("; left out: ")
+    named = {"columns": used, "left out": left_out}
+    held_out = {f"{file.split} file": f"{file.path}; SHA-256 {file.sha256}" for file in source.held_out}
+    return {name: text for name, text in (named | held_out).items() if text}
+
+
+def inspect(
+    config: configs.Config, tokenizer: Tokenizer, rows: int, console: Console, positions: int = NO_LIMIT
+) -> None:
+    """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or all-1 mask.
+
+    positions: of the model, beyond which rows are warned of.
+    """
     source = open_source(config.data, "train", config.seed.data)
     estimate = estimate_rows(source, tokenizer, config.data, seed=config.seed.data)
     check_loss_mask(estimate.stats, documents=source.examples[0].is_document)
@@ -89,6 +106,8 @@ def inspect(config: configs.Config, tokenizer: Tokenizer, rows: int, console: Co
         render_batch(next(batches), tokenizer, console)
         batches.close()
     render_summary(source, estimate, config.data, console)
+    for text in checks.doubts(source, tokenizer, config.data, estimate, positions):
+        notices.warn(text)
 
 
 def render_contamination(found: dict[str, Any], console: Console) -> None:
@@ -119,7 +138,8 @@ def main(argv: Sequence[str]) -> None:
         render_contamination(contamination.look(config, source), Console())
         return
     base_model.check(config)
-    inspect(config, base_model.tokenizer(config), options["rows"], Console())
+    positions = base_model.shape(config).max_seq_len
+    inspect(config, base_model.tokenizer(config), options["rows"], Console(), positions)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from lfl_jax.config import DataConfig
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.loader import RowEstimate
-from lfl_jax.data.sources import Source
+from lfl_jax.data.rows import TableExamples
+from lfl_jax.data.sources import Source, open_source
 from lfl_jax.text.chat import Piece
 from lfl_jax.text.tokenizers import Tokenizer
 
@@ -15,7 +18,9 @@ FIRST = 20  # examples that are rendered to see which special tokens a template 
 def doubts(
     source: Source, tokenizer: Tokenizer, data: DataConfig, estimate: RowEstimate, positions: int
 ) -> Iterator[str]:
-    """Lines about special tokens that the tokenizer lacks, ends that differ, and rows beyond the model's positions."""
+    """Lines about special tokens that the tokenizer lacks, ends that differ, rows beyond the model's positions, and
+    held-out prompts that are trained on.
+    """
     template = find_template(data.template, tokenizer)
     examples = [source.examples[i] for i in range(min(FIRST, len(source.examples)))]
     rendered = [template.render_turns(e.conversation) for e in examples if not e.is_document]
@@ -23,23 +28,25 @@ def doubts(
     missing = [m for m in template.markers if m in text and len(tokenizer.encode_continuation(m)) != 1]
     if missing:
         yield (
-            f"template {template.name!r} writes {' and '.join(missing)}, which this tokenizer has not as tokens and"
-            f" spells out, and an answer ends with {tokenizer.eos!r}; plain and alpaca need no such tokens"
+            f"template {template.name!r} writes {' and '.join(missing)}, which are no tokens of this tokenizer:"
+            f" it spells them out, and ends an answer with {tokenizer.eos!r}; plain and alpaca need no such tokens"
         )
-    end = template.end if template.end in text else _own_end(rendered, [e.response for e in examples], template.name)
+    end = template.end if template.end in text else ""
+    if template.name == "tokenizer" and rendered:
+        end = _own_end(rendered[0], examples[0].response)
     if end and not missing and end != tokenizer.eos:
         yield (
             f"template {template.name!r} ends a turn with {end!r}, but an answer is trained to end with this"
             f" tokenizer's EOS, {tokenizer.eos!r}; to end both alike, set config.data.end_token={end!r}"
         )
     yield from _beyond(data, estimate, positions)
+    for file in source.held_out:
+        yield from _trained_on(source, open_source(data, file.split, 0))
 
 
-def _own_end(rendered: list[list[Piece]], responses: list[str], name: str) -> str:
-    """What a tokenizer's own template writes after an answer beside EOS; "" for nothing, or another template."""
-    if name != "tokenizer" or not rendered:
-        return ""
-    _, content, tail = rendered[0][-1][0].rpartition(responses[0].strip())
+def _own_end(pieces: list[Piece], response: str) -> str:
+    """What a tokenizer's own template writes after an answer beside EOS; "" for nothing."""
+    _, content, tail = pieces[-1][0].rpartition(response.strip())
     return tail.strip() if content else ""
 
 
@@ -53,3 +60,12 @@ def _beyond(data: DataConfig, estimate: RowEstimate, positions: int) -> Iterator
         else "what it learns and says beyond them is not to be relied on"
     )
     yield f"rows of {data.seq_len} tokens (data.seq_len) are longer than this model's {positions} positions: {what}"
+
+
+def _trained_on(source: Source, held_out: Source) -> Iterator[str]:
+    """Held-out problems that the training rows hold, too; only tables of prompts know theirs."""
+    train, held = source.examples, held_out.examples
+    if isinstance(train, TableExamples) and isinstance(held, TableExamples):
+        both = int(np.isin(held.clusters, train.clusters).sum())
+        if both:
+            yield f"{both} of {len(held)} prompts of {held_out.name} (data.{held_out.split}_path) are trained on, too"

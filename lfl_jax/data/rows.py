@@ -22,18 +22,22 @@ HELD_OUT = SPLITS[1:]
 
 @dataclass(frozen=True)
 class TableExamples(Sequence):
-    """Rows `index` of a table as examples; rows are read when asked for. `keys`: every column that any row has."""
+    """Rows `selected` of a table as examples, read when asked for.
+
+    clusters: hashes of the problems that these rows are made from. keys: every column that any row of the table has.
+    """
 
     table: Table
     columns: Columns
-    index: np.ndarray
-    keys: tuple[str, ...] = ()
+    selected: np.ndarray
+    clusters: np.ndarray
+    keys: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.selected)
 
     def __getitem__(self, i: int) -> Example:
-        row = int(self.index[i])
+        row = int(self.selected[i])
         return to_example(self.table[row], self.table.place(row), self.columns)
 
     @property
@@ -80,7 +84,7 @@ def split_examples(table: Table, split: str, held_out: tuple[str, ...] = HELD_OU
             f" {len(set(clusters))} different prompts. Give held-out data of your own in"
             f" config.data.{split}_path, or evaluate nothing on it: config.eval.tasks=() and config.eval.every_tasks=()"
         )
-    return TableExamples(table, found, index, tuple(keys))
+    return TableExamples(table, found, index, np.asarray(clusters, np.uint64)[index], tuple(keys))
 
 
 def to_example(row: Mapping, place: str, columns: Columns) -> Example:

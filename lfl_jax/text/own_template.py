@@ -30,7 +30,11 @@ def pieces(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
     else:
         text = jinja.whole(template, messages, not answered, tokenizer)
         found = _by_prefixes(text, messages, tokenizer)
-    return _without_last_end(found, tokenizer.eos) if answered else found
+    if not answered:
+        return found
+    if not any(loss for _, loss in found):
+        raise UserError("the tokenizer's chat template holds {% generation %}, but nothing of this conversation in it")
+    return _without_last_end(found, tokenizer.eos)
 
 
 def _by_marks(text: str) -> list[Piece]:
@@ -39,8 +43,6 @@ def _by_marks(text: str) -> list[Piece]:
     for part in text.split(jinja.START):
         spoken, mark, rest = part.rpartition(jinja.END)
         found += [(spoken, True), (rest, False)] if mark else [(part, False)]
-    if not any(loss for _, loss in found):
-        raise UserError("the tokenizer's chat template holds {% generation %}, but nothing of this conversation in it")
     return found
 
 
