@@ -1,5 +1,6 @@
 """Checkpoints as transformers saves them: logits, gradients of every parameter, and greedy decoding (make_hf.py)."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import adapter_for
 
-from lfl_jax import losses, sample
+from lfl_jax import adapters, losses, sample
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.io import hf
@@ -92,3 +94,40 @@ def test_what_is_saved_is_the_same_model_in_transformers(case, tmp_path):
     subprocess.run([python, script, "--check", tmp_path], check=True, capture_output=True)
     # The rotary tables are float32 in both, and torch computes their powers and cosines differently on different CPUs.
     assert np.abs(np.load(tmp_path / "logits.npy") - expected["logits"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["biases", "window", "yarn"])
+def test_adapters_merge_into_such_models_and_are_saved_with_them(name, tmp_path):
+    rules = make_rules(devices=jax.devices()[:1])
+    cfg = hf.read_config(FOLDER / name)
+    params, tokens = hf.load(FOLDER / name, cfg, rules, "float32"), np.load(FOLDER / f"{name}.npz")["tokens"]
+    adapter = adapter_for(cfg, params)
+
+    def logits(params, adapter):
+        return np.asarray(llama.logits(params, llama.forward(params, adapter, jnp.asarray(tokens), cfg)[0]))
+
+    adapted = logits(params, adapter)
+    hf.save(tmp_path, adapters.merge(params, adapter), cfg, dtype="float32")
+    assert hf.read_config(tmp_path) == cfg
+    merged = logits(hf.load(tmp_path, cfg, rules, "float32"), None)
+    assert np.abs(merged - adapted).max() <= 1e-4 < np.abs(adapted - logits(params, None)).max()
+
+
+@pytest.mark.peers
+def test_a_silent_config_means_the_defaults_of_transformers(tmp_path):
+    """Every field that a file may leave out, by the config classes themselves."""
+    transformers = pytest.importorskip("transformers")
+    fields = ("num_key_value_heads", "max_position_embeddings", "sliding_window", "max_window_layers", "head_dim")
+    for name, family in hf.FAMILIES.items():
+        theirs = transformers.AutoConfig.for_model(name)
+        for field in fields:
+            if field in family.defaults and not (field == "sliding_window" and name.startswith("qwen")):
+                assert family.defaults[field] == getattr(theirs, field), (name, field)
+        written = {"model_type": name, "vocab_size": 8, "hidden_size": 4096, "intermediate_size": 8}
+        written |= {"num_hidden_layers": 1, "num_attention_heads": 32}
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        cfg = hf.read_config(tmp_path)
+        assert cfg.n_kv_heads == (theirs.num_key_value_heads or 32) and cfg.norm_eps == theirs.rms_norm_eps
+        assert cfg.max_seq_len == theirs.max_position_embeddings
+        assert cfg.rope_theta == (theirs.rope_parameters or {}).get("rope_theta", 10000.0)
+        assert cfg.window == (theirs.sliding_window if name == "mistral" else None)
