@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,18 @@ def test_a_mean_over_groups_weighs_them_alike():
     found = TASKS["mmlu"].measure(answers)
     assert (found["acc"].estimate.mean, found["acc_subject_mean"].estimate.mean) == pytest.approx((0.25, 0.5))
     assert found["acc_subject_mean"].without({"b/1", "b/2"}).estimate.mean == pytest.approx(0.5)
+
+
+def test_the_page_on_evaluation_names_every_task():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert [name for name in TASKS if f"`{name}`" not in page] == []
+
+
+def test_the_task_on_the_page_works():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    code = next(part for part in page.split("```python\n") if "CAPITALS = Task(" in part).split("```")[0]
+    names: dict = {"__name__": __name__}
+    exec(compile(code, "docs/evaluation.md", "exec", dont_inherit=True), names)
+    task = names["CAPITALS"]
+    answers = [task.method.record(item, " Paris.") | {"ended": 1.0} for item in task.items(None)]
+    assert task.measure(answers)["exact_match"].estimate.mean == 0.5
