@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,28 @@ def test_slurm_starts_one_process_per_task(checkout, monkeypatch):
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(checkout))
     assert script(checkout, "launch/slurm.sbatch", "--workdir=w").returncode == 0
     assert calls(checkout) == ["srun --kill-on-bad-exit=1 .venv/bin/python -m lfl_jax.main --distributed --workdir=w"]
+
+
+def test_gpu_node_passes_on_how_processes_find_each_other(checkout):
+    joined = ("--distributed", "--coordinator=10.0.0.1:8476", "--processes=2", "--process_id=1")
+    assert script(checkout, "launch/gpu_node.sh", "--workdir=w", *joined).returncode == 0
+    assert calls(checkout)[-1] == f"python -m lfl_jax.main --workdir=w {' '.join(joined)}"
+
+
+@pytest.mark.parametrize(("nodes", "joined"), [(1, ""), (2, "10.0.0.1:8476 --processes=2 --process_id=1")])
+def test_sky_tells_every_node_where_process_0_is(checkout, monkeypatch, nodes, joined):
+    run = (checkout / "launch" / "sky.yaml").read_text().partition("\nrun: |\n")[2]
+    (checkout / "run.sh").write_text("set -e\n" + textwrap.dedent(run))
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(checkout / "bin" / "python3", checkout / ".venv" / "bin" / "python")
+    told = {"NUM_NODES": nodes, "NODE_IPS": "10.0.0.1\n10.0.0.2", "NODE_RANK": 1}
+    for name, value in told.items():
+        monkeypatch.setenv(f"SKYPILOT_{name}", str(value))
+    monkeypatch.setenv("ARGS", "--config=c.py --workdir=w")
+    done = script(checkout, "run.sh")
+    assert done.returncode == 0, done.stderr
+    flags = f" --distributed --coordinator={joined}" if joined else ""
+    assert calls(checkout)[-1].rstrip() == f"python -m lfl_jax.main --config=c.py --workdir=w{flags}"
 
 
 def test_tpu_pod_runs_the_command_on_every_worker(checkout, monkeypatch):
