@@ -151,6 +151,8 @@ def base() -> config_dict.ConfigDict:
     g = c.log = config_dict.ConfigDict()
     g.every = 1  # optimizer steps between records of metrics.jsonl
     g.tensorboard = True
+    g.wandb = ""  # a project of Weights & Biases (extra wandb); "" = none. WANDB_MODE=offline sends nothing
+    g.profile = ""  # "10:15" = a trace of steps 10 to 15 in the run directory's profile/, for TensorBoard; "" = none
     return c
 
 

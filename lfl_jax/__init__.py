@@ -13,8 +13,12 @@ def __getattr__(name: str) -> Any:
         from lfl_jax import api
 
         return getattr(api, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lfl_jax")
     raise AttributeError(f"module 'lfl_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *API]
+    return [*globals(), "__version__", *API]

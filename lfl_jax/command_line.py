@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import lfl_jax
 from lfl_jax import config_values, locations
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError, mistakes
@@ -44,6 +45,9 @@ def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[s
     """
     if any(a in ("-h", "--help", "-help") for a in argv[1:]):
         print(usage.strip())
+        raise SystemExit(0)
+    if "--version" in argv[1:]:
+        print(lfl_jax.__version__)
         raise SystemExit(0)
     words, problems = split(argv[1:], extra), []
     options = _options(words, extra, problems)

@@ -166,6 +166,8 @@ class LogConfig:
 
     every: int
     tensorboard: bool
+    wandb: str
+    profile: str
 
 
 @dataclasses.dataclass(frozen=True)

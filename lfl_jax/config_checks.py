@@ -102,6 +102,8 @@ def warnings(c: Config, steps: int) -> list[str]:
             f" step at the peak: it is not multiplied by the learning rate. PyTorch's AdamW with weight_decay"
             f" {o.weight_decay:g} is config.optim.weight_decay={o.weight_decay * o.lr:g} here"
         )
+    if c.log.profile and int(c.log.profile.partition(":")[0]) > steps:
+        found.append(f"config.log.profile={c.log.profile} is beyond the run of {steps} steps: there is no profile")
     if o.lora_plus != 1 and not c.adapter.kinds:
         found.append(f"config.optim.lora_plus={o.lora_plus:g} changes nothing: there is no adapter")
     for name, (shortest, follows) in BEYOND.items():
@@ -169,6 +171,9 @@ def _train_problems(c: Config) -> list[str]:
 
 def _eval_problems(c: Config) -> list[str]:
     found = []
+    first, _, last = c.log.profile.partition(":")
+    if c.log.profile and not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+        found.append(f"config.log.profile={c.log.profile!r} must be FIRST:LAST, steps from 1 on, such as 10:15")
     for pair in c.eval.files:
         if not all(pair.partition("=")[::2]):
             found.append(f"config.eval.files: {pair!r} must be DATASET=PATH, for example mmlu-test=data/mmlu/test")

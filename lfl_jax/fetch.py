@@ -1,7 +1,9 @@
 """Fetch models, datasets and tokenizers into the cache: `python -m lfl_jax.fetch smollm2-135m evals`."""
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from lfl_jax import assets
@@ -53,21 +55,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_list() -> None:
-    from rich import box, console, table
-
-    # Off a terminal the width is unknown and a guess of 80 columns would cut names: give it room instead.
-    out = console.Console() if sys.stdout.isatty() else console.Console(width=200)
-    rows = table.Table(box=box.SIMPLE_HEAD, title=f"cache: {cache.root()}", title_justify="left")
-    rows.add_column("name", no_wrap=True)
-    for heading in ("kind", "size", "cached", "licence", "origin", "about"):
-        rows.add_column(heading)
+    """Each item with its name on a line of its own, so that nothing is cut at 80 columns."""
+    width = shutil.get_terminal_size().columns
+    indent = {"initial_indent": "    ", "subsequent_indent": "    ", "break_on_hyphens": False}
+    print(f"cache: {cache.root()}; items that are there are marked *\n")
     for item in assets.manifest().values():
-        size = fetching.size(item.origin.bytes) if item.origin.bytes else "?"
-        cached = "yes" if assets.is_cached(item.name) else "no"
-        rows.add_row(item.name, item.kind, size, cached, item.licence, _origin(item.origin), item.about)
-    out.print(rows)
+        size = fetching.size(item.origin.bytes) if item.origin.bytes else "size unknown"
+        print(f"{'*' if assets.is_cached(item.name) else ' '} {item.name}")
+        print(textwrap.fill(f"{item.kind}, {size}, {item.licence}, {_origin(item.origin)}", width, **indent))
+        print(textwrap.fill(item.about, width, **indent))
+    print("\ngroups, fetched by one name:")
     for name, members in assets.groups().items():
-        out.print(f"  {name} = {' '.join(members)}", highlight=False, soft_wrap=True)
+        print(textwrap.fill(f"  {name} = {' '.join(members)}", width, subsequent_indent="    ", break_on_hyphens=False))
 
 
 def _origin(origin: assets.Wheel | assets.Hub) -> str:

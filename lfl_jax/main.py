@@ -17,10 +17,12 @@ The same command goes on where a run was interrupted (Ctrl-C saves first). Exit 
 3: the loss became infinite or not a number; 130: interrupted and saved.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lfl_jax import command_line
 from lfl_jax import config as configs
@@ -83,6 +85,17 @@ def execute(config: configs.Config, folder: Path) -> None:
         table.show(*shown, Console(file=file, width=120))
     table.show(*shown, console)
     plots.draw(found, {"base": outcome.before, "tuned": outcome.after}, folder)
+    if config.log.wandb:
+        _to_wandb(config, outcome, folder)
+
+
+def _to_wandb(config: configs.Config, outcome: Any, folder: Path) -> None:
+    from lfl_jax.evals import suite
+    from lfl_jax.io import wandb_log
+
+    before, after = suite.flat(outcome.before), suite.flat(outcome.after)
+    scores = {f"before/{name}": x for name, x in before.items()} | {f"after/{name}": x for name, x in after.items()}
+    wandb_log.report(config.log.wandb, folder, dataclasses.asdict(config), scores)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,12 @@ from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.base import Task
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.tasks import with_own
-from lfl_jax.io import workdir
+from lfl_jax.io import wandb_log, workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
 from lfl_jax.io.interrupt import interrupts
 from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter, peak_memory_bytes, progress
+from lfl_jax.io.profile import Profiler
 from lfl_jax.io.throughput import Meter
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -134,6 +135,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     base_model.check(config)
     tasks = with_own(run.tasks)
     suite.check(config, tasks)
+    wandb_log.check(config.log.wandb)
     if config.train.branch_from:
         branches.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -209,8 +211,10 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             meter.resume(found.metadata["figures"])
         step, halt, pending = int(state.step), False, None
         first = step
-        writer = MetricsWriter(run.workdir, resume_step=step or None, tensorboard=config.log.tensorboard)
-        with writer, progress(steps, "train", done=step) as advance:
+        places = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
+        writer = MetricsWriter(run.workdir, resume_step=step or None, config=dataclasses.asdict(config), **places)
+        profiler = Profiler(config.log.profile, run.workdir)
+        with writer, profiler, progress(steps, "train", done=step) as advance:
             log = _Log(config, schedule, writer, advance, meter, saved)
             if step == 0:
                 writer.write(0, _named("before", before))
@@ -219,10 +223,12 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                 writer.write(0, _named("dev", evaluate("dev-000000", config.eval.every_tasks, dev, adapted=False)))
             while step < steps and not halt:
                 batch = next(batches)
+                profiler.before(step + 1)
                 state, metrics = train_step(
                     state, frozen, _place(batch, config, rules), key, cfg=cfg, tx=tx, rules=rules
                 )
                 step += 1
+                profiler.after(step, metrics)
                 if pending is not None:
                     log(*pending)
                 pending = (step, metrics, batch)

@@ -202,3 +202,11 @@ def test_words_that_contradict_each_other_are_refused_in_one_line(words, said):
     with pytest.raises(UserError, match=said) as error:
         parse(f"--config=configs/math_ift.py:{words}")
     assert "\n" not in str(error.value)
+
+
+def test_the_steps_to_profile_are_two_numbers_within_the_run():
+    for wrong in ("10", "3:2", "0:1", "a:b"):
+        with pytest.raises(UserError, match="must be FIRST:LAST"):
+            parse("--config=configs/math_ift.py:smoke", f"--config.log.profile={wrong}")
+    config, _ = parse("--config=configs/math_ift.py:smoke", "--config.log.profile=10:15")
+    assert config_checks.warnings(config, 15) == [] and "no profile" in config_checks.warnings(config, 9)[0]

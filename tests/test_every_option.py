@@ -108,6 +108,8 @@ OTHER: dict[str, tuple] = {
     "seed.sample": (1, {}),
     "log.every": (2, {}),
     "log.tensorboard": (True, {}),
+    "log.wandb": ("a-project", {}),
+    "log.profile": ("2:3", {}),
 }
 NOT_HERE = {
     "seed.sample": "evaluations decode greedily; tests/test_sample.py shows what it does",

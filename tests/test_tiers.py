@@ -21,7 +21,7 @@ TIERS = {
     6: ("evals", "analysis", "api"),
     7: ("train",),
     8: ("sweep", "report", "planning"),
-    9: ("main", "study", "evaluate", "analyze", "export", "plan", "doctor", "fetch", "inspect_data"),
+    9: ("main", "study", "evaluate", "analyze", "export", "plan", "doctor", "fetch", "inspect_data", "__main__"),
 }
 TIER = {unit: tier for tier, units in TIERS.items() for unit in units}
 APART = 4  # units of this tier do not even import each other
@@ -44,6 +44,7 @@ HEAVY = {
     "tensorboardX",
     "tensorflow_datasets",
     "tokenizers",
+    "wandb",
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from lfl_jax.io import workdir
+from lfl_jax.io import wandb_log, workdir
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl` and to TensorBoard; only process 0 writes.
+    """Appends to `metrics.jsonl`, to TensorBoard and to a W&B project, if one is named; only process 0 writes.
 
     One JSON object a line: {"step", "time" (seconds since 1970), name: number, ...}. A number that is not finite
     is null, and "nonfinite": {name: "nan" | "inf" | "-inf"} says which it was, so every line is strict JSON. Each
@@ -37,15 +37,26 @@ class MetricsWriter:
     goes on from: records after it are dropped, those steps will be run again. None starts the file anew.
     """
 
-    def __init__(self, directory: str | Path, *, resume_step: int | None = None, tensorboard: bool = True) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        resume_step: int | None = None,
+        tensorboard: bool = True,
+        wandb: str = "",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = Path(directory) / METRICS_FILE
         self._board: _Board | None = None
+        self._wandb: Any = None
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
         records = [] if resume_step is None else workdir.read_jsonl(self._path)
         kept = [record for record in records if resume_step is not None and record["step"] <= resume_step]
         workdir.write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        if wandb:
+            self._wandb = wandb_log.start(wandb, self._path.parent, config or {})
         if tensorboard:
             purge_step = 0 if resume_step is None else resume_step + 1
             self._board = _Board(self._path.parent / TENSORBOARD_DIR, purge_step)
@@ -61,12 +72,16 @@ class MetricsWriter:
         if nonfinite:
             record["nonfinite"] = nonfinite
         workdir.append_jsonl(self._path, record)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
         if self._board is not None:
             self._board.write(step, numbers)
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
     def __enter__(self) -> "MetricsWriter":
         return self

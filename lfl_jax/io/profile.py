@@ -1,0 +1,45 @@
+"""A profile of some steps: config.log.profile="10:15" traces steps 10 to 15.
+
+It is written to the run directory's profile/, for TensorBoard or Perfetto.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+
+
+class Profiler:
+    """Traces steps first to last of "first:last"; "" traces none."""
+
+    def __init__(self, steps: str, folder: Path) -> None:
+        first, _, last = steps.partition(":")
+        self._first, self._last = int(first or 0), int(last or 0)
+        self._folder, self._is_on = folder / "profile", False
+
+    def before(self, step: int) -> None:
+        """Call it before a step, with its number from 1 on."""
+        if step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._is_on = True
+
+    def after(self, step: int, outputs: Any) -> None:
+        """Call it with what the step returned: the last one is waited for, so that its device work is in the trace."""
+        if self._is_on and step >= self._last:
+            jax.block_until_ready(outputs)
+            self.close()
+
+    def close(self) -> None:
+        """End a trace that is on."""
+        if self._is_on:
+            self._is_on = False
+            jax.profiler.stop_trace()
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

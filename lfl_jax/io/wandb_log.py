@@ -1,0 +1,61 @@
+"""Weights & Biases (extra `wandb`): the config, every number of metrics.jsonl, final scores, and the report's files.
+
+A run directory is one W&B run, also when it is resumed: its id is kept in it. With WANDB_MODE=offline nothing leaves
+the machine, and `wandb sync` sends it later.
+"""
+
+import importlib.util
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lfl_jax.errors import UserError
+
+ID_FILE = "wandb/id.txt"
+REPORT = ("results.json", "summary.txt", "config.json", "contamination.json")
+
+
+def check(project: str) -> None:
+    """UserError where a project is named and the package is not there."""
+    if project and importlib.util.find_spec("wandb") is None:
+        raise UserError(f"config.log.wandb={project!r} needs the package wandb: pip install 'lfl_jax[wandb]'")
+
+
+def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
+    """The W&B run of this run directory, new or continued; UserError where W&B cannot be used."""
+    check(project)
+    import wandb
+
+    try:
+        return wandb.init(
+            project=project, dir=folder, id=_id(folder), name=folder.name, resume="allow", config=dict(config)
+        )
+    except wandb.errors.Error as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"config.log.wandb={project!r}: {said}. Log in with `wandb login`, or set WANDB_MODE=offline"
+        ) from error
+
+
+def report(project: str, folder: Path, config: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+    """Final scores as the run's summary, and the files of its report as an artifact."""
+    import wandb
+
+    run = start(project, folder, config)
+    run.summary.update(dict(scores))
+    artifact = wandb.Artifact(f"report-{run.id}", type="report")
+    files = [*(folder / name for name in REPORT), *sorted(folder.glob("*.png"))]
+    for file in filter(Path.is_file, files):
+        artifact.add_file(str(file))
+    run.log_artifact(artifact)
+    run.finish()
+
+
+def _id(folder: Path) -> str:
+    """The same in every start of a run directory."""
+    file = folder / ID_FILE
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(4), "utf-8")
+    return file.read_text("utf-8").strip()
