@@ -139,18 +139,18 @@ def base() -> config_dict.ConfigDict:
 
     h = c.mesh = config_dict.ConfigDict()
     h.data = 1  # devices; one of the three may be -1: all that remain
-    h.fsdp = -1
-    h.tensor = 1
+    h.fsdp = -1  # the same devices split the batch and hold a part of each weight
+    h.tensor = 1  # devices that share each weight's products
 
     s = c.seed = config_dict.ConfigDict()
-    s.data = 0
-    s.init = 0
-    s.dropout = 0
-    s.sample = 0
+    s.data = 0  # the order of examples, and what generated sources generate
+    s.init = 0  # the adapter's first values, and a random model's weights
+    s.dropout = 0  # which inputs are dropped
+    s.sample = 0  # draws in evaluations with a temperature
 
     g = c.log = config_dict.ConfigDict()
     g.every = 1  # optimizer steps between records of metrics.jsonl
-    g.tensorboard = True
+    g.tensorboard = True  # the numbers of metrics.jsonl in tensorboard/, too
     g.wandb = ""  # a project of Weights & Biases (extra wandb); "" = none. WANDB_MODE=offline sends nothing
     g.profile = ""  # "10:15" = a trace of steps 10 to 15 in the run directory's profile/, for TensorBoard; "" = none
     return c

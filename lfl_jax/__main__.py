@@ -3,9 +3,9 @@
 import ast
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import lfl_jax
 from lfl_jax.errors import UserError, entry
 
 COMMANDS = ("main", "evaluate", "export", "fetch", "inspect_data")
@@ -15,12 +15,12 @@ def main(argv: Sequence[str]) -> None:
     """Print what there is; a command is run as python -m lfl_jax.COMMAND."""
     given = list(argv)[1:]
     if "--version" in given:
-        print(lfl_jax.__version__)
+        print(version("lfl_jax"))
         return
     if given and given[0] not in ("-h", "--help"):
         name = given[0] if given[0] in COMMANDS else COMMANDS[0]
         raise UserError(f"a command is one word with a dot: python -m lfl_jax.{name} (python -m lfl_jax lists them)")
-    print(f"lfl_jax {lfl_jax.__version__}\n")
+    print(f"lfl_jax {version('lfl_jax')}\n")
     for name in COMMANDS:
         print(f"  python -m lfl_jax.{name:<14}{about(name)}")
     print("\nEach says more with --help. Configs: configs/*.py; every field with its legal values: docs/config.md.")

@@ -7,10 +7,10 @@ import importlib.util
 import pathlib
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-import lfl_jax
 from lfl_jax import config_values, locations
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError, mistakes
@@ -47,7 +47,7 @@ def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[s
         print(usage.strip())
         raise SystemExit(0)
     if "--version" in argv[1:]:
-        print(lfl_jax.__version__)
+        print(version("lfl_jax"))
         raise SystemExit(0)
     words, problems = split(argv[1:], extra), []
     options = _options(words, extra, problems)

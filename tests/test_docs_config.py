@@ -1,0 +1,41 @@
+"""docs/config.md lists every field of configs/base.py with its default and comment, and its commands are understood."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from lfl_jax.configs import base
+
+from lfl_jax import command_line, config_values, main
+from lfl_jax.config import Config
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "config.md").read_text("utf-8")
+COMMANDS = re.findall(r"python -m lfl_jax\.main (.*?)(?:\s+#.*)?$", PAGE, re.MULTILINE)
+
+
+def fields():
+    spec = importlib.util.spec_from_file_location("docs_fields", DOCS / "fields.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_current():
+    assert fields().page() == PAGE, "python docs/fields.py writes it"
+
+
+def test_every_field_is_there_with_a_default_and_most_with_words():
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", PAGE.partition(fields().MARK)[2], re.MULTILINE)
+    names = [field.rpartition(".")[2] for field in config_values.all_fields()]
+    assert sorted(row[0] for row in rows) == sorted(names)
+    assert sum(not row[2] for row in rows) <= 8, "fields whose name says all"
+    assert isinstance(base.base().optim.lr, float) and "| `lr` | `0.001` | peak learning rate |" in PAGE
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "mine" not in c])
+def test_the_commands_of_the_page_are_understood(command):
+    config, _ = command_line.parse(["main", *shlex.split(command)], "", main.FLAGS)
+    assert isinstance(config, Config)
