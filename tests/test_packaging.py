@@ -65,7 +65,8 @@ TEST_FILES = ("tests/**/test_*.py", "tests/**/conftest.py", "tests/helpers.py")
 
 
 @pytest.mark.parametrize(
-    ("files", "extras"), [(PACKAGE_FILES, "tfds gym eval plots math"), (TEST_FILES, "tfds gym eval plots math test")]
+    ("files", "extras"),
+    [(PACKAGE_FILES, "tfds gym eval plots math wandb"), (TEST_FILES, "tfds gym eval plots math wandb test")],
 )
 def test_every_import_is_a_declared_requirement(setup, files, extras):
     declared = lines(setup["options"]["install_requires"])
