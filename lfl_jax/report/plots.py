@@ -154,11 +154,12 @@ def _draw_path(axes: Any, x: Axis, y: Axis) -> None:
     xs, ys = x.path(steps), y.path(steps)
     style = {"color": BLUE, "marker": "o", "markersize": 4, "linewidth": 1.2}
     axes.plot(xs, ys, label="dev items, by step", **style)
-    # Beside the way and on white: the last one is often where the final bars are.
-    text = {"textcoords": "offset points", "color": BLUE, "fontsize": 8, "ha": "right", "va": "bottom", "zorder": 6}
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    # Above the line: to its left where it rises, to its right where it falls.
+    text = {"textcoords": "offset points", "color": BLUE, "fontsize": 8, "va": "bottom", "zorder": 6}
     for i in sorted({1, len(steps) - 1}):
-        axes.annotate(f"step {steps[i]}", (xs[i], ys[i]), (-7, 5), bbox=box, **text)
+        rises = ys[i] >= ys[i - 1]
+        offset, side = ((-7, 5), "right") if rises else ((7, 5), "left")
+        axes.annotate(f"step {steps[i]}", (xs[i], ys[i]), offset, ha=side, **text)
 
 
 def _axes(report: Report, dev: Mapping[str, Mapping[int, float]]) -> tuple[Axis, Axis] | None:

@@ -130,7 +130,7 @@ def _show_rows(title: str, rows: list[Row], console: Console) -> None:
         values = (_cell(row.before, row, interval=wide), _cell(row.after, row, interval=wide))
         change = Text(_cell(row.change, row, "+"), style=COLOURS[row.better])
         shown.add_row(Text(label), str(row.items), *values, change)
-    console.print(shown)
+    console.print(shown, "")
 
 
 def _show_format(rows: list[Row], console: Console) -> None:
@@ -142,7 +142,7 @@ def _show_format(rows: list[Row], console: Console) -> None:
         label = next(iter(of_task.values())).task_label
         shown.add_row(Text(label), *(_arrow(of_task.get(name)) for name in headings))
     if shown.row_count:
-        console.print(shown)
+        console.print(shown, "")
 
 
 def _two_lines(heading: str) -> str:
@@ -168,7 +168,7 @@ def _show_prompted(rows: list[Row], console: Console) -> None:
     shown = _table("The base, by prompting alone", "n", "score")
     for row in rows:
         shown.add_row(Text(row.label), str(row.items), _cell(row.before, row))
-    console.print(shown)
+    console.print(shown, "")
 
 
 def _show_flips(rows: list[Row], console: Console) -> None:
@@ -188,7 +188,7 @@ def _show_flips(rows: list[Row], console: Console) -> None:
         shown.add_row(
             Text(row.label), str(row.items), str(flips.lost), str(flips.gained), f"{flips.by_chance:.1f}", beyond
         )
-    console.print(shown)
+    console.print(shown, "")
 
 
 def show_results(results: dict[str, Result], flags: list[str], folder: Path, console: Console) -> None:
@@ -206,7 +206,7 @@ def show_results(results: dict[str, Result], flags: list[str], folder: Path, con
             interval = "" if math.isnan(e.low) else f"[{_plain(e.low)}, {_plain(e.high)}]"
             chance = _plain(measured.chance) if measured.chance else ""
             shown.add_row(f"  {metric}", str(e.n), _plain(e.mean), interval, chance)
-    console.print(shown)
+    console.print(shown, "")
     _show_end(flags, folder, console)
 
 
@@ -231,14 +231,14 @@ def _cell(e: Estimate | None, row: Row, sign: str = "", *, interval: bool = True
 def _figure(e: Estimate, row: Row, sign: str = "", *, bare: bool = False) -> str:
     scale, digits = (100, 1) if row.percent else (1, 3)
     unit = "%" if row.percent and not bare else ""
-    return f"{scale * e.mean:{sign}.{digits}f}{unit}"
+    return f"{scale * e.mean:{sign}z.{digits}f}{unit}"
 
 
 def _interval(e: Estimate, row: Row, sign: str = "") -> str:
     if math.isnan(e.low):
         return ""
     scale, digits = (100, 1) if row.percent else (1, 3)
-    low, high = (f"{scale * x:{sign}.{digits}f}" for x in (e.low, e.high))
+    low, high = (f"{scale * x:{sign}z.{digits}f}" for x in (e.low, e.high))
     return f"[{low}, {high}]"
 
 
@@ -284,7 +284,6 @@ def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path
     about = {task: {"settings": result.settings, "plan": result.plan} for task, result in results.items()}
     content = {
         "rows": rows,
-        "not_scored": not_scored,
         "tasks": about,
         "facts": facts,
         "flags": flags(facts["provenance"]),

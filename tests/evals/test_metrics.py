@@ -47,6 +47,9 @@ def test_every_metric_of_every_task_is_in_results_json(tmp_path, name):
     for metric in declared:
         variants = [row["variant"] for row in rows if (row["task"], row["metric"]) == (name, metric)]
         assert variants == ["before", "after", "change"], metric
+    table.save_results(before, facts, tmp_path)
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["metric"] for row in rows if row["variant"] == "before"] == list(before[name].metrics)
 
 
 def test_groups_are_reported_in_the_order_of_their_names():
