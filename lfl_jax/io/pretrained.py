@@ -14,7 +14,7 @@ from lfl_jax.core import hosts, spec
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
-from lfl_jax.io import gguf, hf
+from lfl_jax.io import gguf, hf, hf_config
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text import tokenizers
@@ -72,7 +72,7 @@ def _open_gguf(path: Path) -> Pretrained:
 
 
 def _open_hf(path: Path) -> Pretrained:
-    fields = hf.read_fields(path)
+    fields = hf_config.read_fields(path)
     cfg = hf.read_config(path, fields)
 
     def load(cfg: ModelConfig, rules: Rules, held: str) -> dict:

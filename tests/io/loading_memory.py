@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.io import hf
+from lfl_jax.io import hf, hf_config
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
 
@@ -51,7 +51,7 @@ def write(folder: Path, name: str, shard_bytes: int) -> None:
             out.truncate(8 + len(text) + max(x["data_offsets"][1] for x in header.values()))
         places |= dict.fromkeys(header, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    (folder / "config.json").write_text(json.dumps(hf.config_fields(cfg)))
+    (folder / "config.json").write_text(json.dumps(hf_config.config_fields(cfg)))
 
 
 def peak() -> int:

@@ -15,7 +15,7 @@ from helpers import adapter_for
 from lfl_jax import adapters, losses, sample
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.io import hf
+from lfl_jax.io import hf, hf_config
 from lfl_jax.models import llama
 
 FOLDER = Path(__file__).parent / "hf"
@@ -118,7 +118,7 @@ def test_a_silent_config_means_the_defaults_of_transformers(tmp_path):
     """Every field that a file may leave out, by the config classes themselves."""
     transformers = pytest.importorskip("transformers")
     fields = ("num_key_value_heads", "max_position_embeddings", "sliding_window", "max_window_layers", "head_dim")
-    for name, family in hf.FAMILIES.items():
+    for name, family in hf_config.FAMILIES.items():
         theirs = transformers.AutoConfig.for_model(name)
         for field in fields:
             if field in family.defaults and not (field == "sliding_window" and name.startswith("qwen")):
