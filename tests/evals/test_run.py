@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
 
+from lfl_jax import notices
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, stats
@@ -195,7 +197,7 @@ def test_who_ended_a_text_is_recorded(tmp_path, toy_model, tokenizer, everything
     assert result.metrics["format_compliance"].mean == 1.0
 
 
-def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, everything):
+def test_long_prompts_lose_their_beginning_and_that_is_said(tmp_path, toy_model, tokenizer, everything):
     seen = []
 
     def generate(prompts, **kwargs):
@@ -203,7 +205,9 @@ def test_long_prompts_lose_their_beginning(tmp_path, toy_model, tokenizer, every
         return [""] * len(prompts)
 
     model, narrow = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, window=24)
-    result = evaluate(find("gsm8k"), 0, model, tokenizer, everything, narrow, tmp_path)
+    with notices.collected() as said:
+        result = evaluate(find("gsm8k"), 0, model, tokenizer, everything, narrow, tmp_path)
+    assert re.fullmatch(r"gsm8k: \d+ of \d+ prompts lost their beginning: longer than the model's 24 .*", said[0])
     assert max(map(len, seen)) == 8
     ending = tokenizer.encode("\nAnswer:")
     assert all(prompt[-len(ending) :] == ending for prompt in seen)

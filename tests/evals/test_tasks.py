@@ -284,3 +284,36 @@ def test_items_alone_are_without_the_examples_before_them(name):
 
 def prompt(item) -> str:
     return item.prompt if hasattr(item, "prompt") else getattr(item, "shots", "") + item.pairs[0][0]
+
+
+@pytest.mark.parametrize(
+    ("graded", "words"), [(4, ""), (2, ""), (1, "1 of 4 held-out answers have a number after ####")]
+)
+def test_exact_answers_are_left_out_where_most_references_have_none(inputs, graded, words):
+    made = [Example(f"q{i}", f"#### {i}" if i < graded else "A town.", f"e{i}", "c") for i in range(4)]
+    given = dataclasses.replace(inputs, problems={"test": made})
+    assert source_test.TASK.meaningless(given).startswith(words)
+    assert bool(source_test.TASK.meaningless(given)) is bool(words)
+
+
+def test_a_conversation_is_asked_and_scored_with_all_that_comes_before_its_last_answer(inputs, tokenizer):
+    turns = (("system", "Terse."), ("user", "Hi"), ("assistant", "Hello."), ("user", "2?"), ("assistant", "#### 2"))
+    chat = Example("2?", "#### 2", "e", "c", turns=turns)
+    given = dataclasses.replace(inputs, problems={"test": [chat]}, target=[chat], template=TEMPLATES["chatml"])
+    (problem,), (target,) = source_test.problems(given), perplexity.targets(given)
+    before, answer = TEMPLATES["chatml"].prompt_and_response(turns)
+    assert problem.prompt == target.prompt == before
+    assert "Terse." in before and "Hello.<|im_end|>" in before and before.endswith("assistant\n")
+    assert (problem.gold, target.response) == ("#### 2", answer)
+
+
+def test_held_out_data_is_not_needed_where_no_evaluation_reads_it(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "Say one", "response": "one"}\n')
+    c = math_ift.get_config("smoke")
+    c.data.path, c.eval.tasks, c.eval.every_tasks = str(file), ("hellaswag:2",), ()
+    found = [evaluation_inputs.from_config(Config.from_dict(c), dev=dev).problems for dev in (False, True)]
+    assert found == [{}, {}]
+    c.eval.tasks = ("source_test:2",)
+    with pytest.raises(UserError, match="config.data.test_path, or evaluate nothing on it"):
+        evaluation_inputs.from_config(Config.from_dict(c))

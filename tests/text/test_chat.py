@@ -39,6 +39,27 @@ def test_alpaca():
     assert response == "A."
 
 
+# Stanford's second prompt, but for the line break at its end (see `_alpaca`).
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a"
+    " response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n2, 3"
+    "\n\n### Response:\n"
+)
+
+
+def test_alpaca_with_input_is_stanfords_second_prompt_and_blanks_are_no_input():
+    turns = [("user", "Add."), ("input", "2, 3"), ("assistant", "5")]
+    assert TEMPLATES["alpaca"].prompt_and_response(turns) == (ALPACA_WITH_INPUT, "5")
+    blank = [("user", "Add."), ("input", " \n"), ("assistant", "5")]
+    assert TEMPLATES["alpaca"].prompt_and_response(blank) == TEMPLATES["alpaca"].render("Add.", "5")
+
+
+@pytest.mark.parametrize("name", ["plain", "llama2", "chatml", "smollm2"])
+def test_other_formats_put_an_input_after_the_question(name):
+    turns = [("user", "Add."), ("input", "2, 3"), ("assistant", "5")]
+    assert TEMPLATES[name].prompt_and_response(turns) == TEMPLATES[name].render("Add.\n2, 3", "5")
+
+
 def test_llama2():
     assert TEMPLATES["llama2"].render(" Q? ", "A.\n") == ("[INST] Q? [/INST]", " A. ")
 
