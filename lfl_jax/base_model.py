@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from lfl_jax import adapters, assets, quant
+from lfl_jax import adapters, assets, locations, quant
 from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
@@ -52,7 +52,7 @@ def check(config: Config) -> None:
 def shape(config: Config) -> ModelConfig:
     """The model's shape, from its files where a path is given, else by its name."""
     if config.model.path:
-        return pretrained.open_model(Path(config.model.path)).cfg
+        return _files(config).cfg
     if config.model.name not in PRESETS:
         raise UserError(
             f"config.model.name={config.model.name!r} is unknown; there are: {', '.join(PRESETS)};"
@@ -110,7 +110,10 @@ def random_params(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
 
 
 def _files(config: Config) -> Pretrained:
-    """The weights' files; UserError with the fetch command when they are not there."""
+    """The weights' files; UserError with the fetch command, or the field that names them, when they are not there."""
+    place = config.model.path
+    if place and not place.startswith(locations.SHARED) and not Path(place).exists():
+        raise UserError(f"{place}: no such model; name where it is now with --config.model.path=PATH")
     return pretrained.open_model(Path(config.model.path) if config.model.path else assets.path(config.model.name))
 
 

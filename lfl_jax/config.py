@@ -226,8 +226,12 @@ class Config:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
 
     def hash(self) -> str:
-        """12 hex digits of what the config computes: sections that may change between resumed runs do not count."""
-        values = {name: x for name, x in dataclasses.asdict(self).items() if name not in MAY_CHANGE}
+        """12 hex digits of what the config trains: sections that may change between resumed runs do not count.
+
+        Nor does where files lie on this machine: what is in them is compared by content (base, data, evaluation items).
+        """
+        here = self.with_places(lambda place: place if not place or place.startswith(locations.SHARED) else "here")
+        values = {name: x for name, x in dataclasses.asdict(here).items() if name not in MAY_CHANGE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -238,5 +242,5 @@ def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) ->
     return command_line.parse(argv, usage, extra)
 
 
-# Sections that may differ when a run is resumed: they change what is printed or kept, not what is computed.
-MAY_CHANGE = ("log", "checkpoint", "mesh")
+# Sections that may differ when a run is resumed: they change what is printed, measured or kept, not what is trained.
+MAY_CHANGE = ("log", "checkpoint", "mesh", "eval")

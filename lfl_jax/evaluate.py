@@ -4,9 +4,11 @@
     python -m lfl_jax.evaluate --config=configs/math_ift.py --config.model.path=DIR --adapter=PEFT_DIR --out=evals/mine
     python -m lfl_jax.evaluate --run=runs/quickstart --lm_eval=hellaswag,gsm8k --limit=100 --out=evals/harness
 
---run=DIR          a run: its config, its base and its latest step
+--run=DIR          a run: its config and its base, at --step=latest | best | a number. Where its base or data was moved:
+                   --config.model.path=DIR, --config.data.path=FILE (they are compared by content)
 --config=FILE      or a config, for the base it names; with --adapter=PATH: a PEFT folder, a run, a .safetensors file or
                    a fetched name; config.eval says what is measured, on how many items
+--tasks=A:8,B      tasks in place of config.eval.tasks, with their numbers of items
 --out=DIR          where records and results.json go; the same command goes on where an evaluation was interrupted
 --lm_eval=A,B      tasks of lm-evaluation-harness instead (extra `eval`), with:
   --limit=N          the first N documents of each; 0 = all
@@ -32,7 +34,9 @@ from lfl_jax.errors import UserError, entry
 
 FLAGS = {
     "run": ("", "directory of a run"),
+    "step": ("latest", "which step of the run"),
     "adapter": ("", "an adapter for the config's base"),
+    "tasks": ("", "tasks in place of the config's"),
     "out": ("", "directory for records and results"),
     "lm_eval": ("", "tasks of lm-evaluation-harness"),
     "limit": (0, "documents of each lm-eval task"),
@@ -55,6 +59,11 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("no --out given; for example --out=evals/quickstart")
     if options["run"] and options["adapter"]:
         raise UserError("give either --run=DIR or --adapter=PATH")
+    if options["step"] != "latest" and not options["run"]:
+        raise UserError(f"--step={options['step']} is a step of a run; also give --run=DIR")
+    if options["tasks"]:
+        tasks = tuple(options["tasks"].split(","))
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, tasks=tasks))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     from lfl_jax.core import hosts
 
@@ -93,7 +102,7 @@ def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     with DirectoryLock(out, process_index=jax.process_index()):
         base = base_model.load(config, rules)
-        subjects = _subjects(base, _learned(options))
+        subjects = _subjects(base, options)
         (_harness if options["lm_eval"] else _tasks)(config, options, out, base, subjects, rules)
 
 
@@ -101,13 +110,17 @@ def _learned(options: dict[str, Any]) -> str:
     return options["run"] or options["adapter"]
 
 
-def _subjects(base: Any, learned: str) -> list[Subject]:
+def _subjects(base: Any, options: dict[str, Any]) -> list[Subject]:
     """The base, and what was learned on it."""
+    from lfl_jax import runs
     from lfl_jax.api import load_adapter
 
-    if not learned:
+    if options["run"]:
+        params, adapter = runs.load_onto(Path(options["run"]), base.params, step=runs.step_of(options["step"]))
+    elif options["adapter"]:
+        params, adapter = load_adapter(options["adapter"], base.params)
+    else:
         return [Subject("base", {"params": base.params, "adapter": {}}, adapted=False)]
-    params, adapter = load_adapter(learned, base.params)
     whole = {"params": params, "adapter": adapter}
     # Without replaced parameters the base is the same program with the adapter's gate at 0.
     first = whole if params is base.params else {"params": base.params, "adapter": {}}

@@ -4,7 +4,7 @@
     python -m lfl_jax.export --run=runs/quickstart --to=hf --out=exported/model
     python -m lfl_jax.export --model=DIR --adapter=PEFT_DIR --to=hf --out=exported/model
 
---run=DIR            a run directory; --step=latest | best | a number
+--run=DIR            a run directory; --step=latest | best | a number; --config.model.path=PATH: where its base lies now
 --model=PATH         a base instead: a Hugging Face folder, a .gguf file or a fetched name; with --adapter=PATH
 --to=peft            the adapter as a PEFT folder (LoRA and DoRA; others with --rank=K: the best LoRA of rank K)
 --to=hf              the merged model as a Hugging Face folder with its tokenizer
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name in ("run", "model", "adapter", "original"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--config.model.path", dest="model_path", default="", help=argparse.SUPPRESS)
     parser.add_argument("--step", default="latest", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--to", required=True, choices=EXPORTS, help=argparse.SUPPRESS)
@@ -77,8 +78,7 @@ def _source(options: argparse.Namespace) -> Source:
     from lfl_jax.core.sharding import make_rules
 
     if options.run:
-        step = int(options.step) if options.step.isdigit() else {"latest": None}.get(options.step, options.step)
-        run = runs.restore(Path(options.run), step=step)
+        run = runs.restore(Path(options.run), step=runs.step_of(options.step), model_path=options.model_path)
         base = run.base
         print(f"{options.run}: step {run.step} over {base.source}")
         return Source(base.params, run.params, run.adapter, base.cfg, base.tokenizer, base.source, base.quantised)

@@ -1,7 +1,11 @@
 """What a run directory holds: its config, its base, and what was learned."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from lfl_jax import adapters, base_model
 from lfl_jax import state as states
@@ -9,6 +13,7 @@ from lfl_jax.base_model import Base
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
 from lfl_jax.io.checkpoint import Checkpoints
 from lfl_jax.models import llama
@@ -26,35 +31,73 @@ class Tuned:
     step: int
 
 
-def restore(folder: Path, *, step: int | str | None = None, rules: Rules | None = None) -> Tuned:
+def restore(folder: Path, *, step: int | str | None = None, rules: Rules | None = None, model_path: str = "") -> Tuned:
     """The model of a run at a step: a number, "best" (by config.checkpoint.best), or the latest.
 
-    Raises UserError when there is no such checkpoint, or it belongs to another base than the one found now.
+    model_path: where the base lies now, when it was moved. Raises UserError when there is no such checkpoint, or it
+    belongs to another base than the one found now.
     """
     config = Config.from_record(workdir.read_config(folder))
+    if model_path:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=model_path))
     rules = rules or make_rules()
     base = base_model.load(config, rules)
-    params, adapter, step = _read(folder, config, base.params, base.cfg, base.fingerprint, step, rules)
+    params, adapter, step = _read(folder, config, base.params, base.fingerprint, step, rules)
     return Tuned(config, base, params, adapter, step)
 
 
-def load_onto(folder: Path, params: dict, rules: Rules | None = None) -> tuple[dict, dict]:
-    """(params, adapter) of a run's latest step over its base's parameters, which are loaded already."""
+def load_onto(
+    folder: Path, params: dict, *, step: int | str | None = None, rules: Rules | None = None
+) -> tuple[dict, dict]:
+    """(params, adapter) of a run's step over its base's parameters, which are loaded already: no file of the base is
+    read. step: as of `restore`.
+    """
     config = Config.from_record(workdir.read_config(folder))
-    return _read(
-        folder, config, params, base_model.shape(config), tree.fingerprint(params), None, rules or make_rules()
-    )[:2]
+    return _read(folder, config, params, tree.fingerprint(params), step, rules or make_rules())[:2]
+
+
+def step_of(text: str) -> int | str | None:
+    """What --step=latest, best or a number means to `restore`; UserError for anything else."""
+    if text.isdecimal():
+        return int(text)
+    if text not in ("latest", "best"):
+        raise UserError(f"--step={text}: expected latest, best or a number")
+    return None if text == "latest" else text
+
+
+def shape_fields(cfg: ModelConfig) -> dict[str, Any]:
+    """What decides the shapes of a model's parameters, as JSON: a checkpoint can be read without its base's files."""
+    return {name: x for name, x in dataclasses.asdict(cfg).items() if name != "rope_scaling"}
+
+
+def require_same_data(metadata: Mapping[str, Any], contents: Sequence[str], config: Config) -> None:
+    """UserError when a checkpoint was trained on other data than this; contents: SHA-256 of every source."""
+    trained_on = metadata["data"]
+    if trained_on != list(contents):
+        place = config.data.path or config.data.source
+        raise UserError(
+            f"{place} is not the data that this run was trained on (SHA-256 {contents[0][:12]}, the run's is"
+            f" {trained_on[0][:12]}): name that with --config.data.path=FILE, or use another --workdir"
+        )
 
 
 def _read(
-    folder: Path, config: Config, base: dict, cfg: ModelConfig, fingerprint: str, step: int | str | None, rules: Rules
+    folder: Path, config: Config, base: dict, fingerprint: str, step: int | str | None, rules: Rules
 ) -> tuple[dict, dict, int]:
+    with Checkpoints(folder / "checkpoints", best_metric=config.checkpoint.best, read_only=True) as saved:
+        number = saved.best_step() if step == "best" else step
+        if step == "best" and number is None:
+            raise UserError(f"{folder}: no checkpoint was evaluated by {config.checkpoint.best}; give --step=latest")
+        like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules)
+        found = saved.restore(number, like, base_fingerprint=fingerprint)
+    trained = found.state["params"]
+    return tree.combine(trained, base) if jax.tree.leaves(trained) else base, found.state["adapter"], found.step
+
+
+def _like(config: Config, cfg: ModelConfig, rules: Rules) -> dict[str, Any]:
+    """What of a checkpoint the model needs, as `Checkpoints.restore` takes it."""
     specs = {"params": llama.specs(cfg), "adapter": {}}
     if config.adapter.kinds:
         specs["adapter"] = adapters.specs(specs["params"], config.adapter)
     trains = tree.split(specs, states.trainable_mask(specs, config.trainable))[0]
-    like = {"adapter": spec.abstract(specs["adapter"], rules), "params": spec.abstract(trains["params"], rules)}
-    with Checkpoints(folder / "checkpoints", best_metric=config.checkpoint.best, read_only=True) as saved:
-        number = saved.best_step() if step == "best" else step
-        found = saved.restore(number, like, base_fingerprint=fingerprint)
-    return tree.combine(found.state["params"], base), found.state["adapter"], found.step
+    return {"adapter": spec.abstract(specs["adapter"], rules), "params": spec.abstract(trains["params"], rules)}

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, base_model, branches, config_checks, losses, notices, optim, schedules
+from lfl_jax import adapters, base_model, branches, config_checks, lengthening, losses, notices, optim, runs, schedules
 from lfl_jax import state as states
-from lfl_jax.config import MAY_CHANGE, Config
+from lfl_jax.config import Config
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
@@ -150,11 +150,12 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)
     lock = held.enter_context(DirectoryLock(run.workdir, process_index=jax.process_index()))
+    lengthening.check(run.workdir, config, steps, lambda earlier: total_steps(earlier, source, tokenizer))
     workdir.prepare(
         run.workdir,
         config.to_json(),
         config.hash(),
-        may_change=[rf"{section}\..*" for section in MAY_CHANGE],
+        may_change=lengthening.MAY_CHANGE,
         process_index=jax.process_index(),
     )
     base = base_model.load(config, rules)
@@ -166,6 +167,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     tx = optim.make(config.optim, schedule)
     state, frozen = states.create({"params": base.params, "adapter": adapter}, config.trainable, tx, rules)
     sizes, cfg = _sizes(state, adapter), base.cfg
+    contents = [part.sha256 for part in (source, *source.parts)]
     provenance = {"base": base.provenance(), "data": source.provenance(), "config": config.hash()}
     base = dataclasses.replace(base, params=None)  # a full finetune donates the base to its first step
     key = jax.random.key(config.seed.dropout) if cfg.adapter_dropout or cfg.attention_dropout else None
@@ -182,7 +184,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             "config": config.hash(),
             "mesh": dict(rules.mesh.shape),
             "base": base.fingerprint,
-            "data": [part.sha256[:12] for part in (source, *source.parts)],
+            "data": [sha256[:12] for sha256 in contents],
             "steps": steps,
         }
     )
@@ -204,6 +206,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             like = abstract(states.checkpointables(state, frozen, key))
             if latest is not None:
                 found = saved.restore(latest, like, base_fingerprint=base.fingerprint)
+                runs.require_same_data(found.metadata, contents, config)
             else:
                 found = branches.restore(config, steps, like, base.fingerprint)
             state, frozen = states.restored(found.state, state, frozen)
@@ -252,6 +255,8 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                             "base_fingerprint": base.fingerprint,
                             "config": config.hash(),
                             "figures": meter.state(),
+                            "data": contents,
+                            "shape": runs.shape_fields(cfg),
                         },
                     )
         halt = halt or stop.requested_anywhere(ask=True)

@@ -17,7 +17,7 @@ TIERS = {
     2: ("adapters",),
     3: ("models",),
     4: ("losses", "optim", "schedules", "data", "io"),
-    5: ("state", "sample", "base_model", "runs", "branches"),
+    5: ("state", "sample", "base_model", "runs", "branches", "lengthening"),
     6: ("evals", "analysis", "api"),
     7: ("train",),
     8: ("sweep", "report", "planning"),
