@@ -131,7 +131,7 @@ def decode(a: argparse.Namespace) -> dict:
     lora, houlsby = adapter(params, "lora"), adapter(params, "bottleneck")
     models = {
         "base": {"params": params, "adapter": {}},
-        "lora, merged": {"params": adapters.merge(params, lora), "adapter": {}},
+        "lora, merged": {"params": adapters.merge(lora, params), "adapter": {}},
         "lora": {"params": params, "adapter": lora},
         "dora": {"params": params, "adapter": adapter(params, "dora")},
         "houlsby": {"params": params, "adapter": houlsby},

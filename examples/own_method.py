@@ -7,7 +7,7 @@ LoRA-FA (Zhang et al., arXiv 2308.03303) is LoRA with A frozen at random: the cl
 """
 
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import struct
 
@@ -18,9 +18,10 @@ from lfl_jax.adapters.lora import factors
 
 @struct.dataclass
 class LoRAFA(Kind):
-    """a0 (I, R), random and frozen (leaves named a0 never train), B (R, O), and the constant scale (R,)."""
+    """A (I, R), random and frozen, B (R, O), and the constant scale (R,)."""
 
-    a0: Any
+    constants: ClassVar[tuple[str, ...]] = ("a", "scale")  # these never train
+    a: Any
     b: Any
     scale: Any
 
@@ -28,15 +29,15 @@ class LoRAFA(Kind):
     def specs(cls, weight: Any, placement: Any) -> "LoRAFA":
         """LoRA's tensors."""
         found = factors(weight, placement)
-        return cls(a0=found["a"], b=found["b"], scale=found["scale"])
+        return cls(a=found["a"], b=found["b"], scale=found["scale"])
 
     def low_rank(self, w: Any) -> LowRank:
-        """dy = (x A0 · scale) B: with this and `delta` the model trains, merges, mixes and is analysed."""
-        return LowRank(self.a0, self.scale, self.b)
+        """dy = (x A · scale) B: with this and `delta` the model trains, merges, mixes and is analysed."""
+        return LowRank(self.a, self.scale, self.b)
 
     def delta(self, w: Any) -> Any:
         """dW."""
-        return (self.a0 * self.scale) @ self.b
+        return (self.a * self.scale) @ self.b
 
     def scaled(self, factor: Any) -> "LoRAFA":
         """factor · dW."""

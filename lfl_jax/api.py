@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax import assets, runs, sample
-from lfl_jax.adapters.build import layers_of
+from lfl_jax.adapters.build import require_bound
+from lfl_jax.adapters.trees import as_params, layers_of, on_weights
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.formatting import prompt_ids
@@ -41,7 +42,8 @@ def load(
     """
     found = find(path_or_name)
     named = None if tokenizer is None else pretrained.open_tokenizer(os.fspath(tokenizer), found.cfg)
-    return found.load(found.cfg, rules or make_rules(), dtype), found.cfg, named or found.tokenizer()
+    opened = named or found.tokenizer()  # first: a folder without one is refused before its weights are read
+    return found.load(found.cfg, rules or make_rules(), dtype), found.cfg, opened
 
 
 def save(
@@ -138,6 +140,7 @@ def load_adapter(path_or_name: AnyPath, params: dict) -> tuple[dict, dict]:
     that trained parameters). Raises UserError for damage, for another base, for an adapter that changes nothing, and
     for a fetched one whose rank is not what its name says.
     """
+    params = as_params("load_adapter", params)
     place, name = Path(path_or_name), str(path_or_name)
     if not place.exists() and name.partition("@")[0] in assets.manifest():
         return _published(name, params)
@@ -173,6 +176,8 @@ def save_adapter(
 
     base_name: what PEFT's config calls the base. replaced (PEFT only): whole parameters that go with it, by path.
     """
+    adapter, params = on_weights("save_adapter", adapter, params)
+    require_bound("save_adapter", adapter, params)
     place, fingerprint = Path(path), tree.fingerprint(params)
     if place.suffix == ".safetensors":
         if replaced:

@@ -132,7 +132,8 @@ def _to_hf(source: Source, options: argparse.Namespace) -> None:
                 "--target=original: this run trained parameters of the dequantised base, not only an adapter"
             )
         target = original.load(source.cfg, make_rules(), "float32")
-    merged = adapters.merge(target, source.adapter, jnp.dtype(options.dtype))
+    adapter = adapters.rebind(source.adapter, target) if options.target == "original" else source.adapter
+    merged = adapters.merge(adapter, target, jnp.dtype(options.dtype))
     tokens = jnp.asarray(_sample(source.tokenizer))
     error = merge_error(source.params, source.adapter, merged, tokens, source.cfg, jax.random.key(0))
     quantised = source.quantised if options.target == "dequantised" else None

@@ -152,9 +152,7 @@ def _gate(gate: Any, adapter: dict) -> np.ndarray | None:
     """The gate as an array, its ids checked against the adapter."""
     gate = None if gate is None else np.asarray(gate)
     if adapters.is_ids(gate):
-        layers = adapter.get("layers", {})
-        one = layers[0] if isinstance(layers, tuple) else layers
-        adapters.check_ids("gate", gate, adapters.member_count({"layers": one}))
+        adapters.check_ids("gate", gate, adapters.member_count(adapter))
     return gate
 
 

@@ -9,10 +9,13 @@ import optax
 from flax import struct
 from jax.sharding import NamedSharding
 
-from lfl_jax.adapters.kind import CONSTANTS
+from lfl_jax.adapters.kind import Kind
+from lfl_jax.adapters.mix import members
+from lfl_jax.adapters.trees import constants, named_layers, weight
 from lfl_jax.core import tree
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
+from lfl_jax.errors import UserError
 
 
 @struct.dataclass
@@ -27,11 +30,24 @@ class State(Node):
 def trainable_mask(model: dict, trainable: Sequence[str]) -> Any:
     """Bool per leaf of {"params", "adapter"}: the config's patterns, but adapter constants never train.
 
-    Raises UserError for a pattern that matches nothing.
+    Raises UserError for a pattern that matches nothing, and for a DoRA whose weight trains, too.
     """
-    constants = [rf"adapter/layers/.*/({'|'.join(CONSTANTS)})"] if jax.tree.leaves(model["adapter"]) else []
-    constants += ["adapter/shared/.*"] if "shared" in model["adapter"] else []
-    return tree.mask(model, (*((p, False) for p in constants), *((p, True) for p in trainable), (".*", False)))
+    wanted = tree.mask(model, (*((p, True) for p in trainable), (".*", False)))
+    never = constants(model["adapter"])
+    mask = wanted | {"adapter": jax.tree.map(lambda w, c: w and not c, wanted["adapter"], never)}
+    _check_norms(mask, model["adapter"])
+    return mask
+
+
+def _check_norms(mask: dict, adapter: dict) -> None:
+    """UserError where a weight would train under a layer that holds what it once read off it."""
+    for path, layer in named_layers(adapter) if adapter else ():
+        held = [type(m).__name__ for m in members(layer) if type(m).rebind is not Kind.rebind]
+        if held and any(jax.tree.leaves(weight(mask["params"], path))):
+            raise UserError(
+                f"config.trainable: {path} would train under a {held[0]}, which reads its weight's norms once, at the"
+                " start; train one of the two"
+            )
 
 
 def create(

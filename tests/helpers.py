@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lfl_jax import adapters
-from lfl_jax.adapters.kind import CONSTANTS
+from lfl_jax.adapters.trees import constants
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
@@ -36,8 +36,8 @@ def adapter_for(cfg, params, kind="lora", rank=4, seed=1, trained=True, **option
         return adapter
     keys = iter(jax.random.split(jax.random.key(seed + 100), len(jax.tree.leaves(adapter))))
     leaves = [
-        x if name.split("/")[-1] in CONSTANTS or "shared/" in name else x + 0.1 * jax.random.normal(next(keys), x.shape)
-        for name, x in zip(tree.paths(adapter), jax.tree.leaves(adapter), strict=True)
+        x if never_trains else x + 0.1 * jax.random.normal(next(keys), x.shape)
+        for never_trains, x in zip(jax.tree.leaves(constants(adapter)), jax.tree.leaves(adapter), strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(adapter), leaves)
 

@@ -103,10 +103,10 @@ def test_what_peft_cannot_hold_is_written_as_lora_with_its_error(mix, tmp_path, 
 
 def test_a_wrong_merge_is_more_than_rounding(lora):
     run = runs.restore(lora)
-    merged = adapters.merge(run.params, run.adapter, jnp.bfloat16)
+    merged = adapters.merge(run.adapter, run.params, jnp.bfloat16)
     fine = merge_error(run.params, run.adapter, merged, TOKENS, run.base.cfg, jax.random.key(0))
     wrong = merge_error(
-        run.params, run.adapter, adapters.merge(run.params, adapters.negate(run.adapter)), TOKENS, run.base.cfg,
+        run.params, run.adapter, adapters.merge(adapters.negate(run.adapter), run.params), TOKENS, run.base.cfg,
         jax.random.key(0),
     )  # fmt: skip
     assert fine.within and 0 < fine.mean <= fine.largest
@@ -119,7 +119,7 @@ def test_merging_casts_once(small, small_params):
 
     adapter = adapter_for(small, small_params)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params)
-    w = adapters.merge(half, adapter, jnp.float16)["layers"]["attn"]["q"]
+    w = adapters.merge(adapter, half, jnp.float16)["layers"]["attn"]["q"]
     exact = half["layers"]["attn"]["q"].astype(jnp.float32) + adapters.deltas(adapter, half)["layers"]["attn"]["q"]
     np.testing.assert_array_equal(w, exact.astype(jnp.float16))
 

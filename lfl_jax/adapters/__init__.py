@@ -1,7 +1,7 @@
 """Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and one entry of KINDS."""
 
 from lfl_jax.adapters.bottleneck import Bottleneck
-from lfl_jax.adapters.build import KINDS, bind, deltas, find_kinds, fixed, init, member_count, merge, sizes, specs
+from lfl_jax.adapters.build import KINDS, bind, deltas, find_kinds, fixed, init, merge, rebind, sizes, specs
 from lfl_jax.adapters.combine import dare, magnitude_prune, ties
 from lfl_jax.adapters.compose import add, check_ids, fuse, interpolate, negate, route, scale, select, stack
 from lfl_jax.adapters.dora import DoRA
@@ -14,6 +14,7 @@ from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
 from lfl_jax.adapters.routed import is_ids
+from lfl_jax.adapters.trees import member_count
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.adapters.vera import VeRA
 
@@ -47,6 +48,7 @@ __all__ = [
     "merge",
     "negate",
     "project",
+    "rebind",
     "route",
     "scale",
     "select",

@@ -10,20 +10,23 @@ import jax
 import jax.numpy as jnp
 
 from lfl_jax import quant
-from lfl_jax.adapters import mora, routed
+from lfl_jax.adapters import mora, routed, trees
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
-from lfl_jax.adapters.kind import CONSTANTS, Kind
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Bank, Mix, members
 from lfl_jax.adapters.placement import Placement, place
+from lfl_jax.adapters.trees import Adapter, is_layer, layers_of, member_count
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.errors import UserError
+
+DEVIATION = 1e-3  # of norms, relative: NF4's rounding is 4e-3, bfloat16's 4e-4 at 8 inputs and less with more
 
 # A kind is a class with the methods of `kind.Kind`, in a file of its own.
 KINDS: dict[str, type[Kind]] = {
@@ -38,22 +41,6 @@ KINDS: dict[str, type[Kind]] = {
     "full_delta": FullDelta,
     **mora.OPERATORS,
 }
-
-
-def is_layer(x: Any) -> bool:
-    """Whether x is an adapter layer (or None: nothing adapted here) rather than a branch of the tree."""
-    return x is None or not isinstance(x, dict)
-
-
-def layers_of(adapter: dict) -> list[Any]:
-    """All adapter layers of a tree, unadapted weights left out; none for an empty tree."""
-    found = jax.tree.leaves(adapter.get("layers", {}), is_leaf=is_layer)
-    return [layer for layer in found if layer is not None]
-
-
-def member_count(adapter: dict) -> int:
-    """Columns of a gate: the most adapters at any one weight; 0 without an adapter."""
-    return max((len(members(layer)) for layer in layers_of(adapter)), default=0)
 
 
 def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
@@ -124,16 +111,62 @@ def init(adapter_specs: dict, params: dict, key: jax.Array, originals: dict | No
     return bind(spec.init(adapter_specs, key), params, originals)
 
 
-def bind(adapter: dict, params: dict, originals: dict | None = None) -> dict:
-    """Every layer bound to its weight. UserError for a weight that a kind cannot stand at."""
+def bind(adapter: Adapter, params: dict, originals: dict | None = None) -> dict:
+    """Every layer at the start of its training, bound to its weight: DoRA's m, PiSSA's and OLoRA's A and B are set.
+
+    What was trained is lost; `rebind` keeps it. UserError for a weight that a kind cannot be at.
+    """
+    adapter, params = trees.on_weights("bind", adapter, params)
     if all(type(m).bind is Kind.bind for layer in layers_of(adapter) for m in members(layer)):
         return adapter
-    bound = {"layers": _at_weights(_bound, adapter, params, originals or params)}
-    for path, layer in zip(tree.paths(bound, is_layer), jax.tree.leaves(bound, is_leaf=is_layer), strict=True):
+    return _without_problems(adapter | {"layers": _at_weights(_bound, adapter, params, originals or params)})
+
+
+def rebind(adapter: Adapter, params: dict) -> dict:
+    """The adapter over other weights, with all that was trained: only what a kind holds of its weight is read again.
+
+    That is DoRA's norms. PiSSA's and OLoRA's A0 and B0 say where training started, so they are part of dW and stay.
+    UserError for a weight that a kind cannot be at.
+    """
+    adapter, params = trees.on_weights("rebind", adapter, params)
+    if all(type(m).rebind is Kind.rebind for layer in layers_of(adapter) for m in members(layer)):
+        return adapter
+    return _without_problems(adapter | {"layers": _at_weights(_rebound, adapter, params)})
+
+
+def require_bound(name: str, adapter: dict, params: dict) -> None:
+    """UserError, which starts with `name`, for a layer that holds the norms of other weights; traced ones pass.
+
+    Rounding of the weights to bfloat16 is no difference.
+    """
+    for path, layer in trees.named_layers(adapter):
+        w = trees.weight(params, path)
+        for member in members(layer):
+            if type(member).deviation is Kind.deviation or _traced(member, w):
+                continue
+            off = float(_deviation(member, w))
+            if off > DEVIATION:
+                raise UserError(
+                    f"{name}: the {type(member).__name__} at {path} was trained over other weights, whose norms differ"
+                    f" by {off:.1%}; adapters.rebind(adapter, params) reads these and keeps what was trained"
+                )
+
+
+def _without_problems(adapter: dict) -> dict:
+    for path, layer in trees.named_layers(adapter):
         for problem in (m.problem() for m in members(layer)):
             if problem:
                 raise UserError(f"{path}: {problem}")
-    return adapter | bound
+    return adapter
+
+
+def _traced(*arrays: Any) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arrays))
+
+
+@jax.jit
+def _deviation(layer: Any, w: Any) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(jax.vmap(lambda x, v: x.deviation(v))(layer, w))))
 
 
 @jax.jit
@@ -141,13 +174,21 @@ def _bound(layer: Any, w: Any, original: Any) -> Any:
     return jax.vmap(lambda x, v, o: x.bind(v, o))(layer, w, original)
 
 
-def fixed(adapter: dict, params: dict) -> dict:
+@jax.jit
+def _rebound(layer: Any, w: Any) -> Any:
+    return jax.vmap(lambda x, v: x.rebind(v))(layer, w)
+
+
+def fixed(adapter: Adapter, params: dict) -> dict:
     """The adapter for evaluation: what its layers compute from their weights alone is computed once (DoRA's norm), and
-    many members become a Bank."""
+    many members become a Bank. UserError for an adapter that was trained over other weights."""
+    adapter, params = trees.on_weights("fixed", adapter, params)
+    require_bound("fixed", adapter, params)
     found = [m for layer in layers_of(adapter) for m in members(layer)]
     if member_count(adapter) < routed.MEMBERS and all(type(m).fixed is Kind.fixed for m in found):
         return adapter
-    return adapter | {"layers": _at_weights(functools.partial(_fixed, adapter.get("shared")), adapter, params)}
+    layers = _at_weights(functools.partial(_fixed, adapter.get("shared")), adapter, params)
+    return trees.with_layers(adapter, layers)
 
 
 @jax.jit
@@ -159,8 +200,10 @@ def _fixed(shared: Any, layer: Any, w: Any) -> Any:
     return jax.vmap(one)(layer, w)
 
 
-def deltas(adapter: dict, params: dict) -> dict:
-    """dW (L, I, O) of every adapted weight, None elsewhere."""
+def deltas(adapter: Adapter, params: dict) -> dict:
+    """dW (L, I, O) of every adapted weight, None elsewhere. UserError for an adapter trained over other weights."""
+    adapter, params = trees.on_weights("deltas", adapter, params)
+    require_bound("deltas", adapter, params)
     shared = adapter.get("shared")
 
     def delta(layer: Any, w: Any) -> Any:
@@ -169,12 +212,15 @@ def deltas(adapter: dict, params: dict) -> dict:
     return {"layers": _at_weights(delta, adapter, params)}
 
 
-def merge(params: dict, adapter: dict, dtype: Any = None) -> dict:
+def merge(adapter: Adapter, params: dict, dtype: Any = None) -> dict:
     """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping `params`.
 
     One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's, and what a quantised
-    one stands for: an adapted weight does not stay quantised, and with a dtype none does.
+    one stands for: an adapted weight does not stay quantised, and with a dtype none does. UserError for an adapter
+    that was trained over other weights, or has no dW.
     """
+    adapter, params = trees.on_weights("merge", adapter, params)
+    require_bound("merge", adapter, params)
     shared = adapter.get("shared")
     merged = {
         part: {
@@ -203,8 +249,9 @@ def _merged(w: Any, layer: Any, shared: Any, dtype: Any) -> Any:
 def sizes(adapter: dict) -> tuple[int, int]:
     """(effective, stored) trainable scalars: stored counts rank padding and unadapted layers of a stack, too."""
     effective = sum(int(member.effective_size()) for layer in layers_of(adapter) for member in members(layer))
-    named = zip(tree.paths(adapter["layers"]), jax.tree.leaves(adapter["layers"]), strict=True)
-    return effective, sum(x.size for name, x in named if name.split("/")[-1] not in CONSTANTS)
+    adapter = {"layers": adapter["layers"]}
+    never = jax.tree.leaves(trees.constants(adapter))
+    return effective, sum(x.size for x, c in zip(jax.tree.leaves(adapter), never, strict=True) if not c)
 
 
 def _at_weights(function: Callable, adapter: dict, *params: dict) -> dict:

@@ -16,17 +16,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lfl_jax.adapters.build import deltas
-from lfl_jax.adapters.compose import add, check_weights, scale, zip_layers
+from lfl_jax.adapters.compose import add, check_weights, scale, visit, zip_layers
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.lora import LoRA
+from lfl_jax.adapters.trees import Adapter, on_weights
 from lfl_jax.adapters.truncate import low_rank_factors, truncate
 from lfl_jax.errors import UserError
 
 SIGNS = ("total", "frequency")
+Adapters = Sequence[Adapter] | dict  # a single adapter is refused by name
 Rule = Callable[[Any, Any], Any]  # (M, I, O) of M adapters and factors that broadcast to it -> (I, O)
 
 
-def ties(adapters: Sequence[dict], params: dict, weights: Any, density: float, sign: str = "total") -> dict:
+def ties(adapters: Adapters, params: dict, weights: Any, density: float, sign: str = "total") -> dict:
     """TIES (Yadav et al., arXiv 2306.01708) on each weight matrix: trim, elect a sign, average what agrees with it.
 
     Trimming keeps the int(density · I · O) entries of dW that are largest in size. The sign of an entry is that of the
@@ -37,7 +39,7 @@ def ties(adapters: Sequence[dict], params: dict, weights: Any, density: float, s
     return _on_changes("ties", adapters, params, weights, _trimmed(_election(sign), _density(density)))
 
 
-def magnitude_prune(adapters: Sequence[dict], params: dict, weights: Any, density: float) -> dict:
+def magnitude_prune(adapters: Adapters, params: dict, weights: Any, density: float) -> dict:
     """The weighted sum of dW, each trimmed to its int(density · I · O) largest entries per weight matrix.
 
     Errors as for `ties`.
@@ -46,7 +48,7 @@ def magnitude_prune(adapters: Sequence[dict], params: dict, weights: Any, densit
 
 
 def dare(
-    adapters: Sequence[dict],
+    adapters: Adapters,
     params: dict,
     weights: Any,
     density: float,
@@ -66,7 +68,7 @@ def dare(
     return _on_changes("dare", adapters, params, weights, _election(sign) if ties else _weighted_sum, keep)
 
 
-def peft_linear(adapters: Sequence[dict], weights: Any) -> dict:
+def peft_linear(adapters: Adapters, weights: Any) -> dict:
     """PEFT's "linear": A is the sum of sign(w s) sqrt|w s| A_i and B of sqrt|w s| B_i, s being an adapter's scale.
 
     All peft_* functions raise UserError for kinds other than LoRA; all but cat and svd do for ranks that differ in a
@@ -75,18 +77,18 @@ def peft_linear(adapters: Sequence[dict], weights: Any) -> dict:
     return _on_factors("peft_linear", adapters, weights, _weighted_sum)
 
 
-def peft_ties(adapters: Sequence[dict], weights: Any, density: float, sign: str = "total") -> dict:
+def peft_ties(adapters: Adapters, weights: Any, density: float, sign: str = "total") -> dict:
     """PEFT's "ties": as `ties`, on the factors."""
     return _on_factors("peft_ties", adapters, weights, _trimmed(_election(sign), _density(density)))
 
 
-def peft_magnitude_prune(adapters: Sequence[dict], weights: Any, density: float) -> dict:
+def peft_magnitude_prune(adapters: Adapters, weights: Any, density: float) -> dict:
     """PEFT's "magnitude_prune": as `magnitude_prune`, on the factors."""
     return _on_factors("peft_magnitude_prune", adapters, weights, _trimmed(_weighted_sum, _density(density)))
 
 
 def peft_dare_linear(
-    adapters: Sequence[dict],
+    adapters: Adapters,
     weights: Any,
     density: float,
     key: jax.Array | None = None,
@@ -98,7 +100,7 @@ def peft_dare_linear(
 
 
 def peft_dare_ties(
-    adapters: Sequence[dict],
+    adapters: Adapters,
     weights: Any,
     density: float,
     key: jax.Array | None = None,
@@ -110,7 +112,7 @@ def peft_dare_ties(
     return _on_factors("peft_dare_ties", adapters, weights, _election(sign), keep)
 
 
-def peft_cat(adapters: Sequence[dict], weights: Any) -> dict:
+def peft_cat(adapters: Adapters, weights: Any) -> dict:
     """PEFT's "cat": ranks side by side, w s multiplied into A; dW is exactly the weighted sum. Ranks may differ."""
     if len(adapters) == 1:
         return peft_linear(adapters, weights)
@@ -122,7 +124,7 @@ def peft_cat(adapters: Sequence[dict], weights: Any) -> dict:
     return _by_layer("peft_cat", adapters, weights, side_by_side)
 
 
-def peft_svd(adapters: Sequence[dict], params: dict, weights: Any, rank: int | None = None) -> dict:
+def peft_svd(adapters: Adapters, params: dict, weights: Any, rank: int | None = None) -> dict:
     """PEFT's "svd": the weighted sum of dW at its best rank, by default the largest of the adapters' ranks.
 
     `truncate` splits the singular values evenly over A and B, where PEFT multiplies them into B: dW is the same.
@@ -173,7 +175,7 @@ def _density(density: float) -> float:
     return density
 
 
-def _keeper(name: str, adapters: Sequence[dict], density: float, key: Any, masks: Any) -> Callable:
+def _keeper(name: str, adapters: Adapters, density: float, key: Any, masks: Any) -> Callable:
     """keep(x, adapter's index, path, factor's index): x where its mask is, divided by density, and 0 elsewhere."""
     if (key is None) == (masks is None):
         raise UserError(f"{name}: give either key or masks, and not both")
@@ -196,10 +198,11 @@ def _keeper(name: str, adapters: Sequence[dict], density: float, key: Any, masks
 
 
 def _on_changes(
-    name: str, adapters: Sequence[dict], params: dict, weights: Any, rule: Rule, keep: Callable | None = None
+    name: str, adapters: Adapters, params: dict, weights: Any, rule: Rule, keep: Callable | None = None
 ) -> dict:
     """FullDelta layers of rule(dW of the adapters), a stacked weight (M, L, I, O) at a time."""
     factors = check_weights(name, adapters, weights)
+    adapters = [on_weights(name, adapter, params)[0] for adapter in adapters]
 
     def combine(path: str, layers: tuple[Any, ...]) -> FullDelta | None:
         present = [m for m, layer in enumerate(layers) if layer is not None]
@@ -212,15 +215,12 @@ def _on_changes(
         dw = jax.lax.map(lambda x: rule(x, w), jnp.stack(changes, axis=1))
         return FullDelta(dw=dw, gain=jnp.any(dw != 0, axis=(1, 2)).astype(dw.dtype)[:, None])
 
-    found = zip_layers(name, combine, *adapters)
-    return {"layers": found["layers"]}  # a FullDelta needs nothing that stands beside the layers
+    return {"layers": visit(name, combine, *adapters)}  # each adapter's dW is formed with what it shares itself
 
 
 def _change(name: str, adapter: dict, params: dict, path: str) -> Float[Array, "L I O"]:
     """dW of one stacked weight."""
     _, part, module = path.split("/")
-    if module not in params["layers"].get(part, {}):
-        raise UserError(f"{name}: {path} is no weight of these parameters")
     blank = {p: dict.fromkeys(params["layers"][p]) for p in adapter["layers"]}
     blank[part][module] = adapter["layers"][part][module]
     try:
@@ -229,7 +229,7 @@ def _change(name: str, adapter: dict, params: dict, path: str) -> Float[Array, "
         raise UserError(f"{name}: {path}: {error}") from None
 
 
-def _on_factors(name: str, adapters: Sequence[dict], weights: Any, rule: Rule, keep: Callable | None = None) -> dict:
+def _on_factors(name: str, adapters: Adapters, weights: Any, rule: Rule, keep: Callable | None = None) -> dict:
     """The rule on A and B separately, each with sqrt|w s|, the sign on A; the sum alone for a single adapter."""
     if len(adapters) == 1:
         rule, keep = _weighted_sum, None
@@ -246,7 +246,7 @@ def _on_factors(name: str, adapters: Sequence[dict], weights: Any, rule: Rule, k
 
 def _by_layer(
     name: str,
-    adapters: Sequence[dict],
+    adapters: Adapters,
     weights: Any,
     combine: Callable,
     keep: Callable | None = None,

@@ -2,11 +2,11 @@
 
 Inputs are never written to, so there is no function that takes a merged adapter out again: `build.merge` returns new
 parameters, and unmerging is going back to the old ones, to the last bit.
-What stands in a tree beside its layers ("shared") is carried along; adapters that hold different values there are
-refused.
+Arrays that layers share (VeRA's) are carried along while a layer reads them; adapters with different ones are refused.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,12 +19,12 @@ from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.inits import OffsetLoRA
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Mix, members
-from lfl_jax.core import tree
+from lfl_jax.adapters.mix import Bank, Mix, members
+from lfl_jax.adapters.trees import Adapter, as_adapter, as_params, needs_shared, weight
 from lfl_jax.errors import UserError
 
 
-def add(*adapters: dict) -> dict:
+def add(*adapters: Adapter) -> dict:
     """The adapter whose dW is the sum: a Mix wherever more than one is present, with the summands as gate columns.
 
     Columns follow the order of the summands only at weights that all of them adapt; `stack` keeps it everywhere.
@@ -40,17 +40,17 @@ def add(*adapters: dict) -> dict:
     return zip_layers("add", join, *adapters)
 
 
-def scale(adapter: dict, factor: Any) -> dict:
-    """The adapter whose dW is factor · dW."""
-    return zip_layers("scale", lambda _, layers: layers[0] and layers[0].scaled(factor), adapter)
+def scale(adapter: Adapter, factor: Any) -> dict:
+    """The adapter whose dW is factor · dW; factor: a number, or one for each layer of the model, (L,)."""
+    return zip_layers("scale", lambda path, layers: layers[0] and _scaled(path, layers[0], factor), adapter)
 
 
-def negate(adapter: dict) -> dict:
+def negate(adapter: Adapter) -> dict:
     """The adapter whose dW is -dW."""
     return scale(adapter, -1.0)
 
 
-def interpolate(a: dict, b: dict, t: Any) -> dict:
+def interpolate(a: Adapter, b: Adapter, t: Any) -> dict:
     """The adapter whose dW is (1 - t) dW_a + t dW_b; t may be traced, and lie outside of 0 to 1.
 
     At t = 0 and t = 1 the values of dW are exactly a's and b's, as long as the other's are finite.
@@ -58,7 +58,7 @@ def interpolate(a: dict, b: dict, t: Any) -> dict:
     return add(scale(a, 1 - t), scale(b, t))
 
 
-def stack(*adapters: dict, weights: Any = None, params: dict | None = None) -> dict:
+def stack(*adapters: Adapter, weights: Any = None, params: dict | None = None) -> dict:
     """The adapters kept apart: a Mix of all of them at every weight that any adapts, so gate column m is adapter m.
 
     weights: (M,) factors on dW, possibly traced; None is all ones. An adapter that is missing at a weight is a LoRA of
@@ -90,7 +90,7 @@ def select(stacked: dict, index: int) -> dict:
         layer = layers[0]
         if layer is None:
             return None
-        if not isinstance(layer, Mix):
+        if not isinstance(layer, Mix | Bank):
             raise UserError(f"select: {path} holds a {type(layer).__name__}; expected what stack returns, a Mix")
         if not 0 <= index < len(layer.layers):
             raise UserError(f"select: there is no member {index}; {path} has {len(layer.layers)}, counted from 0")
@@ -124,12 +124,13 @@ def check_ids(name: str, ids: Int[Array | np.ndarray, "..."], members: int) -> N
         raise UserError(f"{name}: ids from {low} to {high}; expected -1 (the base) to {members - 1}")
 
 
-def fuse(adapter: dict) -> dict:
+def fuse(adapter: Adapter) -> dict:
     """One LoRA, ranks side by side, where all members at a weight are low-rank: the same dW, and a single gate column.
 
-    LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank. Weights with members of other kinds stay as they are.
+    LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank, and so is a Bank. Weights with members of other kinds stay as they
+    are. VeRA's shared A and B, once multiplied in, are gone.
     """
-    shared = adapter.get("shared")
+    shared = as_adapter("fuse", adapter).get("shared")
 
     def join(path: str, layers: tuple[Any, ...]) -> Any:
         group = members(layers[0])
@@ -144,20 +145,29 @@ def fuse(adapter: dict) -> dict:
     return zip_layers("fuse", join, adapter)
 
 
-def zip_layers(name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: dict) -> dict:
+def zip_layers(name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: Adapter) -> dict:
     """An adapter of function(path, layers) at every weight that is in any tree; None stands for a missing layer.
 
-    What is beside "layers" is kept when the adapters that have it agree. UserError, which starts with `name`, when
-    they do not, and for no adapters.
+    Shared arrays are kept where a layer reads them. UserError, which starts with `name`, when the adapters' differ,
+    for no adapters, and for what is none.
     """
+    found = {"layers": visit(name, function, *adapters)}
+    shared = [a["shared"] for a in map(partial(as_adapter, name), adapters) if "shared" in a and needs_shared(a)]
+    if not shared or not needs_shared(found):
+        return found
+    if not all(_same(shared[0], other) for other in shared):
+        raise UserError(
+            f"{name}: the adapters' 'shared' arrays differ, and layers of one tree share them; fuse(adapter) multiplies"
+            " them in, and makes each a LoRA that can be combined"
+        )
+    return found | {"shared": shared[0]}
+
+
+def visit(name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: Adapter) -> Any:
+    """The layers of `zip_layers`, without what stands beside them."""
     if not adapters:
         raise UserError(f"{name}: no adapters given; expected at least one")
-    kept: dict[str, Any] = {}
-    for adapter in adapters:
-        for key, value in adapter.items():
-            if key != "layers" and not _same(kept.setdefault(key, value), value):
-                raise UserError(f"{name}: the adapters' {key!r} differ; only adapters that share it can be combined")
-    return kept | {"layers": _visit(name, function, "layers", tuple(a["layers"] for a in adapters))}
+    return _visit(name, function, "layers", tuple(as_adapter(name, adapter)["layers"] for adapter in adapters))
 
 
 def _visit(name: str, function: Callable, path: str, nodes: tuple[Any, ...]) -> Any:
@@ -173,8 +183,10 @@ def _visit(name: str, function: Callable, path: str, nodes: tuple[Any, ...]) -> 
     return {k: _visit(name, function, f"{path}/{k}", column) for k, column in columns.items()}
 
 
-def check_weights(name: str, adapters: Sequence[dict], weights: Any) -> Float[Array, " M"]:
+def check_weights(name: str, adapters: Sequence[Adapter] | dict, weights: Any) -> Float[Array, " M"]:
     """The weights as an array, one for each adapter; UserError, which starts with `name`, for another number."""
+    if not isinstance(adapters, list | tuple):
+        raise UserError(f"{name}: got a {type(adapters).__name__}; expected the adapters as a list, [a, b]")
     values = jnp.asarray(weights, jnp.float32)
     if values.shape != (len(adapters),):
         raise UserError(f"{name}: weights of shape {values.shape}; expected one for each of {len(adapters)} adapters")
@@ -202,6 +214,17 @@ def _only_member(path: str, index: int, layer: Any) -> Any:
     return group[0] if group else None
 
 
+def _scaled(path: str, layer: Any, factor: Any) -> Any:
+    """A layer times a number, or times one for each of a stack."""
+    shape = jnp.shape(factor)
+    if shape == ():
+        return layer.scaled(factor)
+    size = jax.tree.leaves(layer)[0].shape[0]
+    if shape != (size,) or path.split("/")[1].isdigit():
+        raise UserError(f"scale: a factor of shape {shape}; expected a number, or one for each layer of a stack, (L,)")
+    return jax.vmap(lambda x, f: x.scaled(f))(layer, jnp.asarray(factor))
+
+
 def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | None:
     """The adapted weight's shape as these layers tell it, None when none does. UserError when they disagree."""
     shapes = set()
@@ -218,7 +241,7 @@ def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | N
 def _shape_in(params: dict | None, path: str) -> tuple[int, ...]:
     if params is None:
         raise UserError(f"stack: an adapter is missing at {path}, and the others do not tell its shape; give params=")
-    return dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))[path].shape
+    return weight(as_params("stack", params), path).shape
 
 
 def _absent(shape: tuple[int, ...]) -> LoRA:

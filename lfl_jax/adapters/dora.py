@@ -1,6 +1,6 @@
 """DoRA (Liu et al., arXiv 2402.09353): W' = m (W + A diag(scale) B) / n, n the norm of each unit's weights."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class DoRA(Kind):
     m equals n to the last bit.
     """
 
+    constants: ClassVar[tuple[str, ...]] = ("scale", "gain", "w2", "n")
     a: Any
     b: Any
     scale: Any
@@ -53,8 +54,21 @@ class DoRA(Kind):
 
     def bind(self, w: Any, original: Any = None) -> "DoRA":
         """m and w2 of this base weight."""
-        w2 = jnp.sum(jnp.square(quant.dense(w).astype(jnp.float32)), axis=1 if self.per_input else 0)
-        return self.replace(m=jnp.sqrt(w2), w2=w2)
+        w2 = self._squares(w)
+        return self.replace(m=jnp.sqrt(w2), w2=w2, n=None)
+
+    def rebind(self, w: Any) -> "DoRA":
+        """w2 of this weight; A, B and m stay."""
+        return self.replace(w2=self._squares(w), n=None)
+
+    def deviation(self, w: Any) -> Float[Array, ""]:
+        """Of the norms of the units of W."""
+        known = (self.w2 > 0) & (self.gain != 0)
+        ratio = jnp.sqrt(self._squares(w) / jnp.where(known, self.w2, 1.0))
+        return jnp.sqrt(jnp.mean(jnp.where(known, jnp.square(ratio - 1), 0.0)))
+
+    def _squares(self, w: Any) -> Float[Array, " U"]:
+        return jnp.sum(jnp.square(quant.dense(w).astype(jnp.float32)), axis=1 if self.per_input else 0)
 
     def problem(self) -> str | None:
         """A unit whose weights are all zero has no direction to scale."""

@@ -25,6 +25,7 @@ from lfl_jax.errors import UserError
 class OffsetLoRA(Kind):
     """LoRA's leaves, and the constants a0 (I, R) and b0 (R, O), where A and B started. Subclasses say where that is."""
 
+    constants: ClassVar[tuple[str, ...]] = ("scale", "a0", "b0")
     a: Any
     b: Any
     scale: Any

@@ -17,8 +17,6 @@ from lfl_jax.core import tree
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.spec import ArraySpec
 
-CONSTANTS = ("scale", "gain", "w2", "n", "a0", "b0")  # leaves that never train, whatever the config's patterns say
-
 
 class LowRank(NamedTuple):
     """A (I, R), scale (R,) and B (R, O) of dy = (x A · scale) B."""
@@ -32,6 +30,7 @@ class Kind(Node):
     """Leaves of an adapter have a leading layer axis; methods see one layer, w being its weight (I, O), an array or
     quantised. The defaults are those of a kind with a constant leaf `gain` (1,), the factor on its change."""
 
+    constants: ClassVar[tuple[str, ...]] = ("scale", "gain")  # leaves that never train, whatever the config says
     ranked: ClassVar[bool] = True  # needs config.adapter.rank
     modules: ClassVar[tuple[str, ...] | None] = None  # those it can stand at; None = all
     reads_original: ClassVar[bool] = False  # `bind` needs the weight as it was before it was quantised
@@ -52,8 +51,17 @@ class Kind(Node):
         return self
 
     def bind(self, w: Any, original: Any = None) -> Any:
-        """The layer with what is read off its weight; original: the weight before it was quantised, if it was."""
+        """The layer at the start of training, with what is read off its weight; original: before it was quantised."""
         return self
+
+    def rebind(self, w: Any) -> Any:
+        """The layer over another weight: what `bind` reads off it and never trains is read again, the rest stays."""
+        return self
+
+    def deviation(self, w: Any) -> Float[Array, ""] | None:
+        """How far what the layer read off its weight is from what it would read off w (relative, root mean square);
+        None for a kind that keeps nothing of its weight."""
+        return None
 
     def problem(self) -> str | None:
         """What is wrong with a stacked layer after `bind`, if anything is."""
@@ -82,10 +90,20 @@ class Kind(Node):
     def effective_size(self) -> Any:
         """Trainable scalars of the stacked layers that are adapted, without padding."""
         named = zip(tree.paths(self), jax.tree.leaves(self), strict=True)
-        stored = sum(x.size for name, x in named if name not in CONSTANTS)
+        stored = sum(x.size for name, x in named if name not in self.constants)
         return jnp.sum(self.gain != 0) * (stored // self.gain.size)
 
 
 def only_low_rank(member: Any) -> bool:
     """Whether the low-rank part is the whole change."""
     return type(member).low_rank is not Kind.low_rank and type(member).change is Kind.change
+
+
+def __getattr__(name: str) -> Any:
+    """CONSTANTS: the names of all kinds' constants, for programs that ask for names; a kind says its own."""
+    if name != "CONSTANTS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    kinds = [Kind]
+    for kind in kinds:  # grows as it goes
+        kinds.extend(kind.__subclasses__())
+    return tuple(sorted({constant for kind in kinds for constant in kind.constants}))

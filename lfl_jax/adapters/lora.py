@@ -1,6 +1,6 @@
 """LoRA (Hu et al., arXiv 2106.09685): dW = A diag(scale) B with scale = alpha / rank."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from lfl_jax.errors import UserError
 class LoRA(Kind):
     """A (I, R), B (R, O) and the constant scale (R,): alpha / rank, and 0 for padded ranks and unadapted layers."""
 
+    constants: ClassVar[tuple[str, ...]] = ("scale",)
     a: Any
     b: Any
     scale: Any

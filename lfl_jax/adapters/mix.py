@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -23,6 +24,10 @@ class Mix(Node):
     def bind(self, w: Any, original: Any = None) -> "Mix":
         """Every member bound to the weight."""
         return Mix(tuple(layer.bind(w, original) for layer in self.layers))
+
+    def rebind(self, w: Any) -> "Mix":
+        """Every member over another weight."""
+        return Mix(tuple(layer.rebind(w) for layer in self.layers))
 
     def fixed(self, w: Any) -> "Mix":
         """Every member with what stays the same computed."""
@@ -53,9 +58,30 @@ class Bank(Node):
         a, scale, b = self.factors
         return tuple(LoRA(a[..., m, :, :], b[..., m, :, :], scale[..., m, :]) for m in range(scale.shape[-2]))
 
+    def with_shared(self, shared: Any) -> "Bank":
+        """Itself: the factors hold all it needs."""
+        return self
+
+    def rebind(self, w: Any) -> "Bank":
+        """Itself: low-rank members read nothing off their weight."""
+        return self
+
+    def delta(self, w: Any) -> Float[Array, "I O"]:
+        """The sum of the members' dW."""
+        return jnp.einsum("mir,mr,mro->io", *self.factors)
+
+    def scaled(self, factor: Any) -> "Bank":
+        """Every member scaled."""
+        return Bank(self.factors._replace(scale=self.factors.scale * factor))
+
 
 def members(layer: Any) -> tuple[Any, ...]:
     """The adapters at one weight: none, one, or a Mix's."""
     if layer is None:
         return ()
     return layer.layers if isinstance(layer, Mix | Bank) else (layer,)
+
+
+def count(layer: Any) -> int:
+    """How many adapters are at one weight."""
+    return layer.factors.scale.shape[-2] if isinstance(layer, Bank) else len(members(layer))

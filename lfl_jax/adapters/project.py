@@ -37,6 +37,7 @@ def project(
     devices, axes are the logical axes of each weight.
     """
     axes = axes or ((),) * len(ws)
+    routed.check_columns(gate, layers)
     by_ids = routed.applies(gate, rules)
     banks = [routed.factors(layer, w, shared) if by_ids else None for layer, w in zip(layers, ws, strict=True)]
     gated = [() if bank else members(layer) for layer, bank in zip(layers, banks, strict=True)]

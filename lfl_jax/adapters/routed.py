@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import LowRank, only_low_rank
-from lfl_jax.adapters.mix import Bank, members
+from lfl_jax.adapters.mix import Bank, count, members
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
@@ -20,15 +20,40 @@ def is_ids(gate: Any) -> bool:
     return gate is not None and jnp.issubdtype(gate.dtype, jnp.integer)
 
 
-def as_gate(gate: Any, shape: tuple[int, int]) -> Any:
-    """The gate of (B, T) tokens as an array; UserError for integers that cannot be their ids."""
-    gate = None if gate is None else jnp.asarray(gate)
-    if is_ids(gate) and gate.shape not in (shape[:1], shape):
+def as_gate(gate: Any, shape: tuple[int, int], columns: int) -> Any:
+    """The gate of (B, T) tokens and an adapter of `columns` members, as an array.
+
+    Integers are ids, (B,) or (B, T); floats are factors, (B, M) or (B, T, M), or (1, M) for every row alike. UserError
+    for any other shape; values are not looked at.
+    """
+    if gate is None:
+        return None
+    gate = jnp.asarray(gate)
+    if is_ids(gate):
+        if gate.shape not in (shape[:1], shape):
+            raise UserError(
+                f"gate: integers {gate.shape}; expected ids of members, {shape[:1]} or {shape} for this batch; factors"
+                " on members are floats, (B, M) or (B, T, M)"
+            )
+        return gate
+    if gate.ndim == 1:
         raise UserError(
-            f"gate: integers {gate.shape}; expected ids of members, {shape[:1]} or {shape} for this batch; factors on"
-            " members are floats, (B, M) or (B, T, M)"
+            f"gate: floats {gate.shape}; ids of members are integers; factors on {columns} members are (B, M) or"
+            f" (B, T, M), and (1, {columns}), gate[None], for the same in every row"
         )
-    return gate
+    if gate.shape[-1] != columns or gate.shape[:-1] not in ((1,), shape[:1], shape):
+        raise UserError(
+            f"gate: floats {gate.shape}; expected a factor on each member of this adapter, which has {columns}:"
+            f" {(*shape[:1], columns)} or {(*shape, columns)} for this batch"
+        )
+    return jnp.broadcast_to(gate, (*shape[: gate.ndim - 1], columns))
+
+
+def check_columns(gate: Any, layers: tuple[Any, ...]) -> None:
+    """UserError for factors on fewer members than these layers have."""
+    most = max((count(layer) for layer in layers), default=0)
+    if gate is not None and not is_ids(gate) and gate.shape[-1] < most:
+        raise UserError(f"gate: floats {gate.shape}; expected a factor on each of {most} members, (B, M) or (B, T, M)")
 
 
 def applies(gate: Any, rules: Rules | None) -> bool:

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax import quant
-from lfl_jax.adapters.build import is_layer
+from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import members
+from lfl_jax.adapters.trees import Adapter, is_layer, on_weights
 from lfl_jax.errors import UserError
 
 
-def truncate(adapter: dict, params: dict, rank: int) -> tuple[dict, float]:
+def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
     """(LoRA of this rank at every adapted weight, relative error ||dW - dW_k||_F / ||dW||_F over all of them).
 
     The closest that rank can come (Eckart and Young 1936). Layers of low-rank members only are decomposed through
@@ -23,6 +24,8 @@ def truncate(adapter: dict, params: dict, rank: int) -> tuple[dict, float]:
     size.
     """
     total = lost = 0.0
+    adapter, params = on_weights("truncate", adapter, params)
+    require_bound("truncate", adapter, params)
     shared = adapter.get("shared")
 
     def visit(path: Any, layer: Any, w: Any) -> Any:
@@ -42,9 +45,11 @@ def truncate(adapter: dict, params: dict, rank: int) -> tuple[dict, float]:
     return layers, math.sqrt(lost / total) if total else 0.0
 
 
-def norm(adapter: dict, params: dict) -> float:
+def norm(adapter: Adapter, params: dict) -> float:
     """||dW||_F over all weights together; exactly 0 for LoRA with B = 0, not finite when a value is not."""
     squares = 0.0
+    adapter, params = on_weights("norm", adapter, params)
+    require_bound("norm", adapter, params)
     shared, (layers, weights) = adapter.get("shared"), _layers_and_weights(adapter, params)
     leaves = (jax.tree.leaves(layers, is_leaf=is_layer), jax.tree.leaves(weights, is_leaf=quant.is_quantised))
     for layer, w in zip(*leaves, strict=True):

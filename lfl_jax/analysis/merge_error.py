@@ -45,7 +45,7 @@ def merge_error(
     dtype = jax.tree.leaves(merged)[0].dtype
     half_ulp = max(float(jnp.finfo(dtype).eps) / 2, FLOAT32_NOISE)
     rounded = _logits(_as_float32(merged), {}, tokens, cfg=cfg)
-    whole = merge(_as_float32(params), adapter) if adapter else params
+    whole = merge(adapter, _as_float32(params)) if adapter else params
     shaken = _logits(_shake(whole, key, half_ulp), {}, tokens, cfg=cfg)
     differences = [jnp.abs(x - exact) for x in (rounded, shaken)]
     return MergeError(*(float(f(x)) for x in differences for f in (jnp.max, jnp.mean)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax.adapters.build import KINDS, is_layer
-from lfl_jax.adapters.mix import Mix, members
+from lfl_jax.adapters.mix import Bank, Mix, members
 from lfl_jax.adapters.project import project
 from lfl_jax.core import tree
 from lfl_jax.core.pytree import NODE_TYPE
@@ -49,12 +49,12 @@ def _static(field: Any) -> bool:
 
 
 def _kinds(path: str, layer: Any) -> str | list[str]:
-    """The name of a layer's kind, or a list of them for a Mix."""
+    """The name of a layer's kind, or a list of them for a Mix or a Bank, which is saved as a Mix."""
     names = {kind: name for name, kind in KINDS.items()}
     for member in members(layer):
         if type(member) not in names:
             raise UserError(f"{path}: a {type(member).__name__} cannot be saved; kinds are {', '.join(KINDS)}")
-    return [names[type(m)] for m in layer.layers] if isinstance(layer, Mix) else names[type(layer)]
+    return [names[type(m)] for m in layer.layers] if isinstance(layer, Mix | Bank) else names[type(layer)]
 
 
 def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:

@@ -26,6 +26,7 @@ from lfl_jax.io.hf_names import MODULES
 from lfl_jax.io.tensor_file import Tensors
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.quant import require_dense
 
 
 def _module(weight: str) -> str:
@@ -158,8 +159,10 @@ def save(
 ) -> list[str]:
     """Write config.json and safetensors that transformers loads; the names of the weight files.
 
-    dtype: float32, bfloat16 or float16. extra: more fields for config.json, such as bos_token_id.
+    dtype: float32, bfloat16 or float16. extra: more fields for config.json, such as bos_token_id. UserError for
+    quantised weights.
     """
+    require_dense("save", params)
     cfg = dataclasses.replace(cfg, tied="head" not in params)  # an adapter's own head unties a tied model
     names = tensor_file.save(folder, _tensors(params, jnp.dtype(dtype)), shard_bytes=shard_bytes)
     fields = config_fields(cfg) | {"torch_dtype": dtype, "dtype": dtype} | (extra or {})

@@ -13,8 +13,11 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from lfl_jax.adapters.build import require_bound
+from lfl_jax.adapters.compose import check_ids
 from lfl_jax.adapters.project import project
-from lfl_jax.adapters.routed import as_gate
+from lfl_jax.adapters.routed import as_gate, is_ids
+from lfl_jax.adapters.trees import as_adapter, member_count
 from lfl_jax.core import spec
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules, constrain
@@ -125,7 +128,10 @@ def forward(
     integers (B,) or (B, T): the one member to use, -1 being the base. key: turns on dropout (training).
     """
     b, t = tokens.shape
-    gate = as_gate(gate, (b, t))
+    adapter = as_adapter("forward", adapter)
+    gate = as_gate(gate, (b, t), member_count(adapter))
+    if not isinstance(tokens, jax.core.Tracer):
+        _check_values(params, adapter, gate)
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
     windowed = cfg.window is not None and (t if cache is None else cache.segment_ids.shape[1]) > cfg.window
@@ -136,14 +142,16 @@ def forward(
     x = constrain(params["embed"], ("vocab", "activation"), rules)[tokens].astype(cfg.compute_dtype)
     x = constrain(x, ("batch", "time", "activation"), rules)
 
-    shared = adapter.get("shared") if adapter else None
+    shared = adapter.get("shared")
 
     def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:
         return _block(x, layer, layer_adapter, shared, cfg, rope, see, gate, layer_key, layer_cache, rules)
 
     if cfg.remat != "none":
         block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)  # a scan's body cannot merge with it
-    adapter_layers = adapter["layers"] if adapter else {"attn": {}, "mlp": {}}
+    adapter_layers = adapter["layers"]
+    if isinstance(adapter_layers, dict):
+        adapter_layers = {"attn": {}, "mlp": {}} | adapter_layers
     if isinstance(params["layers"], tuple):
         x, cache = _loop(block, x, params["layers"], adapter_layers, key, cache, cfg)
     elif cache is None:
@@ -151,6 +159,14 @@ def forward(
     else:
         x, cache = _scan_cached(block, x, params["layers"], adapter_layers, cache, cfg)
     return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
+
+
+def _check_values(params: dict, adapter: dict, gate: Any) -> None:
+    """UserError for ids of members there are not, and for an adapter that was trained over other weights."""
+    if is_ids(gate):
+        check_ids("gate", gate, member_count(adapter))
+    if isinstance(params["layers"], dict):  # unstacked ones come from `adapters.fixed`, which has looked
+        require_bound("forward", adapter, params)
 
 
 def logits(params: dict, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:

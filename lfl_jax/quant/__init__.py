@@ -17,6 +17,7 @@ from lfl_jax.quant.linear import (
     matmul,
     matmul_transposed,
     nbytes,
+    require_dense,
 )
 from lfl_jax.quant.nf4 import NF4
 
@@ -35,4 +36,5 @@ __all__ = [
     "nbytes",
     "error",
     "hold",
+    "require_dense",
 ]

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.errors import UserError
 from lfl_jax.quant import int8, nf4
 from lfl_jax.quant.int8 import Int8
 from lfl_jax.quant.nf4 import NF4
@@ -37,6 +38,16 @@ def dequantise(q: Quantised, dtype: Any = None) -> Float[Array, "*L I O"]:
 def dense(w: Any) -> Float[Array, "..."]:
     """A parameter itself, whether it is held as an array or quantised."""
     return dequantise(w) if is_quantised(w) else w
+
+
+def require_dense(name: str, params: Any) -> None:
+    """UserError, which starts with `name`, when any of the parameters is quantised."""
+    found = [x for x in jax.tree.leaves(params, is_leaf=is_quantised) if is_quantised(x)]
+    if found:
+        raise UserError(
+            f"{name}: {len(found)} of these weights are quantised, as {type(found[0]).__name__}; load the model in"
+            ' float32 or bfloat16, or dequantise it with adapters.merge(None, params, "bfloat16")'
+        )
 
 
 @jax.custom_vjp

@@ -132,7 +132,7 @@ def test_results_are_full_changes_that_merge_and_truncate(three, small_params):
     found = combine.ties(three, small_params, WEIGHTS, 0.5)
     kinds = [type(x) for x in jax.tree.leaves(found, is_leaf=is_layer)]
     assert set(kinds) == {FullDelta, type(None)} and kinds.count(FullDelta) == 3
-    merged = adapters.merge(small_params, found)["layers"]["attn"]["q"] - small_params["layers"]["attn"]["q"]
+    merged = adapters.merge(found, small_params)["layers"]["attn"]["q"] - small_params["layers"]["attn"]["q"]
     np.testing.assert_allclose(merged, found["layers"]["attn"]["q"].dw, rtol=0, atol=1e-5)
     lora, error = adapters.truncate(found, small_params, 16)
     assert type(lora["layers"]["attn"]["q"]) is LoRA and 0 < error < 0.5

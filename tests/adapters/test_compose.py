@@ -182,7 +182,7 @@ def test_fusing_drops_what_is_missing_and_leaves_other_kinds(three, small_params
 @pytest.mark.parametrize("case", CASES)
 def test_extract_finds_the_change(case, made, small_params):
     """Full rank of the weight adapted loses nothing but rounding; less loses what truncate says."""
-    tuned = adapters.merge(small_params, made[case])
+    tuned = adapters.merge(made[case], small_params)
     found, error, others = adapters.extract(tuned, small_params, 16)
     wanted = dense(made[case], small_params)
     assert others == ()
@@ -207,7 +207,7 @@ def test_extract_at_full_rank_is_the_difference(small_params):
 
 
 def test_extract_names_what_no_lora_holds(made, small_params):
-    tuned = adapters.merge(small_params, made["lora"])
+    tuned = adapters.merge(made["lora"], small_params)
     tuned = tuned | {"embed": tuned["embed"].at[0, 0].add(1), "final_norm": tuned["final_norm"] + 1}
     assert adapters.extract(tuned, small_params, 4).others == ("embed", "final_norm")
     found, error, others = adapters.extract(small_params, small_params, 4)
@@ -222,27 +222,39 @@ def test_an_adapter_and_its_negation_are_the_base(case, made, run):
     assert difference < 1e-5
 
 
-SHARED = {"vera": {"a": jnp.arange(3.0)}}
-EQUAL = {"vera": {"a": jnp.arange(3.0)}}
+@pytest.fixture(scope="module")
+def veras(small, small_params):
+    """Two that share A and B, and one that has its own."""
+    one, other = (
+        adapter_for(small, small_params, "vera", rank=8, seed=seed, targets=("q", "v", "down")) for seed in (1, 2)
+    )
+    return one, adapters.scale(one, -0.5), other
 
 
-def test_what_is_shared_is_carried_along(three):
-    first, second = three[0] | {"shared": SHARED}, three[1] | {"shared": EQUAL}
+def test_what_is_shared_is_carried_along_while_a_layer_reads_it(veras, three, small_params):
+    first, second, _ = veras
+    second = second | {"shared": jax.tree.map(jnp.copy, second["shared"])}
     results = (
-        adapters.add(first, second), adapters.add(three[2], second), adapters.scale(first, 2.0), compose.fuse(first),
+        adapters.add(first, second), adapters.add(three[2], second), adapters.scale(first, 2.0),
         compose.interpolate(first, second, 0.5), compose.stack(first, second),
         compose.select(compose.stack(first, second), 1),
     )  # fmt: skip
     for found in results:
-        same(found["shared"], SHARED)
+        same(found["shared"], first["shared"])
+    assert "shared" not in compose.fuse(first)
+    assert "shared" not in compose.select(compose.stack(first, three[0]), 1)
 
 
-@pytest.mark.parametrize("other", [{"vera": {"a": jnp.arange(3.0) + 1}}, {"vera": {"a": jnp.arange(4.0)}}, {}])
-def test_what_is_shared_must_agree(other, three):
-    first, second = three[0] | {"shared": SHARED}, three[1] | {"shared": other}
+def test_what_is_shared_must_agree_or_be_multiplied_in(veras, small_params):
+    first, _, other = veras
     for function, name in ((adapters.add, "add"), (compose.stack, "stack")):
-        with pytest.raises(UserError, match=f"{name}: the adapters' 'shared' differ"):
-            function(first, second)
+        with pytest.raises(UserError, match=f"{name}: the adapters' 'shared' arrays differ.*fuse"):
+            function(first, other)
+    fused = adapters.add(compose.fuse(first), compose.fuse(other))
+    wanted = [dense(adapter, small_params) for adapter in (first, other)]
+    close(dense(fused, small_params), {n: wanted[0][n] + wanted[1][n] for n in wanted[0]}, 1e-5)
+    summed = adapters.magnitude_prune([first, other], small_params, [1.0, 1.0], 1.0)
+    close(dense(summed, small_params), dense(fused, small_params), 1e-5)
 
 
 def test_a_member_missing_beside_a_kind_without_a_shape(three, small_params):
@@ -284,7 +296,7 @@ def test_refusals(made, three, small_params):
             small_params, 2)  # fmt: skip
     refused(r"extract: embed is \(3,\) in one and \(96, 32\)", adapters.extract, small_params | {"embed": jnp.zeros(3)},
             small_params, 2)  # fmt: skip
-    refused("rank 17 does not fit layers/attn/v", adapters.extract, adapters.merge(small_params, three[0]),
+    refused("rank 17 does not fit layers/attn/v", adapters.extract, adapters.merge(three[0], small_params),
             small_params, 17)  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from lfl_jax import adapters
 from lfl_jax.adapters import Mix
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
+from lfl_jax.io import adapter_file
 from lfl_jax.models import llama
 
 NONLINEAR = "lora+bottleneck"
@@ -69,7 +70,7 @@ def test_routing_per_token_is_routing_of_its_segment(small, small_params):
 def test_merging_is_projecting(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind)
     before = jax.tree.map(np.array, small_params)
-    merged = run(adapters.merge(small_params, adapter), None, small)
+    merged = run(adapters.merge(adapter, small_params), None, small)
     difference = float(jnp.abs(merged - run(small_params, adapter, small)).max())
     print(f"merge = project, {kind}: max difference {difference:.1e}, bound 5e-5")
     assert difference < 5e-5
@@ -83,6 +84,27 @@ def test_an_adapter_and_its_negation_are_the_base(kind, small, small_params):
     difference = float(jnp.abs(run(small_params, nothing, small) - run(small_params, None, small)).max())
     print(f"a + (-a) = base, {kind}: max difference {difference:.1e}, bound 1e-5")
     assert difference < 1e-5
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_weight_one_order_and_files_keep_the_change(kind, small, small_params, tmp_path):
+    """The rows of docs/adapters.md that no other test here has, with trained-looking factors of one weight."""
+    first = adapter_for(small, small_params, kind, targets=("down",))
+    second, third = adapter_for(small, small_params, "lora", seed=5, targets=("down",)), adapters.scale(first, -0.5)
+    dw = lambda adapter: adapters.deltas(adapter, small_params)["layers"]["mlp"]["down"]  # noqa: E731
+    one = adapters.scale(first, 1.0)
+    assert jax.tree.structure(one) == jax.tree.structure(first)
+    jax.tree.map(np.testing.assert_array_equal, one, first)
+    add = adapters.add
+    np.testing.assert_allclose(dw(add(first, second)), dw(first) + dw(second), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(dw(add(first, second)), dw(add(second, first)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        dw(add(add(first, second), third)), dw(add(first, add(second, third))), rtol=0, atol=1e-6
+    )
+    adapter_file.save(tmp_path / "a.safetensors", first)
+    loaded = adapter_file.load(tmp_path / "a.safetensors", small_params)
+    assert jax.tree.structure(loaded) == jax.tree.structure(first)
+    jax.tree.map(np.testing.assert_array_equal, loaded, first)
 
 
 @settings(max_examples=6, deadline=None)
@@ -139,7 +161,7 @@ def test_sizes_count_used_and_stored(small, small_params):
 
 def test_a_bottleneck_cannot_be_merged(small, small_params):
     with pytest.raises(UserError, match="not linear"):
-        adapters.merge(small_params, adapter_for(small, small_params, NONLINEAR))
+        adapters.merge(adapter_for(small, small_params, NONLINEAR), small_params)
 
 
 @pytest.mark.parametrize("kind", ["ia3", "mora", "full_delta", "bottleneck"])

@@ -43,7 +43,7 @@ def test_an_adapter_over_a_quantised_base_is_one_over_what_the_base_stands_for(k
     np.testing.assert_allclose(run(params, adapter, small), wanted, rtol=0, atol=5e-5)
     assert jnp.abs(wanted - run(params, None, small)).max() > 0.1
     if "bottleneck" not in kind:
-        merged = adapters.merge(params, adapter)
+        merged = adapters.merge(adapter, params)
         assert not quant.is_quantised(merged["layers"]["attn"]["q"])
         np.testing.assert_allclose(run(merged, None, small), wanted, rtol=0, atol=5e-5)
 
@@ -51,9 +51,9 @@ def test_an_adapter_over_a_quantised_base_is_one_over_what_the_base_stands_for(k
 def test_merging_into_a_quantised_base_leaves_other_weights_unless_a_dtype_is_named(small, small_params):
     params = quantised(small, small_params)
     adapter = adapter_for(small, params, "lora", targets=("q",))
-    merged = adapters.merge(params, adapter)
+    merged = adapters.merge(adapter, params)
     assert quant.is_quantised(merged["layers"]["mlp"]["up"]) and merged["layers"]["attn"]["q"].dtype == jnp.float32
-    half = adapters.merge(params, adapter, jnp.bfloat16)
+    half = adapters.merge(adapter, params, jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
 
 

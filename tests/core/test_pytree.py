@@ -128,7 +128,7 @@ def compare(kind: str, width: int) -> None:
     change = adapters.deltas(adapter, params)["layers"]["attn"]["o"]  # not compiled
     assert jnp.abs(change).max() > 100 * BOUND
     np.testing.assert_allclose(found, x @ (w + change)[0], rtol=0, atol=BOUND, err_msg=f"{kind} {width}")
-    merged = adapters.merge(params, adapter)["layers"]["attn"]["o"] - w
+    merged = adapters.merge(adapter, params)["layers"]["attn"]["o"] - w
     np.testing.assert_allclose(merged, change, rtol=0, atol=BOUND, err_msg=f"{kind} {width}")
 
 

@@ -53,7 +53,7 @@ def test_logits_and_gradients_are_pefts(kind):
     np.testing.assert_allclose(logits(PARAMS, adapter), wanted, rtol=0, atol=2e-4)
     assert np.abs(logits(PARAMS, None) - wanted).max() > 0.1
     np.testing.assert_allclose(
-        llama.logits(PARAMS, llama.forward(adapters.merge(PARAMS, adapter), None, batch()["tokens"], CFG)[0]),
+        llama.logits(PARAMS, llama.forward(adapters.merge(adapter, PARAMS), None, batch()["tokens"], CFG)[0]),
         wanted, rtol=0, atol=2e-4,
     )  # fmt: skip
     value, grads = jax.value_and_grad(lambda a: losses.nll_sum(PARAMS, a, batch(), CFG))(adapter)

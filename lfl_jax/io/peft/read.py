@@ -20,6 +20,7 @@ from lfl_jax.io import tensor_file
 from lfl_jax.io.hf_names import MODULES
 from lfl_jax.io.peft.fields import Fields, adapted_modules, saved_modules, show
 from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, STEM, Place, find_places, get_path, key_of, put_path
+from lfl_jax.quant import require_dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +172,7 @@ def _replace(tensors: _Named, names: list[str], places: dict[str, Place], params
     for name in names:  # in the order of `places`: the embedding before the head
         place, x = places[name], tensors.read(key_of(name))
         old = get_path(result, "embed" if name == "lm_head" and "head" not in params else place.path)
+        require_dense(f"{tensors.file}: modules_to_save", old)
         new = jnp.asarray(x, old.dtype) if place.layer is None else jnp.asarray(old).at[place.layer].set(x.T)
         if not np.array_equal(new, old):
             new = jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else new

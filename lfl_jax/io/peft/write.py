@@ -87,6 +87,8 @@ def _export(adapter: dict, name: str, place: Place) -> _Module | None:
     if layer and factors is None:
         kinds = sorted({type(member).__name__ for member in members(layer)})
         what = f"a Mix of {' and '.join(kinds)}" if isinstance(layer, Mix) else kinds[0]
+        if any(member.on_output for member in members(layer)):
+            raise UserError(f"peft cannot represent {what} (at {name}); save it as a file, NAME.safetensors")
         raise UserError(_no_counterpart(f"{what} (at {name})"))
     return _module(*factors, None) if factors and factors[2].size else None
 
