@@ -134,7 +134,7 @@ def base() -> config_dict.ConfigDict:
 
     k = c.checkpoint = config_dict.ConfigDict()
     k.every = 20  # optimizer steps; 0 = only at the end
-    k.keep = 2  # latest checkpoints kept, beside the best
+    k.keep = 1  # latest checkpoints kept, beside the best: two at most by default (each: what trains, and its moments)
     k.best = "target_nll"  # the evaluation whose lowest value marks the best checkpoint
 
     h = c.mesh = config_dict.ConfigDict()

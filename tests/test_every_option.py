@@ -16,6 +16,8 @@ from lfl_jax.config import Config
 
 # field -> (another value, other fields that must be set, in both runs, for it to matter)
 TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
+# The first step, of a warmup, changes nothing; the ones after it make the model worse.
+WORSENS = {"optim.lr": 1.0, "optim.schedule": "constant", "optim.warmup_steps": 1}
 UUIDS = {"data.source": "uuid"}
 OWN = {"data.path": str(Path(__file__).parent / "fixtures/conversations.jsonl"), "data.template": "chatml"}
 OTHER: dict[str, tuple] = {
@@ -97,8 +99,8 @@ OTHER: dict[str, tuple] = {
     "eval.files": (("gsm8k-test=nowhere.jsonl",), {"eval.tasks": ("gsm8k:1",)}),
     "eval.source_text": ("README.md", {"eval.tasks": ("source_nll:1",)}),
     "checkpoint.every": (1, {"checkpoint.keep": 5}),
-    "checkpoint.keep": (1, {"checkpoint.every": 1}),
-    "checkpoint.best": ("nothing", {"checkpoint.every": 1, "checkpoint.keep": 1, "optim.lr": 100.0, **LOOKS}),
+    "checkpoint.keep": (2, {"checkpoint.every": 1}),
+    "checkpoint.best": ("nothing", {"checkpoint.every": 1, **WORSENS, **LOOKS}),
     "mesh.data": (2, {}),
     "mesh.fsdp": (2, {}),
     "mesh.tensor": (2, {}),
