@@ -17,7 +17,7 @@ from lfl_jax.config import Config
 # field -> (another value, other fields that must be set, in both runs, for it to matter)
 TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
 # The first step, of a warmup, changes nothing; the ones after it make the model worse.
-WORSENS = {"optim.lr": 1.0, "optim.schedule": "constant", "optim.warmup_steps": 1}
+WORSENS = {"optim.lr": 100.0, "optim.schedule": "constant", "optim.warmup_steps": 1}
 UUIDS = {"data.source": "uuid"}
 OWN = {"data.path": str(Path(__file__).parent / "fixtures/conversations.jsonl"), "data.template": "chatml"}
 OTHER: dict[str, tuple] = {
