@@ -17,6 +17,7 @@ from lfl_jax.adapters.build import is_layer
 from lfl_jax.errors import UserError
 from lfl_jax.io import peft, tensor_file
 from lfl_jax.io.peft import fields, places
+from lfl_jax.io.peft.read import KINDS
 from lfl_jax.models import llama
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -127,7 +128,42 @@ def test_a_magnitude_may_be_called_weight(saved, small_params, tmp_path):
     one, other = peft.load(write(tmp_path / "a", config, tensors), small_params), None
     other = peft.load(write(tmp_path / "b", config, longer), small_params)
     assert jax.tree.all(jax.tree.map(np.array_equal, one.adapter, other.adapter))
-    refused("with and without '.weight'", write(tmp_path / "c", config, tensors | longer), small_params)
+    refused("is there twice .with and without '.weight'", write(tmp_path / "c", config, tensors | longer), small_params)
+
+
+def equal(one, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, one.adapter, other.adapter))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapters_name_may_be_in_the_keys(kind, saved, small_params, tmp_path):
+    """As in a plain state_dict: lora_A.default.weight, lm_head.modules_to_save.default.weight."""
+    config, tensors = saved[kind]
+    config, head = config | {"modules_to_save": ["lm_head"]}, np.asarray(small_params["embed"]) + 1
+    named = {re.sub(r"(lora_[AB]|lora_magnitude_vector)", r"\1.default", k): x for k, x in tensors.items()}
+    named |= {HEAD.replace(".weight", ".modules_to_save.default.weight"): head}
+    plain = peft.load(write(tmp_path / "plain", config, tensors | {HEAD: head}), small_params)
+    found = peft.load(write(tmp_path / "named", config, named), small_params)
+    assert equal(plain, found) and np.array_equal(found.params["head"], head)
+    first = f"{Q0}.lora_A.default.weight"
+    two = named | {f"{Q0}.lora_A.other.weight": named[first]}
+    refused("several adapters .'default', 'other'.", write(tmp_path / "two", config, two), small_params)
+    twice = named | {f"{Q0}.lora_A.weight": named[first]}
+    refused("q_proj.lora_A.weight is there twice", write(tmp_path / "twice", config, twice), small_params)
+
+
+def test_target_modules_null_are_those_of_peft(saved, small_params, tmp_path):
+    config, tensors = saved["lora"]
+    plain = peft.load(write(tmp_path / "a", config, tensors), small_params)
+    assert equal(plain, peft.load(write(tmp_path / "b", config | {"target_modules": None}, tensors), small_params))
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_of_a_model_without_biases_are_none(bias, saved, small_params, tmp_path):
+    config, tensors = saved["lora"]
+    plain = peft.load(write(tmp_path / "a", config, tensors), small_params)
+    found = peft.load(write(tmp_path / "b", config | {"bias": bias}, tensors), small_params)
+    assert equal(plain, found) and found.params is small_params
 
 
 @pytest.mark.parametrize("value", [None, False, {}, [], "", 0])
@@ -207,11 +243,11 @@ def test_replaced_parameters_take_the_type_of_the_base(saved, small_params, tmp_
 # What the config may not say
 
 BAD_FIELDS = [
-    ({"peft_type": "IA3"}, "peft_type='IA3'; only LORA"),
+    ({"peft_type": "ADALORA"}, "peft_type='ADALORA'; only LORA, IA3, VERA are read"),
+    ({"peft_type": "IA3"}, "is not supported: it has no counterpart"),
     ({"peft_type": None}, "peft_type=None; only LORA"),
     ({"peft_type": ["LORA"]}, "only LORA"),
-    ({"bias": "all"}, "bias='all' is not supported.*train with bias='none'"),
-    ({"bias": "lora_only"}, "bias='lora_only' is not supported"),
+    ({"bias": "vera_only"}, "bias='vera_only'; expected 'none', 'all' or 'lora_only'"),
     ({"fan_in_fan_out": True}, "fan_in_fan_out=True is not supported.*for a Llama it is false"),
     ({"lora_bias": True}, "lora_bias=True is not supported"),
     ({"megatron_config": {"a": 1}}, "megatron_config=.* is not supported: save the adapter from"),
@@ -248,8 +284,7 @@ BAD_FIELDS = [
     ({"target_modules": "a{99999999999}"}, "is not a regex"),
     ({"target_modules": "[[a]q"}, "names no module"),  # Python warns of it
     ({"target_modules": "(" * 3000 + ")" * 3000}, "is not a regex"),
-    ({"target_modules": None}, "target_modules=None names no module of this model; there are: q_proj, k_proj"),
-    ({"target_modules": []}, "names no module"),
+    ({"target_modules": []}, "names no module of this model; there are: q_proj, k_proj"),
     ({"target_modules": ["c_attn"]}, "names no module"),
     ({"target_modules": "q_proj"}, "names no module"),
     ({"target_modules": ["q_proj", "lm_head"]}, "LoRA on lm_head is not supported.*modules_to_save=.'lm_head'"),
@@ -296,8 +331,6 @@ def test_tensors_that_belong_nowhere(saved, small_params, tmp_path):
     refused(f"no module that {places.CONFIG} names: .*up_proj", write(tmp_path, config, tensors | extra), small_params)
     extra |= {k.replace("up", "gate"): x for k, x in extra.items()}
     refused(r", \.\.\. \(6 in all\)", write(tmp_path, config, tensors | extra), small_params)
-    default = {k.replace("lora_A", "lora_A.default"): x for k, x in tensors.items()}
-    refused("lora_A.default.weight", write(tmp_path, config, default), small_params)
 
 
 def test_tensors_that_are_missing(saved, small_params, tmp_path):
@@ -369,8 +402,8 @@ def test_files_that_are_not_safetensors(saved, small_params, tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[:-5])
     refused("not a whole safetensors file", folder, small_params)
-    save_file({k: x.astype(np.float64) for k, x in tensors.items()}, file)
-    refused("F64; expected one of F32", folder, small_params)
+    save_file({k: x.astype(np.int32) for k, x in tensors.items()}, file)
+    refused("I32; expected one of F32", folder, small_params)
     file.unlink()
     refused("neither adapter_model.safetensors nor", folder, small_params)
     (folder / "adapter_model.bin").write_bytes(b"\x80\x04.")
@@ -459,7 +492,8 @@ JUNK = [
     "all-linear", "q_proj", "\x00", [], ["q_proj"], [""], [0], [[]], [None], {}, {"": 1}, {"q_proj": 1}, {"(": 2},
     {"a": {}},
 ]  # fmt: skip
-FIELDS = sorted(fields.READ | fields.IGNORED | set(fields.ADVICE) | {"new"})
+KNOWN = set().union(*(kind.READ | kind.IGNORED for kind in KINDS.values()))
+FIELDS = sorted(KNOWN | fields.PROVENANCE | set(fields.ADVICE) | {"new"})
 
 
 def flip(rng, data, end):

@@ -1,33 +1,24 @@
 """What adapter_config.json says: every field checked, and what it means for the modules of a model."""
 
 import json
-import math
 import re
 import reprlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from lfl_jax.errors import UserError
 from lfl_jax.io.hf_names import MODULES
-from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, Place, adaptable
+from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, Leaf, Place, adaptable, key_of
 
-PLAIN_INITS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # the base stays as it was
-CONVERTIBLE_INITS = ("pissa", "olora", "corda", "lora_ga")
-READ = {
-    "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "ensure_weight_tying",
-    "init_lora_weights",
+# Of every kind: provenance, and what only training used.
+PROVENANCE = {
+    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "runtime_config",
 }  # fmt: skip
-# Provenance, what only training used, and details of fields that are refused when they are in use.
-IGNORED = {
-    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config", "loftq_config", "eva_config",
-    "corda_config", "lora_ga_config",
-}  # fmt: skip
+CHOICE = {"target_modules", "modules_to_save", "bias"}
 ADVICE = {
-    "bias": "an adapter's biases are not; train with bias='none'",
     "lora_bias": "an adapter's biases are not; train with lora_bias=false",
     "fan_in_fan_out": "that is for models with transposed weights; for a Llama it is false",
     "megatron_config": "save the adapter from a model that Megatron does not split",
@@ -45,7 +36,7 @@ class Fields:
     """The fields of adapter_config.json, each checked when it is asked for; null counts as absent."""
 
     def __init__(self, folder: Path):
-        """Read the file. UserError for no file, no JSON object, and fields that have no meaning here."""
+        """Read the file. UserError for no file and no JSON object."""
         self.file = folder / CONFIG
         if not self.file.is_file():
             raise UserError(f"{self.file}: no such file; expected a folder that PEFT's save_pretrained wrote")
@@ -56,28 +47,13 @@ class Fields:
             self.raw = None
         if not isinstance(self.raw, dict):
             raise UserError(f"{self.file}: not a JSON object of at most 16 MiB; save the adapter again")
-        self._refuse()
 
-    def _refuse(self) -> None:
-        kind = self.raw.get("peft_type")
-        if kind != "LORA":
-            raise UserError(f"{self.file}: peft_type={show(kind)}; only LORA (with rsLoRA and DoRA) is read")
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """UserError for a field that is in use and has no meaning here."""
         for field, value in self.raw.items():
-            if field not in READ | IGNORED and value and (field, value) != ("bias", "none"):
+            if value and field not in PROVENANCE and field not in known and (field, value) != ("bias", "none"):
                 why = ADVICE.get(field, "it has no counterpart here; train without it")
                 raise UserError(f"{self.file}: {show(field)[1:-1]}={show(value)} is not supported: {why}")
-        names = "true, false or the name of an initialisation"
-        start = str(self.get("init_lora_weights", True, lambda x: isinstance(x, bool | str), names)).lower()
-        if start.startswith(CONVERTIBLE_INITS):
-            raise UserError(
-                f"{self.file}: init_lora_weights={show(start)} changed the base that the adapter belongs to; PEFT's"
-                " save_pretrained(path_initial_model_for_weight_conversion=...) writes a plain LoRA"
-            )
-        if start not in PLAIN_INITS:
-            raise UserError(
-                f"{self.file}: init_lora_weights={show(start)} is not known to keep the base (loftq replaces it),"
-                f" and PEFT cannot convert it; expected one of {', '.join(PLAIN_INITS)}"
-            )
 
     def get(self, field: str, default: Any, legal: Callable[[Any], bool], expected: str) -> Any:
         """The field's value, or the default; UserError says what was expected."""
@@ -117,33 +93,18 @@ def _is_names(x: Any) -> bool:
     return isinstance(x, list) and all(isinstance(name, str) for name in x)
 
 
-def _is_rank(x: Any) -> bool:
-    return type(x) is int and 0 < x < 1 << 31
-
-
-def _is_number(x: Any) -> bool:
-    return type(x) in (int, float) and abs(x) < 1e30
-
-
 def _is_layers(x: Any) -> bool:
     return all(type(i) is int and i >= 0 for i in (x if isinstance(x, list) else [x]))
 
 
-def adapted_modules(fields: Fields, places: dict[str, Place]) -> dict[str, tuple[int, float]]:
-    """(rank, scale) of the modules that the config names."""
-    chosen = _chooser(fields, len({place.layer for place in places.values()} - {None}))
-    ranks = fields.pattern("rank_pattern", _is_rank, "an object of regex to positive integer")
-    alphas = fields.pattern("alpha_pattern", _is_number, "an object of regex to number")
-    r = fields.get("r", 8, _is_rank, "a positive integer")
-    alpha = fields.get("lora_alpha", 8, _is_number, "a number")
-    root = fields.flag("use_rslora")
+def target_modules(fields: Fields, places: dict[str, Place], default: list[str]) -> list[str]:
+    """The modules that the config names; default: PEFT's for this type of model, where the config names none."""
+    chosen = _chooser(fields, len({place.layer for place in places.values()} - {None}), default)
     for name in filter(chosen, EMBEDDINGS):
         last = name.split(".")[-1]
-        raise UserError(f"{fields.file}: LoRA on {last} is not supported; train it whole: modules_to_save=[{last!r}]")
-    found = {}
-    for name in filter(chosen, adaptable(places)):
-        rank = _first(ranks, name, r)
-        found[name] = rank, _first(alphas, name, alpha) / (math.sqrt(rank) if root else rank)
+        what = {"LORA": "LoRA"}.get(fields.raw["peft_type"], fields.raw["peft_type"])
+        raise UserError(f"{fields.file}: {what} on {last} is not supported; train it whole: modules_to_save=[{last!r}]")
+    found = list(filter(chosen, adaptable(places)))
     if not found:
         there = ", ".join(module.split(".")[-1] for module in MODULES.values())
         targets = show(fields.raw.get("target_modules"))
@@ -151,28 +112,27 @@ def adapted_modules(fields: Fields, places: dict[str, Place]) -> dict[str, tuple
     return found
 
 
-def _first(patterns: list[tuple[re.Pattern, Any]], name: str, default: Any) -> Any:
-    return next((value for pattern, value in patterns if pattern.match(name)), default)
-
-
-def _chooser(fields: Fields, layers: int) -> Callable[[str], bool]:
+def _chooser(fields: Fields, layers: int, default: list[str]) -> Callable[[str], bool]:
     """Whether the config puts an adapter at a module: what is excluded or saved whole is not adapted."""
     targets, excluded = fields.names_or_regex("target_modules"), fields.names_or_regex("exclude_modules")
+    targets = default if fields.raw.get("target_modules") is None else targets
     saved = [fields.regex("modules_to_save", m, r"(^|.*\.){}($|\..*)") for m in fields.names("modules_to_save")]
     inside = _layer_filter(fields, isinstance(targets, re.Pattern), layers)
     if isinstance(targets, re.Pattern) and targets.pattern.lower() == "all-linear":
         targets = list(MODULES.values())
 
-    def matches(wanted: Any, name: str) -> bool:
-        if isinstance(wanted, re.Pattern):
-            return wanted.fullmatch(name) is not None
-        return any(name == each or name.endswith(f".{each}") for each in wanted)
-
     def chosen(name: str) -> bool:
-        out = matches(excluded, name) or any(pattern.match(name) for pattern in saved)
-        return not out and matches(targets, name) and inside(name)
+        out = names_module(excluded, name) or any(pattern.match(name) for pattern in saved)
+        return not out and names_module(targets, name) and inside(name)
 
     return chosen
+
+
+def names_module(wanted: Any, name: str) -> bool:
+    """Whether a list of ends of paths, or a regex on whole paths, has this module."""
+    if isinstance(wanted, re.Pattern):
+        return wanted.fullmatch(name) is not None
+    return any(name == each or name.endswith(f".{each}") for each in wanted)
 
 
 def _layer_filter(fields: Fields, regex: bool, layers: int) -> Callable[[str], bool]:
@@ -207,3 +167,21 @@ def saved_modules(fields: Fields, places: dict[str, Place]) -> list[str]:
         return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
     return [name for name in places if any(module.endswith(ends) for module in around(name))]
+
+
+def trained_biases(fields: Fields, modules: Iterable[str], places: dict[str, Place], only: str) -> dict[str, Leaf]:
+    """{key: bias} that the folder brings: none, those of the adapted modules (`only`), or the whole model's.
+
+    A model without biases has none to bring, whatever the config says; so it is in PEFT.
+    """
+    value = fields.get("bias", "none", lambda x: x in ("none", "all", only), f"'none', 'all' or {only!r}")
+    adapted = set(modules)
+    wanted = {"none": set(), "all": set(places), only: adapted}[value]
+    names = [name for name in places if name in wanted and places[name].bias]
+    if names and any(places[name].bias for name in saved_modules(fields, places)):
+        raise UserError(
+            f"{fields.file}: bias={value!r} beside modules_to_save={show(fields.raw['modules_to_save'])}: both bring"
+            " biases of this model; expected one of them"
+        )
+    keys = {name: key_of(name, "base_layer.bias" if name in adapted else "bias") for name in names}
+    return {keys[name]: places[name].leaves()["bias"] for name in names}

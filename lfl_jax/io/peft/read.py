@@ -3,46 +3,58 @@
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax.adapters.build import bind, is_layer, layers_of
 from lfl_jax.adapters.dora import DoRA
-from lfl_jax.adapters.lora import LoRA
+from lfl_jax.adapters.trees import layers_of
 from lfl_jax.adapters.truncate import norm
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 from lfl_jax.io import tensor_file
 from lfl_jax.io.hf_names import MODULES
-from lfl_jax.io.peft.fields import Fields, adapted_modules, saved_modules, show
-from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, STEM, Place, find_places, get_path, key_of, put_path
+from lfl_jax.io.peft import ia3, lora, vera
+from lfl_jax.io.peft.fields import Fields, saved_modules, show, target_modules, trained_biases
+from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, STEM, Leaf, Place, find_places, get_path, key_of, put_path
 from lfl_jax.quant import require_dense
+
+# peft_type -> the file that reads and writes it
+KINDS: dict[str, ModuleType] = {"LORA": lora, "IA3": ia3, "VERA": vera}
+# A tensor of an adapter, with the adapter's name in its key where a plain state_dict was saved.
+NAMED = re.compile(
+    r"(?P<module>.*)\.(?P<leaf>lora_A|lora_B|lora_magnitude_vector|ia3_l|vera_A|vera_B|vera_lambda_[bd])"
+    r"(\.(?!weight$)(?P<name>[^.]+))?(?P<end>\.weight)?"
+)
+OWN = re.compile(r"(?P<module>.*)\.modules_to_save\.(?P<name>[^.]+)\.(?P<end>weight|bias)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """An adapter, the parameters it goes with (`replaced`: paths of those the folder brought), and its size."""
+    """An adapter, the parameters it goes with (`replaced`: paths of those the folder brought), and its size.
+
+    description: its kind or rank, in a word or two.
+    """
 
     adapter: dict
     params: dict
     modules: int
     delta_norm: float
+    description: str
     replaced: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line: how many modules, which, of what rank, and the size of the change."""
         stacks = {path.split("/")[1]: get_path(self.adapter, f"layers/{path}") for path in MODULES}
-        layers = {name: x for name, x in stacks.items() if x is not None}
-        ranks = {int(r) for x in layers.values() for r in np.sum(np.asarray(x.scale) != 0, axis=1) if r}
-        rank = f"{max(ranks)}" if len(ranks) == 1 else f"{min(ranks, default=0)} to {max(ranks, default=0)}"
+        layers = [name for name, x in stacks.items() if x is not None]
         total = len(MODULES) * len(self.params["layers"]["attn_norm"])
         also = f", with its own {', '.join(self.replaced)}" if self.replaced else ""
         return (
-            f"{self.modules} of {total} modules ({', '.join(layers)}), rank {rank},"
+            f"{self.modules} of {total} modules ({', '.join(layers)}), {self.description},"
             f" ||dW||_F = {self.delta_norm:.3g}{also}"
         )
 
@@ -54,34 +66,63 @@ def load(folder: Path, params: dict, *, fingerprint: str | None = None) -> Loade
     superfluous, misshapen, not finite, without effect, or not supported.
     """
     fields, places, tensors = Fields(folder), find_places(params), _Named(folder)
+    kind = _kind(fields)
     tensor_file.check_base(folder, tensors.opened, fingerprint)
-    modules, saved, dora = adapted_modules(fields, places), saved_modules(fields, places), fields.flag("use_dora")
-    both = sorted(set(modules) & set(saved))
+    names, saved = target_modules(fields, places, kind.default_targets(params)), saved_modules(fields, places)
+    kind.check(fields, places, names)
+    both = sorted(set(names) & set(saved))
     if both:
         raise UserError(f"{fields.file}: {both[0]} is in target_modules and in modules_to_save; expected one of them")
-    required = _shapes(modules, dora, places) | {key_of(name): places[name].shape for name in saved}
-    optional = {key_of(name): places[name].shape for name in EMBEDDINGS}  # PEFT's save_embedding_layers
+    own = _own_leaves(saved, places) | trained_biases(fields, names, places, kind.BIAS_OF_ADAPTED)
+    embeddings = _own_leaves(EMBEDDINGS, places)  # PEFT's save_embedding_layers
+    shapes = kind.shapes(fields, places, names)
+    required = shapes | {key: leaf.shape for key, leaf in own.items()}
+    optional = {key: leaf.shape for key, leaf in embeddings.items()}
     _check_names(tensors, required, required | optional, len(params["layers"]["attn_norm"]))
     with np.errstate(all="ignore"):
-        adapter = _build(tensors, modules, places, params, dora)
+        adapter = kind.build(fields, tensors.read, names, places, params)
         size = norm(adapter, params)
     _check_size(tensors.file, size, adapter)
-    brought = [name for name in places if name in (*saved, *EMBEDDINGS) and key_of(name) in tensors.keys]
+    brought = {key: leaf for key, leaf in (embeddings | own).items() if key in tensors.keys}
     untie = "model.embed_tokens" in saved and not fields.flag("ensure_weight_tying")
-    replaced = _replace(tensors, brought, places, params, untie)
-    return Loaded(adapter, replaced, len(modules), size, _changed(replaced, params))
+    replaced = _replace(tensors, brought, params, untie)
+    return Loaded(adapter, replaced, len(names), size, kind.describe(adapter), _changed(replaced, params))
+
+
+def _kind(fields: Fields) -> ModuleType:
+    name = fields.raw.get("peft_type")
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise UserError(f"{fields.file}: peft_type={show(name)}; only {', '.join(KINDS)} are read (LORA with DoRA)")
+    fields.refuse_unknown(kind.READ | kind.IGNORED)
+    return kind
+
+
+def _own_leaves(names: Iterable[str], places: dict[str, Place]) -> dict[str, Leaf]:
+    """{key: leaf} of modules that are saved whole, the embedding before the head."""
+    return {key_of(name, end): leaf for name in names for end, leaf in places[name].leaves().items()}
 
 
 class _Named:
-    """The folder's tensors by PEFT's names; lora_magnitude_vector is also written with a trailing ".weight"."""
+    """The folder's tensors by the keys that PEFT's save_pretrained writes.
+
+    Read, too: an adapter's name inside the keys ("lora_A.default.weight", as in a plain state_dict), and
+    lora_magnitude_vector with a trailing ".weight".
+    """
 
     def __init__(self, folder: Path):
         """Read the headers. UserError for a file that is not there, not whole, or a pickle."""
         self.opened = tensor_file.open_folder(folder, STEM)
         self.file = next(iter(self.opened.files.values()), folder / f"{STEM}.safetensors")
-        self.keys = {re.sub(r"(\.lora_magnitude_vector)\.weight$", r"\1", key): key for key in self.opened}
+        found = {key: _canonical(key) for key in self.opened}
+        adapters = {name for _, name in found.values() if name is not None}
+        if len(adapters) > 1:
+            shown = ", ".join(show(name) for name in sorted(adapters))
+            raise UserError(f"{self.file}: tensors of several adapters ({shown}); save one adapter to a folder")
+        self.keys = {plain: key for key, (plain, _) in found.items()}
         if len(self.keys) != len(self.opened):
-            raise UserError(f"{self.file}: a lora_magnitude_vector is there with and without '.weight'; keep one")
+            twice = next(plain for key, (plain, _) in found.items() if self.keys[plain] != key)
+            raise UserError(f"{self.file}: {twice} is there twice (with and without '.weight' or a name); keep one")
 
     def read(self, key: str) -> np.ndarray:
         """A tensor in float32; UserError if it is not finite."""
@@ -92,13 +133,15 @@ class _Named:
         return x
 
 
-def _shapes(modules: dict[str, tuple[int, float]], dora: bool, places: dict[str, Place]) -> dict[str, tuple]:
-    found = {}
-    for name, (rank, _) in modules.items():
-        fan_out, fan_in = places[name].shape
-        found |= {key_of(name, "lora_A.weight"): (rank, fan_in), key_of(name, "lora_B.weight"): (fan_out, rank)}
-        found |= {key_of(name, "lora_magnitude_vector"): (fan_out,)} if dora else {}
-    return found
+def _canonical(key: str) -> tuple[str, str | None]:
+    """(the key as save_pretrained writes it, the adapter's name inside it or None)."""
+    if own := OWN.fullmatch(key):
+        return f"{own['module']}.{own['end']}", own["name"]
+    match = NAMED.fullmatch(key)
+    if match is None:
+        return key, None
+    end = "" if match["leaf"] == "lora_magnitude_vector" else match["end"] or ""
+    return f"{match['module']}.{match['leaf']}{end}", match["name"]
 
 
 def _check_names(tensors: _Named, required: dict, known: dict, layers: int) -> None:
@@ -123,61 +166,33 @@ def _some(keys: list[str]) -> str:
     return ", ".join(show(key)[1:-1] for key in keys[:4]) + more
 
 
-def _build(tensors: _Named, modules: dict, places: dict[str, Place], params: dict, dora: bool) -> dict:
-    built: dict = {"layers": {"attn": {}, "mlp": {}}}
-    for path in MODULES:
-        rows = {places[n].layer: (n, *module) for n, module in modules.items() if places[n].path == f"layers/{path}"}
-        layer = _stack(tensors, rows, get_path(params["layers"], path).shape, dora) if rows else None
-        built["layers"][path.split("/")[0]][path.split("/")[1]] = layer
-
-    def keep_m(read: Any, bound: Any) -> Any:
-        return bound.replace(m=jnp.where(read.gain > 0, read.m, bound.m)) if isinstance(read, DoRA) else bound
-
-    return jax.tree.map(keep_m, built, bind(built, params), is_leaf=is_layer)
-
-
-def _stack(tensors: _Named, rows: dict, shape: tuple[int, int, int], dora: bool) -> Any:
-    """One stacked weight's layer, ranks padded to the largest; DoRA's m and w2 are left for `bind`."""
-    (layers, fan_in, fan_out), width = shape, max(rank for _, rank, _ in rows.values())
-    a, b = np.zeros((layers, fan_in, width), np.float32), np.zeros((layers, width, fan_out), np.float32)
-    scale, m, gain = (np.zeros((layers, n), np.float32) for n in (width, fan_out, 1))
-    for i, (name, rank, factor) in rows.items():
-        a[i, :, :rank] = tensors.read(key_of(name, "lora_A.weight")).T
-        b[i, :rank] = tensors.read(key_of(name, "lora_B.weight")).T
-        scale[i, :rank], gain[i] = factor, 1
-        if dora:
-            m[i] = tensors.read(key_of(name, "lora_magnitude_vector"))
-    lora = LoRA(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
-    return DoRA(lora.a, lora.b, lora.scale, jnp.asarray(m), jnp.asarray(gain), None) if dora else lora
-
-
 def _check_size(file: Path, size: float, adapter: dict) -> None:
     """UserError for a change that is not finite, or none: with B = 0, a DoRA's is the rounding of its norms."""
     if not size < float(np.finfo(np.float32).max):
         raise UserError(f"{file}: the weight change is not finite: training had diverged")
-    layers = layers_of(adapter)
+    doras = [layer for layer in layers_of(adapter) if isinstance(layer, DoRA)]
     rounding = 0.0
-    if not any(jnp.any(layer.b) for layer in layers):
-        rounding = 1e-5 * math.sqrt(sum(float(jnp.sum(x.w2 * x.gain)) for x in layers if isinstance(x, DoRA)))
+    if not any(jnp.any(layer.b) for layer in doras):
+        rounding = 1e-5 * math.sqrt(sum(float(jnp.sum(x.w2 * x.gain)) for x in doras))
     if size <= rounding:
         raise UserError(f"{file}: the adapter changes nothing (||dW||_F = {size:.2g}): it was saved before training")
 
 
-def _replace(tensors: _Named, names: list[str], places: dict[str, Place], params: dict, untie: bool) -> dict:
+def _replace(tensors: _Named, brought: dict[str, Leaf], params: dict, untie: bool) -> dict:
     """Parameters with the folder's copies in place, in the type of what they replace; equal ones stay.
 
     untie: over a tied base, an embedding that was trained as a copy leaves the head as it was. So it is in PEFT.
     """
-    result = params
-    for name in names:  # in the order of `places`: the embedding before the head
-        place, x = places[name], tensors.read(key_of(name))
-        old = get_path(result, "embed" if name == "lm_head" and "head" not in params else place.path)
+    result, head = params, key_of("lm_head")
+    for key, leaf in brought.items():  # the embedding before the head
+        x = tensors.read(key)
+        old = get_path(result, "embed" if key == head and "head" not in params else leaf.path)
         require_dense(f"{tensors.file}: modules_to_save", old)
-        new = jnp.asarray(x, old.dtype) if place.layer is None else jnp.asarray(old).at[place.layer].set(x.T)
+        new = jnp.asarray(x, old.dtype) if leaf.layer is None else jnp.asarray(old).at[leaf.layer].set(x.T)
         if not np.array_equal(new, old):
             new = jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else new
-            result = put_path(result, place.path, new)
-    if untie and "head" not in params and "lm_head" not in names:
+            result = put_path(result, leaf.path, new)
+    if untie and "head" not in params and head not in brought:
         result = result | {"head": params["embed"]}
     return result
 

@@ -1,23 +1,24 @@
 """Writing a PEFT folder, for what PEFT can represent."""
 
-import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax.adapters.dora import DoRA
-from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Mix, members
-from lfl_jax.adapters.truncate import low_rank_factors
+from lfl_jax.adapters.ia3 import IA3
+from lfl_jax.adapters.trees import layers_of
+from lfl_jax.adapters.vera import VeRA
 from lfl_jax.errors import UserError
 from lfl_jax.io import tensor_file
+from lfl_jax.io.peft import ia3, lora, vera
 from lfl_jax.io.peft.places import CONFIG, SINGLE, STEM, Place, adaptable, find_places, get_path, key_of
+
+# The kind of all layers -> the file that writes it; everything else is a LoRA, a DoRA, or refused there by name.
+WRITERS: dict[type, ModuleType] = {IA3: ia3, VeRA: vera}
 
 
 def save(
@@ -38,102 +39,71 @@ def save(
     """
     if dtype not in tensor_file.DTYPES.values():
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(tensor_file.DTYPES.values())}")
-    places = find_places(params)
-    modules = {name: x for name in adaptable(places) if (x := _export(adapter, name, places[name])) is not None}
+    places, kinds = find_places(params), {type(layer) for layer in layers_of(adapter)}
+    writer = WRITERS.get(kinds.pop(), lora) if len(kinds) == 1 else lora
+    own, tensors, modules = {}, {}, []
+    if layers_of(adapter):
+        own, tensors, modules = writer.export(adapter, places, adaptable(places))
     if not modules:
         raise UserError(f"{folder}: the adapter has no layers to save")
-    if len({x.m is None for x in modules.values()}) > 1:
-        raise UserError(_no_counterpart("LoRA beside DoRA in one adapter"))
-    own = _own_parameters(replaced or {}, modules, places, params)
-    config = _config(modules, list(own), places, base_name)
-    tensors = ((key, _cast(key, x, dtype)) for key, x in _tensors(modules, own))
+    whole, saved, bias = _own_parameters(replaced or {}, modules, places, params)
+    if bias != "none" and "bias" not in writer.READ:
+        raise UserError(f"{folder}: PEFT's {own['peft_type']} holds no biases, and {bias} of them trained")
+    config = _config(modules, saved, places, base_name) | own
+    config |= {"bias": bias} if "bias" in writer.READ else {}
+    named = {key_of(name, leaf) if name else leaf: x for name, xs in tensors.items() for leaf, x in xs.items()}
+    written = ((key, _cast(key, x, dtype)) for key, x in (named | whole).items())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     metadata = {} if fingerprint is None else {tensor_file.FINGERPRINT: fingerprint}
-    tensor_file.save(folder, tensors, STEM, sys.maxsize, metadata)
+    tensor_file.save(folder, written, STEM, sys.maxsize, metadata)
     partial = folder / f".{CONFIG}.partial"
     partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     partial.rename(folder / CONFIG)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Module:
-    """A module as PEFT stores it, weights still (in, out): W' = W + scale A B, or DoRA's with a magnitude m."""
+def _own_parameters(
+    replaced: dict, modules: list[str], places: dict[str, Place], params: dict
+) -> tuple[dict[str, np.ndarray], list[str], str]:
+    """({key: tensor in PyTorch's order}, the modules saved whole, the config's `bias`).
 
-    a: np.ndarray
-    b: np.ndarray
-    scale: float
-    m: np.ndarray | None
-
-
-def _no_counterpart(what: str) -> str:
-    return (
-        f"peft cannot represent {what}; write its weight change as a LoRA of rank k with"
-        " lfl_jax.adapters.truncate(adapter, params, k), which also gives its error"
-    )
-
-
-def _export(adapter: dict, name: str, place: Place) -> _Module | None:
-    """One module, None where nothing is adapted; UserError for what PEFT has no form for."""
-    stacked = get_path(adapter, place.path) or None
-    layer = jax.tree.map(lambda x: x[place.layer], stacked)
-    layer = layer and layer.with_shared(adapter.get("shared"))
-    if isinstance(layer, DoRA) and not layer.per_input:
-        gain = float(layer.gain[0])
-        if gain not in (0, 1):
-            raise UserError(_no_counterpart(f"DoRA scaled by {gain:g} (at {name})"))
-        return _module(*low_rank_factors(LoRA(layer.a, layer.b, layer.scale)), np.asarray(layer.m)) if gain else None
-    factors = low_rank_factors(layer) if layer else None
-    if layer and factors is None:
-        kinds = sorted({type(member).__name__ for member in members(layer)})
-        what = f"a Mix of {' and '.join(kinds)}" if isinstance(layer, Mix) else kinds[0]
-        if any(member.on_output for member in members(layer)):
-            raise UserError(f"peft cannot represent {what} (at {name}); save it as a file, NAME.safetensors")
-        raise UserError(_no_counterpart(f"{what} (at {name})"))
-    return _module(*factors, None) if factors and factors[2].size else None
-
-
-def _module(a: np.ndarray, b: np.ndarray, scale: np.ndarray, m: np.ndarray | None) -> _Module:
-    """One scale per module: scales that differ by rank go into B. Rank 0 (a DoRA's) is written as a rank of zeros."""
-    if not scale.size:
-        return _Module(np.zeros((len(a), 1), a.dtype), np.zeros((1, b.shape[1]), b.dtype), 1.0, m)
-    if not np.isfinite(scale).all():
-        raise UserError("the adapter's scale is not finite; nothing is written")
-    if (scale == scale[0]).all():
-        return _Module(a, b, float(scale[0]), m)
-    return _Module(a, b * scale[:, None], 1.0, m)
-
-
-def _alpha(module: _Module) -> int | float:
-    """The shortest alpha with alpha / rank equal to the scale in float32."""
-    rank = module.a.shape[1]
-    exact = module.scale * rank
-    short = (round(exact), round(exact, 6))
-    return next((x for x in short if np.float32(x / rank) == np.float32(module.scale)), exact)
-
-
-def _own_parameters(replaced: dict, modules: dict, places: dict[str, Place], params: dict) -> dict[str, np.ndarray]:
-    """{module: weight in PyTorch's order}. Over a tied base, PEFT ties a saved embedding only to a saved head."""
+    Over a tied base, PEFT ties a saved embedding only to a saved head. A module that is saved whole brings its bias;
+    other biases are written all, which PEFT calls bias='all'.
+    """
     if "embed" in replaced and "head" not in params:
         replaced = {"head": replaced["embed"]} | replaced
-    for path in set(replaced) - {place.path for place in places.values()}:
+    biases = {place.bias for place in places.values()} - {None}
+    for path in set(replaced) - {place.path for place in places.values()} - biases:
         raise UserError(f"replaced={path!r} is no parameter; there are: {', '.join(SINGLE)}, layers/attn_norm, ...")
-    own = {n: (p, replaced[p.path]) for n, p in places.items() if p.path in replaced}
-    own = {n: np.asarray(x) if p.layer is None else np.asarray(x[p.layer]).T for n, (p, x) in own.items()}
-    for name, x in own.items():
-        if x.shape != places[name].shape or name in modules:
-            problem = "also has an adapter" if name in modules else f"has shape {x.shape} (out, in)"
-            raise UserError(f"replaced: {name} {problem}; expected a weight {places[name].shape} without an adapter")
-    return own
+    saved = [name for name, place in places.items() if place.path in replaced]
+    _check_whole(saved, modules, replaced, places)
+    ends = {name: places[name].leaves() for name in saved}
+    bias = "all" if set(replaced) & biases - {places[name].bias for name in saved} else "none"
+    if bias == "all":
+        if any(places[name].bias for name in saved):
+            raise UserError("replaced: biases, and a whole module with a bias: PEFT has no form for both together")
+        ends |= {name: {_bias_key(name, modules): p.leaves()["bias"]} for name, p in places.items() if p.bias}
+    found = {}
+    for name, leaves in ends.items():
+        for end, leaf in leaves.items():
+            x = replaced[leaf.path] if leaf.path in replaced else get_path(params, leaf.path)
+            found[key_of(name, end)] = np.asarray(x) if leaf.layer is None else np.asarray(x[leaf.layer]).T
+    return found, saved, bias
 
 
-def _tensors(modules: dict[str, _Module], own: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    for name, module in modules.items():
-        yield key_of(name, "lora_A.weight"), module.a.T
-        yield key_of(name, "lora_B.weight"), module.b.T
-        if module.m is not None:
-            yield key_of(name, "lora_magnitude_vector"), module.m
-    yield from ((key_of(name), x) for name, x in own.items())
+def _bias_key(name: str, modules: list[str]) -> str:
+    return "base_layer.bias" if name in modules else "bias"
+
+
+def _check_whole(saved: list[str], modules: list[str], replaced: dict, places: dict[str, Place]) -> None:
+    """UserError for a weight of another shape, and for one that also has an adapter."""
+    for name in saved:
+        place = places[name]
+        x = replaced[place.path]
+        shape = tuple(x.shape if place.layer is None else x.shape[1:][::-1])
+        if shape != place.shape or name in modules:
+            problem = "also has an adapter" if name in modules else f"has shape {shape} (out, in)"
+            raise UserError(f"replaced: {name} {problem}; expected a weight {place.shape} without an adapter")
 
 
 def _cast(key: str, x: np.ndarray, dtype: str) -> np.ndarray:
@@ -144,28 +114,17 @@ def _cast(key: str, x: np.ndarray, dtype: str) -> np.ndarray:
     return x
 
 
-def _config(modules: dict[str, _Module], own: list[str], places: dict[str, Place], base_name: str) -> dict:
-    ranks, alphas = {n: x.a.shape[1] for n, x in modules.items()}, {n: _alpha(x) for n, x in modules.items()}
-    (rank, _), (alpha, _) = (Counter(x.values()).most_common(1)[0] for x in (ranks, alphas))
+def _config(modules: list[str], saved: list[str], places: dict[str, Place], base_name: str) -> dict:
+    """The fields that all kinds have; a module that is adapted in every layer is named by its last name."""
     layers = max(place.layer for place in places.values() if place.layer is not None) + 1
     adapted = Counter(places[name].path for name in modules)
     short = {n: n.split(".")[-1] for n in modules if adapted[places[n].path] == layers}
-    saved = {n: n.split(".")[-1] for n in own} | ({"model.norm": "model.norm"} if "model.norm" in own else {})
+    whole = {n: n.split(".")[-1] for n in saved} | ({"model.norm": "model.norm"} if "model.norm" in saved else {})
     return {
-        "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "inference_mode": True,
         "target_modules": sorted({short.get(n, n) for n in modules}),
-        "modules_to_save": sorted(set(saved.values())) or None,
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {n: r for n, r in ranks.items() if r != rank},
-        "alpha_pattern": {n: x for n, x in alphas.items() if x != alpha},
-        "use_dora": any(x.m is not None for x in modules.values()),
-        "use_rslora": False,
-        "init_lora_weights": True,
-        "lora_dropout": 0.0,
-        "bias": "none",
+        "modules_to_save": sorted(set(whole.values())) or None,
         "fan_in_fan_out": False,
     }
