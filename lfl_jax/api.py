@@ -10,7 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from lfl_jax import assets, runs, sample
+from lfl_jax.adapters import replaced as replaced_parameters
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.trees import as_params, layers_of, on_weights
 from lfl_jax.core import tree
@@ -111,9 +115,10 @@ def generate(
 
 
 def _from_peft(path: Path, params: dict) -> tuple[dict, dict]:
-    found = peft.load(path, params, fingerprint=tree.fingerprint(params))
+    fingerprint = tree.fingerprint(params)
+    found = peft.load(path, params, fingerprint=fingerprint)
     print(f"{path}: {found.summary()}")  # noqa: T201 (what was found belongs before the user at once)
-    return found.params, found.adapter
+    return found.params, _remembering(found.adapter, found.params, params, fingerprint)
 
 
 def _from_file(path: Path, params: dict) -> tuple[dict, dict]:
@@ -121,7 +126,23 @@ def _from_file(path: Path, params: dict) -> tuple[dict, dict]:
 
 
 def _from_run(path: Path, params: dict) -> tuple[dict, dict]:
-    return runs.load_onto(path, params)
+    found, adapter = runs.load_onto(path, params)
+    return found, _remembering(adapter, found, params, None)
+
+
+def _remembering(adapter: dict, params: dict, base: dict, fingerprint: str | None) -> dict:
+    """The adapter with the paths of the parameters that it brought, so that saving it does not lose them."""
+    brought = tuple(tree.changed(params, base))
+    if not adapter or not brought:
+        return adapter
+    before, rest = fingerprint or tree.fingerprint(base), tree.fingerprint(_without(params, brought))
+    return adapter | {replaced_parameters.KEY: replaced_parameters.Replaced(brought, before, rest)}
+
+
+def _without(params: dict, paths: Sequence[str]) -> dict:
+    """{path: leaf} of all parameters but these."""
+    leaves = zip(tree.paths(params), jax.tree.leaves(params), strict=True)
+    return {path: leaf for path, leaf in leaves if path not in paths}
 
 
 # format -> (whether a path is of it, how it is read)
@@ -168,22 +189,61 @@ def save_adapter(
     adapter: dict,
     params: dict,
     *,
+    base: dict | None = None,
     base_name: str = "",
     dtype: str = "float32",
     replaced: dict | None = None,
 ) -> None:
-    """Write the adapter of these base parameters: any kind to a .safetensors file, or LoRA and DoRA to a PEFT folder.
+    """Write an adapter of these parameters: any kind to a .safetensors file, or what PEFT has to a PEFT folder.
 
-    base_name: what PEFT's config calls the base. replaced (PEFT only): whole parameters that go with it, by path.
+    params: what the adapter is used with. Parameters that came along with it (from `load_adapter`), or that differ
+    from `base`, the parameters before any training, go into the folder as PEFT's modules_to_save. base_name: what
+    PEFT's config calls the base. replaced (PEFT only): more of them, by path. UserError where they would be lost.
     """
     adapter, params = on_weights("save_adapter", adapter, params)
     require_bound("save_adapter", adapter, params)
-    place, fingerprint = Path(path), tree.fingerprint(params)
+    place = Path(path)
+    start, fingerprint, own = _own_parameters(place, adapter, params, base, replaced or {})
     if place.suffix == ".safetensors":
-        if replaced:
-            raise UserError(
-                f"{place}: an adapter file holds no parameters such as {next(iter(replaced))}; use a folder"
-            )
+        if own:
+            raise UserError(f"{place}: an adapter file holds no parameters such as {next(iter(own))}; use a folder")
         adapter_file.save(place, adapter, fingerprint=fingerprint)
     else:
-        peft.save(place, adapter, params, base_name=base_name, fingerprint=fingerprint, dtype=dtype, replaced=replaced)
+        peft.save(place, adapter, start, base_name=base_name, fingerprint=fingerprint, dtype=dtype, replaced=own)
+
+
+def _own_parameters(place: Path, adapter: dict, params: dict, base: dict | None, more: dict) -> tuple[dict, str, dict]:
+    """(base, its fingerprint, {path: parameter} that goes with the adapter)."""
+    if base is not None:
+        base = as_params("save_adapter: base", base)
+        return base, tree.fingerprint(base), _differences(params, base) | more
+    fingerprint, known = tree.fingerprint(params), adapter.get(replaced_parameters.KEY)
+    if known is None:
+        return params, fingerprint, more
+    missing = [path for path in known.paths if path not in more]
+    if fingerprint == known.base:
+        if missing:
+            raise UserError(
+                f"{place}: the adapter was loaded with its own {', '.join(missing)}, which would be lost: these are the"
+                " base's parameters; give those that load_adapter returned"
+            )
+        return params, fingerprint, more
+    if known.rest != tree.fingerprint(_without(params, known.paths)):
+        raise UserError(
+            f"{place}: parameters besides the adapter's own {', '.join(known.paths)} differ from its base's; give"
+            " base=, the base's parameters"
+        )
+    leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
+    return params, known.base, {path: leaves[path] for path in known.paths} | more
+
+
+def _differences(params: dict, base: dict) -> dict:
+    """{path: parameter} of those that differ from the base's in value; a head that is the tied embedding does not."""
+    before = dict(zip(tree.paths(base), jax.tree.leaves(base), strict=True))
+    lost = sorted(set(before) - set(tree.paths(params)))
+    if lost:
+        raise UserError(f"save_adapter: base has {lost[0]} and params do not; are they of one model?")
+    if "head" not in base:
+        before["head"] = params["embed"]
+    changed = tree.changed(params, base).items()
+    return {path: x for path, x in changed if path not in before or not jnp.array_equal(x, before[path])}

@@ -6,7 +6,8 @@
 
 --run=DIR            a run directory; --step=latest | best | a number; --config.model.path=PATH: where its base lies now
 --model=PATH         a base instead: a Hugging Face folder, a .gguf file or a fetched name; with --adapter=PATH
---to=peft            the adapter as a PEFT folder (LoRA and DoRA; others with --rank=K: the best LoRA of rank K)
+--to=peft            the adapter as a PEFT folder (LoRA, DoRA, (IA)^3 and VeRA; others with --rank=K: the best LoRA of
+                     rank K), with the parameters that trained whole
 --to=hf              the merged model as a Hugging Face folder with its tokenizer
 --to=adapter         the adapter, of any kind, as one .safetensors file (--out names it)
 --dtype=bfloat16     float32, bfloat16 or float16: what the weights are written in
@@ -95,8 +96,7 @@ def _to_peft(source: Source, options: argparse.Namespace) -> None:
     if options.rank:
         adapter, error = adapters.truncate(adapter, source.base, options.rank)
         print(f"LoRA of rank {options.rank} in place of the adapter: relative error of dW {error:.3g}")
-    replaced, dtype = source.replaced(), options.dtype
-    api.save_adapter(options.out, adapter, source.base, base_name=source.name, dtype=dtype, replaced=replaced)
+    api.save_adapter(options.out, adapter, source.params, base=source.base, base_name=source.name, dtype=options.dtype)
     print(f"written to {options.out}: PeftModel.from_pretrained(base, {options.out!r})")
 
 
@@ -106,7 +106,7 @@ def _to_adapter(source: Source, options: argparse.Namespace) -> None:
     file = Path(options.out)
     if file.suffix != ".safetensors":
         raise UserError(f"--out={options.out}: an adapter is one file; name it NAME.safetensors")
-    api.save_adapter(file, _adapter(source), source.base, replaced=source.replaced())
+    api.save_adapter(file, _adapter(source), source.params, base=source.base)
     print(f"written to {file}: lfl_jax.load_adapter({options.out!r}, params)")
 
 

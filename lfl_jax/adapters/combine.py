@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from lfl_jax.adapters import replaced
 from lfl_jax.adapters.build import deltas
 from lfl_jax.adapters.compose import add, check_weights, scale, visit, zip_layers
 from lfl_jax.adapters.full_delta import FullDelta
@@ -215,7 +216,8 @@ def _on_changes(
         dw = jax.lax.map(lambda x: rule(x, w), jnp.stack(changes, axis=1))
         return FullDelta(dw=dw, gain=jnp.any(dw != 0, axis=(1, 2)).astype(dw.dtype)[:, None])
 
-    return {"layers": visit(name, combine, *adapters)}  # each adapter's dW is formed with what it shares itself
+    layers = visit(name, combine, *adapters)
+    return {"layers": layers} | replaced.combined(adapters)  # each adapter's dW is formed with what it shares itself
 
 
 def _change(name: str, adapter: dict, params: dict, path: str) -> Float[Array, "L I O"]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lfl_jax.adapters import replaced
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.inits import OffsetLoRA
@@ -148,10 +149,11 @@ def fuse(adapter: Adapter) -> dict:
 def zip_layers(name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: Adapter) -> dict:
     """An adapter of function(path, layers) at every weight that is in any tree; None stands for a missing layer.
 
-    Shared arrays are kept where a layer reads them. UserError, which starts with `name`, when the adapters' differ,
+    Shared arrays are kept where a layer reads them, and which parameters came along with an adapter. UserError, which
+    starts with `name`, when the adapters' shared arrays differ,
     for no adapters, and for what is none.
     """
-    found = {"layers": visit(name, function, *adapters)}
+    found = {"layers": visit(name, function, *adapters)} | replaced.combined(adapters)
     shared = [a["shared"] for a in map(partial(as_adapter, name), adapters) if "shared" in a and needs_shared(a)]
     if not shared or not needs_shared(found):
         return found

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax import quant
+from lfl_jax.adapters import replaced
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
@@ -42,7 +43,7 @@ def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
         return LoRA(*(jnp.asarray(np.stack(leaves), jnp.float32) for leaves in zip(*best, strict=True)))
 
     layers = jax.tree_util.tree_map_with_path(visit, *_layers_and_weights(adapter, params), is_leaf=is_layer)
-    return layers, math.sqrt(lost / total) if total else 0.0
+    return layers | replaced.combined([adapter]), math.sqrt(lost / total) if total else 0.0
 
 
 def norm(adapter: Adapter, params: dict) -> float:
