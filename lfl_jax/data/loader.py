@@ -1,4 +1,4 @@
-"""The stream of training batches (shuffled, sharded by process, packed, resumable) and its length."""
+"""The stream of training batches (shuffled, packed, resumable) and its length."""
 
 import itertools
 import sys
@@ -13,7 +13,6 @@ from lfl_jax.data.mixes import Rounds
 from lfl_jax.data.packers import too_many
 from lfl_jax.data.packing import PackingStats, count_rows, pack_stream, ratio_rows
 from lfl_jax.data.sources import Source
-from lfl_jax.errors import UserError
 from lfl_jax.text.tokenizers import Tokenizer
 
 COUNTED = 8192  # sources up to this many examples are tokenised whole to count their rows,
@@ -27,36 +26,29 @@ def training_batches(
     *,
     batch: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
     epochs: int | None = None,
     prefetch: int = 2,
 ):
-    """A grain iterator over this process's (batch / process_count, T) batches, endless without `epochs`.
+    """A grain iterator over (batch, T) batches, endless without `epochs`; the same on every process of a run.
 
-    Its get_state() is a few numbers; set_state() goes on bit for bit, at a cost that does not grow with the
-    step. All processes walk the same shuffled stream, each taking every process_count-th example and packing
-    its own: together they see each example once an epoch whatever their number, but rows depend on it. Of a mix
-    each process draws from every source at the same rates, and an epoch is one pass over the first source. With
-    `epochs`, the last batch is filled with empty rows and the number of batches may differ between processes.
+    Its get_state() is a few numbers; set_state() resumes bit-exact, at a cost that does not grow with the step.
+    Of a mix an epoch is one pass over the first source. With `epochs`, the last batch is filled with empty rows.
     close() it to stop its threads.
     """
     import grain
     from grain.experimental import ThreadPrefetchIterDataset
 
-    if batch % process_count:
-        raise UserError(f"config.train.batch={batch} cannot be split over {process_count} processes")
     to_arrays = _encoder(source, tokenizer, data)
     # Without a single usable example the endless stream would search for ever.
     if not any(to_arrays(i) is not None for i in range(len(source.examples))):
         raise no_target(len(source.examples), data.seq_len, data.too_long)
-    order = _order(source, seed, epochs, process_index, process_count)
+    order = _order(source, seed, epochs)
     examples = order.map(to_arrays).to_iter_dataset(grain.ReadOptions(num_threads=8, prefetch_buffer_size=32))
     batches = pack_stream(
         examples,
         seq_len=data.seq_len,
         bins=data.pack_bins,
-        batch=batch // process_count,
+        batch=batch,
         pad_id=tokenizer.pad_id,
         seed=seed,
         packing=data.packing,
@@ -66,24 +58,20 @@ def training_batches(
     return iter(ThreadPrefetchIterDataset(batches, prefetch_buffer_size=prefetch))
 
 
-def _order(source: Source, seed: int, epochs: int | None, process: int = 0, processes: int = 1):
-    """Indices of the examples that one process walks, as a grain MapDataset."""
+def _order(source: Source, seed: int, epochs: int | None):
+    """Indices of the examples in the order of training, as a grain MapDataset."""
     if not source.parts:
-        return _shuffled(range(len(source.examples)), seed, epochs)[process::processes]
+        return _shuffled(range(len(source.examples)), seed, epochs)
     import grain
 
     starts, rounds = source.examples.starts, Rounds.make(source.rates, seed)
-    orders = [
-        _shuffled(range(int(start), int(end)), seed, None)[process::processes]
-        for start, end in itertools.pairwise(starts)
-    ]
-    draws = range(sys.maxsize if epochs is None else epochs * source.epoch)[process::processes]
+    orders = [_shuffled(range(int(start), int(end)), seed, None) for start, end in itertools.pairwise(starts)]
 
     def draw(k: int) -> int:
         part, number = rounds.place(k)
         return orders[part][number]
 
-    return grain.MapDataset.range(len(draws)).map(draw)
+    return grain.MapDataset.range(sys.maxsize if epochs is None else epochs * source.epoch).map(draw)
 
 
 def _shuffled(indices: range, seed: int, epochs: int | None):
@@ -126,38 +114,45 @@ def estimate_rows(
     *,
     seed: int,
     epochs: int | float = 1,
-    process_count: int = 1,
 ) -> RowEstimate:
     """Rows that `epochs` passes over the source fill, to turn epochs into steps: rows / batch.
 
     Exact, by packing the lengths in the order of training, for sources of up to 8192 examples; for larger
     ones from 2048 drawn at random. With too_long=error, raises UserError for such an example among these.
     """
-    n, drawn, exact = source.epoch, *_drawn(source, seed)
+    drawn, exact = _drawn(source, seed)
     measured = _measure(source, tokenizer, data, drawn)
-    lengths, targets = measured["length"], measured["targets"]
-    if not targets.any():
-        raise no_target(n, data.seq_len, data.too_long)
-    order = _shuffled(range(len(drawn)), seed, None)
-    seen = [order[i] for i in range(round(epochs * len(drawn)))]
-    scale = n / len(drawn)
-    if data.packing == "ratio":
-        rows = _ratio_rows(lengths, scale, data, epochs, process_count)
-    else:
-        shards = [[int(n) for n in lengths[seen[p::process_count]] if n] for p in range(process_count)]
-        options = {"seq_len": data.seq_len, "bins": data.pack_bins, "packing": data.packing}
-        rows = round(scale * sum(count_rows(shard, **options) for shard in shards))
-    longest = int(measured["full"].argmax())
-    totals = (round(scale * total) for total in (lengths[seen].sum(), targets[seen].sum()))
+    lengths, full = measured["length"], measured["full"]
+    if not measured["targets"].any():
+        raise no_target(source.epoch, data.seq_len, data.too_long)
+
+    scale = source.epoch / len(drawn)  # examples for each one measured
+    longest = int(full.argmax())
     return RowEstimate(
-        PackingStats(rows, rows * data.seq_len, *totals),
-        examples=n,
+        _packed(measured, data, seed=seed, epochs=epochs, scale=scale),
+        examples=source.epoch,
         skipped=round(scale * int((lengths == 0).sum())),
-        truncated=round(scale * int(((lengths > 0) & (lengths < measured["full"])).sum())),
-        longest=int(measured["full"][longest]),
+        truncated=round(scale * int(((lengths > 0) & (lengths < full)).sum())),
+        longest=int(full[longest]),
         longest_id=source.examples[int(drawn[longest])].id,
         exact=exact,
     )
+
+
+def _packed(
+    measured: dict[str, np.ndarray], data: DataConfig, *, seed: int, epochs: int | float, scale: float
+) -> PackingStats:
+    """What `epochs` passes over examples of the measured lengths fill, `scale` times."""
+    lengths = measured["length"]
+    order = _shuffled(range(len(lengths)), seed, None)
+    seen = [order[i] for i in range(round(epochs * len(lengths)))]
+    if data.packing == "ratio":
+        rows = _ratio_rows(lengths, scale, data, epochs)
+    else:
+        options = {"seq_len": data.seq_len, "bins": data.pack_bins, "packing": data.packing}
+        rows = round(scale * count_rows([int(n) for n in lengths[seen] if n], **options))
+    tokens, targets = (round(scale * measured[name][seen].sum()) for name in ("length", "targets"))
+    return PackingStats(rows, rows * data.seq_len, tokens, targets)
 
 
 def _drawn(source: Source, seed: int) -> tuple[np.ndarray, bool]:
@@ -169,14 +164,12 @@ def _drawn(source: Source, seed: int) -> tuple[np.ndarray, bool]:
     return (np.arange(n) if exact else np.sort(np.random.default_rng(seed).choice(n, SAMPLED, replace=False))), exact
 
 
-def _ratio_rows(lengths: np.ndarray, scale: float, data: DataConfig, epochs: int | float, processes: int) -> int:
+def _ratio_rows(lengths: np.ndarray, scale: float, data: DataConfig, epochs: int | float) -> int:
     """Rows by their number of examples alone; UserError when these hold more tokens than the rows."""
     kept = lengths[lengths > 0]
     if kept.mean() * data.packing_ratio > data.seq_len:
         raise too_many(data.packing_ratio, data.seq_len)
-    total = round(scale * len(kept))
-    options = {"bins": data.pack_bins, "ratio": data.packing_ratio, "epochs": epochs}
-    return sum(ratio_rows(len(range(p, total, processes)), **options) for p in range(processes))
+    return ratio_rows(round(scale * len(kept)), bins=data.pack_bins, ratio=data.packing_ratio, epochs=epochs)
 
 
 def _measure(source: Source, tokenizer: Tokenizer, data: DataConfig, drawn: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The training stream: complete, reshuffled, sharded, resumable; and its length known beforehand."""
+"""The training stream: complete, reshuffled, resumable; and its length known beforehand."""
 
 import dataclasses
 import itertools
@@ -115,32 +115,6 @@ def test_the_number_of_batches_read_ahead_changes_nothing(stream):
     check_equal(stream(12, prefetch=0)[0], stream(12, prefetch=5)[0])
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_each_epoch_and_nothing_twice(stream, processes):
-    shards = [stream(ALL, batch=6, process_index=p, process_count=processes, epochs=2)[0] for p in range(processes)]
-    assert {len(b["tokens"]) for shard in shards for b in shard} == {6 // processes}
-    assert sorted(i for shard in shards for i in example_ids(shard)) == sorted([*range(37), *range(37)])
-    sizes = [len(example_ids(shard)) for shard in shards]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_any_number_of_processes_walks_the_same_stream(stream, make_source, make_data):
-    """With one example a row, two processes together read what one reads, step for step."""
-    source = make_source(examples=[Example(f"{i:02}", "r" * 40, f"ex{i}", f"c{i}") for i in range(10)])
-
-    def read(count):
-        options = {"data": make_data(pack_bins=1), "batch": 2, "process_count": count}
-        shards = [stream(6, source, process_index=p, **options)[0] for p in range(count)]
-        return example_ids([batch for shard in shards for batch in shard])
-
-    assert read(1) == read(2)
-
-
-def test_a_batch_that_cannot_be_split_is_refused(stream):
-    with pytest.raises(UserError, match=r"train.batch=3 cannot be split over 2 processes"):
-        stream(1, process_count=2)
-
-
 def test_a_long_example_stops_the_stream_with_its_id(stream, make_source):
     source = make_source(examples=[*make_source(5).examples, Example("x" * 80, "r", "the-long-one", "c")])
     with pytest.raises(UserError, match="example the-long-one has"):
@@ -176,16 +150,11 @@ def test_every_option_changes_the_batches(stream, make_data, change):
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
-@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("bins", [1, 4])
-def test_rows_are_counted_exactly_beforehand(stream, tokenizer, make_source, make_data, epochs, processes, bins):
+def test_rows_are_counted_exactly_beforehand(stream, tokenizer, make_source, make_data, epochs, bins):
     data, source = make_data(pack_bins=bins), make_source()
-    estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=epochs, process_count=processes)
-    shards = [
-        stream(ALL, source, data, batch=2, process_index=p, process_count=processes, epochs=epochs)[0]
-        for p in range(processes)
-    ]
-    assert estimate.stats == packing_stats([batch for shard in shards for batch in shard])
+    estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=epochs)
+    assert estimate.stats == packing_stats(stream(ALL, source, data, batch=2, epochs=epochs)[0])
     assert estimate.exact
     assert estimate.examples == 37
 

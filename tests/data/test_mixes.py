@@ -94,12 +94,6 @@ def test_an_epoch_is_one_pass_over_the_first_source(stream):
     assert len(set(seen)) == 50, "and no replayed example twice before all were seen"
 
 
-def test_processes_draw_at_the_same_rates_and_share_the_examples(stream):
-    shards = [ids(stream(None, epochs=1, process_index=p, process_count=2)[0]) for p in range(2)]
-    assert [len([i for i in shard if i < 40]) for shard in shards] == [20, 20]
-    assert sorted(i for shard in shards for i in shard if i < 40) == list(range(40))
-
-
 def test_a_mix_resumes_bit_for_bit(stream):
     whole, _ = stream(30)
     _, batches = stream(0)

@@ -121,21 +121,10 @@ class TestConcat:
             fresh.set_state(state)
             check_equal(whole[n + 1], next(fresh))
 
-    def test_processes_share_the_documents(self, stream, make_source, data):
+    def test_rows_are_counted_exactly_beforehand(self, stream, make_source, data, tokenizer):
         source = make_source(examples=documents())
-        shards = [stream(ALL, source, data, epochs=1, process_index=p, process_count=2)[0] for p in range(2)]
-        seen = [set(flat(shard, "example_ids").tolist()) for shard in shards]
-        assert not seen[0] & seen[1]
-        assert seen[0] | seen[1] == set(range(23))
-
-    @pytest.mark.parametrize("processes", [1, 2])
-    def test_rows_are_counted_exactly_beforehand(self, stream, make_source, data, tokenizer, processes):
-        source = make_source(examples=documents())
-        estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=2, process_count=processes)
-        shards = [
-            stream(ALL, source, data, epochs=2, process_index=p, process_count=processes)[0] for p in range(processes)
-        ]
-        assert estimate.stats == packing_stats([batch for shard in shards for batch in shard])
+        estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=2)
+        assert estimate.stats == packing_stats(stream(ALL, source, data, epochs=2)[0])
 
     def test_prompts_still_carry_no_loss(self, stream, make_source, data):
         batches, _ = stream(ALL, make_source(9), data, epochs=1)
@@ -236,14 +225,11 @@ class TestRatio:
         assert estimate_rows(source, tokenizer, data, seed=0).stats.rows == 8 * 3
         assert estimate_rows(source, tokenizer, data, seed=0, epochs=3).stats.rows == 3 * 8 * 3
         assert estimate_rows(source, tokenizer, data, seed=0, epochs=0.5).stats.rows == 4 * 3
-        assert estimate_rows(source, tokenizer, data, seed=0, process_count=2).stats.rows == 2 * 4 * 3
 
-    @pytest.mark.parametrize("processes", [1, 32])
     @pytest.mark.parametrize("epochs", [1, 2, 4, 8, 16])
-    def test_magicoder_has_the_papers_steps(self, processes, epochs):
+    def test_magicoder_has_the_papers_steps(self, epochs):
         """111,183 examples, ratio 3, 6 rows a device: 193, 386, 772, 1544 and 3088 steps of 192 rows."""
-        shards = [len(range(p, 111_183, processes)) for p in range(processes)]
-        rows = sum(ratio_rows(n, bins=6, ratio=3.0, epochs=epochs) for n in shards)
+        rows = ratio_rows(111_183, bins=6, ratio=3.0, epochs=epochs)
         assert -(-rows // 192) == 193 * epochs
 
     def test_the_papers_steps_from_lengths_like_magicoders(self, tokenizer, make_data, make_source, monkeypatch):
