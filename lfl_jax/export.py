@@ -46,6 +46,9 @@ class Source:
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
+    from lfl_jax.core import hosts
+
+    hosts.require_one("lfl_jax.export", argv[1:])
     options = _parser().parse_args(list(argv)[1:])
     if bool(options.run) == bool(options.model):
         raise UserError("give either --run=DIR, or --model=PATH with or without --adapter=PATH (see --help)")

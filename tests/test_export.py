@@ -16,7 +16,7 @@ from lfl_jax import adapters, assets, export, runs, train
 from lfl_jax.analysis.merge_error import merge_error
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.errors import UserError
+from lfl_jax.errors import UserError, entry
 from lfl_jax.io import hf
 from lfl_jax.models import llama
 
@@ -183,3 +183,14 @@ def test_what_is_no_adapter_is_refused(lora, tmp_path):
 def test_another_base_is_refused(lora, small_params):
     with pytest.raises(UserError, match="belongs to base"):
         lfl_jax.load_adapter(lora, small_params)
+
+
+@pytest.mark.parametrize(("words", "variables"), [(["--distributed"], {}), ([], {"WORLD_SIZE": "2", "RANK": "0"})])
+def test_several_processes_are_refused_in_a_line(tmp_path, monkeypatch, capsys, words, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    words = ["export", f"--run={tmp_path}", "--to=hf", f"--out={tmp_path / 'out'}", *words]
+    with pytest.raises(SystemExit, match="2"):
+        entry(export.main, words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: lfl_jax.export runs in one process")

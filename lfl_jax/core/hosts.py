@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,9 @@ LOCAL = (
     ("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ("SLURM_STEP_TASKS_PER_NODE", "SLURM_LOCALID"),
 )
+# How many processes a launcher started with this command: ours, torchrun's, srun's (of a step, not of the batch script,
+# which runs once), Open MPI's.
+STARTED = ("LFL_PROCESSES", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 _numbers = itertools.count()  # of the exchanges; every process makes the same ones in the same order
 
@@ -119,6 +122,17 @@ def together(options: Mapping[str, Any]) -> Iterator[None]:
             traceback.print_exc()
         report(error)
         lifeline.fail(_said(error), exit_code(error) or 1)
+
+
+def require_one(command: str, words: Sequence[str]) -> None:
+    """UserError where this command line, or its launcher, starts it as one of several processes: all would write."""
+    flags = [word for word in words if word.partition("=")[0].removeprefix("--") in DISTRIBUTED]
+    started = [f"{name}={os.environ[name]}" for name in STARTED if os.environ.get(name, "1") not in ("", "0", "1")]
+    asked = flags or started or ([f"jax has {jax.process_count()}"] if jax.distributed.is_initialized() else [])
+    if asked:
+        raise UserError(
+            f"{command} runs in one process, also on a run that several trained ({asked[0]}): start it once, on one host"
+        )
 
 
 def _said(error: BaseException) -> str:

@@ -119,3 +119,25 @@ def test_processes_that_would_do_different_things_are_refused(monkeypatch):
     monkeypatch.setattr(hosts, "agree", lambda value: {"steps": 3, "data": "abc"})
     with pytest.raises(UserError, match=re.escape("process 0 does not do what process 0 does: steps is 4, there 3.")):
         hosts.require_same({"steps": 4, "data": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "asked"),
+    [
+        (["--run=r", "--distributed"], {}, "--distributed"),
+        (["--coordinator=a:1", "--processes=2"], {}, "--coordinator=a:1"),
+        ([], {"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE=2"),
+        ([], {"SLURM_STEP_NUM_TASKS": "4"}, "SLURM_STEP_NUM_TASKS=4"),
+        ([], {"OMPI_COMM_WORLD_SIZE": "8"}, "OMPI_COMM_WORLD_SIZE=8"),
+        ([], {"LFL_PROCESSES": "2"}, "LFL_PROCESSES=2"),
+    ],
+)
+def test_a_command_of_one_process_is_refused_several(joined, monkeypatch, words, variables, asked):
+    hosts.require_one("lfl_jax.export", ["--run=r", "--out=o"])
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of the batch script, which srun has not multiplied
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    hosts.require_one("lfl_jax.export", ["--run=r", "--out=o"])
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"lfl_jax.export runs in one process, .* \({asked}\): start it once"):
+        hosts.require_one("lfl_jax.export", words)
