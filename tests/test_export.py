@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,13 +13,15 @@ from lfl_jax.configs import math_ift
 from safetensors import SafetensorError
 
 import lfl_jax
-from lfl_jax import adapters, assets, export, runs, train
+from lfl_jax import adapters, assets, base_model, export, runs, train
 from lfl_jax.analysis.merge_error import merge_error
 from lfl_jax.config import Config
+from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError, entry
 from lfl_jax.io import hf
 from lfl_jax.models import llama
+from lfl_jax.text.tokenizers import from_folder
 
 
 def short_run(argument, folder):
@@ -194,3 +197,42 @@ def test_several_processes_are_refused_in_a_line(tmp_path, monkeypatch, capsys, 
         entry(export.main, words)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: lfl_jax.export runs in one process")
+
+
+def ended_by(end_token, small, folder):
+    """A model in `folder`, saved again with the tokenizer of a run on it: (that tokenizer, where)."""
+    shutil.copytree(Path(__file__).parent / "fixtures" / "tiny_llama", folder / "tokenizer")
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings))
+    own = from_folder(folder / "tokenizer")
+    cfg = dataclasses.replace(small, vocab_size=own.vocab_size)
+    params = spec.init(llama.specs(cfg), jax.random.key(0))
+    lfl_jax.save(folder / "base", params, cfg, own)
+    c = math_ift.get_config("smoke")
+    c.model.init, c.model.path, c.data.end_token = "pretrained", str(folder / "base"), end_token
+    trained = base_model.tokenizer(Config.from_dict(c))
+    lfl_jax.save(folder / "tuned", params, cfg, trained)
+    return trained, folder / "tuned"
+
+
+def test_an_exported_model_stops_at_the_end_token_of_its_training(small, tmp_path):
+    trained, folder = ended_by("<unk>", small, tmp_path)
+    assert trained.eos_id == 0
+    assert json.loads((folder / "generation_config.json").read_text()) == {"bos_token_id": 1, "eos_token_id": 0}
+    again = lfl_jax.load(folder)[2]
+    assert (again.eos, again.eos_id, again.bos_id) == ("<unk>", 0, 1)
+    assert lfl_jax.load(tmp_path / "base")[2].eos_id == 2
+    unchanged = {"tokenizer.model", "tokenizer.json"}
+    assert all((folder / name).read_bytes() == (tmp_path / "base" / name).read_bytes() for name in unchanged)
+
+
+@pytest.mark.peers
+def test_transformers_reads_the_end_token_as_it_was_trained(small, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trained, folder = ended_by("<unk>", small, tmp_path)
+    for name, eos_id in {"tuned": trained.eos_id, "base": 2}.items():
+        generation = transformers.GenerationConfig.from_pretrained(tmp_path / name)
+        model = transformers.AutoConfig.from_pretrained(tmp_path / name)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        assert generation.eos_token_id == model.eos_token_id == theirs.eos_token_id == eos_id
+        assert generation.bos_token_id == theirs.bos_token_id == trained.bos_id

@@ -12,6 +12,7 @@ from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.own_template import from_tokenizer
+from lfl_jax.text.tokenizer_files import with_eos
 from lfl_jax.text.tokenizers import Tokenizer
 
 Encoded = dict[str, np.ndarray]  # tokens, targets, weights, example_ids, all of one length
@@ -39,7 +40,12 @@ def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
             f"config.data.end_token={end_token!r} is {len(ids)} tokens of this tokenizer, not one;"
             f" its own end token is {tokenizer.eos!r}"
         )
-    return dataclasses.replace(tokenizer, eos=end_token, eos_id=ids[0])
+
+    # Its files say so, too: an exported model stops where this one was trained to.
+    def files() -> dict[str, bytes]:
+        return with_eos(tokenizer.files(), end_token)
+
+    return dataclasses.replace(tokenizer, eos=end_token, eos_id=ids[0], files=files)
 
 
 def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:

@@ -28,6 +28,8 @@ from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.quant import require_dense
 
+GENERATION_FIELDS = ("bos_token_id", "eos_token_id")  # of config.json, which generation reads in a file of its own
+
 
 def _module(weight: str) -> str:
     """The module of a layer's weight, by its last name."""
@@ -159,15 +161,23 @@ def save(
 ) -> list[str]:
     """Write config.json and safetensors that transformers loads; the names of the weight files.
 
-    dtype: float32, bfloat16 or float16. extra: more fields for config.json, such as bos_token_id. UserError for
-    quantised weights.
+    dtype: float32, bfloat16 or float16. extra: more fields for config.json; of these bos_token_id and eos_token_id are
+    what generation starts with and stops at, and go into generation_config.json as well, which transformers' generate
+    and vLLM read. UserError for quantised weights.
     """
     require_dense("save", params)
     cfg = dataclasses.replace(cfg, tied="head" not in params)  # an adapter's own head unties a tied model
     names = tensor_file.save(folder, _tensors(params, jnp.dtype(dtype)), shard_bytes=shard_bytes)
     fields = config_fields(cfg) | {"torch_dtype": dtype, "dtype": dtype} | (extra or {})
-    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
+    _write_json(folder / "config.json", fields)
+    tokens = {name: id_ for name, id_ in fields.items() if name in GENERATION_FIELDS and id_ is not None}
+    if tokens:
+        _write_json(folder / "generation_config.json", tokens)
     return names
+
+
+def _write_json(file: Path, fields: dict[str, Any]) -> None:
+    file.write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
 
 
 def _tensors(params: dict, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -8,6 +8,7 @@ from typing import Any
 from lfl_jax.errors import UserError
 
 Settings = dict[str, Any]  # the fields of tokenizer_config.json and special_tokens_map.json
+SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ def read_settings(folder: Path) -> Settings:
 
     As in transformers, the map decides unless the config lists the added tokens itself.
     """
-    files = ("tokenizer_config.json", "special_tokens_map.json")
-    config, named = (read_json(folder / name) if (folder / name).is_file() else {} for name in files)
+    config, named = (read_json(folder / name) if (folder / name).is_file() else {} for name in SETTINGS_FILES)
     return named | config if "added_tokens_decoder" in config else config | named
 
 
@@ -58,6 +58,16 @@ def token_text(settings: Settings, key: str) -> str | None:
     if not isinstance(value, str | None):
         raise UserError(f"tokenizer files: {key} is {value!r}; expected the text of a token")
     return value
+
+
+def with_eos(files: dict[str, bytes], eos: str) -> dict[str, bytes]:
+    """A tokenizer's files with another EOS, in each file that transformers may take it from."""
+    changed = {}
+    for name in SETTINGS_FILES:
+        settings = json.loads(files.get(name, b"{}"))
+        if "eos_token" in settings:
+            changed[name] = (json.dumps(settings | {"eos_token": eos}, indent=2, ensure_ascii=False) + "\n").encode()
+    return files | changed
 
 
 def chat_template(folder: Path, settings: Settings) -> str | None:
