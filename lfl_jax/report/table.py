@@ -65,7 +65,8 @@ def show(report: Report, figures: dict[str, str], flags: list[str], folder: Path
     _show_flips([row for row in compared if row.flips], console)
     _show_format([row for row in rows if row.section == "format"], console)
     main = [row for row in rows if row.is_main]
-    _show_prompted([row for row in main if row.after is None], console)
+    base_only = {row.task for row in main if row.after is None}
+    _show_prompted([row for row in rows if row.task in base_only and row.section != "format"], console)
     _show_rows(CLEAN, [row.clean for row in main if row.clean and row.clean.change], console)
     _show_notes(report, console)
     for name, value in figures.items():
@@ -162,7 +163,10 @@ def _arrow(row: Row | None) -> str:
 
 
 def _show_prompted(rows: list[Row], console: Console) -> None:
-    """Scores of the base alone, from config.eval.base_tasks: what prompting buys without any training."""
+    """Scores of the base alone, from config.eval.base_tasks: what prompting buys without any training.
+
+    With the rows of its groups: a level after worked examples against that level after training is the fair comparison.
+    """
     if not rows:
         return
     shown = _table("The base, by prompting alone", "n", "score")

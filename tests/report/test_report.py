@@ -14,12 +14,13 @@ from lfl_jax.report import plots, table
 from lfl_jax.report.rows import Report, report
 
 
-def answers(right: str, ended: float = 1.0) -> list[dict]:
-    """A generated answer for each character: 1 right, 0 wrong, x in no form."""
+def answers(right: str, ended: float = 1.0, levels: str = "") -> list[dict]:
+    """A generated answer for each character: 1 right, 0 wrong, x in no form; and its level, where given."""
     made = []
     for i, mark in enumerate(right):
         found = {"strict": "[invalid]" if mark == "x" else "7", "exact_strict": float(mark == "1")}
-        made.append(found | {"id": str(i), "cluster": str(i), "groups": [], "exact_flexible": 0.0, "ended": ended})
+        groups = [f"level_{levels[i]}"] if levels else []
+        made.append(found | {"id": str(i), "cluster": str(i), "groups": groups, "exact_flexible": 0.0, "ended": ended})
     return made
 
 
@@ -84,6 +85,22 @@ def test_what_the_base_does_by_prompting_alone(tmp_path):
     prompted = next(row for row in found.rows if row.task == "source_test_shots")
     assert (prompted.items, prompted.before.mean, prompted.after) == (4, 0.5, None)
     assert "The base, by prompting alone" in printed and "50.0% [15.0, 85.0]" in printed
+
+
+def test_prompting_alone_is_shown_by_level_to_be_compared_with_training(tmp_path):
+    shots = answers("1" * 7 + "0" * 29, levels="1" * 24 + "2" * 12)
+    tested, trained = (answers("1" * right + "0" * (72 - right), levels="1" * 48 + "2" * 24) for right in (1, 37))
+    found = report(
+        results(tmp_path / "before", {"source_test": tested, "source_test_shots": shots}),
+        results(tmp_path / "after", {"source_test": trained}),
+    )
+    out = io.StringIO()
+    table.show(found, {}, [], tmp_path, Console(file=out, width=80))
+    prompted = out.getvalue().partition("The base, by prompting alone")[2].partition("\n\n")[0]
+    rows = [" ".join(line.split()) for line in prompted.splitlines()]
+    assert "held-out problems, after worked examples, exact 36 19.4% [9.8, 35.0]" in rows
+    assert "level 1, one step 24 29.2% [14.9, 49.2]" in rows and "level 2, two steps 12 0.0% [0.0, 24.2]" in rows
+    assert not any(word in prompted for word in ("EOS", "format")), "these belong to a trained model's answers"
 
 
 def headlines(folder, before, after, width=80):
