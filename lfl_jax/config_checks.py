@@ -84,7 +84,7 @@ def did_you_mean(word: object, words: Sequence[str]) -> str:
 
 def contradictions(c: Config) -> list[str]:
     """Which fields of this config contradict each other, in the words of the person who wrote it."""
-    return _adapter_problems(c) + _train_problems(c) + _eval_problems(c)
+    return _adapter_problems(c) + _train_problems(c) + _eval_problems(c) + _log_problems(c)
 
 
 def warnings(c: Config, steps: int) -> list[str]:
@@ -171,9 +171,6 @@ def _train_problems(c: Config) -> list[str]:
 
 def _eval_problems(c: Config) -> list[str]:
     found = []
-    first, _, last = c.log.profile.partition(":")
-    if c.log.profile and not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-        found.append(f"config.log.profile={c.log.profile!r} must be FIRST:LAST, steps from 1 on, such as 10:15")
     for pair in c.eval.files:
         if not all(pair.partition("=")[::2]):
             found.append(f"config.eval.files: {pair!r} must be DATASET=PATH, for example mmlu-test=data/mmlu/test")
@@ -187,4 +184,20 @@ def _eval_problems(c: Config) -> list[str]:
     for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
         if task.partition(":")[2] and not task.partition(":")[2].isdigit():
             found.append(f"evaluation {task!r} must be a name, or name:n with n items")
+    return found
+
+
+SWITCHES = ("true", "false", "yes", "no", "on", "off", "1", "0", "none")  # meant as such, where a name is asked for
+
+
+def _log_problems(c: Config) -> list[str]:
+    found = []
+    first, _, last = c.log.profile.partition(":")
+    if c.log.profile and not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+        found.append(f"config.log.profile={c.log.profile!r} must be FIRST:LAST, steps from 1 on, such as 10:15")
+    if c.log.wandb.lower() in SWITCHES:
+        found.append(
+            f"config.log.wandb={c.log.wandb!r} must be the name of a project, such as --config.log.wandb=lfl;"
+            " leave it out to log nothing there"
+        )
     return found

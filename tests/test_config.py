@@ -204,6 +204,13 @@ def test_words_that_contradict_each_other_are_refused_in_one_line(words, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("word", ["True", "true", "1", "False", "no", "None"])
+def test_a_project_of_weights_and_biases_is_named_not_switched_on(word):
+    with pytest.raises(UserError, match=rf"config.log.wandb='{word}' must be the name .* --config.log.wandb=lfl;"):
+        parse("--config=configs/math_ift.py:smoke", f"--config.log.wandb={word}")
+    assert parse("--config=configs/math_ift.py:smoke", "--config.log.wandb=lfl")[0].log.wandb == "lfl"
+
+
 def test_the_steps_to_profile_are_two_numbers_within_the_run():
     for wrong in ("10", "3:2", "0:1", "a:b"):
         with pytest.raises(UserError, match="must be FIRST:LAST"):

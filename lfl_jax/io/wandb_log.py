@@ -5,26 +5,62 @@ the machine, and `wandb sync` sends it later.
 """
 
 import importlib.util
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lfl_jax.errors import UserError
+from lfl_jax.notices import is_first_process
 
 ID_FILE = "wandb/id.txt"
 REPORT = ("results.json", "summary.txt", "config.json", "contamination.json")
 
 
+LOCAL_MODES = ("offline", "dryrun", "disabled")  # values of WANDB_MODE with which nothing is sent
+
+
 def check(project: str) -> None:
-    """UserError where a project is named and the package is not there."""
-    if project and importlib.util.find_spec("wandb") is None:
+    """UserError where a project is named and W&B cannot be used: no package, no login, or one that is refused.
+
+    For the start of a run: it would be noticed otherwise when its base is loaded and evaluated.
+    """
+    if not project:
+        return
+    _require_package(project)
+    if is_first_process():  # the only one that logs
+        _require_login(project)
+
+
+def _require_package(project: str) -> None:
+    if importlib.util.find_spec("wandb") is None:
         raise UserError(f"config.log.wandb={project!r} needs the package wandb: pip install 'lfl_jax[wandb]'")
+
+
+def _require_login(project: str) -> None:
+    import wandb
+
+    if wandb.setup().settings.mode in LOCAL_MODES or os.environ.get("WANDB_DISABLED"):
+        return
+    try:
+        is_logged_in = wandb.login(verify=True, prompt=False)
+    except wandb.errors.Error as error:
+        raise _refusal(project, str(error)) from error
+    if not is_logged_in:
+        raise _refusal(project, "not logged in to Weights & Biases")
+
+
+def _refusal(project: str, reason: str) -> UserError:
+    said = " ".join(reason.split()).rstrip(".")
+    return UserError(
+        f"config.log.wandb={project!r}: {said}. Log in with `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+    )
 
 
 def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
     """The W&B run of this run directory, new or continued; UserError where W&B cannot be used."""
-    check(project)
+    _require_package(project)
     import wandb
 
     try:
@@ -32,10 +68,7 @@ def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
             project=project, dir=folder, id=_id(folder), name=folder.name, resume="allow", config=dict(config)
         )
     except wandb.errors.Error as error:
-        said = " ".join(str(error).split())
-        raise UserError(
-            f"config.log.wandb={project!r}: {said}. Log in with `wandb login`, or set WANDB_MODE=offline"
-        ) from error
+        raise _refusal(project, str(error)) from error
 
 
 def report(project: str, folder: Path, config: Mapping[str, Any], scores: Mapping[str, float]) -> None:

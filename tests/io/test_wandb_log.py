@@ -1,6 +1,7 @@
 """Weights & Biases without a network: what a run would send is in its directory."""
 
 import importlib.util
+import os
 import time
 
 import pytest
@@ -8,6 +9,55 @@ import pytest
 from lfl_jax.errors import UserError
 from lfl_jax.io import wandb_log
 from lfl_jax.io.metrics import MetricsWriter
+
+
+@pytest.fixture
+def logged_out(monkeypatch, tmp_path):
+    """wandb, with no credentials of this machine's user."""
+    wandb = pytest.importorskip("wandb")
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    wandb.teardown()
+    yield wandb
+    wandb.teardown()
+
+
+REMEDY = "Log in with `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_without_a_login_a_run_does_not_start(logged_out, monkeypatch):
+    with pytest.raises(UserError) as refused:
+        wandb_log.check("p")
+    assert str(refused.value) == f"config.log.wandb='p': not logged in to Weights & Biases. {REMEDY}"
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(UserError) as refused:
+        wandb_log.check("p")
+    assert "'p': WANDB_API_KEY invalid: API key must have 40" in str(refused.value) and REMEDY in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_key_that_the_server_refuses_and_a_server_out_of_reach_are_a_line(logged_out, monkeypatch):
+    def login(**options):
+        assert options == {"verify": True, "prompt": False}
+        raise logged_out.errors.AuthenticationError("Failed to authenticate\nwith https://api.wandb.ai.")
+
+    monkeypatch.setattr(logged_out, "login", login)
+    with pytest.raises(UserError) as refused:
+        wandb_log.check("p")
+    assert str(refused.value) == f"config.log.wandb='p': Failed to authenticate with https://api.wandb.ai. {REMEDY}"
+    monkeypatch.setattr(wandb_log, "is_first_process", lambda: False)
+    wandb_log.check("p")
+
+
+@pytest.mark.parametrize("mode", [("WANDB_MODE", "offline"), ("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_what_sends_nothing_needs_no_login(logged_out, monkeypatch, mode):
+    monkeypatch.setenv(*mode)
+    monkeypatch.setattr(logged_out, "login", None)
+    wandb_log.check("p")
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
