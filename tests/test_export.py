@@ -229,7 +229,7 @@ def test_an_exported_model_stops_at_the_end_token_of_its_training(small, tmp_pat
 @pytest.mark.peers
 def test_transformers_reads_the_end_token_as_it_was_trained(small, tmp_path):
     transformers = pytest.importorskip("transformers")
-    trained, folder = ended_by("<unk>", small, tmp_path)
+    trained, _ = ended_by("<unk>", small, tmp_path)
     for name, eos_id in {"tuned": trained.eos_id, "base": 2}.items():
         generation = transformers.GenerationConfig.from_pretrained(tmp_path / name)
         model = transformers.AutoConfig.from_pretrained(tmp_path / name)

@@ -131,7 +131,8 @@ def require_one(command: str, words: Sequence[str]) -> None:
     asked = flags or started or ([f"jax has {jax.process_count()}"] if jax.distributed.is_initialized() else [])
     if asked:
         raise UserError(
-            f"{command} runs in one process, also on a run that several trained ({asked[0]}): start it once, on one host"
+            f"{command} runs in one process, also on a run that several trained ({asked[0]}):"
+            " start it once, on one host"
         )
 
 
