@@ -10,8 +10,23 @@ from ml_collections import config_dict
 def base() -> config_dict.ConfigDict:
     """The defaults: LoRA rank 16 on all linear modules of SmolLM2-135M, sized for a laptop."""
     c = config_dict.ConfigDict()
+    c.model = _model()
+    c.adapter = _adapter()
+    c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
+    c.optim = _optim()
+    c.train = _train()
+    c.data = _data()
+    c.eval = _eval()
+    c.checkpoint = _checkpoint()
+    c.mesh = _mesh()
+    c.seed = _seed()
+    c.log = _log()
+    return c
 
-    m = c.model = config_dict.ConfigDict()
+
+def _model() -> config_dict.ConfigDict:
+    """Which weights and which tokenizer, and what the weights are stored and computed in."""
+    m = config_dict.ConfigDict()
     m.name = "smollm2-135m"  # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets
     m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
     m.tokenizer = ""  # folder, file (tokenizer.json, .model, .gguf) or fetched name; "" = what comes with the weights
@@ -22,8 +37,12 @@ def base() -> config_dict.ConfigDict:
     m.base_dtype = "float32"
     m.remat = "selective"  # none | selective (keep what matrix products made) | full (recompute whole blocks)
     m.attention_dropout = 0.0  # probability, on attention weights, in training only
+    return m
 
-    a = c.adapter = config_dict.ConfigDict()
+
+def _adapter() -> config_dict.ConfigDict:
+    """What is trained beside the frozen weights, where, and how large."""
+    a = config_dict.ConfigDict()
     # none | lora | pissa | olora | loftq (over a base in int8 or nf4) | dora | vera | mora (also mora_sharing1 to 4,
     # mora_truncation, mora_decoupling) | ia3 | bottleneck | full_delta | FILE.py:CLASS, a kind of your own |
     # several joined by + ("lora+bottleneck": a Mix at every target)
@@ -38,10 +57,12 @@ def base() -> config_dict.ConfigDict:
     a.mora_rounding = "nearest"  # nearest (the released code) | floor (the paper): how the square's size is rounded
     a.dora_norm = "output"  # output (the released code) | input (the paper's text, read literally): DoRA's units
     a.dora_norm_gradient = False  # whether DoRA's norms are differentiated, too (its paper's section 4.3 does not)
+    return a
 
-    c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
 
-    o = c.optim = config_dict.ConfigDict()
+def _optim() -> config_dict.ConfigDict:
+    """The optimizer and the learning rate over the run."""
+    o = config_dict.ConfigDict()
     # adamw | lionw | sgd | adafactor | lamb | muon (the layers' matrices, A and B too; Nesterov Adam for the rest)
     o.name = "adamw"
     o.lr = 1e-3  # peak learning rate
@@ -56,16 +77,24 @@ def base() -> config_dict.ConfigDict:
     o.final_fraction = 0.01  # cosine, linear: learning rate at the end, as a fraction of the peak
     o.cooldown_fraction = 0.2  # trapezoid: last part of all steps, linear to 0
     o.lora_plus = 1.0  # LoRA+: learning rate of the adapters' B over that of A; the paper's rule of thumb is 16
+    return o
 
-    t = c.train = config_dict.ConfigDict()
+
+def _train() -> config_dict.ConfigDict:
+    """How long the run is, and how many rows a step takes."""
+    t = config_dict.ConfigDict()
     t.steps = 0  # optimizer steps; 0 = from tokens or epochs
     t.tokens = 0.0  # tokens, padding of rows included, rounded to whole steps; 0 = from epochs
     t.epochs = 1.0  # passes over the training source (used when steps and tokens are 0)
     t.branch_from = ""  # directory of a longer run with a trapezoid schedule, to start from its checkpoint
     t.batch = 2  # sequences (packed rows) per optimizer step, over all devices
     t.microbatch = 0  # sequences per forward pass, over all devices; 0 = the whole batch; must divide it
+    return t
 
-    d = c.data = config_dict.ConfigDict()
+
+def _data() -> config_dict.ConfigDict:
+    """What is trained on, how it becomes text, and how texts share rows."""
+    d = config_dict.ConfigDict()
     # a name of lfl_jax.data.sources.SOURCES, or tfds:DIR; several with weights are drawn from at these rates (shares of
     # the examples): "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it
     d.source = "word_problems"
@@ -101,8 +130,12 @@ def base() -> config_dict.ConfigDict:
     d.pack_bins = 16  # open rows of the first-fit packer; rows of a group of packing ratio
     # isolate: examples of a row do not see each other, positions restart | attend: a row is one sequence, EOS between
     d.cross_document = "isolate"
+    return d
 
-    e = c.eval = config_dict.ConfigDict()
+
+def _eval() -> config_dict.ConfigDict:
+    """What is measured, on how many items, when and how."""
+    e = config_dict.ConfigDict()
     e.tasks = (  # "name:n" = n items, evenly spread over the set (0 = all); names of lfl_jax.evals.tasks.TASKS
         "source_test:16",
         "gsm8k:8",
@@ -131,29 +164,45 @@ def base() -> config_dict.ConfigDict:
     e.source_text = ""  # text for source_nll: .txt (paragraphs), or .jsonl with "text"; "" = the fetched default
     e.decontaminate = True  # look for every item of tasks in the training source, and score also without those found
     e.files = ()  # your own data for a task, "DATASET=PATH" each: ("mmlu-test=DIR", "math-test=FILE.jsonl")
+    return e
 
-    k = c.checkpoint = config_dict.ConfigDict()
+
+def _checkpoint() -> config_dict.ConfigDict:
+    """When the run is saved, and which checkpoints are kept."""
+    k = config_dict.ConfigDict()
     k.every = 20  # optimizer steps; 0 = only at the end
     k.keep = 1  # latest checkpoints kept, beside the best: two at most by default (each: what trains, and its moments)
     k.best = "target_nll"  # the evaluation whose lowest value marks the best checkpoint
+    return k
 
-    h = c.mesh = config_dict.ConfigDict()
+
+def _mesh() -> config_dict.ConfigDict:
+    """How the devices share batch and weights."""
+    h = config_dict.ConfigDict()
     h.data = 1  # devices; one of the three may be -1: all that remain
     h.fsdp = -1  # the same devices split the batch and hold a part of each weight
     h.tensor = 1  # devices that share each weight's products
+    return h
 
-    s = c.seed = config_dict.ConfigDict()
+
+def _seed() -> config_dict.ConfigDict:
+    """What is drawn at random, each by a seed of its own."""
+    s = config_dict.ConfigDict()
     s.data = 0  # the order of examples, and what generated sources generate
     s.init = 0  # the adapter's first values, and a random model's weights
     s.dropout = 0  # which inputs are dropped
     s.sample = 0  # draws in evaluations with a temperature
+    return s
 
-    g = c.log = config_dict.ConfigDict()
+
+def _log() -> config_dict.ConfigDict:
+    """Where the numbers of the run go."""
+    g = config_dict.ConfigDict()
     g.every = 1  # optimizer steps between records of metrics.jsonl
     g.tensorboard = True  # the numbers of metrics.jsonl in tensorboard/, too
     g.wandb = ""  # a project of Weights & Biases (extra wandb); "" = none. WANDB_MODE=offline sends nothing
     g.profile = ""  # "10:15" = a trace of steps 10 to 15 in the run directory's profile/, for TensorBoard; "" = none
-    return c
+    return g
 
 
 KINDS = {

@@ -12,31 +12,42 @@ MARK = "<!-- What follows is written by docs/fields.py. -->\n"
 
 
 def tables(source: str) -> str:
-    """A table for each section of base(): field, default, unit and legal values."""
-    (function,) = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == "base")
-    lines, previous, found = source.splitlines(), function.body[0].end_lineno, []
-    sections = {"c": "config"}
-    for statement in function.body[1:]:
-        if not isinstance(statement, ast.Assign):
+    """A table for each section of base(): what it is about; field, default, unit and legal values."""
+    functions = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    lines, found = source.splitlines(), []
+    for name, value, said in assigned(functions["base"], lines):
+        if not isinstance(value, ast.Call):
+            found += [heading(name, "A field of no section."), row(name, value, said)]
             continue
-        target, made = statement.targets[-1], len(statement.targets) == 2  # m = c.model = ConfigDict()
-        if made:
-            sections[statement.targets[0].id] = f"config.{target.attr}"
-            found.append(f"\n### config.{target.attr}\n\n| field | default | meaning |\n|---|---|---|")
-        elif isinstance(target, ast.Attribute):
-            above = [line.strip() for line in lines[previous : statement.lineno - 1]]
-            said = [*above, lines[statement.lineno - 1].partition("  # ")[2]]
-            found.append(row(sections[target.value.id], target.attr, statement.value, said))
-        previous = statement.end_lineno
+        section = functions[value.func.id]  # c.model = _model()
+        found.append(heading(name, ast.get_docstring(section)))
+        found += [row(*field) for field in assigned(section, lines)]
     return "\n".join(found) + "\n"
 
 
-def row(section: str, field: str, default: ast.expr, said: list[str]) -> str:
-    """One field; a field of no section has a table of its own."""
+def assigned(function: ast.FunctionDef, lines: list[str]) -> list[tuple[str, ast.expr, str]]:
+    """Each attribute that is set, its value, and what the comments above and behind it say."""
+    previous, found = function.body[0].end_lineno, []
+    for statement in function.body[1:]:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute):
+            comments = [line.strip().removeprefix("# ") for line in lines[previous : statement.lineno - 1]]
+            comments.append(lines[statement.lineno - 1].partition("  # ")[2])
+            said = " ".join(comment for comment in comments if comment and comment != "#")
+            found.append((statement.targets[0].attr, statement.value, said))
+        previous = statement.end_lineno
+    return found
+
+
+def heading(section: str, about: str) -> str:
+    """Above a section's fields."""
+    return f"\n### config.{section}\n\n{about}\n\n| field | default | meaning |\n|---|---|---|"
+
+
+def row(field: str, default: ast.expr, said: str) -> str:
+    """One field."""
     value = "None" if "placeholder" in ast.unparse(default) else ast.unparse(default).replace("'", '"')
-    about = " ".join(line.removeprefix("# ") for line in said if line and line != "#").replace("|", "\\|")
-    head = f"\n### config.{field}\n\n| field | default | meaning |\n|---|---|---|\n" if section == "config" else ""
-    return f"{head}| `{field}` | `{value}` | {about} |"
+    about = said.replace("|", "\\|")
+    return f"| `{field}` | `{value}` | {about} |"
 
 
 def page() -> str:
