@@ -27,7 +27,8 @@ def base() -> config_dict.ConfigDict:
 def _model() -> config_dict.ConfigDict:
     """Which weights and which tokenizer, and what the weights are stored and computed in."""
     m = config_dict.ConfigDict()
-    m.name = "smollm2-135m"  # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets
+    # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets; or FILE.py:NAME, a ModelConfig
+    m.name = "smollm2-135m"
     m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
     m.tokenizer = ""  # folder, file (tokenizer.json, .model, .gguf) or fetched name; "" = what comes with the weights
     m.init = "pretrained"  # pretrained | random (tests and benchmarks)
@@ -63,7 +64,8 @@ def _adapter() -> config_dict.ConfigDict:
 def _optim() -> config_dict.ConfigDict:
     """The optimizer and the learning rate over the run."""
     o = config_dict.ConfigDict()
-    # adamw | lionw | sgd | adafactor | lamb | muon (the layers' matrices, A and B too; Nesterov Adam for the rest)
+    # adamw | lionw | sgd | adafactor | lamb | muon (the layers' matrices, A and B too; Nesterov Adam for the rest) |
+    # FILE.py:NAME, a function of this section that returns an optax direction such as optax.scale_by_adam()
     o.name = "adamw"
     o.lr = 1e-3  # peak learning rate
     o.b1 = 0.9  # decay of the first moment; sgd and muon: momentum (muon's release: 0.95); adafactor has none
@@ -71,7 +73,8 @@ def _optim() -> config_dict.ConfigDict:
     o.eps = 1e-8  # adamw, lamb and muon
     o.weight_decay = 0.0  # fraction of a weight removed per step at the peak, scaled by lr_t / lr (not by lr itself)
     o.clip = 1.0  # global norm over what trains; 0 = off
-    o.schedule = "cosine"  # cosine | linear | trapezoid | constant
+    # cosine | linear | trapezoid | constant | FILE.py:NAME, a function of this section, steps and warmup steps
+    o.schedule = "cosine"
     o.warmup_steps = 0  # optimizer steps; 0 = use warmup_fraction
     o.warmup_fraction = 0.1  # of all steps
     o.final_fraction = 0.01  # cosine, linear: learning rate at the end, as a fraction of the peak
@@ -95,8 +98,9 @@ def _train() -> config_dict.ConfigDict:
 def _data() -> config_dict.ConfigDict:
     """What is trained on, how it becomes text, and how texts share rows."""
     d = config_dict.ConfigDict()
-    # a name of lfl_jax.data.sources.SOURCES, or tfds:DIR; several with weights are drawn from at these rates (shares of
-    # the examples): "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it
+    # a name of lfl_jax.data.sources.SOURCES, tfds:DIR, or FILE.py:NAME, a function of your own; several with weights
+    # are drawn from at these rates (shares of the examples): "metamath:0.9,c4:0.1"; the first one is tested on, and
+    # train.epochs are passes over it
     d.source = "word_problems"
     # a file, or a folder of shards: .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, or what
     # datasets' save_to_disk wrote; used in place of source
@@ -114,7 +118,8 @@ def _data() -> config_dict.ConfigDict:
     # and level 3 (up to six steps, told in sentences); three whole numbers >= 0. Held-out problems are drawn alike
     d.levels = (0, 0, 1)
     d.seq_len = 256  # tokens per packed row
-    d.template = "plain"  # a name of lfl_jax.text.chat.TEMPLATES, or "tokenizer": the chat template it carries
+    # a name of lfl_jax.text.chat.TEMPLATES, "tokenizer": the chat template it carries, or FILE.py:NAME, your own
+    d.template = "plain"
     d.end_token = ""  # the token that ends an answer, in training and generation, such as "<|im_end|>"; "" = the EOS
     d.loss_turns = "all"  # all | last: which answers of a conversation carry loss
     d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}
@@ -136,7 +141,7 @@ def _data() -> config_dict.ConfigDict:
 def _eval() -> config_dict.ConfigDict:
     """What is measured, on how many items, when and how."""
     e = config_dict.ConfigDict()
-    e.tasks = (  # "name:n" = n items, evenly spread over the set (0 = all); names of lfl_jax.evals.tasks.TASKS
+    e.tasks = (  # "name:n" = n items, evenly spread over the set (0 = all); a name of evals.tasks.TASKS or FILE.py:NAME
         "source_test:16",
         "gsm8k:8",
         "target_nll:40",

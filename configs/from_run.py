@@ -17,13 +17,16 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     file = pathlib.Path(argument).expanduser() / "config.json"
     if not argument or not file.is_file():
         raise ValueError(f"{argument or 'nothing'}: not the directory of a run; give it as from_run.py:DIR")
-    c = base.base()
-    for name, value in json.loads(file.read_text("utf-8"))["config"].items():
+    c, record = base.base(), json.loads(file.read_text("utf-8"))
+    for name, value in record["config"].items():
         fields = value.items() if isinstance(value, dict) else [(name, value)]
         section = c[name] if isinstance(value, dict) else c
         for field, x in fields:
             if x is not None:  # null is what such a field begins with
                 section[field] = _tuples(x)
+    # What the record says of files with code. That it is here at all marks the config as a record's: its files run only
+    # where somebody allows them.
+    c.recorded_code = tuple((file, str(sha256)) for file, sha256 in record.get("code", {}).items())
     return c
 
 

@@ -1,11 +1,11 @@
 """Low-rank adapters against full finetuning: what is learned, what is forgotten.
 
-load, save, generate, load_adapter and save_adapter (`lfl_jax.api`) are there when they are first used, with jax.
+The functions of `lfl_jax.api` are there when they are first used, with jax.
 """
 
 from typing import Any
 
-API = ("load", "save", "generate", "load_adapter", "save_adapter")
+API = ("run", "get_config", "Own", "Outcome", "load", "save", "generate", "load_adapter", "save_adapter")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,31 +3,127 @@
 params, cfg, tokenizer = lfl_jax.load("smollm2-135m")
 params, adapter = lfl_jax.load_adapter("runs/quickstart", params)
 print(lfl_jax.generate(params, cfg, tokenizer, ["Question: ..."], adapter=adapter)[0])
+
+outcome = lfl_jax.run(lfl_jax.get_config("math_ift:full", **{"optim.lr": 1e-3}), "runs/mine")
+table = pandas.DataFrame(outcome.to_rows())
 """
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 
-from lfl_jax import assets, runs, sample
+from lfl_jax import assets, command_line, notices, own_code, runs, sample, train
 from lfl_jax.adapters import replaced as replaced_parameters
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.trees import as_params, layers_of, on_weights
-from lfl_jax.core import tree
+from lfl_jax.config import Config
+from lfl_jax.core import hosts, tree
+from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
-from lfl_jax.io import adapter_file, hf, peft, pretrained
+from lfl_jax.evals import contamination, suite
+from lfl_jax.evals.run import Result
+from lfl_jax.io import adapter_file, hf, peft, pretrained, wandb_log
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.own_code import Code, Own
+from lfl_jax.report import plots, table
+from lfl_jax.report.rows import Report, report
 from lfl_jax.text.stops import cut, said
 from lfl_jax.text.tokenizers import Tokenizer
 
 AnyPath = str | os.PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Results of a run: every task before and after training, paired, and figures of the training.
+
+    finished: False for a run that was interrupted and saved; it then has no report, and `run` with the same arguments
+    resumes it. trained: optimizer steps of this call. facts: what results.json has under "facts".
+    """
+
+    config: Config = dataclasses.field(repr=False)
+    workdir: Path
+    finished: bool
+    trained: int
+    facts: dict[str, Any]
+    before: dict[str, Result] = dataclasses.field(repr=False)
+    after: dict[str, Result] = dataclasses.field(repr=False)
+    report: Report | None = dataclasses.field(repr=False)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dict per task, metric and variant ("before", "after", "change"), for pandas.DataFrame."""
+        return [] if self.report is None else self.report.to_rows()
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the table of the run."""
+        if self.report is not None:
+            figures, flags = table.figures(self.facts), table.flags(self.facts["provenance"])
+            table.show(self.report, figures, flags, self.workdir, console or Console())
+
+
+def get_config(name: str, *, allow_code: Iterable[AnyPath] = (), **fields: Any) -> Config:
+    """The config of a name with words, "math_ift:full,r=4", or of FILE.py, with fields in place of its own.
+
+    get_config("math_ift:smoke", **{"optim.lr": 1e-3, "eval.tasks": ("gsm8k:8",)}). allow_code: files that the record of
+    a run names ("from_run:DIR"), and that may run. UserError says everything that is wrong together.
+    """
+    texts = {path: "none" if value is None else value for path, value in fields.items()}
+    return command_line.configured(name, texts, allow_code=[os.fspath(file) for file in allow_code])
+
+
+def run(
+    config: Config | str,
+    workdir: AnyPath,
+    *,
+    own: Own = Own(),  # noqa: B008 (frozen)
+    allow_code: Iterable[AnyPath] = (),
+    quiet: bool = False,
+) -> Outcome:
+    """Evaluate the base, train, evaluate again; everything goes to the run directory, as `python -m lfl_jax.main` does.
+
+    config: of `get_config`, or its name. own: objects in place of what the config names; the tasks are evaluated, too.
+    allow_code: files that the config names. quiet: no progress. A run that was interrupted is resumed, a finished one
+    is read back. Raises UserError for mistakes, NonFiniteLoss when training diverged.
+    """
+    keep_compiled_programs(assets.writable("compiled"))
+    given = get_config(config) if isinstance(config, str) else config
+    code = own_code.allowing(allow_code)
+    given = given.with_own(own).allowing(code.allowed)
+    folder = Path(workdir).expanduser().absolute()
+    with notices.collected() as warnings:
+        found = train.run(train.Run(given, folder, tuple(own.tasks), quiet))
+    results = Outcome(given, folder, found.finished, found.trained, found.facts, found.before, found.after, None)
+    if not found.finished:
+        return results
+    results = dataclasses.replace(results, report=report(found.before, found.after, contamination.read(folder)))
+    if not found.trained:  # the run was at its end before: the figures of its training stand
+        results = dataclasses.replace(results, facts=table.saved_facts(folder) or found.facts)
+    results.facts["provenance"]["warnings"] = warnings  # also where the other figures are an earlier start's
+    if hosts.is_first():
+        _write(results)
+    return results
+
+
+def _write(results: Outcome) -> None:
+    """results.json, summary.txt and the pictures."""
+    folder, variants = results.workdir, {"base": results.before, "tuned": results.after}
+    table.save(results.report, results.facts, folder)
+    with (folder / "summary.txt").open("w", encoding="utf-8") as file:
+        results.show(Console(file=file, width=120))
+    plots.draw(results.report, variants, folder)
+    if results.config.log.wandb:
+        when = {"before": results.before, "after": results.after}
+        scores = {f"{name}/{task}": x for name, found in when.items() for task, x in suite.flat(found).items()}
+        wandb_log.report(results.config.log.wandb, folder, results.config.values(), scores)
 
 
 def load(
@@ -114,19 +210,19 @@ def generate(
     return [cut(text, stop) for text in texts]
 
 
-def _from_peft(path: Path, params: dict) -> tuple[dict, dict]:
+def _from_peft(path: Path, params: dict, code: Code = own_code.NOTHING) -> tuple[dict, dict]:
     fingerprint = tree.fingerprint(params)
     found = peft.load(path, params, fingerprint=fingerprint)
     print(f"{path}: {found.summary()}")  # noqa: T201 (what was found belongs before the user at once)
     return found.params, _remembering(found.adapter, found.params, params, fingerprint)
 
 
-def _from_file(path: Path, params: dict) -> tuple[dict, dict]:
-    return params, adapter_file.load(path, params, fingerprint=tree.fingerprint(params))
+def _from_file(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
+    return params, adapter_file.load(path, params, fingerprint=tree.fingerprint(params), code=code)
 
 
-def _from_run(path: Path, params: dict) -> tuple[dict, dict]:
-    found, adapter = runs.load_onto(path, params)
+def _from_run(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
+    found, adapter = runs.load_onto(path, params, code=code)
     return found, _remembering(adapter, found, params, None)
 
 
@@ -146,21 +242,31 @@ def _without(params: dict, paths: Sequence[str]) -> dict:
 
 
 # format -> (whether a path is of it, how it is read)
-ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, dict], tuple[dict, dict]]]] = {
+ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, dict, Code], tuple[dict, dict]]]] = {
     "a PEFT folder": (lambda path: (path / "adapter_config.json").is_file(), _from_peft),
     "a run directory": (lambda path: (path / "checkpoints").is_dir(), _from_run),
     "an adapter file (.safetensors)": (lambda path: path.suffix == ".safetensors", _from_file),
 }
 
 
-def load_adapter(path_or_name: AnyPath, params: dict) -> tuple[dict, dict]:
+def load_adapter(
+    path_or_name: AnyPath,
+    params: dict,
+    *,
+    allow_code: Iterable[AnyPath] = (),
+    own: Own = Own(),  # noqa: B008 (frozen)
+) -> tuple[dict, dict]:
     """(params, adapter) from a PEFT folder, a run directory, a file that `save_adapter` wrote, a fetched name, or a
     PEFT repository of a hub (hf:ORG/NAME).
 
     The params are those given, with the weights in place that were trained as a whole (PEFT's modules_to_save, a run
     that trained parameters). Raises UserError for damage, for another base, for an adapter that changes nothing, and
     for a fetched one whose rank is not what its name says.
+
+    A kind of one's own needs its class: own=Own(adapter=CLASS), or allow_code=["FILE.py"] for the file that the run or
+    the adapter file names, which is never run without that.
     """
+    code = own_code.allowing(allow_code, own)
     params = as_params("load_adapter", params)
     place, name = Path(path_or_name), str(path_or_name)
     if not place.exists() and name.partition("@")[0] in assets.manifest():
@@ -168,7 +274,7 @@ def load_adapter(path_or_name: AnyPath, params: dict) -> tuple[dict, dict]:
     place = assets.local(place)
     for matches, read in ADAPTER_FORMATS.values():
         if matches(place):
-            return read(place, params)
+            return read(place, params, code)
     raise UserError(f"{place}: no adapter here; expected {', '.join(ADAPTER_FORMATS)}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from lfl_jax import adapters, assets, locations, quant
+from lfl_jax import adapters, assets, locations, own_code, quant
 from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
@@ -53,10 +53,12 @@ def shape(config: Config) -> ModelConfig:
     """The model's shape, from its files where a path is given, else by its name."""
     if config.model.path:
         return _files(config).cfg
+    if own_code.is_place(config.model.name):
+        return own_code.find(config.model.code, "model.name", config.model.name, lambda x: isinstance(x, ModelConfig))
     if config.model.name not in PRESETS:
         raise UserError(
             f"config.model.name={config.model.name!r} is unknown; there are: {', '.join(PRESETS)};"
-            " or give a folder or file with --config.model.path"
+            " or give a folder or file with --config.model.path, or a shape of your own as FILE.py:NAME"
         )
     return PRESETS[config.model.name]
 
@@ -69,7 +71,7 @@ def load(config: Config, rules: Rules) -> Base:
     trains = any(pattern.startswith("params") for pattern in config.trainable)
     held = "float32" if trains else config.model.base_dtype
     if config.model.init == "random":
-        cfg = _numerics(PRESETS[config.model.name], config)
+        cfg = _numerics(shape(config), config)
         params = random_params(cfg, config.seed.init, rules, held)
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
@@ -114,7 +116,12 @@ def _files(config: Config) -> Pretrained:
     place = config.model.path
     if place and not place.startswith(locations.SHARED) and not Path(place).exists():
         raise UserError(f"{place}: no such model; name where it is now with --config.model.path=PATH")
-    return pretrained.open_model(Path(config.model.path) if config.model.path else assets.path(config.model.name))
+    if not place and own_code.is_place(config.model.name):
+        raise UserError(
+            f"config.model.name={config.model.name} is a shape without weights: set config.model.init=random, or name"
+            " weights with config.model.path"
+        )
+    return pretrained.open_model(Path(place) if place else assets.path(config.model.name))
 
 
 def tokenizer(config: Config) -> Tokenizer:

@@ -3,21 +3,20 @@
 import dataclasses
 import difflib
 import functools
-import importlib.util
 import pathlib
-import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from types import ModuleType
 from typing import Any
 
-from lfl_jax import config_values, locations
+from lfl_jax import config_values, locations, own_code
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError, mistakes
 
 HIDDEN = ("base.py", "settings.py", "__init__.py")  # of configs/: not to be run
 LENGTHS = ("train.steps", "train.tokens", "train.epochs")  # the first that is not 0 says how long a run is
 Flags = dict[str, tuple[Any, str]]  # flag -> (default, help); the default's type is the flag's
+CODE: Flags = {"allow_code": ("", "files with code of one's own that may run")}
+REPEATED = ("allow_code",)  # flags that may be given several times
 # Of an entry point that runs on several hosts, whose processes `core.hosts` joins.
 DISTRIBUTED: Flags = {
     "distributed": (False, "several processes, one per host"),
@@ -54,13 +53,21 @@ def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[s
     if words.config is None:
         problems.insert(0, "no config given; for example --config=configs/math_ift.py (see --help)")
         raise mistakes(problems)
-    return configured(words.config, words.overrides, problems), options
+    return configured(words.config, words.overrides, problems, files_of(options.get("allow_code", ""))), options
 
 
-def configured(place: str, overrides: Mapping[str, str | None], problems: Sequence[str] = ()) -> Config:
-    """The config of FILE:WORDS with these fields, {"optim.lr": "1e-4"}, as text in place of its own.
+def files_of(allow_code: str) -> list[str]:
+    """The files of --allow_code=A.py,B.py@HASH."""
+    return [file for file in allow_code.split(",") if file]
 
-    problems: what is wrong already; UserError says it together with everything else.
+
+def configured(
+    place: str, overrides: Mapping[str, Any], problems: Sequence[str] = (), allow_code: Sequence[str] = ()
+) -> Config:
+    """The config of FILE:WORDS with these fields in place of its own, as text {"optim.lr": "1e-4"} or as values.
+
+    problems: what is wrong already; UserError says it together with everything else. The files with code that the
+    person names may run: in these fields, in the config unless that is the record of a run, or in allow_code.
     """
     found = list(problems)
     typed = typed_overrides(overrides, found)
@@ -68,11 +75,16 @@ def configured(place: str, overrides: Mapping[str, str | None], problems: Sequen
         values = load(resolve(place)).to_dict()
     except UserError as error:
         raise mistakes([str(error), *found]) from None
+    recorded = values.pop("recorded_code", None)
     override(values, typed)
     config, wrong = Config.read(values)
     if found or wrong:
         raise mistakes(found + wrong)
-    return config.with_places(functools.partial(locations.absolute, here=pathlib.Path.cwd()))
+    here = functools.partial(locations.absolute, here=pathlib.Path.cwd())
+    config = config.with_places(here).with_record(dict(recorded or ()))
+    named = [own for path, own in config.own_places() if recorded is None or path in typed]
+    files = {own_code.split(own)[0] for own in named} - {own_code.PASSED}
+    return config.allowing([*sorted(files), *(here(file) for file in allow_code)])
 
 
 def split(arguments: Sequence[str], extra: Flags) -> Words:
@@ -113,6 +125,8 @@ def _sort_in(words: Words, name: str, value: str | None) -> None:
         words.overrides[name.removeprefix("config.")] = value
     elif name.startswith("noconfig."):
         words.overrides[name.removeprefix("noconfig.")] = "false"
+    elif name in REPEATED and value and words.flags.get(name):
+        words.flags[name] = f"{words.flags[name]},{value}"
     else:
         words.flags[name] = value
 
@@ -160,7 +174,7 @@ def _unknown_flag(name: str, text: str | None, extra: Flags) -> str:
     return f"unknown flag --{name}; there are: --config, {', '.join('--' + flag for flag in extra)} (see --help)"
 
 
-def typed_overrides(overrides: Mapping[str, str | None], problems: list[str]) -> dict[str, Any]:
+def typed_overrides(overrides: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """{"section.field": value}, each of its field's type; what cannot be is added to `problems` and left out."""
     typed = {}
     for path, text in overrides.items():
@@ -168,13 +182,20 @@ def typed_overrides(overrides: Mapping[str, str | None], problems: list[str]) ->
             hint = config_values.hint_of(Config, path)
             if text is None and hint is not bool:
                 raise UserError(f"--config.{path} needs a value: --config.{path}=VALUE")
-            typed[path] = True if text is None else config_values.from_text(hint, text, f"config.{path}")
+            typed[path] = _typed(hint, text, f"config.{path}")
         except UserError as error:
             problems.append(str(error))
     lengths = [f"config.{path}={overrides[path]}" for path in LENGTHS if typed.get(path)]
     if len(lengths) > 1:
         problems.append(f"{' and '.join(lengths)} both say how long; give one")
     return typed
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """Text as the field's type; a value that is no text is the field's own already, None the flag of a bool."""
+    if value is None:
+        return True
+    return config_values.from_text(hint, value, where) if isinstance(value, str) else config_values.as_tuples(value)
 
 
 def override(values: dict, typed: Mapping[str, Any]) -> None:
@@ -210,30 +231,11 @@ def resolve(path: str) -> str:
 def load(path: str) -> Any:
     """What get_config of FILE:ARGUMENT returns. UserError with the line for a file that cannot be run."""
     file, colon, argument = path.partition(":")
-    module = _module(file)
+    module = own_code.load(file, own_code.digest(file))
     if not hasattr(module, "get_config"):
         raise UserError(f"{file} has no function get_config: see configs/base.py for how a config is made")
-    try:
-        return module.get_config(argument) if colon else module.get_config()
-    except ValueError as error:  # a word that the config does not know
-        raise UserError(str(error)) from None
-    except Exception as error:
-        raise _in_file(file, error) from None
-
-
-def _module(file: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lfl_jax_config_of_this_run", file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise _in_file(file, error) from None
-    return module
-
-
-def _in_file(file: str, error: Exception) -> UserError:
-    """The error with its place in the file: its traceback is of ours."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
-    said = " ".join(str(error.args[0] if error.args else error).split())
-    return UserError(f"{file}, line {line}: {type(error).__name__}: {said}")
+    with own_code.errors_in(file):
+        try:
+            return module.get_config(argument) if colon else module.get_config()
+        except ValueError as error:  # a word that the config does not know
+            raise UserError(str(error)) from None

@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 
-from lfl_jax.config import Config
+from lfl_jax import own_code
+from lfl_jax.config import Config, name_and_items
 
 QUANTISED = ("int8", "nf4")  # values of model.base_dtype that hold linear weights in fewer bits
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -66,10 +67,10 @@ RANGES: dict[str, tuple[float, float]] = {
 
 def illegal(name: str, value: object) -> list[str]:
     """What is wrong with this value of "section.field" taken alone: a choice that is not there, out of range."""
-    if name in CHOICES and value not in CHOICES[name]:
-        return [
-            f"config.{name}={value!r} must be one of {', '.join(CHOICES[name])}{did_you_mean(value, CHOICES[name])}"
-        ]
+    if name in CHOICES and value not in CHOICES[name] and not own_code.places(name, value):
+        own = f", or your own as FILE.py:NAME ({own_code.FIELDS[name].what})" if name in own_code.FIELDS else ""
+        near = did_you_mean(value, CHOICES[name])
+        return [f"config.{name}={value!r} must be one of {', '.join(CHOICES[name])}{own}{near}"]
     low, high = RANGES.get(name, (None, None))
     if low is not None and not low <= value <= high:
         return [f"config.{name}={value!r} must be between {low:g} and {high:g}"]
@@ -182,7 +183,8 @@ def _eval_problems(c: Config) -> list[str]:
             " give one"
         )
     for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
-        if task.partition(":")[2] and not task.partition(":")[2].isdigit():
+        items = name_and_items(task)[1]
+        if items and not items.isdigit():
             found.append(f"evaluation {task!r} must be a name, or name:n with n items")
     return found
 

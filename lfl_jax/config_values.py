@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from lfl_jax import config_checks
+from lfl_jax import config, config_checks
 from lfl_jax.errors import UserError
 
 # what people type who know other tools -> the field here
@@ -78,7 +78,7 @@ def build(cls: type, values: Any, where: str, problems: list[str]) -> Any | None
     if given is None:
         problems.append(f"{where} must be a section of fields, got {values!r}")
         return None
-    names, already = [field.name for field in dataclasses.fields(cls)], len(problems)
+    names, already = [field.name for field in config.options(cls)], len(problems)
     problems += [unknown(f"{where}.{name}") for name in given if name not in names]
     problems += [
         f"config field {where}.{name} is missing; start from configs/base.py, which has every field"
@@ -149,7 +149,7 @@ def hint_of(cls: type, path: str) -> Any:
             raise UserError(unknown(f"config.{path}"))
         hint = hints[name]
     if dataclasses.is_dataclass(hint):
-        first = dataclasses.fields(hint)[0].name
+        first = config.options(hint)[0].name
         raise UserError(f"config.{path} is a section; set a field of it, such as --config.{path}.{first}=VALUE")
     return hint
 
@@ -234,10 +234,8 @@ def nearest_fields(path: str) -> list[str]:
 
 def all_fields() -> list[str]:
     """Every field as "section.field", in the order of configs/base.py."""
-    from lfl_jax.config import Config
-
     return [
         f"{name}.{field.name}" if dataclasses.is_dataclass(hint) else name
-        for name, hint in typing.get_type_hints(Config).items()
-        for field in (dataclasses.fields(hint) if dataclasses.is_dataclass(hint) else (None,))
+        for name, hint in typing.get_type_hints(config.Config).items()
+        for field in (config.options(hint) if dataclasses.is_dataclass(hint) else (None,))
     ]

@@ -9,6 +9,8 @@
 --config=FILE      or a config, for the base it names; with --adapter=PATH: a PEFT folder, a run, a .safetensors file or
                    a fetched name; config.eval says what is measured, on how many items
 --tasks=A:8,B      tasks in place of config.eval.tasks, with their numbers of items
+--allow_code=FILE.py  a file with code of one's own that the run or adapter names, and that may run; several times.
+                   FILE.py@HASH: a file that has changed since, as it is now
 --out=DIR          where records and results.json go; the same command goes on where an evaluation was interrupted
 --lm_eval=A,B      tasks of lm-evaluation-harness instead (extra `eval`), with:
   --limit=N          the first N documents of each; 0 = all
@@ -23,12 +25,13 @@ What was learned is scored beside its base, by the same compiled program. Exit c
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lfl_jax import command_line
+from lfl_jax import command_line, locations, own_code
 from lfl_jax import config as configs
 from lfl_jax.errors import UserError, entry
 
@@ -44,6 +47,7 @@ FLAGS = {
     "data": ("cache", "cache or hub"),
     "include": ("", "folder with more lm-eval tasks"),
     "chat": (False, "lm-eval prompts in the chat template"),
+    **command_line.CODE,
     **command_line.DISTRIBUTED,
 }
 
@@ -62,13 +66,21 @@ def main(argv: Sequence[str]) -> None:
     if options["step"] != "latest" and not options["run"]:
         raise UserError(f"--step={options['step']} is a step of a run; also give --run=DIR")
     if options["tasks"]:
-        tasks = tuple(options["tasks"].split(","))
-        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, tasks=tasks))
+        config = _with_tasks(config, options["tasks"])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     from lfl_jax.core import hosts
 
     with hosts.together(options):
         execute(config, options, Path(options["out"]).absolute())
+
+
+def _with_tasks(config: configs.Config, text: str) -> configs.Config:
+    """The config with the tasks of --tasks; a file that is named there may run."""
+    here = functools.partial(locations.absolute, here=Path.cwd())
+    tasks = tuple(own_code.changed(task, here) for task in text.split(","))
+    files = [own_code.split(place)[0] for place in own_code.places("eval.tasks", tasks)]
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, tasks=tasks))
+    return config.allowing(files)
 
 
 def _check_run(run: str) -> None:
@@ -97,13 +109,15 @@ def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
 
     keep_compiled_programs(assets.writable("compiled"))
     base_model.check(config)
-    if not options["lm_eval"]:
-        suite.check(config)
+    tasks = {} if options["lm_eval"] else suite.tasks_of(config, training=False)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     with DirectoryLock(out, process_index=jax.process_index()):
         base = base_model.load(config, rules)
         subjects = _subjects(base, options)
-        (_harness if options["lm_eval"] else _tasks)(config, options, out, base, subjects, rules)
+        if options["lm_eval"]:
+            _harness(config, options, out, base, subjects, rules)
+        else:
+            _tasks(config, options, out, base, subjects, rules, tasks)
 
 
 def _learned(options: dict[str, Any]) -> str:
@@ -115,10 +129,12 @@ def _subjects(base: Any, options: dict[str, Any]) -> list[Subject]:
     from lfl_jax import runs
     from lfl_jax.api import load_adapter
 
+    allowed = command_line.files_of(options["allow_code"])
     if options["run"]:
-        params, adapter = runs.load_onto(Path(options["run"]), base.params, step=runs.step_of(options["step"]))
+        code, step = own_code.allowing(allowed), runs.step_of(options["step"])
+        params, adapter = runs.load_onto(Path(options["run"]), base.params, step=step, code=code)
     elif options["adapter"]:
-        params, adapter = load_adapter(options["adapter"], base.params)
+        params, adapter = load_adapter(options["adapter"], base.params, allow_code=allowed)
     else:
         return [Subject("base", {"params": base.params, "adapter": {}}, adapted=False)]
     whole = {"params": params, "adapter": adapter}
@@ -137,7 +153,15 @@ def _judged(config: configs.Config, base: Any, subject: Subject, rules: Any) -> 
     return scorer.build(subject.model, base.cfg, base.tokenizer, rules, tag, adapted=subject.adapted, **options)
 
 
-def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:
+def _tasks(
+    config: configs.Config,
+    options: dict,
+    out: Path,
+    base: Any,
+    subjects: list[Subject],
+    rules: Any,
+    tasks: dict[str, Any],
+) -> None:
     from rich.console import Console
 
     from lfl_jax import notices
@@ -150,8 +174,9 @@ def _tasks(config: configs.Config, options: dict, out: Path, base: Any, subjects
     with notices.collected() as warnings:
         for subject in subjects:
             judged = _judged(config, base, subject, rules)
-            tasks = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
-            results[subject.name] = suite.run(config, judged, base.cfg, base.tokenizer, read, tasks, out / subject.name)
+            names = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
+            about = (config, judged, base.cfg, base.tokenizer, read, names)
+            results[subject.name] = suite.run(*about, out / subject.name, tasks)
     if not hosts.is_first():
         return
     about = {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}

@@ -10,6 +10,7 @@
                      rank K), with the parameters that trained whole
 --to=hf              the merged model as a Hugging Face folder with its tokenizer
 --to=adapter         the adapter, of any kind, as one .safetensors file (--out names it)
+--allow_code=FILE.py the file of a kind of one's own that the run or adapter names, and that may run; several times
 --dtype=bfloat16     float32, bfloat16 or float16: what the weights are written in
 --target=dequantised which base a quantised run is merged into: the dequantised one it was trained on, or
                      --target=original --original=DIR: the weights before they were quantised
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("run", "model", "adapter", "original"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     parser.add_argument("--config.model.path", dest="model_path", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--allow_code", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--step", default="latest", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--to", required=True, choices=EXPORTS, help=argparse.SUPPRESS)
@@ -77,18 +79,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    from lfl_jax import runs
+    from lfl_jax import own_code, runs
     from lfl_jax.api import find, load_adapter
     from lfl_jax.core.sharding import make_rules
 
+    allowed = [file for text in options.allow_code for file in text.split(",")]
     if options.run:
-        run = runs.restore(Path(options.run), step=runs.step_of(options.step), model_path=options.model_path)
+        code = own_code.allowing(allowed)
+        step = runs.step_of(options.step)
+        run = runs.restore(Path(options.run), step=step, model_path=options.model_path, code=code)
         base = run.base
         print(f"{options.run}: step {run.step} over {base.source}")
         return Source(base.params, run.params, run.adapter, base.cfg, base.tokenizer, base.source, base.quantised)
     found = find(options.model)
     base = found.load(found.cfg, make_rules(), "float32")
-    params, adapter = load_adapter(options.adapter, base) if options.adapter else (base, {})
+    params, adapter = load_adapter(options.adapter, base, allow_code=allowed) if options.adapter else (base, {})
     return Source(base, params, adapter, found.cfg, found.tokenizer(), str(found.path), found.quantised)
 
 

@@ -125,6 +125,7 @@ def main(argv: Sequence[str]) -> None:
     extra = {
         "rows": (2, "packed rows to print"),
         "decontaminate": (False, "look for evaluation items in the training source"),
+        **command_line.CODE,
     }
     config, options = command_line.parse(argv, __doc__, extra)
     from lfl_jax import base_model  # pays for jax, which --help must not
@@ -132,10 +133,10 @@ def main(argv: Sequence[str]) -> None:
     if options["rows"] < 0:
         raise UserError(f"--rows={options['rows']} must be 0 or more")
     if options["decontaminate"]:
-        from lfl_jax.evals import contamination
+        from lfl_jax.evals import contamination, suite
 
         source = open_source(config.data, "train", config.seed.data)
-        render_contamination(contamination.look(config, source), Console())
+        render_contamination(contamination.look(config, source, suite.tasks_of(config, training=False)), Console())
         return
     base_model.check(config)
     positions = base_model.shape(config).max_seq_len

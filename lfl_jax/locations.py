@@ -6,6 +6,7 @@ FIELDS is the one list of them. A place that several machines share (`hf:ORG/NAM
 from collections.abc import Callable
 from pathlib import Path
 
+from lfl_jax import own_code
 from lfl_jax.errors import UserError
 
 Change = Callable[[str], str]  # of one place
@@ -46,6 +47,8 @@ def source(value: str, change: Change) -> str:
 
 def _source_part(part: str, change: Change) -> str:
     name, colon, rest = part.partition(":")
+    if own_code.is_place(part):
+        return own_code.changed(part, change)
     if not colon or name.strip() in NO_PLACES:
         return part
     inner, _, weight = rest.rpartition(":")
@@ -70,17 +73,24 @@ def named_places(value: tuple[str, ...], change: Change) -> tuple[str, ...]:
 
 def code(value: str, change: Change) -> str:
     """FILE.py:NAME, alone or among names joined by "+"."""
-    parts = (part.rpartition(":") for part in value.split("+"))
-    return "+".join(
-        f"{change(file)}:{name}" if file.endswith(".py") else file + colon + name for file, colon, name in parts
-    )
+    return own_code.changed(value, change, "+")
+
+
+def codes(value: tuple[str, ...], change: Change) -> tuple[str, ...]:
+    """FILE.py:NAME:n among names of tasks."""
+    return tuple(own_code.changed(task, change) for task in value)
 
 
 # field -> how its value holds places; each of these functions is (value, change) -> value
 FIELDS: dict[str, Callable] = {
     "model.path": place,
     "model.tokenizer": place_or_name,
+    "model.name": code,
     "adapter.kind": code,
+    "optim.name": code,
+    "optim.schedule": code,
+    "data.template": code,
+    **dict.fromkeys(("eval.tasks", "eval.base_tasks", "eval.every_tasks"), codes),
     "train.branch_from": place,
     "data.source": source,
     "data.path": place,

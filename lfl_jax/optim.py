@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from lfl_jax import own_code
 from lfl_jax.config import OptimConfig
+from lfl_jax.errors import UserError
 
 Tree = Any  # arrays in dicts and adapter layers, None where nothing trains
 
@@ -38,7 +41,8 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
     return optax.chain(optax.contrib.muon(1.0, eps=c.eps, **rates, **options), optax.scale(-1.0))
 
 
-DIRECTIONS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
+Direction = Callable[[OptimConfig], optax.GradientTransformation]
+DIRECTIONS: dict[str, Direction] = {
     "adamw": lambda c: optax.scale_by_adam(c.b1, c.b2, c.eps),
     "lionw": lambda c: optax.scale_by_lion(c.b1, c.b2),
     "sgd": lambda c: optax.trace(c.b1),
@@ -75,7 +79,46 @@ def _per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation
     return optax.partition({"stacked": optax.GradientTransformation(init, update), "single": tx}, labels)
 
 
-@functools.lru_cache(maxsize=64)  # an optimizer is static to jit: equal runs of one process share their program
+def find(config: OptimConfig) -> Direction:
+    """What makes a direction of a gradient: of DIRECTIONS, or one's own. UserError where that may not run."""
+    if not own_code.is_place(config.name):
+        return DIRECTIONS[config.name]
+    return _own(own_code.find(config.code, "optim.name", config.name, is_optimizer))
+
+
+def is_optimizer(found: Any) -> bool:
+    """Whether this is an optimizer, or a function that may make one."""
+    return callable(found) or isinstance(found, optax.GradientTransformation)
+
+
+@functools.lru_cache(maxsize=64)  # of one object always the same function, as `_make` wants it
+def _own(found: Any) -> Direction:
+    return functools.partial(_checked, found)
+
+
+def _checked(found: Any, config: OptimConfig) -> optax.GradientTransformation:
+    made = found if isinstance(found, optax.GradientTransformation) else own_code.call(found, config)
+    if not isinstance(made, optax.GradientTransformation):
+        raise UserError(f"optim.name={config.name} returned a {type(made).__name__}, not a GradientTransformation")
+    if _descends(made):
+        raise UserError(
+            f"optim.name={config.name} returns steps, which have the learning rate's minus already; return a direction,"
+            " such as optax.scale_by_adam(): config.optim's lr, schedule, weight_decay and clip are applied around it"
+            " (of a whole optimizer: optax.chain(optax.sgd(1.0), optax.scale(-1.0)))"
+        )
+    return made
+
+
+def _descends(tx: optax.GradientTransformation) -> bool:
+    """Whether its first update points against the gradient; False where it needs other parameters than these."""
+    ones = {"layers": {"attn": {"q": jnp.ones((1, 4, 4))}}}
+    try:
+        updates, _ = tx.update(ones, tx.init(ones), ones)
+        return float(updates["layers"]["attn"]["q"].sum()) < 0
+    except Exception:  # whatever it needs: this is a guess at a mistake, and training itself will tell
+        return False
+
+
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
     """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr for LoRA's B.
 
@@ -83,11 +126,16 @@ def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformatio
     DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule only. Learning
     rate and decay are arrays of the optimizer state, so runs that differ in them share a compiled program.
     """
+    return _make(config, schedule, find(config))
+
+
+@functools.lru_cache(maxsize=64)  # an optimizer is static to jit: equal runs of one process share their program
+def _make(config: OptimConfig, schedule: Callable, direction: Direction) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     step = optax.inject_hyperparams(_step)(lr=config.lr, weight_decay=config.weight_decay)
     return optax.chain(
         clip,
-        DIRECTIONS[config.name](config),
+        direction(config),
         _faster_b(config.lora_plus),
         step,
         optax.scale_by_schedule(schedule),

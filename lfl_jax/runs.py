@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from lfl_jax import adapters, base_model
+from lfl_jax import adapters, base_model, own_code
 from lfl_jax import state as states
 from lfl_jax.base_model import Base
 from lfl_jax.config import Config
@@ -18,6 +18,7 @@ from lfl_jax.io import workdir
 from lfl_jax.io.checkpoint import Checkpoints
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.own_code import Code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +32,36 @@ class Tuned:
     step: int
 
 
-def restore(folder: Path, *, step: int | str | None = None, rules: Rules | None = None, model_path: str = "") -> Tuned:
+def read_config(folder: Path, code: Code = own_code.NOTHING) -> Config:
+    """The config of a run; code: what of the files that it names may run, which is nothing unless somebody says so."""
+    config = Config.from_record(workdir.read_config(folder), code)
+    return config.with_record(workdir.read_code(folder))
+
+
+def remembering(config: Config, folder: Path) -> Config:
+    """The config for a start in this directory, with what earlier starts recorded of files that it names."""
+    record = workdir.read_code(folder)
+    if not record:
+        return config
+    found = config.with_record(record)
+    own_code.warn_of_changes(record, found.own_files())
+    return found
+
+
+def restore(
+    folder: Path,
+    *,
+    step: int | str | None = None,
+    rules: Rules | None = None,
+    model_path: str = "",
+    code: Code = own_code.NOTHING,
+) -> Tuned:
     """The model of a run at a step: a number, "best" (by config.checkpoint.best), or the latest.
 
-    model_path: where the base lies now, when it was moved. Raises UserError when there is no such checkpoint, or it
-    belongs to another base than the one found now.
+    model_path: where the base lies now, when it was moved. code: as of `read_config`. Raises UserError when there is no
+    such checkpoint, or it belongs to another base than the one found now.
     """
-    config = Config.from_record(workdir.read_config(folder))
+    config = read_config(folder, code)
     if model_path:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=model_path))
     rules = rules or make_rules()
@@ -47,12 +71,17 @@ def restore(folder: Path, *, step: int | str | None = None, rules: Rules | None 
 
 
 def load_onto(
-    folder: Path, params: dict, *, step: int | str | None = None, rules: Rules | None = None
+    folder: Path,
+    params: dict,
+    *,
+    step: int | str | None = None,
+    rules: Rules | None = None,
+    code: Code = own_code.NOTHING,
 ) -> tuple[dict, dict]:
     """(params, adapter) of a run's step over its base's parameters, which are loaded already: no file of the base is
-    read. step: as of `restore`.
+    read. step, code: as of `restore`.
     """
-    config = Config.from_record(workdir.read_config(folder))
+    config = read_config(folder, code)
     return _read(folder, config, params, tree.fingerprint(params), step, rules or make_rules())[:2]
 
 

@@ -5,15 +5,34 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from lfl_jax import own_code
 from lfl_jax.config import OptimConfig
+from lfl_jax.errors import UserError
 
 Schedule = Callable[[object], object]
+Maker = Callable[[OptimConfig, int, int], Schedule]  # of config.optim, steps and warmup steps
+
+
+def find(config: OptimConfig) -> Maker:
+    """What makes the schedule of a run: of SCHEDULES, or one's own. UserError where that may not run."""
+    if not own_code.is_place(config.schedule):
+        return SCHEDULES[config.schedule]
+    return own_code.find(config.code, "optim.schedule", config.schedule, callable)
+
+
+def make(config: OptimConfig, steps: int) -> Schedule:
+    """step -> lr_t / lr for a run of this many optimizer steps; step 0 is the first update."""
+    return _make(config, steps, find(config))
 
 
 @functools.lru_cache(maxsize=64)
-def make(config: OptimConfig, steps: int) -> Schedule:
-    """step -> lr_t / lr for a run of this many optimizer steps; step 0 is the first update."""
-    return SCHEDULES[config.schedule](config, steps, warmup_steps(config, steps))
+def _make(config: OptimConfig, steps: int, maker: Maker) -> Schedule:
+    made = own_code.call(maker, config, steps, warmup_steps(config, steps))
+    if not callable(made):
+        raise UserError(
+            f"optim.schedule={config.schedule} returned a {type(made).__name__}, not a function of the step"
+        )
+    return made
 
 
 def warmup_steps(config: OptimConfig, steps: int) -> int:
@@ -67,7 +86,7 @@ def _warm(step: object, warmup: int, after: object) -> object:
     return jnp.where(step < warmup, step / max(warmup, 1), after)
 
 
-SCHEDULES: dict[str, Callable[[OptimConfig, int, int], Schedule]] = {
+SCHEDULES: dict[str, Maker] = {
     "cosine": _cosine,
     "linear": _linear,
     "trapezoid": _trapezoid,

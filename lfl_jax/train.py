@@ -28,7 +28,6 @@ from lfl_jax.evals import contamination, scorer, suite
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.base import Task
 from lfl_jax.evals.run import Result
-from lfl_jax.evals.tasks import with_own
 from lfl_jax.io import wandb_log, workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
 from lfl_jax.io.interrupt import interrupts
@@ -99,11 +98,12 @@ def _accumulate(value_and_grad: Any, trainable: Any, batch: dict, key: Any) -> t
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One run: what to do, the directory for everything it writes, and evaluation tasks beside the built-in ones,
-    which config.eval names as it names those."""
+    which config.eval names as it names those. quiet: without progress; warnings are still given."""
 
     config: Config
     workdir: Path
     tasks: tuple[Task, ...] = ()
+    quiet: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,17 +131,18 @@ def run(run: Run) -> Outcome:
 
 
 def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
-    config, meter = run.config, Meter(time.monotonic())
+    meter, config = Meter(time.monotonic()), runs.remembering(run.config, run.workdir)
     base_model.check(config)
-    tasks = with_own(run.tasks)
-    suite.check(config, tasks)
+    optim.find(config.optim), schedules.find(config.optim)
+    tasks = suite.tasks_of(config, run.tasks)
     wandb_log.check(config.log.wandb)
     if config.train.branch_from:
         branches.check(config)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
-    if source.columns and jax.process_index() == 0:
+    show = not run.quiet
+    if source.columns and show and jax.process_index() == 0:
         print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
     steps = total_steps(config, source, tokenizer)
     for text in config_checks.warnings(config, steps):
@@ -156,6 +157,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         config.to_json(),
         config.hash(),
         may_change=lengthening.MAY_CHANGE,
+        code=config.own_files(),
         process_index=jax.process_index(),
     )
     base = base_model.load(config, rules)
@@ -176,7 +178,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         model, name = states.model(state, frozen), f"{base.fingerprint}/{config.hash()}/{tag}"
         options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
         judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
-        return suite.run(config, judged, cfg, tokenizer, inputs, names, run.workdir / "evals" / tag, tasks)
+        return suite.run(config, judged, cfg, tokenizer, inputs, names, run.workdir / "evals" / tag, tasks, show)
 
     hosts.require_same(
         {
@@ -189,7 +191,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         }
     )
     if config.eval.decontaminate and hosts.is_first():
-        contamination.write(config, source, run.workdir, tasks)
+        contamination.write(config, source, run.workdir, tasks, show)
     before = evaluate("before", (*config.eval.tasks, *config.eval.base_tasks), test, adapted=False)
     batches = training_batches(
         source,
@@ -215,9 +217,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         step, halt, pending = int(state.step), False, None
         first = step
         places = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
-        writer = MetricsWriter(run.workdir, resume_step=step or None, config=dataclasses.asdict(config), **places)
+        writer = MetricsWriter(run.workdir, resume_step=step or None, config=config.values(), **places)
         profiler = Profiler(config.log.profile, run.workdir)
-        with writer, profiler, progress(steps, "train", done=step) as advance:
+        with writer, profiler, progress(steps, "train", done=step, shown=show) as advance:
             log = _Log(config, schedule, writer, advance, meter, saved)
             if step == 0:
                 writer.write(0, _named("before", before))

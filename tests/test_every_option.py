@@ -3,7 +3,6 @@
 python -m pytest -m slow tests/test_every_option.py      10 minutes; the default run checks that no field is missing
 """
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from lfl_jax.configs import math_ift
 
-from lfl_jax import train
+from lfl_jax import config_values, train
 from lfl_jax.config import Config
 
 # field -> (another value, other fields that must be set, in both runs, for it to matter)
@@ -119,11 +118,7 @@ NOT_HERE = {
     "eval.rows": "scores do not depend on the shape of a batch beyond rounding",
     "eval.generate_rows": "texts do not depend on the shape of a batch",
 }
-FIELDS = sorted(
-    name if section == "trainable" else f"{section}.{name}"
-    for section, value in dataclasses.asdict(Config.from_dict(math_ift.get_config())).items()
-    for name in (value if isinstance(value, dict) else {section: value})
-)
+FIELDS = sorted(config_values.all_fields())
 
 
 def test_every_field_is_here():

@@ -1,15 +1,13 @@
 """Adapters for a model: specs from the weights' specs, initial values, and their merge into the weights."""
 
 import functools
-import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lfl_jax import quant
+from lfl_jax import own_code, quant
 from lfl_jax.adapters import mora, routed, trees
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
@@ -45,7 +43,7 @@ KINDS: dict[str, type[Kind]] = {
 
 def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
     """The classes of config.kind; UserError lists the kinds there are."""
-    found = [_own_kind(name) if ".py:" in name else KINDS.get(name) for name in config.kinds]
+    found = [_own_kind(name, config) if own_code.is_place(name) else KINDS.get(name) for name in config.kinds]
     if None in found:
         name = config.kinds[found.index(None)]
         raise UserError(
@@ -57,18 +55,18 @@ def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
     return found
 
 
-@functools.cache  # a class read twice would be two classes
-def _own_kind(place: str) -> type[Kind]:
-    """The class that FILE.py:CLASS names; UserError when it is not there, or no Kind."""
-    file, _, name = place.rpartition(":")
-    if not Path(file).is_file():
-        raise UserError(f"config.adapter.kind={place!r}: there is no file {file}")
-    module = types.ModuleType(Path(file).stem)
-    exec(compile(Path(file).read_text("utf-8"), file, "exec"), module.__dict__)
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Kind)):
-        raise UserError(f"config.adapter.kind={place!r}: {file} has no subclass of lfl_jax.adapters.Kind named {name}")
-    return found
+def _own_kind(place: str, config: AdapterConfig) -> type[Kind]:
+    return own_code.find(config.code, "adapter.kind", place, is_kind)
+
+
+def is_kind(found: Any) -> bool:
+    """Whether this is a class of adapter layers."""
+    return isinstance(found, type) and issubclass(found, Kind)
+
+
+def _leaf_name(kind: str) -> str:
+    """What a kind's shared arrays are called: a path has no place in the path of a leaf."""
+    return own_code.split(kind)[1] if own_code.is_place(kind) else kind
 
 
 def specs(param_specs: dict, config: AdapterConfig) -> dict:
@@ -100,7 +98,7 @@ def _shared(config: AdapterConfig, weights: dict[str, spec.ArraySpec], placed: d
     found = {}
     for name, kind in zip(config.kinds, find_kinds(config), strict=True):
         here = {path: p for path, p in placed.items() if p.module in (kind.modules or (p.module,))}
-        found[name] = kind.shared_specs([weights[path] for path in here], list(here.values()))
+        found[_leaf_name(name)] = kind.shared_specs([weights[path] for path in here], list(here.values()))
     return {name: leaves for name, leaves in found.items() if leaves}
 
 

@@ -21,7 +21,7 @@ def doubts(
     """Lines about special tokens that the tokenizer lacks, ends that differ, rows beyond the model's positions, and
     held-out prompts that are trained on.
     """
-    template = find_template(data.template, tokenizer)
+    template = find_template(data.template, tokenizer, data.code)
     examples = [source.examples[i] for i in range(min(FIRST, len(source.examples)))]
     rendered = [template.render_turns(e.conversation) for e in examples if not e.is_document]
     text = "".join(piece for pieces in rendered for piece, _ in pieces)

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lfl_jax import own_code
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
+from lfl_jax.own_code import Code
 from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.own_template import from_tokenizer
 from lfl_jax.text.tokenizer_files import with_eos
@@ -18,12 +20,19 @@ from lfl_jax.text.tokenizers import Tokenizer
 Encoded = dict[str, np.ndarray]  # tokens, targets, weights, example_ids, all of one length
 
 
-def find_template(name: str, tokenizer: Tokenizer | None = None) -> Template:
-    """The template of that name, or "tokenizer" for the one it carries; UserError lists the names there are."""
+def find_template(name: str, tokenizer: Tokenizer | None = None, code: Code = own_code.NOTHING) -> Template:
+    """The template of that name, "tokenizer" for the one it carries, or one's own; UserError lists the names there are.
+
+    code: what may run of one's own.
+    """
+    if own_code.is_place(name):
+        found = own_code.find(code, "data.template", name, lambda x: isinstance(x, Template) or callable(x))
+        return found if isinstance(found, Template) else Template(own_code.split(name)[1], found)
     if name == "tokenizer":
         return from_tokenizer(tokenizer)
     if name not in TEMPLATES:
-        raise UserError(f"config.data.template={name!r} is unknown; there are: {', '.join([*TEMPLATES, 'tokenizer'])}")
+        there = ", ".join([*TEMPLATES, "tokenizer"])
+        raise UserError(f"config.data.template={name!r} is unknown; there are: {there}, and your own as FILE.py:NAME")
     return TEMPLATES[name]
 
 

@@ -89,7 +89,7 @@ def _options(data: DataConfig) -> dict:
 
 
 def _encoder(source: Source, tokenizer: Tokenizer, data: DataConfig) -> Callable[[int], Encoded | None]:
-    template = find_template(data.template, tokenizer)
+    template = find_template(data.template, tokenizer, data.code)
     options = {"template": template, "loss_turns": data.loss_turns, **_options(data)}
     return lambda i: encode(source.examples[i], i, tokenizer=tokenizer, **options)
 
@@ -174,7 +174,7 @@ def _ratio_rows(lengths: np.ndarray, scale: float, data: DataConfig, epochs: int
 
 def _measure(source: Source, tokenizer: Tokenizer, data: DataConfig, drawn: np.ndarray) -> dict[str, np.ndarray]:
     """Tokens of each drawn example in full, as trained on (0: skipped), and how many of them carry loss."""
-    template, options = find_template(data.template, tokenizer), _options(data)
+    template, options = find_template(data.template, tokenizer, data.code), _options(data)
     found = np.zeros((len(drawn), 3), np.int64)
     for row, i in zip(found, drawn, strict=True):
         example = source.examples[int(i)]

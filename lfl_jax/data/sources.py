@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfl_jax import own_code
 from lfl_jax.assets import hub_names, tables
 from lfl_jax.config import DataConfig
 from lfl_jax.data import columns, mixes
@@ -111,12 +112,33 @@ def _held_out(named: mixes.Named, data: DataConfig, path: str, split: str) -> So
 
 def _open(named: mixes.Named, data: DataConfig, split: str, seed: int) -> Source:
     name = named.name
+    if own_code.is_place(f"{name}:{named.folder}"):
+        return _own(f"{name}:{named.folder}", data, split, seed)
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"config.data.source={data.source!r} is unknown; {hint}there are: {', '.join(SOURCES)}")
+        raise UserError(
+            f"config.data.source={data.source!r} is unknown; {hint}there are: {', '.join(SOURCES)}, and your own as"
+            " FILE.py:NAME"
+        )
     name = REPLACED.get(name, name) if data.path else name
     return SOURCES[name](path=data.path or named.folder, split=split, data=data, seed=seed)
+
+
+def _own(place: str, data: DataConfig, split: str, seed: int) -> Source:
+    """What a function of one's own returns; examples without a Source around them count as synthetic."""
+    function, name = own_code.find(data.code, "data.source", place, callable), own_code.split(place)[1]
+    found = own_code.call(function, path=data.path, split=split, data=data, seed=seed)
+    if isinstance(found, Source):
+        return found
+    examples = isinstance(found, Sequence) and not isinstance(found, str) and len(found) > 0
+    if not examples or not isinstance(found[0], Example):
+        raise UserError(
+            f"data.source={place}, split {split!r}: expected a lfl_jax.data.sources.Source or a list of Examples, at"
+            f" least one; got {f'{len(found)} of ' if hasattr(found, '__len__') else ''}{type(found).__name__}"
+        )
+    made = _generated(name, split, found, seed, f"examples that {place} makes, seed {seed}")
+    return dataclasses.replace(made, licence="unknown")
 
 
 def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Source:

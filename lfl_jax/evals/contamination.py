@@ -22,7 +22,9 @@ FILE = "contamination.json"
 Overlapping = dict[str, set[str]]  # {task: ids of the items that the source contains}
 
 
-def look(config: Config, source: Source, tasks: Mapping[str, Task] = TASKS) -> dict[str, Any]:
+def look(
+    config: Config, source: Source, tasks: Mapping[str, Task] = TASKS, show_progress: bool = True
+) -> dict[str, Any]:
     """`data.decontaminate.report` of the source and every item of config.eval.tasks, without examples before them.
 
     Raises UserError for an unknown task.
@@ -30,16 +32,23 @@ def look(config: Config, source: Source, tasks: Mapping[str, Task] = TASKS) -> d
     evaluated = dataclasses.replace(config.eval, limit=0)
     inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated), alone=True)
     names = evaluated.items(evaluated.tasks)
-    items = {name: {item.id: item_text(item) for item in find(name, tasks).items(inputs)} for name in names}
+    found = [find(name, tasks) for name in names]
+    items = {task.name: {item.id: item_text(item) for item in task.items(inputs)} for task in found}
     texts = (example.text for example in source.examples)
-    with progress(len(source.examples), "decontaminate") as advance:
+    with progress(len(source.examples), "decontaminate", shown=show_progress) as advance:
         return report(overlaps(texts, items, progress=advance), items, source.provenance())
 
 
-def write(config: Config, source: Source, folder: Path, tasks: Mapping[str, Task] = TASKS) -> None:
+def write(
+    config: Config,
+    source: Source,
+    folder: Path,
+    tasks: Mapping[str, Task] = TASKS,
+    show_progress: bool = True,
+) -> None:
     """The report into a run's directory; one that is there stands, since a run's source and tasks do not change."""
     if not (folder / FILE).exists():
-        workdir.write_json(folder / FILE, look(config, source, tasks))
+        workdir.write_json(folder / FILE, look(config, source, tasks, show_progress))
 
 
 def read(folder: Path) -> Overlapping | None:

@@ -41,7 +41,7 @@ def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> In
 def _template(config: Config) -> Template:
     """The format of training; a tokenizer is read for its own only."""
     own = base_model.tokenizer(config) if config.data.template == "tokenizer" else None
-    return find_template(config.data.template, own)
+    return find_template(config.data.template, own, config.data.code)
 
 
 def _most(config: Config, dev: bool) -> int | None:

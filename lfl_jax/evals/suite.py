@@ -1,7 +1,7 @@
 """The evaluations of a run: a model on all its tasks, with progress, on one process or many."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lfl_jax import notices
@@ -9,7 +9,7 @@ from lfl_jax.config import Config
 from lfl_jax.core import hosts
 from lfl_jax.evals.base import Inputs, Model, Task
 from lfl_jax.evals.run import Result, Sampling, Settings, evaluate
-from lfl_jax.evals.tasks import TASKS, check_tasks, find
+from lfl_jax.evals.tasks import TASKS, check_tasks, find, named
 from lfl_jax.io.metrics import progress
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.tokenizers import Tokenizer
@@ -24,20 +24,22 @@ def run(
     names: tuple[str, ...],
     folder: Path,
     tasks: Mapping[str, Task] = TASKS,
+    show_progress: bool = True,
 ) -> dict[str, Result]:
     """Results of these evaluations ("name:n"), records in `folder`; finished ones are read back, not run again.
 
-    tasks: what the names mean, `tasks.with_own` where there are tasks of one's own.
+    tasks: what the names mean, `tasks.named` where there are tasks of one's own.
     """
     shapes = settings(config, cfg)
     results = {}
     for name, limit in config.eval.items(names).items():
-        if why := find(name, tasks).meaningless(inputs):
-            notices.warn(f"evaluation {name} is left out: {why}")
+        task = find(name, tasks)
+        if why := task.meaningless(inputs):
+            notices.warn(f"evaluation {task.name} is left out: {why}")
             continue
-        with _bar(f"{folder.name} {name}") as show:
-            results[name] = evaluate(
-                find(name, tasks),
+        with _bar(f"{folder.name} {task.name}", show_progress) as show:
+            results[task.name] = evaluate(
+                task,
                 limit,
                 model,
                 tokenizer,
@@ -51,10 +53,17 @@ def run(
     return results
 
 
-def check(config: Config, tasks: Mapping[str, Task] = TASKS) -> None:
-    """Raise UserError for a task of config.eval that is unknown or cannot run here, before hours are spent."""
+def tasks_of(config: Config, own: Sequence[Task] = (), *, training: bool = True) -> dict[str, Task]:
+    """What the names in config.eval mean; own: tasks beside the built-in ones and those of files.
+
+    training: with the evaluations during training. Raises UserError for a task that is unknown, may not run, or cannot
+    run here, before hours are spent.
+    """
     e = config.eval
-    check_tasks(e.items((*e.tasks, *e.base_tasks, *e.every_tasks)), tasks)
+    names = (*e.tasks, *e.base_tasks, *(e.every_tasks if training else ()))
+    tasks = named(e, names, own)
+    check_tasks(e.items(names), tasks)
+    return tasks
 
 
 def settings(config: Config, cfg: ModelConfig) -> Settings:
@@ -81,7 +90,7 @@ def flat(results: dict[str, Result]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
+def _bar(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar that appears when its total is known; finished evaluations show none."""
     with contextlib.ExitStack() as stack:
         advance = None
@@ -89,7 +98,7 @@ def _bar(name: str) -> Iterator[Callable[[str, int, int], None]]:
         def show(task: str, done: int, total: int) -> None:
             nonlocal advance
             if advance is None:
-                advance = stack.enter_context(progress(total, name))
+                advance = stack.enter_context(progress(total, name, shown=shown))
             else:
                 advance(1)
 

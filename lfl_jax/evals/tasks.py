@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from lfl_jax import own_code
+from lfl_jax.config import EvalConfig
 from lfl_jax.errors import UserError
 from lfl_jax.evals import (
     arc_challenge,
@@ -58,8 +60,28 @@ TASKS: dict[str, Task] = {
 def find(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
     """The task of a name; UserError lists the names there are."""
     if name not in tasks:
-        raise UserError(f"unknown evaluation {name!r}; there are: {', '.join(tasks)}")
+        raise UserError(
+            f"unknown evaluation {name!r}; there are: {', '.join(tasks)}. Your own is FILE.py:NAME:n, or passed in"
+            " Python again: own=lfl_jax.Own(tasks=[...])"
+        )
     return tasks[name]
+
+
+def named(config: EvalConfig, names: Iterable[str], own: Sequence[Task] = ()) -> dict[str, Task]:
+    """The tasks that "name:n" and "FILE.py:NAME:n" may mean: the built-in ones, those of files, and these.
+
+    UserError for a name that is taken, and for a file that may not run.
+    """
+    found = with_own(own)
+    places = [name for name in config.items(tuple(names)) if own_code.is_place(name)]
+    from_files = {place: own_code.find(config.code, "eval.tasks", place, is_task) for place in places}
+    with_own([*own, *{id(task): task for task in from_files.values()}.values()])
+    return found | from_files
+
+
+def is_task(found: object) -> bool:
+    """Whether this is an evaluation."""
+    return isinstance(found, Task)
 
 
 def with_own(own: Sequence[Task]) -> dict[str, Task]:

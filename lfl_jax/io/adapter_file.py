@@ -1,5 +1,6 @@
 """Any adapter, of any kinds and mixtures, as one safetensors file: leaves by path, the structure in the header."""
 
+import dataclasses
 import json
 from dataclasses import Field, fields
 from pathlib import Path
@@ -9,22 +10,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax.adapters.build import KINDS, is_layer
+from lfl_jax import own_code
+from lfl_jax.adapters.build import KINDS, is_kind, is_layer
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import Bank, Mix, members
 from lfl_jax.adapters.project import project
 from lfl_jax.core import tree
 from lfl_jax.core.pytree import NODE_TYPE
 from lfl_jax.errors import UserError
 from lfl_jax.io.tensor_file import FINGERPRINT, Tensors, check_base, write
+from lfl_jax.own_code import Code
 
 STRUCTURE = "lfl_adapter"  # in the header's metadata
 
 
 def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
-    """Write the adapter; fingerprint: of the base it belongs to. UserError for a kind that is in no registry."""
+    """Write the adapter; fingerprint: of the base it belongs to.
+
+    A kind of one's own is written as FILE.py:CLASS, with the file's hash. UserError for one that is in no file.
+    """
     layers, shared = {"layers": adapter["layers"]}, {"shared": adapter.get("shared", {})}
     tensors = {path: np.asarray(x) for path, x in zip(tree.paths(shared), jax.tree.leaves(shared), strict=True)}
-    structure: dict[str, Any] = {"kinds": {}, "empty": [], "static": {}}
+    structure: dict[str, Any] = {"kinds": {}, "empty": [], "static": {}, "code": _code(layers)}
     for path, layer in zip(tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer), strict=True):
         structure["kinds"][path] = None if layer is None else _kinds(path, layer)
         for i, member in enumerate(members(layer)):
@@ -50,26 +57,47 @@ def _static(field: Any) -> bool:
 
 def _kinds(path: str, layer: Any) -> str | list[str]:
     """The name of a layer's kind, or a list of them for a Mix or a Bank, which is saved as a Mix."""
-    names = {kind: name for name, kind in KINDS.items()}
-    for member in members(layer):
-        if type(member) not in names:
-            raise UserError(f"{path}: a {type(member).__name__} cannot be saved; kinds are {', '.join(KINDS)}")
+    names = {type(m): _name(path, type(m)) for m in members(layer)}
     return [names[type(m)] for m in layer.layers] if isinstance(layer, Mix | Bank) else names[type(layer)]
 
 
-def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:
+def _name(path: str, kind: type) -> str:
+    """A kind's name, or FILE.py:CLASS of one's own."""
+    name = next((name for name, known in KINDS.items() if known is kind), None) or own_code.place_of(kind)
+    if own_code.is_place(name) and own_code.split(name)[0] == own_code.PASSED:
+        raise UserError(
+            f"{path}: a {kind.__name__} cannot be saved, since it is in no file that could be run to load it: put the"
+            f" class at the top level of a FILE.py. Kinds of the package are {', '.join(KINDS)}"
+        )
+    return name
+
+
+def _code(layers: dict) -> dict[str, str]:
+    """{FILE.py: SHA-256} of the files of kinds of one's own."""
+    kinds = {type(m) for layer in jax.tree.leaves(layers, is_leaf=is_layer) for m in members(layer)}
+    own = [own_code.place_of(kind) for kind in kinds - set(KINDS.values())]
+    files = sorted({own_code.split(place)[0] for place in own} - {own_code.PASSED})
+    return {file: own_code.digest(file) for file in files}
+
+
+def load(file: Path, params: dict, *, fingerprint: str | None = None, code: Code = own_code.NOTHING) -> dict:
     """The adapter in this file, for these parameters. UserError when it is not whole, or belongs to another base.
 
-    fingerprint: of the base, compared with the file's if it has one.
+    fingerprint: of the base, compared with the file's if it has one. code: what may run of the files that it names for
+    kinds of one's own, which is nothing unless somebody says so.
     """
     tensors = Tensors([file])
     try:
         structure = json.loads(tensors.metadata[STRUCTURE])
         kinds = dict(structure["kinds"])
+        named = [name for names in kinds.values() for name in (names if isinstance(names, list) else [names])]
+        recorded = own_code.as_recorded(filter(_is_own, named), structure.get("code", {}))
         structure = {"empty": set(structure["empty"]), "static": dict(structure["static"])}
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder") from None
     check_base(file, tensors, fingerprint)
+    code = dataclasses.replace(code, recorded=recorded)
+    known = KINDS | {name: _own(name, code) for name in filter(_is_own, named)}
     adapter = {"layers": {part: dict.fromkeys(params["layers"][part]) for part in ("attn", "mlp")}}
     places = tree.paths(adapter, is_layer)
     expected: set[str] = set()
@@ -77,7 +105,7 @@ def load(file: Path, params: dict, *, fingerprint: str | None = None) -> dict:
         if path not in places:
             raise UserError(f"{file}: {path} is no weight of this model; there are {', '.join(places)}")
         _, part, name = path.split("/")
-        adapter["layers"][part][name] = _layer(file, tensors, path, names, structure, expected)
+        adapter["layers"][part][name] = _layer(file, tensors, path, names, known, structure, expected)
     if shared := _shared(tensors):
         adapter["shared"] = shared
     _check(file, tensors, expected, adapter, params)
@@ -94,14 +122,24 @@ def _shared(tensors: Tensors) -> dict:
     return found
 
 
-def _layer(file: Path, tensors: Tensors, path: str, kinds: Any, structure: dict, expected: set[str]) -> Any:
+def _is_own(name: Any) -> bool:
+    return isinstance(name, str) and own_code.is_place(name)
+
+
+def _own(name: str, code: Code) -> type[Kind]:
+    return own_code.find(code, "adapter.kind", name, is_kind)
+
+
+def _layer(
+    file: Path, tensors: Tensors, path: str, kinds: Any, known: dict, structure: dict, expected: set[str]
+) -> Any:
     if kinds is None:
         return None
     names = kinds if isinstance(kinds, list) else [kinds]
     for name in names:
-        if not isinstance(name, str) or name not in KINDS:
+        if not isinstance(name, str) or name not in known:
             raise UserError(f"{file}: {path} has kind {name!r}; kinds are {', '.join(KINDS)}")
-    found = [_member(file, tensors, f"{path}/{i}", KINDS[name], structure, expected) for i, name in enumerate(names)]
+    found = [_member(file, tensors, f"{path}/{i}", known[name], structure, expected) for i, name in enumerate(names)]
     return Mix(tuple(found)) if isinstance(kinds, list) else found[0]
 
 

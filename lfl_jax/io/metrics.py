@@ -155,16 +155,18 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress(total: int, description: str, *, done: int = 0, file: TextIOBase | None = None) -> Iterator[Advance]:
+def progress(
+    total: int, description: str, *, done: int = 0, file: TextIOBase | None = None, shown: bool = True
+) -> Iterator[Advance]:
     """Show how far a loop is, on stderr: `with progress(200, "train") as advance: advance(1, loss=2.1)`.
 
     `advance(count=1, **fields)` counts and shows the fields after the bar, in the order given: a number with
     four significant digits, a string as it is, tokens_per_s as "tokens/s". On a terminal it is a bar with ETA;
     elsewhere a plain line at the first count, every 10 s and at the end. May be nested. `done` is what an earlier
-    run did already. Process 0 only shows it.
+    run did already. Process 0 only shows it, and only if it is `shown`.
     """
     file = sys.stderr if file is None else file
-    if jax.process_index() != 0:
+    if not shown or jax.process_index() != 0:
         yield lambda count=1, **fields: None
     elif file.isatty() and os.environ.get("TERM") != "dumb":
         with _bar(total, description, done, file) as advance:

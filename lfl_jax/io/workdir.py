@@ -21,9 +21,12 @@ def prepare(
     config_hash: str,
     *,
     may_change: Sequence[str] = (),
+    code: Mapping[str, str] | None = None,
     process_index: int = 0,
 ) -> Path:
-    """Make the run directory and put `config.json` into it: {"hash": config_hash, "config": the config}.
+    """Make the run directory and put `config.json` into it: {"hash": config_hash, "config": the config, "code": code}.
+
+    code: {file: SHA-256} of the files with objects of one's own; left out where there are none.
 
     A directory that holds another config raises UserError with the fields that differ. Fields whose dotted path
     fully matches a regex of `may_change` (r"log\\..*") may differ: the file then takes the new values. Every
@@ -38,7 +41,7 @@ def prepare(
         try:
             path.mkdir(parents=True, exist_ok=True)
             # Written even when unchanged: whether the directory takes files is found out now, not in an hour.
-            write_json(path / CONFIG_FILE, {"hash": config_hash, "config": config})
+            write_json(path / CONFIG_FILE, {"hash": config_hash, "config": config} | ({"code": code} if code else {}))
         except OSError as error:
             raise UserError(
                 f"cannot write to workdir {path}: {error.strerror}; make it writable or pass another --workdir"
@@ -54,10 +57,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return found["config"]
 
 
+def read_code(path: Path) -> dict[str, str]:
+    """{file: SHA-256} of the files that a run used objects of; {} where no run has been yet."""
+    found = _existing(path / CONFIG_FILE)
+    return {} if found is None else found["code"]
+
+
 def _existing(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text())
-        return {"hash": record["hash"], "config": dict(record["config"])}
+        return {"hash": record["hash"], "config": dict(record["config"]), "code": dict(record.get("code", {}))}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
