@@ -88,9 +88,12 @@ def contradictions(c: Config) -> list[str]:
     return _adapter_problems(c) + _train_problems(c) + _eval_problems(c) + _log_problems(c)
 
 
-def warnings(c: Config, steps: int) -> list[str]:
-    """What this config, over a run of so many optimizer steps, does otherwise than it seems to say."""
-    found, o = [], c.optim
+def warnings(c: Config, steps: int, window: int | None = None) -> list[str]:
+    """What this config, over a run of so many optimizer steps, does otherwise than it seems to say.
+
+    window: tokens that the model's attention reaches back, None for all.
+    """
+    found, o = _rows_beyond(c, window), c.optim
     warmup = o.warmup_steps or round(o.warmup_fraction * steps)
     if warmup >= steps:
         found.append(
@@ -112,6 +115,18 @@ def warnings(c: Config, steps: int) -> list[str]:
         if every > steps >= shortest:
             found.append(f"config.{name}.every={every} is beyond the run of {steps} steps: {follows}")
     return found
+
+
+def _rows_beyond(c: Config, window: int | None) -> list[str]:
+    """Rows for which attention needs the general kernel; its mask has a place for each pair of tokens."""
+    fields = {"config.data.seq_len": c.data.seq_len, "config.eval.seq_len": c.eval.seq_len}
+    long = [f"{name}={length}" for name, length in fields.items() if window is not None and length > window]
+    if not long:
+        return []
+    return [
+        f"rows longer than this model's sliding window of {window} tokens ({' and '.join(long)}) are computed as they"
+        f" should be, but in memory that grows with the square of the row; set at most {window} to avoid that"
+    ]
 
 
 STRONG_DECAY = 0.01  # of a weight, per step: after 100 such steps a third is left

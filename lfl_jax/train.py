@@ -145,7 +145,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     if source.columns and show and jax.process_index() == 0:
         print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
     steps = total_steps(config, source, tokenizer)
-    for text in config_checks.warnings(config, steps):
+    for text in config_checks.warnings(config, steps, base_model.shape(config).window):
         notices.warn(text)
     look_every = config.eval.every or steps_of(config, config.eval.every_tokens)
     test = evaluation_inputs.from_config(config)

@@ -211,6 +211,15 @@ def test_a_project_of_weights_and_biases_is_named_not_switched_on(word):
     assert parse("--config=configs/math_ift.py:smoke", "--config.log.wandb=lfl")[0].log.wandb == "lfl"
 
 
+def test_rows_beyond_a_sliding_window_are_warned_of_once_with_what_to_set():
+    config, _ = parse("--config=configs/math_ift.py:smoke", "--config.data.seq_len=300", "--config.eval.seq_len=200")
+    assert config_checks.warnings(config, 100, None) == config_checks.warnings(config, 100, 300) == []
+    (said,) = config_checks.warnings(config, 100, 256)
+    assert "sliding window of 256 tokens (config.data.seq_len=300) are" in said and "set at most 256" in said
+    (said,) = config_checks.warnings(config, 100, 100)
+    assert "(config.data.seq_len=300 and config.eval.seq_len=200)" in said
+
+
 def test_the_steps_to_profile_are_two_numbers_within_the_run():
     for wrong in ("10", "3:2", "0:1", "a:b"):
         with pytest.raises(UserError, match="must be FIRST:LAST"):
