@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.assets import tables
+from lfl_jax.assets import table_readers, table_splits, tables
 from lfl_jax.assets.cache import path, provenance
 from lfl_jax.errors import UserError
 
@@ -59,7 +59,7 @@ def from_path(path: str | Path) -> list[Doc]:
     names their file. Of a folder with splits, the test split. Raises UserError where there is nothing to read.
     """
     place = Path(path)
-    splits = tables.files_by_split(place)
+    splits = table_splits.files_by_split(place)
     files = splits.get("test") or splits.get("dev") or splits["train"]
     return [OwnRow(row, str(file)) for file in files for row in _rows(file)]
 
@@ -71,7 +71,7 @@ def texts(path: str | Path) -> list[str]:
     """
     place = Path(path)
     try:
-        if tables.is_table(place.name) or place.is_dir():
+        if table_readers.is_table(place.name) or place.is_dir():
             found = [row["text"].strip() for row in from_path(place)]
         else:
             found = [part.strip() for part in place.read_text(encoding="utf-8-sig").split("\n\n")]
@@ -96,7 +96,7 @@ def gsm8k_cot_shots() -> list[tuple[str, str]]:
 
 def _files(name: str) -> list[Path]:
     folder = path(name)
-    return [folder / file for file in provenance(name)["files"] if tables.is_table(file)]
+    return [folder / file for file in provenance(name)["files"] if table_readers.is_table(file)]
 
 
 def _fetched_rows(file: Path) -> Iterator[Doc]:
@@ -107,7 +107,7 @@ def _fetched_rows(file: Path) -> Iterator[Doc]:
 
 
 def _rows(file: Path) -> Iterator[Doc]:
-    if tables.kind(file.name) == ".csv":
+    if table_readers.kind(file.name) == ".csv":
         yield from _csv(file)
     else:
         yield from tables.read_table(file)
@@ -116,7 +116,7 @@ def _rows(file: Path) -> Iterator[Doc]:
 def _csv(file: Path) -> Iterator[Doc]:
     """Rows of CSV, with MMLU's columns where the first row names none."""
     subject = {"subject": re.sub("_(test|dev|val)$", "", file.stem)}
-    rows = tables.csv_rows(file, ",")
+    rows = table_readers.csv_rows(file, ",")
     first = next(rows, (1, []))
     header = first[1] if "question" in first[1] or len(first[1]) != len(MMLU_COLUMNS) else MMLU_COLUMNS
     for number, row in rows if header is first[1] else itertools.chain([first], rows):

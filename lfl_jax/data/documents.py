@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lfl_jax import assets
-from lfl_jax.assets import tables
+from lfl_jax.assets import compressed, table_readers, tables
 from lfl_jax.data.columns import NAMES
 from lfl_jax.data.examples import Example
 from lfl_jax.data.splits import SPLITS, check, split_index
@@ -78,8 +78,8 @@ def _mapped(file: Path, column: str) -> Any:
     """The texts of a file as memory-mapped Arrow strings, written to the cache at first use."""
     import pyarrow as pa
 
-    if not file.is_file() or not tables.is_table(file.name):
-        raise UserError(f"no documents in {file}: expected an existing file of kind {', '.join(tables.READERS)}")
+    if not file.is_file() or not table_readers.is_table(file.name):
+        raise UserError(f"no documents in {file}: expected an existing file of kind {', '.join(table_readers.READERS)}")
     status = file.stat()
     key = hashlib.sha256(f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {column}".encode()).hexdigest()[:16]
     place = assets.scratch("documents") / f"{key}.arrow"
@@ -97,7 +97,7 @@ def _write(file: Path, column: str, place: Path) -> None:
     partial = place.with_name(f"{place.name}.{os.getpid()}")
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for texts in TEXTS.get(tables.kind(file.name), _rows)(file, column):
+            for texts in TEXTS.get(table_readers.kind(file.name), _rows)(file, column):
                 kept = [text for text in texts if text and text.strip()]
                 writer.write_batch(pa.record_batch([pa.array(kept, pa.large_string())], schema=schema))
         partial.replace(place)
@@ -132,12 +132,14 @@ def _parquet(file: Path, given: str) -> Iterator[list[str]]:
 
 def _json(file: Path, given: str) -> Iterator[list[str]]:
     """An array, or lines (C4 calls its own .json.gz)."""
-    yield from _rows(file, given) if tables.holds_array(file) else _json_lines(file, given)
+    yield from _rows(file, given) if table_readers.holds_array(file) else _json_lines(file, given)
 
 
 def _json_lines(file: Path, given: str) -> Iterator[list[str]]:
     """JSON lines as they are unpacked: they may be larger than memory."""
-    rows = ((f"{file}:{number}", tables.parse(line, f"{file}:{number}")) for number, line in tables.lines(file))
+    rows = (
+        (f"{file}:{number}", table_readers.parse(line, f"{file}:{number}")) for number, line in compressed.lines(file)
+    )
     yield from _batches(file, given, rows)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax import own_code
-from lfl_jax.assets import hub_names, tables
+from lfl_jax.assets import hub_names, table_readers, table_splits, tables
 from lfl_jax.config import DataConfig
 from lfl_jax.data import columns, mixes
 from lfl_jax.data.examples import Example
@@ -371,7 +371,7 @@ def _document_files(item: str) -> tuple[list[Path], str]:
     from lfl_jax import assets
 
     folder, found = assets.path(item), assets.provenance(item)["files"]
-    files = sorted(filter(tables.is_table, found))
+    files = sorted(filter(table_readers.is_table, found))
     if not files:
         raise UserError(f"{item}: expected files of documents in {folder}, found {', '.join(found) or 'none'}")
     hashed = hashlib.sha256("".join(found[file]["sha256"] for file in files).encode())
@@ -380,7 +380,7 @@ def _document_files(item: str) -> tuple[list[Path], str]:
 
 def _own_documents(path: Path, split: str, data: DataConfig) -> Source:
     """A split of somebody's documents: the folder's own where it has some, else 2 % of the training documents."""
-    own = tables.files_by_split(path)
+    own = table_splits.files_by_split(path)
     has_split = split != "train" and split in own
     files, carved = (own[split], ()) if has_split else (own["train"], _carved(data, own))
     return _document_source(path.name, files, split, data, "unknown", str(path), carved)
@@ -388,7 +388,7 @@ def _own_documents(path: Path, split: str, data: DataConfig) -> Source:
 
 def _of_split(path: Path, split: str) -> list[Path]:
     """The files of one split, or all where there is only one."""
-    own = tables.files_by_split(path)
+    own = table_splits.files_by_split(path)
     return own.get(split) or own["train"]
 
 
@@ -420,7 +420,7 @@ def _data_file(item: str) -> Path:
     from lfl_jax import assets
 
     folder = assets.path(item)
-    files = [file for file in assets.provenance(item)["files"] if tables.is_table(file)]
+    files = [file for file in assets.provenance(item)["files"] if table_readers.is_table(file)]
     if len(files) != 1:
         raise UserError(f"{item}: expected one data file in {folder}, found {', '.join(files) or 'none'}")
     return folder / files[0]

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.ipc
 import pytest
 
-from lfl_jax.assets import tables
+from lfl_jax.assets import table_readers, tables
 from lfl_jax.errors import UserError
 
 ROWS = [{"text": f"row {i} é", "n": str(i)} for i in range(5)]
@@ -113,7 +113,7 @@ def folder(tmp_path):
             (tmp_path / name).write_text(json.dumps({"text": name}) if is_table(name) else "not data")
         return tmp_path
 
-    is_table = tables.is_table
+    is_table = table_readers.is_table
     return make
 
 
