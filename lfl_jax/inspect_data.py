@@ -18,9 +18,10 @@ from rich.text import Text
 from lfl_jax import command_line, notices
 from lfl_jax import config as configs
 from lfl_jax.data import checks
+from lfl_jax.data.examples import Source
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
-from lfl_jax.data.sources import Source, open_source
+from lfl_jax.data.sources import open_source
 from lfl_jax.errors import UserError, entry, printable
 from lfl_jax.text.tokenizers import Tokenizer
 

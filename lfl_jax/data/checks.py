@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from lfl_jax.config import DataConfig
+from lfl_jax.data.examples import Source
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.loader import RowEstimate
 from lfl_jax.data.rows import TableExamples
-from lfl_jax.data.sources import Source, open_source
+from lfl_jax.data.sources import open_source
 from lfl_jax.text.chat import Piece
 from lfl_jax.text.tokenizers import Tokenizer
 

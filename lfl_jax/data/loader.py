@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfl_jax.config import DataConfig
+from lfl_jax.data.examples import Source
 from lfl_jax.data.formatting import Encoded, arrays, encode, find_template, no_target, token_ids
 from lfl_jax.data.mixes import Rounds
 from lfl_jax.data.packers import too_many
 from lfl_jax.data.packing import PackingStats, count_rows, pack_stream, ratio_rows
-from lfl_jax.data.sources import Source
 from lfl_jax.text.tokenizers import Tokenizer
 
 COUNTED = 8192  # sources up to this many examples are tokenised whole to count their rows,

@@ -11,7 +11,7 @@ from typing import Any
 
 from lfl_jax.config import Config
 from lfl_jax.data.decontaminate import item_text, overlaps, report
-from lfl_jax.data.sources import Source
+from lfl_jax.data.examples import Source
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.base import Task
 from lfl_jax.evals.tasks import TASKS, find

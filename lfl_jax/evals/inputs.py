@@ -6,9 +6,9 @@ from pathlib import Path
 from lfl_jax import base_model
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
-from lfl_jax.data.examples import Example
+from lfl_jax.data.examples import Example, Source
 from lfl_jax.data.formatting import find_template
-from lfl_jax.data.sources import Source, held_out_splits, open_source
+from lfl_jax.data.sources import held_out_splits, open_source
 from lfl_jax.evals.base import Inputs
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.text.chat import Template

@@ -6,8 +6,7 @@ import random
 import pytest
 
 from lfl_jax.config import DataConfig
-from lfl_jax.data.examples import Example
-from lfl_jax.data.sources import Source
+from lfl_jax.data.examples import Example, Source
 from lfl_jax.text.tokenizers import byte_tokenizer
 
 DATA = DataConfig(source="jsonl", path="", size=1, seq_len=64, template="plain", too_long="error", pack_bins=4)

@@ -7,7 +7,8 @@ import pytest
 
 from lfl_jax import assets
 from lfl_jax.data import word_problems
-from lfl_jax.data.sources import examples_sha256, held_out_splits, open_source
+from lfl_jax.data.generated_sources import examples_sha256
+from lfl_jax.data.sources import held_out_splits, open_source
 from lfl_jax.errors import UserError
 
 ROWS = [{"question": f"How many is {i}?", "answer": f"#### {i}"} for i in range(100)]
