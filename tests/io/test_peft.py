@@ -26,9 +26,9 @@ HEAD, EMBED = "base_model.model.lm_head.weight", "base_model.model.model.embed_t
 
 @pytest.fixture(scope="module")
 def saved(small, small_params, tmp_path_factory):
-    """{kind: (fields of the config, tensors)} of folders with LoRA and DoRA of rank 2 at q and v."""
+    """{kind: (fields of the config, tensors)} of folders with each kind that PEFT has, of rank 2, at q and v."""
     found = {}
-    for kind in ("lora", "dora"):
+    for kind in ("lora", "dora", "ia3", "vera"):
         folder = tmp_path_factory.mktemp(kind)
         adapter = adapter_for(small, small_params, kind, rank=2, targets=("q", "v"))
         peft.save(folder, adapter, small_params, base_name="small")
@@ -541,7 +541,8 @@ def fuzz(saved, params, folder, count):
     """How many damaged folders loaded, and how many were refused; anything else fails, with its number."""
     files = {}
     for kind, (config, tensors) in saved.items():
-        write(folder, config | {"lora_dropout": 0.1, "rank_pattern": {"v_proj": 2}}, tensors)
+        more = {"lora_dropout": 0.1, "rank_pattern": {"v_proj": 2}} if config["peft_type"] == "LORA" else {}
+        write(folder, config | more, tensors)
         files[kind] = [(folder / name).read_bytes() for name in (places.CONFIG, "adapter_model.safetensors")]
     outcomes = {"loaded": 0, "refused": 0}
     for number in range(count):

@@ -1,6 +1,7 @@
 """Writes tests/parity/peft: adapter folders that peft saved, and what peft computes with them, for test_peft.py.
 
     python tests/parity/make_peft.py                  the fixtures; new ones are right only when this script changes
+    python tests/parity/make_peft.py --kinds          those of (IA)^3 and VeRA, in peft/kinds
     python tests/parity/make_peft.py --check FOLDER   logits of folders that lfl_jax.io.peft.save wrote
 
 Needs the extra peers: torch, transformers, peft. The second is called by `pytest -m peers tests/parity/test_peft.py`,
@@ -9,6 +10,7 @@ float64 from what the folder holds, with the base's weights rounded to float16, 
 """
 
 import copy
+import json
 import shutil
 import sys
 import warnings
@@ -16,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 HERE = Path(__file__).with_name("peft")
 LAYERS, VOCAB, STEPS = 3, 64, 5
@@ -42,6 +44,31 @@ CASES = {
     "head": {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"]},
     "tied_embedding": {"r": 2, "lora_alpha": 4, "target_modules": ["k_proj"], "modules_to_save": ["embed_tokens"]},
 }  # fmt: skip
+# (IA)^3 and VeRA: only PEFT's logits are stored, in kinds/expected.npz
+KINDS = {
+    "ia3": IA3Config(),  # PEFT's modules for a Llama: k_proj, v_proj, and down_proj's input
+    "ia3_regex": IA3Config(target_modules=r".*layers\.[02].*\.(q|up|down)_proj",
+                           feedforward_modules=r".*(up|down)_proj", modules_to_save=["lm_head"]),
+    "vera": VeraConfig(r=4, target_modules="all-linear"),
+    "vera_drawn": VeraConfig(r=3, target_modules=["q_proj", "v_proj", "down_proj"], save_projection=False,
+                             projection_prng_key=2**32 + 7, layers_to_transform=[0, 2]),
+}  # fmt: skip
+# Over the bases of hf/: biases and norms that a Llama does not have
+FAMILIES = {
+    "qwen2_bias_all": LoraConfig(r=2, target_modules=["q_proj", "up_proj"], bias="all", modules_to_save=["lm_head"]),
+    "qwen2_lora_only": LoraConfig(r=2, target_modules=["q_proj", "up_proj"], bias="lora_only", use_dora=True),
+    "qwen2_whole": LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["v_proj"]),
+    "qwen2_vera": VeraConfig(r=2, bias="vera_only"),
+    "qwen3_ia3": IA3Config(modules_to_save=["q_norm"]),
+}
+
+
+def base_of(folder: Path) -> torch.nn.Module:
+    """The model that a folder's name, or its config's base_model_name_or_path, stands for."""
+    named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    if named in ("qwen2", "qwen3"):
+        return AutoModelForCausalLM.from_pretrained(HERE.with_name("hf") / named)
+    return base(folder.name.startswith("tied"))
 
 
 def empty_model(tied: bool) -> LlamaForCausalLM:
@@ -146,7 +173,8 @@ def make(case: str, options: dict, tokens) -> dict[str, np.ndarray]:
 
 def write_fixtures() -> None:
     """All cases, the base, its logits and the tokens."""
-    shutil.rmtree(HERE, ignore_errors=True)
+    for case in CASES:
+        shutil.rmtree(HERE / case, ignore_errors=True)
     tokens = torch.randint(0, VOCAB, (2, 9), generator=torch.Generator().manual_seed(2))
     found = {"tokens": tokens.numpy().astype(np.int32)}
     found |= {f"base/{path}": x.astype(np.float16) for path, x in parameters(base(False)).items()}
@@ -161,15 +189,41 @@ def write_fixtures() -> None:
     np.savez_compressed(HERE / "expected.npz", **small)
 
 
+def write_kinds() -> None:
+    """Folders of (IA)^3 and VeRA, and of models with biases and norms of q and k; PEFT's logits."""
+    home, found = HERE / "kinds", {}
+    shutil.rmtree(home, ignore_errors=True)
+    tokens = torch.randint(0, 56, (2, 8), generator=torch.Generator().manual_seed(2))
+    for case, config in (KINDS | FAMILIES).items():
+        folder = home / case
+        config.task_type, config.base_model_name_or_path = "CAUSAL_LM", case.split("_")[0]
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": case.split("_")[0]}))
+        model = get_peft_model(base_of(folder), config)
+        train_like(model)
+        config.base_model_name_or_path = case.split("_")[0]
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink()
+        model = PeftModel.from_pretrained(base_of(folder), folder).double()
+        with torch.no_grad():
+            found[case] = model(input_ids=tokens).logits.numpy().astype(np.float32)
+    np.savez_compressed(home / "expected.npz", tokens=tokens.numpy().astype(np.int32), **found)
+
+
 def check(parent: Path) -> None:
     """For each folder in it: peft's logits of parent/tokens.npy, into logits.npy. Names say where the base is tied."""
     tokens = torch.tensor(np.load(parent / "tokens.npy"))
     for folder in sorted(file.parent for file in parent.glob("*/adapter_config.json")):
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("error", RuntimeWarning)  # patterns and targets that match nothing
-            model = PeftModel.from_pretrained(base(folder.name.startswith("tied")), folder).double()
+            model = PeftModel.from_pretrained(base_of(folder), folder).double()
             np.save(folder / "logits.npy", model(input_ids=tokens).logits.numpy())
 
 
 if __name__ == "__main__":
-    check(Path(sys.argv[2])) if sys.argv[1:2] == ["--check"] else write_fixtures()
+    if sys.argv[1:2] == ["--check"]:
+        check(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["--kinds"]:
+        write_kinds()
+    else:
+        write_fixtures()

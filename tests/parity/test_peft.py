@@ -6,6 +6,7 @@ make_peft.py wrote the fixtures. The second half runs it in a Python that has pe
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +21,19 @@ from helpers import adapter_for
 from lfl_jax import adapters, losses, state, train
 from lfl_jax.adapters.build import is_layer
 from lfl_jax.core import tree
-from lfl_jax.io import peft
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.errors import UserError
+from lfl_jax.io import hf, peft
 from lfl_jax.io.hf_names import MODULES
+from lfl_jax.io.peft import places
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 
 HERE = Path(__file__).with_name("peft")
 EXPECTED = dict(np.load(HERE / "expected.npz"))
-CASES = sorted(path.name for path in HERE.iterdir() if path.is_dir())
+CASES = sorted(path.name for path in HERE.iterdir() if path.is_dir() and path.name != "kinds")
+OTHER = dict(np.load(HERE / "kinds" / "expected.npz"))
+OTHER_TOKENS = jnp.asarray(OTHER.pop("tokens"))
 TRAINED = [case for case in CASES if not case.startswith("tied")]
 CFG = ModelConfig(
     vocab_size=64, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, rope_theta=500.0
@@ -106,6 +112,75 @@ def test_logits_are_pefts(case):
         assert np.abs(found - logits(base(tied), loaded.adapter)).max() > 1e-3
 
 
+# (IA)^3, VeRA, and models with biases and norms of q and k
+
+BROUGHT = {
+    "ia3_regex": {"head"},
+    "qwen2_bias_all": {"head", "layers/qkv_bias/q", "layers/qkv_bias/k", "layers/qkv_bias/v"},
+    "qwen2_lora_only": {"layers/qkv_bias/q"},
+    "qwen2_whole": {"layers/attn/v", "layers/qkv_bias/v"},
+    "qwen2_vera": {"layers/qkv_bias/q", "layers/qkv_bias/v"},
+    "qwen3_ia3": {"layers/qk_norm/q"},
+}
+
+
+@functools.cache
+def base_of(case):
+    """(params, cfg) of a folder over the untied base, or over one of hf/."""
+    folder = HERE.with_name("hf") / case.split("_")[0]
+    if not folder.is_dir():
+        return base(), CFG
+    cfg = hf.read_config(folder)
+    return hf.load(folder, cfg, make_rules(devices=jax.devices()[:1]), "float32"), cfg
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def logits_of(params, adapter, cfg):
+    return llama.logits(params, llama.forward(params, adapter, OTHER_TOKENS, cfg)[0])
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_logits_of_other_kinds_and_families_are_pefts(case):
+    params, cfg = base_of(case)
+    loaded = peft.load(HERE / "kinds" / case, params)
+    found, wanted = logits_of(loaded.params, loaded.adapter, cfg), OTHER[case]
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert np.abs(found - logits_of(params, None, cfg)).max() > 0.01
+    assert set(loaded.replaced) == BROUGHT.get(case, set())
+    if loaded.replaced:
+        assert np.abs(found - logits_of(params, loaded.adapter, cfg)).max() > 0.01
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_other_kinds_and_families_saved_again_are_the_same(case, tmp_path):
+    params, _ = base_of(case)
+    loaded = peft.load(HERE / "kinds" / case, params)
+    own = {path: places.get_path(loaded.params, path) for path in loaded.replaced}
+    peft.save(tmp_path, loaded.adapter, params, base_name="tiny", replaced=own)
+    again = peft.load(tmp_path, params)
+    assert jax.tree.structure(again.adapter) == jax.tree.structure(loaded.adapter)
+    for one, other in ((again.adapter, loaded.adapter), (again.params, loaded.params)):
+        assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def test_ia3_on_a_bias_is_refused_as_peft_scales_the_bias_too(tmp_path):
+    params, cfg = base_of("qwen2")
+    shutil.copytree(HERE / "kinds" / "qwen3_ia3", tmp_path / "ia3")
+    with pytest.raises(UserError, match="IA..3 at .*q_proj, which has a bias: PEFT scales the bias too"):
+        peft.load(tmp_path / "ia3", params)
+    adapter = adapter_for(cfg, params, "ia3", targets=("v",))
+    with pytest.raises(UserError, match="IA..3 at .*v_proj, which has a bias"):
+        peft.save(tmp_path / "ours", adapter, params, base_name="qwen2")
+
+
+def test_biases_beside_a_whole_module_with_a_bias_have_no_form(tmp_path):
+    params, cfg = base_of("qwen2")
+    adapter = adapter_for(cfg, params, targets=("q",))
+    own = {"layers/attn/v": params["layers"]["attn"]["v"] + 1, "layers/qkv_bias/q": params["layers"]["qkv_bias"]["q"]}
+    with pytest.raises(UserError, match="biases, and a whole module with a bias"):
+        peft.save(tmp_path / "ours", adapter, params, base_name="qwen2", replaced=own)
+
+
 @pytest.mark.parametrize("case", TRAINED)
 def test_gradients_are_pefts(case):
     loaded, ((value, _), (by_params, by_adapter)) = load(case), computed(case)
@@ -161,6 +236,12 @@ SOME = {"targets": ("layers/[02]/attn/q", "layers/1/mlp/.*", "v"), "rank": 3, "a
 UNEVEN = SOME | {"rank_pattern": (("layers/1/.*", 2), (".*/q", 5)), "alpha_pattern": ((".*/v", 0.7),)}
 # peft rewrites lists of twenty and more targets
 TWENTY = {"targets": (r"layers/\d/(attn|mlp)/(q|k|v|o|gate|up)", "layers/[12]/mlp/down"), "rank": 2}
+
+
+def half(adapter):
+    return adapters.scale(adapter, 0.5)
+
+
 SAVED = {
     "lora": {},
     "bf16": {"dtype": "bfloat16"},
@@ -175,6 +256,21 @@ SAVED = {
     "head": SOME | {"replaced": ("head",)},
     "norms": SOME | {"replaced": ("final_norm", "layers/attn_norm", "layers/mlp_norm")},
     "whole_module": SOME | {"replaced": ("layers/attn/k",)},
+    "ia3": {"kind": "ia3", "targets": ("k", "v", "down")},
+    "ia3_layers": {
+        "kind": "ia3",
+        "targets": ("layers/[02]/attn/q", "layers/1/mlp/(up|down)"),
+        "replaced": ("head",),
+        "change": half,
+    },
+    "vera": {"kind": "vera", "rank": 4, "targets": ("q", "k", "v", "o", "gate", "up", "down")},
+    "vera_layers": {
+        "kind": "vera",
+        "rank": 3,
+        "targets": ("layers/[02]/attn/q", "layers/1/mlp/(up|down)"),
+        "change": half,
+    },
+    "vera_and_lora": {"kind": "vera+lora", "rank": 3, "targets": ("q", "v")},
     "tied": SOME,
     "tied_embedding": SOME | {"replaced": ("embed",)},
     "tied_head": SOME | {"replaced": ("head",)},
@@ -205,6 +301,26 @@ def moved(params, paths):
     return params, own
 
 
+# Ours over the bases of hf/, read by peft
+FAMILIES = {
+    "qwen2_bias": ({"targets": ("q", "up")}, ("layers/qkv_bias/q", "head")),
+    "qwen2_whole": ({"kind": "dora", "targets": ("q",)}, ("layers/attn/v", "layers/qkv_bias/v")),
+    "qwen2_vera": ({"kind": "vera", "targets": ("q", "v")}, ("layers/qkv_bias/q",)),
+    "qwen3_ia3": ({"kind": "ia3", "targets": ("q", "down")}, ("layers/qk_norm/q",)),
+}
+
+
+def save_over_family(case, folder, tokens):
+    """Save with noise on these parameters; our logits."""
+    (options, replaced), (params, cfg) = FAMILIES[case], base_of(case)
+    adapter = adapter_for(cfg, params, **options)
+    tuned, own = moved(params, replaced)
+    peft.save(folder, adapter, params, base_name=case.split("_")[0], replaced=own)
+    found = [llama.logits(p, llama.forward(p, adapter, tokens, cfg)[0]) for p in (tuned, params)]
+    assert np.abs(found[0] - found[1]).max() > 0.01
+    return (np.asarray(found[0]),)
+
+
 def save_and_load(case, folder, tokens):
     """Save it, load it; ours: the logits of both (of what was loaded only, where saving rounds)."""
     options = dict(SAVED[case])
@@ -227,14 +343,15 @@ def test_what_we_save_peft_loads(tmp_path):
     python = os.environ.get("PEER_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import peft"], capture_output=True).returncode:
         pytest.skip("peft is not installed (extra peers); PEER_PYTHON may name a Python that has it")
-    tokens = np.random.default_rng(3).integers(0, CFG.vocab_size, (2, 8)).astype(np.int32)
+    tokens = np.random.default_rng(3).integers(0, 56, (2, 8)).astype(np.int32)
     np.save(tmp_path / "tokens.npy", tokens)
     ours = {case: save_and_load(case, tmp_path / case, jnp.asarray(tokens)) for case in SAVED}
+    ours |= {case: save_over_family(case, tmp_path / case, jnp.asarray(tokens)) for case in FAMILIES}
     script = Path(__file__).with_name("make_peft.py")
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     run = subprocess.run([python, script, "--check", tmp_path], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr[-2000:]
-    theirs = {case: np.load(tmp_path / case / "logits.npy") for case in SAVED}
-    found = {case: max(float(np.abs(theirs[case] - x).max()) for x in ours[case]) for case in SAVED}
+    theirs = {case: np.load(tmp_path / case / "logits.npy") for case in ours}
+    found = {case: max(float(np.abs(theirs[case] - x).max()) for x in ours[case]) for case in ours}
     print({case: f"{x:.1e}" for case, x in found.items()})
     assert {case: x for case, x in found.items() if x > 1e-4} == {}

@@ -12,7 +12,7 @@ from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.errors import UserError
 from lfl_jax.io.peft.fields import CHOICE, Fields, names_module
 from lfl_jax.io.peft.places import Place, key_of
-from lfl_jax.io.peft.stacks import Read, layer_at, layer_tree, rows_of
+from lfl_jax.io.peft.stacks import Read, layer_at, layer_tree, rows_of, short_names
 
 READ = CHOICE - {"bias"} | {"exclude_modules", "feedforward_modules"}
 IGNORED = {"init_ia3_weights"}
@@ -86,10 +86,10 @@ def export(adapter: dict, places: dict[str, Place], names: list[str]) -> tuple[d
         tensors[name] = {"ia3_l": vector[:, None] if layer.inputs is None else vector[None]}
         if layer.inputs is not None:
             inputs.append(name)
-    # Beside a list of whole paths, PEFT compares the ends of paths; the short name is the same for all layers.
+    called = short_names(list(tensors), places)  # as in target_modules: PEFT wants a subset of those
     config = {
         "peft_type": "IA3",
-        "feedforward_modules": sorted({name.split(".")[-1] for name in inputs}),
+        "feedforward_modules": sorted({called[name] for name in inputs}),
         "init_ia3_weights": True,
     }
     return config, tensors, list(tensors)

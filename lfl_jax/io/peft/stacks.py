@@ -1,5 +1,6 @@
 """From the modules of a PEFT folder to our stacked layers, and back to one layer of a stack."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -35,3 +36,10 @@ def layer_at(adapter: dict, place: Place) -> Any:
     stacked = get_path(adapter, place.path) or None
     layer = jax.tree.map(lambda x: x[place.layer], stacked)
     return layer and layer.with_shared(adapter.get("shared"))
+
+
+def short_names(names: list[str], places: dict[str, Place]) -> dict[str, str]:
+    """{module: what the config calls it}: its last name where every layer has one, else its whole path."""
+    layers = max(place.layer for place in places.values() if place.layer is not None) + 1
+    adapted = Counter(places[name].path for name in names)
+    return {name: name.split(".")[-1] if adapted[places[name].path] == layers else name for name in names}

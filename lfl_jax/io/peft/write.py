@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +15,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import tensor_file
 from lfl_jax.io.peft import ia3, lora, vera
 from lfl_jax.io.peft.places import CONFIG, SINGLE, STEM, Place, adaptable, find_places, get_path, key_of
+from lfl_jax.io.peft.stacks import short_names
 
 # The kind of all layers -> the file that writes it; everything else is a LoRA, a DoRA, or refused there by name.
 WRITERS: dict[type, ModuleType] = {IA3: ia3, VeRA: vera}
@@ -115,16 +115,13 @@ def _cast(key: str, x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _config(modules: list[str], saved: list[str], places: dict[str, Place], base_name: str) -> dict:
-    """The fields that all kinds have; a module that is adapted in every layer is named by its last name."""
-    layers = max(place.layer for place in places.values() if place.layer is not None) + 1
-    adapted = Counter(places[name].path for name in modules)
-    short = {n: n.split(".")[-1] for n in modules if adapted[places[n].path] == layers}
+    """The fields that all kinds have."""
     whole = {n: n.split(".")[-1] for n in saved} | ({"model.norm": "model.norm"} if "model.norm" in saved else {})
     return {
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "inference_mode": True,
-        "target_modules": sorted({short.get(n, n) for n in modules}),
+        "target_modules": sorted(set(short_names(modules, places).values())),
         "modules_to_save": sorted(set(whole.values())) or None,
         "fan_in_fan_out": False,
     }
