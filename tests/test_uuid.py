@@ -61,7 +61,8 @@ def test_a_run_from_start_to_end(argument, tmp_path, capsys):
     assert "random UUID pairs, seed 0" in " ".join(capsys.readouterr().out.split())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     looks = {line["step"]: line["dev/uuid_recall"] for line in lines if "dev/uuid_recall" in line}
-    assert list(looks) == [2, 4] and all(0 <= accuracy <= 1 for accuracy in looks.values())
+    assert list(looks) == [0, 2, 4], "the base first"
+    assert all(0 <= accuracy <= 1 for accuracy in looks.values())
     records = [json.loads(line) for line in (tmp_path / "evals/after/uuid_recall.jsonl").read_text().splitlines()]
     assert [record["id"] for record in records[1:]] == [f"train/{i}" for i in range(4)]
 

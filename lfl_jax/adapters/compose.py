@@ -120,7 +120,8 @@ def check_ids(name: str, ids: Int[Array | np.ndarray, "..."], members: int) -> N
     such an id is the base."""
     if isinstance(ids, jax.core.Tracer) or not ids.size:
         return
-    low, high = int(ids.min()), int(ids.max())
+    values = np.asarray(ids)  # of a constant inside of a traced function, too
+    low, high = int(values.min()), int(values.max())
     if low < -1 or high >= members:
         raise UserError(f"{name}: ids from {low} to {high}; expected -1 (the base) to {members - 1}")
 

@@ -26,6 +26,7 @@ from lfl_jax.evals.base import Inputs, Model
 from lfl_jax.evals.lm_eval import Answers, Decoding, decoding, grouped, harness
 from lfl_jax.evals.requests import Request
 from lfl_jax.evals.run import Settings
+from lfl_jax.evals.tasks import TASKS
 from lfl_jax.models import llama
 from lfl_jax.text.chat import TEMPLATES
 from lfl_jax.text.tokenizers import byte_tokenizer
@@ -148,7 +149,8 @@ def agree(tmp_path, judged, inputs, shots):
     names = [*ZERO_SHOT, "gsm8k"]
     docs = lambda item: inputs.docs(item)  # noqa: E731
     ours = dataclasses.replace(inputs, shots=shots, shots_from="lm_eval")
-    run.evaluate(dict.fromkeys(names, 0), judged, byte_tokenizer(), ours, SETTINGS, tmp_path / "ours")
+    for name in names:
+        run.evaluate(TASKS[name], 0, judged, byte_tokenizer(), ours, SETTINGS, tmp_path / "ours")
     options = {"docs": docs, "report": quiet, "gen_kwargs": {"max_gen_toks": SETTINGS.max_new_tokens}}
     found = {}
     for few, tasks in ({0: names} if shots == 0 else {0: [*ZERO_SHOT], shots: ["gsm8k"]}).items():

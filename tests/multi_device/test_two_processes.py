@@ -209,7 +209,7 @@ def test_a_killed_process_ends_the_other_within_a_minute_with_a_line(ran):
 def test_a_run_that_lost_a_process_resumes(folder, ran):
     _, _, ((_, err), _) = ran
     found = [json.loads(line)["step"] for line in (folder / "two" / "metrics.jsonl").read_text().splitlines()]
-    assert sorted(set(found)) == list(range(1, STEPS + 1))
+    assert sorted(set(found)) == list(range(STEPS + 1)), "the base's scores are step 0"
     assert f"train 1/{STEPS}" not in err, "not from the start"
 
 
