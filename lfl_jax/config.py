@@ -288,7 +288,7 @@ class Config:
         place, old = own_code.place_of(value), getattr(self, section)
         name = own_code.split(place)[1]
         named = [own_code.split(there)[1] for there in own_code.places(path, getattr(old, field))]
-        code = old.code.with_passed([Passed(name, value)])
+        code = old.code.with_passed([Passed(own_code.FIELDS[path].argument, name, value)])
         changed = {"code": code} if name in named else {"code": code, field: place}
         return dataclasses.replace(self, **{section: dataclasses.replace(old, **changed)})
 

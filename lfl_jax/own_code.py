@@ -83,16 +83,24 @@ class Allowed:
 
 @dataclass(frozen=True, eq=False)
 class Passed:
-    """An object that was passed in Python, by the name that configs know it by; equal where the object is the same."""
+    """An object that was passed in Python; equal where the object is the same.
 
+    argument: of `Own`. name: that a config's field knows it by, one's own lambdas being all of the same.
+    """
+
+    argument: str
     name: str
     value: Any
 
+    @property
+    def _key(self) -> tuple[str, str, int]:
+        return self.argument, self.name, id(self.value)
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Passed) and (self.name, id(self.value)) == (other.name, id(other.value))
+        return isinstance(other, Passed) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.name, id(self.value)))
+        return hash(self._key)
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,8 @@ def _refusal(field: str, place: str, recorded: str | None) -> str:
 
 def allowing(files: Iterable[str | os.PathLike], own: Own = Own()) -> Code:
     """Code with these files, FILE.py or FILE.py@HASH each, and objects; relative files are of the current directory."""
-    given = (getattr(own, field.argument) for field in FIELDS.values() if field.argument != "tasks")
-    passed = tuple(Passed(split(place_of(value))[1], value) for value in given if value is not None)
+    given = {f.argument: getattr(own, f.argument) for f in FIELDS.values() if f.argument != "tasks"}
+    passed = tuple(Passed(name, split(place_of(x))[1], x) for name, x in given.items() if x is not None)
     found = (Allowed.parse(os.fspath(file)) for file in files)
     return Code(tuple(Allowed(str(Path(a.file).expanduser().absolute()), a.sha256) for a in found), (), passed)
 
@@ -201,8 +209,8 @@ def find(code: Code, field: str, place: str, accepts: Callable[[Any], bool]) -> 
     """The object that a config field names. UserError where it may not run, is not there, or is something else."""
     file, name = split(place)
     for passed in code.passed:
-        if passed.name == name:
-            return _accepted(passed.value, f"the object passed as {FIELDS[field].argument}", field, accepts)
+        if (passed.argument, passed.name) == (FIELDS[field].argument, name):
+            return _accepted(passed.value, f"the object passed as {passed.argument}", field, accepts)
     if file == PASSED:
         raise UserError(
             f"{field}={place} was passed as an object in Python; pass it again: own=lfl_jax.Own("
