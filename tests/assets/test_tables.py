@@ -67,7 +67,7 @@ def test_byte_order_marks_blank_lines_and_windows_line_ends_are_no_content(tmp_p
     assert list(tables.read_table(tmp_path / name)) == ROWS
 
 
-def refused(path, content, message):
+def check_refused(path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
         list(tables.read_table(path))
@@ -95,7 +95,7 @@ HALF = b'{"text": "cut \\ud83d here"}'
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
-    refused(tmp_path / name, content, message)
+    check_refused(tmp_path / name, content, message)
 
 
 def test_an_escaped_pair_is_a_whole_character(tmp_path):

@@ -107,7 +107,7 @@ def at(width: int) -> tuple[ModelConfig, dict]:
 compiled_project = jax.jit(lambda *args: project(*args[:-1], shared=args[-1])[0])
 
 
-def compare(kind: str, width: int) -> None:
+def check_compiled(kind: str, width: int) -> None:
     """Start, projection and merge of one kind, compiled after all that were compiled before, and not compiled."""
     cfg, params = at(width)
     adapter = adapter_for(cfg, params, kind, rank=2, targets=("o",))
@@ -134,11 +134,11 @@ def compare(kind: str, width: int) -> None:
 
 def test_compiled_kinds_are_what_they_are_uncompiled():
     for kind in KINDS:
-        compare(kind, 16)
+        check_compiled(kind, 16)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", range(12, 76, 2))
 def test_compiled_kinds_are_what_they_are_uncompiled_at_many_widths(width):
     for kind in KINDS:
-        compare(kind, width)
+        check_compiled(kind, width)

@@ -72,7 +72,7 @@ def test_a_pid_that_is_used_again_does_not_hold_it(tmp_path: Path) -> None:
     here = lock._this_process()
     holder_elsewhere(tmp_path, 0, host=here.host, machine=here.machine, process_started="1")
     with DirectoryLock(tmp_path):
-        pass
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["process_started"] == here.process_started
 
 
 def test_elsewhere_the_heartbeat_decides(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_damaged_lock_is_no_lock(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK_FILE).write_text(text)
     os.utime(tmp_path / LOCK_FILE, (time.time() - 600,) * 2)
     with DirectoryLock(tmp_path):
-        pass
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
 
 def test_a_directory_that_takes_no_files_is_named(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def close(value):
     return pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True) if isinstance(value, float) else value
 
 
-def compare(first, second, tasks, whens=("before", "after")):
+def check_same_records(first, second, tasks, whens=("before", "after")):
     """The records of two runs: the same items, the same answers, scores up to rounding."""
     for when, task in itertools.product(whens, tasks):
         (about, one), (other, two) = (records(each, when, task) for each in (first, second))
@@ -174,7 +174,7 @@ def compare(first, second, tasks, whens=("before", "after")):
 
 
 def test_scores_on_two_processes_are_those_on_one(folder, ran):
-    compare(folder / "one", folder / "two", [name.partition(":")[0] for name in TASKS])
+    check_same_records(folder / "one", folder / "two", [name.partition(":")[0] for name in TASKS])
 
 
 def test_the_table_on_two_processes_is_that_on_one(folder, ran):
@@ -233,7 +233,7 @@ def test_programs_and_sharded_weights_on_two_processes(folder, words):
             first, *others = finished(start)
         assert "humaneval: " in first[0], "the policy of the sandbox is said"
         assert all("humaneval" not in out + err for out, err in others)
-    compare(folder / f"coding_one {words}", folder / f"coding_two {words}", ("target_nll", "humaneval"))
+    check_same_records(folder / f"coding_one {words}", folder / f"coding_two {words}", ("target_nll", "humaneval"))
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_a_run_is_evaluated_by_two_processes(folder, ran):
         with Start(folder, count, "evaluate", **flags) as start:
             out.append(finished(start))
     assert "written to" in out[1][0][0] and "written to" not in out[1][1][0]
-    compare(folder / "scores_one", folder / "scores_two", ("target_nll", "source_test"), ("base", "tuned"))
+    check_same_records(folder / "scores_one", folder / "scores_two", ("target_nll", "source_test"), ("base", "tuned"))
 
 
 @pytest.mark.slow
