@@ -9,7 +9,7 @@ at, and results name that commit.
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -81,7 +81,7 @@ def _model_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -
         return [name.words[0]]
     # Folders of a model repository hold other formats and intermediate checkpoints.
     top = [file for file in files if "/" not in file]
-    weights = [file for file in top if any(fnmatch.fnmatchcase(file, pattern) for pattern in MODEL_FILES)]
+    weights = _matching(top, MODEL_FILES)
     if any(file.endswith(".safetensors") for file in weights):
         return weights
     if len(ggufs) == 1:
@@ -120,10 +120,15 @@ def _by_card(name: HubName, data: Sequence[str], configs: Mapping[str, Mapping])
     split = words[0] if words else "train"
     if split not in splits or len(words) > 1:
         raise UserError(f"{name.text}: config {config!r} has no split {split!r}; there are: {', '.join(splits)}")
-    found = [file for file in data if any(fnmatch.fnmatchcase(file, p) for p in splits[split])]
+    found = _matching(data, splits[split])
     if not found:
         raise UserError(f"{name.text}: no file is like {', '.join(splits[split])}, which the card names")
     return found
+
+
+def _matching(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The files that one of these shell patterns names."""
+    return [file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)]
 
 
 def _splits_of(config: Mapping[str, Any]) -> dict[str, list[str]]:

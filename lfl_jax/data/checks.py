@@ -10,7 +10,7 @@ from lfl_jax.data.formatting import find_template
 from lfl_jax.data.loader import RowEstimate
 from lfl_jax.data.rows import TableExamples
 from lfl_jax.data.sources import open_source
-from lfl_jax.text.chat import Piece
+from lfl_jax.text.chat import Piece, Template
 from lfl_jax.text.tokenizers import Tokenizer
 
 FIRST = 20  # examples that are rendered to see which special tokens a template writes
@@ -25,6 +25,19 @@ def doubts(
     template = find_template(data.template, tokenizer, data.code)
     examples = [source.examples[i] for i in range(min(FIRST, len(source.examples)))]
     rendered = [template.render_turns(e.conversation) for e in examples if not e.is_document]
+    answer = examples[0].response if template.name == "tokenizer" else None
+    yield from _special_tokens(template, rendered, answer, tokenizer)
+    yield from _beyond(data, estimate, positions)
+    for file in source.held_out:
+        yield from _trained_on(source, open_source(data, file.split, 0))
+
+
+def _special_tokens(
+    template: Template, rendered: list[list[Piece]], answer: str | None, tokenizer: Tokenizer
+) -> Iterator[str]:
+    """Lines about what the template writes around texts, against the tokenizer; answer: of a tokenizer's own template,
+    the first response, after which it writes its end.
+    """
     text = "".join(piece for pieces in rendered for piece, _ in pieces)
     missing = [m for m in template.markers if m in text and len(tokenizer.encode_continuation(m)) != 1]
     if missing:
@@ -33,16 +46,13 @@ def doubts(
             f" it spells them out, and ends an answer with {tokenizer.eos!r}; plain and alpaca need no such tokens"
         )
     end = template.end if template.end in text else ""
-    if template.name == "tokenizer" and rendered:
-        end = _own_end(rendered[0], examples[0].response)
+    if answer is not None and rendered:
+        end = _own_end(rendered[0], answer)
     if end and not missing and end != tokenizer.eos:
         yield (
             f"template {template.name!r} ends a turn with {end!r}, but an answer is trained to end with this"
             f" tokenizer's EOS, {tokenizer.eos!r}; to end both alike, set config.data.end_token={end!r}"
         )
-    yield from _beyond(data, estimate, positions)
-    for file in source.held_out:
-        yield from _trained_on(source, open_source(data, file.split, 0))
 
 
 def _own_end(pieces: list[Piece], response: str) -> str:

@@ -3,6 +3,8 @@
 Texts are compared as lm-evaluation-harness's janitor does: lower-case, without ASCII punctuation, split at white space.
 """
 
+import functools
+import itertools
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,22 +33,22 @@ def overlaps(
 
     An item shorter than n words is looked for as a whole. progress is called with 1 after every source text.
     """
-    flat = [(task, name, words(text)) for task, texts in items.items() for name, text in texts.items()]
-    tables = [_table(flat, length, n) for length in sorted({_length(w, n) for _, _, w in flat} - {0})]
-    whole = [f" {' '.join(w)} " for _, _, w in flat]
-    found: dict[int, str] = {}
+    flat = [_Item(task, name, words(text)) for task, texts in items.items() for name, text in texts.items()]
+    lengths = {_length(item.words, n) for item in flat} - {0}
+    tables = [_table(flat, length, n) for length in sorted(lengths)]
+    shared: dict[int, str] = {}  # item's index: the first n-gram that it shares with a source text
     for text in source_texts:
         own = words(text)
         hashes = _hashes(own)
-        for table in tables:
-            for owner, gram in _hits(table, own, hashes):
-                if owner not in found and f" {gram} " in whole[owner]:
-                    found[owner] = gram
+        hits = itertools.chain.from_iterable(_hits(table, own, hashes) for table in tables)
+        for owner, gram in hits:
+            if owner not in shared and flat[owner].contains(gram):  # equal hashes are not yet equal words
+                shared[owner] = gram
         progress(1)
+
     result: dict[str, dict[str, str]] = {task: {} for task in items}
-    for owner in sorted(found):
-        task, name, _ = flat[owner]
-        result[task][name] = found[owner]
+    for owner in sorted(shared):
+        result[flat[owner].task][flat[owner].id] = shared[owner]
     return result
 
 
@@ -89,6 +91,23 @@ def _length(item: list[str], n: int) -> int:
 
 
 @dataclass(frozen=True)
+class _Item:
+    """An evaluation item, as the words that are looked for."""
+
+    task: str
+    id: str
+    words: list[str]
+
+    @functools.cached_property
+    def _spaced(self) -> str:
+        return f" {' '.join(self.words)} "
+
+    def contains(self, gram: str) -> bool:
+        """Whether these words follow each other in it."""
+        return f" {gram} " in self._spaced
+
+
+@dataclass(frozen=True)
 class _Table:
     """Hashes of all n-grams of one length, sorted, and the items they are of."""
 
@@ -98,10 +117,10 @@ class _Table:
     maybe: np.ndarray  # by the first bits of a hash: whether any key has them
 
 
-def _table(flat: list[tuple[str, str, list[str]]], length: int, n: int) -> _Table:
-    own = [(i, _grams(_hashes(w), length)) for i, (_, _, w) in enumerate(flat) if _length(w, n) == length]
-    keys = np.concatenate([grams for _, grams in own])
-    owners = np.repeat([i for i, _ in own], [len(grams) for _, grams in own])
+def _table(flat: list[_Item], length: int, n: int) -> _Table:
+    own = {i: _grams(_hashes(item.words), length) for i, item in enumerate(flat) if _length(item.words, n) == length}
+    keys = np.concatenate(list(own.values()))
+    owners = np.repeat(list(own), list(map(len, own.values())))
     order = np.argsort(keys, kind="stable")
     maybe = np.zeros(1 << BITS, bool)
     maybe[_first_bits(keys)] = True

@@ -121,6 +121,7 @@ def _data_file(item: str) -> Path:
 
 
 def file_source(name: str, split: str, examples: TableExamples, sha256: str, licence: str, about: str) -> Source:
+    """A source of the rows of a table."""
     return Source(name, split, examples, licence, sha256, None, False, about, columns=examples.used)
 
 
@@ -172,6 +173,7 @@ def document_source(
     carved: tuple[str, ...],
     sha256: str | None = None,
 ) -> Source:
+    """A source of the documents in these files; carved: splits that are taken from among them."""
     from lfl_jax.data.documents import read_documents
 
     (column,) = columns.parse(data.columns).text or ("",)

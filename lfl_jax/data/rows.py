@@ -91,14 +91,14 @@ def to_example(row: Mapping, place: str, columns: Columns) -> Example:
     """A row as an example; its id is `place`, its cluster the hash of the problem it was made from."""
     turns = _conversation(row, place, columns) if columns.messages else _prompt_and_response(row, place, columns)
     spoken = turns[1:] if turns[0][0] == "system" else turns
-    asked = [text for role, text in spoken if role != "assistant"]
     first = [spoken[0][1], *(text for role, text in spoken[1:2] if role == "input")]
-    named = [name for name in columns.cluster if name in row]
-    problem = _text(row, place, named[0]) if named else "\n".join(first)
-    plain = [role for role, _ in turns] == ["user", "assistant"]
+    asked = [text for role, text in spoken if role != "assistant"]
     prompt = "\n".join(first) if len(asked) == len(first) else asked[-1]
-    cluster = f"{digest(problem):016x}"
-    return Example(prompt, turns[-1][1], place, cluster, turns=() if plain else tuple(turns))
+
+    named = next((name for name in columns.cluster if name in row), None)
+    problem = "\n".join(first) if named is None else _text(row, place, named)
+    is_plain = [role for role, _ in turns] == ["user", "assistant"]
+    return Example(prompt, turns[-1][1], place, f"{digest(problem):016x}", turns=() if is_plain else tuple(turns))
 
 
 def _conversation(row: Mapping, place: str, columns: Columns) -> list[Turn]:

@@ -110,16 +110,16 @@ def _own(place: str, data: DataConfig, split: str, seed: int) -> Source:
 
 
 def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Source:
-    names = tuple(part.name for part in parts)
-    shares = [f"{rate / sum(rates):.1%}" for rate in rates]
-    hashed = hashlib.sha256(" ".join(f"{p.sha256} {share}" for p, share in zip(parts, shares, strict=True)).encode())
+    """Sources one after the other, drawn at these rates."""
+    names, shares = tuple(part.name for part in parts), [f"{rate / sum(rates):.1%}" for rate in rates]
+    hashes = [f"{part.sha256} {share}" for part, share in zip(parts, shares, strict=True)]
     stand_ins = [part.stand_in_for for part in parts if part.stand_in_for]
     return Source(
         name=",".join(f"{name}:{share}" for name, share in zip(names, shares, strict=True)),
         split=split,
         examples=mixes.Joined(names, tuple(part.examples for part in parts)),
         licence=" and ".join(dict.fromkeys(part.licence for part in parts)),
-        sha256=hashed.hexdigest(),
+        sha256=hashlib.sha256(" ".join(hashes).encode()).hexdigest(),
         seed=next((part.seed for part in parts if part.seed is not None), None),
         synthetic=any(part.synthetic for part in parts),
         description="; ".join(f"{share} {p.description}" for p, share in zip(parts, shares, strict=True)),

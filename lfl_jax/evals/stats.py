@@ -75,6 +75,11 @@ class Column:
         """Each item's value, 0 where it has none."""
         return [total / weight if weight else 0.0 for total, weight in zip(self.totals, self.weights, strict=True)]
 
+    def weighed_clusters(self) -> int:
+        """How many clusters have an item that counts."""
+        weighed = {cluster for cluster, weight in zip(self.clusters, self.weights, strict=True) if weight}
+        return len(weighed)
+
     def take(self, indices: Sequence[int]) -> "Column":
         """These items, in this order."""
         parts = (self.ids, self.clusters, self.totals, self.weights)
@@ -121,7 +126,11 @@ def difference(before: Column, after: Column, interval: Kind = "mean", exponenti
         found = mean(changes, after.clusters, after.weights)
         is_proportion = interval == "proportion" and _is_binary(before) and _is_binary(after)
         return _paired_proportion(found, changes, after) if is_proportion else found
+    return _difference_of_ratios(before, after, interval, exponential)
 
+
+def _difference_of_ratios(before: Column, after: Column, interval: Kind, exponential: bool) -> Estimate:
+    """Of the same items in the same order, whose weights differ: by the linearisation of each ratio."""
     first, last = (estimate(column, interval, exponential) for column in (before, after))
     influence = _influence(after, exponential) - _influence(before, exponential)
     se, clusters = _clustered(influence, after.clusters)
@@ -149,24 +158,21 @@ def _is_binary(column: Column) -> bool:
 
 def _proportion_items(column: Column, found: Estimate) -> float:
     """`intervals.effective_items` of a proportion, or of a mean of values between 0 and 1."""
-    weighed = {cluster for cluster, weight in zip(column.clusters, column.weights, strict=True) if weight}
     items = float(found.n)
     count = intervals.effective_items(
         variance=found.mean * (1 - found.mean),
         observed=_uncorrected(found),
         items=items,
-        clusters=len(weighed),
+        clusters=column.weighed_clusters(),
     )
     return min(count, items) if _is_binary(column) else count
 
 
 def _paired_proportion(found: Estimate, changes: Sequence[float], column: Column) -> Estimate:
     """With Tango's interval; clusters make it one of fewer pairs."""
-    n = found.n
-    gained, lost = (sum(change == sign for change in changes) for sign in (1.0, -1.0))
+    n, gained, lost = found.n, changes.count(1.0), changes.count(-1.0)
     variance = (gained + lost) / n - found.mean**2
-    weighed = {cluster for cluster, weight in zip(column.clusters, column.weights, strict=True) if weight}
-    count = intervals.effective_items(variance, _uncorrected(found), float(n), len(weighed))
+    count = intervals.effective_items(variance, _uncorrected(found), float(n), column.weighed_clusters())
     share = min(count, n) / n
     low, high = intervals.tango(share * gained, share * lost, share * n)
     return replace(found, low=low, high=high)

@@ -1,10 +1,11 @@
 """Weights of Llama-family models from GGUF files, as float32 parameters of this package's layout."""
 
+import dataclasses
 import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -241,32 +242,44 @@ def to_params(metadata: dict[str, Any], tensors: Mapping) -> dict[str, Any]:
     They are allocated once and filled by two threads, so the peak of memory is their size and two tensors.
     Raises UserError naming the tensor that is missing, is of another shape, or has no place in the model.
     """
-    fields = model_fields(metadata)
+    fields, params = model_fields(metadata), {}
     _check_tensors(metadata, fields)
-    width = _widths(fields)
-    params: dict[str, Any] = {}
-    jobs = [
-        ("token_embd.weight", _place(params, "embed", (width["V"], width["D"])), 0),
-        ("output_norm.weight", _place(params, "final_norm", (width["D"],)), 0),
-    ]
-    if not fields["tied"]:
-        jobs.append(("output.weight", _place(params, "head", (width["V"], width["D"])), 0))
-    rotated = _REORDERED[metadata["general.architecture"]]
-    for leaf, (name, letters) in _leaves(fields).items():
-        shape = tuple(width[letter] for letter in reversed(letters))
-        stack = _place(params, f"layers/{leaf}", (fields["n_layers"], *shape))
-        n_heads = fields["n_heads" if leaf.endswith("q") else "n_kv_heads"] if leaf in rotated else 0
-        jobs += [(f"blk.{i}.{name}", stack[i].T, n_heads) for i in range(fields["n_layers"])]
 
-    def write(job: tuple[str, np.ndarray, int]) -> None:
-        name, destination, n_heads = job
-        tensor = tensors[name]
-        destination[...] = unpermute(tensor, n_heads) if n_heads else tensor
+    def write(job: _Job) -> None:
+        tensor = tensors[job.name]
+        job.destination[...] = unpermute(tensor, job.n_heads) if job.n_heads else tensor
 
+    jobs = _allocate(params, fields, _REORDERED[metadata["general.architecture"]])
     with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(write, jobs):
             pass
     return params
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A tensor of the file, where it goes, and the heads whose rows are brought in order; 0 for none."""
+
+    name: str
+    destination: np.ndarray
+    n_heads: int = 0
+
+
+def _allocate(params: dict[str, Any], fields: dict[str, Any], rotated: Sequence[str]) -> list[_Job]:
+    """Fill `params` with empty arrays, and say which tensor goes into which. rotated: leaves with llama.cpp's rows."""
+    width = _widths(fields)
+    jobs = [
+        _Job("token_embd.weight", _place(params, "embed", (width["V"], width["D"]))),
+        _Job("output_norm.weight", _place(params, "final_norm", (width["D"],))),
+    ]
+    if not fields["tied"]:
+        jobs.append(_Job("output.weight", _place(params, "head", (width["V"], width["D"]))))
+    for leaf, (name, letters) in _leaves(fields).items():
+        shape = tuple(width[letter] for letter in reversed(letters))
+        stack = _place(params, f"layers/{leaf}", (fields["n_layers"], *shape))
+        n_heads = fields["n_heads" if leaf.endswith("q") else "n_kv_heads"] if leaf in rotated else 0
+        jobs += [_Job(f"blk.{i}.{name}", layer.T, n_heads) for i, layer in enumerate(stack)]
+    return jobs
 
 
 def unpermute(weight: np.ndarray, n_heads: int) -> np.ndarray:

@@ -66,10 +66,7 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
         raise UserError(f"{file}: model_type {name!r}; supported are {', '.join(FAMILIES)}")
     family = FAMILIES[name]
     fields = family.defaults | fields
-    plain = PLAIN | {field: (False, None) for field in BIAS_FIELDS if field not in family.may_add}
-    for field, values in plain.items():
-        if field in fields and fields[field] not in values:
-            raise UserError(f"{file}: {field}={fields[field]!r} is not supported, only {values[0]!r}")
+    _require_plain(file, fields, family)
     size, number = partial(_size, file, fields), partial(_number, file, fields)
     d_model, n_heads = size("hidden_size"), size("num_attention_heads")
     rope = _rope(file, fields)
@@ -97,6 +94,14 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
             " expected an even size, and whole groups"
         )
     return cfg
+
+
+def _require_plain(file: Path, fields: dict[str, Any], family: Family) -> None:
+    """UserError for a field that asks for a forward pass which we do not have."""
+    plain = PLAIN | {field: (False, None) for field in BIAS_FIELDS if field not in family.may_add}
+    for field, values in plain.items():
+        if field in fields and fields[field] not in values:
+            raise UserError(f"{file}: {field}={fields[field]!r} is not supported, only {values[0]!r}")
 
 
 def _window(file: Path, family: str, fields: dict[str, Any]) -> int | None:
