@@ -133,7 +133,6 @@ def run(run: Run) -> Outcome:
 def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     meter, config = Meter(time.monotonic()), runs.remembering(run.config, run.workdir)
     base_model.check(config)
-    optim.find(config.optim), schedules.find(config.optim)
     tasks = suite.tasks_of(config, run.tasks)
     wandb_log.check(config.log.wandb)
     if config.train.branch_from:
@@ -145,6 +144,8 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     if source.columns and show and jax.process_index() == 0:
         print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
     steps = total_steps(config, source, tokenizer)
+    schedule = schedules.make(config.optim, steps)  # both may be one's own: mistakes are said before anything is loaded
+    tx = optim.make(config.optim, schedule)
     for text in config_checks.warnings(config, steps, base_model.shape(config).window):
         notices.warn(text)
     look_every = config.eval.every or steps_of(config, config.eval.every_tokens)
@@ -165,8 +166,6 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         train_step.clear_cache()
     keep_freed_memory()  # from here on the same temporaries come and go
     adapter = _adapter(config, base, rules)
-    schedule = schedules.make(config.optim, steps)
-    tx = optim.make(config.optim, schedule)
     state, frozen = states.create({"params": base.params, "adapter": adapter}, config.trainable, tx, rules)
     sizes, cfg = _sizes(state, adapter), base.cfg
     contents = [part.sha256 for part in (source, *source.parts)]
@@ -188,6 +187,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             "base": base.fingerprint,
             "data": [sha256[:12] for sha256 in contents],
             "steps": steps,
+            "code": sorted(config.own_files().values()),
         }
     )
     if config.eval.decontaminate and hosts.is_first():

@@ -405,3 +405,12 @@ def test_a_module_is_made_once_and_objects_are_the_same(tmp_path):
     assert first is again and first.__module__.startswith("lfl_jax_own_it_")
     assert own_code.place_of(first) == f"{tmp_path}/it.py:it"
     assert own_code.place_of(lambda: 0) == "python:function"
+
+
+def test_an_optimizer_with_a_mistake_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "it.py").write_text("def it(c):\n    return 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(base_model, "load", lambda *_: pytest.fail("the base is loaded"))
+    with pytest.raises(UserError, match=r"it.py:it returned a int"):
+        main.main(["x", "--config=math_ift:smoke", "--workdir=run", "--config.optim.name=it.py:it"])
+    assert not (tmp_path / "run/config.json").exists()
