@@ -284,11 +284,22 @@ BAD_FIELDS = [
     ({"target_modules": "a{99999999999}"}, "is not a regex"),
     ({"target_modules": "[[a]q"}, "names no module"),  # Python warns of it
     ({"target_modules": "(" * 3000 + ")" * 3000}, "is not a regex"),
-    ({"target_modules": []}, "names no module of this model; there are: q_proj, k_proj"),
+    ({"target_modules": []}, "names no module of this model's layers; there are: q_proj, k_proj"),
     ({"target_modules": ["c_attn"]}, "names no module"),
     ({"target_modules": "q_proj"}, "names no module"),
-    ({"target_modules": ["q_proj", "lm_head"]}, "LoRA on lm_head is not supported.*modules_to_save=.'lm_head'"),
-    ({"target_modules": ".*embed_tokens"}, "LoRA on embed_tokens is not supported"),
+    (
+        {"target_modules": ["q_proj", "v_proj", "lm_head"]},
+        "not there: .*lm_head.lora_A.weight, .*lm_head.lora_B.weight",
+    ),
+    ({"target_modules": ".*embed_tokens"}, "names no module of this model's layers"),
+    (
+        {"target_modules": ["q_proj", "lm_head"], "use_dora": True},
+        "use_dora with an adapter on lm_head is not supported; exclude lm_head",
+    ),
+    (
+        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+        "ensure_weight_tying with an adapter on embed_tokens is not supported",
+    ),
     ({"exclude_modules": 3}, "exclude_modules=3; expected"),
     ({"exclude_modules": "["}, r"exclude_modules: '\[' is not a regex"),
     *[({"layers_to_transform": x}, "layers_to_transform=.*; expected") for x in (-1, 1.5, True, "0", [0, None])],

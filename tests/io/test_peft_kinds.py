@@ -55,7 +55,7 @@ REFUSED = [
     ("vera", {"save_projection": "no"}, "save_projection='no'; expected true or false"),
     ("vera", {"save_projection": False}, "tensors of no module that .* names: base_model.vera_A, base_model.vera_B"),
     ("vera", {"bias": "lora_only"}, "expected 'none', 'all' or 'vera_only'"),
-    ("vera", {"target_modules": ["embed_tokens"]}, "VERA on embed_tokens is not supported"),
+    ("vera", {"target_modules": ["v_proj", "embed_tokens"]}, "VERA on embed_tokens is not supported"),
 ]
 
 

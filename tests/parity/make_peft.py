@@ -52,6 +52,11 @@ KINDS = {
     "vera": VeraConfig(r=4, target_modules="all-linear"),
     "vera_drawn": VeraConfig(r=3, target_modules=["q_proj", "v_proj", "down_proj"], save_projection=False,
                              projection_prng_key=2**32 + 7, layers_to_transform=[0, 2]),
+    "lora_head": LoraConfig(r=2, target_modules=["q_proj", "lm_head"], rank_pattern={"lm_head": 3}),
+    "lora_both": LoraConfig(r=2, target_modules=["v_proj", "lm_head", "embed_tokens"], use_rslora=True),
+    "tied_lora_embed": LoraConfig(r=2, target_modules=["v_proj", "embed_tokens"]),
+    "tied_lora_head": LoraConfig(r=2, target_modules=["v_proj", "lm_head"]),
+    "tied_lora_both": LoraConfig(r=2, target_modules=["v_proj", "lm_head", "embed_tokens"]),
 }  # fmt: skip
 # Over the bases of hf/: biases and norms that a Llama does not have
 FAMILIES = {
@@ -199,6 +204,7 @@ def write_kinds() -> None:
         config.task_type, config.base_model_name_or_path = "CAUSAL_LM", case.split("_")[0]
         folder.mkdir(parents=True)
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": case.split("_")[0]}))
+        torch.manual_seed(0)
         model = get_peft_model(base_of(folder), config)
         train_like(model)
         config.base_model_name_or_path = case.split("_")[0]

@@ -116,6 +116,11 @@ def test_logits_are_pefts(case):
 
 BROUGHT = {
     "ia3_regex": {"head"},
+    "lora_head": {"head"},
+    "lora_both": {"embed", "head"},
+    "tied_lora_embed": {"embed"},
+    "tied_lora_head": {"head"},
+    "tied_lora_both": {"embed", "head"},
     "qwen2_bias_all": {"head", "layers/qkv_bias/q", "layers/qkv_bias/k", "layers/qkv_bias/v"},
     "qwen2_lora_only": {"layers/qkv_bias/q"},
     "qwen2_whole": {"layers/attn/v", "layers/qkv_bias/v"},
@@ -129,7 +134,7 @@ def base_of(case):
     """(params, cfg) of a folder over the untied base, or over one of hf/."""
     folder = HERE.with_name("hf") / case.split("_")[0]
     if not folder.is_dir():
-        return base(), CFG
+        return base(case.startswith("tied")), CFG
     cfg = hf.read_config(folder)
     return hf.load(folder, cfg, make_rules(devices=jax.devices()[:1]), "float32"), cfg
 
@@ -147,6 +152,7 @@ def test_logits_of_other_kinds_and_families_are_pefts(case):
     assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
     assert np.abs(found - logits_of(params, None, cfg)).max() > 0.01
     assert set(loaded.replaced) == BROUGHT.get(case, set())
+    assert ("added to the weights" in loaded.summary()) == ("lora_" in case and "qwen2" not in case)
     if loaded.replaced:
         assert np.abs(found - logits_of(params, loaded.adapter, cfg)).max() > 0.01
 
@@ -155,7 +161,7 @@ def test_logits_of_other_kinds_and_families_are_pefts(case):
 def test_other_kinds_and_families_saved_again_are_the_same(case, tmp_path):
     params, _ = base_of(case)
     loaded = peft.load(HERE / "kinds" / case, params)
-    own = {path: places.get_path(loaded.params, path) for path in loaded.replaced}
+    own = {path: places.get_path(loaded.params, path) for path in tree.changed(loaded.params, params)}
     peft.save(tmp_path, loaded.adapter, params, base_name="tiny", replaced=own)
     again = peft.load(tmp_path, params)
     assert jax.tree.structure(again.adapter) == jax.tree.structure(loaded.adapter)

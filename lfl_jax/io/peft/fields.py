@@ -97,19 +97,20 @@ def _is_layers(x: Any) -> bool:
     return all(type(i) is int and i >= 0 for i in (x if isinstance(x, list) else [x]))
 
 
-def target_modules(fields: Fields, places: dict[str, Place], default: list[str]) -> list[str]:
-    """The modules that the config names; default: PEFT's for this type of model, where the config names none."""
+def target_modules(fields: Fields, places: dict[str, Place], default: list[str]) -> tuple[list[str], list[str]]:
+    """(linear modules of the layers, embedding and head) that the config names.
+
+    default: PEFT's for this type of model, where the config names none.
+    """
     chosen = _chooser(fields, len({place.layer for place in places.values()} - {None}), default)
-    for name in filter(chosen, EMBEDDINGS):
-        last = name.split(".")[-1]
-        what = {"LORA": "LoRA"}.get(fields.raw["peft_type"], fields.raw["peft_type"])
-        raise UserError(f"{fields.file}: {what} on {last} is not supported; train it whole: modules_to_save=[{last!r}]")
     found = list(filter(chosen, adaptable(places)))
     if not found:
         there = ", ".join(module.split(".")[-1] for module in MODULES.values())
         targets = show(fields.raw.get("target_modules"))
-        raise UserError(f"{fields.file}: target_modules={targets} names no module of this model; there are: {there}")
-    return found
+        raise UserError(
+            f"{fields.file}: target_modules={targets} names no module of this model's layers; there are: {there}"
+        )
+    return found, list(filter(chosen, EMBEDDINGS))
 
 
 def _chooser(fields: Fields, layers: int, default: list[str]) -> Callable[[str], bool]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from lfl_jax.adapters.build import bind
 from lfl_jax.adapters.dora import DoRA
@@ -19,7 +20,7 @@ from lfl_jax.adapters.trees import is_layer
 from lfl_jax.adapters.truncate import low_rank_factors
 from lfl_jax.errors import UserError
 from lfl_jax.io.peft.fields import CHOICE, Fields, show
-from lfl_jax.io.peft.places import Place, key_of
+from lfl_jax.io.peft.places import EMBEDDINGS, Place, key_of
 from lfl_jax.io.peft.stacks import Read, layer_at, layer_tree, rows_of
 
 PLAIN_INITS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # the base stays as it was
@@ -77,6 +78,33 @@ def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place]
         return bound.replace(m=jnp.where(read.gain > 0, read.m, bound.m)) if isinstance(read, DoRA) else bound
 
     return jax.tree.map(keep_m, built, bind(built, params), is_leaf=is_layer)
+
+
+def embedding_shapes(fields: Fields, places: dict[str, Place], names: list[str]) -> dict[str, tuple[int, ...]]:
+    """{key: shape} of LoRA on the embedding and the head. UserError for their DoRA, and for one that ties them."""
+    for flag in ("use_dora", "ensure_weight_tying"):
+        if names and fields.flag(flag):
+            last = names[0].split(".")[-1]
+            raise UserError(f"{fields.file}: {flag} with an adapter on {last} is not supported; exclude {last}")
+    found: dict[str, tuple[int, ...]] = {}
+    for name, (rank, _) in _ranks(fields, names).items():
+        (v, d), (a, b) = places[name].shape, _embedding_keys(name)
+        # An embedding's input is the vocabulary, a head's the width.
+        found |= {a: (rank, v), b: (d, rank)} if name == EMBEDDINGS[0] else {a: (rank, d), b: (v, rank)}
+    return found
+
+
+def embedding_delta(fields: Fields, read: Read, name: str) -> Float[np.ndarray, "V D"]:
+    """dW of LoRA on the embedding or the head, rows of the vocabulary."""
+    _, scale = _ranks(fields, [name])[name]
+    a, b = map(read, _embedding_keys(name))
+    change = np.float32(scale) * (b @ a)
+    return change.T if name == EMBEDDINGS[0] else change
+
+
+def _embedding_keys(name: str) -> tuple[str, str]:
+    ends = ("lora_embedding_A", "lora_embedding_B") if name == EMBEDDINGS[0] else ("lora_A.weight", "lora_B.weight")
+    return key_of(name, ends[0]), key_of(name, ends[1])
 
 
 def describe(adapter: dict) -> str:

@@ -20,16 +20,29 @@ from lfl_jax.io import tensor_file
 from lfl_jax.io.hf_names import MODULES
 from lfl_jax.io.peft import ia3, lora, vera
 from lfl_jax.io.peft.fields import Fields, saved_modules, show, target_modules, trained_biases
-from lfl_jax.io.peft.places import CONFIG, EMBEDDINGS, STEM, Leaf, Place, find_places, get_path, key_of, put_path
+from lfl_jax.io.peft.places import (
+    CONFIG,
+    EMBEDDINGS,
+    SINGLE,
+    STEM,
+    Leaf,
+    Place,
+    find_places,
+    get_path,
+    key_of,
+    put_path,
+)
+from lfl_jax.models import llama
 from lfl_jax.quant import require_dense
 
 # peft_type -> the file that reads and writes it
 KINDS: dict[str, ModuleType] = {"LORA": lora, "IA3": ia3, "VERA": vera}
 # A tensor of an adapter, with the adapter's name in its key where a plain state_dict was saved.
 NAMED = re.compile(
-    r"(?P<module>.*)\.(?P<leaf>lora_A|lora_B|lora_magnitude_vector|ia3_l|vera_A|vera_B|vera_lambda_[bd])"
+    r"(?P<module>.*)\.(?P<leaf>lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB]|ia3_l|vera_A|vera_B|vera_lambda_[bd])"
     r"(\.(?!weight$)(?P<name>[^.]+))?(?P<end>\.weight)?"
 )
+SINGLE_PATHS = {module: path for path, module in SINGLE.items()}
 OWN = re.compile(r"(?P<module>.*)\.modules_to_save\.(?P<name>[^.]+)\.(?P<end>weight|bias)")
 
 
@@ -68,25 +81,31 @@ def load(folder: Path, params: dict, *, fingerprint: str | None = None) -> Loade
     fields, places, tensors = Fields(folder), find_places(params), _Named(folder)
     kind = _kind(fields)
     tensor_file.check_base(folder, tensors.opened, fingerprint)
-    names, saved = target_modules(fields, places, kind.default_targets(params)), saved_modules(fields, places)
+    names, around = target_modules(fields, places, kind.default_targets(params))
+    saved = saved_modules(fields, places)
     kind.check(fields, places, names)
     both = sorted(set(names) & set(saved))
     if both:
         raise UserError(f"{fields.file}: {both[0]} is in target_modules and in modules_to_save; expected one of them")
     own = _own_leaves(saved, places) | trained_biases(fields, names, places, kind.BIAS_OF_ADAPTED)
     embeddings = _own_leaves(EMBEDDINGS, places)  # PEFT's save_embedding_layers
-    shapes = kind.shapes(fields, places, names)
+    shapes = kind.shapes(fields, places, names) | _embedding_shapes(fields, places, around)
+    bases = {key_of(name, "base_layer.weight"): places[name].leaves()["weight"] for name in around}
     required = shapes | {key: leaf.shape for key, leaf in own.items()}
-    optional = {key: leaf.shape for key, leaf in embeddings.items()}
+    optional = {key: leaf.shape for key, leaf in (embeddings | bases).items()}
     _check_names(tensors, required, required | optional, len(params["layers"]["attn_norm"]))
     with np.errstate(all="ignore"):
         adapter = kind.build(fields, tensors.read, names, places, params)
         size = norm(adapter, params)
     _check_size(tensors.file, size, adapter)
-    brought = {key: leaf for key, leaf in (embeddings | own).items() if key in tensors.keys}
+    brought = {key: leaf for key, leaf in (embeddings | bases | own).items() if key in tensors.keys}
     untie = "model.embed_tokens" in saved and not fields.flag("ensure_weight_tying")
-    replaced = _replace(tensors, brought, params, untie)
-    return Loaded(adapter, replaced, len(names), size, kind.describe(adapter), _changed(replaced, params))
+    replaced = _merge_embeddings(fields, tensors, around, _replace(tensors, brought, params, untie))
+    description = kind.describe(adapter)
+    if around:
+        last = " and ".join(name.split(".")[-1] for name in around)
+        description += f", LoRA on {last} added to the weights"
+    return Loaded(adapter, replaced, len(names), size, description, _changed(replaced, params))
 
 
 def _kind(fields: Fields) -> ModuleType:
@@ -96,6 +115,33 @@ def _kind(fields: Fields) -> ModuleType:
         raise UserError(f"{fields.file}: peft_type={show(name)}; only {', '.join(KINDS)} are read (LORA with DoRA)")
     fields.refuse_unknown(kind.READ | kind.IGNORED)
     return kind
+
+
+def _embedding_shapes(fields: Fields, places: dict[str, Place], names: list[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of LoRA on the embedding and the head; UserError for other kinds there."""
+    kind = fields.raw["peft_type"]
+    if names and kind != "LORA":
+        last = names[0].split(".")[-1]
+        raise UserError(f"{fields.file}: {kind} on {last} is not supported; train it whole: modules_to_save=[{last!r}]")
+    return lora.embedding_shapes(fields, places, names)
+
+
+def _merge_embeddings(fields: Fields, tensors: "_Named", names: list[str], params: dict) -> dict:
+    """Parameters with the LoRA of the embedding and of the head added to their weights, in those weights' type.
+
+    Our models have adapters in their layers only. Over a tied base, PEFT changes each of the two alone.
+    """
+    result = params
+    for name in names:
+        old = llama.head(params) if name == "lm_head" else params["embed"]
+        require_dense(f"{tensors.file}: LoRA on {name}", old)
+        with np.errstate(all="ignore"):
+            change = lora.embedding_delta(fields, tensors.read, name)
+        if not np.isfinite(change).all():
+            raise UserError(f"{tensors.file}: the weight change of {name} is not finite: training had diverged")
+        new = (jnp.asarray(old, jnp.float32) + change).astype(old.dtype)
+        result = result | {SINGLE_PATHS[name]: jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else new}
+    return result if not names or "head" in result else result | {"head": params["embed"]}
 
 
 def _own_leaves(names: Iterable[str], places: dict[str, Place]) -> dict[str, Leaf]:
@@ -183,16 +229,16 @@ def _replace(tensors: _Named, brought: dict[str, Leaf], params: dict, untie: boo
 
     untie: over a tied base, an embedding that was trained as a copy leaves the head as it was. So it is in PEFT.
     """
-    result, head = params, key_of("lm_head")
+    result = params
     for key, leaf in brought.items():  # the embedding before the head
         x = tensors.read(key)
-        old = get_path(result, "embed" if key == head and "head" not in params else leaf.path)
+        old = get_path(result, "embed" if leaf.path == "head" and "head" not in params else leaf.path)
         require_dense(f"{tensors.file}: modules_to_save", old)
         new = jnp.asarray(x, old.dtype) if leaf.layer is None else jnp.asarray(old).at[leaf.layer].set(x.T)
         if not np.array_equal(new, old):
             new = jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else new
             result = put_path(result, leaf.path, new)
-    if untie and "head" not in params and head not in brought:
+    if untie and "head" not in params and key_of("lm_head") not in brought:
         result = result | {"head": params["embed"]}
     return result
 
