@@ -77,10 +77,7 @@ def generate(
     length = -(-max(map(len, rest)) // BUCKET) * BUCKET
     rounds = -(-max_new_tokens // ROUND)
     tokens, segment_ids = _pad_left(rest, length)
-    base = jax.random.key(seed)
-    row_keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(
-        jnp.arange(len(prompts)) if ids is None else jnp.array(ids)
-    )
+    row_keys = _row_keys(seed, range(len(prompts)) if ids is None else ids)
     settings = {"temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
     size = shared + length + rounds * ROUND
     if shared:
@@ -88,15 +85,20 @@ def generate(
         cache = _prefix(model, first, gate if gate is None else gate[:1], rows=len(prompts), size=size, cfg=cfg)
     else:
         cache = llama.empty_cache(model["params"], cfg, len(prompts), size)
-    state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, cfg=cfg, greedy=temperature == 0.0)
-    rows = _rounds(
-        lambda state, gate: _round(model, state, gate, settings, eos_id, cfg=cfg, greedy=temperature == 0.0),
-        state,
-        gate,
-        rounds,
-        lambda row: eos_id in row or stop(row),
-    )
+    static = {"cfg": cfg, "greedy": temperature == 0.0}
+    state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, **static)
+
+    def advance(state: Decoding, gate: Any) -> tuple[Decoding, Any]:
+        return _round(model, state, gate, settings, eos_id, **static)
+
+    rows = _rounds(advance, state, gate, rounds, lambda row: eos_id in row or stop(row))
     return [_cut(row[:max_new_tokens], eos_id) for row in rows]
+
+
+def _row_keys(seed: int, ids: Sequence[int]) -> Any:
+    """A key per row, which its number alone decides."""
+    base = jax.random.key(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.array(ids))
 
 
 def _rounds(

@@ -3,12 +3,15 @@ a source: such examples, and where they come from.
 """
 
 import dataclasses
+import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 from lfl_jax.text.chat import Turn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Example:
     def text(self) -> str:
         """Everything that it says, a turn a line."""
         return "\n".join(text for _, text in self.conversation)
+
+
+def interleaved(lists: Iterable[Sequence[T]]) -> list[T]:
+    """The first of each, the second of each, and so on, so that the first n hold some of each."""
+    rounds = itertools.zip_longest(*lists)
+    return [item for each in rounds for item in each if item is not None]
 
 
 @dataclass(frozen=True)

@@ -99,4 +99,6 @@ def flips(before: Measured, after: Measured) -> Flips:
     guessed = chance / (1 - chance) if chance < 1 else 0.0  # 1 / (k - 1)
     errors = (1 - before.estimate.mean) * (1 - after.estimate.mean)
     by_chance = len(changes) * errors * guessed
-    return Flips(sum(c < 0 for c in changes), sum(c > 0 for c in changes), by_chance)
+    lost = sum(change < 0 for change in changes)
+    gained = sum(change > 0 for change in changes)
+    return Flips(lost, gained, by_chance)

@@ -1,12 +1,11 @@
 """What a run's config gives its evaluations to read: held-out problems, held-out targets, general text."""
 
-import itertools
 from pathlib import Path
 
 from lfl_jax import base_model
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
-from lfl_jax.data.examples import Example, Source
+from lfl_jax.data.examples import Example, Source, interleaved
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.sources import held_out_splits, open_source
 from lfl_jax.evals.base import Inputs
@@ -24,10 +23,9 @@ def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> In
     most = _most(config, dev)
     splits = () if most is None else ("dev",) if dev else held_out_splits(config.data)
     problems = {split: _first(open_source(config.data, split, config.seed.data), most or 0) for split in splits}
-    in_turns = itertools.zip_longest(*problems.values())
     return Inputs(
         problems=problems,
-        target=[example for row in in_turns for example in row if example is not None][:most],
+        target=interleaved(problems.values())[:most],
         template=_template(config),
         docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
         source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,

@@ -48,8 +48,9 @@ def per_problem(n: Sequence[int], c: Sequence[int], ks: Sequence[int]) -> Float[
 
 def diversity(texts: Sequence[str], passed: Sequence[bool]) -> Diversity:
     """Count distinct texts, compared letter by letter."""
-    pairs = list(zip(texts, passed, strict=True))
-    return Diversity(len(set(texts)), len({t for t, ok in pairs if ok}), len({t for t, ok in pairs if not ok}))
+    right = {text for text, ok in zip(texts, passed, strict=True) if ok}
+    wrong = {text for text, ok in zip(texts, passed, strict=True) if not ok}
+    return Diversity(len(set(texts)), len(right), len(wrong))
 
 
 def record(extract: Callable[[Any, str], str], item: Any, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Record:

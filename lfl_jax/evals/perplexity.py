@@ -83,7 +83,8 @@ def details(inputs: Inputs) -> dict[str, Any]:
 
 
 def _record(item: Document | Target, scored: list[Scored]) -> Record:
-    nll, tokens = -sum(s.ll for s in scored), sum(s.tokens for s in scored)
+    nll = -sum(s.ll for s in scored)
+    tokens = sum(s.tokens for s in scored)
     return {"id": item.id, "cluster": item.cluster, "nll": nll, "tokens": tokens}
 
 

@@ -133,14 +133,19 @@ def evaluate(
             print(f"{task.name}: {sandbox.policy(settings.sampling.allow_weak_sandbox)}")  # noqa: T201 (before it runs)
         if resumed is None and writer:
             records.start(path, described, work.figures)
-        progress(task.name, 0, work.total)
-        for count, batch in enumerate(work.batches(done), 1):
-            if writer:
-                records.append(path, batch())
-            progress(task.name, count, work.total)
+        _run_batches(work, done, path if writer else None, lambda count: progress(task.name, count, work.total))
         if work.truncated:
             notices.warn(f"{task.name}: {work.truncated} of {len(items)} prompts lost their beginning: {work.limit}")
     return agree(read(path, task) if writer else None)
+
+
+def _run_batches(work: _Work, done: np.ndarray, path: Path | None, progress: Callable[[int], None]) -> None:
+    """Compute every batch, and write its records where there is a path; progress: batches done, 0 at first."""
+    progress(0)
+    for count, batch in enumerate(work.batches(done), 1):
+        if path is not None:
+            records.append(path, batch())
+        progress(count)
 
 
 def _require_same(name: str, described: dict[str, Any], wanted: dict[str, Any]) -> None:

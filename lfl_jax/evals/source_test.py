@@ -5,10 +5,9 @@ training examples: what that makes of the base is what prompting alone buys.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 
-from lfl_jax.data.examples import Example
+from lfl_jax.data.examples import Example, interleaved
 from lfl_jax.errors import UserError
 from lfl_jax.evals import answers, gsm8k
 from lfl_jax.evals.base import Generate, Inputs, Task
@@ -25,10 +24,11 @@ def problems(inputs: Inputs, template: Template | None = None, worked: bool = Fa
     template, shots = template or inputs.template, inputs.worked() if worked else ()
     if worked and not shots:
         raise UserError("source_test_shots needs config.eval.base_shots of at least 1")
-    head = inputs.before("".join("".join(template.prompt_and_response(e.conversation)) + "\n\n" for e in shots))
+    solved = ["".join(template.prompt_and_response(e.conversation)) for e in shots]
+    head = inputs.before("".join(f"{text}\n\n" for text in solved))
     make = functools.partial(_problem, template=template, head=head)
     splits = [[make(split, example) for example in examples] for split, examples in inputs.problems.items()]
-    return [problem for row in itertools.zip_longest(*splits) for problem in row if problem is not None]
+    return interleaved(splits)
 
 
 def _problem(split: str, e: Example, template: Template, head: str) -> Problem:

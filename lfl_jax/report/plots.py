@@ -48,17 +48,22 @@ def pass_at_k(variants: Variants, folder: Path) -> Path | None:
 
     figure = Figure(figsize=(4.2 * len(tasks), 3.4), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for (name, found), style in zip(curves.items(), STYLES[-len(curves) :], strict=True):
-            _draw_curve(axes, found.get(task, {}), name, style)
-        ks = ks_of(curves, task)
-        axes.set(title=labels[task], xlabel="k", ylabel="pass@k", ylim=(0, 1))
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ks, [str(k) for k in ks])
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        of_task = {name: found.get(task, {}) for name, found in curves.items()}
+        _draw_curves(axes, of_task, labels[task], ks_of(curves, task))
     path = folder / "pass_at_k.png"
     figure.savefig(path, dpi=150)
     return path
+
+
+def _draw_curves(axes: Any, curves: Mapping[str, Curve], title: str, ks: Sequence[int]) -> None:
+    """A task's curves, by variant; k is on a scale of powers of 2."""
+    for (name, points), style in zip(curves.items(), STYLES[-len(curves) :], strict=True):
+        _draw_curve(axes, points, name, style)
+    axes.set(title=title, xlabel="k", ylabel="pass@k", ylim=(0, 1))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
 
 
 def _draw_curve(axes: Any, points: Curve, label: str, style: dict[str, str]) -> None:
