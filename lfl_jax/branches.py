@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax import schedules
+from lfl_jax import state as states
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
@@ -36,11 +37,12 @@ def restore(config: Config, steps: int, like: dict[str, Any], fingerprint: str) 
     """
     start = schedules.cooldown_start(config.optim, steps)
     with Checkpoints(Path(config.train.branch_from) / "checkpoints", read_only=True) as saved:
-        usable = [step for step in saved.steps() if step <= start]
+        whole = saved.steps_with(states.FOR_RESUME)
+        usable = [step for step in whole if step <= start]
         if not usable:
-            kept = ", ".join(map(str, saved.steps())) or "none"
+            kept = ", ".join(map(str, whole)) or "none"
             raise UserError(
                 f"config.train.branch_from={config.train.branch_from}: no checkpoint at or before step {start}, where"
-                f" the cooldown of {steps} steps begins; there are {kept}. Keep more with config.checkpoint.keep"
+                f" the cooldown of {steps} steps begins; those to resume are {kept}. Keep more with config.checkpoint.keep"
             )
         return saved.restore(max(usable), like, base_fingerprint=fingerprint)

@@ -18,6 +18,10 @@ from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 
 
+# Of `checkpointables`, what is needed to resume only: the moments are twice as large as what trains.
+FOR_RESUME = ("optimizer",)
+
+
 @struct.dataclass
 class State(Node):
     """trainable: the trainable half of {"params", "adapter"}, None elsewhere. step: optimizer steps done, int32."""

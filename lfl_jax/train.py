@@ -201,7 +201,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         seed=config.seed.data,
     )
     keep, best = config.checkpoint.keep, config.checkpoint.best
-    saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, best_metric=best)
+    saved = Checkpoints(
+        run.workdir / "checkpoints", keep_latest=keep, latest_only=states.FOR_RESUME, best_metric=best
+    )
     with contextlib.closing(batches), saved, interrupts() as stop:
         latest = hosts.agree(saved.latest_step())  # on a shared file system another host may see it later
         if latest is not None or config.train.branch_from:

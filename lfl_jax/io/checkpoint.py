@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,8 +63,9 @@ class Checkpoints:
     A context manager: leaving it waits for the save in flight, and re-raises what went wrong in it. Every
     process of a run opens it and calls `save` and `restore` together. A step appears under its final name only
     when all of it is written, so whatever ends the process, the last finished step loads. keep_latest steps are
-    kept, and the one with the best `best_metric`. `read_only` is for looking at a run that may still be training:
-    it creates nothing and leaves the other process's unfinished save alone.
+    kept, and the one with the best `best_metric`; where that is not among the latest, it is there to be evaluated and
+    exported, and loses the trees named in `latest_only`. `read_only` is for looking at a run that may still be
+    training: it creates nothing and leaves the other process's unfinished save alone.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Checkpoints:
         directory: str | Path,
         *,
         keep_latest: int = 1,
+        latest_only: Sequence[str] = (),
         best_metric: str | None = None,
         best_mode: Literal["min", "max"] = "min",
         asynchronous: bool = True,
         read_only: bool = False,
     ) -> None:
         self._directory = Path(directory).absolute()
+        self._keep_latest, self._latest_only = keep_latest, () if read_only else tuple(latest_only)
         self._best_metric, self._sign = best_metric, {"min": -1.0, "max": 1.0}[best_mode]
         self._asynchronous = asynchronous
         if read_only and not self._directory.is_dir():
@@ -119,6 +122,13 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return max(self.steps(), default=None)
 
+    def steps_with(self, names: Sequence[str]) -> list[int]:
+        """Steps whose checkpoints hold all of these trees, ascending; one still being written does not count."""
+        return [step for step in self.steps() if all(self._item(step, name).is_dir() for name in names)]
+
+    def _item(self, step: int, name: str) -> Path:
+        return self._directory / str(step) / name
+
     def best_step(self) -> int | None:
         """The step with the best `best_metric`, the later of equals; None when no checkpoint has the metric."""
         scored = [(self._score(found.metrics), found.step) for found in self._checkpointer.checkpoints]
@@ -144,6 +154,7 @@ class Checkpoints:
         if step in self.steps():
             return False
         self.wait()
+        self._thin()
         trees = {name: _nested(tree) for name, tree in state.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
         positions = _gather(iterator_state)
@@ -160,6 +171,23 @@ class Checkpoints:
         if not self._asynchronous:
             self.wait()
         return True
+
+    def _thin(self) -> None:
+        """Remove `latest_only` from checkpoints that are no longer among the latest; all that are there are whole.
+
+        A tree leaves its checkpoint in one rename and is removed elsewhere: whatever ends the process in between, each
+        tree is there completely or not at all. What such an end leaves behind is removed by the next call.
+        """
+        if not self._latest_only or jax.process_index() != 0:
+            return
+        elsewhere = self._directory.with_name(f".{self._directory.name}.removed")
+        for step in self.steps()[: -self._keep_latest]:
+            for item in (self._item(step, name) for name in self._latest_only):
+                if item.is_dir():
+                    elsewhere.mkdir(exist_ok=True)
+                    item.rename(elsewhere / f"{step}.{item.name}.{time.time_ns()}")
+        if elsewhere.exists():
+            shutil.rmtree(elsewhere, ignore_errors=True)
 
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
@@ -195,6 +223,7 @@ class Checkpoints:
                 f"this run's base is {base_fingerprint}: load the base it was trained on, or use another --workdir"
             )
         wanted = {name: _nested(tree) for name, tree in like.items()}
+        self._require(step, [name for name, tree in wanted.items() if tree and name not in found.metadata])
         _compare(found.metadata, wanted, f"checkpoint {self._directory / str(step)}")
         asked = {name: tree for name, tree in wanted.items() if tree}
         # Asked for nothing, orbax would load everything.
@@ -202,6 +231,15 @@ class Checkpoints:
         state = {name: _unnested(loaded.get(name, {}), tree) for name, tree in like.items()}
         states = found.custom_metadata["iterator_states"]
         return Restored(step, state, states, dict(found.metrics or {}), metadata)
+
+    def _require(self, step: int, missing: Sequence[str]) -> None:
+        """UserError for a checkpoint that has lost trees: it was kept as the best, not to resume."""
+        if missing:
+            whole = ", ".join(map(str, self.steps_with(missing))) or "none"
+            raise UserError(
+                f"checkpoint {self._directory / str(step)} holds no {' and no '.join(missing)}: it can be evaluated and"
+                f" exported, not resumed; steps that can be resumed: {whole} (config.checkpoint.keep says how many)"
+            )
 
     def _existing(self, step: int | None) -> int:
         self.wait()
@@ -231,6 +269,7 @@ class Checkpoints:
         try:
             if not self._failed:
                 self.wait()
+                self._thin()
         finally:
             with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
                 self._checkpointer.close()
