@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lfl_jax import own_code
+from lfl_jax import locations, own_code
 from lfl_jax.assets import tables
 from lfl_jax.config import DataConfig
 from lfl_jax.data import file_sources, generated_sources, mixes
@@ -59,6 +59,7 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
     named = mixes.parse(data.source)
     if data.path and len(named) > 1:
         raise UserError(f"config.data.path replaces one source, not {data.source!r}; write jsonl:FILE:WEIGHT in it")
+    _require_files(data)
     if own := own_held_out(data).get(split):
         return _held_out(named[0], data, own, split)
     rates = mixes.rates([part.weight for part in named])
@@ -68,6 +69,14 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
         HeldOut(name, path, tables.digest(of_split(Path(path), name))) for name, path in own_held_out(data).items()
     )
     return dataclasses.replace(source, held_out=held_out if split == "train" else ())
+
+
+def _require_files(data: DataConfig) -> None:
+    """UserError for a file of the reader's own that is not there: a run may have been moved away from its data."""
+    for field in ("path", "dev_path", "test_path"):
+        place = getattr(data, field)
+        if place and not place.startswith(locations.SHARED) and not Path(place).exists():
+            raise UserError(f"no data file {place}; name where it is now with --config.data.{field}=PATH")
 
 
 def _held_out(named: mixes.Named, data: DataConfig, path: str, split: str) -> Source:
