@@ -58,6 +58,10 @@ def _adapter() -> config_dict.ConfigDict:
     a.mora_rounding = "nearest"  # nearest (the released code) | floor (the paper): how the square's size is rounded
     a.dora_norm = "output"  # output (the released code) | input (the paper's text, read literally): DoRA's units
     a.dora_norm_gradient = False  # whether DoRA's norms are differentiated, too (its paper's section 4.3 does not)
+    # an adapter or run to go on from: a PEFT folder, a run directory, a .safetensors file, a fetched name, or
+    # hf:ORG/NAME; "" = fresh. The other fields must describe it, and what it trained besides must be in trainable
+    a.path = ""
+    a.over = ""  # as path, but a first adapter that stays frozen, under a new one that the other fields describe
     return a
 
 

@@ -10,7 +10,7 @@ table = pandas.DataFrame(outcome.to_rows())
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from lfl_jax import assets, command_line, notices, own_code, runs, sample, train
+from lfl_jax import adapter_formats, assets, command_line, notices, own_code, sample, train
 from lfl_jax.adapters import replaced as replaced_parameters
 from lfl_jax.adapters.build import require_bound
-from lfl_jax.adapters.trees import as_params, layers_of, on_weights
+from lfl_jax.adapters.trees import as_params, on_weights
 from lfl_jax.config import Config
 from lfl_jax.core import hosts, tree
 from lfl_jax.core.process import keep_compiled_programs
@@ -33,7 +33,7 @@ from lfl_jax.evals.run import Result
 from lfl_jax.io import adapter_file, hf, peft, pretrained, wandb_log
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.own_code import Code, Own
+from lfl_jax.own_code import Own
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import Report, report
 from lfl_jax.text.stops import cut, said
@@ -210,45 +210,6 @@ def generate(
     return [cut(text, stop) for text in texts]
 
 
-def _from_peft(path: Path, params: dict, code: Code = own_code.NOTHING) -> tuple[dict, dict]:
-    fingerprint = tree.fingerprint(params)
-    found = peft.load(path, params, fingerprint=fingerprint)
-    print(f"{path}: {found.summary()}")  # noqa: T201 (what was found belongs before the user at once)
-    return found.params, _remembering(found.adapter, found.params, params, fingerprint)
-
-
-def _from_file(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
-    return params, adapter_file.load(path, params, fingerprint=tree.fingerprint(params), code=code)
-
-
-def _from_run(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
-    found, adapter = runs.load_onto(path, params, code=code)
-    return found, _remembering(adapter, found, params, None)
-
-
-def _remembering(adapter: dict, params: dict, base: dict, fingerprint: str | None) -> dict:
-    """The adapter with the paths of the parameters that it brought, so that saving it does not lose them."""
-    brought = tuple(tree.changed(params, base))
-    if not adapter or not brought:
-        return adapter
-    before, rest = fingerprint or tree.fingerprint(base), tree.fingerprint(_without(params, brought))
-    return adapter | {replaced_parameters.KEY: replaced_parameters.Replaced(brought, before, rest)}
-
-
-def _without(params: dict, paths: Sequence[str]) -> dict:
-    """{path: leaf} of all parameters but these."""
-    leaves = zip(tree.paths(params), jax.tree.leaves(params), strict=True)
-    return {path: leaf for path, leaf in leaves if path not in paths}
-
-
-# format -> (whether a path is of it, how it is read)
-ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, dict, Code], tuple[dict, dict]]]] = {
-    "a PEFT folder": (lambda path: (path / "adapter_config.json").is_file(), _from_peft),
-    "a run directory": (lambda path: (path / "checkpoints").is_dir(), _from_run),
-    "an adapter file (.safetensors)": (lambda path: path.suffix == ".safetensors", _from_file),
-}
-
-
 def load_adapter(
     path_or_name: AnyPath,
     params: dict,
@@ -266,28 +227,8 @@ def load_adapter(
     A kind of one's own needs its class: own=Own(adapter=CLASS), or allow_code=["FILE.py"] for the file that the run or
     the adapter file names, which is never run without that.
     """
-    code = own_code.allowing(allow_code, own)
     params = as_params("load_adapter", params)
-    place, name = Path(path_or_name), str(path_or_name)
-    if not place.exists() and name.partition("@")[0] in assets.manifest():
-        return _published(name, params)
-    place = assets.local(place)
-    for matches, read in ADAPTER_FORMATS.values():
-        if matches(place):
-            return read(place, params, code)
-    raise UserError(f"{place}: no adapter here; expected {', '.join(ADAPTER_FORMATS)}")
-
-
-def _published(name: str, params: dict) -> tuple[dict, dict]:
-    folder, rank = assets.path(name), assets.item(name).rank
-    params, adapter = _from_peft(folder, params)
-    found = {layer.scale.shape[-1] for layer in layers_of(adapter)}
-    if rank is not None and found != {rank}:
-        raise UserError(
-            f"{name}: its adapter has rank {', '.join(map(str, sorted(found)))}, its name says {rank}: mislabelled"
-            f" where it was published? To use it as it is, name its folder: {folder}"
-        )
-    return params, adapter
+    return adapter_formats.load(path_or_name, params, own_code.allowing(allow_code, own))
 
 
 def save_adapter(
@@ -334,7 +275,7 @@ def _own_parameters(place: Path, adapter: dict, params: dict, base: dict | None,
                 " base's parameters; give those that load_adapter returned"
             )
         return params, fingerprint, more
-    if known.rest != tree.fingerprint(_without(params, known.paths)):
+    if known.rest != tree.fingerprint(adapter_formats.without(params, known.paths)):
         raise UserError(
             f"{place}: parameters besides the adapter's own {', '.join(known.paths)} differ from its base's; give"
             " base=, the base's parameters"

@@ -43,6 +43,7 @@ def restore(config: Config, steps: int, like: dict[str, Any], fingerprint: str) 
             kept = ", ".join(map(str, whole)) or "none"
             raise UserError(
                 f"config.train.branch_from={config.train.branch_from}: no checkpoint at or before step {start}, where"
-                f" the cooldown of {steps} steps begins; those to resume are {kept}. Keep more with config.checkpoint.keep"
+                f" the cooldown of {steps} steps begins; those that can be resumed: {kept}."
+                " Keep more with config.checkpoint.keep"
             )
         return saved.restore(max(usable), like, base_fingerprint=fingerprint)

@@ -54,6 +54,8 @@ class AdapterConfig(Section):
     mora_rounding: str = "nearest"
     dora_norm: str = "output"
     dora_norm_gradient: bool = False
+    path: str = ""
+    over: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -151,6 +151,10 @@ def _adapter_problems(c: Config) -> list[str]:
         found.append("config.adapter.targets is empty; name modules such as ('q','v'), or set config.adapter.kind=none")
     if not a.kinds and adapts:
         found.append("config.trainable names adapter paths, but config.adapter.kind is none; use the :full argument")
+    if a.path and a.over:
+        found.append("config.adapter.path and config.adapter.over both say what there is at the start; give one")
+    if a.over and not a.kinds:
+        found.append("config.adapter.over is under a new adapter; set config.adapter.kind (and rank)")
     if not c.trainable:
         found.append("config.trainable is empty: nothing would train; use ('adapter/.*',) or ('params/.*',)")
     trains_base = any(p.startswith("params") for p in c.trainable)

@@ -47,6 +47,7 @@ ALIASES = {
     "dataset": "data.source",
     "dataset_path": "data.path",
     "prompt_template": "data.template",
+    "adapter_name_or_path": "adapter.path",
     "lora_r": "adapter.rank",
     "r": "adapter.rank",
     "lora_rank": "adapter.rank",

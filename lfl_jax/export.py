@@ -5,6 +5,7 @@
     python -m lfl_jax.export --model=DIR --adapter=PEFT_DIR --to=hf --out=exported/model
 
 --run=DIR            a run directory; --step=latest | best | a number; --config.model.path=PATH: where its base lies now
+--second             of a run over a frozen first adapter (config.adapter.over): the one it trained, alone
 --model=PATH         a base instead: a Hugging Face folder, a .gguf file or a fetched name; with --adapter=PATH
 --to=peft            the adapter as a PEFT folder (LoRA, DoRA, (IA)^3 and VeRA; others with --rank=K: the best LoRA of
                      rank K), with the parameters that trained whole
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config.model.path", dest="model_path", default="", help=argparse.SUPPRESS)
     parser.add_argument("--allow_code", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--step", default="latest", help=argparse.SUPPRESS)
+    parser.add_argument("--second", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--to", required=True, choices=EXPORTS, help=argparse.SUPPRESS)
     parser.add_argument("--out", required=True, help=argparse.SUPPRESS)
@@ -90,7 +92,8 @@ def _source(options: argparse.Namespace) -> Source:
         run = runs.restore(Path(options.run), step=step, model_path=options.model_path, code=code)
         base = run.base
         print(f"{options.run}: step {run.step} over {base.source}")
-        return Source(base.params, run.params, run.adapter, base.cfg, base.tokenizer, base.source, base.quantised)
+        adapter = runs.second(Path(options.run), run.adapter, base.params, code) if options.second else run.adapter
+        return Source(base.params, run.params, adapter, base.cfg, base.tokenizer, base.source, base.quantised)
     found = find(options.model)
     base = found.load(found.cfg, make_rules(), "float32")
     params, adapter = load_adapter(options.adapter, base, allow_code=allowed) if options.adapter else (base, {})

@@ -34,21 +34,20 @@ def check(folder: Path, config: Config, steps: int, steps_of: Callable[[Config],
     earlier = Config.from_record(workdir.read_config(folder))
     if all(getattr(earlier.train, name) == getattr(config.train, name) for name in LENGTHS):
         return
-    reached, before = _reached(folder), steps_of(dataclasses.replace(config, train=earlier.train))
-    if steps < reached:
-        raise UserError(
-            f"workdir {folder} has trained {reached} steps already; {steps} are less: use another --workdir"
-        )
-    differs = _first_difference(config, (before, steps), reached)
+    done, before = reached(folder), steps_of(dataclasses.replace(config, train=earlier.train))
+    if steps < done:
+        raise UserError(f"workdir {folder} has trained {done} steps already; {steps} are less: use another --workdir")
+    differs = _first_difference(config, (before, steps), done)
     if differs is not None:
         raise UserError(
-            f"workdir {folder} has trained {reached} steps of a run of {before}; as one of {steps} its"
+            f"workdir {folder} has trained {done} steps of a run of {before}; as one of {steps} its"
             f" {config.optim.schedule} schedule would have had other learning rates from step {differs + 1} on.\n"
-            "Only a constant schedule, or a trapezoid before its cooldown, with optim.warmup_steps can be lengthened"
+            "Only a constant schedule, or a trapezoid before its cooldown, with optim.warmup_steps can be lengthened;"
+            f" to train further with a schedule of its own, start a new run: --config.adapter.path={folder}"
         )
 
 
-def _reached(folder: Path) -> int:
+def reached(folder: Path) -> int:
     """The last step of which there is a whole checkpoint; 0 without any."""
     names = (path.name for path in (folder / "checkpoints").glob("*"))
     return max((int(name) for name in names if name.isdigit()), default=0)

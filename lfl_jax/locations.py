@@ -87,6 +87,8 @@ FIELDS: dict[str, Callable] = {
     "model.tokenizer": place_or_name,
     "model.name": code,
     "adapter.kind": code,
+    "adapter.path": place_or_name,
+    "adapter.over": place_or_name,
     "optim.name": code,
     "optim.schedule": code,
     "data.template": code,

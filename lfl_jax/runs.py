@@ -9,16 +9,20 @@ import jax
 
 from lfl_jax import adapters, base_model, own_code
 from lfl_jax import state as states
+from lfl_jax.adapters import over
 from lfl_jax.base_model import Base
 from lfl_jax.config import Config
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.errors import UserError
-from lfl_jax.io import workdir
+from lfl_jax.io import adapter_file, workdir
 from lfl_jax.io.checkpoint import Checkpoints
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.own_code import Code
+
+# In the directory of a run with config.adapter.over: the frozen adapter, from which the tree of both is made again.
+FIRST_ADAPTER = "first_adapter.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +121,28 @@ def _read(
         number = saved.best_step() if step == "best" else step
         if step == "best" and number is None:
             raise UserError(f"{folder}: no checkpoint was evaluated by {config.checkpoint.best}; give --step=latest")
-        like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules)
+        like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules, folder)
         found = saved.restore(number, like, base_fingerprint=fingerprint)
     trained = found.state["params"]
     return tree.combine(trained, base) if jax.tree.leaves(trained) else base, found.state["adapter"], found.step
 
 
-def _like(config: Config, cfg: ModelConfig, rules: Rules) -> dict[str, Any]:
+def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTHING) -> dict:
+    """Of a run over a frozen first adapter, the one that trained alone; UserError for a run without a first."""
+    if not (folder / FIRST_ADAPTER).exists():
+        raise UserError(
+            f"{folder} has no first adapter under the one it trained (config.adapter.over); leave out --second"
+        )
+    return over.without_first(adapter, adapter_file.load(folder / FIRST_ADAPTER, params, code=code))
+
+
+def _like(config: Config, cfg: ModelConfig, rules: Rules, folder: Path) -> dict[str, Any]:
     """What of a checkpoint the model needs, as `Checkpoints.restore` takes it."""
     specs = {"params": llama.specs(cfg), "adapter": {}}
     if config.adapter.kinds:
         specs["adapter"] = adapters.specs(specs["params"], config.adapter)
+    if config.adapter.over:
+        first = adapter_file.load(folder / FIRST_ADAPTER, spec.abstract(specs["params"]), code=config.adapter.code)
+        specs["adapter"] = over.specs_over(first, specs["adapter"])
     trains = tree.split(specs, states.trainable_mask(specs, config.trainable))[0]
     return {"adapter": spec.abstract(specs["adapter"], rules), "params": spec.abstract(trains["params"], rules)}

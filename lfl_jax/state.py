@@ -17,7 +17,6 @@ from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 
-
 # Of `checkpointables`, what is needed to resume only: the moments are twice as large as what trains.
 FOR_RESUME = ("optimizer",)
 
@@ -31,12 +30,13 @@ class State(Node):
     step: Any
 
 
-def trainable_mask(model: dict, trainable: Sequence[str]) -> Any:
-    """Bool per leaf of {"params", "adapter"}: the config's patterns, but adapter constants never train.
+def trainable_mask(model: dict, trainable: Sequence[str], frozen: Sequence[str] = ()) -> Any:
+    """Bool per leaf of {"params", "adapter"}: the config's patterns, but those in `frozen` and adapter constants never.
 
     Raises UserError for a pattern that matches nothing, and for a DoRA whose weight trains, too.
     """
-    wanted = tree.mask(model, (*((p, True) for p in trainable), (".*", False)))
+    patterns = (*((p, False) for p in frozen), *((p, True) for p in trainable), (".*", False))
+    wanted = tree.mask(model, patterns)
     never = constants(model["adapter"])
     mask = wanted | {"adapter": jax.tree.map(lambda w, c: w and not c, wanted["adapter"], never)}
     _check_norms(mask, model["adapter"])
@@ -55,13 +55,20 @@ def _check_norms(mask: dict, adapter: dict) -> None:
 
 
 def create(
-    model: dict, trainable: Sequence[str], tx: optax.GradientTransformation, rules: Rules | None = None
+    model: dict,
+    trainable: Sequence[str],
+    tx: optax.GradientTransformation,
+    rules: Rules | None = None,
+    frozen: Sequence[str] = (),
 ) -> tuple[State, Any]:
-    """(state, frozen half) of {"params": ..., "adapter": ...} on the mesh; what trains becomes float32."""
-    train, frozen = tree.split(model, trainable_mask(model, trainable))
+    """(state, frozen half) of {"params": ..., "adapter": ...} on the mesh; what trains becomes float32.
+
+    frozen: patterns of leaves that do not train, whatever `trainable` says.
+    """
+    train, rest = tree.split(model, trainable_mask(model, trainable, frozen))
     train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
     state = State(train, tx.init(train), jnp.int32(0))
-    return (_on_mesh(state, rules) if rules else state), frozen
+    return (_on_mesh(state, rules) if rules else state), rest
 
 
 def _on_mesh(state: State, rules: Rules) -> State:

@@ -14,10 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, base_model, branches, config_checks, lengthening, losses, notices, optim, runs, schedules
+from lfl_jax import (
+    adapters,
+    base_model,
+    branches,
+    config_checks,
+    lengthening,
+    losses,
+    notices,
+    optim,
+    runs,
+    schedules,
+    starting,
+)
 from lfl_jax import state as states
 from lfl_jax.config import Config
-from lfl_jax.core import hosts, spec, tree
+from lfl_jax.core import hosts, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data import checks
@@ -35,7 +47,6 @@ from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter, peak_memory_bytes, progress
 from lfl_jax.io.profile import Profiler
 from lfl_jax.io.throughput import Meter
-from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.state import State
 
@@ -137,6 +148,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     wandb_log.check(config.log.wandb)
     if config.train.branch_from:
         branches.check(config)
+    starting.check(config, run.workdir)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
@@ -153,6 +165,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     dev = evaluation_inputs.from_config(config, dev=True)
     lock = held.enter_context(DirectoryLock(run.workdir, process_index=jax.process_index()))
     lengthening.check(run.workdir, config, steps, lambda earlier: total_steps(earlier, source, tokenizer))
+    is_new = hosts.is_first() and not (run.workdir / workdir.CONFIG_FILE).exists()
     workdir.prepare(
         run.workdir,
         config.to_json(),
@@ -161,16 +174,19 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         code=config.own_files(),
         process_index=jax.process_index(),
     )
-    base = base_model.load(config, rules)
+    with workdir.withdrawn_on_refusal(run.workdir, is_new):
+        base = base_model.load(config, rules)
+        start = starting.make(config, base, rules, run.workdir)
     if train_step._cache_size() >= KEPT_PROGRAMS:
         train_step.clear_cache()
     keep_freed_memory()  # from here on the same temporaries come and go
-    adapter = _adapter(config, base, rules)
-    state, frozen = states.create({"params": base.params, "adapter": adapter}, config.trainable, tx, rules)
-    sizes, cfg = _sizes(state, adapter), base.cfg
+    model = {"params": base.params, "adapter": start.adapter}
+    state, frozen = states.create(model, config.trainable, tx, rules, start.frozen)
+    sizes, cfg = _sizes(state, start), base.cfg
     contents = [part.sha256 for part in (source, *source.parts)]
     provenance = {"base": base.provenance(), "data": source.provenance(), "config": config.hash()}
-    base = dataclasses.replace(base, params=None)  # a full finetune donates the base to its first step
+    # A full finetune donates the base to its first step.
+    base, model = dataclasses.replace(base, params=None), None
     key = jax.random.key(config.seed.dropout) if cfg.adapter_dropout or cfg.attention_dropout else None
 
     def evaluate(tag: str, names: tuple[str, ...], inputs: Any, adapted: bool = True) -> dict[str, Result]:
@@ -201,9 +217,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         seed=config.seed.data,
     )
     keep, best = config.checkpoint.keep, config.checkpoint.best
-    saved = Checkpoints(
-        run.workdir / "checkpoints", keep_latest=keep, latest_only=states.FOR_RESUME, best_metric=best
-    )
+    saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, latest_only=states.FOR_RESUME, best_metric=best)
     with contextlib.closing(batches), saved, interrupts() as stop:
         latest = hosts.agree(saved.latest_step())  # on a shared file system another host may see it later
         if latest is not None or config.train.branch_from:
@@ -216,6 +230,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             state, frozen = states.restored(found.state, state, frozen)
             batches.set_state(found.iterator_state())
             meter.resume(found.metadata["figures"])
+            start = starting.Start({}, provenance=found.metadata.get("start"))
         step, halt, pending = int(state.step), False, None
         first = step
         places = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
@@ -228,6 +243,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             if step == 0 and look_every:
                 # What the dev scores during training start from: the base on the same items.
                 writer.write(0, _named("dev", evaluate("dev-000000", config.eval.every_tasks, dev, adapted=False)))
+            if step == 0:
+                state = start.begin(state)
+            start = starting.Start({}, provenance=start.provenance)  # nothing else of it is needed any more
             while step < steps and not halt:
                 batch = next(batches)
                 profiler.before(step + 1)
@@ -261,6 +279,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                             "figures": meter.state(),
                             "data": contents,
                             "shape": runs.shape_fields(cfg),
+                            "start": start.provenance,
                         },
                     )
         halt = halt or stop.requested_anywhere(ask=True)
@@ -268,6 +287,8 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         return Outcome(before, {}, {"step": step, "steps": steps}, finished=False, trained=step - first)
     after = evaluate("after", config.eval.tasks, test)
     _write_once(run, step, _named("after", after))
+    if start.provenance:
+        provenance["start"] = start.provenance
     facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
     return Outcome(before, after, facts, finished=True, trained=step - first)
 
@@ -349,21 +370,11 @@ def _every(interval: int, step: int) -> bool:
     return bool(interval) and step % interval == 0
 
 
-def _adapter(config: Config, base: base_model.Base, rules: Rules) -> dict:
-    """A fresh adapter on the mesh; an empty tree without adapters. LoftQ reads the base's files a second time."""
-    if not config.adapter.kinds:
-        return {}
-    specs = adapters.specs(llama.specs(base.cfg), config.adapter)
-    shardings = spec.shardings(specs, rules)
-    fresh = jax.jit(partial(spec.init, specs), out_shardings=shardings)(jax.random.key(config.seed.init))
-    bound = adapters.bind(fresh, base.params, base_model.originals(config, rules))
-    return states.put(bound, shardings)
-
-
-def _sizes(state: State, adapter: dict) -> dict[str, int]:
+def _sizes(state: State, start: starting.Start) -> dict[str, int]:
     """Counts of scalars: parameters of the base, trainable as stored, trainable in use (ranks without padding)."""
     stored = sum(x.size for x in jax.tree.leaves(state.trainable))
-    padding = 0 if not adapter else adapters.sizes(adapter)[1] - adapters.sizes(adapter)[0]
+    used, with_padding = adapters.sizes(start.own) if start.own else (0, 0)
+    padding = with_padding - used
     return {"trainable": stored - padding, "trainable_stored": stored}
 
 

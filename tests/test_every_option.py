@@ -39,6 +39,8 @@ OTHER: dict[str, tuple] = {
     "adapter.mora_rounding": ("floor", {"adapter.kind": "mora", "adapter.rank": 3}),
     "adapter.dora_norm": ("input", {"adapter.kind": "dora"}),
     "adapter.dora_norm_gradient": (True, {"adapter.kind": "dora"}),
+    "adapter.path": ("/nowhere", {}),
+    "adapter.over": ("/nowhere", {}),
     "trainable": (("adapter/.*/b",), {}),
     "optim.name": ("lionw", {}),
     "optim.lr": (1e-2, {}),

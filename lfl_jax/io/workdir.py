@@ -49,6 +49,17 @@ def prepare(
     return path
 
 
+@contextlib.contextmanager
+def withdrawn_on_refusal(path: Path, is_new: bool) -> Iterator[None]:
+    """A UserError inside takes a new run's config back: the mended command is welcome in the same directory."""
+    try:
+        yield
+    except UserError:
+        if is_new:
+            (path / CONFIG_FILE).unlink(missing_ok=True)
+        raise
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The config of a run directory, as JSON has it; UserError for a directory of no run."""
     found = _existing(path / CONFIG_FILE)

@@ -31,6 +31,10 @@ def flags(provenance: dict[str, Any]) -> list[str]:
         found.append(f"the base has {base['source']}: its scores mean nothing")
     if data and (data["synthetic"] or data.get("stand_in_for")):
         found.append(f"training source is {data['description']}")
+    if start := provenance.get("start"):
+        found.append(
+            f"training began from the adapter {start['adapter']} ({start['use']}); before is the base without it"
+        )
     return found + provenance.get("warnings", [])
 
 
