@@ -81,31 +81,63 @@ def load(folder: Path, params: dict, *, fingerprint: str | None = None) -> Loade
     fields, places, tensors = Fields(folder), find_places(params), _Named(folder)
     kind = _kind(fields)
     tensor_file.check_base(folder, tensors.opened, fingerprint)
-    names, around = target_modules(fields, places, kind.default_targets(params))
+    wanted = _wanted(fields, kind, places, params)
+    _check_names(tensors, wanted.required, wanted.known(), len(params["layers"]["attn_norm"]))
+
+    with np.errstate(all="ignore"):
+        adapter = kind.build(fields, tensors.read, wanted.names, places, params)
+        size = norm(adapter, params)
+    _check_size(tensors.file, size, adapter)
+
+    replaced = _replace(tensors, wanted, params)
+    replaced = _merge_embeddings(fields, tensors, wanted.embeddings, replaced)
+    description = kind.describe(adapter) + _merged(wanted.embeddings)
+    return Loaded(adapter, replaced, len(wanted.names), size, description, _changed(replaced, params))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What a config asks for. names: the adapted modules; embeddings: the embedding and head with a LoRA.
+
+    required: {key: shape}. own: the parameters that may come along, {key: leaf}, the embedding before the head; untie:
+    over a tied base, an embedding that was trained as a copy leaves the head as it was. So it is in PEFT.
+    """
+
+    names: list[str]
+    embeddings: list[str]
+    required: dict[str, tuple[int, ...]]
+    own: dict[str, Leaf]
+    untie: bool
+
+    def known(self) -> dict[str, tuple[int, ...]]:
+        """{key: shape} of all that may be in the file."""
+        return {key: leaf.shape for key, leaf in self.own.items()} | self.required
+
+
+def _wanted(fields: Fields, kind: ModuleType, places: dict[str, Place], params: dict) -> _Wanted:
+    """UserError where fields contradict one another."""
+    names, embeddings = target_modules(fields, places, kind.default_targets(params))
     saved = saved_modules(fields, places)
     kind.check(fields, places, names)
     both = sorted(set(names) & set(saved))
     if both:
         raise UserError(f"{fields.file}: {both[0]} is in target_modules and in modules_to_save; expected one of them")
-    own = _own_leaves(saved, places) | trained_biases(fields, names, places, kind.BIAS_OF_ADAPTED)
-    embeddings = _own_leaves(EMBEDDINGS, places)  # PEFT's save_embedding_layers
-    shapes = kind.shapes(fields, places, names) | _embedding_shapes(fields, places, around)
-    bases = {key_of(name, "base_layer.weight"): places[name].leaves()["weight"] for name in around}
-    required = shapes | {key: leaf.shape for key, leaf in own.items()}
-    optional = {key: leaf.shape for key, leaf in (embeddings | bases).items()}
-    _check_names(tensors, required, required | optional, len(params["layers"]["attn_norm"]))
-    with np.errstate(all="ignore"):
-        adapter = kind.build(fields, tensors.read, names, places, params)
-        size = norm(adapter, params)
-    _check_size(tensors.file, size, adapter)
-    brought = {key: leaf for key, leaf in (embeddings | bases | own).items() if key in tensors.keys}
+
+    brought = _own_leaves(saved, places) | trained_biases(fields, names, places, kind.BIAS_OF_ADAPTED)
+    # PEFT's save_embedding_layers writes these, too, trained or not.
+    optional = _own_leaves(EMBEDDINGS, places)
+    optional |= {key_of(name, "base_layer.weight"): places[name].leaves()["weight"] for name in embeddings}
+
+    shapes = kind.shapes(fields, places, names) | _embedding_shapes(fields, places, embeddings)
+    required = shapes | {key: leaf.shape for key, leaf in brought.items()}
     untie = "model.embed_tokens" in saved and not fields.flag("ensure_weight_tying")
-    replaced = _merge_embeddings(fields, tensors, around, _replace(tensors, brought, params, untie))
-    description = kind.describe(adapter)
-    if around:
-        last = " and ".join(name.split(".")[-1] for name in around)
-        description += f", LoRA on {last} added to the weights"
-    return Loaded(adapter, replaced, len(names), size, description, _changed(replaced, params))
+    return _Wanted(names, embeddings, required, optional | brought, untie)
+
+
+def _merged(names: list[str]) -> str:
+    """For the line about what was loaded."""
+    last = " and ".join(name.split(".")[-1] for name in names)
+    return f", LoRA on {last} added to the weights" if names else ""
 
 
 def _kind(fields: Fields) -> ModuleType:
@@ -224,13 +256,12 @@ def _check_size(file: Path, size: float, adapter: dict) -> None:
         raise UserError(f"{file}: the adapter changes nothing (||dW||_F = {size:.2g}): it was saved before training")
 
 
-def _replace(tensors: _Named, brought: dict[str, Leaf], params: dict, untie: bool) -> dict:
-    """Parameters with the folder's copies in place, in the type of what they replace; equal ones stay.
-
-    untie: over a tied base, an embedding that was trained as a copy leaves the head as it was. So it is in PEFT.
-    """
+def _replace(tensors: _Named, wanted: _Wanted, params: dict) -> dict:
+    """Parameters with the folder's copies in place, in the type of what they replace; equal ones stay."""
     result = params
-    for key, leaf in brought.items():  # the embedding before the head
+    for key, leaf in wanted.own.items():
+        if key not in tensors.keys:
+            continue
         x = tensors.read(key)
         old = get_path(result, "embed" if leaf.path == "head" and "head" not in params else leaf.path)
         require_dense(f"{tensors.file}: modules_to_save", old)
@@ -238,7 +269,7 @@ def _replace(tensors: _Named, brought: dict[str, Leaf], params: dict, untie: boo
         if not np.array_equal(new, old):
             new = jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else new
             result = put_path(result, leaf.path, new)
-    if untie and "head" not in params and key_of("lm_head") not in brought:
+    if wanted.untie and "head" not in params and key_of("lm_head") not in tensors.keys:
         result = result | {"head": params["embed"]}
     return result
 
