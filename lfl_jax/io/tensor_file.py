@@ -56,8 +56,11 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         # Opened anew each time: what was mapped for the tensors before is given back.
-        with _open(self.files[name]) as opened:
-            return opened.get_tensor(name).astype(self.dtypes[name], copy=False)
+        with _open(self.files[name]) as opened, np.errstate(over="raise"):
+            try:
+                return opened.get_tensor(name).astype(self.dtypes[name], copy=False)
+            except FloatingPointError:
+                raise UserError(f"{self.files[name]}: tensor {name!r} holds numbers too large for float32") from None
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of this name is left out."""

@@ -421,6 +421,17 @@ def test_files_that_are_not_safetensors(saved, small_params, tmp_path):
     refused("only pickle files .adapter_model.bin., which can run any code", folder, small_params)
 
 
+def test_doubles_are_read_as_float32(saved, small_params, tmp_path):
+    config, tensors = saved["lora"]
+    doubles = {k: x.astype(np.float64) for k, x in tensors.items()}
+    found = peft.load(write(tmp_path / "f64", config, doubles), small_params).adapter
+    wanted = peft.load(write(tmp_path / "f32", config, tensors), small_params).adapter
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    key = max(doubles)  # the type checks of the test run read the first one
+    beyond = doubles | {key: np.full_like(doubles[key], 1e300)}
+    refused("holds numbers too large for float32", write(tmp_path / "large", config, beyond), small_params)
+
+
 def test_the_base_is_the_one_it_was_made_for(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
     folder = write(tmp_path, config, tensors, {tensor_file.FINGERPRINT: "aaaa"})
