@@ -105,14 +105,27 @@ def at(width: int) -> tuple[ModelConfig, dict]:
 
 
 compiled_project = jax.jit(lambda *args: project(*args[:-1], shared=args[-1])[0])
+compiled_double = jax.jit(lambda layer, draw: jax.tree.map(lambda x: 2 * x, layer))
 
 
-def check_compiled(kind: str, width: int) -> None:
-    """Start, projection and merge of one kind, compiled after all that were compiled before, and not compiled."""
+def layers_at(width: int) -> dict[str, tuple[dict, dict]]:
+    """{kind: (parameters, adapter)} at one weight, with ranks at which most kinds have leaves of equal shapes."""
     cfg, params = at(width)
-    adapter = adapter_for(cfg, params, kind, rank=2, targets=("o",))
+    return {kind: (params, adapter_for(cfg, params, kind, rank=width // 2, targets=("o",))) for kind in KINDS}
+
+
+def alike(made: dict[str, tuple[dict, dict]]) -> list[list[str]]:
+    """Kinds whose leaves have equal shapes: those that could share a program."""
+    groups: dict[tuple, list[str]] = {}
+    for kind, (_, adapter) in made.items():
+        groups.setdefault(tuple(x.shape for x in jax.tree.leaves(adapter["layers"])), []).append(kind)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def check_compiled(kind: str, params: dict, adapter: dict) -> None:
+    """Start, projection and merge of one kind, compiled after all that were compiled before, and not compiled."""
     w, layer = params["layers"]["attn"]["o"], adapter["layers"]["attn"]["o"]
-    row = jax.tree.map(lambda x: x[0], layer)
+    row, width = jax.tree.map(lambda x: x[0], layer), w.shape[-1]
     if kind in ("pissa", "olora", "dora"):  # LoftQ starts from a quantised base
         started = bind(adapter, params)["layers"]["attn"]["o"]
         with jax.disable_jit():
@@ -132,13 +145,30 @@ def check_compiled(kind: str, width: int) -> None:
     np.testing.assert_allclose(merged, change, rtol=0, atol=BOUND, err_msg=f"{kind} {width}")
 
 
-def test_compiled_kinds_are_what_they_are_uncompiled():
-    for kind in KINDS:
-        check_compiled(kind, 16)
+def check_pairs(made: dict[str, tuple[dict, dict]], draws: int = 8) -> None:
+    """All kinds through the same jitted functions, so that each meets the programs of all before it.
+
+    Two kinds that could share a program do so by a few bits of a hash, which depend on every argument's shape: a draw
+    is another shape of an argument that changes nothing.
+    """
+    for kind, (params, adapter) in made.items():
+        check_compiled(kind, params, adapter)
+    for draw in range(draws):
+        for kind in (kind for group in alike(made) for kind in group):
+            layer = made[kind][1]["layers"]["attn"]["o"]
+            found = compiled_double(layer, np.zeros(draw))
+            assert type(found) is type(layer), f"{kind} passed through the program of {type(found).__name__}"
+            jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda x: 2 * x, layer))
+
+
+def test_compiled_pairs_of_kinds_are_what_they_are_uncompiled():
+    made = layers_at(16)
+    moras = sorted(kind for kind in KINDS if kind.startswith("mora"))
+    assert sorted(map(sorted, alike(made))) == [["full_delta", *moras], ["loftq", "lora"], ["olora", "pissa"]]
+    check_pairs(made)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", range(12, 76, 2))
-def test_compiled_kinds_are_what_they_are_uncompiled_at_many_widths(width):
-    for kind in KINDS:
-        check_compiled(kind, width)
+def test_compiled_pairs_of_kinds_are_what_they_are_uncompiled_at_many_widths(width):
+    check_pairs(layers_at(width))
