@@ -32,9 +32,12 @@ def adapter_for(cfg, params, kind="lora", rank=4, seed=1, trained=True, **option
     specs = adapters.specs(llama.specs(cfg), AdapterConfig(kind=kind, rank=rank, **options))
     held = quantised(cfg, params) if "loftq" in kind else params
     adapter = adapters.init(specs, held, jax.random.key(seed), params)
-    if not trained:
-        return adapter
-    keys = iter(jax.random.split(jax.random.key(seed + 100), len(jax.tree.leaves(adapter))))
+    return moved(adapter, seed + 100) if trained else adapter
+
+
+def moved(adapter, seed):
+    """The adapter with every leaf that may train away from where it was; shared arrays stay."""
+    keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(adapter))))
     leaves = [
         x if never_trains else x + 0.1 * jax.random.normal(next(keys), x.shape)
         for never_trains, x in zip(jax.tree.leaves(constants(adapter)), jax.tree.leaves(adapter), strict=True)
@@ -70,9 +73,9 @@ def same_up_to_rounding(got, want, function, *args, draws=4):
     function(*args) computes `want` in float32; its inputs are moved by one unit in the last place, at random, to see
     how far rounding carries. Compared leaf by leaf, by their Euclidean norms.
     """
-    moved = [function(*_last_bits_moved(args, draw)) for draw in range(draws)]
+    others = [function(*_last_bits_moved(args, draw)) for draw in range(draws)]
     centre = function(*args)
-    for path, *leaves in zip(tree.paths(want), *map(jax.tree.leaves, (got, want, centre, *moved)), strict=True):
+    for path, *leaves in zip(tree.paths(want), *map(jax.tree.leaves, (got, want, centre, *others)), strict=True):
         found, wanted, middle, *others = (np.asarray(leaf, np.float64) for leaf in leaves)
         rounding = max(np.linalg.norm(other - middle) for other in others)
         error = np.linalg.norm(found - wanted)
