@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from lfl_jax.configs import math_ift
 
 import lfl_jax
-from lfl_jax import adapters, evaluate, export, main, runs, train
+from lfl_jax import adapters, evaluate, export, locations, main, runs, train
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 from lfl_jax.report import table
@@ -203,3 +204,12 @@ def test_both_ways_at_once_are_refused() -> None:
 def test_a_missing_data_file_is_answered_with_the_field_that_names_it(tmp_path: Path) -> None:
     said = refused(tmp_path, data_path="/gone.jsonl", data_source="jsonl")
     assert said == "no data file /gone.jsonl; name where it is now with --config.data.path=PATH"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("~/a", "~/a"), ("runs/a", "/here/runs/a"), ("hf:org/a", "hf:org/a"), ("a-name", "a-name")]
+)
+def test_places_of_adapters_are_those_of_the_command(given: str, meant: str) -> None:
+    for field in ("path", "over"):
+        found = config(**{f"adapter_{field}": given}).with_places(partial(locations.absolute, here=Path("/here")))
+        assert getattr(found.adapter, field) == str(Path(meant).expanduser())
