@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from lfl_jax import adapter_formats, assets, command_line, notices, own_code, sample, train
+from lfl_jax import adapter_formats, assets, command_line, locations, notices, own_code, sample, train
 from lfl_jax.adapters import replaced as replaced_parameters
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.trees import as_params, on_weights
@@ -98,7 +98,7 @@ def run(
     given = get_config(config) if isinstance(config, str) else config
     code = own_code.allowing(allow_code)
     given = given.with_own(own).allowing(code.allowed)
-    folder = Path(workdir).expanduser().absolute()
+    folder = Path(locations.absolute(os.fspath(workdir), Path.cwd()))
     with notices.collected() as warnings:
         found = train.run(train.Run(given, folder, tuple(own.tasks), quiet))
     results = Outcome(given, folder, found.finished, found.trained, found.facts, found.before, found.after, None)

@@ -84,7 +84,7 @@ def _with_tasks(config: configs.Config, text: str) -> configs.Config:
 
 
 def _check_run(run: str) -> None:
-    if not (Path(run).expanduser() / "config.json").is_file():
+    if not (Path(locations.absolute(run, Path.cwd())) / "config.json").is_file():
         raise UserError(f"--run={run} is not the directory of a run: there is no config.json in it")
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfl_jax import notices
+from lfl_jax import locations, notices
 from lfl_jax.errors import UserError
 
 PASSED = "python"  # in place of FILE.py, of an object that was passed in Python
@@ -169,7 +169,7 @@ def allowing(files: Iterable[str | os.PathLike], own: Own = Own()) -> Code:
     given = {f.argument: getattr(own, f.argument) for f in FIELDS.values() if f.argument != "tasks"}
     passed = tuple(Passed(name, split(place_of(x))[1], x) for name, x in given.items() if x is not None)
     found = (Allowed.parse(os.fspath(file)) for file in files)
-    return Code(tuple(Allowed(str(Path(a.file).expanduser().absolute()), a.sha256) for a in found), (), passed)
+    return Code(tuple(Allowed(locations.absolute(a.file, Path.cwd()), a.sha256) for a in found), (), passed)
 
 
 def is_place(text: str) -> bool:

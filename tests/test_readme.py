@@ -15,7 +15,7 @@ from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
 
 README = Path(__file__).parent.parent / "README.md"
-FILES, VALUES = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
+FILES, RUNS, VALUES = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
 
 
 def test_the_code_about_files_runs(tmp_path, monkeypatch):
@@ -39,10 +39,24 @@ def test_the_code_about_files_runs(tmp_path, monkeypatch):
     ]
 
 
+def test_the_code_about_runs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"lfl_jax": lfl_jax}
+    exec(RUNS, names)
+    assert (tmp_path / "runs" / "mine" / "results.json").is_file()
+    assert {"task", "metric", "estimate", "low", "high"} <= names["scores"][0].keys()
+
+
 def test_the_code_about_values_runs():
     names = {}
     exec(VALUES, names)
     assert names["hidden"].shape == (2, 8, 64) and names["merged"].keys() == names["params"].keys()
+
+
+def test_every_page_and_picture_that_is_named_is_there():
+    named = re.findall(r"\]\(([^)#:]+)[^)]*\)", README.read_text())
+    files = [file for file in named if file != "https"]
+    assert len(files) > 10 and all((README.parent / file).exists() for file in files)
 
 
 def test_the_two_commands_are_there():
