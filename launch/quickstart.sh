@@ -38,7 +38,7 @@ fi
 
 say "2/4 installing lfl_jax and what it needs (one to two minutes the first time)"
 # PYTHONWARNINGS: setuptools warns of every editable install, at length
-PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
+PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[plots]'
 
 say "3/4 fetching the embedded model and the evaluation data (180 MB the first time)"
 .venv/bin/python -m lfl_jax.fetch smollm2-135m evals

@@ -197,7 +197,7 @@ def test_quickstart_installs_fetches_and_runs(checkout):
     assert run.returncode == 0, run.stderr
     made, installed, fetched, ran = [line for line in calls(checkout) if not line.endswith("--version")]
     assert made.endswith("-m venv .venv")
-    assert installed.endswith("-e .")
+    assert installed.endswith("-e .[plots]")
     assert fetched == "python -m lfl_jax.fetch smollm2-135m evals"
     command = "python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/quickstart"
     assert ran == f"{command} --config.optim.steps=3"
