@@ -137,12 +137,12 @@ def test_missing_libraries_are_named_before_anything_is_computed(tmp_path, monke
     """By the command that evaluates and by the one that trains; comparing strings needs none of them."""
     monkeypatch.setitem(sys.modules, "math_verify", None)
     monkeypatch.setattr(base_model, "load", None)  # nothing is loaded, either
-    argv = ["x", "--config=configs/math_ift.py:smoke", "--config.eval.every_tasks=('math_minerva_lm_eval:2',)"]
+    smoke, tasks = "--config=configs/math_ift.py:smoke", "('math_minerva_lm_eval:2',)"
     words = r"comparing formulas needs math-verify: pip install 'lfl_jax\[math\]'"
     with pytest.raises(UserError, match=words):
-        evaluate.main([*argv, f"--out={tmp_path / 'out'}"])
+        evaluate.main(["x", smoke, f"--config.eval.tasks={tasks}", f"--out={tmp_path / 'out'}"])
     with pytest.raises(UserError, match=words):
-        main.main([*argv, f"--workdir={tmp_path / 'run'}"])
+        main.main(["x", smoke, f"--config.eval.every_tasks={tasks}", f"--workdir={tmp_path / 'run'}"])
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=words):
         check_tasks(["math_minerva_lm_eval"])

@@ -13,9 +13,10 @@ from lfl_jax.adapters.truncate import truncate
 FILE = dict(np.load(Path(__file__).with_name("combinations.npz")))
 CASES = json.loads(str(FILE["cases"]))
 PARTS = {"q": "attn", "down": "mlp"}
-PARAMS = {
-    "layers": {part: {name: jnp.zeros(FILE[f"linear/{name}"].shape)} for name, part in PARTS.items()}
-}  # dW of LoRA does not depend on it
+PARAMS = {  # dW of LoRA does not depend on them
+    "embed": jnp.zeros((2, 2)),
+    "layers": {part: {name: jnp.zeros(FILE[f"linear/{name}"].shape)} for name, part in PARTS.items()},
+}
 BOUND = 1e-5
 
 

@@ -107,7 +107,7 @@ def test_adapters_merge_into_such_models_and_are_saved_with_them(name, tmp_path)
         return np.asarray(llama.logits(params, llama.forward(params, adapter, jnp.asarray(tokens), cfg)[0]))
 
     adapted = logits(params, adapter)
-    hf.save(tmp_path, adapters.merge(params, adapter), cfg, dtype="float32")
+    hf.save(tmp_path, adapters.merge(adapter, params), cfg, dtype="float32")
     assert hf.read_config(tmp_path) == cfg
     merged = logits(hf.load(tmp_path, cfg, rules, "float32"), None)
     assert np.abs(merged - adapted).max() <= 1e-4 < np.abs(adapted - logits(params, None)).max()
