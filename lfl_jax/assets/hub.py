@@ -37,12 +37,14 @@ def fetch(item: Item) -> None:
     from huggingface_hub import errors
 
     hub, folder = item.origin, cache.root() / f".hub-{item.folder}"
-    place = {"repo_id": hub.repo, "repo_type": hub.repo_type}
+    repository = {"repo_id": hub.repo, "repo_type": hub.repo_type}
     try:
-        listing = _list(item, huggingface_hub.HfApi().repo_info(**place, revision=hub.revision, files_metadata=True))
+        listing = _list(
+            item, huggingface_hub.HfApi().repo_info(**repository, revision=hub.revision, files_metadata=True)
+        )
         wanted = _wanted(item, listing)
         huggingface_hub.snapshot_download(
-            **place,
+            **repository,
             revision=listing.commit,  # a branch may move meanwhile
             allow_patterns=[glob.escape(file) for file in wanted],
             local_dir=folder,

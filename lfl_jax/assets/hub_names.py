@@ -55,13 +55,13 @@ def parse(name: str) -> HubName:
     """The parts of a name; UserError with the form for one that is none."""
     rest = name.removeprefix(PREFIX)
     is_dataset = rest.startswith(DATASETS)
-    found = NAME.fullmatch(rest.removeprefix(DATASETS))
-    words = () if found is None else tuple(found["words"].split(":")[1:])
-    if found is None or ".." in rest or len(words) > (2 if is_dataset else 1):
+    match = NAME.fullmatch(rest.removeprefix(DATASETS))
+    words = () if match is None else tuple(match["words"].split(":")[1:])
+    if match is None or ".." in rest or len(words) > (2 if is_dataset else 1):
         form = "hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]" if is_dataset else "hf:ORG/NAME[@REVISION][:FILE]"
         raise UserError(f"{name}: expected {form}")
-    revision = found["revision"] or "main"
-    return HubName(name, found["repo"], "dataset" if is_dataset else "model", revision, words)
+    revision = match["revision"] or "main"
+    return HubName(name, match["repo"], "dataset" if is_dataset else "model", revision, words)
 
 
 def choose(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -> list[str]:
@@ -120,10 +120,10 @@ def _by_card(name: HubName, data: Sequence[str], configs: Mapping[str, Mapping])
     split = words[0] if words else "train"
     if split not in splits or len(words) > 1:
         raise UserError(f"{name.text}: config {config!r} has no split {split!r}; there are: {', '.join(splits)}")
-    found = _matching(data, splits[split])
-    if not found:
+    matching = _matching(data, splits[split])
+    if not matching:
         raise UserError(f"{name.text}: no file is like {', '.join(splits[split])}, which the card names")
-    return found
+    return matching
 
 
 def _matching(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
@@ -153,7 +153,7 @@ def _by_names(name: HubName, data: Sequence[str]) -> list[str]:
         data = [file for file in data if file.startswith(f"{words[0]}/")]
         words = words[1:]
     splits = {split: [file for file in data if _names_split(file, split)] for split in SPLIT_WORDS}
-    splits = {split: found for split, found in splits.items() if found} or {"train": list(data)}
+    splits = {split: members for split, members in splits.items() if members} or {"train": list(data)}
     split = words[0] if words else "train"
     if split not in splits or len(words) > 1:
         raise UserError(f"{name.text}: no split or folder {split!r}; there are: {', '.join(splits)}")

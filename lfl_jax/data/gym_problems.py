@@ -75,14 +75,14 @@ def source(task: str, split: str, size: int, seed: int) -> list[Example]:
     check(split, f"reasoning_gym:{task}")
     entries = _entries(task, seed, size)
     questions = [digest(entry["question"]) for entry in entries]
-    kept = [int(i) for i in split_index(questions, split) if entries[i]["answer"] is not None]
-    if not kept:
+    answered = [int(i) for i in split_index(questions, split) if entries[i]["answer"] is not None]
+    if not answered:
         raise UserError(
             f"reasoning_gym:{task} has no problem with an answer in split {split!r}; raise config.data.size"
         )
     return [
         Example(entries[i]["question"], str(entries[i]["answer"]), f"{task}/{seed}/{size}/{i}", f"{questions[i]:016x}")
-        for i in kept
+        for i in answered
     ]
 
 
@@ -120,17 +120,17 @@ def _dataset(task: str, seed: int, size: int) -> Any:
 
 
 def evaluates() -> set[str]:
-    """Tasks whose scorer hands text to an evaluation, found in the source of the installed library."""
+    """Tasks whose scorer hands text to an evaluation, by the source of the installed library."""
     check_installed()
     import reasoning_gym  # noqa: F401
     from reasoning_gym.factory import DATASETS
 
-    found = set()
+    tasks = set()
     for task, (dataset, _) in DATASETS.items():
         text = _source_of(dataset)
         if text and re.search(r"\b(eval|exec|parse_expr|sympify)\(\s*(answer|user|pred)", text):
-            found.add(task)
-    return found
+            tasks.add(task)
+    return tasks
 
 
 def _source_of(dataset: type) -> str:
