@@ -10,7 +10,7 @@ values down every few steps (greedily; see evals/uuid_recall.py). MoRA's square 
 
 Each method gets the learning rate of its grid with the lowest loss at the end of a run of the same length on pairs of
 another seed; the grids have one size, and a choice at a grid's edge is said in the JSON. On 2 cores of an AMD EPYC
-(Zen 3) that did other work besides: 7 min (a step of 0.04 s takes twice as long then); MoRA 54 %, LoRA 25 %, full 100 %
+(Zen 4) that did other work besides: 4 min (a step of 0.04 s takes twice as long then); MoRA 65 %, LoRA 22 %, full 100 %
 of the digits at step 120. Needs the extra plots.
 """
 
