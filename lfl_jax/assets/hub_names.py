@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from lfl_jax.assets import table_readers
 from lfl_jax.errors import UserError
 
 PREFIX, DATASETS = "hf:", "datasets/"
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(?P<words>(:[^:]+)*)")
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*")
-DATA_FILES = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".arrow")
-PACKED = (".gz", ".zst")
+NO_DATA = ("dataset_infos.json", "dataset_info.json", "state.json")  # what describes data
 # How the files of a split are called where a dataset's card does not say it; the library `datasets` uses these, too.
 SPLIT_WORDS = {
     "train": ("train", "training"),
@@ -98,8 +98,8 @@ def _data_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) ->
     data = [file for file in files if _is_data(file)]
     if not data:
         raise UserError(
-            f"{name.text}: no data files ({', '.join(DATA_FILES)}); a dataset made by a script has converted ones:"
-            f" {PREFIX}{DATASETS}{name.repo}@refs/convert/parquet:CONFIG:SPLIT"
+            f"{name.text}: no data files ({', '.join(table_readers.READERS)}); a dataset made by a script has"
+            f" converted ones: {PREFIX}{DATASETS}{name.repo}@refs/convert/parquet:CONFIG:SPLIT"
         )
     configs = {str(entry.get("config_name", "default")): entry for entry in card.get("configs") or ()}
     if any("data_files" in entry for entry in configs.values()):
@@ -166,9 +166,7 @@ def _names_split(file: str, split: str) -> bool:
 
 
 def _is_data(file: str) -> bool:
-    path = PurePosixPath(file)
-    plain = path.with_suffix("") if path.suffix in PACKED else path
-    return plain.suffix in DATA_FILES and path.name not in ("dataset_infos.json", "dataset_info.json", "state.json")
+    return table_readers.is_table(file) and PurePosixPath(file).name not in NO_DATA
 
 
 CHOICES = {"model": _model_files, "dataset": _data_files}

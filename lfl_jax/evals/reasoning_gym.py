@@ -4,12 +4,11 @@ from typing import Any
 
 from lfl_jax.data import gym_problems
 from lfl_jax.errors import UserError
-from lfl_jax.evals import base
+from lfl_jax.evals import answers, base
 from lfl_jax.evals.base import Generate, Inputs, Record, Task
 from lfl_jax.evals.gsm8k import Problem
 from lfl_jax.evals.metrics import Metric
 
-STOP = ("Question:", "</s>", "<|im_end|>")
 METRICS = (
     Metric("exact_match", "solved", "solved", chance=0.0),
     Metric("score", "score", "score", percent=False),  # some scorers give part of a point
@@ -36,7 +35,7 @@ def details(inputs: Inputs) -> dict[str, Any]:
     return {"reasoning_gym": gym_problems.version()}
 
 
-METHOD = Generate(STOP, record)
+METHOD = Generate(answers.STOP, record)
 TASK = Task(
     "reasoning_gym", 1, "held-out problems", problems, METHOD, METRICS, details, check=gym_problems.check_installed
 )
