@@ -1,4 +1,5 @@
-"""What adapters cost, at the SmolLM2-135M shape with random weights: ratios to LoRA of rank 16 on all linear modules.
+"""What adapters cost, at the SmolLM2-135M shape with random weights: ratios to LoRA of rank 16 on
+all linear modules.
 
     python benchmarks/adapters.py --what=step      a training step of 1 x 256 tokens for each kind; eight routed LoRAs
     python benchmarks/adapters.py --what=large     LoRA, DoRA and MoRA at 4 x 256 tokens: a norm beside more rows
@@ -6,9 +7,10 @@
     python benchmarks/adapters.py --what=dozens    4 to 64 LoRAs routed by a one-hot gate and by ids: a step, a token
     python benchmarks/adapters.py --what=memory    bytes of the frozen base, and the step's temporary memory under NF4
 
-Variants take turns within a round, and a ratio is the median over rounds of (variant / reference) in that round.
-Targets: DoRA 1.10, MoRA 1.15, eight stacked adapters routed per example 1.5; merged LoRA within 2% of the base; NF4
-0.30 of bfloat16. Prints one JSON object.
+Variants take turns within a round, and a ratio is the median over rounds of (variant / reference)
+in that round.
+Targets: DoRA 1.10, MoRA 1.15, eight stacked adapters routed per example 1.5; merged LoRA within 2%
+of the base; NF4 0.30 of bfloat16. Prints one JSON object.
 """
 
 import argparse
@@ -40,7 +42,8 @@ from lfl_jax.models.presets import PRESETS
 
 CFG = dataclasses.replace(PRESETS["smollm2-135m"], remat="selective")
 SPECS = llama.specs(CFG)
-TENTH = dataclasses.replace(CFG, n_layers=3, vocab_size=4928)  # layers and head have the shares of time they had
+# layers and head have the shares of time they had
+TENTH = dataclasses.replace(CFG, n_layers=3, vocab_size=4928)
 MEMBERS = 8
 
 
@@ -53,15 +56,24 @@ def adapter(params: dict, kind: str, seed: int = 1, cfg: ModelConfig = CFG, **op
 
 def stack(params: dict, members: int = MEMBERS, cfg: ModelConfig = CFG, **options) -> dict:
     """So many LoRAs."""
-    return adapters.stack(*(adapter(params, "lora", seed, cfg, **options) for seed in range(members)))
+    return adapters.stack(
+        *(adapter(params, "lora", seed, cfg, **options) for seed in range(members))
+    )
 
 
 def batch(rows: int, tokens: int, cfg: ModelConfig = CFG) -> dict:
     """One packed microbatch of random tokens."""
-    ids = np.random.default_rng(0).integers(3, cfg.vocab_size, (1, rows, tokens + 1)).astype(np.int32)
+    ids = (
+        np.random.default_rng(0).integers(3, cfg.vocab_size, (1, rows, tokens + 1)).astype(np.int32)
+    )
     ones = np.ones_like(ids[..., 1:])
     weights = np.broadcast_to(np.arange(tokens) >= tokens // 2, ones.shape).astype(np.float32)
-    found = {"tokens": ids[..., :-1], "targets": ids[..., 1:], "weights": weights, "segment_ids": ones}
+    found = {
+        "tokens": ids[..., :-1],
+        "targets": ids[..., 1:],
+        "weights": weights,
+        "segment_ids": ones,
+    }
     return jax.tree.map(jnp.asarray, found | {"positions": np.cumsum(ones, axis=-1) - 1})
 
 
@@ -75,7 +87,9 @@ def optimizer():
 def step(params: dict, learned: dict, rows: dict, cfg: ModelConfig = CFG) -> Callable[[], None]:
     """A training step that can be called again and again."""
     learned = jax.tree.map(jnp.copy, learned)
-    state, frozen = states.create({"params": params, "adapter": learned}, ("adapter/.*",), optimizer(), make_rules())
+    state, frozen = states.create(
+        {"params": params, "adapter": learned}, ("adapter/.*",), optimizer(), make_rules()
+    )
 
     def run() -> None:
         nonlocal state
@@ -96,7 +110,9 @@ def measure(variants: dict[str, Callable[[], None]], reference: str, rounds: int
             variants[name]()
             seconds[name].append(time.perf_counter() - start)
         print(f"round {i + 1}/{rounds}", file=sys.stderr)
-    ratio = lambda name: statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))  # noqa: E731
+    ratio = lambda name: statistics.median(  # noqa: E731
+        a / b for a, b in zip(seconds[name], seconds[reference], strict=True)
+    )
     return {
         name: {"median_s": round(statistics.median(x), 4), "ratio": round(ratio(name), 3)}
         for name, x in seconds.items()
@@ -121,7 +137,9 @@ def steps(a: argparse.Namespace) -> dict:
 def large(a: argparse.Namespace) -> dict:
     """Kinds whose overhead does not grow with the tokens, or does."""
     params, rows = base(), batch(4, 256)
-    variants = {kind: step(params, adapter(params, kind), rows) for kind in ("lora", "dora", "mora")}
+    variants = {
+        kind: step(params, adapter(params, kind), rows) for kind in ("lora", "dora", "mora")
+    }
     return {"4 x 256 tokens": measure(variants, "lora", a.rounds)}
 
 
@@ -141,46 +159,71 @@ def decode(a: argparse.Namespace) -> dict:
     for rows in (1, 8, 32):
         prompts = [[5] * 32] * rows
         variants = {
-            name: functools.partial(sample.generate, model, prompts, CFG, max_new_tokens=sample.ROUND, eos_id=-1)
+            name: functools.partial(
+                sample.generate, model, prompts, CFG, max_new_tokens=sample.ROUND, eos_id=-1
+            )
             for name, model in models.items()
         }
         times = measure(variants, "base", a.rounds)
         found[f"batch {rows}"] = {
-            name: {"ms_per_token": round(1000 * x["median_s"] / sample.ROUND, 2), "ratio": x["ratio"]}
+            name: {
+                "ms_per_token": round(1000 * x["median_s"] / sample.ROUND, 2),
+                "ratio": x["ratio"],
+            }
             for name, x in times.items()
         }
     return found
 
 
 def dozens(a: argparse.Namespace) -> dict:
-    """Ways to route, for few adapters on all linear modules and for more on two: a step has arrays of every member."""
+    """Ways to route, for few adapters on all linear modules and for more on two: a step has arrays
+    of every member."""
     routed.MEMBERS = 1  # both ways are measured for any number of members
     everywhere = AdapterConfig("lora").targets
-    cases = [(everywhere, 4), (everywhere, 8), *((("up", "down"), members) for members in (4, 8, 16, 32, 64))]
-    return {f"{members} on {' '.join(targets)}": routes(targets, members, a.rounds) for targets, members in cases}
+    cases = [
+        (everywhere, 4),
+        (everywhere, 8),
+        *((("up", "down"), members) for members in (4, 8, 16, 32, 64)),
+    ]
+    return {
+        f"{members} on {' '.join(targets)}": routes(targets, members, a.rounds)
+        for targets, members in cases
+    }
 
 
 def routes(targets: tuple[str, ...], members: int, rounds: int) -> dict:
-    """A step of 16 x 32 tokens and decoding 16 rows, at a tenth of the shape, each row with a LoRA drawn at random."""
+    """A step of 16 x 32 tokens and decoding 16 rows, at a tenth of the shape, each row with a LoRA
+    drawn at random."""
     params, rows, tokens = base(TENTH), 16, 32
-    many, ids = stack(params, members, TENTH, targets=targets), np.random.default_rng(0).integers(0, members, rows)
+    many, ids = (
+        stack(params, members, TENTH, targets=targets),
+        np.random.default_rng(0).integers(0, members, rows),
+    )
     gates = {"one-hot": adapters.route(ids, members), "ids": ids}
     by_token = {"ids by token": np.repeat(ids[:, None], tokens, axis=1)}
     training = {
-        name: step(params, many, batch(rows, tokens, TENTH) | {"gate": jnp.asarray(gate)[None]}, TENTH)
+        name: step(
+            params, many, batch(rows, tokens, TENTH) | {"gate": jnp.asarray(gate)[None]}, TENTH
+        )
         for name, gate in (gates | by_token).items()
     }
     model = sample.unstacked({"params": params, "adapter": many}, TENTH.n_layers)
     options = {"max_new_tokens": sample.ROUND, "eos_id": -1}
     decoding = {
-        name: functools.partial(sample.generate, model, [[5] * 32] * rows, TENTH, gate=gate, **options)
+        name: functools.partial(
+            sample.generate, model, [[5] * 32] * rows, TENTH, gate=gate, **options
+        )
         for name, gate in gates.items()
     }
-    return {"step": measure(training, "one-hot", rounds), "decode": measure(decoding, "one-hot", rounds)}
+    return {
+        "step": measure(training, "one-hot", rounds),
+        "decode": measure(decoding, "one-hot", rounds),
+    }
 
 
 def memory(a: argparse.Namespace) -> dict:
-    """Bytes of the base's linear weights, of the whole base, and of a compiled step's temporaries without remat."""
+    """Bytes of the base's linear weights, of the whole base, and of a compiled step's temporaries
+    without remat."""
     params, cfg = base(), dataclasses.replace(CFG, remat="none")
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     forms = {"bfloat16": half, "int8": held(half, "int8"), "nf4": held(half, "nf4")}
@@ -189,14 +232,24 @@ def memory(a: argparse.Namespace) -> dict:
     temporary = {}
     for form, held_params in (("float32", params), ("nf4", held(params, "nf4"))):
         learned, rows = adapter(params, "lora"), batch(1, 64)
-        state, frozen = states.create({"params": held_params, "adapter": learned}, ("adapter/.*",), optimizer())
-        compiled = train.train_step.lower(state, frozen, rows, None, cfg=cfg, tx=optimizer()).compile()
+        state, frozen = states.create(
+            {"params": held_params, "adapter": learned}, ("adapter/.*",), optimizer()
+        )
+        compiled = train.train_step.lower(
+            state, frozen, rows, None, cfg=cfg, tx=optimizer()
+        ).compile()
         temporary[form] = compiled.memory_analysis().temp_size_in_bytes
     return {
         "linear weights, bytes": {form: x for form, (x, _) in size.items()},
-        "linear weights, ratio to bfloat16": {form: round(x / size["bfloat16"][0], 4) for form, (x, _) in size.items()},
-        "whole base, ratio to bfloat16": {form: round(x / size["bfloat16"][1], 4) for form, (_, x) in size.items()},
-        "Llama-2-7B, whole base, ratio to bfloat16": round(seven_billion("nf4") / seven_billion("bfloat16"), 4),
+        "linear weights, ratio to bfloat16": {
+            form: round(x / size["bfloat16"][0], 4) for form, (x, _) in size.items()
+        },
+        "whole base, ratio to bfloat16": {
+            form: round(x / size["bfloat16"][1], 4) for form, (_, x) in size.items()
+        },
+        "Llama-2-7B, whole base, ratio to bfloat16": round(
+            seven_billion("nf4") / seven_billion("bfloat16"), 4
+        ),
         "temporaries of a step of 64 tokens without remat, bytes": temporary
         | {"all linear weights in float32": 2 * size["bfloat16"][0]},
     }
@@ -205,7 +258,9 @@ def memory(a: argparse.Namespace) -> dict:
 def seven_billion(form: str) -> int:
     """Bytes of Llama-2-7B's parameters, from their specs."""
     specs = llama.specs(PRESETS["llama2-7b"], jnp.bfloat16)
-    in_form = lambda s: quant.FORMATS[form].specs(s) if form in quant.FORMATS and len(s.shape) == 3 else s  # noqa: E731
+    in_form = lambda s: (  # noqa: E731
+        quant.FORMATS[form].specs(s) if form in quant.FORMATS and len(s.shape) == 3 else s
+    )
     return quant.nbytes(spec.tree_map(in_form, specs))
 
 
@@ -225,7 +280,9 @@ def held(params: dict, form: str) -> dict:
 def main() -> None:
     """Measure and print."""
     measures = {"step": steps, "large": large, "decode": decode, "dozens": dozens, "memory": memory}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--what", choices=measures, default="step")
     parser.add_argument("--rounds", type=int, default=7)
     a = parser.parse_args()

@@ -1,11 +1,13 @@
-"""What a compiler plans for a device that is not here: Llama-2-7B's widths, three layers, LoRA r16, bfloat16.
+"""What a compiler plans for a device that is not here: Llama-2-7B's widths, three layers, LoRA r16,
+bfloat16.
 
     python benchmarks/compiled.py --device=v5e      by libtpu (extra tpu)
     python benchmarks/compiled.py --device=h200     by jax's CUDA plugin (jax 0.11: jax-cuda13-plugin, jax-cuda13-pjrt)
 
-For the frozen weights in every format: temporary memory of a decoded token at one row, from the stacked layers and from
-layers apart, and of the gradients of 2048 tokens. One layer's weights are 386 MiB in bfloat16, the widest 86 MiB: a
-temporary of that size is a copy, or a dequantised W. Nothing is run, and time is not told. Prints one JSON object.
+For the frozen weights in every format: temporary memory of a decoded token at one row, from the
+stacked layers and from layers apart, and of the gradients of 2048 tokens. One layer's weights are
+386 MiB in bfloat16, the widest 86 MiB: a temporary of that size is a copy, or a dequantised W.
+Nothing is run, and time is not told. Prints one JSON object.
 """
 
 import argparse
@@ -17,7 +19,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+}
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +57,9 @@ platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 patch: 0 } device_de
 """
 DEVICES: dict[str, Callable[[], Any]] = {
     "v5e": lambda: topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2"),
-    "h200": lambda: topologies.get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1"),
+    "h200": lambda: topologies.get_topology_desc(
+        "h200", "cuda", target_config=H200, topology="1x1x1"
+    ),
 }
 
 
@@ -63,7 +71,9 @@ def token(params: dict, adapter: dict, tokens: Any) -> Any:
 
 def gradients(params: dict, adapter: dict, tokens: Any) -> Any:
     """Of the adapter."""
-    return jax.grad(lambda a: jnp.sum(llama.forward(params, a, tokens, CFG)[0].astype(jnp.float32)))(adapter)
+    return jax.grad(
+        lambda a: jnp.sum(llama.forward(params, a, tokens, CFG)[0].astype(jnp.float32))
+    )(adapter)
 
 
 def shapes(tree: Any) -> Any:
@@ -99,7 +109,9 @@ def measure(device: str) -> dict:
     found = {}
     for form in ("bfloat16", *quant.FORMATS):
         hold = quant.FORMATS[form].specs if form in quant.FORMATS else lambda s: s
-        weights = {part: {n: hold(s) for n, s in whole["layers"][part].items()} for part in ("attn", "mlp")}
+        weights = {
+            part: {n: hold(s) for n, s in whole["layers"][part].items()} for part in ("attn", "mlp")
+        }
         params = shapes(whole | {"layers": whole["layers"] | weights})
         found[form] = {
             "a token, stacked": compiled(token, params, adapter, 1, sharding),
@@ -111,10 +123,19 @@ def measure(device: str) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=list(DEVICES), required=True)
     name = parser.parse_args().device
     versions = {"jax": jax.__version__, "python": platform.python_version()}
     print(
-        json.dumps({"device": f"{name}, compiled for, not run", "found": measure(name), "versions": versions}, indent=1)
+        json.dumps(
+            {
+                "device": f"{name}, compiled for, not run",
+                "found": measure(name),
+                "versions": versions,
+            },
+            indent=1,
+        )
     )

@@ -1,10 +1,12 @@
-"""Greedy decoding with a key-value cache at the SmolLM2-135M shape in float32: ours against transformers.generate.
+"""Greedy decoding with a key-value cache at the SmolLM2-135M shape in float32: ours against
+transformers.generate.
 
     python benchmarks/decode.py --batch=1
     python benchmarks/decode.py --batch=8
     python benchmarks/decode.py --batch=32 --tokens=768 --shared=704      32 questions after the same five examples
 
-speed_ratio > 1: ours makes more new tokens per second. Prompts of 64 random tokens, 64 new ones. Needs extra peers.
+speed_ratio > 1: ours makes more new tokens per second. Prompts of 64 random tokens, 64 new ones.
+Needs extra peers.
 """
 
 import argparse
@@ -59,7 +61,12 @@ def peer(a: argparse.Namespace):
     )  # fmt: skip
     model = LlamaForCausalLM(config).float().eval()
     ids = torch.from_numpy(prompts(a))
-    options = {"do_sample": False, "max_new_tokens": a.new, "min_new_tokens": a.new, "use_cache": True}
+    options = {
+        "do_sample": False,
+        "max_new_tokens": a.new,
+        "min_new_tokens": a.new,
+        "use_cache": True,
+    }
 
     def measure() -> float:
         with torch.inference_mode():
@@ -71,7 +78,9 @@ def peer(a: argparse.Namespace):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=1, help="prompts decoded together")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a prompt")
     parser.add_argument("--shared", type=int, default=0, help="tokens that all prompts begin with")

@@ -1,18 +1,22 @@
-"""Everything about speed on one GPU, in one command: the low-rank projection, a training step, decoding, the peers.
+"""Everything about speed on one GPU, in one command: the low-rank projection, a training step,
+decoding, the peers.
 
     python benchmarks/gpu.py                                  Llama-2-7B's shapes, random weights, within 9 minutes
     python benchmarks/gpu.py --only=kernels --seconds=1200    one stage (a prefix of its name), with more time
     python benchmarks/gpu.py --size=tiny --peer_python=...    the same on a CPU, to try it
 
-Needs jax, flax, optax and jaxtyping; torch, transformers and peft for the peers (in the interpreter --peer_python).
-Nothing has to be installed: it runs from a checkout. Every stage is a process of its own, so that memories do not
-collide, with a time limit; the most telling come first. Every row is in --output as soon as it is measured, so a run
-that is cut short has all it measured. The JSON goes to stdout at the end, progress and the tables to stderr. With
-JAX_COMPILATION_CACHE_DIR set, a second run (of other stages, say) finds what the first one compiled.
+Needs jax, flax, optax and jaxtyping; torch, transformers and peft for the peers (in the interpreter
+--peer_python).
+Nothing has to be installed: it runs from a checkout. Every stage is a process of its own, so that
+memories do not collide, with a time limit; the most telling come first. Every row is in --output as
+soon as it is measured, so a run that is cut short has all it measured. The JSON goes to stdout at
+the end, progress and the tables to stderr. With JAX_COMPILATION_CACHE_DIR set, a second run (of
+other stages, say) finds what the first one compiled.
 
-FLOPs of a token by formula, N the parameters that are multiplied (all but the embedding): 4N where dx is propagated
-through a frozen base, 6N for full finetuning; recomputation is not counted, and reported apart. Utilisation is against
-the measured rate of a large bfloat16 product (mfu) and against the data sheet (mfu_sheet).
+FLOPs of a token by formula, N the parameters that are multiplied (all but the embedding): 4N where
+dx is propagated through a frozen base, 6N for full finetuning; recomputation is not counted, and
+reported apart. Utilisation is against the measured rate of a large bfloat16 product (mfu) and
+against the data sheet (mfu_sheet).
 """
 
 import argparse
@@ -38,7 +42,15 @@ import gpu_sizes
 Row = dict[str, Any]
 HERE = Path(__file__).parent
 # Dense bfloat16 TFLOP/s of data sheets, by a part of the device's name.
-SHEET = {"H200": 989.5, "H100": 989.5, "GH200": 989.5, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "B200": 2250.0}
+SHEET = {
+    "H200": 989.5,
+    "H100": 989.5,
+    "GH200": 989.5,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+    "B200": 2250.0,
+}
 
 
 class Stage(NamedTuple):
@@ -82,12 +94,22 @@ STAGES = (
 
 def main() -> None:
     """Run the stages, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=gpu_sizes.SIZES, default="7b")
-    parser.add_argument("--seconds", type=float, default=530, help="for everything; what does not fit is left out")
+    parser.add_argument(
+        "--seconds", type=float, default=530, help="for everything; what does not fit is left out"
+    )
     parser.add_argument("--only", default="", help="names or prefixes of stages, with commas")
-    parser.add_argument("--output", type=Path, default=Path("gpu.json"), help="written after every row")
-    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with torch, transformers and peft")
+    parser.add_argument(
+        "--output", type=Path, default=Path("gpu.json"), help="written after every row"
+    )
+    parser.add_argument(
+        "--peer_python",
+        default=sys.executable,
+        help="interpreter with torch, transformers and peft",
+    )
     a = parser.parse_args()
     found = run(a, time.monotonic() + a.seconds)
     print(json.dumps(found, indent=1))
@@ -98,7 +120,11 @@ def run(a: argparse.Namespace, deadline: float) -> Row:
     """All chosen stages; every row is written as it comes."""
     wanted = tuple(filter(None, a.only.split(",")))
     chosen = [s for s in STAGES if not wanted or s.table == "ceilings" or s.name.startswith(wanted)]
-    found: Row = {"benchmark": {"size": a.size, "seconds": a.seconds, "only": a.only}, "date": _now(), "stages": []}
+    found: Row = {
+        "benchmark": {"size": a.size, "seconds": a.seconds, "only": a.only},
+        "date": _now(),
+        "stages": [],
+    }
     for stage in chosen:
         begun = time.monotonic()
         limit = min(stage.limit if not wanted else a.seconds, deadline - begun)
@@ -148,7 +174,8 @@ def _stage(stage: Stage, a: argparse.Namespace, limit: float, found: Row) -> str
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Nothing of a stage may outlive it, such as torch.compile's workers: the next one needs the device's memory."""
+    """Nothing of a stage may outlive it, such as torch.compile's workers: the next one needs the
+    device's memory."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -172,18 +199,22 @@ def _read_errors(stream: Any, errors: list[str]) -> None:
 
 @functools.cache
 def _environment() -> dict[str, str]:
-    """The checkout's package first; jax may take nearly all of the memory, and what one stage found out about the
-    fastest matrix products serves the next; torch grows its blocks in place."""
+    """The checkout's package first; jax may take nearly all of the memory, and what one stage found
+    out about the fastest matrix products serves the next; torch grows its blocks in place."""
     cache = tempfile.mkdtemp(prefix="gpu_benchmark_")
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     path = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
-    defaults = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    defaults = {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
     defaults |= {"JAX_COMPILATION_CACHE_DIR": cache}
     return defaults | dict(os.environ) | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def derived(row: Row, table: str, found: Row) -> Row:
-    """The row with what follows from it: rates, utilisation, ratios to the rows it is measured against."""
+    """The row with what follows from it: rates, utilisation, ratios to the rows it is measured
+    against."""
     if "error" in row or table == "ceilings":
         return row
     top = (found.get("ceilings") or [{}])[0]
@@ -210,11 +241,17 @@ def _kernel(row: Row, top: Row, found: Row) -> Row:
         if "us" in r and all(r[k] == row[k] for k in same) and (r["what"] == "xw" or r["r"] == row["r"])
     }  # fmt: skip
     of = {f"of_{name}": row["us"] / beside[name]["us"] for name in ("xw", "xla") if name in beside}
-    return of | {f"{rate}_of_ceiling": row[rate] / top[rate] for rate in ("tflops", "gbps") if rate in top}
+    return of | {
+        f"{rate}_of_ceiling": row[rate] / top[rate] for rate in ("tflops", "gbps") if rate in top
+    }
 
 
 def _grouped(row: Row, top: Row, found: Row) -> Row:
-    same = [r for r in found.get("grouped", ()) if "us" in r and all(r[k] == row[k] for k in ("members", "pass"))]
+    same = [
+        r
+        for r in found.get("grouped", ())
+        if "us" in r and all(r[k] == row[k] for k in ("members", "pass"))
+    ]
     return {f"of_{r['what']}": row["us"] / r["us"] for r in same}
 
 
@@ -222,7 +259,13 @@ def _nothing(row: Row, top: Row, found: Row) -> Row:
     return {}
 
 
-DERIVED = {"steps": _step, "kernels": _kernel, "grouped": _grouped, "decode": _nothing, "attention": _nothing}
+DERIVED = {
+    "steps": _step,
+    "kernels": _kernel,
+    "grouped": _grouped,
+    "decode": _nothing,
+    "attention": _nothing,
+}
 
 
 def targets(found: Row) -> Row:
@@ -232,8 +275,14 @@ def targets(found: Row) -> Row:
         rows = [r for r in found.get(table, ()) if all(r.get(k) == v for k, v in wanted.items())]
         return max((r[rate] for r in rows if r.get(rate)), default=None)
 
-    step = {name: best("steps", "tokens_per_s", framework="lfl_jax", what=name) for name in ("lora", "none", "qlora")}
-    one = {name: best("decode", "tokens_per_s", framework="lfl_jax", what=name, rows=1) for name in ("nf4", "bfloat16")}
+    step = {
+        name: best("steps", "tokens_per_s", framework="lfl_jax", what=name)
+        for name in ("lora", "none", "qlora")
+    }
+    one = {
+        name: best("decode", "tokens_per_s", framework="lfl_jax", what=name, rows=1)
+        for name in ("nf4", "bfloat16")
+    }
     return {
         "LoRA step, mfu": best("steps", "mfu", framework="lfl_jax", what="lora"),
         "LoRA step, tokens/s over peft's best": _over(
@@ -262,24 +311,40 @@ def tables(found: Row) -> str:
     """The rows for a reader."""
     text = []
     for table, columns in COLUMNS.items():
-        rows = [[_cell(row.get(c)) for c in columns] + [row.get("error", "")] for row in found.get(table, ())]
+        rows = [
+            [_cell(row.get(c)) for c in columns] + [row.get("error", "")]
+            for row in found.get(table, ())
+        ]
         if rows:
-            widths = [max(len(x) for x in column) for column in zip(columns, *(r[:-1] for r in rows), strict=True)]
+            widths = [
+                max(len(x) for x in column)
+                for column in zip(columns, *(r[:-1] for r in rows), strict=True)
+            ]
             lines = ([*columns, ""], *rows)
             text.append(f"\n{table}")
-            text += ["  ".join(x.rjust(w) for x, w in zip(r, [*widths, 0], strict=True)).rstrip() for r in lines]
-    text += ["", *(f"{name}: {_cell(x)}" for name, x in found.get("targets", {}).items() if x is not None)]
+            text += [
+                "  ".join(x.rjust(w) for x, w in zip(r, [*widths, 0], strict=True)).rstrip()
+                for r in lines
+            ]
+    text += [
+        "",
+        *(f"{name}: {_cell(x)}" for name, x in found.get("targets", {}).items() if x is not None),
+    ]
     return "\n".join(text)
 
 
 def _cell(x: Any) -> str:
     if isinstance(x, float):
         return f"{x:.4g}" if abs(x) < 1e6 else f"{x:.3e}"
-    return "" if x is None else f"{x / 2**30:.1f}Gi" if isinstance(x, int) and x > 1 << 26 else str(x)
+    return (
+        "" if x is None else f"{x / 2**30:.1f}Gi" if isinstance(x, int) and x > 1 << 26 else str(x)
+    )
 
 
 def _brief(row: Row) -> str:
-    return " ".join(f"{k}={_cell(v)}" for k, v in row.items() if isinstance(v, (str, int, float)) and v != "")
+    return " ".join(
+        f"{k}={_cell(v)}" for k, v in row.items() if isinstance(v, (str, int, float)) and v != ""
+    )
 
 
 def _write(path: Path, found: Row) -> None:

@@ -1,4 +1,5 @@
-"""The products of benchmarks/gpu.py: ceilings, the low-rank projection, many adapters, attention; a JSON object a row.
+"""The products of benchmarks/gpu.py: ceilings, the low-rank projection, many adapters, attention; a
+JSON object a row.
 
     python benchmarks/gpu_kernels.py STAGE [--size=tiny]
 
@@ -30,7 +31,8 @@ SCALE = 2.0
 
 
 def seconds(run: Callable[[], Any], rounds: int = 5, least: float = 0.02) -> float:
-    """Median seconds of a call, over rounds of as many calls as take `least` seconds; each round waits for its end."""
+    """Median seconds of a call, over rounds of as many calls as take `least` seconds; each round
+    waits for its end."""
     jax.block_until_ready(run())
     start = time.perf_counter()
     jax.block_until_ready(run())
@@ -45,7 +47,8 @@ def seconds(run: Callable[[], Any], rounds: int = 5, least: float = 0.02) -> flo
     return statistics.median(found)
 
 
-# --- what the device can do -------------------------------------------------------------------------------------------
+# --- what the device can do
+# -------------------------------------------------------------------------------------------
 
 
 def ceilings(size: gpu_sizes.Size) -> Iterator[Row]:
@@ -64,11 +67,13 @@ def ceilings(size: gpu_sizes.Size) -> Iterator[Row]:
     }  # fmt: skip
 
 
-# --- the low-rank projection ------------------------------------------------------------------------------------------
+# --- the low-rank projection
+# ------------------------------------------------------------------------------------------
 
 
 class Float8(NamedTuple):
-    """A weight as e4m3 codes (I, O) and a scale; the product rounds its input to e4m3, too, with a scale for all."""
+    """A weight as e4m3 codes (I, O) and a scale; the product rounds its input to e4m3, too, with a
+    scale for all."""
 
     codes: Any
     scale: Any
@@ -95,7 +100,8 @@ def xla(x: Any, w: Any, a: Any, b: Any) -> Any:
 
 
 def kernel(x: Any, w: Any, a: Any, b: Any) -> Any:
-    """The same by this device's kernel. On a CPU the TPU's is interpreted: which shows that this runs, no more."""
+    """The same by this device's kernel. On a CPU the TPU's is interpreted: which shows that this
+    runs, no more."""
     name = {"gpu": "pallas_gpu", "tpu": "pallas_tpu"}.get(jax.default_backend())
     chosen = name or selection.IMPLEMENTATIONS["pallas_tpu"](interpret=True)
     gate = jnp.full((x.shape[0], a.shape[1]), SCALE, x.dtype)
@@ -113,8 +119,8 @@ WEIGHTS: dict[str, Callable[[Any], Any]] = {
 
 
 def chain(one: Callable) -> Callable:
-    """The same product with several weights in turn, as layers do: no weight stays in a cache, and each product waits
-    for the one before."""
+    """The same product with several weights in turn, as layers do: no weight stays in a cache, and
+    each product waits for the one before."""
     one = jax.jit(one)  # so that it is lowered once, and not for every weight
 
     def run(xs: list, *others: list) -> list:
@@ -128,9 +134,11 @@ def chain(one: Callable) -> Callable:
     return run
 
 
-def kernels(size: gpu_sizes.Size, ways: dict[str, Callable], forms: tuple[str, ...]) -> Iterator[Row]:
-    """Products with weights in these forms, the most telling rows first; programs of a chunk are compiled side by side,
-    and none is measured meanwhile."""
+def kernels(
+    size: gpu_sizes.Size, ways: dict[str, Callable], forms: tuple[str, ...]
+) -> Iterator[Row]:
+    """Products with weights in these forms, the most telling rows first; programs of a chunk are
+    compiled side by side, and none is measured meanwhile."""
     for rank, m, both, form in itertools.product(size.ranks, size.rows, (False, True), forms):
         if both and (rank != size.ranks[0] or m < 256 or form == "e4m3"):
             continue  # decoding has no backward pass
@@ -142,7 +150,8 @@ def kernels(size: gpu_sizes.Size, ways: dict[str, Callable], forms: tuple[str, .
 
 
 class Job(NamedTuple):
-    """A row to be measured: what it is, the function of lists, its arguments, FLOPs and bytes of one product."""
+    """A row to be measured: what it is, the function of lists, its arguments, FLOPs and bytes of
+    one product."""
 
     row: Row
     run: Callable
@@ -151,7 +160,9 @@ class Job(NamedTuple):
     nbytes: float
 
 
-def _jobs(size: gpu_sizes.Size, ways: dict[str, Callable], form: str, rank: int, m: int, both: bool) -> Iterator[Job]:
+def _jobs(
+    size: gpu_sizes.Size, ways: dict[str, Callable], form: str, rank: int, m: int, both: bool
+) -> Iterator[Job]:
     for (i, o), (name, one) in itertools.product(size.shapes, ways.items()):
         if name == "xw" and rank != size.ranks[0]:
             continue  # it has no rank
@@ -160,7 +171,15 @@ def _jobs(size: gpu_sizes.Size, ways: dict[str, Callable], form: str, rank: int,
         if name != "xw":
             low_rank = rank * (i + o)
             factors = [[_normal((i, rank))] * len(ws), [_normal((rank, o))] * len(ws)]
-        row = {"m": m, "i": i, "o": o, "r": rank, "weights": form, "what": name, "pass": "both" if both else "forward"}
+        row = {
+            "m": m,
+            "i": i,
+            "o": o,
+            "r": rank,
+            "weights": form,
+            "what": name,
+            "pass": "both" if both else "forward",
+        }
         passes = 2 if both else 1
         nbytes = passes * (quant.nbytes(ws[0]) + 2 * (m * (i + o) + low_rank))
         flops = 2 * m * (passes * i * o + (3 if both else 1) * low_rank)
@@ -180,19 +199,25 @@ def _both(one: Callable) -> Callable:
 def _compile(job: Job) -> Any:
     try:
         return jax.jit(job.run).lower(*job.args).compile()
-    except Exception as error:  # a form that this device or shape does not have is a row of the table, too
+    # a form that this device or shape does not have is a row of the table, too
+    except Exception as error:
         return error
 
 
 def _measured(job: Job, program: Any, calls: int | None = None) -> Row:
-    """The row with its time; a program multiplies as often as its first argument is long, or `calls` times."""
+    """The row with its time; a program multiplies as often as its first argument is long, or
+    `calls` times."""
     try:
         if isinstance(program, Exception):
             raise program
         took = seconds(lambda: program(*job.args)) / (calls or len(job.args[0]))
     except Exception as error:
         return job.row | {"error": f"{type(error).__name__}: {error}"[:300]}
-    return job.row | {"us": took * 1e6, "tflops": job.flops / took / 1e12, "gbps": job.nbytes / took / 1e9}
+    return job.row | {
+        "us": took * 1e6,
+        "tflops": job.flops / took / 1e12,
+        "gbps": job.nbytes / took / 1e9,
+    }
 
 
 @functools.cache
@@ -213,7 +238,9 @@ def grouped(size: gpu_sizes.Size) -> Iterator[Row]:
     """Many adapters in one batch: one product a group, beside the gate over all members' ranks."""
     (n, i, o), r = size.grouped, 16
     forms = {"routed": many.routed}
-    forms |= {name: functools.partial(many.grouped_low_rank, implementation=name) for name in many.FORMS}
+    forms |= {
+        name: functools.partial(many.grouped_low_rank, implementation=name) for name in many.FORMS
+    }
     for members, both in itertools.product((8, 32, 64), (False, True)):
         x, scale = _normal((n, i)), jnp.full((members, r), SCALE, jnp.bfloat16)
         a, b = _normal((members, i, r)), _normal((members, r, o))
@@ -231,9 +258,12 @@ def grouped(size: gpu_sizes.Size) -> Iterator[Row]:
 
 
 def attentions(size: gpu_sizes.Size) -> Iterator[Row]:
-    """Forward and backward over packed rows in every form, and how far each is from the plain one in float32."""
+    """Forward and backward over packed rows in every form, and how far each is from the plain one
+    in float32."""
     b, t, h, p = size.attention
-    q, k, v, cotangent = (jax.random.normal(jax.random.key(i), (b, t, h, p), jnp.bfloat16) for i in range(4))
+    q, k, v, cotangent = (
+        jax.random.normal(jax.random.key(i), (b, t, h, p), jnp.bfloat16) for i in range(4)
+    )
     ids = jnp.sort(jax.random.randint(jax.random.key(4), (b, t), 0, 4), axis=1)
     mask = jnp.tril(jnp.ones((t, t), bool)) & (ids[:, :, None] == ids[:, None, :])
 
@@ -243,14 +273,27 @@ def attentions(size: gpu_sizes.Size) -> Iterator[Row]:
         return out, *pull(cotangent.astype(out.dtype))
 
     with jax.default_matmul_precision("highest"):  # a GPU would round float32 to TensorFloat32
-        wanted = jax.jit(functools.partial(both, "reference"))(*(x.astype(jnp.float32) for x in (q, k, v)))
+        wanted = jax.jit(functools.partial(both, "reference"))(
+            *(x.astype(jnp.float32) for x in (q, k, v))
+        )
     best = attend.choose(jax.default_backend(), q, k, ids)
     for name in dict.fromkeys((best, "blocked", "reference")):
-        row = {"what": name, "pass": "both", "batch": b, "tokens": t, "heads": h, "width": p, "chosen": name == best}
+        row = {
+            "what": name,
+            "pass": "both",
+            "batch": b,
+            "tokens": t,
+            "heads": h,
+            "width": p,
+            "chosen": name == best,
+        }
         program = _compile(Job(row, functools.partial(both, name), (q, k, v), 0, 0))
-        flops = 3.5 * 2 * b * t * t * h * p  # half of the scores; the backward pass has five products to two
+        # half of the scores; the backward pass has five products to two
+        flops = 3.5 * 2 * b * t * t * h * p
         found = _measured(Job(row, None, (q, k, v), flops, 8 * q.nbytes), program, calls=1)
-        yield found if "error" in found else found | {"distance": _distance(program(q, k, v), wanted)}
+        yield (
+            found if "error" in found else found | {"distance": _distance(program(q, k, v), wanted)}
+        )
 
 
 def _distance(found: Any, wanted: Any) -> float:
@@ -262,7 +305,10 @@ def _distance(found: Any, wanted: Any) -> float:
 STAGES: dict[str, Callable[[gpu_sizes.Size], Iterator[Row]]] = {
     "ceilings": ceilings,
     "kernels_xla": functools.partial(kernels, ways=XLA, forms=tuple(WEIGHTS)),
-    **{f"kernels_{form}": functools.partial(kernels, ways=OWN, forms=(form,)) for form in ("bf16", "nf4", "int8")},
+    **{
+        f"kernels_{form}": functools.partial(kernels, ways=OWN, forms=(form,))
+        for form in ("bf16", "nf4", "int8")
+    },
     "grouped": grouped,
     "attention": attentions,
 }

@@ -1,4 +1,5 @@
-"""Whole models on our side of benchmarks/gpu.py: training steps and decoding; a JSON object a line for every row.
+"""Whole models on our side of benchmarks/gpu.py: training steps and decoding; a JSON object a line
+for every row.
 
     python benchmarks/gpu_ours.py STAGE [--size=tiny]
 
@@ -35,7 +36,8 @@ OPTIM = OptimConfig(
 )  # fmt: skip
 
 
-# --- a whole training step --------------------------------------------------------------------------------------------
+# --- a whole training step
+# --------------------------------------------------------------------------------------------
 
 
 class Kind(NamedTuple):
@@ -48,7 +50,8 @@ class Kind(NamedTuple):
 
 KINDS = {
     "lora": Kind("lora", "bfloat16", "adapter/.*"),
-    "none": Kind("none", "bfloat16", "params/layers/attn_norm"),  # dx through every layer, nothing else
+    # dx through every layer, nothing else
+    "none": Kind("none", "bfloat16", "params/layers/attn_norm"),
     "qlora": Kind("lora", "nf4", "adapter/.*"),
     "dora": Kind("dora", "bfloat16", "adapter/.*"),
     "full": Kind("none", "float32", "params/.*"),
@@ -57,9 +60,12 @@ FITS = 0.95  # of the memory, for a program and all it works on: the allocator's
 
 
 def step(size: gpu_sizes.Size, name: str) -> Iterator[Row]:
-    """train.train_step with the least recomputation that fits; as many steps as fit into a few seconds."""
+    """train.train_step with the least recomputation that fits; as many steps as fit into a few
+    seconds."""
     kind = KINDS[name]
-    preset, shape = (size.full_model, size.full_shape) if name == "full" else (size.model, size.shape)
+    preset, shape = (
+        (size.full_model, size.full_shape) if name == "full" else (size.model, size.shape)
+    )
     rules, tx = make_rules(), optim.make(OPTIM, schedules.make(OPTIM, 1000))
     cfg = dataclasses.replace(PRESETS[preset], compute_dtype="bfloat16")
     params = base_model.random_params(cfg, 0, rules, kind.held)
@@ -70,11 +76,16 @@ def step(size: gpu_sizes.Size, name: str) -> Iterator[Row]:
     for remat in ("none", "selective", "full"):
         cfg = dataclasses.replace(cfg, remat=remat)
         start = time.perf_counter()
-        program = train.train_step.lower(state, frozen, rows, None, cfg=cfg, tx=tx, rules=rules).compile()
+        program = train.train_step.lower(
+            state, frozen, rows, None, cfg=cfg, tx=tx, rules=rules
+        ).compile()
         compiled, needed = time.perf_counter() - start, _needed(program)
         if needed < FITS * (_memory("bytes_limit") or 1 << 62):
             break
-        print(f"  {name}: {needed / 2**30:.1f} GiB without more recomputation than {remat!r}", file=sys.stderr)
+        print(
+            f"  {name}: {needed / 2**30:.1f} GiB without more recomputation than {remat!r}",
+            file=sys.stderr,
+        )
     losses, took = [], []
     for _ in range(size.steps + 2):
         start = time.perf_counter()
@@ -89,7 +100,8 @@ def step(size: gpu_sizes.Size, name: str) -> Iterator[Row]:
 
 
 def _memory(what: str) -> int | None:
-    """A figure of the device's allocator, where it has one; the peak is that of the process, from its start on."""
+    """A figure of the device's allocator, where it has one; the peak is that of the process, from
+    its start on."""
     return (jax.devices()[0].memory_stats() or {}).get(what)
 
 
@@ -104,24 +116,34 @@ def _adapter(cfg: ModelConfig, kind: Kind, params: dict) -> dict:
 
 def _batch(cfg: ModelConfig, rows: int, tokens: int) -> dict:
     """One microbatch of random tokens, every one a target; a document a row."""
-    ids = np.random.default_rng(0).integers(3, cfg.vocab_size, (1, rows, tokens + 1)).astype(np.int32)
+    ids = (
+        np.random.default_rng(0).integers(3, cfg.vocab_size, (1, rows, tokens + 1)).astype(np.int32)
+    )
     ones = np.ones_like(ids[..., 1:])
     found = {"tokens": ids[..., :-1], "targets": ids[..., 1:], "weights": ones.astype(np.float32)}
-    return jax.tree.map(jnp.asarray, found | {"segment_ids": ones, "positions": np.cumsum(ones, axis=-1) - 1})
+    return jax.tree.map(
+        jnp.asarray, found | {"segment_ids": ones, "positions": np.cumsum(ones, axis=-1) - 1}
+    )
 
 
 def _needed(program: Any) -> int:
     """Bytes that a compiled program takes on the device."""
     m = program.memory_analysis()
-    return m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return (
+        m.argument_size_in_bytes
+        + m.temp_size_in_bytes
+        + m.output_size_in_bytes
+        - m.alias_size_in_bytes
+    )
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
 def decode(size: gpu_sizes.Size, held: str, stacked: bool = False) -> Iterator[Row]:
-    """sample.generate: the time of one prompt and 32 tokens, and of each token after them, without prompt. The programs
-    of all batches are compiled side by side. stacked: from the layers as training has them, as evaluations do."""
+    """sample.generate: the time of one prompt and 32 tokens, and of each token after them, without
+    prompt. The programs of all batches are compiled side by side. stacked: from the layers as
+    training has them, as evaluations do."""
     rules = make_rules()
     cfg = dataclasses.replace(PRESETS[size.model], compute_dtype="bfloat16")
     model = {"params": base_model.random_params(cfg, 0, rules, held), "adapter": {}}
@@ -135,15 +157,23 @@ def decode(size: gpu_sizes.Size, held: str, stacked: bool = False) -> Iterator[R
 
     def measured(rows: int) -> Row:
         pairs = [(run(rows, whole), run(rows, first)) for _ in range(5)]
-        return gpu_sizes.decoded(pairs, sample.ROUND, rows) | {"peak_bytes": _memory("peak_bytes_in_use")}
+        return gpu_sizes.decoded(pairs, sample.ROUND, rows) | {
+            "peak_bytes": _memory("peak_bytes_in_use")
+        }
 
     whole, first = (lambda _: False), (lambda _: True)
     with ThreadPoolExecutor(len(size.decode_rows)) as pool:
         compiled = [pool.submit(run, rows, whole) for rows in size.decode_rows]
     for rows, ran in zip(size.decode_rows, compiled, strict=True):
-        row = {"framework": "lfl_jax", "what": f"{held}, stacked" if stacked else held, "rows": rows}
+        row = {
+            "framework": "lfl_jax",
+            "what": f"{held}, stacked" if stacked else held,
+            "rows": rows,
+        }
         error = ran.exception()  # such as too little memory for many rows
-        yield row | ({"error": f"{type(error).__name__}: {error}"[:300]} if error else measured(rows))
+        yield row | (
+            {"error": f"{type(error).__name__}: {error}"[:300]} if error else measured(rows)
+        )
 
 
 STAGES: dict[str, Callable[[gpu_sizes.Size], Iterator[Row]]] = {

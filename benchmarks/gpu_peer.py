@@ -1,4 +1,5 @@
-"""The other side of benchmarks/gpu.py: transformers and peft, the same shapes, a JSON object a line for every row.
+"""The other side of benchmarks/gpu.py: transformers and peft, the same shapes, a JSON object a line
+for every row.
 
 No QLoRA: peft has it from bitsandbytes, which is not among what this benchmark may need.
 
@@ -18,7 +19,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 Row = dict[str, Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+LORA = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": "all-linear",
+    "task_type": "CAUSAL_LM",
+}
 
 
 def llama(shape: gpu_sizes.Shape, dtype: Any) -> Any:
@@ -44,7 +51,8 @@ def peak() -> int | None:
 
 
 def step(size: gpu_sizes.Size, kind: str, compiled: bool, checkpointing: bool) -> Iterator[Row]:
-    """A step as Trainer(bf16=True) takes it: autocast to bfloat16, clipping, fused AdamW. Adapters are float32."""
+    """A step as Trainer(bf16=True) takes it: autocast to bfloat16, clipping, fused AdamW. Adapters
+    are float32."""
     full = kind == "full"
     shape, remat = size.full_shape if full else size.shape, "full" if checkpointing else "none"
     model = llama(shape, torch.float32 if full else torch.bfloat16)
@@ -83,10 +91,13 @@ def step(size: gpu_sizes.Size, kind: str, compiled: bool, checkpointing: bool) -
 
 
 def decode(size: gpu_sizes.Size, compiled: bool) -> Iterator[Row]:
-    """generate; compiled: with the static cache, which transformers compiles. Tokens after the first 32, as ours."""
+    """generate; compiled: with the static cache, which transformers compiles. Tokens after the
+    first 32, as ours."""
     model = llama(size.shape, torch.bfloat16).eval()
     for rows in size.decode_rows:
-        ids = torch.from_numpy(np.random.default_rng(0).integers(3, size.shape["vocab_size"], (rows, size.prompt)))
+        ids = torch.from_numpy(
+            np.random.default_rng(0).integers(3, size.shape["vocab_size"], (rows, size.prompt))
+        )
         ids = ids.to(DEVICE)
 
         def run(new: int, ids: Any = ids) -> float:
@@ -95,7 +106,12 @@ def decode(size: gpu_sizes.Size, compiled: bool) -> Iterator[Row]:
             options = {"cache_implementation": "static"} if compiled else {}
             with torch.inference_mode():
                 mask = torch.ones_like(ids)
-                options |= {"do_sample": False, "min_new_tokens": new, "max_new_tokens": new, "pad_token_id": 0}
+                options |= {
+                    "do_sample": False,
+                    "min_new_tokens": new,
+                    "max_new_tokens": new,
+                    "pad_token_id": 0,
+                }
                 out = model.generate(ids, attention_mask=mask, **options)
             assert out.shape[1] == size.prompt + new
             wait()
@@ -113,7 +129,11 @@ def versions() -> Row:
     import transformers
 
     return {
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        }
     }
 
 

@@ -1,4 +1,5 @@
-"""What benchmarks/gpu.py measures: one table of sizes for both sides, `tiny` to try the script on a CPU."""
+"""What benchmarks/gpu.py measures: one table of sizes for both sides, `tiny` to try the script on a
+CPU."""
 
 import argparse
 import json
@@ -11,11 +12,14 @@ Shape = dict[str, int]
 
 
 class Size(NamedTuple):
-    """model, full_model: names of presets. shape: the model's fields for transformers, likewise full_shape.
+    """model, full_model: names of presets. shape: the model's fields for transformers, likewise
+    full_shape.
 
-    rows, shapes, ranks: the table of projections, the most telling first. cache: bytes no device keeps close by.
-    grouped: rows, inputs and outputs of a batch that many adapters share. attention: rows, tokens, heads, width.
-    batch rows of `tokens` tokens a step; `steps` are timed. product, copy: side and elements of the two ceilings.
+    rows, shapes, ranks: the table of projections, the most telling first. cache: bytes no device
+    keeps close by.
+    grouped: rows, inputs and outputs of a batch that many adapters share. attention: rows, tokens,
+    heads, width. batch rows of `tokens` tokens a step; `steps` are timed. product, copy: side and
+    elements of the two ceilings.
     """
 
     model: str
@@ -37,7 +41,9 @@ class Size(NamedTuple):
     copy: int
 
 
-def llama(vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp: int, tied: bool = False) -> Shape:
+def llama(
+    vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp: int, tied: bool = False
+) -> Shape:
     """Fields of transformers' LlamaConfig."""
     return {
         "vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
@@ -46,13 +52,16 @@ def llama(vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp: i
     }  # fmt: skip
 
 
-# Products of a token with every weight, 2 FLOPs a parameter each: forward, dx, and dW where the weights train.
+# Products of a token with every weight, 2 FLOPs a parameter each: forward, dx, and dW where the
+# weights train.
 PRODUCTS = {"lora": 2, "none": 2, "qlora": 2, "dora": 2, "full": 3}
 
 
 def flops(shape: Shape, what: str, remat: str) -> Row:
-    """n: parameters that a token is multiplied with, the head among them and the embedding, a look-up, not."""
-    heads = 2 * shape["num_attention_heads"] + 2 * shape["num_key_value_heads"]  # of q and o, of k and v
+    """n: parameters that a token is multiplied with, the head among them and the embedding, a
+    look-up, not."""
+    # of q and o, of k and v
+    heads = 2 * shape["num_attention_heads"] + 2 * shape["num_key_value_heads"]
     layer = shape["hidden_size"] * (heads * shape["head_dim"] + 3 * shape["intermediate_size"])
     n = shape["num_hidden_layers"] * layer + shape["vocab_size"] * shape["hidden_size"]
     again = 2 * n if remat == "full" else 0
@@ -103,7 +112,9 @@ SIZES = {
 
 def decoded(pairs: list[tuple[float, float]], tokens: int, rows: int) -> Row:
     """What decoding costs from seconds of (a longer run, one that makes `tokens` fewer a row)."""
-    token = (statistics.median(a for a, _ in pairs) - statistics.median(b for _, b in pairs)) / tokens
+    token = (
+        statistics.median(a for a, _ in pairs) - statistics.median(b for _, b in pairs)
+    ) / tokens
     if token <= 0:
         return {"error": f"the longer runs were not the slower ones, too much noise: {pairs}"}
     first = 1e3 * statistics.median(b for _, b in pairs)
@@ -111,8 +122,11 @@ def decoded(pairs: list[tuple[float, float]], tokens: int, rows: int) -> Row:
 
 
 def main(stages: dict[str, Callable[[Size], Iterable[Row]]], doc: str | None) -> None:
-    """One side's program: run the stage named on the command line, a line of JSON per row. doc: its --help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """One side's program: run the stage named on the command line, a line of JSON per row. doc: its
+    --help."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--size", choices=SIZES, default="7b")
     a = parser.parse_args()

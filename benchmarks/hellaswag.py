@@ -1,8 +1,10 @@
-"""Scoring HellaSwag questions at the SmolLM2-135M shape in float32: ours against lm-evaluation-harness's HF model.
+"""Scoring HellaSwag questions at the SmolLM2-135M shape in float32: ours against
+lm-evaluation-harness's HF model.
 
     python benchmarks/hellaswag.py --questions=100
 
-The same real questions and token ids on both sides (python -m lfl_jax.fetch smollm2-135m hellaswag), random weights.
+The same real questions and token ids on both sides (python -m lfl_jax.fetch smollm2-135m
+hellaswag), random weights.
 Look at cpu_ratio: CPU seconds of ours over the peer's. Needs the extra peers.
 """
 
@@ -23,7 +25,9 @@ def requests(a: argparse.Namespace) -> list:
     """The token ids of every choice of the questions."""
     tokenizer = tokenizers.from_gguf(assets.path("smollm2-135m", "model.gguf"))
     docs = readers.docs("hellaswag")
-    questions = hellaswag.questions(Inputs(docs=lambda name: docs[:: len(docs) // a.questions][: a.questions]))
+    questions = hellaswag.questions(
+        Inputs(docs=lambda name: docs[:: len(docs) // a.questions][: a.questions])
+    )
     return [multiple_choice.requests(question, tokenizer, LENGTH) for question in questions]
 
 
@@ -46,7 +50,9 @@ def ours(a: argparse.Namespace):
     def measure() -> float:
         planned = plan.plan(of_questions, 1, LENGTH)
         done = np.zeros(len(of_questions), bool)
-        return float(sum(len(finished) for finished in plan.score_items(planned, model.score, done)))
+        return float(
+            sum(len(finished) for finished in plan.score_items(planned, model.score, done))
+        )
 
     return measure, a.questions
 
@@ -66,8 +72,16 @@ def peer(a: argparse.Namespace):
         num_key_value_heads=3, head_dim=64, rope_theta=1e5, tie_word_embeddings=True, attn_implementation="sdpa",
     )  # fmt: skip
     model = LlamaForCausalLM(config).float().eval()
-    lm = HFLM(pretrained=model, tokenizer=_any_tokenizer(), batch_size=a.peer_batch, max_length=LENGTH, device="cpu")
-    flat = [(("", ""), list(r.context), list(r.continuation)) for of_one in requests(a) for r in of_one]
+    lm = HFLM(
+        pretrained=model,
+        tokenizer=_any_tokenizer(),
+        batch_size=a.peer_batch,
+        max_length=LENGTH,
+        device="cpu",
+    )
+    flat = [
+        (("", ""), list(r.context), list(r.continuation)) for of_one in requests(a) for r in of_one
+    ]
 
     def measure() -> float:
         return float(len(lm._loglikelihood_tokens(flat, disable_tqdm=True)) // 4)
@@ -81,11 +95,15 @@ def _any_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 2}, unk_token="<unk>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="</s>", pad_token="</s>", unk_token="<unk>"
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--peer_batch", type=int, default=8, help="the harness's batch size")
     paired.main(__file__, ours, peer, parser)

@@ -1,7 +1,9 @@
-"""Two programs measured in turns, A B A B, so that a noisy machine slows both alike; ratios are taken pair by pair.
+"""Two programs measured in turns, A B A B, so that a noisy machine slows both alike; ratios are
+taken pair by pair.
 
-A benchmark script calls `main` with one function per side. Each side runs in a process of its own (the other is
-idle meanwhile) that prepares once, warms up twice, and then does one measurement per line on its stdin.
+A benchmark script calls `main` with one function per side. Each side runs in a process of its own
+(the other is idle meanwhile) that prepares once, warms up twice, and then does one measurement per
+line on its stdin.
 """
 
 import argparse
@@ -19,10 +21,15 @@ Side = Callable[[argparse.Namespace], tuple[Callable[[], float], float]]
 
 
 def main(script: str, ours: Side, peer: Side, parser: argparse.ArgumentParser) -> None:
-    """Run the script as parent or as one side. A side returns (measurement, units of work in it); the measurement
-    returns a number both sides should agree on (a loss) or 0. Prints one JSON object."""
+    """Run the script as parent or as one side. A side returns (measurement, units of work in it);
+    the measurement returns a number both sides should agree on (a loss) or 0. Prints one JSON
+    object."""
     parser.add_argument("--runs", type=int, default=8, help="measured pairs")
-    parser.add_argument("--peer_python", default=sys.executable, help="interpreter of the peer, with the extra peers")
+    parser.add_argument(
+        "--peer_python",
+        default=sys.executable,
+        help="interpreter of the peer, with the extra peers",
+    )
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
@@ -39,17 +46,27 @@ def _serve(side: Side, arguments: argparse.Namespace) -> None:
     for _ in sys.stdin:
         start, cpu = time.perf_counter(), time.process_time()
         check = measure()
-        result = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu, "check": check}
+        result = {
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu,
+            "check": check,
+        }
         result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result), flush=True)
 
 
 def _compare(script: str, arguments: argparse.Namespace) -> dict:
-    passed = [f"--{k}={v}" for k, v in vars(arguments).items() if k not in ("side", "peer_python") and v is not None]
+    passed = [
+        f"--{k}={v}"
+        for k, v in vars(arguments).items()
+        if k not in ("side", "peer_python") and v is not None
+    ]
     workers, units = {}, {}
     for side, python in (("ours", sys.executable), ("peer", arguments.peer_python)):
         command = [python, script, f"--side={side}", *passed]
-        workers[side] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        workers[side] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         units[side] = json.loads(workers[side].stdout.readline())["units"]
     measured = {side: [] for side in workers}
     for run in range(arguments.runs):
@@ -57,7 +74,10 @@ def _compare(script: str, arguments: argparse.Namespace) -> dict:
             workers[side].stdin.write("\n")
             workers[side].stdin.flush()
             measured[side].append(json.loads(workers[side].stdout.readline()))
-            print(f"{side} {run + 1}/{arguments.runs}: {measured[side][-1]['seconds']:.3f} s", file=sys.stderr)
+            print(
+                f"{side} {run + 1}/{arguments.runs}: {measured[side][-1]['seconds']:.3f} s",
+                file=sys.stderr,
+            )
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
@@ -76,7 +96,8 @@ def _report(arguments: argparse.Namespace, units: dict, measured: dict) -> dict:
         "speed_ratio": statistics.median(scale * p["seconds"] / o["seconds"] for o, p in pairs),
         "cpu_ratio": statistics.median(o["cpu_seconds"] / p["cpu_seconds"] / scale for o, p in pairs),
         "peak_memory_ratio": measured["ours"][-1]["peak_mib"] / measured["peer"][-1]["peak_mib"],
-        "machine": f"{platform.machine()}, {platform.processor() or 'cpu'}, python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {platform.processor() or 'cpu'}, python"
+                   f" {platform.python_version()}",
         "versions": {name: _version(name) for name in ("jax", "torch", "transformers", "peft", "lm_eval")},
     }  # fmt: skip
 

@@ -1,11 +1,13 @@
-"""One training step at the SmolLM2-135M shape in float32: ours against transformers (and peft), tokens per second.
+"""One training step at the SmolLM2-135M shape in float32: ours against transformers (and peft),
+tokens per second.
 
     python benchmarks/train_step.py --kind=lora                      1 x 256 tokens, rank 16 on all linear modules
     python benchmarks/train_step.py --kind=lora --batch=2 --tokens=512
     python benchmarks/train_step.py --kind=full
 
-Both sides: random weights, AdamW, the first half of every row masked out of the loss (as a prompt is), no clipping.
-speed_ratio > 1: ours is faster. peak_memory_ratio < 1: ours needs less. Needs the extra peers.
+Both sides: random weights, AdamW, the first half of every row masked out of the loss (as a prompt
+is), no clipping. speed_ratio > 1: ours is faster. peak_memory_ratio < 1: ours needs less. Needs the
+extra peers.
 """
 
 import argparse
@@ -38,12 +40,16 @@ def ours(a: argparse.Namespace):
 
     cfg, rules = dataclasses.replace(PRESETS["smollm2-135m"], remat=a.remat), make_rules()
     config = Config.from_dict(math_ift.get_config())
-    config = dataclasses.replace(config.optim, lr=1e-4, clip=0.0, schedule="constant", warmup_fraction=0.0)
+    config = dataclasses.replace(
+        config.optim, lr=1e-4, clip=0.0, schedule="constant", warmup_fraction=0.0
+    )
     specs = llama.specs(cfg)
     params = jax.jit(lambda key: spec.init(specs, key))(jax.random.key(0))
     adapter = {}
     if a.kind != "full":
-        adapter = adapters.init(adapters.specs(specs, AdapterConfig(kind=a.kind, rank=16)), params, jax.random.key(1))
+        adapter = adapters.init(
+            adapters.specs(specs, AdapterConfig(kind=a.kind, rank=16)), params, jax.random.key(1)
+        )
     tx = optim.make(config, schedules.make(config, 1000))
     trainable = ("params/.*",) if a.kind == "full" else ("adapter/.*",)
     current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
@@ -51,13 +57,19 @@ def ours(a: argparse.Namespace):
     keep_freed_memory()  # as every run does once it is loaded
     tokens, weights = rows(a)
     ones = np.ones_like(tokens[:, 1:])
-    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights.astype(np.float32)}
+    batch = {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "weights": weights.astype(np.float32),
+    }
     batch |= {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1}
     batch = {name: jnp.asarray(x)[None] for name, x in batch.items()}
 
     def measure() -> float:
         nonlocal current
-        current, metrics = train.train_step(current, frozen, batch, None, cfg=cfg, tx=tx, rules=rules)
+        current, metrics = train.train_step(
+            current, frozen, batch, None, cfg=cfg, tx=tx, rules=rules
+        )
         return float(metrics["loss"])
 
     return measure, a.batch * a.tokens
@@ -81,14 +93,20 @@ def peer(a: argparse.Namespace):
         from peft import LoraConfig, get_peft_model
 
         options = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
-        model = get_peft_model(model, LoraConfig(**options, use_dora=a.kind == "dora", task_type="CAUSAL_LM"))
+        model = get_peft_model(
+            model, LoraConfig(**options, use_dora=a.kind == "dora", task_type="CAUSAL_LM")
+        )
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0
+    )
     tokens, weights = rows(a)
     ids = torch.from_numpy(tokens[:, :-1].astype(np.int64))
     # transformers shifts labels itself: label t is predicted at t - 1.
     labels = torch.full_like(ids, -100)
-    labels[:, 1:] = torch.from_numpy(np.where(weights, tokens[:, 1:], -100)[:, :-1].astype(np.int64))
+    labels[:, 1:] = torch.from_numpy(
+        np.where(weights, tokens[:, 1:], -100)[:, :-1].astype(np.int64)
+    )
 
     def measure() -> float:
         loss = model(input_ids=ids, labels=labels).loss
@@ -101,9 +119,13 @@ def peer(a: argparse.Namespace):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kind", choices=("lora", "dora", "full"), default="lora")
     parser.add_argument("--batch", type=int, default=1, help="rows")
     parser.add_argument("--tokens", type=int, default=256, help="tokens per row")
-    parser.add_argument("--remat", choices=("none", "selective", "full"), default="selective", help="ours only")
+    parser.add_argument(
+        "--remat", choices=("none", "selective", "full"), default="selective", help="ours only"
+    )
     paired.main(__file__, ours, peer, parser)

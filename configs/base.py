@@ -1,7 +1,9 @@
-"""Every field of a run, with its unit and legal values. The other configs start from `base()` and change some.
+"""Every field of a run, with its unit and legal values. The other configs start from `base()` and
+change some.
 
-`lfl_jax.config` turns the result into validated frozen dataclasses, once; code reads those. Tuples, never lists:
-`--config.adapter.targets="('q','v')"`. A field of the form "name:n" carries a number of items.
+`lfl_jax.config` turns the result into validated frozen dataclasses, once; code reads those. Tuples,
+never lists: `--config.adapter.targets="('q','v')"`. A field of the form "name:n" carries a number
+of items.
 """
 
 from ml_collections import config_dict
@@ -12,7 +14,8 @@ def base() -> config_dict.ConfigDict:
     c = config_dict.ConfigDict()
     c.model = _model()
     c.adapter = _adapter()
-    c.trainable = ("adapter/.*",)  # ordered full-match regexes on "params/..." and "adapter/..." paths
+    # ordered full-match regexes on "params/..." and "adapter/..." paths
+    c.trainable = ("adapter/.*",)
     c.optim = _optim()
     c.train = _train()
     c.data = _data()
@@ -27,16 +30,21 @@ def base() -> config_dict.ConfigDict:
 def _model() -> config_dict.ConfigDict:
     """Which weights and which tokenizer, and what the weights are stored and computed in."""
     m = config_dict.ConfigDict()
-    # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets; or FILE.py:NAME, a ModelConfig
+    # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets; or
+    # FILE.py:NAME, a ModelConfig
     m.name = "smollm2-135m"
     m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
-    m.tokenizer = ""  # folder, file (tokenizer.json, .model, .gguf) or fetched name; "" = what comes with the weights
+    # folder, file (tokenizer.json, .model, .gguf) or fetched name; "" = what comes with the weights
+    m.tokenizer = ""
     m.init = "pretrained"  # pretrained | random (tests and benchmarks)
-    m.compute_dtype = "float32"  # float32 | bfloat16; what trains is held in float32 whatever this says
-    # float32 | bfloat16 | int8 | nf4: how frozen base weights are held. int8 and nf4 (QLoRA's: 4 bits, quantised twice)
-    # are for the linear weights of the layers; the rest is then held in compute_dtype
+    # float32 | bfloat16; what trains is held in float32 whatever this says
+    m.compute_dtype = "float32"
+    # float32 | bfloat16 | int8 | nf4: how frozen base weights are held. int8 and nf4 (QLoRA's: 4
+    # bits, quantised twice) are for the linear weights of the layers; the rest is then held in
+    # compute_dtype
     m.base_dtype = "float32"
-    m.remat = "selective"  # none | selective (keep what matrix products made) | full (recompute whole blocks)
+    # none | selective (keep what matrix products made) | full (recompute whole blocks)
+    m.remat = "selective"
     m.attention_dropout = 0.0  # probability, on attention weights, in training only
     return m
 
@@ -44,46 +52,60 @@ def _model() -> config_dict.ConfigDict:
 def _adapter() -> config_dict.ConfigDict:
     """What is trained beside the frozen weights, where, and how large."""
     a = config_dict.ConfigDict()
-    # none | lora | pissa | olora | loftq (over a base in int8 or nf4) | dora | vera | mora (also mora_sharing1 to 4,
-    # mora_truncation, mora_decoupling) | ia3 | bottleneck | full_delta | FILE.py:CLASS, a kind of your own |
-    # several joined by + ("lora+bottleneck": a Mix at every target)
+    # none | lora | pissa | olora | loftq (over a base in int8 or nf4) | dora | vera | mora (also
+    # mora_sharing1 to 4, mora_truncation, mora_decoupling) | ia3 | bottleneck | full_delta |
+    # FILE.py:CLASS, a kind of your own | several joined by + ("lora+bottleneck": a Mix at every
+    # target)
     a.kind = "lora"
-    a.rank = config_dict.placeholder(int)  # R >= 1; the bottleneck's width; needed but for none, ia3, full_delta
+    # R >= 1; the bottleneck's width; needed but for none, ia3, full_delta
+    a.rank = config_dict.placeholder(int)
     a.alpha = config_dict.placeholder(float)  # > 0; None = 2 x rank, as in the paper
     a.dropout = 0.0  # probability, on the adapters' input, in training only
-    a.targets = ("q", "k", "v", "o", "gate", "up", "down")  # module names, or regexes on "layers/3/attn/q"
-    a.rank_pattern = ()  # ((regex on "layers/3/attn/q", rank), ...); first match wins, others take adapter.rank
+    # module names, or regexes on "layers/3/attn/q"
+    a.targets = ("q", "k", "v", "o", "gate", "up", "down")
+    # ((regex on "layers/3/attn/q", rank), ...); first match wins, others take adapter.rank
+    a.rank_pattern = ()
     a.alpha_pattern = ()  # ((regex, alpha), ...)
     a.scaling = "alpha/rank"  # alpha/rank | alpha/sqrt(rank) (rsLoRA): LoRA's and DoRA's scale
-    a.mora_rounding = "nearest"  # nearest (the released code) | floor (the paper): how the square's size is rounded
-    a.dora_norm = "output"  # output (the released code) | input (the paper's text, read literally): DoRA's units
-    a.dora_norm_gradient = False  # whether DoRA's norms are differentiated, too (its paper's section 4.3 does not)
-    # an adapter or run to go on from: a PEFT folder, a run directory, a .safetensors file, a fetched name, or
-    # hf:ORG/NAME; "" = fresh. The other fields must describe it, and what it trained besides must be in trainable
+    # nearest (the released code) | floor (the paper): how the square's size is rounded
+    a.mora_rounding = "nearest"
+    # output (the released code) | input (the paper's text, read literally): DoRA's units
+    a.dora_norm = "output"
+    # whether DoRA's norms are differentiated, too (its paper's section 4.3 does not)
+    a.dora_norm_gradient = False
+    # an adapter or run to go on from: a PEFT folder, a run directory, a .safetensors file, a
+    # fetched name, or hf:ORG/NAME; "" = fresh. The other fields must describe it, and what it
+    # trained besides must be in trainable
     a.path = ""
-    a.over = ""  # as path, but a first adapter that stays frozen, under a new one that the other fields describe
+    # as path, but a first adapter that stays frozen, under a new one that the other fields describe
+    a.over = ""
     return a
 
 
 def _optim() -> config_dict.ConfigDict:
     """The optimizer and the learning rate over the run."""
     o = config_dict.ConfigDict()
-    # adamw | lionw | sgd | adafactor | lamb | muon (the layers' matrices, A and B too; Nesterov Adam for the rest) |
-    # FILE.py:NAME, a function of this section that returns an optax direction such as optax.scale_by_adam()
+    # adamw | lionw | sgd | adafactor | lamb | muon (the layers' matrices, A and B too; Nesterov
+    # Adam for the rest) | FILE.py:NAME, a function of this section that returns an optax direction
+    # such as optax.scale_by_adam()
     o.name = "adamw"
     o.lr = 1e-3  # peak learning rate
-    o.b1 = 0.9  # decay of the first moment; sgd and muon: momentum (muon's release: 0.95); adafactor has none
+    # decay of the first moment; sgd and muon: momentum (muon's release: 0.95); adafactor has none
+    o.b1 = 0.9
     o.b2 = 0.999  # decay of the second moment: adamw, lionw, lamb, and muon's Adam
     o.eps = 1e-8  # adamw, lamb and muon
-    o.weight_decay = 0.0  # fraction of a weight removed per step at the peak, scaled by lr_t / lr (not by lr itself)
+    # fraction of a weight removed per step at the peak, scaled by lr_t / lr (not by lr itself)
+    o.weight_decay = 0.0
     o.clip = 1.0  # global norm over what trains; 0 = off
-    # cosine | linear | trapezoid | constant | FILE.py:NAME, a function of this section, steps and warmup steps
+    # cosine | linear | trapezoid | constant | FILE.py:NAME, a function of this section, steps and
+    # warmup steps
     o.schedule = "cosine"
     o.warmup_steps = 0  # optimizer steps; 0 = use warmup_fraction
     o.warmup_fraction = 0.1  # of all steps
     o.final_fraction = 0.01  # cosine, linear: learning rate at the end, as a fraction of the peak
     o.cooldown_fraction = 0.2  # trapezoid: last part of all steps, linear to 0
-    o.lora_plus = 1.0  # LoRA+: learning rate of the adapters' B over that of A; the paper's rule of thumb is 16
+    # LoRA+: learning rate of the adapters' B over that of A; the paper's rule of thumb is 16
+    o.lora_plus = 1.0
     return o
 
 
@@ -93,51 +115,60 @@ def _train() -> config_dict.ConfigDict:
     t.steps = 0  # optimizer steps; 0 = from tokens or epochs
     t.tokens = 0.0  # tokens, padding of rows included, rounded to whole steps; 0 = from epochs
     t.epochs = 1.0  # passes over the training source (used when steps and tokens are 0)
-    t.branch_from = ""  # directory of a longer run with a trapezoid schedule, to start from its checkpoint
+    # directory of a longer run with a trapezoid schedule, to start from its checkpoint
+    t.branch_from = ""
     t.batch = 2  # sequences (packed rows) per optimizer step, over all devices
-    t.microbatch = 0  # sequences per forward pass, over all devices; 0 = the whole batch; must divide it
+    # sequences per forward pass, over all devices; 0 = the whole batch; must divide it
+    t.microbatch = 0
     return t
 
 
 def _data() -> config_dict.ConfigDict:
     """What is trained on, how it becomes text, and how texts share rows."""
     d = config_dict.ConfigDict()
-    # a name of lfl_jax.data.sources.SOURCES, tfds:DIR, or FILE.py:NAME, a function of your own; several with weights
-    # are drawn from at these rates (shares of the examples): "metamath:0.9,c4:0.1"; the first one is tested on, and
-    # train.epochs are passes over it
+    # a name of lfl_jax.data.sources.SOURCES, tfds:DIR, or FILE.py:NAME, a function of your own;
+    # several with weights are drawn from at these rates (shares of the examples):
+    # "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it
     d.source = "word_problems"
-    # a file, or a folder of shards: .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, or what
-    # datasets' save_to_disk wrote; used in place of source
+    # a file, or a folder of shards: .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet,
+    # .arrow, or what datasets' save_to_disk wrote; used in place of source
     d.path = ""
-    # held-out files of your own, of the same forms, for choices (dev) and for tests; "" = splits of the source's own,
-    # or 2 % of its prompts each
+    # held-out files of your own, of the same forms, for choices (dev) and for tests; "" = splits of
+    # the source's own, or 2 % of its prompts each
     d.dev_path = ""
     d.test_path = ""
-    # which columns of a file are what: "ROLE=COLUMN,..." with the roles prompt, response, context (put after the
-    # prompt), system, history (earlier [question, answer] pairs), messages (a conversation), cluster (rows to hold out
-    # together), text (documents); "-COLUMN" leaves one out on purpose; "" = by the names of published datasets
+    # which columns of a file are what: "ROLE=COLUMN,..." with the roles prompt, response, context
+    # (put after the prompt), system, history (earlier [question, answer] pairs), messages (a
+    # conversation), cluster (rows to hold out together), text (documents); "-COLUMN" leaves one out
+    # on purpose; "" = by the names of published datasets
     d.columns = ""
     d.size = 2000  # examples drawn by generated sources
-    # source word_problems: of so many problems, how many are of level 1 (one step, numbers to 21), level 2 (two steps)
-    # and level 3 (up to six steps, told in sentences); three whole numbers >= 0. Held-out problems are drawn alike
+    # source word_problems: of so many problems, how many are of level 1 (one step, numbers to 21),
+    # level 2 (two steps) and level 3 (up to six steps, told in sentences); three whole numbers >=
+    # 0. Held-out problems are drawn alike
     d.levels = (0, 0, 1)
     d.seq_len = 256  # tokens per packed row
-    # a name of lfl_jax.text.chat.TEMPLATES, "tokenizer": the chat template it carries, or FILE.py:NAME, your own
+    # a name of lfl_jax.text.chat.TEMPLATES, "tokenizer": the chat template it carries, or
+    # FILE.py:NAME, your own
     d.template = "plain"
-    d.end_token = ""  # the token that ends an answer, in training and generation, such as "<|im_end|>"; "" = the EOS
+    # the token that ends an answer, in training and generation, such as "<|im_end|>"; "" = the EOS
+    d.end_token = ""
     d.loss_turns = "all"  # all | last: which answers of a conversation carry loss
     d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}
     d.uuid_hyphens = False  # source uuid: whether its UUIDs are written with hyphens
     d.too_long = "error"  # error | skip | truncate: an example longer than seq_len
-    # how examples share rows. first_fit: whole, in the first of pack_bins open rows with room | concat: joined end to
-    # end and cut every seq_len tokens, nothing dropped, for documents | ratio: as llm-foundry's BinPackCollator with
-    # its packing_ratio, every int(pack_bins x packing_ratio) examples into pack_bins rows, the longest first; what does
-    # not fit waits for the next group, and an epoch has whole groups only. pack_bins is then llm-foundry's device
-    # batch: Magicoder's 111,183 examples at ratio 3, 6 rows a device, 192 in all, are the paper's 193 steps an epoch
+    # how examples share rows. first_fit: whole, in the first of pack_bins open rows with room |
+    # concat: joined end to end and cut every seq_len tokens, nothing dropped, for documents |
+    # ratio: as llm-foundry's BinPackCollator with its packing_ratio, every int(pack_bins x
+    # packing_ratio) examples into pack_bins rows, the longest first; what does not fit waits for
+    # the next group, and an epoch has whole groups only. pack_bins is then llm-foundry's device
+    # batch: Magicoder's 111,183 examples at ratio 3, 6 rows a device, 192 in all, are the paper's
+    # 193 steps an epoch
     d.packing = "first_fit"
     d.packing_ratio = 1.0  # packing ratio: examples per row, at least 1
     d.pack_bins = 16  # open rows of the first-fit packer; rows of a group of packing ratio
-    # isolate: examples of a row do not see each other, positions restart | attend: a row is one sequence, EOS between
+    # isolate: examples of a row do not see each other, positions restart | attend: a row is one
+    # sequence, EOS between
     d.cross_document = "isolate"
     return d
 
@@ -145,7 +176,9 @@ def _data() -> config_dict.ConfigDict:
 def _eval() -> config_dict.ConfigDict:
     """What is measured, on how many items, when and how."""
     e = config_dict.ConfigDict()
-    e.tasks = (  # "name:n" = n items, evenly spread over the set (0 = all); a name of evals.tasks.TASKS or FILE.py:NAME
+    # "name:n" = n items, evenly spread over the set (0 = all); a name of evals.tasks.TASKS or
+    # FILE.py:NAME
+    e.tasks = (
         "source_test:16",
         "gsm8k:8",
         "target_nll:40",
@@ -154,8 +187,10 @@ def _eval() -> config_dict.ConfigDict:
         "arc_challenge:40",
         "winogrande:40",
     )
-    e.limit = config_dict.placeholder(int)  # None = the numbers in tasks; 0 = all items; n = n items of each
-    e.base_tasks = ()  # as tasks, of the base alone: "source_test_shots:16" is what prompting alone buys
+    # None = the numbers in tasks; 0 = all items; n = n items of each
+    e.limit = config_dict.placeholder(int)
+    # as tasks, of the base alone: "source_test_shots:16" is what prompting alone buys
+    e.base_tasks = ()
     e.base_shots = 4  # worked training examples in the prompts of source_test_shots
     e.every = 0  # optimizer steps between evaluations of every_tasks; 0 = only at the end
     e.every_tokens = 0.0  # or tokens between them, padding of rows included, rounded to whole steps
@@ -165,14 +200,20 @@ def _eval() -> config_dict.ConfigDict:
     e.max_new_tokens = 128  # per generated answer
     e.generate_rows = 8  # prompts decoded together
     e.shots = 0  # GSM8K few-shot examples in the prompt
-    e.shots_from = "fixed"  # fixed (the same shots for all) | lm_eval (the harness's draw; needs GSM8K train)
+    # fixed (the same shots for all) | lm_eval (the harness's draw; needs GSM8K train)
+    e.shots_from = "fixed"
     e.samples = 1  # programs drawn of each problem (humaneval, mbpp); pass@k needs k of them
-    e.temperature = 0.0  # of those draws; 0 = greedy. The paper: 0.2 with 50 samples, and 0.8 with 256 for pass@k
+    # of those draws; 0 = greedy. The paper: 0.2 with 50 samples, and 0.8 with 256 for pass@k
+    e.temperature = 0.0
     e.top_p = 1.0  # nucleus of those draws; the paper: 0.95
-    e.allow_weak_sandbox = False  # run generated programs also where the machine cannot isolate them fully
-    e.source_text = ""  # text for source_nll: .txt (paragraphs), or .jsonl with "text"; "" = the fetched default
-    e.decontaminate = True  # look for every item of tasks in the training source, and score also without those found
-    e.files = ()  # your own data for a task, "DATASET=PATH" each: ("mmlu-test=DIR", "math-test=FILE.jsonl")
+    # run generated programs also where the machine cannot isolate them fully
+    e.allow_weak_sandbox = False
+    # text for source_nll: .txt (paragraphs), or .jsonl with "text"; "" = the fetched default
+    e.source_text = ""
+    # look for every item of tasks in the training source, and score also without those found
+    e.decontaminate = True
+    # your own data for a task, "DATASET=PATH" each: ("mmlu-test=DIR", "math-test=FILE.jsonl")
+    e.files = ()
     return e
 
 
@@ -180,7 +221,9 @@ def _checkpoint() -> config_dict.ConfigDict:
     """When the run is saved, and which checkpoints are kept."""
     k = config_dict.ConfigDict()
     k.every = 20  # optimizer steps; 0 = only at the end
-    k.keep = 1  # latest checkpoints kept, beside the best: two at most by default (each: what trains, and its moments)
+    # latest checkpoints kept, beside the best: two at most by default (each: what trains, and its
+    # moments)
+    k.keep = 1
     k.best = "target_nll"  # the evaluation whose lowest value marks the best checkpoint
     return k
 
@@ -209,8 +252,11 @@ def _log() -> config_dict.ConfigDict:
     g = config_dict.ConfigDict()
     g.every = 1  # optimizer steps between records of metrics.jsonl
     g.tensorboard = True  # the numbers of metrics.jsonl in tensorboard/, too
-    g.wandb = ""  # a project of Weights & Biases (extra wandb); "" = none. WANDB_MODE=offline sends nothing
-    g.profile = ""  # "10:15" = a trace of steps 10 to 15 in the run directory's profile/, for TensorBoard; "" = none
+    # a project of Weights & Biases (extra wandb); "" = none. WANDB_MODE=offline sends nothing
+    g.wandb = ""
+    # "10:15" = a trace of steps 10 to 15 in the run directory's profile/, for TensorBoard; "" =
+    # none
+    g.profile = ""
     return g
 
 
@@ -227,7 +273,10 @@ SHORT = {
     "r": ("adapter", "rank", int),
     "alpha": ("adapter", "alpha", float),
     "lr": ("optim", "lr", float),
-    **{name: ("train", name, kind) for name, kind in (("steps", int), ("tokens", float), ("epochs", float))},
+    **{
+        name: ("train", name, kind)
+        for name, kind in (("steps", int), ("tokens", float), ("epochs", float))
+    },
 }
 LENGTHS = {"steps": 0, "tokens": 0.0}  # setting one of them, or epochs, unsets these
 
@@ -236,10 +285,14 @@ NO_RANK = {"full", "ia3", "full_delta"}
 
 
 def check_words(words: list[str]) -> None:
-    """ValueError for words that say two things about one: full,lora or full,r=4 or r=4,r=8 or steps=9,epochs=2."""
+    """ValueError for words that say two things about one: full,lora or full,r=4 or r=4,r=8 or
+    steps=9,epochs=2."""
     trains = [w for w in words if w == "full" or w in COMPOUNDS or set(w.split("+")) <= KINDS]
     lengths = [w for w in words if w.partition("=")[0] in ("steps", "tokens", "epochs")]
-    refuse_several(trains, "both say what trains; two kinds at every weight are one word, such as lora+bottleneck")
+    refuse_several(
+        trains,
+        "both say what trains; two kinds at every weight are one word, such as lora+bottleneck",
+    )
     refuse_several(lengths, "both say how long")
     for name in SHORT:
         refuse_several([w for w in words if w.startswith(f"{name}=")], "give one")
@@ -255,10 +308,12 @@ def refuse_several(words: list[str], why: str) -> None:
 
 
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
-    """Apply the part of a config's argument string that every config shares; returns the words it did not know.
+    """Apply the part of a config's argument string that every config shares; returns the words it
+    did not know.
 
-    "lora", "lora+bottleneck", "rslora", "qlora", "full" choose what trains; "r=64", "alpha=32", "lr=2e-4", "steps=20"
-    set one field each. Raises ValueError for words that contradict each other.
+    "lora", "lora+bottleneck", "rslora", "qlora", "full" choose what trains; "r=64", "alpha=32",
+    "lr=2e-4", "steps=20" set one field each. Raises ValueError for words that contradict each
+    other.
     """
     unknown, words = set(), [word for word in argument.split(",") if word]
     check_words(words)

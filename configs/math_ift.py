@@ -2,9 +2,11 @@
 
     python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/math_ift
 
-Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems of three levels, for two CPU cores: 48
-steps of 256 tokens. On 2 cores of an AMD EPYC (Zen 4), jax 0.10.2: 3 min 39 s, evaluations included. Held-out problems
-answered exactly: level 1 (one step) 1 -> 37 of 48, level 2 (two steps) 0 -> 6 of 24, level 3 (up to six) 0 -> 0 of 8.
+Default: LoRA rank 16 on SmolLM2-135M with generated (synthetic) word problems of three levels, for
+two CPU cores: 48 steps of 256 tokens. On 2 cores of an AMD EPYC (Zen 4), jax 0.10.2: 3 min 39 s,
+evaluations included. Held-out problems
+answered exactly: level 1 (one step) 1 -> 37 of 48, level 2 (two steps) 0 -> 6 of 24, level 3 (up to
+six) 0 -> 0 of 8.
 Argument string, words joined by commas:
     full | lora | rslora | qlora | pissa | dora | vera | mora | ia3 | bottleneck | lora+dora | ...   what trains
     attention | mlp | all   the modules that are adapted

@@ -1,7 +1,8 @@
-"""The four settings of "LoRA Learns Less and Forgets Less" (arXiv 2405.09673): what their configs share.
+"""The four settings of "LoRA Learns Less and Forgets Less" (arXiv 2405.09673): what their configs
+share.
 
-PAPER is the protocol of the paper's second version (appendix A). What it leaves open is a field of base.py with its
-alternatives, and named where it is set below.
+PAPER is the protocol of the paper's second version (appendix A). What it leaves open is a field of
+base.py with its alternatives, and named where it is set below.
 """
 
 from lfl_jax.configs import base
@@ -9,7 +10,8 @@ from ml_collections import config_dict
 
 ATTENTION, MLP = ("q", "k", "v", "o"), ("gate", "up", "down")
 TARGETS = {"attention": ATTENTION, "mlp": MLP, "all": ATTENTION + MLP}
-TARGETS_V1 = {"attention": ATTENTION, "mlp": ("up", "down"), "all": (*ATTENTION, "up", "down")}  # no gate_proj
+# no gate_proj
+TARGETS_V1 = {"attention": ATTENTION, "mlp": ("up", "down"), "all": (*ATTENTION, "up", "down")}
 FORGETTING = ("hellaswag_gauntlet", "arc_challenge_gauntlet", "winogrande_gauntlet")
 # lr_high_rank: for rank 256, where the other was unstable
 PAPER = {
@@ -24,8 +26,18 @@ PAPER = {
 }  # fmt: skip
 # What the laptop's forms share: SmolLM2-135M on two CPU cores for a few minutes.
 LAPTOP_RUN = {"data.seq_len": 512, "train.batch": 1, "train.steps": 32}
-LAPTOP_TEXT = LAPTOP_RUN | {"data.packing": "concat", "optim.schedule": "trapezoid", "optim.warmup_steps": 4}
-LAPTOP_TASKS = ("target_nll:40", "source_nll:16", "hellaswag:40", "arc_challenge:40", "winogrande:40")
+LAPTOP_TEXT = LAPTOP_RUN | {
+    "data.packing": "concat",
+    "optim.schedule": "trapezoid",
+    "optim.warmup_steps": 4,
+}
+LAPTOP_TASKS = (
+    "target_nll:40",
+    "source_nll:16",
+    "hellaswag:40",
+    "arc_challenge:40",
+    "winogrande:40",
+)
 LAPTOP_CODE = {
     "eval.tasks": ("humaneval:4", *LAPTOP_TASKS),
     "eval.samples": 2,
@@ -36,7 +48,8 @@ OWN_WORDS = ("smoke", "paper", "paper_v1", "13b")
 
 
 def config(name: str, argument: str, laptop: dict) -> config_dict.ConfigDict:
-    """The config of a setting: base.py's, the laptop's values {"section.field": value}, then the argument's words.
+    """The config of a setting: base.py's, the laptop's values {"section.field": value}, then the
+    argument's words.
 
     Raises ValueError for a word that is not known.
     """
@@ -58,14 +71,18 @@ def config(name: str, argument: str, laptop: dict) -> config_dict.ConfigDict:
     rest = [w for w in words if w not in OWN_WORDS and w not in TARGETS]
     unknown = base.apply(c, ",".join(rest))
     if unknown:
-        raise ValueError(f"unknown argument {', '.join(sorted(unknown))} of configs/{name}.py; see its docstring")
+        raise ValueError(
+            f"unknown argument {', '.join(sorted(unknown))} of configs/{name}.py; see its docstring"
+        )
     if full:
         c.adapter.rank = c.adapter.alpha = None
     return c
 
 
 def _check_words(words: list[str]) -> None:
-    base.refuse_several([w for w in words if w in ("smoke", "paper", "paper_v1")], "each is a whole protocol")
+    base.refuse_several(
+        [w for w in words if w in ("smoke", "paper", "paper_v1")], "each is a whole protocol"
+    )
     base.refuse_several([w for w in words if w in ("smoke", "13b")], "both name the model")
     modules = [w for w in words if w in TARGETS]
     base.refuse_several(modules, "both say what is adapted; all is every module")
@@ -99,7 +116,8 @@ def smoke(c: config_dict.ConfigDict) -> None:
 
 
 def paper(c: config_dict.ConfigDict, name: str, full: bool, rank: int, v1: bool) -> None:
-    """The protocol for Llama-2-7B. v1: the first version's, which most summaries quote: alpha 32, no gate_proj."""
+    """The protocol for Llama-2-7B. v1: the first version's, which most summaries quote: alpha 32,
+    no gate_proj."""
     p, code, cpt = PAPER[name], name.startswith("code"), name.endswith("cpt")
     c.model.name = "llama2-7b"
     c.model.compute_dtype, c.model.base_dtype, c.model.remat = "bfloat16", "bfloat16", "full"
@@ -112,7 +130,8 @@ def paper(c: config_dict.ConfigDict, name: str, full: bool, rank: int, v1: bool)
     c.optim.weight_decay, c.optim.clip = p["weight_decay"], 1.0
     _pretraining(c) if cpt else _instructions(c, code)
     asked = "humaneval" if code else "gsm8k"
-    both_ways = (asked,) if cpt else (asked, f"{asked}_trained")  # continued pretraining has no format of its own
+    # continued pretraining has no format of its own
+    both_ways = (asked,) if cpt else (asked, f"{asked}_trained")
     c.eval.tasks = (*both_ways, "target_nll:512", "source_nll:512", *FORGETTING)
     c.eval.base_tasks = () if code or cpt else ("source_test_shots:200",)
     c.eval.samples, c.eval.temperature, c.eval.top_p = (50, 0.2, 0.95) if code else (1, 0.0, 1.0)
@@ -121,21 +140,30 @@ def paper(c: config_dict.ConfigDict, name: str, full: bool, rank: int, v1: bool)
 
 
 def _pretraining(c: config_dict.ConfigDict) -> None:
-    """20B tokens; shorter ones (0.25, 0.5, 1, 2, 4, 8, 16B) branch off with tokens=4e9 and train.branch_from.
+    """20B tokens; shorter ones (0.25, 0.5, 1, 2, 4, 8, 16B) branch off with tokens=4e9 and
+    train.branch_from.
 
     Left open: whether attention crosses documents (llm-foundry's default, which lets it, is taken).
     """
     c.train.steps, c.train.tokens = 0, 20e9
-    c.data.packing, c.data.cross_document, c.data.template, c.data.too_long = "concat", "attend", "plain", "truncate"
+    c.data.packing, c.data.cross_document, c.data.template, c.data.too_long = (
+        "concat",
+        "attend",
+        "plain",
+        "truncate",
+    )
     c.optim.schedule, c.optim.warmup_steps, c.optim.cooldown_fraction = "trapezoid", 1000, 0.2
     c.checkpoint.every, c.checkpoint.keep = 250, 200
-    c.eval.decontaminate = False  # hours for 20B tokens: python -m lfl_jax.inspect_data --decontaminate, once
+    # hours for 20B tokens: python -m lfl_jax.inspect_data --decontaminate, once
+    c.eval.decontaminate = False
 
 
 def _instructions(c: config_dict.ConfigDict, code: bool) -> None:
-    """1, 2, 4, 8, 16 epochs, each a run of its own (epochs=4). Left open: template, loss mask, packing and its mask.
+    """1, 2, 4, 8, 16 epochs, each a run of its own (epochs=4). Left open: template, loss mask,
+    packing and its mask.
 
-    For code, the 193 steps an epoch that are stated mean three examples a row: llm-foundry's packing_ratio.
+    For code, the 193 steps an epoch that are stated mean three examples a row: llm-foundry's
+    packing_ratio.
     """
     c.train.steps, c.train.tokens, c.train.epochs = 0, 0.0, 1.0
     c.data.template, c.data.too_long = "alpaca", "truncate"

@@ -1,4 +1,5 @@
-"""Write the tables of docs/config.md from configs/base.py, where every field has its default and its comment.
+"""Write the tables of docs/config.md from configs/base.py, where every field has its default and
+its comment.
 
 python docs/fields.py
 """
@@ -12,8 +13,11 @@ MARK = "<!-- What follows is written by docs/fields.py. -->\n"
 
 
 def tables(source: str) -> str:
-    """A table for each section of base(): what it is about; field, default, unit and legal values."""
-    functions = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    """A table for each section of base(): what it is about; field, default, unit and legal
+    values."""
+    functions = {
+        node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
+    }
     lines, found = source.splitlines(), []
     for name, value, said in assigned(functions["base"], lines):
         if not isinstance(value, ast.Call):
@@ -30,7 +34,9 @@ def assigned(function: ast.FunctionDef, lines: list[str]) -> list[tuple[str, ast
     previous, found = function.body[0].end_lineno, []
     for statement in function.body[1:]:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute):
-            comments = [line.strip().removeprefix("# ") for line in lines[previous : statement.lineno - 1]]
+            comments = [
+                line.strip().removeprefix("# ") for line in lines[previous : statement.lineno - 1]
+            ]
             comments.append(lines[statement.lineno - 1].partition("  # ")[2])
             said = " ".join(comment for comment in comments if comment and comment != "#")
             found.append((statement.targets[0].attr, statement.value, said))
@@ -45,7 +51,9 @@ def heading(section: str, about: str) -> str:
 
 def row(field: str, default: ast.expr, said: str) -> str:
     """One field."""
-    value = "None" if "placeholder" in ast.unparse(default) else ast.unparse(default).replace("'", '"')
+    value = (
+        "None" if "placeholder" in ast.unparse(default) else ast.unparse(default).replace("'", '"')
+    )
     about = said.replace("|", "\\|")
     return f"| `{field}` | `{value}` | {about} |"
 

@@ -2,8 +2,10 @@
 
     python examples/continual.py
 
-Training the one adapter further makes it forget the first skill. A second adapter, trained while the first is active,
-leaves it as it was: with the second one's gate at 0 the model of before is there again, to the last bit.
+Training the one adapter further makes it forget the first skill. A second adapter, trained while
+the first is active,
+leaves it as it was: with the second one's gate at 0 the model of before is there again, to the last
+bit.
 """
 
 import jax
@@ -12,7 +14,8 @@ import skills
 
 from lfl_jax import adapters
 
-SECOND = ("adapter/layers/.*/layers/1/.*",)  # of a stack: the members at a weight are its layers/0, layers/1, ...
+# of a stack: the members at a weight are its layers/0, layers/1, ...
+SECOND = ("adapter/layers/.*/layers/1/.*",)
 
 
 def main() -> tuple[dict[str, dict[str, float]], bool]:
@@ -20,12 +23,20 @@ def main() -> tuple[dict[str, dict[str, float]], bool]:
     params = skills.base()
     first = skills.taught("caps")
     lessons = skills.lessons("next")
-    _, further = skills.learn(params, first, ("adapter/.*",), lessons, steps=skills.STEPS, lr=skills.LR)
+    _, further = skills.learn(
+        params, first, ("adapter/.*",), lessons, steps=skills.STEPS, lr=skills.LR
+    )
     both = adapters.stack(first, skills.fresh(seed=2))
     _, both = skills.learn(params, both, SECOND, lessons, steps=skills.STEPS, lr=skills.LR)
     again = adapters.select(both, 0)
     unchanged = all(map(jnp.array_equal, jax.tree.leaves(again), jax.tree.leaves(first)))
-    models = {"base": {}, "caps": first, "caps, then next": further, "caps (frozen) + next": both, "its first": again}
+    models = {
+        "base": {},
+        "caps": first,
+        "caps, then next": further,
+        "caps (frozen) + next": both,
+        "its first": again,
+    }
     return {name: skills.nll(params, adapter) for name, adapter in models.items()}, unchanged
 
 

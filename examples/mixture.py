@@ -2,8 +2,9 @@
 
     python examples/mixture.py
 
-`stack` takes its weights as an array that may be traced, so they are trained like anything else: here by adam, on a few
-examples of both skills (LoraHub, Huang et al., arXiv 2307.13269, learns them without gradients).
+`stack` takes its weights as an array that may be traced, so they are trained like anything else:
+here by adam, on a few examples of both skills (LoraHub, Huang et al., arXiv 2307.13269, learns them
+without gradients).
 """
 
 import jax
@@ -40,10 +41,17 @@ def main() -> tuple[dict[str, dict[str, float]], list[float]]:
     """Nats per answer token, with equal and with learned weights, and the weights."""
     params = skills.base()
     members = skills.taught("caps"), skills.taught("next")
-    few = jax.tree.map(lambda x: jnp.asarray(x[0]), skills.batch(["caps", "next", "copy"] * 8, seed=5))
+    few = jax.tree.map(
+        lambda x: jnp.asarray(x[0]), skills.batch(["caps", "next", "copy"] * 8, seed=5)
+    )
     weights = learn_weights(params, members, few)
-    mixtures = {"weights 1, 1": adapters.stack(*members), "learned weights": adapters.stack(*members, weights=weights)}
-    return {name: skills.nll(params, adapter) for name, adapter in mixtures.items()}, weights.tolist()
+    mixtures = {
+        "weights 1, 1": adapters.stack(*members),
+        "learned weights": adapters.stack(*members, weights=weights),
+    }
+    return {
+        name: skills.nll(params, adapter) for name, adapter in mixtures.items()
+    }, weights.tolist()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""A method of your own, trained and evaluated like the built-in ones, without being registered anywhere.
+"""A method of your own, trained and evaluated like the built-in ones, without being registered
+anywhere.
 
     python examples/own_method.py
 
-LoRA-FA (Zhang et al., arXiv 2308.03303) is LoRA with A frozen at random: the class below is all there is to it. What
+LoRA-FA (Zhang et al., arXiv 2308.03303) is LoRA with A frozen at random: the class below is all
+there is to it. What
 `main` needs is its place: --config.adapter.kind=FILE.py:CLASS.
 """
 
@@ -32,7 +34,8 @@ class LoRAFA(Kind):
         return cls(a=found["a"], b=found["b"], scale=found["scale"])
 
     def low_rank(self, w: Any) -> LowRank:
-        """dy = (x A · scale) B: with this and `delta` the model trains, merges, mixes and is analysed."""
+        """dy = (x A · scale) B: with this and `delta` the model trains, merges, mixes and is
+        analysed."""
         return LowRank(self.a, self.scale, self.b)
 
     def delta(self, w: Any) -> Any:
@@ -49,5 +52,8 @@ class LoRAFA(Kind):
 
 
 if __name__ == "__main__":
-    options = sys.argv[1:] or ["--config=configs/math_ift.py:smoke,lr=1e-2", "--workdir=runs/own_method"]
+    options = sys.argv[1:] or [
+        "--config=configs/math_ift.py:smoke,lr=1e-2",
+        "--workdir=runs/own_method",
+    ]
     main.main([sys.argv[0], *options, f"--config.adapter.kind={__file__}:LoRAFA"])

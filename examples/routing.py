@@ -2,9 +2,9 @@
 
     python examples/routing.py
 
-A gate of integers (B,) names the adapter that example b uses, -1 being the base alone; factors (B, M) would say how
-much it uses of each. The two adapters train together, in one forward pass per batch, yet neither sees the other's
-examples.
+A gate of integers (B,) names the adapter that example b uses, -1 being the base alone; factors (B,
+M) would say how much it uses of each. The two adapters train together, in one forward pass per
+batch, yet neither sees the other's examples.
 """
 
 from collections.abc import Iterator
@@ -29,13 +29,20 @@ def main() -> list[tuple[str, str, str]]:
     """(adapter, prompt, answer) of one batch that was decoded together."""
     params = skills.base()
     both = adapters.stack(skills.fresh(seed=1), skills.fresh(seed=2))
-    _, both = skills.learn(params, both, ("adapter/.*",), routed(), steps=skills.STEPS, lr=skills.LR)
+    _, both = skills.learn(
+        params, both, ("adapter/.*",), routed(), steps=skills.STEPS, lr=skills.LR
+    )
     asked = [
-        (to, prompt) for prompt in ("caps head\n", "next head\n", "copy head\n") for to in ("caps", "next", "copy")
+        (to, prompt)
+        for prompt in ("caps head\n", "next head\n", "copy head\n")
+        for to in ("caps", "next", "copy")
     ]
-    found = skills.answers(params, both, [prompt for _, prompt in asked], [IDS[to] for to, _ in asked])
+    found = skills.answers(
+        params, both, [prompt for _, prompt in asked], [IDS[to] for to, _ in asked]
+    )
     return [
-        ({"copy": "base"}.get(to, to), prompt.strip(), text) for (to, prompt), text in zip(asked, found, strict=True)
+        ({"copy": "base"}.get(to, to), prompt.strip(), text)
+        for (to, prompt), text in zip(asked, found, strict=True)
     ]
 
 

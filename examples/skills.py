@@ -1,8 +1,9 @@
-"""What the examples share: a small Llama, three skills to teach it, and a training loop of ten lines.
+"""What the examples share: a small Llama, three skills to teach it, and a training loop of ten
+lines.
 
-A skill rewrites four letters from a to h: "copy head" -> "head", "caps head" -> "HEAD", "next head" -> "afbe". The base
-is trained here, in seconds, to copy letters of both cases; adapters teach it the other two. Words are made up, and
-tokens are bytes.
+A skill rewrites four letters from a to h: "copy head" -> "head", "caps head" -> "HEAD", "next head"
+-> "afbe". The base is trained here, in seconds, to copy letters of both cases; adapters teach it
+the other two. Words are made up, and tokens are bytes.
 """
 
 import dataclasses
@@ -49,12 +50,18 @@ def words(seed: int, letters: str = LETTERS) -> Iterator[str]:
 def batch(skills: list[str], seed: int, letters: str = LETTERS) -> dict[str, np.ndarray]:
     """A row per entry of `skills`, (1, B, T) arrays; the loss is on the answer and EOS alone."""
     tokens, weights = np.zeros((2, len(skills), LENGTH + 1), np.int32)
-    for row, weight, skill, word in zip(tokens, weights, skills, words(seed, letters), strict=False):
+    for row, weight, skill, word in zip(
+        tokens, weights, skills, words(seed, letters), strict=False
+    ):
         asked = TOKENIZER.encode(prompt(skill, word))
         ids = [*asked, *TOKENIZER.encode(SKILLS[skill](word)), TOKENIZER.eos_id]
         row[: len(ids)], weight[len(asked) : len(ids)] = ids, 1
     ones = np.ones_like(tokens[:, 1:])
-    rows = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights[:, 1:].astype(np.float32)}
+    rows = {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "weights": weights[:, 1:].astype(np.float32),
+    }
     rows |= {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1}
     return {name: x[None] for name, x in rows.items()}
 
@@ -69,10 +76,19 @@ def adamw(steps: int, lr: float) -> optax.GradientTransformation:
     return optimizers.make(optim, schedules.make(optim, steps))
 
 
-def learn(params: dict, adapter: dict, trainable: tuple[str, ...], batches: Iterator[dict], *, steps: int, lr: float):
+def learn(
+    params: dict,
+    adapter: dict,
+    trainable: tuple[str, ...],
+    batches: Iterator[dict],
+    *,
+    steps: int,
+    lr: float,
+):
     """(params, adapter) after `steps` of AdamW on what the patterns in `trainable` match."""
     tx = adamw(steps, lr)
-    params, adapter = jax.tree.map(jnp.copy, (params, adapter))  # a step takes the arrays that train for its own
+    # a step takes the arrays that train for its own
+    params, adapter = jax.tree.map(jnp.copy, (params, adapter))
     state, frozen = states.create({"params": params, "adapter": adapter}, trainable, tx)
     for _ in range(steps):
         state, _ = train.train_step(state, frozen, next(batches), None, cfg=CFG, tx=tx)
@@ -92,7 +108,14 @@ def lessons(*skills: str, rows: int = 32, letters: str = LETTERS) -> Iterator[di
 def base() -> dict:
     """Parameters of a small Llama that can copy."""
     params = spec.init(llama.specs(CFG), jax.random.key(0))
-    return learn(params, {}, ("params/.*",), lessons("copy", letters=LETTERS + LETTERS.upper()), steps=300, lr=3e-3)[0]
+    return learn(
+        params,
+        {},
+        ("params/.*",),
+        lessons("copy", letters=LETTERS + LETTERS.upper()),
+        steps=300,
+        lr=3e-3,
+    )[0]
 
 
 def fresh(kind: str = "lora", seed: int = 1, params: dict | None = None, **options) -> dict:
@@ -103,7 +126,8 @@ def fresh(kind: str = "lora", seed: int = 1, params: dict | None = None, **optio
 
 @functools.cache
 def taught(skill: str) -> dict:
-    """A LoRA that was trained on one skill, and on copying beside it, so that it learns to tell them apart."""
+    """A LoRA that was trained on one skill, and on copying beside it, so that it learns to tell
+    them apart."""
     return learn(base(), fresh(), ("adapter/.*",), lessons(skill, "copy"), steps=STEPS, lr=LR)[1]
 
 
@@ -118,7 +142,9 @@ def nll(params: dict, adapter: dict) -> dict[str, float]:
     return {skill: float(_nll(params, adapter, each, CFG)) for skill, each in rows.items()}
 
 
-def answers(params: dict, adapter: dict, prompts: list[str], gate: list[int] | None = None) -> list[str]:
+def answers(
+    params: dict, adapter: dict, prompts: list[str], gate: list[int] | None = None
+) -> list[str]:
     """What the model writes after each prompt, all of them decoded together."""
     model = sample.unstacked({"params": params, "adapter": adapter}, CFG.n_layers)
     ids = [TOKENIZER.encode(text) for text in prompts]

@@ -2,8 +2,8 @@
 
     python examples/task_arithmetic.py
 
-Each LoRA is trained alone. Adding their weight changes gives a model with both skills; subtracting one gives back, but
-for rounding, the other alone.
+Each LoRA is trained alone. Adding their weight changes gives a model with both skills; subtracting
+one gives back, but for rounding, the other alone.
 """
 
 import skills

@@ -5,7 +5,17 @@ The functions of `lfl_jax.api` are there when they are first used, with jax.
 
 from typing import Any
 
-API = ("run", "get_config", "Own", "Outcome", "load", "save", "generate", "load_adapter", "save_adapter")
+API = (
+    "run",
+    "get_config",
+    "Own",
+    "Outcome",
+    "load",
+    "save",
+    "generate",
+    "load_adapter",
+    "save_adapter",
+)
 
 
 def __getattr__(name: str) -> Any:

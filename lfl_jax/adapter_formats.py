@@ -1,4 +1,5 @@
-"""Reading an adapter from wherever it is: a PEFT folder, a run directory, an adapter file, or a name to fetch."""
+"""Reading an adapter from wherever it is: a PEFT folder, a run directory, an adapter file, or a
+name to fetch."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -32,7 +33,8 @@ def _from_run(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
 
 
 def _remembering(adapter: dict, params: dict, base: dict, fingerprint: str | None) -> dict:
-    """The adapter with the paths of the parameters that it brought, so that saving it does not lose them."""
+    """The adapter with the paths of the parameters that it brought, so that saving it does not lose
+    them."""
     brought = tuple(tree.changed(params, base))
     if not adapter or not brought:
         return adapter
@@ -47,7 +49,9 @@ def without(params: dict, paths: Sequence[str]) -> dict:
 
 
 # format -> (whether a path is of it, how it is read)
-ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, dict, Code], tuple[dict, dict]]]] = {
+ADAPTER_FORMATS: dict[
+    str, tuple[Callable[[Path], bool], Callable[[Path, dict, Code], tuple[dict, dict]]]
+] = {
     "a PEFT folder": (lambda path: (path / "adapter_config.json").is_file(), _from_peft),
     "a run directory": (lambda path: (path / "checkpoints").is_dir(), _from_run),
     "an adapter file (.safetensors)": (lambda path: path.suffix == ".safetensors", _from_file),
@@ -55,7 +59,8 @@ ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, dict, C
 
 
 def load(path_or_name: str | os.PathLike, params: dict, code: Code) -> tuple[dict, dict]:
-    """(params, adapter) of `lfl_jax.load_adapter`; code: what may run of the files that a kind of one's own is in."""
+    """(params, adapter) of `lfl_jax.load_adapter`; code: what may run of the files that a kind of
+    one's own is in."""
     place, name = Path(path_or_name), str(path_or_name)
     if not place.exists() and name.partition("@")[0] in assets.manifest():
         return _published(name, params)
@@ -72,7 +77,8 @@ def _published(name: str, params: dict) -> tuple[dict, dict]:
     found = {layer.scale.shape[-1] for layer in layers_of(adapter)}
     if rank is not None and found != {rank}:
         raise UserError(
-            f"{name}: its adapter has rank {', '.join(map(str, sorted(found)))}, its name says {rank}: mislabelled"
+            f"{name}: its adapter has rank {', '.join(map(str, sorted(found)))}, its name says"
+            f" {rank}: mislabelled"
             f" where it was published? To use it as it is, name its folder: {folder}"
         )
     return params, adapter

@@ -1,8 +1,9 @@
 """Cooldown branches: runs of several lengths for little more than the price of the longest.
 
-With a trapezoid schedule the learning rate is constant until the cooldown. So a shorter run is the beginning of a
-longer one, up to its own cooldown: it starts from the long run's checkpoint there, and is the run from scratch to the
-last bit (the paper's appendix A has its durations so).
+With a trapezoid schedule the learning rate is constant until the cooldown. So a shorter run is the
+beginning of a
+longer one, up to its own cooldown: it starts from the long run's checkpoint there, and is the run
+from scratch to the last bit (the paper's appendix A has its durations so).
 """
 
 from pathlib import Path
@@ -20,12 +21,14 @@ OWN = (r"train\.(steps|tokens|epochs|branch_from)", r"(eval|checkpoint|log|mesh)
 
 
 def check(config: Config) -> None:
-    """UserError unless config.train.branch_from is a run that differs in length and in what it measures alone."""
+    """UserError unless config.train.branch_from is a run that differs in length and in what it
+    measures alone."""
     long = Config.from_record(workdir.read_config(Path(config.train.branch_from)))
     fields = workdir.differences(long.to_json(), config.to_json(), OWN)
     if fields:
         raise UserError(
-            f"config.train.branch_from={config.train.branch_from} differs in {'; '.join(fields[:3])};"
+            f"config.train.branch_from={config.train.branch_from} differs in"
+            f" {'; '.join(fields[:3])};"
             " a branch has the long run's config but for its length"
         )
 
@@ -42,7 +45,8 @@ def restore(config: Config, steps: int, like: dict[str, Any], fingerprint: str) 
         if not usable:
             kept = ", ".join(map(str, whole)) or "none"
             raise UserError(
-                f"config.train.branch_from={config.train.branch_from}: no checkpoint at or before step {start}, where"
+                f"config.train.branch_from={config.train.branch_from}: no checkpoint at or before"
+                f" step {start}, where"
                 f" the cooldown of {steps} steps begins; those that can be resumed: {kept}."
                 " Keep more with config.checkpoint.keep"
             )

@@ -1,4 +1,5 @@
-"""The command line of an entry point: `--config=FILE:WORDS`, `--config.section.field=value`, and flags of its own."""
+"""The command line of an entry point: `--config=FILE:WORDS`, `--config.section.field=value`, and
+flags of its own."""
 
 import dataclasses
 import difflib
@@ -13,7 +14,8 @@ from lfl_jax.config import Config
 from lfl_jax.errors import UserError, mistakes
 
 HIDDEN = ("base.py", "settings.py", "__init__.py")  # of configs/: not to be run
-LENGTHS = ("train.steps", "train.tokens", "train.epochs")  # the first that is not 0 says how long a run is
+# the first that is not 0 says how long a run is
+LENGTHS = ("train.steps", "train.tokens", "train.epochs")
 Flags = dict[str, tuple[Any, str]]  # flag -> (default, help); the default's type is the flag's
 CODE: Flags = {"allow_code": ("", "files with code of one's own that may run")}
 REPEATED = ("allow_code",)  # flags that may be given several times
@@ -37,10 +39,11 @@ class Words:
 
 
 def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[str, Any]]:
-    """Config and extra flag values of a command line such as `--config=configs/x.py:arg --config.optim.lr=1e-4`.
+    """Config and extra flag values of a command line such as `--config=configs/x.py:arg
+    --config.optim.lr=1e-4`.
 
-    Places are absolute in the result, relative ones taken from the current directory. Raises UserError with everything
-    that cannot be understood.
+    Places are absolute in the result, relative ones taken from the current directory. Raises
+    UserError with everything that cannot be understood.
     """
     if any(a in ("-h", "--help", "-help") for a in argv[1:]):
         print(usage.strip())
@@ -53,7 +56,9 @@ def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[s
     if words.config is None:
         problems.insert(0, "no config given; for example --config=configs/math_ift.py (see --help)")
         raise mistakes(problems)
-    return configured(words.config, words.overrides, problems, files_of(options.get("allow_code", ""))), options
+    return configured(
+        words.config, words.overrides, problems, files_of(options.get("allow_code", ""))
+    ), options
 
 
 def files_of(allow_code: str) -> list[str]:
@@ -62,12 +67,18 @@ def files_of(allow_code: str) -> list[str]:
 
 
 def configured(
-    place: str, overrides: Mapping[str, Any], problems: Sequence[str] = (), allow_code: Sequence[str] = ()
+    place: str,
+    overrides: Mapping[str, Any],
+    problems: Sequence[str] = (),
+    allow_code: Sequence[str] = (),
 ) -> Config:
-    """The config of FILE:WORDS with these fields in place of its own, as text {"optim.lr": "1e-4"} or as values.
+    """The config of FILE:WORDS with these fields in place of its own, as text {"optim.lr": "1e-4"}
+    or as values.
 
-    problems: what is wrong already; UserError says it together with everything else. The files with code that the
-    person names may run: in these fields, in the config unless that is the record of a run, or in allow_code.
+    problems: what is wrong already; UserError says it together with everything else. The files with
+    code that the
+    person names may run: in these fields, in the config unless that is the record of a run, or in
+    allow_code.
     """
     found = list(problems)
     typed = typed_overrides(overrides, found)
@@ -97,7 +108,11 @@ def split(arguments: Sequence[str], extra: Flags) -> Words:
             words.strays.append(word)
             continue
         if not sign:
-            value = rest.pop(0) if _takes_next(name, extra) and rest and not rest[0].startswith("--") else None
+            value = (
+                rest.pop(0)
+                if _takes_next(name, extra) and rest and not rest[0].startswith("--")
+                else None
+            )
         _sort_in(words, name, value)
     return words
 
@@ -169,13 +184,16 @@ def _unknown_flag(name: str, text: str | None, extra: Flags) -> str:
         return f"unknown flag --{name}: did you mean --{near[0]}?"
     fields = config_values.nearest_fields(name)
     if fields:
-        meant = " or ".join(f"--config.{field}={'VALUE' if text is None else text}" for field in fields)
+        meant = " or ".join(
+            f"--config.{field}={'VALUE' if text is None else text}" for field in fields
+        )
         return f"unknown flag --{name}: did you mean {meant}?"
     return f"unknown flag --{name}; there are: --config, {', '.join('--' + flag for flag in extra)} (see --help)"
 
 
 def typed_overrides(overrides: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """{"section.field": value}, each of its field's type; what cannot be is added to `problems` and left out."""
+    """{"section.field": value}, each of its field's type; what cannot be is added to `problems` and
+    left out."""
     typed = {}
     for path, text in overrides.items():
         try:
@@ -192,14 +210,20 @@ def typed_overrides(overrides: Mapping[str, Any], problems: list[str]) -> dict[s
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
-    """Text as the field's type; a value that is no text is the field's own already, None the flag of a bool."""
+    """Text as the field's type; a value that is no text is the field's own already, None the flag
+    of a bool."""
     if value is None:
         return True
-    return config_values.from_text(hint, value, where) if isinstance(value, str) else config_values.as_tuples(value)
+    return (
+        config_values.from_text(hint, value, where)
+        if isinstance(value, str)
+        else config_values.as_tuples(value)
+    )
 
 
 def override(values: dict, typed: Mapping[str, Any]) -> None:
-    """Put the values in. A length that is given replaces the config's: epochs=3 sets its steps and tokens to 0."""
+    """Put the values in. A length that is given replaces the config's: epochs=3 sets its steps and
+    tokens to 0."""
     if any(typed.get(path) for path in LENGTHS):
         values["train"] |= {"steps": 0, "tokens": 0.0}
     for path, value in typed.items():
@@ -208,7 +232,8 @@ def override(values: dict, typed: Mapping[str, Any]) -> None:
 
 
 def resolve(path: str) -> str:
-    """A --config path as given, or the config of that name installed with the package; keeps ":argument".
+    """A --config path as given, or the config of that name installed with the package; keeps
+    ":argument".
 
     Raises UserError naming the configs there are.
     """
@@ -223,17 +248,24 @@ def resolve(path: str) -> str:
     if not relative.endswith(".py"):
         relative += ".py"
     if not home.joinpath(relative).is_file():
-        names = sorted(p.name for p in home.iterdir() if p.name.endswith(".py") and p.name not in HIDDEN)
-        raise UserError(f"no config {file!r}; there are: {', '.join('configs/' + n for n in names)}")
+        names = sorted(
+            p.name for p in home.iterdir() if p.name.endswith(".py") and p.name not in HIDDEN
+        )
+        raise UserError(
+            f"no config {file!r}; there are: {', '.join('configs/' + n for n in names)}"
+        )
     return str(home.joinpath(relative)) + colon + argument
 
 
 def load(path: str) -> Any:
-    """What get_config of FILE:ARGUMENT returns. UserError with the line for a file that cannot be run."""
+    """What get_config of FILE:ARGUMENT returns. UserError with the line for a file that cannot be
+    run."""
     file, colon, argument = path.partition(":")
     module = own_code.load(file, own_code.digest(file))
     if not hasattr(module, "get_config"):
-        raise UserError(f"{file} has no function get_config: see configs/base.py for how a config is made")
+        raise UserError(
+            f"{file} has no function get_config: see configs/base.py for how a config is made"
+        )
     with own_code.errors_in(file):
         try:
             return module.get_config(argument) if colon else module.get_config()

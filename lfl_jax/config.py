@@ -1,4 +1,5 @@
-"""A run's config: ml_collections on the outside, validated frozen dataclasses inside, turned once."""
+"""A run's config: ml_collections on the outside, validated frozen dataclasses inside, turned
+once."""
 
 import dataclasses
 import hashlib
@@ -15,9 +16,12 @@ NO_OPTION = {"option": False}
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a config. code: what it may run of one's own, which travels with it and is never recorded."""
+    """A part of a config. code: what it may run of one's own, which travels with it and is never
+    recorded."""
 
-    code: Code = dataclasses.field(default=own_code.NOTHING, kw_only=True, repr=False, metadata=NO_OPTION)
+    code: Code = dataclasses.field(
+        default=own_code.NOTHING, kw_only=True, repr=False, metadata=NO_OPTION
+    )
 
 
 def options(cls: Any) -> list[dataclasses.Field]:
@@ -144,7 +148,8 @@ class EvalConfig(Section):
     files: tuple[str, ...]
 
     def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
-        """{task: number of items, 0 = all} of "name:n" strings, with `limit` in place of n where it is set."""
+        """{task: number of items, 0 = all} of "name:n" strings, with `limit` in place of n where it
+        is set."""
         pairs = map(name_and_items, tasks)
         return {name: int(n or 0) if self.limit is None else self.limit for name, n in pairs}
 
@@ -205,7 +210,8 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Config":
-        """From a ConfigDict or nested dict. UserError for unknown or missing fields, wrong types, contradictions."""
+        """From a ConfigDict or nested dict. UserError for unknown or missing fields, wrong types,
+        contradictions."""
         config, problems = cls.read(values)
         if problems:
             raise mistakes(problems)
@@ -213,7 +219,8 @@ class Config:
 
     @classmethod
     def read(cls, values: Any) -> tuple["Config | None", list[str]]:
-        """From a ConfigDict or nested dict, and everything that is wrong with it; None where a field is."""
+        """From a ConfigDict or nested dict, and everything that is wrong with it; None where a
+        field is."""
         from lfl_jax import config_checks, config_values
 
         problems: list[str] = []
@@ -239,39 +246,59 @@ class Config:
             section, field = path.split(".")
             value = getattr(getattr(self, section), field)
             sections.setdefault(section, {})[field] = apply(value, change)
-        changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
+        changed = {
+            name: dataclasses.replace(getattr(self, name), **fields)
+            for name, fields in sections.items()
+        }
         return dataclasses.replace(self, **changed)
 
     def with_code(self, change: Callable[[Code], Code]) -> "Config":
-        """What sections with objects of one's own may run, changed; other sections never run any."""
+        """What sections with objects of one's own may run, changed; other sections never run
+        any."""
         named = {field.partition(".")[0] for field, place in self.own_places()}
         sections = {name: getattr(self, name) for name in named}
-        changed = {name: dataclasses.replace(x, code=change(x.code)) for name, x in sections.items()}
+        changed = {
+            name: dataclasses.replace(x, code=change(x.code)) for name, x in sections.items()
+        }
         return dataclasses.replace(self, **changed)
 
     def own_places(self) -> list[tuple[str, str]]:
-        """(field, FILE.py:NAME or python:NAME) of every object of one's own that the config names."""
-        values = {path: getattr(getattr(self, path.split(".")[0]), path.split(".")[1]) for path in own_code.FIELDS}
-        return [(path, place) for path, value in values.items() for place in own_code.places(path, value)]
+        """(field, FILE.py:NAME or python:NAME) of every object of one's own that the config
+        names."""
+        values = {
+            path: getattr(getattr(self, path.split(".")[0]), path.split(".")[1])
+            for path in own_code.FIELDS
+        }
+        return [
+            (path, place)
+            for path, value in values.items()
+            for place in own_code.places(path, value)
+        ]
 
     def own_files(self) -> dict[str, str]:
         """{FILE.py: its SHA-256 now} of every file that the config names an object of."""
-        named = [(getattr(self, path.partition(".")[0]).code, place) for path, place in self.own_places()]
+        named = [
+            (getattr(self, path.partition(".")[0]).code, place) for path, place in self.own_places()
+        ]
         files = {own_code.split(place)[0]: code.digest(place) for code, place in named}
         return {file: sha256 for file, sha256 in files.items() if file != own_code.PASSED}
 
     def with_record(self, record: Mapping[str, Any]) -> "Config":
-        """The config with what a record says of its files, {FILE.py: SHA-256}: others than those may not run."""
+        """The config with what a record says of its files, {FILE.py: SHA-256}: others than those
+        may not run."""
         recorded = own_code.as_recorded([place for _, place in self.own_places()], record)
         return self.with_code(lambda code: dataclasses.replace(code, recorded=recorded))
 
     def allowing(self, files: Iterable[str | Allowed]) -> "Config":
         """The config with these files allowed to run, too: FILE.py or FILE.py@HASH each."""
         allowed = tuple(Allowed.parse(file) if isinstance(file, str) else file for file in files)
-        return self.with_code(lambda code: dataclasses.replace(code, allowed=(*code.allowed, *allowed)))
+        return self.with_code(
+            lambda code: dataclasses.replace(code, allowed=(*code.allowed, *allowed))
+        )
 
     def with_own(self, own: Own) -> "Config":
-        """The config with each of these objects in the place of what its field names; one that it names stays there.
+        """The config with each of these objects in the place of what its field names; one that it
+        names stays there.
 
         Tasks that config.eval does not name are evaluated on all their items, before and after.
         """
@@ -297,24 +324,31 @@ class Config:
     def values(self) -> dict[str, Any]:
         """The options as nested dicts of plain values."""
         sections = {field.name: getattr(self, field.name) for field in options(self)}
-        return {name: _values(x) if dataclasses.is_dataclass(x) else x for name, x in sections.items()}
+        return {
+            name: _values(x) if dataclasses.is_dataclass(x) else x for name, x in sections.items()
+        }
 
     def to_json(self) -> str:
         """Canonical JSON, as written to the run directory."""
         return json.dumps(self.values(), indent=1, sort_keys=True)
 
     def hash(self) -> str:
-        """12 hex digits of what the config trains: sections that may change between resumed runs do not count.
+        """12 hex digits of what the config trains: sections that may change between resumed runs do
+        not count.
 
-        Nor does where files lie on this machine: what is in them is compared by content (base, data, evaluation items).
+        Nor does where files lie on this machine: what is in them is compared by content (base,
+        data, evaluation items).
         """
-        here = self.with_places(lambda place: place if not place or place.startswith(locations.SHARED) else "here")
+        here = self.with_places(
+            lambda place: place if not place or place.startswith(locations.SHARED) else "here"
+        )
         values = {name: x for name, x in here.values().items() if name not in MAY_CHANGE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def name_and_items(task: str) -> tuple[str, str]:
-    """("gsm8k", "8") of "gsm8k:8", and ("FILE.py:NAME", "8") of "FILE.py:NAME:8"; "" without a number."""
+    """("gsm8k", "8") of "gsm8k:8", and ("FILE.py:NAME", "8") of "FILE.py:NAME:8"; "" without a
+    number."""
     if not own_code.is_place(task):
         return task.partition(":")[::2]
     name = ":".join(own_code.split(task))
@@ -325,12 +359,15 @@ def _values(section: Any) -> dict[str, Any]:
     return {field.name: getattr(section, field.name) for field in options(section)}
 
 
-def parse(argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]) -> tuple[Config, dict[str, Any]]:
+def parse(
+    argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]
+) -> tuple[Config, dict[str, Any]]:
     """`command_line.parse`: config and values of the extra flags."""
     from lfl_jax import command_line
 
     return command_line.parse(argv, usage, extra)
 
 
-# Sections that may differ when a run is resumed: they change what is printed, measured or kept, not what is trained.
+# Sections that may differ when a run is resumed: they change what is printed, measured or kept, not
+# what is trained.
 MAY_CHANGE = ("log", "checkpoint", "mesh", "eval")

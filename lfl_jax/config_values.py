@@ -1,6 +1,8 @@
-"""From text and plain values to the fields of a config, each of its declared type; every mistake is collected.
+"""From text and plain values to the fields of a config, each of its declared type; every mistake is
+collected.
 
-A field's type is its annotation in `lfl_jax.config`; its legal values are in `lfl_jax.config_checks`.
+A field's type is its annotation in `lfl_jax.config`; its legal values are in
+`lfl_jax.config_checks`.
 """
 
 import ast
@@ -71,7 +73,8 @@ ALIASES = {
 
 
 def build(cls: type, values: Any, where: str, problems: list[str]) -> Any | None:
-    """The dataclass of this section, every field present, of its type and among its legal values, nothing else.
+    """The dataclass of this section, every field present, of its type and among its legal values,
+    nothing else.
 
     What is wrong is added to `problems`, and the result is then None.
     """
@@ -118,14 +121,20 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _tuple(args: tuple, value: Any, where: str) -> tuple:
     if not isinstance(value, tuple):
-        raise UserError(f"{where}={value!r} must be a tuple such as \"('q','v')\", not a {type(value).__name__}")
+        raise UserError(
+            f"{where}={value!r} must be a tuple such as \"('q','v')\", not a {type(value).__name__}"
+        )
     if any(isinstance(v, str) and "," in v and "{" not in v for v in value):
-        raise UserError(f"{where}={value!r} holds a name with a comma; write a tuple: \"('q','v')\"")
+        raise UserError(
+            f"{where}={value!r} holds a name with a comma; write a tuple: \"('q','v')\""
+        )
     if args[-1] is Ellipsis:
         return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(value) != len(args):
         raise UserError(f"{where}={value!r} must have {len(args)} entries")
-    return tuple(_value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    return tuple(
+        _value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
+    )
 
 
 def as_tuples(value: Any) -> Any:
@@ -137,12 +146,17 @@ def as_tuples(value: Any) -> Any:
 
 def with_defaults(values: dict, defaults: dict) -> dict:
     """The values, with what is missing in sections that are there taken from the defaults."""
-    sections = {name: x for name, x in values.items() if isinstance(x, dict) and isinstance(defaults.get(name), dict)}
+    sections = {
+        name: x
+        for name, x in values.items()
+        if isinstance(x, dict) and isinstance(defaults.get(name), dict)
+    }
     return values | {name: defaults[name] | x for name, x in sections.items()}
 
 
 def hint_of(cls: type, path: str) -> Any:
-    """The declared type of "section.field"; UserError with the nearest names for a field that is not there."""
+    """The declared type of "section.field"; UserError with the nearest names for a field that is
+    not there."""
     hint: Any = cls
     for name in path.split("."):
         hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
@@ -151,12 +165,15 @@ def hint_of(cls: type, path: str) -> Any:
         hint = hints[name]
     if dataclasses.is_dataclass(hint):
         first = config.options(hint)[0].name
-        raise UserError(f"config.{path} is a section; set a field of it, such as --config.{path}.{first}=VALUE")
+        raise UserError(
+            f"config.{path} is a section; set a field of it, such as --config.{path}.{first}=VALUE"
+        )
     return hint
 
 
 def from_text(hint: Any, text: str, where: str) -> Any:
-    """The value that someone typed for a field: None for a field that may be None, 1e3 for an integer, q,v for a tuple.
+    """The value that someone typed for a field: None for a field that may be None, 1e3 for an
+    integer, q,v for a tuple.
 
     UserError says which type is expected.
     """
@@ -180,7 +197,9 @@ def _int(text: str) -> int:
 
 
 def _bool(text: str) -> bool:
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+        text.lower()
+    ]
 
 
 def _tuple_of(text: str) -> tuple:
@@ -195,14 +214,25 @@ def _tuple_of(text: str) -> tuple:
     return as_tuples(value) if isinstance(value, list | tuple) else (value,)
 
 
-READERS: dict[Any, Callable[[str], Any]] = {int: _int, float: float, str: str, bool: _bool, tuple: _tuple_of}
+READERS: dict[Any, Callable[[str], Any]] = {
+    int: _int,
+    float: float,
+    str: str,
+    bool: _bool,
+    tuple: _tuple_of,
+}
 
 
 def a_type(hint: Any) -> str:
     """A type in words, as an error names it."""
     if typing.get_origin(hint) is tuple:
         return "a tuple such as \"('q','v')\""
-    words = {int: "an int", float: "a float (a number)", str: "a str", bool: "true or false (a bool)"}
+    words = {
+        int: "an int",
+        float: "a float (a number)",
+        str: "a str",
+        bool: "true or false (a bool)",
+    }
     return words.get(hint, str(hint))
 
 
@@ -213,18 +243,24 @@ def unknown(where: str) -> str:
     if meant:
         return f"unknown config field {where}: did you mean {' or '.join(f'config.{m}' for m in meant)}?"
     section = path.rpartition(".")[0]
-    there = [f for f in all_fields() if f.rpartition(".")[0] == section] or ["configs/base.py lists them"]
-    return f"unknown config field {where}; there are: {', '.join(f.rpartition('.')[2] for f in there)}"
+    there = [f for f in all_fields() if f.rpartition(".")[0] == section] or [
+        "configs/base.py lists them"
+    ]
+    return (
+        f"unknown config field {where}; there are: {', '.join(f.rpartition('.')[2] for f in there)}"
+    )
 
 
 def nearest_fields(path: str) -> list[str]:
-    """Fields that "optim.learning_rate" or "lr" may have been meant as, the likeliest first, at most three."""
+    """Fields that "optim.learning_rate" or "lr" may have been meant as, the likeliest first, at
+    most three."""
     section, _, leaf = path.rpartition(".")
     fields = all_fields()
     if leaf in ALIASES:
         return [ALIASES[leaf]]
     by_leaf: dict[str, list[str]] = {}
-    for field in sorted(fields, key=lambda f: f.rpartition(".")[0] != section):  # those of the section named first
+    # those of the section named first
+    for field in sorted(fields, key=lambda f: f.rpartition(".")[0] != section):
         by_leaf.setdefault(field.rpartition(".")[2], []).append(field)
     if leaf in by_leaf:
         return by_leaf[leaf][:3]

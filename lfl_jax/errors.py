@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a command: one or two lines that say what to do. Exit code 2."""
+    """A mistake in a config, a file or a command: one or two lines that say what to do. Exit code
+    2."""
 
 
 class NonFiniteLoss(Exception):
@@ -22,17 +23,20 @@ def mistakes(problems: Sequence[str]) -> UserError:
     return UserError("\n".join((f"{len(problems)} mistakes:", *lines)))
 
 
-# Control characters (terminals obey them) and marks that turn the direction of what follows; newline and tab stay.
+# Control characters (terminals obey them) and marks that turn the direction of what follows;
+# newline and tab stay.
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _SHOWN = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
 
 
 def printable(text: str) -> str:
-    r"""Text from a file as a terminal may be given it: control characters are written out, as in \x1b."""
+    r"""Text from a file as a terminal may be given it: control characters are written out, as in
+    \x1b."""
     return text.translate(_SHOWN)
 
 
-# A place that cannot be used: a run's, a file's. It is said in a line, as the person's own mistakes are.
+# A place that cannot be used: a run's, a file's. It is said in a line, as the person's own mistakes
+# are.
 PLACES = (PermissionError, NotADirectoryError, IsADirectoryError)
 EXIT_CODES: dict[type[BaseException], int] = {
     UserError: 2,
@@ -43,7 +47,8 @@ EXIT_CODES: dict[type[BaseException], int] = {
 }
 
 
-# Libraries that write for us (safetensors, tensorstore) have exceptions of their own, with the system's words in them.
+# Libraries that write for us (safetensors, tensorstore) have exceptions of their own, with the
+# system's words in them.
 MAKE_ROOM = "make room, then the same command resumes"
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
@@ -54,7 +59,8 @@ def full(error: BaseException) -> str | None:
 
 
 def exit_code(error: BaseException) -> int | None:
-    """What an expected error ends a process with; None for an unexpected one, which keeps its traceback."""
+    """What an expected error ends a process with; None for an unexpected one, which keeps its
+    traceback."""
     expected = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
     return 2 if expected is None and full(error) else expected
 
@@ -64,7 +70,9 @@ def report(error: BaseException) -> None:
     if isinstance(error, UserError | NonFiniteLoss):
         print(f"error: {printable(str(error))}", file=sys.stderr)
     elif isinstance(error, PLACES):
-        print(f"error: cannot use {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+        print(
+            f"error: cannot use {printable(str(error.filename))}: {error.strerror}", file=sys.stderr
+        )
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command goes on where it was", file=sys.stderr)
     elif full(error):
@@ -74,12 +82,14 @@ def report(error: BaseException) -> None:
 
 
 def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run an entry point; expected mistakes end it with their message and exit code, others keep their traceback.
+    """Run an entry point; expected mistakes end it with their message and exit code, others keep
+    their traceback.
 
     Characters that the terminal's encoding does not have are replaced.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a stream that a test or a notebook put there may not have it
+        # a stream that a test or a notebook put there may not have it
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
         main(sys.argv if argv is None else argv)

@@ -1,4 +1,5 @@
-"""Evaluate a base model, or what was learned on it: our tasks, or any task of lm-evaluation-harness.
+"""Evaluate a base model, or what was learned on it: our tasks, or any task of
+lm-evaluation-harness.
 
     python -m lfl_jax.evaluate --run=runs/quickstart --out=evals/quickstart --config.eval.limit=0
     python -m lfl_jax.evaluate --config=configs/math_ift.py --config.model.path=DIR --adapter=PEFT_DIR --out=evals/mine
@@ -9,7 +10,8 @@
 --config=FILE      or a config, for the base it names; with --adapter=PATH: a PEFT folder, a run, a .safetensors file or
                    a fetched name; config.eval says what is measured, on how many items
 --tasks=A:8,B      tasks in place of config.eval.tasks, with their numbers of items
---allow_code=FILE.py  a file with code of one's own that the run or adapter names, and that may run; several times.
+--allow_code=FILE.py  a file with code of one's own that the run or adapter names, and that may run;
+several times.
                    FILE.py@HASH: a file that has changed since, as it is now
 --out=DIR          where records and results.json go; the same command goes on where an evaluation was interrupted
 --lm_eval=A,B      tasks of lm-evaluation-harness instead (extra `eval`), with:
@@ -21,7 +23,8 @@
 
 --distributed      several processes, one per host, as lfl_jax.main takes it; for our tasks
 
-What was learned is scored beside its base, by the same compiled program. Exit code 2: a mistake, said in a line.
+What was learned is scored beside its base, by the same compiled program. Exit code 2: a mistake,
+said in a line.
 """
 
 import dataclasses
@@ -150,7 +153,9 @@ def _judged(config: configs.Config, base: Any, subject: Subject, rules: Any) -> 
     print_of = tree.fingerprint(subject.model) if subject.adapted else base.fingerprint
     options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
     tag = f"{print_of}/{config.hash()}/{subject.name}"
-    return scorer.build(subject.model, base.cfg, base.tokenizer, rules, tag, adapted=subject.adapted, **options)
+    return scorer.build(
+        subject.model, base.cfg, base.tokenizer, rules, tag, adapted=subject.adapted, **options
+    )
 
 
 def _tasks(
@@ -174,7 +179,11 @@ def _tasks(
     with notices.collected() as warnings:
         for subject in subjects:
             judged = _judged(config, base, subject, rules)
-            names = config.eval.tasks if subject.adapted else (*config.eval.tasks, *config.eval.base_tasks)
+            names = (
+                config.eval.tasks
+                if subject.adapted
+                else (*config.eval.tasks, *config.eval.base_tasks)
+            )
             about = (config, judged, base.cfg, base.tokenizer, read, names)
             results[subject.name] = suite.run(*about, out / subject.name, tasks)
     if not hosts.is_first():
@@ -194,7 +203,9 @@ def _tasks(
         plots.pass_at_k(results, out)
 
 
-def _harness(config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any) -> None:
+def _harness(
+    config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any
+) -> None:
     from lfl_jax.evals import lm_eval, suite
 
     for subject in subjects:
@@ -204,7 +215,9 @@ def _harness(config: configs.Config, options: dict, out: Path, base: Any, subjec
             judged,
             base.tokenizer,
             options["lm_eval"].split(","),
-            dataclasses.replace(suite.settings(config, base.cfg), max_new_tokens=lm_eval.MAX_NEW_TOKENS),
+            dataclasses.replace(
+                suite.settings(config, base.cfg), max_new_tokens=lm_eval.MAX_NEW_TOKENS
+            ),
             out=out / subject.name,
             limit=options["limit"] or None,
             num_fewshot=None if options["shots"] < 0 else options["shots"],

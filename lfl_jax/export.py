@@ -11,9 +11,10 @@
                      rank K), with the parameters that trained whole
 --to=hf              the merged model as a Hugging Face folder with its tokenizer
 --to=adapter         the adapter, of any kind, as one .safetensors file (--out names it)
---allow_code=FILE.py the file of a kind of one's own that the run or adapter names, and that may run; several times
---dtype=bfloat16     float32, bfloat16 or float16: what the weights are written in
---target=dequantised which base a quantised run is merged into: the dequantised one it was trained on, or
+--allow_code=FILE.py the file of a kind of one's own that the run or adapter names, and that may
+run; several times --dtype=bfloat16     float32, bfloat16 or float16: what the weights are written in
+--target=dequantised which base a quantised run is merged into: the dequantised one it was trained
+on, or
                      --target=original --original=DIR: the weights before they were quantised
 """
 
@@ -29,7 +30,8 @@ from lfl_jax.io import workdir
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What is exported: a base, the parameters and the adapter that go over it, and where they came from."""
+    """What is exported: a base, the parameters and the adapter that go over it, and where they came
+    from."""
 
     base: dict
     params: dict
@@ -53,9 +55,13 @@ def main(argv: Sequence[str]) -> None:
     hosts.require_one("lfl_jax.export", argv[1:])
     options = _parser().parse_args(list(argv)[1:])
     if bool(options.run) == bool(options.model):
-        raise UserError("give either --run=DIR, or --model=PATH with or without --adapter=PATH (see --help)")
+        raise UserError(
+            "give either --run=DIR, or --model=PATH with or without --adapter=PATH (see --help)"
+        )
     if options.target == "original" and not options.original:
-        raise UserError("--target=original needs --original=DIR, the folder of the weights before quantisation")
+        raise UserError(
+            "--target=original needs --original=DIR, the folder of the weights before quantisation"
+        )
     if Path(options.out).exists():
         raise UserError(f"--out={options.out} exists; name a new place")
     with workdir.new(options.out):
@@ -64,11 +70,15 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lfl_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m lfl_jax.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name in ("run", "model", "adapter", "original"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--config.model.path", dest="model_path", default="", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--config.model.path", dest="model_path", default="", help=argparse.SUPPRESS
+    )
     parser.add_argument("--allow_code", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--step", default="latest", help=argparse.SUPPRESS)
     parser.add_argument("--second", action="store_true", help=argparse.SUPPRESS)
@@ -76,7 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", required=True, choices=EXPORTS, help=argparse.SUPPRESS)
     parser.add_argument("--out", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--target", default="dequantised", choices=("dequantised", "original"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--target",
+        default="dequantised",
+        choices=("dequantised", "original"),
+        help=argparse.SUPPRESS,
+    )
     return parser
 
 
@@ -92,12 +107,22 @@ def _source(options: argparse.Namespace) -> Source:
         run = runs.restore(Path(options.run), step=step, model_path=options.model_path, code=code)
         base = run.base
         print(f"{options.run}: step {run.step} over {base.source}")
-        adapter = runs.second(Path(options.run), run.adapter, base.params, code) if options.second else run.adapter
-        return Source(base.params, run.params, adapter, base.cfg, base.tokenizer, base.source, base.quantised)
+        adapter = (
+            runs.second(Path(options.run), run.adapter, base.params, code)
+            if options.second
+            else run.adapter
+        )
+        return Source(
+            base.params, run.params, adapter, base.cfg, base.tokenizer, base.source, base.quantised
+        )
     found = find(options.model)
     base = found.load(found.cfg, make_rules(), "float32")
-    params, adapter = load_adapter(options.adapter, base, allow_code=allowed) if options.adapter else (base, {})
-    return Source(base, params, adapter, found.cfg, found.tokenizer(), str(found.path), found.quantised)
+    params, adapter = (
+        load_adapter(options.adapter, base, allow_code=allowed) if options.adapter else (base, {})
+    )
+    return Source(
+        base, params, adapter, found.cfg, found.tokenizer(), str(found.path), found.quantised
+    )
 
 
 def _to_peft(source: Source, options: argparse.Namespace) -> None:
@@ -106,8 +131,17 @@ def _to_peft(source: Source, options: argparse.Namespace) -> None:
     adapter = _adapter(source)
     if options.rank:
         adapter, error = adapters.truncate(adapter, source.base, options.rank)
-        print(f"LoRA of rank {options.rank} in place of the adapter: relative error of dW {error:.3g}")
-    api.save_adapter(options.out, adapter, source.params, base=source.base, base_name=source.name, dtype=options.dtype)
+        print(
+            f"LoRA of rank {options.rank} in place of the adapter: relative error of dW {error:.3g}"
+        )
+    api.save_adapter(
+        options.out,
+        adapter,
+        source.params,
+        base=source.base,
+        base_name=source.name,
+        dtype=options.dtype,
+    )
     print(f"written to {options.out}: PeftModel.from_pretrained(base, {options.out!r})")
 
 
@@ -140,22 +174,43 @@ def _to_hf(source: Source, options: argparse.Namespace) -> None:
         original = api.find(options.original)
         if source.replaced():
             raise UserError(
-                "--target=original: this run trained parameters of the dequantised base, not only an adapter"
+                "--target=original: this run trained parameters of the dequantised base, not only"
+                " an adapter"
             )
         target = original.load(source.cfg, make_rules(), "float32")
-    adapter = adapters.rebind(source.adapter, target) if options.target == "original" else source.adapter
+    adapter = (
+        adapters.rebind(source.adapter, target) if options.target == "original" else source.adapter
+    )
     merged = adapters.merge(adapter, target, jnp.dtype(options.dtype))
     tokens = jnp.asarray(_sample(source.tokenizer))
-    error = merge_error(source.params, source.adapter, merged, tokens, source.cfg, jax.random.key(0))
+    error = merge_error(
+        source.params, source.adapter, merged, tokens, source.cfg, jax.random.key(0)
+    )
     quantised = source.quantised if options.target == "dequantised" else None
-    api.save(options.out, merged, source.cfg, source.tokenizer, dtype=options.dtype, dequantised_from=quantised)
+    api.save(
+        options.out,
+        merged,
+        source.cfg,
+        source.tokenizer,
+        dtype=options.dtype,
+        dequantised_from=quantised,
+    )
     print(f"logits against the unmerged model over {tokens.size} tokens: {_differences(error)}")
     if options.target == "original":
-        print("  (the unmerged model stands on the dequantised base: this is the error of quantisation, too)")
+        print(
+            "  (the unmerged model stands on the dequantised base: this is the error of"
+            " quantisation, too)"
+        )
     elif not error.within:
-        print("  warning: this is more than rounding explains; compare the models before you use this one")
+        print(
+            "  warning: this is more than rounding explains; compare the models before you use this"
+            " one"
+        )
     if quantised:
-        print(f"  merged into weights dequantised from {quantised}; --target=original merges into the original's")
+        print(
+            f"  merged into weights dequantised from {quantised}; --target=original merges into the"
+            " original's"
+        )
     none = "" if source.tokenizer.files() else ", without tokenizer files: plain bytes have none"
     print(f"written to {options.out}{none}")
 
@@ -169,7 +224,10 @@ def _differences(error: Any) -> str:
 
 def _sample(tokenizer: Any) -> list[list[int]]:
     """Two rows of 64 tokens of ordinary text and digits."""
-    text = "A farmer packs 12 eggs into each of 7 boxes and sells them for $3.50 a box. How much does she earn? " * 8
+    text = (
+        "A farmer packs 12 eggs into each of 7 boxes and sells them for $3.50 a box. How much does"
+        " she earn? " * 8
+    )
     ids = tokenizer.encode(text)[:128]
     return [ids[:64], ids[64:128]]
 

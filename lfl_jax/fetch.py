@@ -1,4 +1,5 @@
-"""Fetch models, datasets and tokenizers into the cache: `python -m lfl_jax.fetch smollm2-135m evals`."""
+"""Fetch models, datasets and tokenizers into the cache: `python -m lfl_jax.fetch smollm2-135m
+evals`."""
 
 import argparse
 import shutil
@@ -30,11 +31,17 @@ def main(argv: Sequence[str]) -> None:
     if arguments.list:
         return _print_list()
     if not arguments.names:
-        raise UserError("nothing to fetch was named: try `python -m lfl_jax.fetch smollm2-135m evals`, or --list")
+        raise UserError(
+            "nothing to fetch was named: try `python -m lfl_jax.fetch smollm2-135m evals`, or"
+            " --list"
+        )
     try:
         fetching.fetch(assets.select(arguments.names))
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing half-written is left; run the same command again", file=sys.stderr)
+        print(
+            "\ninterrupted: nothing half-written is left; run the same command again",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except OSError as error:
         raise UserError(
@@ -49,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="an item, or a group of items such as evals")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="an item, or a group of items such as evals"
+    )
     parser.add_argument("--list", action="store_true", help="show every item and group, and exit")
     return parser
 
@@ -62,11 +71,22 @@ def _print_list() -> None:
     for item in assets.manifest().values():
         size = fetching.size(item.origin.bytes) if item.origin.bytes else "size unknown"
         print(f"{'*' if assets.is_cached(item.name) else ' '} {item.name}")
-        print(textwrap.fill(f"{item.kind}, {size}, {item.licence}, {_origin(item.origin)}", width, **indent))
+        print(
+            textwrap.fill(
+                f"{item.kind}, {size}, {item.licence}, {_origin(item.origin)}", width, **indent
+            )
+        )
         print(textwrap.fill(item.about, width, **indent))
     print("\ngroups, fetched by one name:")
     for name, members in assets.groups().items():
-        print(textwrap.fill(f"  {name} = {' '.join(members)}", width, subsequent_indent="    ", break_on_hyphens=False))
+        print(
+            textwrap.fill(
+                f"  {name} = {' '.join(members)}",
+                width,
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+        )
 
 
 def _origin(origin: assets.Wheel | assets.Hub) -> str:

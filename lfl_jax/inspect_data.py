@@ -1,10 +1,12 @@
-"""Show what a config trains on: packed rows, what carries loss in them, and how well they are filled.
+"""Show what a config trains on: packed rows, what carries loss in them, and how well they are
+filled.
 
     python -m lfl_jax.inspect_data --config=configs/math_ift.py [--rows=2] [--decontaminate]
 
-On a terminal, tokens that carry loss are green, the others grey, and every other segment is underlined;
-elsewhere tokens that carry loss stand between « and ». Special tokens such as EOS show their own text.
---decontaminate looks for the items of config.eval.tasks (all of them) in the training source instead.
+On a terminal, tokens that carry loss are green, the others grey, and every other segment is
+underlined; elsewhere tokens that carry loss stand between « and ». Special tokens such as EOS show
+their own text. --decontaminate looks for the items of config.eval.tasks (all of them) in the
+training source instead.
 """
 
 import itertools
@@ -31,7 +33,8 @@ NO_LIMIT = sys.maxsize
 
 
 def segments(batch: Batch, row: int) -> Iterator[tuple[int, list[int], list[bool]]]:
-    """Of each segment in a row: example id, token ids with the last target, and which of these carry loss."""
+    """Of each segment in a row: example id, token ids with the last target, and which of these
+    carry loss."""
     for segment in range(1, int(batch["segment_ids"][row].max()) + 1):
         here = batch["segment_ids"][row] == segment
         loss = [False, *(batch["weights"][row, here] > 0).tolist()]
@@ -47,7 +50,9 @@ def render_batch(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
         filled = f"row {row}: {int((slots > 0).sum())} of {len(slots)} slots filled"
         console.print(Text(filled, style="bold"), soft_wrap=True)
         for number, (example, ids, loss) in enumerate(segments(batch, row), 1):
-            header = f"  segment {number}: example {example}, {len(ids)} tokens, {sum(loss)} carry loss"
+            header = (
+                f"  segment {number}: example {example}, {len(ids)} tokens, {sum(loss)} carry loss"
+            )
             console.print(Text(header, style="cyan"), soft_wrap=True)
             shade = " underline" if number % 2 == 0 else ""
             pieces = [printable(piece) for piece in tokenizer.pieces(ids)]
@@ -56,14 +61,18 @@ def render_batch(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
 
 def _spans(pieces: Sequence[str], loss: Sequence[bool], shade: str, colour: bool) -> Text:
     text = Text()
-    for carries, span in itertools.groupby(zip(pieces, loss, strict=True), key=lambda pair: pair[1]):
+    for carries, span in itertools.groupby(
+        zip(pieces, loss, strict=True), key=lambda pair: pair[1]
+    ):
         joined = "".join(piece for piece, _ in span)
         marked = joined if colour or not carries else f"«{joined}»"
         text.append(marked, style=(LOSS if carries else CONTEXT) + shade)
     return text
 
 
-def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConfig, console: Console) -> None:
+def render_summary(
+    source: Source, estimate: RowEstimate, data: configs.DataConfig, console: Console
+) -> None:
     """Print where the data come from and how they fill their rows."""
     stats, about = estimate.stats, "" if estimate.exact else ", estimated from a sample"
     flag = f"{source.flag}, " if source.flag else ""
@@ -73,10 +82,12 @@ def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConf
     lines = {
         "source": f"{source.name}, split {source.split}: {flag}{description}",
         "licence": f"{source.licence}; SHA-256 {source.sha256 or 'not known'}{seed}",
-        "examples": f"{estimate.examples}; {estimate.skipped} skipped, {estimate.truncated} cut{about}",
+        "examples": f"{estimate.examples}; {estimate.skipped} skipped, {estimate.truncated}"
+        f" cut{about}",
         "rows": f"{stats.rows} of {data.seq_len} tokens an epoch{about}",
         "packing": f"{stats.efficiency:.1%} of the slots hold a token",
-        "loss mask": f"{stats.mask_fraction:.1%} of the tokens, {stats.targets / stats.rows:.1f} a row",
+        "loss mask": f"{stats.mask_fraction:.1%} of the tokens, {stats.targets / stats.rows:.1f} a"
+        " row",
         "longest": f"{estimate.longest} tokens (example {estimate.longest_id})",
     }
     lines |= _file_lines(source)
@@ -85,17 +96,25 @@ def render_summary(source: Source, estimate: RowEstimate, data: configs.DataConf
 
 
 def _file_lines(source: Source) -> dict[str, str]:
-    """Which columns of a file are used, as what, which are not, and what is held out in files of its own."""
+    """Which columns of a file are used, as what, which are not, and what is held out in files of
+    its own."""
     used, _, left_out = source.columns.partition("; left out: ")
     named = {"columns": used, "left out": left_out}
-    held_out = {f"{file.split} file": f"{file.path}; SHA-256 {file.sha256}" for file in source.held_out}
+    held_out = {
+        f"{file.split} file": f"{file.path}; SHA-256 {file.sha256}" for file in source.held_out
+    }
     return {name: text for name, text in (named | held_out).items() if text}
 
 
 def inspect(
-    config: configs.Config, tokenizer: Tokenizer, rows: int, console: Console, positions: int = NO_LIMIT
+    config: configs.Config,
+    tokenizer: Tokenizer,
+    rows: int,
+    console: Console,
+    positions: int = NO_LIMIT,
 ) -> None:
-    """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or all-1 mask.
+    """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or
+    all-1 mask.
 
     positions: of the model, beyond which rows are warned of.
     """
@@ -103,7 +122,9 @@ def inspect(
     estimate = estimate_rows(source, tokenizer, config.data, seed=config.seed.data)
     check_loss_mask(estimate.stats, documents=source.examples[0].is_document)
     if rows:
-        batches = training_batches(source, tokenizer, config.data, batch=rows, seed=config.seed.data)
+        batches = training_batches(
+            source, tokenizer, config.data, batch=rows, seed=config.seed.data
+        )
         render_batch(next(batches), tokenizer, console)
         batches.close()
     render_summary(source, estimate, config.data, console)
@@ -137,7 +158,9 @@ def main(argv: Sequence[str]) -> None:
         from lfl_jax.evals import contamination, suite
 
         source = open_source(config.data, "train", config.seed.data)
-        render_contamination(contamination.look(config, source, suite.tasks_of(config, training=False)), Console())
+        render_contamination(
+            contamination.look(config, source, suite.tasks_of(config, training=False)), Console()
+        )
         return
     base_model.check(config)
     positions = base_model.shape(config).max_seq_len

@@ -1,6 +1,8 @@
-"""Config fields that name places on this machine: `~` and relative places are made absolute where a command is given.
+"""Config fields that name places on this machine: `~` and relative places are made absolute where a
+command is given.
 
-FIELDS is the one list of them. A place that several machines share (`hf:ORG/NAME`) stays as it is written.
+FIELDS is the one list of them. A place that several machines share (`hf:ORG/NAME`) stays as it is
+written.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,8 @@ NO_PLACES = ("hf", "reasoning_gym")  # sources NAME:REST whose rest is no file o
 def absolute(place: str, here: Path) -> str:
     """The place with `~` expanded, from the root on; relative ones are relative to `here`.
 
-    "" and what is shared between machines stay. UserError where `~` has no meaning: no home directory, no such user.
+    "" and what is shared between machines stay. UserError where `~` has no meaning: no home
+    directory, no such user.
     """
     if not place or place.startswith(SHARED):
         return place
@@ -27,7 +30,9 @@ def absolute(place: str, here: Path) -> str:
         return str(Path(place).expanduser())
     except RuntimeError:
         home = place.partition("/")[0]
-        raise UserError(f"{place}: there is no home directory for {home}; write the whole path") from None
+        raise UserError(
+            f"{place}: there is no home directory for {home}; write the whole path"
+        ) from None
 
 
 def place(value: str, change: Change) -> str:

@@ -1,4 +1,5 @@
-"""What training minimises and evaluation reports: next-token negative log-likelihood over target positions, in nats."""
+"""What training minimises and evaluation reports: next-token negative log-likelihood over target
+positions, in nats."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,8 @@ def nll_sum(
     gate: Any = None,
     rules: Rules | None = None,
 ) -> Float[Array, ""]:
-    """Sum over a batch of weight · nll. Divide by the sum of weights once, over microbatches and devices together."""
+    """Sum over a batch of weight · nll. Divide by the sum of weights once, over microbatches and
+    devices together."""
     hidden = _hidden(params, adapter, batch, cfg, key, gate, rules)
     head = shard_head(llama.head(params), rules)
     return weighted_nll_sum(hidden, head, batch["targets"], batch["weights"])
@@ -36,19 +38,29 @@ def per_token(
     gate: Any = None,
     rules: Rules | None = None,
 ) -> tuple[Float[Array, "B T"], Any]:
-    """(nll, whether the target was the most likely token) at positions of positive weight; 0 and False elsewhere."""
+    """(nll, whether the target was the most likely token) at positions of positive weight; 0 and
+    False elsewhere."""
     hidden = _hidden(params, adapter, batch, cfg, None, gate, rules)
-    return token_nll(hidden, shard_head(llama.head(params), rules), batch["targets"], batch["weights"])
+    return token_nll(
+        hidden, shard_head(llama.head(params), rules), batch["targets"], batch["weights"]
+    )
 
 
 def shard_head(head: Float[Array, "V D"], rules: Rules | None) -> Float[Array, "V D"]:
-    """The head as the loop over chunks wants it: the vocabulary stays on the tensor axis, where every device computes
-    its share of the logits, and the rest is put together once, not every round."""
+    """The head as the loop over chunks wants it: the vocabulary stays on the tensor axis, where
+    every device computes its share of the logits, and the rest is put together once, not every
+    round."""
     return constrain(head, ("vocab", "activation"), rules)
 
 
 def _hidden(
-    params: dict, adapter: Any, batch: Mapping[str, Any], cfg: ModelConfig, key: Any, gate: Any, rules: Any
+    params: dict,
+    adapter: Any,
+    batch: Mapping[str, Any],
+    cfg: ModelConfig,
+    key: Any,
+    gate: Any,
+    rules: Any,
 ) -> Any:
     return llama.forward(
         params,

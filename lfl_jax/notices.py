@@ -1,9 +1,12 @@
-"""What a run wants its reader to know although it goes on: `warning: ...` on stderr, and in its results.
+"""What a run wants its reader to know although it goes on: `warning: ...` on stderr, and in its
+results.
 
-    notices.warn("config.optim.warmup_steps=100 is longer than the run of 6 steps: the peak is never reached")
+    notices.warn("config.optim.warmup_steps=100 is longer than the run of 6 steps: the peak is never
+    reached")
 
-One line, in the reader's words: what was given, what follows from it, what to set. A mistake that leaves nothing to go
-on with is a `UserError` instead. Only the first of several processes prints; no module of the package is needed.
+One line, in the reader's words: what was given, what follows from it, what to set. A mistake that
+leaves nothing to go on with is a `UserError` instead. Only the first of several processes prints;
+no module of the package is needed.
 """
 
 import contextlib
@@ -23,7 +26,8 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
-    """The texts of warnings given inside, each once, in order: a run writes them beside its scores."""
+    """The texts of warnings given inside, each once, in order: a run writes them beside its
+    scores."""
     texts: list[str] = []
     handler = _Collect(texts)
     LOGGER.addHandler(handler)
@@ -56,11 +60,13 @@ class _Print(logging.Handler):
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks; asks JAX only where several processes have found each other."""
+    """Whether this is the process that speaks; asks JAX only where several processes have found
+    each other."""
     jax = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 LOGGER.addHandler(_Print())
 LOGGER.setLevel(logging.WARNING)
-LOGGER.propagate = False  # else the logging of an entry point would say it again, and on every process
+# else the logging of an entry point would say it again, and on every process
+LOGGER.propagate = False

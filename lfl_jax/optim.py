@@ -1,4 +1,5 @@
-"""One optax chain. It sees the trainable half only, so clipping and moments are of what trains and nothing else."""
+"""One optax chain. It sees the trainable half only, so clipping and moments are of what trains and
+nothing else."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +17,8 @@ Tree = Any  # arrays in dicts and adapter layers, None where nothing trains
 
 
 def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern, arXiv 1804.04235) with optax's defaults: steps are relative to a weight's RMS."""
+    """Adafactor (Shazeer and Stern, arXiv 1804.04235) with optax's defaults: steps are relative to
+    a weight's RMS."""
     parts = (
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
@@ -26,15 +28,19 @@ def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
 
 
 def _lamb(c: OptimConfig) -> optax.GradientTransformation:
-    """LAMB (You et al., arXiv 1904.00962): Adam's direction at the size of the weight; decay stays outside."""
-    return optax.chain(optax.scale_by_adam(c.b1, c.b2, c.eps), _per_layer(optax.scale_by_trust_ratio()))
+    """LAMB (You et al., arXiv 1904.00962): Adam's direction at the size of the weight; decay stays
+    outside."""
+    return optax.chain(
+        optax.scale_by_adam(c.b1, c.b2, c.eps), _per_layer(optax.scale_by_trust_ratio())
+    )
 
 
 def _muon(c: OptimConfig) -> optax.GradientTransformation:
-    """Muon (Jordan et al., 2024) for the matrices of the layers, Nesterov Adam for every other array.
+    """Muon (Jordan et al., 2024) for the matrices of the layers, Nesterov Adam for every other
+    array.
 
-    Each layer's matrix is orthogonalised by itself, an adapter's A and B too. Its size is that of an Adam step (RMS
-    0.2, Liu et al., arXiv 2502.16982), so that one learning rate serves both.
+    Each layer's matrix is orthogonalised by itself, an adapter's A and B too. Its size is that of
+    an Adam step (RMS 0.2, Liu et al., arXiv 2502.16982), so that one learning rate serves both.
     """
     options = {"muon_weight_dimension_numbers": _matrices, "consistent_rms": 0.2}
     rates = {"beta": c.b1, "adam_b1": c.b1, "adam_b2": c.b2}
@@ -54,20 +60,28 @@ DIRECTIONS: dict[str, Direction] = {
 
 def _is_stacked(path: tuple, x: jax.Array) -> bool:
     """Whether an array holds one of each layer along its first axis."""
-    return "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/") and x.ndim > 0
+    return (
+        "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/") and x.ndim > 0
+    )
 
 
 def _matrices(tree: Tree) -> Tree:
-    """Which axes are rows and columns, of stacked matrices; None for the rest (embedding and head, norms, vectors)."""
+    """Which axes are rows and columns, of stacked matrices; None for the rest (embedding and head,
+    norms, vectors)."""
     axes = optax.contrib.MuonDimensionNumbers(-2, -1)
-    return jax.tree_util.tree_map_with_path(lambda path, x: axes if _is_stacked(path, x) and x.ndim > 2 else None, tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: axes if _is_stacked(path, x) and x.ndim > 2 else None, tree
+    )
 
 
 def _per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same with a layer's array in place of a stacked one: what it computes of a weight is never of all layers."""
+    """The same with a layer's array in place of a stacked one: what it computes of a weight is
+    never of all layers."""
 
     def labels(tree: Tree) -> Tree:
-        return jax.tree_util.tree_map_with_path(lambda path, x: "stacked" if _is_stacked(path, x) else "single", tree)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: "stacked" if _is_stacked(path, x) else "single", tree
+        )
 
     def init(params: Tree) -> Tree:
         return jax.vmap(tx.init)(params) if jax.tree.leaves(params) else tx.init(params)
@@ -76,11 +90,14 @@ def _per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation
         both = (updates, state, params)
         return jax.vmap(tx.update)(*both) if jax.tree.leaves(params) else tx.update(*both)
 
-    return optax.partition({"stacked": optax.GradientTransformation(init, update), "single": tx}, labels)
+    return optax.partition(
+        {"stacked": optax.GradientTransformation(init, update), "single": tx}, labels
+    )
 
 
 def find(config: OptimConfig) -> Direction:
-    """What makes a direction of a gradient: of DIRECTIONS, or one's own. UserError where that may not run."""
+    """What makes a direction of a gradient: of DIRECTIONS, or one's own. UserError where that may
+    not run."""
     if not own_code.is_place(config.name):
         return DIRECTIONS[config.name]
     return _own(own_code.find(config.code, "optim.name", config.name, is_optimizer))
@@ -97,40 +114,55 @@ def _own(found: Any) -> Direction:
 
 
 def _checked(found: Any, config: OptimConfig) -> optax.GradientTransformation:
-    made = found if isinstance(found, optax.GradientTransformation) else own_code.call(found, config)
+    made = (
+        found if isinstance(found, optax.GradientTransformation) else own_code.call(found, config)
+    )
     if not isinstance(made, optax.GradientTransformation):
-        raise UserError(f"optim.name={config.name} returned a {type(made).__name__}, not a GradientTransformation")
+        raise UserError(
+            f"optim.name={config.name} returned a {type(made).__name__}, not a"
+            " GradientTransformation"
+        )
     if _descends(made):
         raise UserError(
-            f"optim.name={config.name} returns steps, which have the learning rate's minus already; return a direction,"
-            " such as optax.scale_by_adam(): config.optim's lr, schedule, weight_decay and clip are applied around it"
+            f"optim.name={config.name} returns steps, which have the learning rate's minus already;"
+            " return a direction,"
+            " such as optax.scale_by_adam(): config.optim's lr, schedule, weight_decay and clip are"
+            " applied around it"
             " (of a whole optimizer: optax.chain(optax.sgd(1.0), optax.scale(-1.0)))"
         )
     return made
 
 
 def _descends(tx: optax.GradientTransformation) -> bool:
-    """Whether its first update points against the gradient; False where it needs other parameters than these."""
+    """Whether its first update points against the gradient; False where it needs other parameters
+    than these."""
     ones = {"layers": {"attn": {"q": jnp.ones((1, 4, 4))}}}
     try:
         updates, _ = tx.update(ones, tx.init(ones), ones)
         return float(updates["layers"]["attn"]["q"].sum()) < 0
-    except Exception:  # whatever it needs: this is a guess at a mistake, and training itself will tell
+    # whatever it needs: this is a guess at a mistake, and training itself will tell
+    except Exception:
         return False
 
 
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
-    """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr for LoRA's B.
+    """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr
+    for LoRA's B.
 
-    schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and
-    DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule only. Learning
-    rate and decay are arrays of the optimizer state, so runs that differ in them share a compiled program.
+    schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's
+    DecoupledAdamW and
+    DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule
+    only. Learning rate and decay are arrays of the optimizer state, so runs that differ in them
+    share a compiled program.
     """
     return _make(config, schedule, find(config))
 
 
-@functools.lru_cache(maxsize=64)  # an optimizer is static to jit: equal runs of one process share their program
-def _make(config: OptimConfig, schedule: Callable, direction: Direction) -> optax.GradientTransformation:
+# an optimizer is static to jit: equal runs of one process share their program
+@functools.lru_cache(maxsize=64)
+def _make(
+    config: OptimConfig, schedule: Callable, direction: Direction
+) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     step = optax.inject_hyperparams(_step)(lr=config.lr, weight_decay=config.weight_decay)
     return optax.chain(
@@ -143,12 +175,17 @@ def _make(config: OptimConfig, schedule: Callable, direction: Direction) -> opta
 
 
 def _faster_b(ratio: float) -> optax.GradientTransformation:
-    """LoRA+ (Hayou et al., arXiv 2402.12354): B factors learn `ratio` times as fast; weight decay is as it was."""
+    """LoRA+ (Hayou et al., arXiv 2402.12354): B factors learn `ratio` times as fast; weight decay
+    is as it was."""
     if ratio == 1.0:
         return optax.identity()
 
     def scale(path: Any, x: Any) -> Any:
-        return ratio * x if jax.tree_util.keystr(path, simple=True, separator="/").endswith("/b") else x
+        return (
+            ratio * x
+            if jax.tree_util.keystr(path, simple=True, separator="/").endswith("/b")
+            else x
+        )
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 

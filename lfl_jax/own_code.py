@@ -1,8 +1,11 @@
-"""Objects of one's own in a run: adapter kind, task, source, template, optimizer, schedule, model shape.
+"""Objects of one's own in a run: adapter kind, task, source, template, optimizer, schedule, model
+shape.
 
-A config field names one as FILE.py:NAME, or as python:NAME where it was passed as an object in Python. A file runs only
-where the person allows it: by typing the field or the config that names it, or with --allow_code=FILE.py. What a run
-directory or an adapter file says is never enough, since it may come from somebody else.
+A config field names one as FILE.py:NAME, or as python:NAME where it was passed as an object in
+Python. A file runs only
+where the person allows it: by typing the field or the config that names it, or with
+--allow_code=FILE.py. What a run directory or an adapter file says is never enough, since it may
+come from somebody else.
 """
 
 import contextlib
@@ -32,7 +35,8 @@ Digests = tuple[tuple[str, str], ...]  # (file, its SHA-256), "" where none was 
 class Field:
     """A config field that may name an object of one's own.
 
-    argument: its name in `Own`. what: the object, in words. separator: between several names in one value.
+    argument: its name in `Own`. what: the object, in words. separator: between several names in one
+    value.
     """
 
     argument: str
@@ -42,10 +46,16 @@ class Field:
 
 FIELDS: dict[str, Field] = {
     "adapter.kind": Field("adapter", "a subclass of lfl_jax.adapters.Kind", "+"),
-    "data.source": Field("source", "a function (path, split, data, seed) that returns a Source or Examples", ","),
+    "data.source": Field(
+        "source", "a function (path, split, data, seed) that returns a Source or Examples", ","
+    ),
     "data.template": Field("template", "a Template, or a function from turns to pieces"),
-    "optim.name": Field("optimizer", "a function of config.optim that returns an optax.GradientTransformation"),
-    "optim.schedule": Field("schedule", "a function (config.optim, steps, warmup) that returns a schedule"),
+    "optim.name": Field(
+        "optimizer", "a function of config.optim that returns an optax.GradientTransformation"
+    ),
+    "optim.schedule": Field(
+        "schedule", "a function (config.optim, steps, warmup) that returns a schedule"
+    ),
     "model.name": Field("model", "a ModelConfig"),
     "eval.tasks": Field("tasks", "a Task"),
     "eval.base_tasks": Field("tasks", "a Task"),
@@ -55,7 +65,8 @@ FIELDS: dict[str, Field] = {
 
 @dataclass(frozen=True)
 class Own:
-    """Objects to use in a run, each in place of what its config field names; docs/extending.md has one of each."""
+    """Objects to use in a run, each in place of what its config field names; docs/extending.md has
+    one of each."""
 
     adapter: type | None = None
     source: Callable | None = None
@@ -85,7 +96,8 @@ class Allowed:
 class Passed:
     """An object that was passed in Python; equal where the object is the same.
 
-    argument: of `Own`. name: that a config's field knows it by, one's own lambdas being all of the same.
+    argument: of `Own`. name: that a config's field knows it by, one's own lambdas being all of the
+    same.
     """
 
     argument: str
@@ -105,7 +117,8 @@ class Passed:
 
 @dataclass(frozen=True)
 class Code:
-    """What a section of a config may run: files that are allowed, and objects. It is no part of what a run records.
+    """What a section of a config may run: files that are allowed, and objects. It is no part of
+    what a run records.
 
     recorded: files that a run or an adapter was made with.
     """
@@ -121,8 +134,9 @@ class Code:
     def file(self, field: str, place: str) -> tuple[Path, str]:
         """(file, SHA-256) that the file of FILE.py:NAME may be run from.
 
-        An allowed file of the same name stands for a recorded one that lies elsewhere. UserError where none is allowed,
-        and where it is another than was recorded: that has to be allowed by its hash.
+        An allowed file of the same name stands for a recorded one that lies elsewhere. UserError
+        where none is allowed, and where it is another than was recorded: that has to be allowed by
+        its hash.
         """
         named, _ = split(place)
         allowed = self._allowed(named)
@@ -133,11 +147,15 @@ class Code:
         if not sha256:
             raise UserError(f"{field}={place}: there is no file {path}")
         if allowed.sha256 and not sha256.startswith(allowed.sha256):
-            raise UserError(f"{path} is not what was allowed: its SHA-256 is {sha256}, not {allowed.sha256}...")
+            raise UserError(
+                f"{path} is not what was allowed: its SHA-256 is {sha256}, not {allowed.sha256}..."
+            )
         if recorded and recorded != sha256 and not allowed.sha256:
             raise UserError(
-                f"{path} has changed: its SHA-256 was {recorded[:SHOWN_DIGITS]} when this was made, and is"
-                f" {sha256[:SHOWN_DIGITS]}. To use it as it is now: --allow_code={path}@{sha256[:SHOWN_DIGITS]}"
+                f"{path} has changed: its SHA-256 was {recorded[:SHOWN_DIGITS]} when this was made,"
+                " and is"
+                f" {sha256[:SHOWN_DIGITS]}. To use it as it is now:"
+                f" --allow_code={path}@{sha256[:SHOWN_DIGITS]}"
             )
         return path, sha256
 
@@ -159,21 +177,28 @@ NOTHING = Code()
 def _refusal(field: str, place: str, recorded: str | None) -> str:
     known = f", SHA-256 {recorded[:SHOWN_DIGITS]} when this was made" if recorded else ""
     return (
-        f"{field}={place} is code in a file{known}; it runs only where you allow it: read it, then add"
+        f"{field}={place} is code in a file{known}; it runs only where you allow it: read it, then"
+        " add"
         f" --allow_code={split(place)[0]} (in Python, allow_code=[...])"
     )
 
 
 def allowing(files: Iterable[str | os.PathLike], own: Own = Own()) -> Code:
-    """Code with these files, FILE.py or FILE.py@HASH each, and objects; relative files are of the current directory."""
+    """Code with these files, FILE.py or FILE.py@HASH each, and objects; relative files are of the
+    current directory."""
     given = {f.argument: getattr(own, f.argument) for f in FIELDS.values() if f.argument != "tasks"}
-    passed = tuple(Passed(name, split(place_of(x))[1], x) for name, x in given.items() if x is not None)
+    passed = tuple(
+        Passed(name, split(place_of(x))[1], x) for name, x in given.items() if x is not None
+    )
     found = (Allowed.parse(os.fspath(file)) for file in files)
-    return Code(tuple(Allowed(locations.absolute(a.file, Path.cwd()), a.sha256) for a in found), (), passed)
+    return Code(
+        tuple(Allowed(locations.absolute(a.file, Path.cwd()), a.sha256) for a in found), (), passed
+    )
 
 
 def is_place(text: str) -> bool:
-    """Whether this names an object of one's own: FILE.py:NAME or python:NAME, with a number of items or a weight."""
+    """Whether this names an object of one's own: FILE.py:NAME or python:NAME, with a number of
+    items or a weight."""
     return PLACE.fullmatch(text.strip()) is not None
 
 
@@ -206,11 +231,14 @@ def places(field: str, value: Any) -> list[str]:
 
 
 def find(code: Code, field: str, place: str, accepts: Callable[[Any], bool]) -> Any:
-    """The object that a config field names. UserError where it may not run, is not there, or is something else."""
+    """The object that a config field names. UserError where it may not run, is not there, or is
+    something else."""
     file, name = split(place)
     for passed in code.passed:
         if (passed.argument, passed.name) == (FIELDS[field].argument, name):
-            return _accepted(passed.value, f"the object passed as {passed.argument}", field, accepts)
+            return _accepted(
+                passed.value, f"the object passed as {passed.argument}", field, accepts
+            )
     if file == PASSED:
         raise UserError(
             f"{field}={place} was passed as an object in Python; pass it again: own=lfl_jax.Own("
@@ -219,20 +247,29 @@ def find(code: Code, field: str, place: str, accepts: Callable[[Any], bool]) -> 
     path, sha256 = code.file(field, place)
     module = load(str(path), sha256)
     if name not in vars(module):
-        there = [n for n, x in vars(module).items() if not n.startswith("_") and not isinstance(x, types.ModuleType)]
-        raise UserError(f"{field}={place}: {path} has no {name}; it has {', '.join(there) or 'nothing'}")
+        there = [
+            n
+            for n, x in vars(module).items()
+            if not n.startswith("_") and not isinstance(x, types.ModuleType)
+        ]
+        raise UserError(
+            f"{field}={place}: {path} has no {name}; it has {', '.join(there) or 'nothing'}"
+        )
     return _accepted(vars(module)[name], f"{name} of {path}", field, accepts)
 
 
 def _accepted(found: Any, where: str, field: str, accepts: Callable[[Any], bool]) -> Any:
     if not accepts(found):
-        raise UserError(f"{field}: {where} is a {type(found).__name__}; expected {FIELDS[field].what}")
+        raise UserError(
+            f"{field}: {where} is a {type(found).__name__}; expected {FIELDS[field].what}"
+        )
     return found
 
 
 @functools.cache  # a class that is made twice would be two classes
 def load(file: str, sha256: str) -> types.ModuleType:
-    """The module of a file with this hash, run now. UserError with the line for a file that cannot be run."""
+    """The module of a file with this hash, run now. UserError with the line for a file that cannot
+    be run."""
     content = Path(file).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{file} changed while it was read; start again")
@@ -250,14 +287,25 @@ def load(file: str, sha256: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def errors_in(file: str) -> Iterator[None]:
-    """Inside, an error that comes from the file is a UserError with its line: the rest of its traceback is ours."""
+    """Inside, an error that comes from the file is a UserError with its line: the rest of its
+    traceback is ours."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else lines[-1] if lines else 0
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == file
+        ]
+        line = (
+            error.lineno
+            if isinstance(error, SyntaxError) and error.filename == file
+            else lines[-1]
+            if lines
+            else 0
+        )
         if not line:
             raise
         said = " ".join(str(error.args[0] if error.args else error).split())
@@ -272,7 +320,8 @@ def call(function: Callable, *arguments: Any, **named: Any) -> Any:
 
 
 def place_of(value: Any) -> str:
-    """FILE.py:NAME of a function or class of a file, or python:NAME where no file can be run to have it again."""
+    """FILE.py:NAME of a function or class of a file, or python:NAME where no file can be run to
+    have it again."""
     name = getattr(value, "__qualname__", None) or getattr(value, "name", None)
     name = name if isinstance(name, str) and name.isidentifier() else type(value).__name__
     module = sys.modules.get(getattr(value, "__module__", None) or "")
@@ -296,7 +345,11 @@ def as_recorded(found: Iterable[str], record: Mapping[str, Any]) -> Digests:
 
 
 def warn_of_changes(recorded: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """A warning for each file that is another than was recorded: it was allowed by its hash, or its object passed."""
+    """A warning for each file that is another than was recorded: it was allowed by its hash, or its
+    object passed."""
     for file, sha256 in recorded.items():
         if sha256 and now.get(file, sha256) != sha256:
-            notices.warn(f"{file} has changed since this run was made: results before and after are of other code")
+            notices.warn(
+                f"{file} has changed since this run was made: results before and after are of other"
+                " code"
+            )

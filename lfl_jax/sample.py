@@ -1,9 +1,10 @@
 """Batched decoding with a key-value cache: greedy or sampled, many prompts at once, stopping early.
 
-What all prompts begin with (few-shot examples, or the whole prompt of many samples) is computed once. The rest is
-padded on the left, so that all rows write the same cache slot. The loop runs on the device in rounds of `ROUND` tokens;
-between rounds the host looks for stop texts and drops out when every row is done. When three quarters of the rows are
-done, the others go on in a batch of a quarter of the size: one answer that never ends does not cost a whole batch.
+What all prompts begin with (few-shot examples, or the whole prompt of many samples) is computed
+once. The rest is padded on the left, so that all rows write the same cache slot. The loop runs on
+the device in rounds of `ROUND` tokens; between rounds the host looks for stop texts and drops out
+when every row is done. When three quarters of the rows are done, the others go on in a batch of a
+quarter of the size: one answer that never ends does not cost a whole batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,8 @@ BUCKET = 64  # prompts are padded to a multiple of this many tokens, so that few
 
 @struct.dataclass
 class Decoding(Node):
-    """Rows being decoded: cache, last token (B,), its position (B,), which rows are done (B,), a key per row."""
+    """Rows being decoded: cache, last token (B,), its position (B,), which rows are done (B,), a
+    key per row."""
 
     cache: llama.Cache
     last: Any
@@ -37,10 +39,11 @@ class Decoding(Node):
 
 
 def unstacked(model: dict, n_layers: int) -> dict:
-    """{"params", "adapter"} with a tuple of layers in place of the stack: views of it on a CPU, elsewhere copies.
+    """{"params", "adapter"} with a tuple of layers in place of the stack: views of it on a CPU,
+    elsewhere copies.
 
-    From them decoding is faster: on a CPU 2.0 times at one row, 1.2 at 8 and 1.4 at 32 over 192 slots (SmolLM2-135M),
-    and 1.05 in evaluations of 16 rows with long prompts, which do without.
+    From them decoding is faster: on a CPU 2.0 times at one row, 1.2 at 8 and 1.4 at 32 over 192
+    slots (SmolLM2-135M), and 1.05 in evaluations of 16 rows with long prompts, which do without.
     """
     params, adapter = model["params"], model["adapter"]
     params = params | {"layers": tree.unstack(params["layers"], n_layers)}
@@ -66,10 +69,11 @@ def generate(
 ) -> list[list[int]]:
     """Continuations of the prompts, each with EOS at its end if it got there.
 
-    model: {"params", "adapter"}, stacked or `unstacked`. temperature 0 is greedy. ids: a number per prompt; with `seed`
-    it alone decides a row's random draws, whatever else is in the batch. gate (B, M): factors on the members of the
-    adapter; or integers (B,): the one a prompt uses, -1 being the base. stop: called on a row's tokens between rounds.
-    UserError for a gate that names members there are not.
+    model: {"params", "adapter"}, stacked or `unstacked`. temperature 0 is greedy. ids: a number per
+    prompt; with `seed` it alone decides a row's random draws, whatever else is in the batch. gate
+    (B, M): factors on the members of the adapter; or integers (B,): the one a prompt uses, -1 being
+    the base. stop: called on a row's tokens between rounds. UserError for a gate that names members
+    there are not.
     """
     gate = _gate(gate, model["adapter"])
     shared = _shared_prefix(prompts, gate)
@@ -82,7 +86,9 @@ def generate(
     size = shared + length + rounds * ROUND
     if shared:
         first = np.asarray(prompts[0][:shared], np.int32)[None]
-        cache = _prefix(model, first, gate if gate is None else gate[:1], rows=len(prompts), size=size, cfg=cfg)
+        cache = _prefix(
+            model, first, gate if gate is None else gate[:1], rows=len(prompts), size=size, cfg=cfg
+        )
     else:
         cache = llama.empty_cache(model["params"], cfg, len(prompts), size)
     static = {"cfg": cfg, "greedy": temperature == 0.0}
@@ -124,12 +130,17 @@ def _rounds(
         state = state.replace(done=state.done | finished[decoded])
         kept = _quarter(finished[decoded], total)
         if kept is not None:
-            state, decoded, gate = _take(state, kept), decoded[kept], gate if gate is None else gate[kept]
+            state, decoded, gate = (
+                _take(state, kept),
+                decoded[kept],
+                gate if gate is None else gate[kept],
+            )
     return rows
 
 
 def _quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
-    """Indices of a quarter of `rows` with all that are not finished among them; None where that is not possible.
+    """Indices of a quarter of `rows` with all that are not finished among them; None where that is
+    not possible.
 
     A quarter only, and once, so that one more shape is compiled.
     """
@@ -143,7 +154,9 @@ def _quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
 def _take(state: Decoding, kept: Any) -> Decoding:
     """These rows of a batch."""
     cache = llama.take(state.cache, kept)
-    return Decoding(cache, state.last[kept], state.position[kept], state.done[kept], state.keys[kept])
+    return Decoding(
+        cache, state.last[kept], state.position[kept], state.done[kept], state.keys[kept]
+    )
 
 
 def _cut(row: list[int], eos_id: int) -> list[int]:
@@ -163,7 +176,9 @@ def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:
 
     None for rows that use adapters differently: their prefixes are not the same to the model.
     """
-    if len(prompts) < 2 or (gate is not None and not np.array_equal(gate, np.broadcast_to(gate[:1], gate.shape))):
+    if len(prompts) < 2 or (
+        gate is not None and not np.array_equal(gate, np.broadcast_to(gate[:1], gate.shape))
+    ):
         return 0
     shortest = min(map(len, prompts))
     rows = np.array([prompt[:shortest] for prompt in prompts])
@@ -172,7 +187,9 @@ def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:
 
 
 @partial(jax.jit, static_argnames=("rows", "size", "cfg"))
-def _prefix(model: dict, tokens: Any, gate: Any, *, rows: int, size: int, cfg: ModelConfig) -> llama.Cache:
+def _prefix(
+    model: dict, tokens: Any, gate: Any, *, rows: int, size: int, cfg: ModelConfig
+) -> llama.Cache:
     """A cache of `rows` rows that all begin with these tokens (1, T)."""
     empty = llama.empty_cache(model["params"], cfg, 1, size)
     _, cache = llama.forward(model["params"], model["adapter"], tokens, cfg, cache=empty, gate=gate)
@@ -219,9 +236,17 @@ def _prefill(
 
 @partial(jax.jit, static_argnames=("cfg", "greedy"), donate_argnames=("state",))
 def _round(
-    model: dict, state: Decoding, gate: Any, settings: dict, eos_id: Any, *, cfg: ModelConfig, greedy: bool
+    model: dict,
+    state: Decoding,
+    gate: Any,
+    settings: dict,
+    eos_id: Any,
+    *,
+    cfg: ModelConfig,
+    greedy: bool,
 ) -> tuple[Decoding, Any]:
-    """Up to ROUND tokens for every row; the rest of a done row is EOS. Returns the tokens (B, ROUND)."""
+    """Up to ROUND tokens for every row; the rest of a done row is EOS. Returns the tokens (B,
+    ROUND)."""
     rows = state.last.shape[0]
     ones = jnp.ones((rows, 1), jnp.int32)
 
@@ -240,7 +265,11 @@ def _round(
             gate=gate,
         )
         following = _pick(model, hidden[:, 0], s.position + 1, s.keys, settings, greedy)
-        return i + 1, Decoding(cache, following, s.position + 1, s.done | (token == eos_id), s.keys), out
+        return (
+            i + 1,
+            Decoding(cache, following, s.position + 1, s.done | (token == eos_id), s.keys),
+            out,
+        )
 
     out = jnp.full((rows, ROUND), eos_id, jnp.int32)
     unfinished = lambda carry: (carry[0] < ROUND) & ~jnp.all(carry[1].done)  # noqa: E731
@@ -249,7 +278,8 @@ def _round(
 
 
 def _pick(model: dict, hidden: Any, position: Any, keys: Any, settings: dict, greedy: bool) -> Any:
-    """The next token of every row: the most likely, or drawn from the top_p nucleus with a key of (row, position)."""
+    """The next token of every row: the most likely, or drawn from the top_p nucleus with a key of
+    (row, position)."""
     logits = llama.logits(model["params"], hidden)
     if greedy:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -259,8 +289,11 @@ def _pick(model: dict, hidden: Any, position: Any, keys: Any, settings: dict, gr
 
 
 def _nucleus(logits: Any, top_p: Any) -> Any:
-    """Keep the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al., 1904.09751)."""
+    """Keep the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al.,
+    1904.09751)."""
     ordered = jnp.sort(logits, axis=-1)[:, ::-1]
-    before = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1) - jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1) - jax.nn.softmax(
+        ordered, axis=-1
+    )
     lowest = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits >= lowest, logits, -jnp.inf)

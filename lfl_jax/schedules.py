@@ -1,4 +1,5 @@
-"""Learning-rate schedules by optimizer step, as a fraction of the peak, as the paper's training stack has them."""
+"""Learning-rate schedules by optimizer step, as a fraction of the peak, as the paper's training
+stack has them."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +15,8 @@ Maker = Callable[[OptimConfig, int, int], Schedule]  # of config.optim, steps an
 
 
 def find(config: OptimConfig) -> Maker:
-    """What makes the schedule of a run: of SCHEDULES, or one's own. UserError where that may not run."""
+    """What makes the schedule of a run: of SCHEDULES, or one's own. UserError where that may not
+    run."""
     if not own_code.is_place(config.schedule):
         return SCHEDULES[config.schedule]
     return own_code.find(config.code, "optim.schedule", config.schedule, callable)
@@ -30,7 +32,8 @@ def _make(config: OptimConfig, steps: int, maker: Maker) -> Schedule:
     made = own_code.call(maker, config, steps, warmup_steps(config, steps))
     if not callable(made):
         raise UserError(
-            f"optim.schedule={config.schedule} returned a {type(made).__name__}, not a function of the step"
+            f"optim.schedule={config.schedule} returned a {type(made).__name__}, not a function of"
+            " the step"
         )
     return made
 
@@ -46,7 +49,8 @@ def cooldown_start(config: OptimConfig, steps: int) -> int:
 
 
 def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
-    """a + (1 - a)(1 + cos(pi (t - warmup) / (steps - warmup))) / 2 after warmup, a = final_fraction (Composer)."""
+    """a + (1 - a)(1 + cos(pi (t - warmup) / (steps - warmup))) / 2 after warmup, a = final_fraction
+    (Composer)."""
     final = config.final_fraction
 
     def fraction(step: object) -> object:
@@ -68,7 +72,8 @@ def _linear(config: OptimConfig, steps: int, warmup: int) -> Schedule:
 
 
 def _trapezoid(config: OptimConfig, steps: int, warmup: int) -> Schedule:
-    """1 after warmup, then linear to 0 over the last cooldown_fraction of the run (inverse square root, a_d = 1)."""
+    """1 after warmup, then linear to 0 over the last cooldown_fraction of the run (inverse square
+    root, a_d = 1)."""
     start = cooldown_start(config, steps)
 
     def fraction(step: object) -> object:

@@ -1,6 +1,8 @@
-"""What a run's adapter is before the first step: fresh, that of an earlier run or file, or fresh over a frozen first.
+"""What a run's adapter is before the first step: fresh, that of an earlier run or file, or fresh
+over a frozen first.
 
-`config.adapter.path` is trained further, so the config has to describe what is there. `config.adapter.over` may be of
+`config.adapter.path` is trained further, so the config has to describe what is there.
+`config.adapter.over` may be of
 any form: the run directory keeps a copy of it, from which the tree of both is made again.
 """
 
@@ -35,7 +37,8 @@ FACTORS = ("scale", "gain")  # constants that the config decides, by alpha, rank
 class Start:
     """An adapter before the first step.
 
-    own: the part of it that trains. frozen: patterns of leaves that do not. params: those that came with it and train
+    own: the part of it that trains. frozen: patterns of leaves that do not. params: those that came
+    with it and train
     on, by path. provenance: what results record about it; None for a fresh one.
     """
 
@@ -46,16 +49,20 @@ class Start:
     provenance: dict[str, str] | None = None
 
     def begin(self, state: State) -> State:
-        """The state of step 0 with the parameters that came with the adapter; until then it is the base's."""
+        """The state of step 0 with the parameters that came with the adapter; until then it is the
+        base's."""
         if not self.params:
             return state
         own = state.trainable["params"]
         values = [
-            x if path not in self.params else jax.device_put(jnp.array(self.params[path], x.dtype), x.sharding)
+            x
+            if path not in self.params
+            else jax.device_put(jnp.array(self.params[path], x.dtype), x.sharding)
             for path, x in zip(tree.paths(own), jax.tree.leaves(own), strict=True)
         ]
         return state.replace(
-            trainable=state.trainable | {"params": jax.tree.unflatten(jax.tree.structure(own), values)}
+            trainable=state.trainable
+            | {"params": jax.tree.unflatten(jax.tree.structure(own), values)}
         )
 
 
@@ -71,7 +78,8 @@ def check(config: Config, folder: Path) -> None:
 
 
 def make(config: Config, base: Base, rules: Rules, folder: Path) -> Start:
-    """The start that the config names, on the mesh. `folder`: of the run, which may have begun already.
+    """The start that the config names, on the mesh. `folder`: of the run, which may have begun
+    already.
 
     Raises UserError for an adapter of another base, and for one that the config contradicts.
     """
@@ -89,7 +97,8 @@ def _has_begun(config: Config, folder: Path) -> bool:
 
 
 def _fresh(config: Config, base: Base, rules: Rules) -> dict:
-    """A fresh adapter; an empty tree without adapters. LoftQ reads the base's files a second time."""
+    """A fresh adapter; an empty tree without adapters. LoftQ reads the base's files a second
+    time."""
     if not config.adapter.kinds:
         return {}
     specs = adapters.specs(llama.specs(base.cfg), config.adapter)
@@ -110,7 +119,10 @@ def _further(config: Config, base: Base, rules: Rules) -> Start:
     _require_described(place, found, specs, config)
     brought = tree.changed(params, base.params)
     _require_trained(place, brought, base.params, config)
-    adapter = states.put(jax.tree.map(lambda x, s: jnp.asarray(x, s.dtype), found, specs), spec.shardings(specs, rules))
+    adapter = states.put(
+        jax.tree.map(lambda x, s: jnp.asarray(x, s.dtype), found, specs),
+        spec.shardings(specs, rules),
+    )
     if adapter:
         require_bound(f"config.adapter.path={place}", adapter, base.params)
     about = _about(place, "trained further", {"adapter": found, "params": brought})
@@ -130,46 +142,68 @@ def _first(config: Config, base: Base, folder: Path) -> dict:
     """The frozen adapter, from the run's own copy, which is made by its first start."""
     place, copy = config.adapter.over, folder / runs.FIRST_ADAPTER
     if not hosts.agree(copy.exists()):
-        earlier = Path(config.train.branch_from) / runs.FIRST_ADAPTER if config.train.branch_from else None
+        earlier = (
+            Path(config.train.branch_from) / runs.FIRST_ADAPTER
+            if config.train.branch_from
+            else None
+        )
         params, first = _load(str(earlier or place), base, config)
         brought = tree.changed(params, base.params)
         if brought or not layers_of(first):
             raise UserError(
-                f"config.adapter.over={place} is not an adapter alone: it has its own {_named(brought)}; export it"
-                " merged (python -m lfl_jax.export --to=hf) and train over that, config.model.path=EXPORTED"
+                f"config.adapter.over={place} is not an adapter alone: it has its own"
+                f" {_named(brought)}; export it"
+                " merged (python -m lfl_jax.export --to=hf) and train over that,"
+                " config.model.path=EXPORTED"
             )
         require_bound(f"config.adapter.over={place}", first, base.params)
         whole = jax.tree.map(hosts.whole, first)
         if hosts.is_first():
             adapter_file.save(copy, whole, fingerprint=base.fingerprint)
         hosts.agree(None)  # written before another process reads it
-    return adapter_file.load(copy, base.params, fingerprint=base.fingerprint, code=config.adapter.code)
+    return adapter_file.load(
+        copy, base.params, fingerprint=base.fingerprint, code=config.adapter.code
+    )
 
 
 def _load(place: str, base: Base, config: Config) -> tuple[dict, dict]:
-    """(params, adapter) at this place; what may run for a kind of one's own is what this run's config allows."""
+    """(params, adapter) at this place; what may run for a kind of one's own is what this run's
+    config allows."""
     code = dataclasses.replace(config.adapter.code, recorded=())
     params, found = adapter_formats.load(place, base.params, code)
     return params, {name: part for name, part in found.items() if name in ("layers", "shared")}
 
 
 def _about(place: str, use: str, values: dict) -> dict[str, str]:
-    return {"adapter": assets.origin(place) or place, "use": use, "fingerprint": tree.fingerprint(values)}
+    return {
+        "adapter": assets.origin(place) or place,
+        "use": use,
+        "fingerprint": tree.fingerprint(values),
+    }
 
 
 def _require_trained(place: str, brought: dict[str, Any], base: dict, config: Config) -> None:
-    """UserError for parameters that came with an adapter and would not train: no checkpoint would hold them."""
+    """UserError for parameters that came with an adapter and would not train: no checkpoint would
+    hold them."""
     if new := [path for path in brought if path not in tree.paths(base)]:
         raise UserError(
-            f"config.adapter.path={place} has its own {_named(new)}, which the base has not (its head is its"
-            " embedding); export it merged (python -m lfl_jax.export --to=hf), then config.model.path=EXPORTED"
+            f"config.adapter.path={place} has its own {_named(new)}, which the base has not (its"
+            " head is its"
+            " embedding); export it merged (python -m lfl_jax.export --to=hf), then"
+            " config.model.path=EXPORTED"
         )
-    mask = states.trainable_mask({"params": base, "adapter": {}}, [p for p in config.trainable if p[:6] == "params"])
+    mask = states.trainable_mask(
+        {"params": base, "adapter": {}}, [p for p in config.trainable if p[:6] == "params"]
+    )
     trains = dict(zip(tree.paths(base), jax.tree.leaves(mask["params"]), strict=True))
     if frozen := [path for path in brought if not trains[path]]:
-        also = ",".join(f"'{pattern}'" for pattern in (*config.trainable, *(f"params/{path}" for path in frozen[:3])))
+        also = ",".join(
+            f"'{pattern}'"
+            for pattern in (*config.trainable, *(f"params/{path}" for path in frozen[:3]))
+        )
         raise UserError(
-            f"config.adapter.path={place} has its own {_named(frozen)}, which config.trainable leaves frozen; train on"
+            f"config.adapter.path={place} has its own {_named(frozen)}, which config.trainable"
+            " leaves frozen; train on"
             f' with --config.trainable="({also})"'
         )
 
@@ -186,23 +220,40 @@ def _require_described(place: str, found: dict, specs: dict, config: Config) -> 
         return
     if not layers_of(found):
         raise UserError(
-            f"config.adapter.path={place} is a model whose parameters trained, without an adapter; train it further"
-            " with :full, or export it merged (python -m lfl_jax.export --to=hf) and set config.model.path=EXPORTED"
+            f"config.adapter.path={place} is a model whose parameters trained, without an adapter;"
+            " train it further"
+            " with :full, or export it merged (python -m lfl_jax.export --to=hf) and set"
+            " config.model.path=EXPORTED"
         )
     root = config.adapter.scaling == "alpha/sqrt(rank)"
-    holds, asked = _form(found, root), _form(jax.tree.map(_value, specs, is_leaf=spec.is_spec), root)
+    holds, asked = (
+        _form(found, root),
+        _form(jax.tree.map(_value, specs, is_leaf=spec.is_spec), root),
+    )
     flags = holds.flags(asked)
     advice = f"set {' '.join(flags)}" if flags else f"they differ at {_named(differing)}"
-    raise UserError(f"config.adapter.path={place} holds {holds}; the config asks for {asked}: {advice}")
+    raise UserError(
+        f"config.adapter.path={place} holds {holds}; the config asks for {asked}: {advice}"
+    )
 
 
 def _differences(found: dict, specs: dict) -> list[str]:
-    """Paths of leaves of another shape, of factors of another value, and of leaves on one side only."""
-    ours = dict(zip(tree.paths(specs, spec.is_spec), jax.tree.leaves(specs, is_leaf=spec.is_spec), strict=True))
+    """Paths of leaves of another shape, of factors of another value, and of leaves on one side
+    only."""
+    ours = dict(
+        zip(
+            tree.paths(specs, spec.is_spec),
+            jax.tree.leaves(specs, is_leaf=spec.is_spec),
+            strict=True,
+        )
+    )
     theirs = dict(zip(tree.paths(found), jax.tree.leaves(found), strict=True))
-    differing = [path for path in ours | theirs if not _agree(path, theirs.get(path), ours.get(path))]
+    differing = [
+        path for path in ours | theirs if not _agree(path, theirs.get(path), ours.get(path))
+    ]
     if not differing and jax.tree.structure(found) != jax.tree.structure(specs):
-        return [path for path, layer in named_layers(found) if layer is not None]  # kinds with leaves of one name
+        # kinds with leaves of one name
+        return [path for path, layer in named_layers(found) if layer is not None]
     return differing
 
 
@@ -214,12 +265,17 @@ def _agree(path: str, x: Any, s: Any) -> bool:
 
 def _value(s: Any) -> np.ndarray:
     """A factor's initial value; of other leaves only the shape matters."""
-    return np.asarray(s.init(jax.random.key(0), s.shape, s.dtype)) if len(s.shape) == 2 else np.zeros(s.shape, s.dtype)
+    return (
+        np.asarray(s.init(jax.random.key(0), s.shape, s.dtype))
+        if len(s.shape) == 2
+        else np.zeros(s.shape, s.dtype)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """An adapter in a config's words; rank and alpha are None where they differ by weight, or a kind has none."""
+    """An adapter in a config's words; rank and alpha are None where they differ by weight, or a
+    kind has none."""
 
     kind: str
     rank: int | None
@@ -234,22 +290,39 @@ class _Form:
     def flags(self, other: "_Form") -> list[str]:
         """What to say on the command line to get this in place of the other."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        changed = {name: x for name, x in mine.items() if x != theirs[name] and x is not None and self.targets}
+        changed = {
+            name: x
+            for name, x in mine.items()
+            if x != theirs[name] and x is not None and self.targets
+        }
         return [f"--config.adapter.{name}={_written(x)}" for name, x in changed.items()]
 
 
 def _written(value: Any) -> str:
     """A value as a shell takes it."""
-    return f'"{value}"' if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        f'"{value}"'
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _form(adapter: dict, root: bool) -> _Form:
     """root: whether alpha is divided by the root of the rank."""
     names = {kind: name for name, kind in KINDS.items()}
     layers = named_layers(adapter) if adapter else []
-    kinds = ["+".join(names.get(type(m), type(m).__name__) for m in members(layer)) for _, layer in layers]
-    scales = [np.asarray(m.scale) for _, layer in layers for m in members(layer) if hasattr(m, "scale")]
-    sizes = {(int(np.count_nonzero(row)), float(row.max(initial=0))) for scale in scales for row in scale}
+    kinds = [
+        "+".join(names.get(type(m), type(m).__name__) for m in members(layer))
+        for _, layer in layers
+    ]
+    scales = [
+        np.asarray(m.scale) for _, layer in layers for m in members(layer) if hasattr(m, "scale")
+    ]
+    sizes = {
+        (int(np.count_nonzero(row)), float(row.max(initial=0))) for scale in scales for row in scale
+    }
     rank, scale = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     alpha = None if rank is None else scale * (math.sqrt(rank) if root else rank)
     modules = {path.split("/")[-1] for path, _ in layers}

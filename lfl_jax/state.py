@@ -1,4 +1,5 @@
-"""The state of a run: what trains, its optimizer, the step; and, apart from it, everything that stays frozen."""
+"""The state of a run: what trains, its optimizer, the step; and, apart from it, everything that
+stays frozen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +18,15 @@ from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 
-# Of `checkpointables`, what is needed to resume only: the moments are twice as large as what trains.
+# Of `checkpointables`, what is needed to resume only: the moments are twice as large as what
+# trains.
 FOR_RESUME = ("optimizer",)
 
 
 @struct.dataclass
 class State(Node):
-    """trainable: the trainable half of {"params", "adapter"}, None elsewhere. step: optimizer steps done, int32."""
+    """trainable: the trainable half of {"params", "adapter"}, None elsewhere. step: optimizer steps
+    done, int32."""
 
     trainable: Any
     opt_state: Any
@@ -31,7 +34,8 @@ class State(Node):
 
 
 def trainable_mask(model: dict, trainable: Sequence[str], frozen: Sequence[str] = ()) -> Any:
-    """Bool per leaf of {"params", "adapter"}: the config's patterns, but those in `frozen` and adapter constants never.
+    """Bool per leaf of {"params", "adapter"}: the config's patterns, but those in `frozen` and
+    adapter constants never.
 
     Raises UserError for a pattern that matches nothing, and for a DoRA whose weight trains, too.
     """
@@ -49,7 +53,8 @@ def _check_norms(mask: dict, adapter: dict) -> None:
         held = [type(m).__name__ for m in members(layer) if type(m).rebind is not Kind.rebind]
         if held and any(jax.tree.leaves(weight(mask["params"], path))):
             raise UserError(
-                f"config.trainable: {path} would train under a {held[0]}, which reads its weight's norms once, at the"
+                f"config.trainable: {path} would train under a {held[0]}, which reads its weight's"
+                " norms once, at the"
                 " start; train one of the two"
             )
 
@@ -61,7 +66,8 @@ def create(
     rules: Rules | None = None,
     frozen: Sequence[str] = (),
 ) -> tuple[State, Any]:
-    """(state, frozen half) of {"params": ..., "adapter": ...} on the mesh; what trains becomes float32.
+    """(state, frozen half) of {"params": ..., "adapter": ...} on the mesh; what trains becomes
+    float32.
 
     frozen: patterns of leaves that do not train, whatever `trainable` says.
     """
@@ -74,7 +80,8 @@ def create(
 def _on_mesh(state: State, rules: Rules) -> State:
     """What is not there yet, on every device: else the second step compiles anew.
 
-    Moments have the sharding of their weights already. Counts of steps are put there, and factored moments, small.
+    Moments have the sharding of their weights already. Counts of steps are put there, and factored
+    moments, small.
     """
     everywhere = rules.sharding((), ())
 
@@ -101,7 +108,8 @@ def batch_sharding(rules: Rules, shape: tuple[int, ...]) -> Any:
 
 
 def checkpointables(state: State, frozen: Any, key: Any) -> dict[str, Any]:
-    """What a checkpoint holds: the whole adapter, the parameters that train, optimizer, step and dropout key."""
+    """What a checkpoint holds: the whole adapter, the parameters that train, optimizer, step and
+    dropout key."""
     return {
         "adapter": model(state, frozen)["adapter"],
         "params": state.trainable["params"],
@@ -113,7 +121,9 @@ def checkpointables(state: State, frozen: Any, key: Any) -> dict[str, Any]:
 
 def restored(saved: dict[str, Any], state: State, frozen: Any) -> tuple[State, Any]:
     """(state, frozen) with what a checkpoint held in place of what they hold."""
-    mask = jax.tree.map(lambda _, trains: trains is not None, saved["adapter"], state.trainable["adapter"])
+    mask = jax.tree.map(
+        lambda _, trains: trains is not None, saved["adapter"], state.trainable["adapter"]
+    )
     adapter = tree.split(saved["adapter"], mask)
     trainable = {"params": saved["params"], "adapter": adapter[0]}
     return State(trainable, saved["optimizer"], saved["step"]), frozen | {"adapter": adapter[1]}

@@ -50,7 +50,8 @@ from lfl_jax.io.throughput import Meter
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.state import State
 
-# Compiled steps kept in one process. A program takes 25 MB and 650 memory mappings, of which Linux allows 65,530.
+# Compiled steps kept in one process. A program takes 25 MB and 650 memory mappings, of which Linux
+# allows 65,530.
 KEPT_PROGRAMS = 16
 MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "positions")
 
@@ -66,13 +67,15 @@ def train_step(
     tx: optax.GradientTransformation,
     rules: Rules | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the trainable half only.
+    """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the
+    trainable half only.
 
-    batch["gate"] (A, B, M), if there is one, says how much each example uses of each adapter at a weight; integers
-    (A, B) name the one it uses, -1 being none.
-    Loss and gradient are sums over target tokens divided once by their number in the whole batch. key: dropout of
-    this run; it is folded with the step here. Metrics: loss (nats per target token), targets, grad_norm and update_norm
-    (global norms over what trains, gradients before clipping).
+    batch["gate"] (A, B, M), if there is one, says how much each example uses of each adapter at a
+    weight; integers (A, B) name the one it uses, -1 being none.
+    Loss and gradient are sums over target tokens divided once by their number in the whole batch.
+    key: dropout of this run; it is folded with the step here. Metrics: loss (nats per target
+    token), targets, grad_norm and update_norm (global norms over what trains, gradients before
+    clipping).
     """
     key = None if key is None else jax.random.fold_in(key, state.step)
     targets = jnp.sum(batch["weights"])
@@ -108,8 +111,9 @@ def _accumulate(value_and_grad: Any, trainable: Any, batch: dict, key: Any) -> t
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: what to do, the directory for everything it writes, and evaluation tasks beside the built-in ones,
-    which config.eval names as it names those. quiet: without progress; warnings are still given."""
+    """One run: what to do, the directory for everything it writes, and evaluation tasks beside the
+    built-in ones, which config.eval names as it names those. quiet: without progress; warnings are
+    still given."""
 
     config: Config
     workdir: Path
@@ -132,10 +136,11 @@ class Outcome:
 
 
 def run(run: Run) -> Outcome:
-    """Evaluate the base, train, evaluate again. A run directory that was interrupted is resumed exactly.
+    """Evaluate the base, train, evaluate again. A run directory that was interrupted is resumed
+    exactly.
 
-    Raises UserError for a mistake in config, data or directory, and for a directory in which another process trains,
-    NonFiniteLoss when training diverged.
+    Raises UserError for a mistake in config, data or directory, and for a directory in which
+    another process trains, NonFiniteLoss when training diverged.
     """
     with contextlib.ExitStack() as held:
         return _run(run, held)
@@ -156,7 +161,8 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     if source.columns and show and jax.process_index() == 0:
         print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
     steps = total_steps(config, source, tokenizer)
-    schedule = schedules.make(config.optim, steps)  # both may be one's own: mistakes are said before anything is loaded
+    # both may be one's own: mistakes are said before anything is loaded
+    schedule = schedules.make(config.optim, steps)
     tx = optim.make(config.optim, schedule)
     for text in config_checks.warnings(config, steps, base_model.shape(config).window):
         notices.warn(text)
@@ -164,7 +170,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)
     lock = held.enter_context(DirectoryLock(run.workdir, process_index=jax.process_index()))
-    lengthening.check(run.workdir, config, steps, lambda earlier: total_steps(earlier, source, tokenizer))
+    lengthening.check(
+        run.workdir, config, steps, lambda earlier: total_steps(earlier, source, tokenizer)
+    )
     is_new = hosts.is_first() and not (run.workdir / workdir.CONFIG_FILE).exists()
     workdir.prepare(
         run.workdir,
@@ -187,13 +195,21 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     provenance = {"base": base.provenance(), "data": source.provenance(), "config": config.hash()}
     # A full finetune donates the base to its first step.
     base, model = dataclasses.replace(base, params=None), None
-    key = jax.random.key(config.seed.dropout) if cfg.adapter_dropout or cfg.attention_dropout else None
+    key = (
+        jax.random.key(config.seed.dropout)
+        if cfg.adapter_dropout or cfg.attention_dropout
+        else None
+    )
 
-    def evaluate(tag: str, names: tuple[str, ...], inputs: Any, adapted: bool = True) -> dict[str, Result]:
+    def evaluate(
+        tag: str, names: tuple[str, ...], inputs: Any, adapted: bool = True
+    ) -> dict[str, Result]:
         model, name = states.model(state, frozen), f"{base.fingerprint}/{config.hash()}/{tag}"
         options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
         judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
-        return suite.run(config, judged, cfg, tokenizer, inputs, names, run.workdir / "evals" / tag, tasks, show)
+        return suite.run(
+            config, judged, cfg, tokenizer, inputs, names, run.workdir / "evals" / tag, tasks, show
+        )
 
     hosts.require_same(
         {
@@ -217,9 +233,15 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         seed=config.seed.data,
     )
     keep, best = config.checkpoint.keep, config.checkpoint.best
-    saved = Checkpoints(run.workdir / "checkpoints", keep_latest=keep, latest_only=states.FOR_RESUME, best_metric=best)
+    saved = Checkpoints(
+        run.workdir / "checkpoints",
+        keep_latest=keep,
+        latest_only=states.FOR_RESUME,
+        best_metric=best,
+    )
     with contextlib.closing(batches), saved, interrupts() as stop:
-        latest = hosts.agree(saved.latest_step())  # on a shared file system another host may see it later
+        # on a shared file system another host may see it later
+        latest = hosts.agree(saved.latest_step())
         if latest is not None or config.train.branch_from:
             like = abstract(states.checkpointables(state, frozen, key))
             if latest is not None:
@@ -234,7 +256,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         step, halt, pending = int(state.step), False, None
         first = step
         places = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
-        writer = MetricsWriter(run.workdir, resume_step=step or None, config=config.values(), **places)
+        writer = MetricsWriter(
+            run.workdir, resume_step=step or None, config=config.values(), **places
+        )
         profiler = Profiler(config.log.profile, run.workdir)
         with writer, profiler, progress(steps, "train", done=step, shown=show) as advance:
             log = _Log(config, schedule, writer, advance, meter, saved)
@@ -242,10 +266,16 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                 writer.write(0, _named("before", before))
             if step == 0 and look_every:
                 # What the dev scores during training start from: the base on the same items.
-                writer.write(0, _named("dev", evaluate("dev-000000", config.eval.every_tasks, dev, adapted=False)))
+                writer.write(
+                    0,
+                    _named(
+                        "dev", evaluate("dev-000000", config.eval.every_tasks, dev, adapted=False)
+                    ),
+                )
             if step == 0:
                 state = start.begin(state)
-            start = starting.Start({}, provenance=start.provenance)  # nothing else of it is needed any more
+            # nothing else of it is needed any more
+            start = starting.Start({}, provenance=start.provenance)
             while step < steps and not halt:
                 batch = next(batches)
                 profiler.before(step + 1)
@@ -284,7 +314,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                     )
         halt = halt or stop.requested_anywhere(ask=True)
     if step < steps or halt:
-        return Outcome(before, {}, {"step": step, "steps": steps}, finished=False, trained=step - first)
+        return Outcome(
+            before, {}, {"step": step, "steps": steps}, finished=False, trained=step - first
+        )
     after = evaluate("after", config.eval.tasks, test)
     _write_once(run, step, _named("after", after))
     if start.provenance:
@@ -295,7 +327,8 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class _Log:
-    """Reports a finished step: its numbers are checked, written and shown. Reading it waits for the device."""
+    """Reports a finished step: its numbers are checked, written and shown. Reading it waits for the
+    device."""
 
     config: Config
     schedule: Any
@@ -308,7 +341,10 @@ class _Log:
         values = {name: float(x) for name, x in metrics.items()}
         tokens = int((batch["segment_ids"] > 0).sum())
         rate = self.meter.tick(tokens)
-        values |= {"lr": self.config.optim.lr * float(self.schedule(step - 1)), "tokens": float(tokens)}
+        values |= {
+            "lr": self.config.optim.lr * float(self.schedule(step - 1)),
+            "tokens": float(tokens),
+        }
         values |= {} if rate is None else {"tokens_per_s": rate}
         finite = all(map(math.isfinite, values.values()))
         if _every(self.config.log.every, step) or not finite:
@@ -317,9 +353,11 @@ class _Log:
             ids = np.unique(batch["example_ids"][batch["segment_ids"] > 0]).tolist()
             last = self.saved.latest_step()
             raise NonFiniteLoss(
-                f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}, update norm {values['update_norm']:g}"
+                f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}, update norm"
+                f" {values['update_norm']:g}"
                 f" at step {step} (examples {', '.join(map(str, ids[:8]))}...); "
-                f"last good checkpoint: {'none' if last is None else f'step {last}'}. Lower config.optim.lr, or look at"
+                f"last good checkpoint: {'none' if last is None else f'step {last}'}. Lower"
+                " config.optim.lr, or look at"
                 " these examples with inspect_data"
             )
         shown = {"loss": values["loss"]} | ({} if rate is None else {"tokens_per_s": rate})
@@ -327,25 +365,31 @@ class _Log:
 
 
 def _named(when: str, results: dict[str, Result]) -> dict[str, float]:
-    """Scores for metrics.jsonl: "before/gsm8k" is a task's main metric, "before/gsm8k/exact_match_strict" each."""
+    """Scores for metrics.jsonl: "before/gsm8k" is a task's main metric,
+    "before/gsm8k/exact_match_strict" each."""
     return {f"{when}/{name}": value for name, value in suite.flat(results).items()}
 
 
 def _write_once(run: Run, step: int, values: dict[str, float]) -> None:
-    """Scores of a step into metrics.jsonl, unless an earlier start of the finished run has written them."""
+    """Scores of a step into metrics.jsonl, unless an earlier start of the finished run has written
+    them."""
     if not hosts.is_first():
         return
     recorded = workdir.read_jsonl(run.workdir / METRICS_FILE)
     if all(any(name in record for record in recorded) for name in values):
         return
-    with MetricsWriter(run.workdir, resume_step=step, tensorboard=run.config.log.tensorboard) as writer:
+    with MetricsWriter(
+        run.workdir, resume_step=step, tensorboard=run.config.log.tensorboard
+    ) as writer:
         writer.write(step, values)
 
 
 def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
-    """Optimizer steps of the run: config.train's steps, or its tokens', or as many as its epochs of packed rows fill.
+    """Optimizer steps of the run: config.train's steps, or its tokens', or as many as its epochs of
+    packed rows fill.
 
-    Looks at the examples in any case, so that what is wrong with them is said before anything is loaded.
+    Looks at the examples in any case, so that what is wrong with them is said before anything is
+    loaded.
     """
     estimate = estimate_rows(
         source,
@@ -354,7 +398,9 @@ def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
         seed=config.seed.data,
         epochs=config.train.epochs,
     )
-    for text in checks.doubts(source, tokenizer, config.data, estimate, base_model.shape(config).max_seq_len):
+    for text in checks.doubts(
+        source, tokenizer, config.data, estimate, base_model.shape(config).max_seq_len
+    ):
         notices.warn(text)
     if config.train.tokens:
         return steps_of(config, config.train.tokens)
@@ -371,7 +417,8 @@ def _every(interval: int, step: int) -> bool:
 
 
 def _sizes(state: State, start: starting.Start) -> dict[str, int]:
-    """Counts of scalars: parameters of the base, trainable as stored, trainable in use (ranks without padding)."""
+    """Counts of scalars: parameters of the base, trainable as stored, trainable in use (ranks
+    without padding)."""
     stored = sum(x.size for x in jax.tree.leaves(state.trainable))
     used, with_padding = adapters.sizes(start.own) if start.own else (0, 0)
     padding = with_padding - used
@@ -381,7 +428,8 @@ def _sizes(state: State, start: starting.Start) -> dict[str, int]:
 def _place(batch: dict[str, np.ndarray], config: Config, rules: Rules) -> dict[str, jax.Array]:
     """A batch as (A, B, T) arrays on the mesh: A microbatches, sequences over data and fsdp.
 
-    Every process packs the whole batch, so a run on several hosts is the run on one, and resumes on any number.
+    Every process packs the whole batch, so a run on several hosts is the run on one, and resumes on
+    any number.
     """
     count = config.train.batch // (config.train.microbatch or config.train.batch)
 
@@ -399,5 +447,9 @@ def _machine() -> dict[str, Any]:
         "peak_host_bytes": peak.host,
         "peak_device_bytes": peak.device,
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "optax": optax.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+        },
     }

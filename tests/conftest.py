@@ -1,13 +1,16 @@
-"""The test run checks shapes and types of every function of the package; it never needs a device but the CPU."""
+"""The test run checks shapes and types of every function of the package; it never needs a device
+but the CPU."""
 
 import os
 import signal
 
-# In a background job of a shell Ctrl-C is ignored, here and in every process begun here: tests of signals need it.
+# In a background job of a shell Ctrl-C is ignored, here and in every process begun here: tests of
+# signals need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time is compilation: without LLVM's optimizations half of it is saved, and matrix products are no slower.
+# Most of the time is compilation: without LLVM's optimizations half of it is saved, and matrix
+# products are no slower.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 from jaxtyping import install_import_hook  # noqa: E402
@@ -36,7 +39,8 @@ SMALL = ModelConfig(
 
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
-    """Compiled programs of a finished module are dropped: thousands in one process end in a crash of the compiler."""
+    """Compiled programs of a finished module are dropped: thousands in one process end in a crash
+    of the compiler."""
     yield
     jax.clear_caches()
 

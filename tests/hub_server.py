@@ -1,4 +1,5 @@
-"""A hub on the loopback: the part of its protocol that huggingface_hub speaks when it lists and downloads."""
+"""A hub on the loopback: the part of its protocol that huggingface_hub speaks when it lists and
+downloads."""
 
 import contextlib
 import hashlib
@@ -20,7 +21,8 @@ ROUTE = re.compile(
 
 @dataclass
 class Repository:
-    """Files of a repository at one commit. card: its README's metadata; gated: access needs the token."""
+    """Files of a repository at one commit. card: its README's metadata; gated: access needs the
+    token."""
 
     files: dict[str, bytes]
     card: dict = field(default_factory=dict)
@@ -31,7 +33,8 @@ class Repository:
 
 
 class HubServer:
-    """Serves {"ORG/NAME" or "datasets/ORG/NAME": Repository}; a context manager. `token` opens what is gated."""
+    """Serves {"ORG/NAME" or "datasets/ORG/NAME": Repository}; a context manager. `token` opens what
+    is gated."""
 
     token = "hf_good"
 
@@ -95,7 +98,8 @@ class HubServer:
 
 @contextlib.contextmanager
 def in_place_of_the_hub(repositories, monkeypatch, cache):
-    """Serve these repositories where huggingface_hub looks for the hub, with an empty cache of ours."""
+    """Serve these repositories where huggingface_hub looks for the hub, with an empty cache of
+    ours."""
     with HubServer(repositories) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -112,7 +116,9 @@ def _oid(data):
 
 def _tree(repository):
     files = repository.files.items()
-    return [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files]
+    return [
+        {"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files
+    ]
 
 
 def _info(repo, repository):
@@ -120,5 +126,12 @@ def _info(repo, repository):
     files = [{"rfilename": name, "size": size, "blobId": "0" * 40} for name, size in sizes.items()]
     moment, card = "2024-01-01T00:00:00.000Z", repository.card
     about = {"_id": "1", "id": repo, "sha": repository.commit, "cardData": card, "siblings": files}
-    flags = {"private": False, "gated": repository.gated, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
+    flags = {
+        "private": False,
+        "gated": repository.gated,
+        "disabled": False,
+        "tags": [],
+        "downloads": 0,
+        "likes": 0,
+    }
     return about | flags | {"lastModified": moment, "createdAt": moment}

@@ -1,4 +1,5 @@
-"""Damage to files, drawn by hypothesis: bytes changed, cut off, taken out, or numbers put where none belong."""
+"""Damage to files, drawn by hypothesis: bytes changed, cut off, taken out, or numbers put where
+none belong."""
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st

@@ -38,9 +38,18 @@ def long(tmp_path_factory):
 def test_a_branch_is_the_short_run_to_the_last_bit(long, tmp_path):
     train.run(train.Run(config(6), tmp_path / "scratch"))
     train.run(train.Run(config(6, branch_from=long), tmp_path / "branch"))
-    steps = [line.split(",")[0] for line in (tmp_path / "branch" / "metrics.jsonl").read_text().splitlines()]
-    assert not any('"step": 3' in step for step in steps) and any('"step": 4' in step for step in steps)
-    scratch, branch, whole = learned(tmp_path / "scratch"), learned(tmp_path / "branch"), learned(long)
+    steps = [
+        line.split(",")[0]
+        for line in (tmp_path / "branch" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert not any('"step": 3' in step for step in steps) and any(
+        '"step": 4' in step for step in steps
+    )
+    scratch, branch, whole = (
+        learned(tmp_path / "scratch"),
+        learned(tmp_path / "branch"),
+        learned(long),
+    )
     assert jax.tree.all(jax.tree.map(np.array_equal, scratch, branch))
     assert not jax.tree.all(jax.tree.map(np.array_equal, scratch, whole))
 
@@ -50,14 +59,17 @@ def test_a_branch_needs_a_checkpoint_and_the_same_config(long, tmp_path):
         train.run(train.Run(config(6, branch_from=long, optim__lr=0.01), tmp_path / "a"))
     late = tmp_path / "late"
     train.run(train.Run(config(12, every=0), late))
-    with pytest.raises(UserError, match="no checkpoint at or before step 3, where the cooldown of 6 steps begins"):
+    with pytest.raises(
+        UserError, match="no checkpoint at or before step 3, where the cooldown of 6 steps begins"
+    ):
         train.run(train.Run(config(6, branch_from=late), tmp_path / "b"))
     with pytest.raises(UserError, match="branch_from needs config.optim.schedule=trapezoid"):
         config(6, branch_from=long, optim__schedule="cosine")
 
 
 @pytest.mark.parametrize(
-    ("billions", "steps", "falls"), [(0.25, 318, 1000), (0.5, 636, 1000), (1, 1272, 1018), (20, 25431, 20345)]
+    ("billions", "steps", "falls"),
+    [(0.25, 318, 1000), (0.5, 636, 1000), (1, 1272, 1018), (20, 25431, 20345)],
 )
 def test_token_budgets_are_the_papers_steps(billions, steps, falls):
     found = round(billions * 1e9 / (192 * 4096))

@@ -9,7 +9,12 @@ from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 
 SMOKE = "--config=configs/math_ift.py:smoke"
-FLAGS = {"workdir": ("", "a place"), "limit": (0, "a number"), "chat": (False, "a switch"), "adapter": ("", "either")}
+FLAGS = {
+    "workdir": ("", "a place"),
+    "limit": (0, "a number"),
+    "chat": (False, "a switch"),
+    "adapter": ("", "either"),
+}
 
 
 def parse(*arguments):
@@ -26,11 +31,19 @@ def test_a_value_may_be_the_next_word_and_one_dash_does_for_two():
     words = "--config configs/math_ift.py:smoke --chat -limit 3 --config.optim.lr 0.5 --config.train.steps=7"
     config, flags = parse(*words.split())
     assert (config.optim.lr, config.train.steps, flags["limit"], flags["chat"]) == (0.5, 7, 3, True)
-    config, flags = parse(SMOKE, "--nochat", "--noconfig.log.tensorboard", "--config.eval.decontaminate")
-    assert (config.log.tensorboard, config.eval.decontaminate, flags["chat"]) == (False, True, False)
+    config, flags = parse(
+        SMOKE, "--nochat", "--noconfig.log.tensorboard", "--config.eval.decontaminate"
+    )
+    assert (config.log.tensorboard, config.eval.decontaminate, flags["chat"]) == (
+        False,
+        True,
+        False,
+    )
 
 
-@pytest.mark.parametrize("name", ["configs/math_ift.py", "math_ift.py", "math_ift", "./configs/math_ift.py"])
+@pytest.mark.parametrize(
+    "name", ["configs/math_ift.py", "math_ift.py", "math_ift", "./configs/math_ift.py"]
+)
 def test_a_config_of_the_package_by_any_of_its_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parse(f"--config={name}:smoke")[0].model.name == "tiny"
@@ -61,7 +74,10 @@ def test_text_becomes_a_value_of_the_fields_type(typed, field, value):
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--config.optim.learning_rate=3e-4", ["config.optim.learning_rate", "did you mean config.optim.lr?"]),
+        (
+            "--config.optim.learning_rate=3e-4",
+            ["config.optim.learning_rate", "did you mean config.optim.lr?"],
+        ),
         ("--config.lora_alpha=8", ["did you mean config.adapter.alpha?"]),
         ("--config.train.lr=1", ["did you mean config.optim.lr?"]),
         ("--config.adapter.tragets=q", ["did you mean config.adapter.targets?"]),
@@ -84,7 +100,13 @@ def test_what_cannot_be_understood_is_answered_with_what_can(argument, words):
 
 
 def test_several_mistakes_are_said_together():
-    said = refused(SMOKE, "--config.optim.lr=fast", "--config.train.batch=0", "--config.data.packing=none", "--wrk=x")
+    said = refused(
+        SMOKE,
+        "--config.optim.lr=fast",
+        "--config.train.batch=0",
+        "--config.data.packing=none",
+        "--wrk=x",
+    )
     assert said.startswith("4 mistakes:\n  1. ") and said.count("\n") == 4
     assert all(word in said for word in ("--wrk", "optim.lr", "train.batch=0", "data.packing"))
     said = refused("--config=configs/math_ift.py:smok", "--config.optim.lr=fast")
@@ -101,7 +123,9 @@ def test_a_length_on_the_command_line_replaces_the_configs():
     train = parse(SMOKE, "--config.train.epochs=3")[0].train
     assert (train.steps, train.tokens, train.epochs) == (0, 0.0, 3.0)
     assert parse(SMOKE, "--config.train.tokens=1e6")[0].train.steps == 0
-    assert parse("--config=configs/math_cpt.py:paper", "--config.train.steps=5")[0].train.tokens == 0
+    assert (
+        parse("--config=configs/math_cpt.py:paper", "--config.train.steps=5")[0].train.tokens == 0
+    )
     assert parse(SMOKE, "--config.train.batch=4")[0].train.steps == 6
     said = refused(SMOKE, "--config.train.epochs=3", "--config.train.steps=9")
     assert "config.train.steps=9 and config.train.epochs=3 both say how long" in said
@@ -111,8 +135,13 @@ def test_a_config_file_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     text = "from lfl_jax.configs import math_ift\n\n\ndef get_config(words=''):\n    c = math_ift.get_config('smoke')\n"
-    (tmp_path / "mine.py").write_text(text + "    c.optim.lr = float(words or 0.25)\n    return c\n")
-    rates = [parse(f"--config={name}")[0].optim.lr for name in ("mine.py", "~/mine.py:0.5", f"{tmp_path}/mine.py")]
+    (tmp_path / "mine.py").write_text(
+        text + "    c.optim.lr = float(words or 0.25)\n    return c\n"
+    )
+    rates = [
+        parse(f"--config={name}")[0].optim.lr
+        for name in ("mine.py", "~/mine.py:0.5", f"{tmp_path}/mine.py")
+    ]
     assert rates == [0.25, 0.5, 0.25]
     (tmp_path / "mine.py").write_text(text + "    c.optim.lr = None + 1\n    return c\n")
     assert "mine.py, line 6: " in refused("--config=mine.py")
@@ -144,11 +173,17 @@ def test_places_are_those_of_the_current_directory_and_of_the_home_directory(tmp
 
 def test_what_is_no_place_of_this_machine_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("--config.model.path=hf:org/name@main", "--config.data.source=hf:org/name:main:train,word_problems:0.5")
+    words = (
+        "--config.model.path=hf:org/name@main",
+        "--config.data.source=hf:org/name:main:train,word_problems:0.5",
+    )
     config, flags = parse(SMOKE, *words, "--adapter=lfl:metamath")
     assert (config.model.path, flags["adapter"]) == ("hf:org/name@main", "lfl:metamath")
     assert config.data.source == "hf:org/name:main:train,word_problems:0.5"
-    assert parse(SMOKE, "--config.data.source=reasoning_gym:chain_sum")[0].data.source == "reasoning_gym:chain_sum"
+    assert (
+        parse(SMOKE, "--config.data.source=reasoning_gym:chain_sum")[0].data.source
+        == "reasoning_gym:chain_sum"
+    )
 
 
 def test_without_a_home_directory_a_tilde_is_an_error(monkeypatch):
@@ -156,7 +191,9 @@ def test_without_a_home_directory_a_tilde_is_an_error(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr("pathlib.Path.expanduser", fails)
-    assert "~/x: there is no home directory for ~; write the whole path" in refused(SMOKE, "--workdir=~/x")
+    assert "~/x: there is no home directory for ~; write the whole path" in refused(
+        SMOKE, "--workdir=~/x"
+    )
 
 
 def test_a_run_older_than_a_field_has_its_default():

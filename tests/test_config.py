@@ -1,4 +1,5 @@
-"""Configs: every field checked, contradictions refused before anything is loaded, overrides on the command line."""
+"""Configs: every field checked, contradictions refused before anything is loaded, overrides on the
+command line."""
 
 import importlib
 import pathlib
@@ -27,17 +28,31 @@ def changed(**fields):
 
 @pytest.mark.parametrize(
     "argument",
-    ["", "full", "dora,r=4", "lora+dora", "smoke", "smoke,full", "paper", "paper,full", "lora,r=64"],
+    [
+        "",
+        "full",
+        "dora,r=4",
+        "lora+dora",
+        "smoke",
+        "smoke,full",
+        "paper",
+        "paper,full",
+        "lora,r=64",
+    ],
 )
 def test_every_argument_gives_a_valid_config(argument):
     config = Config.from_dict(math_ift.get_config(argument))
     assert config.adapter.kinds == (
-        () if "full" in argument else tuple((argument.split(",")[0] if "dora" in argument else "lora").split("+"))
+        ()
+        if "full" in argument
+        else tuple((argument.split(",")[0] if "dora" in argument else "lora").split("+"))
     )
 
 
 def test_paper_is_the_protocol():
-    c, full, r256 = (Config.from_dict(math_ift.get_config(a)) for a in ("paper", "paper,full", "paper,r=256"))
+    c, full, r256 = (
+        Config.from_dict(math_ift.get_config(a)) for a in ("paper", "paper,full", "paper,r=256")
+    )
     assert (c.model.name, c.data.source, c.data.seq_len, c.train.batch) == (
         "llama2-7b",
         "metamath",
@@ -51,9 +66,18 @@ def test_paper_is_the_protocol():
         1.0,
         0.0,
     )
-    assert (c.optim.schedule, c.optim.warmup_fraction, c.optim.final_fraction) == ("cosine", 0.1, 0.01)
+    assert (c.optim.schedule, c.optim.warmup_fraction, c.optim.final_fraction) == (
+        "cosine",
+        0.1,
+        0.01,
+    )
     assert (c.optim.lr, r256.optim.lr, full.optim.lr) == (1e-4, 5e-5, 1e-5)
-    assert (c.adapter.dropout, c.adapter.rank, c.adapter.alpha, len(c.adapter.targets)) == (0.05, 16, None, 7)
+    assert (c.adapter.dropout, c.adapter.rank, c.adapter.alpha, len(c.adapter.targets)) == (
+        0.05,
+        16,
+        None,
+        7,
+    )
     assert full.trainable == ("params/.*",) and full.adapter.rank is None
 
 
@@ -77,7 +101,10 @@ def test_arguments_set_fields():
         (["--config=configs/math_ift.py", "--config.optim.learning_rate=1"], "learning_rate"),
         (["--config=configs/math_ift.py:smok"], "unknown argument smok"),
         (["--config=configs/maths.py"], "there are: .*configs/math_ift.py"),
-        (["--config=configs/math_ift.py", "--config.adapter.targets=('q,v',)"], "holds a name with a comma"),
+        (
+            ["--config=configs/math_ift.py", "--config.adapter.targets=('q,v',)"],
+            "holds a name with a comma",
+        ),
         (["--config=configs/math_ift.py", "--config.train.steps=many"], "many"),
         (["--config=configs/math_ift.py", "stray"], "unexpected arguments: stray"),
         ([], "no config given"),
@@ -101,7 +128,10 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(arguments, message):
         ({"data__seq_len": "256"}, "must be an int"),
         ({"eval__tasks": ("gsm8k:few",)}, "must be a name"),
         ({"mesh__tensor": 0}, "mesh sizes"),
-        ({"data__levels": (0, 0, 0)}, r"data.levels=\(0, 0, 0\) must be three numbers >= 0, not all 0"),
+        (
+            {"data__levels": (0, 0, 0)},
+            r"data.levels=\(0, 0, 0\) must be three numbers >= 0, not all 0",
+        ),
         ({"data__levels": (1, -1, 0)}, "not all 0"),
         ({"data__levels": (1, 1)}, "must have 3 entries"),
     ],
@@ -128,7 +158,12 @@ def test_missing_unknown_and_mistyped_fields_are_named():
 def test_every_field_is_in_base_with_a_comment_or_name_that_says_enough():
     source = importlib.import_module("lfl_jax.configs.base").__file__
     text = pathlib.Path(source).read_text(encoding="utf-8")
-    fields = {f"{s}.{n}" for s, section in base.base().items() if hasattr(section, "items") for n in section}
+    fields = {
+        f"{s}.{n}"
+        for s, section in base.base().items()
+        if hasattr(section, "items")
+        for n in section
+    }
     assert len(fields) > 50 and all(f".{name.split('.')[1]} = " in text for name in fields)
 
 
@@ -154,7 +189,9 @@ def test_quantised_bases_do_not_train_and_loftq_needs_one():
     ):
         word, option = words.split()
         with pytest.raises(UserError, match=message):
-            command_line.parse(["main", f"--config=configs/math_ift.py:smoke,{word}", option], "", {})
+            command_line.parse(
+                ["main", f"--config=configs/math_ift.py:smoke,{word}", option], "", {}
+            )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +199,10 @@ def test_quantised_bases_do_not_train_and_loftq_needs_one():
     [
         ("--config.optim.warmup_steps=6", "the warmup of 6 steps is no shorter than the run of 6"),
         ("--config.optim.warmup_fraction=1", "never reaches config.optim.lr"),
-        ("--config.optim.weight_decay=0.1 --config.optim.lr=0.01", "10% off every .* config.optim.weight_decay=0.001"),
+        (
+            "--config.optim.weight_decay=0.1 --config.optim.lr=0.01",
+            "10% off every .* config.optim.weight_decay=0.001",
+        ),
         ("--config.eval.every=7", "config.eval.every=7 is beyond the run of 6 steps"),
         ("--config.log.every=7", "gets no training loss"),
         ("--config.optim.lora_plus=16", "changes nothing"),
@@ -206,16 +246,29 @@ def test_words_that_contradict_each_other_are_refused_in_one_line(words, said):
 
 @pytest.mark.parametrize("word", ["True", "true", "1", "False", "no", "None"])
 def test_a_project_of_weights_and_biases_is_named_not_switched_on(word):
-    with pytest.raises(UserError, match=rf"config.log.wandb='{word}' must be the name .* --config.log.wandb=lfl;"):
+    with pytest.raises(
+        UserError, match=rf"config.log.wandb='{word}' must be the name .* --config.log.wandb=lfl;"
+    ):
         parse("--config=configs/math_ift.py:smoke", f"--config.log.wandb={word}")
-    assert parse("--config=configs/math_ift.py:smoke", "--config.log.wandb=lfl")[0].log.wandb == "lfl"
+    assert (
+        parse("--config=configs/math_ift.py:smoke", "--config.log.wandb=lfl")[0].log.wandb == "lfl"
+    )
 
 
 def test_rows_beyond_a_sliding_window_are_warned_of_once_with_what_to_set():
-    config, _ = parse("--config=configs/math_ift.py:smoke", "--config.data.seq_len=300", "--config.eval.seq_len=200")
-    assert config_checks.warnings(config, 100, None) == config_checks.warnings(config, 100, 300) == []
+    config, _ = parse(
+        "--config=configs/math_ift.py:smoke",
+        "--config.data.seq_len=300",
+        "--config.eval.seq_len=200",
+    )
+    assert (
+        config_checks.warnings(config, 100, None) == config_checks.warnings(config, 100, 300) == []
+    )
     (said,) = config_checks.warnings(config, 100, 256)
-    assert "sliding window of 256 tokens (config.data.seq_len=300) are" in said and "set at most 256" in said
+    assert (
+        "sliding window of 256 tokens (config.data.seq_len=300) are" in said
+        and "set at most 256" in said
+    )
     (said,) = config_checks.warnings(config, 100, 100)
     assert "(config.data.seq_len=300 and config.eval.seq_len=200)" in said
 
@@ -225,4 +278,7 @@ def test_the_steps_to_profile_are_two_numbers_within_the_run():
         with pytest.raises(UserError, match="must be FIRST:LAST"):
             parse("--config=configs/math_ift.py:smoke", f"--config.log.profile={wrong}")
     config, _ = parse("--config=configs/math_ift.py:smoke", "--config.log.profile=10:15")
-    assert config_checks.warnings(config, 15) == [] and "no profile" in config_checks.warnings(config, 9)[0]
+    assert (
+        config_checks.warnings(config, 15) == []
+        and "no profile" in config_checks.warnings(config, 9)[0]
+    )

@@ -1,4 +1,5 @@
-"""Going on from an earlier adapter: trained further, or frozen under a new one; from a run, a file, a PEFT folder."""
+"""Going on from an earlier adapter: trained further, or frozen under a new one; from a run, a file,
+a PEFT folder."""
 
 import json
 import shutil
@@ -18,9 +19,15 @@ from lfl_jax.report import table
 
 
 def config(argument: str = "r=4", steps: int = 1, **changes: object) -> Config:
-    """A smoke run whose first step, of a warmup, changes nothing: its adapter after one step is that of its start."""
+    """A smoke run whose first step, of a warmup, changes nothing: its adapter after one step is
+    that of its start."""
     c = math_ift.get_config(f"smoke,{argument},steps={steps}")
-    c.eval.tasks, c.eval.base_tasks, c.eval.every_tasks, c.eval.decontaminate = ("target_nll:2",), (), (), False
+    c.eval.tasks, c.eval.base_tasks, c.eval.every_tasks, c.eval.decontaminate = (
+        ("target_nll:2",),
+        (),
+        (),
+        False,
+    )
     c.checkpoint.every, c.log.tensorboard = 1, False
     c.optim.schedule, c.optim.warmup_steps = "constant", 1
     for name, value in changes.items():
@@ -50,33 +57,68 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("first")
     run(place / "run", "r=4", 2, adapter_targets=("q", "v"))
     for form, out in (("adapter", "file.safetensors"), ("peft", "peft")):
-        export.main(["export", f"--run={place / 'run'}", f"--to={form}", "--dtype=float32", f"--out={place / out}"])
+        export.main(
+            [
+                "export",
+                f"--run={place / 'run'}",
+                f"--to={form}",
+                "--dtype=float32",
+                f"--out={place / out}",
+            ]
+        )
     return place
 
 
 @pytest.mark.parametrize("form", ["run", "file.safetensors", "peft"])
-def test_an_adapter_is_trained_further_from_where_it_was(first: Path, tmp_path: Path, form: str) -> None:
+def test_an_adapter_is_trained_further_from_where_it_was(
+    first: Path, tmp_path: Path, form: str
+) -> None:
     start = runs.restore(first / "run")
     found = run(tmp_path / "a", "r=4", 1, adapter_targets=("q", "v"), adapter_path=first / form)
     assert same(found.adapter, start.adapter) and np.abs(layer(found).b).max() > 0
 
 
-def test_a_run_from_an_adapter_is_compared_with_the_base_and_says_where_it_began(first: Path, tmp_path: Path) -> None:
+def test_a_run_from_an_adapter_is_compared_with_the_base_and_says_where_it_began(
+    first: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "a"
-    values = ("smoke,r=4,steps=2", "optim.schedule=constant", "optim.warmup_steps=1", "eval.tasks=('target_nll:2',)")
+    values = (
+        "smoke,r=4,steps=2",
+        "optim.schedule=constant",
+        "optim.warmup_steps=1",
+        "eval.tasks=('target_nll:2',)",
+    )
     name, *fields = values
     command = [f"--config=configs/math_ift.py:{name}", *(f"--config.{field}" for field in fields)]
-    command += ["--config.eval.base_tasks=()", f"--config.adapter.path={first / 'run'}", f"--workdir={folder}"]
-    main.main(["main", *command, "--config.adapter.targets=('q','v')", "--config.eval.decontaminate=false"])
-    records = [(place / "evals" / "before" / "target_nll.jsonl").read_text() for place in (folder, first / "run")]
+    command += [
+        "--config.eval.base_tasks=()",
+        f"--config.adapter.path={first / 'run'}",
+        f"--workdir={folder}",
+    ]
+    main.main(
+        [
+            "main",
+            *command,
+            "--config.adapter.targets=('q','v')",
+            "--config.eval.decontaminate=false",
+        ]
+    )
+    records = [
+        (place / "evals" / "before" / "target_nll.jsonl").read_text()
+        for place in (folder, first / "run")
+    ]
     assert records[0].splitlines()[1:] == records[1].splitlines()[1:], "the baseline is the base"
     facts = json.loads((folder / "results.json").read_text())
     assert "trained further" in json.dumps(facts) and str(first / "run") in json.dumps(facts)
-    assert "training began from the adapter" in " ".join((folder / "summary.txt").read_text().split())
+    assert "training began from the adapter" in " ".join(
+        (folder / "summary.txt").read_text().split()
+    )
 
 
 @pytest.mark.parametrize("field", ["path", "over"])
-def test_it_resumes_exactly_also_when_the_first_is_gone(first: Path, tmp_path: Path, field: str) -> None:
+def test_it_resumes_exactly_also_when_the_first_is_gone(
+    first: Path, tmp_path: Path, field: str
+) -> None:
     place = shutil.copytree(first, tmp_path / "copy")
     changes = {"adapter_targets": ("q", "v"), f"adapter_{field}": place / "run"}
     whole = run(tmp_path / "whole", "r=4", 3, **changes)
@@ -90,12 +132,18 @@ def test_it_resumes_exactly_also_when_the_first_is_gone(first: Path, tmp_path: P
 def both(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new DoRA of rank 2 at q and k over the first."""
     folder = tmp_path_factory.mktemp("both") / "run"
-    command = config("dora,r=2", 3, adapter_targets=("q", "k"), adapter_over=first / "file.safetensors")
+    command = config(
+        "dora,r=2", 3, adapter_targets=("q", "k"), adapter_over=first / "file.safetensors"
+    )
     facts = train.run(train.Run(command, folder)).facts
-    assert any("frozen, under the one that trains" in line for line in table.flags(facts["provenance"]))
+    assert any(
+        "frozen, under the one that trains" in line for line in table.flags(facts["provenance"])
+    )
     found = runs.restore(folder)
     alone = runs.second(folder, found.adapter, found.base.params)
-    assert (facts["trainable"], facts["trainable_stored"]) == adapters.sizes(alone), "the first does not count"
+    assert (facts["trainable"], facts["trainable_stored"]) == adapters.sizes(alone), (
+        "the first does not count"
+    )
     return folder
 
 
@@ -120,7 +168,9 @@ def test_a_third_goes_over_both(both: Path, tmp_path: Path) -> None:
 
 
 def test_both_are_evaluated_and_exported(both: Path, tmp_path: Path) -> None:
-    evaluate.main(["evaluate", f"--run={both}", "--tasks=target_nll:2", f"--out={tmp_path / 'evals'}"])
+    evaluate.main(
+        ["evaluate", f"--run={both}", "--tasks=target_nll:2", f"--out={tmp_path / 'evals'}"]
+    )
     records = [
         (place / "target_nll.jsonl").read_text().splitlines()[1:]
         for place in (tmp_path / "evals" / "tuned", both / "evals" / "after")
@@ -134,7 +184,8 @@ def test_both_are_evaluated_and_exported(both: Path, tmp_path: Path) -> None:
     kinds = [
         [type(x).__name__ for x in (adapter["layers"]["attn"][name] for name in "qkv")]
         for _, adapter in (
-            lfl_jax.load_adapter(tmp_path / name, base.params) for name in ("s.safetensors", "both.safetensors")
+            lfl_jax.load_adapter(tmp_path / name, base.params)
+            for name in ("s.safetensors", "both.safetensors")
         )
     ]
     assert kinds == [["DoRA", "DoRA", "NoneType"], ["Mix", "DoRA", "LoRA"]]
@@ -144,7 +195,9 @@ def test_a_fully_trained_run_goes_on_with_its_parameters(tmp_path: Path) -> None
     start = run(tmp_path / "full", "full", 2)
     found = run(tmp_path / "further", "full", 1, adapter_path=tmp_path / "full")
     assert same(found.params, start.params) and not same(found.params, found.base.params)
-    with pytest.raises(UserError, match="is a model whose parameters trained, without an adapter; .* with :full"):
+    with pytest.raises(
+        UserError, match="is a model whose parameters trained, without an adapter; .* with :full"
+    ):
         run(tmp_path / "lora", "r=4", 1, adapter_path=tmp_path / "full")
     with pytest.raises(UserError, match="over=.*full is not an adapter alone"):
         run(tmp_path / "over", "r=4", 1, adapter_over=tmp_path / "full")
@@ -174,9 +227,14 @@ def refused(tmp_path: Path, argument: str = "r=4", **changes: object) -> str:
     return str(error.value)
 
 
-def test_what_the_config_contradicts_is_said_with_the_flags_that_agree(first: Path, tmp_path: Path) -> None:
+def test_what_the_config_contradicts_is_said_with_the_flags_that_agree(
+    first: Path, tmp_path: Path
+) -> None:
     said = refused(tmp_path, "dora,r=8", adapter_path=first / "run")
-    assert "holds lora of rank 4, alpha 8, at q, v; the config asks for dora of rank 8, alpha 16, at q, k" in said
+    assert (
+        "holds lora of rank 4, alpha 8, at q, v; the config asks for dora of rank 8, alpha 16, at"
+        " q, k" in said
+    )
     flags = "--config.adapter.kind=lora --config.adapter.rank=4 --config.adapter.alpha=8"
     assert f"{flags} --config.adapter.targets=\"('q', 'v')\"" in said
     said = refused(tmp_path, "r=4,alpha=9", adapter_path=first / "run", adapter_targets=("q", "v"))
@@ -185,11 +243,17 @@ def test_what_the_config_contradicts_is_said_with_the_flags_that_agree(first: Pa
 
 
 @pytest.mark.parametrize("field", ["path", "over"])
-def test_what_is_no_adapter_of_this_base_is_refused(first: Path, tmp_path: Path, field: str) -> None:
+def test_what_is_no_adapter_of_this_base_is_refused(
+    first: Path, tmp_path: Path, field: str
+) -> None:
     name = f"adapter_{field}"
     targets = {"adapter_targets": ("q", "v")}
-    assert "there is nothing; expected a PEFT folder" in refused(tmp_path, **{name: "/nowhere"}, **targets)
-    assert "no adapter here; expected a PEFT folder" in refused(tmp_path, **{name: tmp_path}, **targets)
+    assert "there is nothing; expected a PEFT folder" in refused(
+        tmp_path, **{name: "/nowhere"}, **targets
+    )
+    assert "no adapter here; expected a PEFT folder" in refused(
+        tmp_path, **{name: tmp_path}, **targets
+    )
     for form in ("run", "file.safetensors", "peft"):
         assert "base" in refused(tmp_path, seed_init=1, **{name: first / form}, **targets)
 
@@ -207,9 +271,12 @@ def test_a_missing_data_file_is_answered_with_the_field_that_names_it(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"), [("~/a", "~/a"), ("runs/a", "/here/runs/a"), ("hf:org/a", "hf:org/a"), ("a-name", "a-name")]
+    ("given", "meant"),
+    [("~/a", "~/a"), ("runs/a", "/here/runs/a"), ("hf:org/a", "hf:org/a"), ("a-name", "a-name")],
 )
 def test_places_of_adapters_are_those_of_the_command(given: str, meant: str) -> None:
     for field in ("path", "over"):
-        found = config(**{f"adapter_{field}": given}).with_places(partial(locations.absolute, here=Path("/here")))
+        found = config(**{f"adapter_{field}": given}).with_places(
+            partial(locations.absolute, here=Path("/here"))
+        )
         assert getattr(found.adapter, field) == str(Path(meant).expanduser())

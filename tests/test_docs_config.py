@@ -1,4 +1,5 @@
-"""docs/config.md lists every field of configs/base.py with its default and comment, and its commands are understood."""
+"""docs/config.md lists every field of configs/base.py with its default and comment, and its
+commands are understood."""
 
 import importlib.util
 import re
@@ -28,11 +29,16 @@ def test_the_page_is_current():
 
 
 def test_every_field_is_there_with_a_default_and_most_with_words():
-    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", PAGE.partition(fields().MARK)[2], re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", PAGE.partition(fields().MARK)[2], re.MULTILINE
+    )
     names = [field.rpartition(".")[2] for field in config_values.all_fields()]
     assert sorted(row[0] for row in rows) == sorted(names)
     assert sum(not row[2] for row in rows) <= 8, "fields whose name says all"
-    assert isinstance(base.base().optim.lr, float) and "| `lr` | `0.001` | peak learning rate |" in PAGE
+    assert (
+        isinstance(base.base().optim.lr, float)
+        and "| `lr` | `0.001` | peak learning rate |" in PAGE
+    )
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "mine" not in c])

@@ -30,14 +30,21 @@ def test_the_python_of_the_page_runs(here, capfd):
     assert {row["task"] for row in found["rows"]} >= {"parity", "target_nll"}
     assert "parity" in capfd.readouterr().out
     assert found["outcome"].config.adapter.kind == f"{here}/mine.py:FrozenA"
-    assert found["outcome"].config.own_files() == {f"{here}/mine.py": own_code.digest(f"{here}/mine.py")}
+    assert found["outcome"].config.own_files() == {
+        f"{here}/mine.py": own_code.digest(f"{here}/mine.py")
+    }
 
 
 def test_its_command_is_understood(here):
     (command,) = re.findall(r"python -m lfl_jax\.main (.*)", PAGE)
     config, options = command_line.parse(["main", *shlex.split(command)], "", main.FLAGS)
-    assert options["workdir"] == f"{here}/runs/own" and find_kinds(config.adapter)[0].__name__ == "FrozenA"
-    assert suite.tasks_of(config)[f"{here}/mine.py:PARITY"].name == "parity" and optim.find(config.optim)
+    assert (
+        options["workdir"] == f"{here}/runs/own"
+        and find_kinds(config.adapter)[0].__name__ == "FrozenA"
+    )
+    assert suite.tasks_of(config)[f"{here}/mine.py:PARITY"].name == "parity" and optim.find(
+        config.optim
+    )
 
 
 def test_every_field_is_in_its_table():

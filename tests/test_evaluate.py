@@ -21,7 +21,11 @@ def run(tmp_path_factory):
 def nll(folder):
     """{before, after, change: target_nll} of results.json."""
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    return {row["variant"]: row["estimate"] for row in rows if (row["task"], row["metric"]) == ("target_nll", "nll")}
+    return {
+        row["variant"]: row["estimate"]
+        for row in rows
+        if (row["task"], row["metric"]) == ("target_nll", "nll")
+    }
 
 
 def test_a_base_alone_and_beside_what_was_learned(run, tmp_path, capsys):
@@ -40,7 +44,9 @@ def test_a_base_alone_and_beside_what_was_learned(run, tmp_path, capsys):
 
 
 def test_the_config_of_a_run_is_what_it_ran_with(run):
-    again, _ = command_line.parse(["x", f"--config=configs/from_run.py:{run}", "--config.eval.limit=3"], "", {})
+    again, _ = command_line.parse(
+        ["x", f"--config=configs/from_run.py:{run}", "--config.eval.limit=3"], "", {}
+    )
     assert again.train.steps == 2 and again.adapter.rank == 16 and again.eval.limit == 3
 
 
@@ -48,7 +54,10 @@ def test_the_config_of_a_run_is_what_it_ran_with(run):
     ("options", "message"),
     [
         ([BASE], "no --out given"),
-        ([BASE, "--out={tmp}", "--run=a", "--adapter=b"], "give either --run=DIR or --adapter=PATH"),
+        (
+            [BASE, "--out={tmp}", "--run=a", "--adapter=b"],
+            "give either --run=DIR or --adapter=PATH",
+        ),
         (["--run={tmp}", "--out={tmp}"], "not the directory of a run"),
         ([BASE, "--out={tmp}", "--adapter={tmp}"], "no adapter here"),
         ([BASE, "--out={tmp}", "--config.model.path={tmp}/none"], "no such model"),

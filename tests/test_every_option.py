@@ -1,4 +1,5 @@
-"""Every field of configs/base.py does something: a smoke run with another value leaves other traces.
+"""Every field of configs/base.py does something: a smoke run with another value leaves other
+traces.
 
 python -m pytest -m slow tests/test_every_option.py      10 minutes; the default run checks that no field is missing
 """
@@ -18,7 +19,10 @@ TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
 # The first step, of a warmup, changes nothing; the ones after it make the model worse.
 WORSENS = {"optim.lr": 100.0, "optim.schedule": "constant", "optim.warmup_steps": 1}
 UUIDS = {"data.source": "uuid"}
-OWN = {"data.path": str(Path(__file__).parent / "fixtures/conversations.jsonl"), "data.template": "chatml"}
+OWN = {
+    "data.path": str(Path(__file__).parent / "fixtures/conversations.jsonl"),
+    "data.template": "chatml",
+}
 OTHER: dict[str, tuple] = {
     "model.name": ("tiny-alike", {}),
     "model.path": ("models/other.gguf", {}),
@@ -72,7 +76,10 @@ OTHER: dict[str, tuple] = {
     "data.too_long": ("skip", {"data.seq_len": 300}),
     "data.pack_bins": (2, {}),
     "data.packing": ("concat", {}),
-    "data.packing_ratio": (2.0, {"data.packing": "ratio", "data.pack_bins": 4, "data.seq_len": 600}),
+    "data.packing_ratio": (
+        2.0,
+        {"data.packing": "ratio", "data.pack_bins": 4, "data.seq_len": 600},
+    ),
     "data.cross_document": ("attend", {}),
     "data.columns": ("prompt=nowhere,response=nowhere", OWN),
     "data.dev_path": ("nowhere.jsonl", {}),
@@ -116,7 +123,8 @@ OTHER: dict[str, tuple] = {
 }
 NOT_HERE = {
     "seed.sample": "evaluations decode greedily; tests/test_sample.py shows what it does",
-    "model.remat": "recomputation changes memory alone; tests/models/test_llama.py shows that results stay",
+    "model.remat": "recomputation changes memory alone; tests/models/test_llama.py shows that"
+    " results stay",
     "eval.rows": "scores do not depend on the shape of a batch beyond rounding",
     "eval.generate_rows": "texts do not depend on the shape of a batch",
 }
@@ -124,7 +132,9 @@ FIELDS = sorted(config_values.all_fields())
 
 
 def test_every_field_is_here():
-    assert sorted(OTHER) == FIELDS, "a new field gets another value here, and a run that shows what it changes"
+    assert sorted(OTHER) == FIELDS, (
+        "a new field gets another value here, and a run that shows what it changes"
+    )
 
 
 def configured(changes):
@@ -138,15 +148,22 @@ def configured(changes):
 
 
 def traces(changes, folder):
-    """What a run leaves, without times, and without the config itself; or the line that says why it stops."""
+    """What a run leaves, without times, and without the config itself; or the line that says why it
+    stops."""
     try:
         outcome = train.run(train.Run(configured(changes), folder))
     except Exception as error:
         return str(error)
-    found = {p.relative_to(folder).as_posix(): "" for p in folder.rglob("*") if "checkpoints" not in p.parts}
+    found = {
+        p.relative_to(folder).as_posix(): ""
+        for p in folder.rglob("*")
+        if "checkpoints" not in p.parts
+    }
     found |= {f"step {p.name}": "" for p in (folder / "checkpoints").iterdir()}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found["metrics"] = [{k: v for k, v in x.items() if k not in ("time", "tokens_per_s")} for x in lines]
+    found["metrics"] = [
+        {k: v for k, v in x.items() if k not in ("time", "tokens_per_s")} for x in lines
+    ]
     for file in (folder / "evals").rglob("*.jsonl"):
         found[file.name] = [json.loads(line) for line in file.read_text().splitlines()[1:]]
     found["sizes"] = [outcome.facts[name] for name in ("trainable", "trainable_stored")]

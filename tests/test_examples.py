@@ -1,4 +1,5 @@
-"""The examples do what they say: each is run as its own main, on one small model that they share."""
+"""The examples do what they say: each is run as its own main, on one small model that they
+share."""
 
 import importlib
 import subprocess
@@ -49,9 +50,17 @@ def test_a_frozen_first_adapter_is_not_forgotten():
 
 
 def test_a_kind_of_ones_own_trains_through_main(tmp_path):
-    command = [sys.executable, EXAMPLES / "own_method.py", "--config=configs/math_ift.py:smoke,lr=1e-2"]
-    done = subprocess.run([*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        EXAMPLES / "own_method.py",
+        "--config=configs/math_ift.py:smoke,lr=1e-2",
+    ]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "16,384" in done.stdout  # 2 layers of B's of rank 16, and no A
-    again = subprocess.run([*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, check=False
+    )
     assert again.returncode == 0 and "16,384" in again.stdout, "a finished run is read back"

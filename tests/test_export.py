@@ -1,4 +1,5 @@
-"""What a run learned, in other tools' formats and back: the command, its figures, and its refusals."""
+"""What a run learned, in other tools' formats and back: the command, its figures, and its
+refusals."""
 
 import dataclasses
 import json
@@ -79,12 +80,16 @@ def test_a_runs_adapter_as_one_file_is_the_same_to_the_bit(mix, tmp_path):
 def test_a_merged_model_is_within_rounding_of_the_unmerged(mix, tmp_path, capsys):
     command(f"--run={mix}", "--to=hf", f"--out={tmp_path / 'hf'}", "--dtype=float32")
     said = capsys.readouterr().out
-    assert "logits against the unmerged model over 128 tokens: max" in said and "warning" not in said
+    assert (
+        "logits against the unmerged model over 128 tokens: max" in said and "warning" not in said
+    )
     assert "plain bytes have none" in said
     run = runs.restore(mix)
     cfg = hf.read_config(tmp_path / "hf")
     merged = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
-    np.testing.assert_allclose(logits(merged, None, cfg), logits(run.params, run.adapter, run.base.cfg), atol=1e-4)
+    np.testing.assert_allclose(
+        logits(merged, None, cfg), logits(run.params, run.adapter, run.base.cfg), atol=1e-4
+    )
 
 
 def test_a_full_finetune_is_written_as_it_is(full, tmp_path):
@@ -92,7 +97,10 @@ def test_a_full_finetune_is_written_as_it_is(full, tmp_path):
     run, cfg = runs.restore(full), hf.read_config(tmp_path / "hf")
     again = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
     jax.tree.map(np.testing.assert_array_equal, again, run.params)
-    assert any((x != y).any() for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(run.base.params), strict=True))
+    assert any(
+        (x != y).any()
+        for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(run.base.params), strict=True)
+    )
 
 
 def test_what_peft_cannot_hold_is_written_as_lora_with_its_error(mix, tmp_path, capsys):
@@ -100,7 +108,9 @@ def test_what_peft_cannot_hold_is_written_as_lora_with_its_error(mix, tmp_path, 
         command(f"--run={mix}", "--to=peft", f"--out={tmp_path / 'no'}")
     assert not (tmp_path / "no" / "adapter_config.json").exists()
     command(f"--run={mix}", "--to=peft", f"--out={tmp_path / 'yes'}", "--rank=8")
-    assert "LoRA of rank 8 in place of the adapter: relative error of dW 0." in capsys.readouterr().out
+    assert (
+        "LoRA of rank 8 in place of the adapter: relative error of dW 0." in capsys.readouterr().out
+    )
     assert json.loads((tmp_path / "yes" / "adapter_config.json").read_text())["r"] == 8
 
 
@@ -123,7 +133,10 @@ def test_merging_casts_once(small, small_params):
     adapter = adapter_for(small, small_params)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params)
     w = adapters.merge(adapter, half, jnp.float16)["layers"]["attn"]["q"]
-    exact = half["layers"]["attn"]["q"].astype(jnp.float32) + adapters.deltas(adapter, half)["layers"]["attn"]["q"]
+    exact = (
+        half["layers"]["attn"]["q"].astype(jnp.float32)
+        + adapters.deltas(adapter, half)["layers"]["attn"]["q"]
+    )
     np.testing.assert_array_equal(w, exact.astype(jnp.float16))
 
 
@@ -153,11 +166,15 @@ def test_nothing_is_overwritten(lora, tmp_path):
 def test_a_full_disk_is_one_line_and_leaves_nothing(lora, tmp_path, monkeypatch):
     def fill(tensors, path, metadata):
         Path(path).write_bytes(b"a part")
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr("safetensors.numpy.save_file", fill)
     for to, out in (("peft", "peft"), ("hf", "hf"), ("adapter", "mine.safetensors")):
-        with pytest.raises(UserError, match=f"cannot write {tmp_path / out}: No space left on device"):
+        with pytest.raises(
+            UserError, match=f"cannot write {tmp_path / out}: No space left on device"
+        ):
             command(f"--run={lora}", f"--to={to}", f"--out={tmp_path / out}")
     assert not list(tmp_path.iterdir())
 
@@ -179,7 +196,9 @@ def test_a_published_adapter_of_another_rank_than_its_name_is_refused(lora, tmp_
 
 
 def test_what_is_no_adapter_is_refused(lora, tmp_path):
-    with pytest.raises(UserError, match="no adapter here; expected a PEFT folder, a run directory, an adapter file"):
+    with pytest.raises(
+        UserError, match="no adapter here; expected a PEFT folder, a run directory, an adapter file"
+    ):
         lfl_jax.load_adapter(tmp_path, runs.restore(lora).base.params)
 
 
@@ -188,7 +207,9 @@ def test_another_base_is_refused(lora, small_params):
         lfl_jax.load_adapter(lora, small_params)
 
 
-@pytest.mark.parametrize(("words", "variables"), [(["--distributed"], {}), ([], {"WORLD_SIZE": "2", "RANK": "0"})])
+@pytest.mark.parametrize(
+    ("words", "variables"), [(["--distributed"], {}), ([], {"WORLD_SIZE": "2", "RANK": "0"})]
+)
 def test_several_processes_are_refused_in_a_line(tmp_path, monkeypatch, capsys, words, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -200,7 +221,8 @@ def test_several_processes_are_refused_in_a_line(tmp_path, monkeypatch, capsys, 
 
 
 def ended_by(end_token, small, folder):
-    """A model in `folder`, saved again with the tokenizer of a run on it: (that tokenizer, where)."""
+    """A model in `folder`, saved again with the tokenizer of a run on it: (that tokenizer,
+    where)."""
     shutil.copytree(Path(__file__).parent / "fixtures" / "tiny_llama", folder / "tokenizer")
     settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -218,12 +240,18 @@ def ended_by(end_token, small, folder):
 def test_an_exported_model_stops_at_the_end_token_of_its_training(small, tmp_path):
     trained, folder = ended_by("<unk>", small, tmp_path)
     assert trained.eos_id == 0
-    assert json.loads((folder / "generation_config.json").read_text()) == {"bos_token_id": 1, "eos_token_id": 0}
+    assert json.loads((folder / "generation_config.json").read_text()) == {
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+    }
     again = lfl_jax.load(folder)[2]
     assert (again.eos, again.eos_id, again.bos_id) == ("<unk>", 0, 1)
     assert lfl_jax.load(tmp_path / "base")[2].eos_id == 2
     unchanged = {"tokenizer.model", "tokenizer.json"}
-    assert all((folder / name).read_bytes() == (tmp_path / "base" / name).read_bytes() for name in unchanged)
+    assert all(
+        (folder / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
+        for name in unchanged
+    )
 
 
 @pytest.mark.peers

@@ -45,17 +45,23 @@ def write_wheel(folder):
         archive.writestr("toys/a.txt", "first")
         archive.writestr("toys/b.txt", "second")
         archive.writestr("toys/not_wanted.txt", "x" * 1000)
-        # A requirement that does not exist, and a Python that is not this one: data is taken all the same.
+        # A requirement that does not exist, and a Python that is not this one: data is taken all
+        # the same.
         needs = "Requires-Dist: no-such-package-anywhere\nRequires-Python: <3\n"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: shelf-of-toys\nVersion: 1.0\n{needs}")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: shelf-of-toys\nVersion: 1.0\n{needs}"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
     return file
 
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    """A folder of wheels instead of an index, an empty cache, and a manifest for both; returns the wheel."""
+    """A folder of wheels instead of an index, an empty cache, and a manifest for both; returns the
+    wheel."""
     (tmp_path / "wheels").mkdir()
     wheel = write_wheel(tmp_path / "wheels")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -84,7 +90,9 @@ def left_in_cache():
 def test_a_group_is_fetched_with_one_download_and_only_the_listed_files(shop, capsys, monkeypatch):
     downloads = []
     pip = download._pip_download
-    monkeypatch.setattr(download, "_pip_download", lambda *call: downloads.append(call[0]) or pip(*call))
+    monkeypatch.setattr(
+        download, "_pip_download", lambda *call: downloads.append(call[0]) or pip(*call)
+    )
     run("all")
     assert downloads == ["shelf-of-toys==1.0"]
     assert assets.path("toy", "a.txt").read_text() == "first"
@@ -100,7 +108,9 @@ def test_a_repeated_fetch_does_nothing_and_says_so(shop, capsys, monkeypatch):
     run("toy")
     before = (assets.root() / "toy" / cache.STAMP).stat().st_mtime_ns
     capsys.readouterr()
-    monkeypatch.setattr(cache, "exclusive", lambda **call: pytest.fail("asked to write into the cache"))
+    monkeypatch.setattr(
+        cache, "exclusive", lambda **call: pytest.fail("asked to write into the cache")
+    )
     run("toy")
     assert capsys.readouterr().out == f"toy: already in {assets.root() / 'toy'}\n"
     assert (assets.root() / "toy" / cache.STAMP).stat().st_mtime_ns == before
@@ -108,7 +118,9 @@ def test_a_repeated_fetch_does_nothing_and_says_so(shop, capsys, monkeypatch):
 
 def test_a_wrong_hash_unpacks_nothing(shop, monkeypatch):
     pretend(monkeypatch, sha256="f" * 64, bytes=1)
-    with pytest.raises(UserError, match=r"the downloaded file has sha256 \w{64}, the manifest says f{64}") as caught:
+    with pytest.raises(
+        UserError, match=r"the downloaded file has sha256 \w{64}, the manifest says f{64}"
+    ) as caught:
         run("all")
     assert len(str(caught.value).splitlines()) <= 2
     assert left_in_cache() == [".lock"]
@@ -116,7 +128,9 @@ def test_a_wrong_hash_unpacks_nothing(shop, monkeypatch):
 
 def test_an_index_without_the_package_is_one_clear_message(shop):
     shop.unlink()
-    with pytest.raises(UserError, match=r"No matching distribution found for shelf-of-toys==1.0") as caught:
+    with pytest.raises(
+        UserError, match=r"No matching distribution found for shelf-of-toys==1.0"
+    ) as caught:
         run("toy")
     assert len(str(caught.value).splitlines()) <= 2
     assert left_in_cache() == [".lock"]
@@ -127,7 +141,9 @@ def test_offline_is_one_clear_message(shop, monkeypatch):
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
     monkeypatch.setattr(download, "RETRIES", 1)
-    with pytest.raises(UserError, match=r"cannot download shelf-of-toys==1.0 with pip: .*cannot be reached") as caught:
+    with pytest.raises(
+        UserError, match=r"cannot download shelf-of-toys==1.0 with pip: .*cannot be reached"
+    ) as caught:
         run("toy")
     assert len(str(caught.value).splitlines()) <= 2
     assert left_in_cache() == [".lock"]
@@ -198,7 +214,9 @@ def test_the_bytes_are_reported_as_they_arrive(shop, monkeypatch, tmp_path):
     seen = []
     (toy,) = assets.select(["toy"])
     with cache.exclusive():
-        download.fetch_wheel(toy.origin, [toy], lambda label, done, total: seen.append((label, done, total)))
+        download.fetch_wheel(
+            toy.origin, [toy], lambda label, done, total: seen.append((label, done, total))
+        )
     assert ("shelf-of-toys==1.0", 100, size) in seen
     assert seen[-1] == ("shelf-of-toys==1.0", size, size)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
@@ -223,14 +241,19 @@ def test_the_list_shows_every_item_and_what_is_here(shop, capsys):
     assert "  all = toy ball" in lines
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (52282, "52.3 kB"), (13476831232, "13.5 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (52282, "52.3 kB"), (13476831232, "13.5 GB")]
+)
 def test_sizes_are_written_in_decimal_units(count, text):
     assert fetching.size(count) == text
 
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "lfl_jax.fetch", *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "lfl_jax.fetch", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

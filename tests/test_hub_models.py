@@ -31,7 +31,9 @@ def published(small, tmp_path, monkeypatch, request):
     adapter = adapter_for(cfg, params)
     lfl_jax.save(tmp_path / "base", params, cfg, tokenizer, dtype="float32")
     lfl_jax.save_adapter(tmp_path / "adapter", adapter, params, base_name="someone/base")
-    repositories = {f"someone/{name}": Repository(_files(tmp_path / name)) for name in ("base", "adapter")}
+    repositories = {
+        f"someone/{name}": Repository(_files(tmp_path / name)) for name in ("base", "adapter")
+    }
     with in_place_of_the_hub(repositories, monkeypatch, tmp_path / "cache"):
         yield params, adapter
 
@@ -45,7 +47,9 @@ def test_model_and_adapter_load_by_their_names(published, capsys):
     params, cfg, tokenizer = lfl_jax.load("hf:someone/base")
     assert jax.tree.all(jax.tree.map(jnp.array_equal, params, original)) and tokenizer.encode("a")
     found, adapter = lfl_jax.load_adapter(f"hf:someone/adapter@{COMMIT}", params)
-    ours, theirs = (llama.forward(p, a, TOKENS, cfg)[0] for p, a in ((found, adapter), (original, trained)))
+    ours, theirs = (
+        llama.forward(p, a, TOKENS, cfg)[0] for p, a in ((found, adapter), (original, trained))
+    )
     assert jnp.allclose(ours, theirs, atol=1e-5)
     assert jnp.abs(ours - llama.forward(params, None, TOKENS, cfg)[0]).max() > 0.1
     assert "hf:someone/base: fetched into" in capsys.readouterr().out
@@ -60,7 +64,10 @@ def test_a_run_takes_its_base_from_a_hub_and_records_the_commit(published):
 
 
 ROWS = {
-    split: b"".join(b'{"question": "%s %d?", "answer": "#### %d"}\n' % (split.encode(), i, i) for i in range(count))
+    split: b"".join(
+        b'{"question": "%s %d?", "answer": "#### %d"}\n' % (split.encode(), i, i)
+        for i in range(count)
+    )
     for split, count in (("train", 200), ("test", 5))
 }
 

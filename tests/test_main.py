@@ -1,4 +1,5 @@
-"""Whole runs of the smoke configs: golden numbers, exact resumption after kill -9, Ctrl-C, and mistakes."""
+"""Whole runs of the smoke configs: golden numbers, exact resumption after kill -9, Ctrl-C, and
+mistakes."""
 
 import json
 import os
@@ -15,8 +16,9 @@ from lfl_jax.config import Config
 
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu"}
 LITTLE = ["--config.eval.tasks=('target_nll:2',)", "--config.eval.every_tasks=('target_nll:2',)"]
-# Loss and gradient norm of the first step. They change only with the numerics, the initial values or the data of the
-# smoke run: if that was the purpose of a change, put the new numbers here and say so in the commit; else it is a bug.
+# Loss and gradient norm of the first step. They change only with the numerics, the initial values
+# or the data of the smoke run: if that was the purpose of a change, put the new numbers here and
+# say so in the commit; else it is a bug.
 GOLDEN = {
     "smoke": (5.7200599, 1.0578862),
     "smoke,dora": (5.7200599, 1.0732971),
@@ -54,7 +56,8 @@ def losses(workdir):
 
 
 @pytest.mark.parametrize(
-    "argument", [*list(GOLDEN)[:1], *(pytest.param(a, marks=pytest.mark.slow) for a in list(GOLDEN)[1:])]
+    "argument",
+    [*list(GOLDEN)[:1], *(pytest.param(a, marks=pytest.mark.slow) for a in list(GOLDEN)[1:])],
 )
 def test_golden_first_step(argument, tmp_path):
     c = math_ift.get_config(argument)
@@ -78,24 +81,40 @@ def test_a_run_from_start_to_end_and_again(tmp_path):
     assert "scores mean nothing" in first.stdout and "synthetic" in first.stdout
     results = json.loads((tmp_path / "results.json").read_text())
     assert {row["label"] for row in results["rows"]} >= {"held-out targets, nats/token"}
-    assert list(losses(tmp_path)) == [1, 2, 3, 4, 5, 6] and (tmp_path / "summary.txt").stat().st_size > 500
+    assert (
+        list(losses(tmp_path)) == [1, 2, 3, 4, 5, 6]
+        and (tmp_path / "summary.txt").stat().st_size > 500
+    )
     before = (tmp_path / "metrics.jsonl").read_text()
     again = run(tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_text() == before, "a finished run is read back, not trained further"
+    assert (tmp_path / "metrics.jsonl").read_text() == before, (
+        "a finished run is read back, not trained further"
+    )
     assert json.loads((tmp_path / "results.json").read_text()) == results, "and its figures stand"
     assert again.returncode == 0
 
 
 def test_killed_and_resumed_is_never_interrupted_bit_for_bit(tmp_path):
-    options = [*LITTLE, "--config.data.size=12", "--config.checkpoint.every=5", "--config.train.steps=12"]
+    options = [
+        *LITTLE,
+        "--config.data.size=12",
+        "--config.checkpoint.every=5",
+        "--config.train.steps=12",
+    ]
     options += ["--config.adapter.dropout=0.1", "--config.eval.decontaminate=False"]
     run(tmp_path / "whole", *options, config="smoke,lora+dora")
     slow = tmp_path / "killed"
     process = subprocess.Popen(
-        command(slow, *options, config="smoke,lora+dora"), env=ENVIRONMENT, stderr=subprocess.DEVNULL
+        command(slow, *options, config="smoke,lora+dora"),
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 240
-    while not (slow / "checkpoints" / "5").exists() and time.monotonic() < deadline and process.poll() is None:
+    while (
+        not (slow / "checkpoints" / "5").exists()
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -103,7 +122,8 @@ def test_killed_and_resumed_is_never_interrupted_bit_for_bit(tmp_path):
     assert losses(slow) == losses(tmp_path / "whole") and list(losses(slow)) == list(range(1, 13))
     assert rows(slow) == rows(tmp_path / "whole")
     whole, resumed = (
-        json.loads((folder / "results.json").read_text())["facts"] for folder in (tmp_path / "whole", slow)
+        json.loads((folder / "results.json").read_text())["facts"]
+        for folder in (tmp_path / "whole", slow)
     )
     assert resumed["tokens"] == whole["tokens"] and (resumed["starts"], whole["starts"]) == (2, 1)
     assert resumed["training_seconds"] > 0 and resumed["tokens_per_s"] > 0
@@ -115,7 +135,9 @@ def rows(workdir):
 
 def test_a_termination_signal_saves_first(tmp_path):
     options = [*LITTLE, "--config.checkpoint.every=0", "--config.train.steps=100000"]
-    process = subprocess.Popen(command(tmp_path, *options), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tmp_path, *options), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 240
     while not (tmp_path / "metrics.jsonl").exists() or len(losses(tmp_path)) < 3:
         assert time.monotonic() < deadline and process.poll() is None
@@ -188,14 +210,22 @@ MISTAKES = (
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda f: f.__name__)
-def test_a_mistake_is_one_or_two_lines_and_leaves_nothing_behind(mistake, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_or_two_lines_and_leaves_nothing_behind(
+    mistake, tmp_path, monkeypatch, capsys
+):
     from lfl_jax import main
     from lfl_jax.errors import entry
 
     monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
     options, message = mistake(tmp_path)
     workdir = tmp_path / "run"
-    arguments = ["main", "--config=configs/math_ift.py:smoke", f"--workdir={workdir}", *LITTLE, *options]
+    arguments = [
+        "main",
+        "--config=configs/math_ift.py:smoke",
+        f"--workdir={workdir}",
+        *LITTLE,
+        *options,
+    ]
     with pytest.raises(SystemExit) as stopped:
         entry(main.main, arguments)
     shown = capsys.readouterr().err
@@ -226,8 +256,15 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_place(tmp_path, capsys)
     from lfl_jax import main
     from lfl_jax.errors import entry
 
-    options = ["--config.optim.eps=0.0", "--config.optim.warmup_fraction=0.0"]  # Adam's 0 / 0 on A, while B is 0
-    arguments = ["main", "--config=configs/math_ift.py:smoke", f"--workdir={tmp_path}", *LITTLE, *options]
+    # Adam's 0 / 0 on A, while B is 0
+    options = ["--config.optim.eps=0.0", "--config.optim.warmup_fraction=0.0"]
+    arguments = [
+        "main",
+        "--config=configs/math_ift.py:smoke",
+        f"--workdir={tmp_path}",
+        *LITTLE,
+        *options,
+    ]
     with pytest.raises(SystemExit) as stopped:
         entry(main.main, [*arguments, "--config.checkpoint.every=1"])
     shown = capsys.readouterr().err

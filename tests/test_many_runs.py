@@ -12,7 +12,13 @@ from lfl_jax.config import Config
 
 def tiny(steps: int = 2, lr: float = 1e-3) -> Config:
     c = math_ift.get_config("smoke,lora")
-    c.train.steps, c.optim.lr, c.checkpoint.every, c.data.size, c.data.seq_len = steps, lr, 0, 16, 256
+    c.train.steps, c.optim.lr, c.checkpoint.every, c.data.size, c.data.seq_len = (
+        steps,
+        lr,
+        0,
+        16,
+        256,
+    )
     c.eval.tasks, c.eval.every_tasks, c.eval.decontaminate, c.log.tensorboard = (), (), False, False
     return Config.from_dict(c)
 
@@ -34,7 +40,9 @@ def test_equal_runs_share_their_optimizer() -> None:
 
 
 @pytest.mark.slow
-def test_programs_of_other_runs_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_of_other_runs_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(train, "KEPT_PROGRAMS", 2)
     train.train_step.clear_cache()
     counts = []
@@ -53,5 +61,7 @@ def test_fifty_runs_hold_no_more_than_one_and_its_programs(tmp_path: Path) -> No
         if i % train.KEPT_PROGRAMS == 2:
             rounds.append(held())
     first, last = rounds[1], rounds[-1]
-    assert last["descriptors"] <= first["descriptors"] + 3 and last["threads"] <= first["threads"] + 6, rounds
+    assert (
+        last["descriptors"] <= first["descriptors"] + 3 and last["threads"] <= first["threads"] + 6
+    ), rounds
     assert last["maps"] <= first["maps"] + 1000, rounds

@@ -17,7 +17,9 @@ def test_a_warning_is_printed_and_collected_once(capsys):
         notices.warn("another")
     notices.warn("after the run")
     assert texts == ["the warmup is longer than the run", "another"]
-    assert capsys.readouterr().err.splitlines() == [f"warning: {text}" for text in (*texts, "after the run")]
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {text}" for text in (*texts, "after the run")
+    ]
 
 
 def test_only_the_first_process_prints(capsys, monkeypatch):
@@ -30,13 +32,18 @@ def test_only_the_first_process_prints(capsys, monkeypatch):
 
 def test_control_characters_are_written_out():
     text = "\x1b]0;title\x1b\\ \x9b8m \u202eright to left\tand\nplain é 中"
-    assert errors.printable(text) == r"\x1b]0;title\x1b" + "\\ " + r"\x9b8m \u202eright to left" + "\tand\nplain é 中"
+    assert (
+        errors.printable(text)
+        == r"\x1b]0;title\x1b" + "\\ " + r"\x9b8m \u202eright to left" + "\tand\nplain é 中"
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_mistakes_are_numbered_when_there_are_several(count):
     said = str(errors.mistakes([f"mistake {i}" for i in range(count)]))
-    assert said == ("mistake 0" if count == 1 else "3 mistakes:\n  1. mistake 0\n  2. mistake 1\n  3. mistake 2")
+    assert said == (
+        "mistake 0" if count == 1 else "3 mistakes:\n  1. mistake 0\n  2. mistake 1\n  3. mistake 2"
+    )
 
 
 def test_an_entry_point_replaces_what_a_terminal_cannot_show():
@@ -46,7 +53,9 @@ def test_an_entry_point_replaces_what_a_terminal_cannot_show():
         "entry(main)"
     )
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=environment, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (2, b"?3 ?\n", b"error: na?ve \\x1b[8m\n")
 
 

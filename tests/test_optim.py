@@ -29,10 +29,16 @@ def descend(config, grads):
 
 
 def lionw(config, grads):
-    p, m, f = np.linspace(-1, 1, 4).astype(np.float32), np.zeros(4), schedules.make(config, len(grads))
+    p, m, f = (
+        np.linspace(-1, 1, 4).astype(np.float32),
+        np.zeros(4),
+        schedules.make(config, len(grads)),
+    )
     for t, g in enumerate(grads):
         ratio = float(f(t))
-        p = p * (1 - ratio * config.weight_decay) - ratio * config.lr * np.sign(config.b1 * m + (1 - config.b1) * g)
+        p = p * (1 - ratio * config.weight_decay) - ratio * config.lr * np.sign(
+            config.b1 * m + (1 - config.b1) * g
+        )
         m = config.b2 * m + (1 - config.b2) * g
     return p
 
@@ -48,7 +54,9 @@ def adamw(config, grads):
         m, v = config.b1 * m + (1 - config.b1) * g, config.b2 * v + (1 - config.b2) * g**2
         mh, vh = m / (1 - config.b1 ** (t + 1)), v / (1 - config.b2 ** (t + 1))
         ratio = float(f(t))
-        p = p * (1 - ratio * config.weight_decay) - ratio * config.lr * mh / (np.sqrt(vh) + config.eps)
+        p = p * (1 - ratio * config.weight_decay) - ratio * config.lr * mh / (
+            np.sqrt(vh) + config.eps
+        )
     return p
 
 
@@ -74,21 +82,31 @@ def test_cosine_is_composers():
 
 def test_trapezoid_is_flat_then_linear_to_zero():
     f = schedules.make(OptimConfig(**BASE | {"schedule": "trapezoid", "warmup_steps": 10}), 100)
-    np.testing.assert_allclose([f(0), f(5), f(10), f(79), f(90), f(100)], [0, 0.5, 1, 1, 0.5, 0], atol=1e-6)
-    long_warmup = schedules.make(OptimConfig(**BASE | {"schedule": "trapezoid", "warmup_steps": 90}), 100)
-    np.testing.assert_allclose([long_warmup(45), long_warmup(90), long_warmup(95)], [0.5, 1, 0.5], atol=1e-6)
+    np.testing.assert_allclose(
+        [f(0), f(5), f(10), f(79), f(90), f(100)], [0, 0.5, 1, 1, 0.5, 0], atol=1e-6
+    )
+    long_warmup = schedules.make(
+        OptimConfig(**BASE | {"schedule": "trapezoid", "warmup_steps": 90}), 100
+    )
+    np.testing.assert_allclose(
+        [long_warmup(45), long_warmup(90), long_warmup(95)], [0.5, 1, 0.5], atol=1e-6
+    )
 
 
 def test_learning_rate_is_an_array_so_that_runs_share_a_program():
     configs = [OptimConfig(**BASE | {"lr": lr}) for lr in (1e-2, 3e-4)]
     states = [optim.make(c, schedules.make(c, 10)).init({"w": jnp.zeros(2)}) for c in configs]
-    rates = [[float(x) for x in jax.tree.leaves(s) if getattr(x, "shape", None) == ()] for s in states]
+    rates = [
+        [float(x) for x in jax.tree.leaves(s) if getattr(x, "shape", None) == ()] for s in states
+    ]
     assert rates[0] != rates[1]
 
 
 def test_lora_plus_moves_b_faster_and_decays_it_alike():
     def moved(ratio):
-        config = OptimConfig(**BASE | {"lora_plus": ratio, "schedule": "constant", "warmup_fraction": 0.0})
+        config = OptimConfig(
+            **BASE | {"lora_plus": ratio, "schedule": "constant", "warmup_fraction": 0.0}
+        )
         params = {"layers": {"q": {"a": jnp.ones(3), "b": jnp.ones(3)}}}
         tx = optim.make(config, schedules.make(config, 3))
         updates, _ = tx.update(jax.tree.map(lambda x: 0.5 * x, params), tx.init(params), params)
@@ -110,13 +128,18 @@ TREE = {
 def arrays(seed, scale=1.0):
     is_shape = {"is_leaf": lambda x: isinstance(x, tuple)}
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda s: jnp.asarray(scale * rng.normal(size=s), jnp.float32), TREE, **is_shape)
+    return jax.tree.map(
+        lambda s: jnp.asarray(scale * rng.normal(size=s), jnp.float32), TREE, **is_shape
+    )
 
 
 def unstacked(tree):
     """{name: array} with every layer's own array in place of a stacked one."""
     found = {"embed": tree["params"]["embed"]}
-    for name, stack in {"norm": tree["params"]["layers"]["norm"], **tree["adapter"]["layers"]["q"]}.items():
+    for name, stack in {
+        "norm": tree["params"]["layers"]["norm"],
+        **tree["adapter"]["layers"]["q"],
+    }.items():
         found |= {f"{name}{i}": x for i, x in enumerate(stack)}
     return found
 
@@ -174,18 +197,27 @@ def test_muon_orthogonalises_each_layers_matrix_and_gives_the_rest_to_adam():
 
 @pytest.mark.parametrize("name", optim.DIRECTIONS)
 def test_every_optimizer_takes_a_tree_with_holes_and_the_paths_decay(name):
-    """Frozen leaves are None; weight decay is a fraction of the weight per step, whatever the optimizer; LoRA+ too."""
-    config = OptimConfig(**BASE | {"name": name, "schedule": "constant", "warmup_fraction": 0.0, "lora_plus": 4.0})
+    """Frozen leaves are None; weight decay is a fraction of the weight per step, whatever the
+    optimizer; LoRA+ too."""
+    config = OptimConfig(
+        **BASE | {"name": name, "schedule": "constant", "warmup_fraction": 0.0, "lora_plus": 4.0}
+    )
     tx = optim.make(config, schedules.make(config, 3))
     params, grads = ({"params": None, "adapter": arrays(seed)["adapter"]} for seed in (0, 1))
     updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
-    plain = optim.make(dataclasses.replace(config, weight_decay=0.0, lora_plus=1.0), schedules.make(config, 3))
+    plain = optim.make(
+        dataclasses.replace(config, weight_decay=0.0, lora_plus=1.0), schedules.make(config, 3)
+    )
     before, _ = plain.update(grads, plain.init(params), params)
     for leaf, ratio in (("a", 1.0), ("b", 4.0)):
         x, u, v = (tree["adapter"]["layers"]["q"][leaf] for tree in (params, updates, before))
-        np.testing.assert_allclose(u, ratio * v - config.weight_decay * x, rtol=1e-4, atol=1e-6, err_msg=leaf)
+        np.testing.assert_allclose(
+            u, ratio * v - config.weight_decay * x, rtol=1e-4, atol=1e-6, err_msg=leaf
+        )
 
 
 def test_linear_falls_to_its_final_fraction():
     f = schedules.make(OptimConfig(**BASE | {"schedule": "linear", "final_fraction": 0.2}), 100)
-    np.testing.assert_allclose([f(0), f(10), f(20), f(60), f(100)], [0, 0.5, 1, 0.6, 0.2], atol=1e-6)
+    np.testing.assert_allclose(
+        [f(0), f(10), f(20), f(60), f(100)], [0, 0.5, 1, 0.6, 0.2], atol=1e-6
+    )

@@ -1,4 +1,5 @@
-"""Objects of one's own: each kind from outside the package, by object and as FILE.py:NAME; and what is never run."""
+"""Objects of one's own: each kind from outside the package, by object and as FILE.py:NAME; and what
+is never run."""
 
 import ast
 import dataclasses
@@ -12,7 +13,18 @@ from flax import struct
 from lfl_jax.configs import math_ift
 
 import lfl_jax
-from lfl_jax import adapters, base_model, command_line, evaluate, export, main, optim, own_code, runs, schedules
+from lfl_jax import (
+    adapters,
+    base_model,
+    command_line,
+    evaluate,
+    export,
+    main,
+    optim,
+    own_code,
+    runs,
+    schedules,
+)
 from lfl_jax.adapters.trees import layers_of
 from lfl_jax.config import AdapterConfig, Config
 from lfl_jax.core import spec
@@ -136,7 +148,9 @@ def everything():
 
 def start(workdir, *more):
     fields = options(**everything())
-    main.main(["main", "--config=configs/math_ift.py:smoke", f"--workdir={workdir}", *fields, *more])
+    main.main(
+        ["main", "--config=configs/math_ift.py:smoke", f"--workdir={workdir}", *fields, *more]
+    )
 
 
 def results(folder):
@@ -149,7 +163,8 @@ def metrics(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run in which everything is one's own, started on the command line, beside the files that it names."""
+    """A run in which everything is one's own, started on the command line, beside the files that it
+    names."""
     home = write(tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -159,14 +174,18 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def theirs(finished, tmp_path, monkeypatch):
-    """That run as somebody else gets it, with files that leave a trace when they run, in the current directory."""
+    """That run as somebody else gets it, with files that leave a trace when they run, in the
+    current directory."""
     shutil.copytree(finished.parent, tmp_path / "theirs")
     record = (tmp_path / "theirs/run/config.json").read_text()
-    (tmp_path / "theirs/run/config.json").write_text(record.replace(str(finished.parent), str(tmp_path / "theirs")))
+    (tmp_path / "theirs/run/config.json").write_text(
+        record.replace(str(finished.parent), str(tmp_path / "theirs"))
+    )
     for name in ("mine.py", "method.py"):
         file = tmp_path / "theirs" / name
         file.write_text(
-            f"{file.read_text()}\nwith open({str(tmp_path / 'RAN')!r}, 'a') as trace:\n    trace.write({name!r})\n"
+            f"{file.read_text()}\nwith open({str(tmp_path / 'RAN')!r}, 'a') as trace:\n"
+            f"    trace.write({name!r})\n"
         )
     monkeypatch.chdir(tmp_path)
     return tmp_path / "theirs/run"
@@ -179,7 +198,9 @@ def base():
 
 def of_the_run(finished):
     """The base that the run drew."""
-    return base_model.load(runs.read_config(finished, own_code.allowing([finished.parent / "mine.py"])), make_rules())
+    return base_model.load(
+        runs.read_config(finished, own_code.allowing([finished.parent / "mine.py"])), make_rules()
+    )
 
 
 def test_everything_of_ones_own_trains_from_the_command_line(finished):
@@ -205,9 +226,15 @@ def calls(run):
     evaluated, exported = run.parent / "out", run.parent / "out.safetensors"
     return {
         "load_adapter": lambda *allow: lfl_jax.load_adapter(run, base(), allow_code=allow),
-        "evaluate": lambda *allow: evaluate.main(["x", f"--run={run}", f"--out={evaluated}", *flags(allow)]),
-        "export": lambda *allow: export.main(["x", f"--run={run}", "--to=adapter", f"--out={exported}", *flags(allow)]),
-        "main": lambda *allow: main.main(["x", f"--config=from_run:{run}", f"--workdir={run}", *flags(allow)]),
+        "evaluate": lambda *allow: evaluate.main(
+            ["x", f"--run={run}", f"--out={evaluated}", *flags(allow)]
+        ),
+        "export": lambda *allow: export.main(
+            ["x", f"--run={run}", "--to=adapter", f"--out={exported}", *flags(allow)]
+        ),
+        "main": lambda *allow: main.main(
+            ["x", f"--config=from_run:{run}", f"--workdir={run}", *flags(allow)]
+        ),
         "get_config": lambda *allow: lfl_jax.run(f"from_run:{run}", run, allow_code=allow),
     }
 
@@ -221,14 +248,18 @@ def test_a_run_directory_never_runs_code_by_being_opened(name, theirs, tmp_path)
     record = json.loads((theirs / "config.json").read_text())
     sha256 = record["code"][str(theirs.parent / "mine.py")]
     refusal = rf"mine.py:\w+ is code in a file, SHA-256 {sha256[:12]} when this was made; it runs only where you allow"
-    with pytest.raises(UserError, match=rf"{refusal} it: read it, then add --allow_code={theirs.parent}/mine.py"):
+    with pytest.raises(
+        UserError, match=rf"{refusal} it: read it, then add --allow_code={theirs.parent}/mine.py"
+    ):
         calls(theirs)[name]()
     assert not (tmp_path / "RAN").exists()
 
     # That of another file does not help, and this file is no longer what the record says.
     with pytest.raises(UserError, match="is code in a file"):
         calls(theirs)[name](theirs.parent / "method.py")
-    with pytest.raises(UserError, match=r"mine.py has changed: .*--allow_code=.*/mine.py@[0-9a-f]{12}$"):
+    with pytest.raises(
+        UserError, match=r"mine.py has changed: .*--allow_code=.*/mine.py@[0-9a-f]{12}$"
+    ):
         calls(theirs)[name](theirs.parent / "mine.py")
     assert not (tmp_path / "RAN").exists()
 
@@ -240,14 +271,17 @@ def test_a_record_without_hashes_is_refused_too(theirs, tmp_path):
     for call in calls(theirs).values():
         with pytest.raises(UserError, match=r"is code in a file; it runs only where you allow it"):
             call()
-    record["config"]["recorded_code"] = None  # what marks the config of a record cannot be taken off by the record
+    # what marks the config of a record cannot be taken off by the record
+    record["config"]["recorded_code"] = None
     (theirs / "config.json").write_text(json.dumps(record))
     with pytest.raises((UserError, KeyError)):
         calls(theirs)["main"]()
     assert not (tmp_path / "RAN").exists()
 
 
-def test_a_changed_file_is_used_where_its_hash_allows_it_and_nothing_that_is_not_needed_runs(theirs, tmp_path):
+def test_a_changed_file_is_used_where_its_hash_allows_it_and_nothing_that_is_not_needed_runs(
+    theirs, tmp_path
+):
     sha256 = own_code.digest(str(theirs.parent / "mine.py"))
     with pytest.raises(UserError, match="is not what was allowed"):
         calls(theirs)["export"](f"{theirs.parent}/mine.py@{'0' * 12}")
@@ -257,7 +291,15 @@ def test_a_changed_file_is_used_where_its_hash_allows_it_and_nothing_that_is_not
 
 def test_a_run_with_an_own_optimizer_is_evaluated_without_it(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(finished.parent)
-    evaluate.main(["x", "--run=run", f"--out={tmp_path / 'out'}", "--allow_code=mine.py", "--tasks=mine.py:PARITY:3"])
+    evaluate.main(
+        [
+            "x",
+            "--run=run",
+            f"--out={tmp_path / 'out'}",
+            "--allow_code=mine.py",
+            "--tasks=mine.py:PARITY:3",
+        ]
+    )
     assert {row["task"] for row in results(tmp_path / "out")["rows"]} == {"parity"}
     assert len((tmp_path / "out/tuned/parity.jsonl").read_text().splitlines()) == 1 + 3
 
@@ -267,7 +309,9 @@ def test_an_own_kind_saves_loads_mixes_and_merges(finished, tmp_path):
     _, adapter = lfl_jax.load_adapter(finished, base, allow_code=[mine])
     file = tmp_path / "adapter.safetensors"
     lfl_jax.save_adapter(file, adapter, base)
-    with pytest.raises(UserError, match=rf"{mine}:FrozenA is code in a file, SHA-256 {own_code.digest(mine)[:12]}"):
+    with pytest.raises(
+        UserError, match=rf"{mine}:FrozenA is code in a file, SHA-256 {own_code.digest(mine)[:12]}"
+    ):
         lfl_jax.load_adapter(file, base)
     kind = type(layers_of(adapter)[0])
     for options in ({"allow_code": [mine]}, {"own": Own(adapter=kind)}):
@@ -285,10 +329,16 @@ def test_an_own_kind_saves_loads_mixes_and_merges(finished, tmp_path):
 
 
 def test_an_own_kind_of_no_file_is_not_saved(finished, tmp_path):
-    source = own_code.load(str(finished.parent / "mine.py"), own_code.digest(str(finished.parent / "mine.py")))
+    source = own_code.load(
+        str(finished.parent / "mine.py"), own_code.digest(str(finished.parent / "mine.py"))
+    )
     inside = struct.dataclass(type("Inside", (source.FrozenA,), {"__module__": "nowhere"}))
-    config = AdapterConfig(kind="python:Inside", rank=2, code=own_code.allowing([], Own(adapter=inside)))
-    adapter = adapters.init(adapters.specs(llama.specs(source.MINI), config), base(), jax.random.key(0))
+    config = AdapterConfig(
+        kind="python:Inside", rank=2, code=own_code.allowing([], Own(adapter=inside))
+    )
+    adapter = adapters.init(
+        adapters.specs(llama.specs(source.MINI), config), base(), jax.random.key(0)
+    )
     with pytest.raises(UserError, match="a Inside cannot be saved, since it is in no file"):
         lfl_jax.save_adapter(tmp_path / "a.safetensors", adapter, base())
 
@@ -311,7 +361,11 @@ def find(text, field, name, accepts=callable, tmp_path=None):
     ("text", "message"),
     [
         ("def other():\n    pass\n", "has no it; it has other$"),
-        ("it = 3\n", "optim.name: it of .*it.py is a int; expected a function of config.optim that returns an optax"),
+        (
+            "it = 3\n",
+            "optim.name: it of .*it.py is a int; expected a function of config.optim that returns"
+            " an optax",
+        ),
         ("x = 1\nit = y\n", "it.py, line 2: NameError: name 'y' is not defined$"),
         ("def it(:\n", "it.py, line 1: SyntaxError"),
     ],
@@ -326,7 +380,9 @@ def test_a_file_that_is_not_there_and_an_object_that_was_passed_before(tmp_path)
     code = own_code.allowing([tmp_path / "no.py"])
     with pytest.raises(UserError, match="there is no file"):
         own_code.find(code, "optim.name", f"{tmp_path}/no.py:it", callable)
-    with pytest.raises(UserError, match=r"was passed as an object in Python; pass it again: own=lfl_jax.Own\(opt"):
+    with pytest.raises(
+        UserError, match=r"was passed as an object in Python; pass it again: own=lfl_jax.Own\(opt"
+    ):
         own_code.find(code, "optim.name", "python:it", callable)
 
 
@@ -359,7 +415,9 @@ def test_an_optimizer_that_is_none(body, message, tmp_path):
 def test_a_source_that_is_none(returned, message, tmp_path):
     file = tmp_path / "it.py"
     file.write_text(f"def it(**options):\n    return {returned}\n")
-    data = dataclasses.replace(Config.from_dict(math_ift.get_config("smoke")).data, source=f"{file}:it")
+    data = dataclasses.replace(
+        Config.from_dict(math_ift.get_config("smoke")).data, source=f"{file}:it"
+    )
     with pytest.raises(UserError, match="is code in a file"):
         sources.open_source(data, "train", 0)
     with pytest.raises(UserError, match=message):
@@ -372,13 +430,22 @@ def test_a_mix_with_a_source_of_ones_own(tmp_path):
     text = f"{file}:plus:0.75,word_problems:0.25"
     data = dataclasses.replace(data, source=text, size=8, code=own_code.allowing([file]))
     found = sources.open_source(data, "train", 0)
-    assert found.rates == (3, 1) and found.parts[0].name == "plus" and len(found.parts[0].examples) == 80
+    assert (
+        found.rates == (3, 1)
+        and found.parts[0].name == "plus"
+        and len(found.parts[0].examples) == 80
+    )
 
 
 def test_a_config_of_ones_own_names_objects_of_its_own_file(tmp_path, monkeypatch):
-    """One file is the config and what it is made of; nothing of the package is changed by side effects."""
+    """One file is the config and what it is made of; nothing of the package is changed by side
+    effects."""
     lines = ["from lfl_jax.configs import math_ift", METHOD, "def get_config(argument=''):"]
-    lines += ["    c = math_ift.get_config(argument)", "    c.optim.name = f'{__file__}:sign'", "    return c"]
+    lines += [
+        "    c = math_ift.get_config(argument)",
+        "    c.optim.name = f'{__file__}:sign'",
+        "    return c",
+    ]
     (tmp_path / "config.py").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     config = lfl_jax.get_config("config.py:smoke,r=4", **{"optim.lr": 1e-3, "eval.limit": None})
@@ -396,12 +463,16 @@ def test_a_kind_a_source_and_a_task_are_under_forty_lines_each():
 def test_files_with_hashes_and_repeated_flags(tmp_path):
     assert own_code.Allowed.parse("a.py@0123abcdef") == own_code.Allowed("a.py", "0123abcdef")
     assert own_code.Allowed.parse("a@b.py") == own_code.Allowed("a@b.py")
-    words = command_line.split(["--allow_code=a.py", "--allow_code", "b.py,c.py"], command_line.CODE)
+    words = command_line.split(
+        ["--allow_code=a.py", "--allow_code", "b.py,c.py"], command_line.CODE
+    )
     assert words.flags == {"allow_code": "a.py,b.py,c.py"}
 
 
 def test_a_module_is_made_once_and_objects_are_the_same(tmp_path):
-    first, again = (find("class it: pass\n", "optim.name", "it", tmp_path=tmp_path) for _ in range(2))
+    first, again = (
+        find("class it: pass\n", "optim.name", "it", tmp_path=tmp_path) for _ in range(2)
+    )
     assert first is again and first.__module__.startswith("lfl_jax_own_it_")
     assert own_code.place_of(first) == f"{tmp_path}/it.py:it"
     assert own_code.place_of(lambda: 0) == "python:function"

@@ -1,4 +1,5 @@
-"""What is installed is what is here: packages, requirements, configs, manifest; and the scripts run."""
+"""What is installed is what is here: packages, requirements, configs, manifest; and the scripts
+run."""
 
 import ast
 import configparser
@@ -27,7 +28,11 @@ def setup():
 
 def lines(text):
     """The entries of a list in setup.cfg, without its comments."""
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    return [
+        line.strip()
+        for line in text.splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
 
 
 def requirement_name(line):
@@ -66,16 +71,23 @@ TEST_FILES = ("tests/**/test_*.py", "tests/**/conftest.py", "tests/helpers.py")
 
 @pytest.mark.parametrize(
     ("files", "extras"),
-    [(PACKAGE_FILES, "tfds gym eval plots math wandb"), (TEST_FILES, "tfds gym eval plots math wandb test")],
+    [
+        (PACKAGE_FILES, "tfds gym eval plots math wandb"),
+        (TEST_FILES, "tfds gym eval plots math wandb test"),
+    ],
 )
 def test_every_import_is_a_declared_requirement(setup, files, extras):
     declared = lines(setup["options"]["install_requires"])
-    declared += [line for extra in extras.split() for line in lines(setup["options.extras_require"][extra])]
+    declared += [
+        line for extra in extras.split() for line in lines(setup["options.extras_require"][extra])
+    ]
     names = {requirement_name(line) for line in declared}
     distributions = importlib.metadata.packages_distributions()
     for module in imported_modules(*files):
         origins = {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
-        assert origins & names, f"{module} ({', '.join(origins)}) is imported but not declared in setup.cfg"
+        assert origins & names, (
+            f"{module} ({', '.join(origins)}) is imported but not declared in setup.cfg"
+        )
 
 
 def test_extras_are_the_promised_ones(setup):
@@ -84,7 +96,8 @@ def test_extras_are_the_promised_ones(setup):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with the wheel of this checkout installed; built from a copy, so no build/ is left here."""
+    """A folder with the wheel of this checkout installed; built from a copy, so no build/ is left
+    here."""
     pytest.importorskip("setuptools", "77", reason="building needs setuptools 77 (extra test)")
     folder = tmp_path_factory.mktemp("packaging")
     copy = folder / "checkout"
@@ -100,17 +113,31 @@ def site(tmp_path_factory):
 
 
 def pip(*arguments):
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        *map(str, arguments),
+    ]
     run = subprocess.run([*command, "--no-deps"], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr + run.stdout
 
 
 def installed(site, cwd, *arguments):
-    """Run Python elsewhere with the installed wheel. -S: no .pth files, so no editable install instead."""
+    """Run Python elsewhere with the installed wheel. -S: no .pth files, so no editable install
+    instead."""
     path = os.pathsep.join([str(site), sysconfig.get_path("purelib")])
-    environment = os.environ | {"PYTHONPATH": path, "LFL_CACHE": str(cwd / "cache"), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "PYTHONPATH": path,
+        "LFL_CACHE": str(cwd / "cache"),
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, "-S", *arguments]
-    run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -138,7 +165,9 @@ for file in sorted(folder.rglob("*.py")):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"config": {"train": {"steps": 3}}}')
     loaded = installed(site, tmp_path, "-c", code, str(site), str(tmp_path / "run")).split()
-    here = [file for file in (ROOT / "configs").rglob("*.py") if "def get_config" in file.read_text()]
+    here = [
+        file for file in (ROOT / "configs").rglob("*.py") if "def get_config" in file.read_text()
+    ]
     assert loaded == sorted(file.relative_to(ROOT / "configs").as_posix() for file in here)
     assert loaded
 
@@ -171,7 +200,8 @@ fi
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout with only the scripts, and a PATH where python3, srun, ... log how they are called."""
+    """A checkout with only the scripts, and a PATH where python3, srun, ... log how they are
+    called."""
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
     shutil.copy(ROOT / "check.sh", tmp_path)
     (tmp_path / "bin").mkdir()
@@ -185,7 +215,9 @@ def checkout(tmp_path, monkeypatch):
 
 
 def script(checkout, file, *arguments):
-    return subprocess.run(["bash", file, *arguments], cwd=checkout, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        ["bash", file, *arguments], cwd=checkout, capture_output=True, text=True, timeout=60
+    )
 
 
 def calls(checkout):
@@ -195,7 +227,9 @@ def calls(checkout):
 def test_quickstart_installs_fetches_and_runs(checkout):
     run = script(checkout, "launch/quickstart.sh", "--config.optim.steps=3")
     assert run.returncode == 0, run.stderr
-    made, installed, fetched, ran = [line for line in calls(checkout) if not line.endswith("--version")]
+    made, installed, fetched, ran = [
+        line for line in calls(checkout) if not line.endswith("--version")
+    ]
     assert made.endswith("-m venv .venv")
     assert installed.endswith("-e .[plots]")
     assert fetched == "python -m lfl_jax.fetch smollm2-135m evals"
@@ -203,7 +237,9 @@ def test_quickstart_installs_fetches_and_runs(checkout):
     assert ran == f"{command} --config.optim.steps=3"
     assert "4/4" in run.stdout
     script(checkout, "launch/quickstart.sh")
-    assert len([line for line in calls(checkout) if "-m venv" in line]) == 1, "the environment is made once"
+    assert len([line for line in calls(checkout) if "-m venv" in line]) == 1, (
+        "the environment is made once"
+    )
 
 
 @pytest.mark.parametrize("file", ["launch/quickstart.sh", "check.sh"])
@@ -211,13 +247,18 @@ def test_an_unsupported_python_is_refused_in_one_line(checkout, monkeypatch, fil
     monkeypatch.setenv("PYTHON", "/bin/false")
     run = script(checkout, file)
     assert run.returncode == 2
-    assert run.stderr == "error: /bin/false is not a Python 3.11, 3.12 or 3.13; " + run.stderr.split("; ")[1]
+    assert (
+        run.stderr
+        == "error: /bin/false is not a Python 3.11, 3.12 or 3.13; " + run.stderr.split("; ")[1]
+    )
     assert len(run.stderr.splitlines()) == 1
     assert not list(checkout.glob(".venv*"))
 
 
 def test_gpu_node_passes_its_arguments_on(checkout):
-    assert script(checkout, "launch/gpu_node.sh", "--config=c.py:paper", "--workdir=w").returncode == 0
+    assert (
+        script(checkout, "launch/gpu_node.sh", "--config=c.py:paper", "--workdir=w").returncode == 0
+    )
     assert calls(checkout)[-2].endswith("-e .[cuda12]")
     assert calls(checkout)[-1] == "python -m lfl_jax.main --config=c.py:paper --workdir=w"
 
@@ -225,7 +266,9 @@ def test_gpu_node_passes_its_arguments_on(checkout):
 def test_slurm_starts_one_process_per_task(checkout, monkeypatch):
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(checkout))
     assert script(checkout, "launch/slurm.sbatch", "--workdir=w").returncode == 0
-    assert calls(checkout) == ["srun --kill-on-bad-exit=1 .venv/bin/python -m lfl_jax.main --distributed --workdir=w"]
+    assert calls(checkout) == [
+        "srun --kill-on-bad-exit=1 .venv/bin/python -m lfl_jax.main --distributed --workdir=w"
+    ]
 
 
 def test_gpu_node_passes_on_how_processes_find_each_other(checkout):
@@ -234,7 +277,9 @@ def test_gpu_node_passes_on_how_processes_find_each_other(checkout):
     assert calls(checkout)[-1] == f"python -m lfl_jax.main --workdir=w {' '.join(joined)}"
 
 
-@pytest.mark.parametrize(("nodes", "joined"), [(1, ""), (2, "10.0.0.1:8476 --processes=2 --process_id=1")])
+@pytest.mark.parametrize(
+    ("nodes", "joined"), [(1, ""), (2, "10.0.0.1:8476 --processes=2 --process_id=1")]
+)
 def test_sky_tells_every_node_where_process_0_is(checkout, monkeypatch, nodes, joined):
     run = (checkout / "launch" / "sky.yaml").read_text().partition("\nrun: |\n")[2]
     (checkout / "run.sh").write_text("set -e\n" + textwrap.dedent(run))
@@ -247,7 +292,9 @@ def test_sky_tells_every_node_where_process_0_is(checkout, monkeypatch, nodes, j
     done = script(checkout, "run.sh")
     assert done.returncode == 0, done.stderr
     flags = f" --distributed --coordinator={joined}" if joined else ""
-    assert calls(checkout)[-1].rstrip() == f"python -m lfl_jax.main --config=c.py --workdir=w{flags}"
+    assert (
+        calls(checkout)[-1].rstrip() == f"python -m lfl_jax.main --config=c.py --workdir=w{flags}"
+    )
 
 
 def test_tpu_pod_runs_the_command_on_every_worker(checkout, monkeypatch):

@@ -1,4 +1,5 @@
-"""lfl_jax.run and lfl_jax.get_config: a run from Python, with objects of one's own, its results as rows."""
+"""lfl_jax.run and lfl_jax.get_config: a run from Python, with objects of one's own, its results as
+rows."""
 
 import json
 
@@ -25,13 +26,16 @@ LITTLE = {
 
 def plus(*, path, split, data, seed):
     digits = {"test": (0,), "dev": (1,)}.get(split, range(2, 10))
-    return [Example(f"{a} + {b} =", str(a + b), f"{a}+{b}", f"{a}") for a in digits for b in range(10)]
+    return [
+        Example(f"{a} + {b} =", str(a + b), f"{a}+{b}", f"{a}") for a in digits for b in range(10)
+    ]
 
 
 def questions(inputs):
     ends = (" even", " odd")
     return [
-        multiple_choice.Question(str(i), str(i), tuple((f"{i} is", e) for e in ends), ends, i % 2) for i in range(4)
+        multiple_choice.Question(str(i), str(i), tuple((f"{i} is", e) for e in ends), ends, i % 2)
+        for i in range(4)
     ]
 
 
@@ -61,7 +65,11 @@ def outcome(own, tmp_path_factory):
 
 def test_results_are_dataclasses_and_rows_for_pandas(outcome):
     rows = outcome.to_rows()
-    assert {row["task"] for row in rows} == {"target_nll", "parity"} and outcome.finished and outcome.trained == 2
+    assert (
+        {row["task"] for row in rows} == {"target_nll", "parity"}
+        and outcome.finished
+        and outcome.trained == 2
+    )
     assert {row["variant"] for row in rows} == {"before", "after", "change"}
     assert all(isinstance(row["estimate"], float) for row in rows)
     written = json.loads((outcome.workdir / "results.json").read_text())
@@ -72,10 +80,18 @@ def test_results_are_dataclasses_and_rows_for_pandas(outcome):
 def test_what_was_passed_is_recorded_and_has_to_be_passed_again(outcome, own):
     record = json.loads((outcome.workdir / "config.json").read_text())
     named = record["config"]
-    assert named["data"]["source"] == "python:plus" and named["eval"]["tasks"] == ["target_nll:2", "parity"]
-    assert named["optim"]["name"] == "python:function" and named["model"]["name"] == "python:ModelConfig"
+    assert named["data"]["source"] == "python:plus" and named["eval"]["tasks"] == [
+        "target_nll:2",
+        "parity",
+    ]
+    assert (
+        named["optim"]["name"] == "python:function"
+        and named["model"]["name"] == "python:ModelConfig"
+    )
     assert "code" not in record, "nothing here can be run from a file"
-    with pytest.raises(UserError, match=r"was passed as an object in Python; pass it again: own=lfl_jax.Own\(model"):
+    with pytest.raises(
+        UserError, match=r"was passed as an object in Python; pass it again: own=lfl_jax.Own\(model"
+    ):
         lfl_jax.run(f"from_run:{outcome.workdir}", outcome.workdir, quiet=True)
 
 
@@ -97,10 +113,24 @@ def test_progress_shows_unless_it_is_silenced(own, tmp_path, capfd):
 
 
 def test_fields_are_values_or_text_and_every_mistake_is_said():
-    found = config(**{"optim.lr": "3e-3", "adapter.targets": "q,v", "eval.limit": None, "log.tensorboard": True})
-    assert found.optim.lr == 3e-3 and found.adapter.targets == ("q", "v") and found.eval.limit is None
-    assert config(**{"optim.lr": 1}).optim.lr == 1.0 and config(**{"adapter.targets": ["q"]}).adapter.targets == ("q",)
-    with pytest.raises(UserError, match=r"(?s)2 mistakes:.*optim.learning_rate: did you mean config.optim.lr.*an int"):
+    found = config(
+        **{
+            "optim.lr": "3e-3",
+            "adapter.targets": "q,v",
+            "eval.limit": None,
+            "log.tensorboard": True,
+        }
+    )
+    assert (
+        found.optim.lr == 3e-3 and found.adapter.targets == ("q", "v") and found.eval.limit is None
+    )
+    assert config(**{"optim.lr": 1}).optim.lr == 1.0 and config(
+        **{"adapter.targets": ["q"]}
+    ).adapter.targets == ("q",)
+    with pytest.raises(
+        UserError,
+        match=r"(?s)2 mistakes:.*optim.learning_rate: did you mean config.optim.lr.*an int",
+    ):
         config(**{"optim.learning_rate": 1e-3, "train.batch": 1.5})
 
 

@@ -19,7 +19,8 @@ FILES, RUNS, VALUES = re.findall(r"```python\n(.*?)```", README.read_text(), fla
 
 
 def test_the_code_about_files_runs(tmp_path, monkeypatch):
-    """With a small random model in place of the fetched one, and a PEFT folder in place of the run."""
+    """With a small random model in place of the fetched one, and a PEFT folder in place of the
+    run."""
     cfg = dataclasses.replace(PRESETS["tiny"], vocab_size=608)
     params = jax.jit(lambda key: spec.init(llama.specs(cfg), key))(jax.random.key(0))
     hf.save(tmp_path / "base", params, cfg, dtype="float32")

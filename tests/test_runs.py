@@ -1,4 +1,5 @@
-"""A run directory as a thing to keep: moved with its base and data, resumed, lengthened, evaluated at any step."""
+"""A run directory as a thing to keep: moved with its base and data, resumed, lengthened, evaluated
+at any step."""
 
 import dataclasses
 import json
@@ -32,7 +33,12 @@ def config(place: Path, **changes: object) -> Config:
         False,
     )
     c.eval.tasks, c.eval.base_tasks, c.eval.every_tasks, c.eval.decontaminate = (), (), (), False
-    c.checkpoint.every, c.checkpoint.keep, c.optim.schedule, c.optim.warmup_steps = 1, 5, "constant", 1
+    c.checkpoint.every, c.checkpoint.keep, c.optim.schedule, c.optim.warmup_steps = (
+        1,
+        5,
+        "constant",
+        1,
+    )
     for name, value in changes.items():
         section, _, field = name.partition("_")
         c[section][field] = value
@@ -77,7 +83,8 @@ def test_a_moved_run_is_read_without_its_base_and_exported_with_it(moved: Path) 
     tuned, adapter = lfl_jax.load_adapter(moved / "run", params)
     assert tuned is params and np.abs(adapter["layers"]["attn"]["q"].b).max() > 0
     with pytest.raises(
-        UserError, match="/gone/from/here: no such model; name where it is now with --config.model.path"
+        UserError,
+        match="/gone/from/here: no such model; name where it is now with --config.model.path",
     ):
         export.main(["export", f"--run={moved / 'run'}", "--to=peft", f"--out={moved / 'peft'}"])
     place = f"--config.model.path={moved / 'model'}"
@@ -90,13 +97,18 @@ def test_a_moved_run_is_evaluated_at_any_step_on_other_tasks(moved: Path) -> Non
     command = ["evaluate", f"--run={moved / 'run'}", "--tasks=target_nll:2", *places]
     for step in ("1", "latest"):
         evaluate.main([*command, f"--out={moved / step}", f"--step={step}"])
-    changes = [(moved / step / "tuned" / "target_nll.jsonl").read_text().splitlines()[1:] for step in ("1", "latest")]
+    changes = [
+        (moved / step / "tuned" / "target_nll.jsonl").read_text().splitlines()[1:]
+        for step in ("1", "latest")
+    ]
     base = (moved / "1" / "base" / "target_nll.jsonl").read_text().splitlines()[1:]
     assert changes[0] == base, "the first step of a warmup changes nothing"
     assert changes[1] != base
     with pytest.raises(UserError, match="no checkpoint of step 7"):
         evaluate.main([*command, f"--out={moved / 'no'}", "--step=7"])
-    with pytest.raises(UserError, match="no checkpoint was evaluated by target_nll; give --step=latest"):
+    with pytest.raises(
+        UserError, match="no checkpoint was evaluated by target_nll; give --step=latest"
+    ):
         evaluate.main([*command, f"--out={moved / 'no'}", "--step=best"])
     with pytest.raises(UserError, match="--step=last: expected latest, best or a number"):
         evaluate.main([*command, f"--out={moved / 'no'}", "--step=last"])
@@ -107,7 +119,10 @@ def test_a_moved_run_resumes_and_is_lengthened_exactly(moved: Path, tmp_path: Pa
     outcome = train.run(train.Run(longer, moved / "run"))
     assert outcome.trained == 2 and "target_nll" in outcome.after
     train.run(train.Run(config(moved, train_steps=4), tmp_path / "whole"))
-    pair = [runs.restore(folder, model_path=str(moved / "model")) for folder in (moved / "run", tmp_path / "whole")]
+    pair = [
+        runs.restore(folder, model_path=str(moved / "model"))
+        for folder in (moved / "run", tmp_path / "whole")
+    ]
     assert jax.tree.all(jax.tree.map(np.array_equal, pair[0].adapter, pair[1].adapter))
     assert final(moved / "run")["tokens"] == final(tmp_path / "whole")["tokens"] > 0
 
@@ -123,13 +138,24 @@ def test_other_data_or_another_base_is_refused_by_content(moved: Path) -> None:
         lfl_jax.load_adapter(moved / "run", other)
 
 
-def lengthened(folder: Path, reached: int, schedule: str, lengths: tuple[int, int], **changes: object) -> None:
-    """What `lengthening.check` says to a run of lengths[0] steps, trained up to `reached`, as one of lengths[1]."""
+def lengthened(
+    folder: Path, reached: int, schedule: str, lengths: tuple[int, int], **changes: object
+) -> None:
+    """What `lengthening.check` says to a run of lengths[0] steps, trained up to `reached`, as one
+    of lengths[1]."""
     folder, changes = folder / f"{schedule}-{reached}", changes | {"optim_schedule": schedule}
     (folder / "checkpoints" / str(reached)).mkdir(parents=True, exist_ok=True)
-    record = {"hash": "", "config": json.loads(config(folder, train_steps=lengths[0], **changes).to_json())}
+    record = {
+        "hash": "",
+        "config": json.loads(config(folder, train_steps=lengths[0], **changes).to_json()),
+    }
     (folder / "config.json").write_text(json.dumps(record))
-    lengthening.check(folder, config(folder, train_steps=lengths[1], **changes), lengths[1], lambda c: c.train.steps)
+    lengthening.check(
+        folder,
+        config(folder, train_steps=lengths[1], **changes),
+        lengths[1],
+        lambda c: c.train.steps,
+    )
 
 
 def test_a_run_can_be_lengthened_while_its_past_would_be_the_same(tmp_path: Path) -> None:
@@ -139,7 +165,9 @@ def test_a_run_can_be_lengthened_while_its_past_would_be_the_same(tmp_path: Path
     lengthened(tmp_path, 10, "cosine", (10, 10))
     with pytest.raises(UserError, match="other learning rates from step 10 on"):
         lengthened(tmp_path, 10, "trapezoid", (10, 20))
-    with pytest.raises(UserError, match="cosine schedule would have had other learning rates from step 3 on"):
+    with pytest.raises(
+        UserError, match="cosine schedule would have had other learning rates from step 3 on"
+    ):
         lengthened(tmp_path, 10, "cosine", (10, 20))
     with pytest.raises(UserError, match="other learning rates from step 2 on"):
         lengthened(tmp_path, 10, "constant", (10, 40), optim_warmup_steps=0)
@@ -150,6 +178,15 @@ def test_a_run_can_be_lengthened_while_its_past_would_be_the_same(tmp_path: Path
 def test_the_hash_is_of_what_is_trained_not_of_where(tmp_path: Path) -> None:
     here, there = config(tmp_path / "a"), config(tmp_path / "b")
     assert here.hash() == there.hash() == config(tmp_path, eval_tasks=("target_nll:2",)).hash()
-    assert here.hash() != config(tmp_path, data_path="").hash() != config(tmp_path, optim_lr=0.5).hash()
-    assert config(tmp_path, model_path="hf:a/b").hash() != config(tmp_path, model_path="hf:a/c").hash()
-    assert dataclasses.replace(here, train=dataclasses.replace(here.train, steps=3)).hash() != here.hash()
+    assert (
+        here.hash()
+        != config(tmp_path, data_path="").hash()
+        != config(tmp_path, optim_lr=0.5).hash()
+    )
+    assert (
+        config(tmp_path, model_path="hf:a/b").hash() != config(tmp_path, model_path="hf:a/c").hash()
+    )
+    assert (
+        dataclasses.replace(here, train=dataclasses.replace(here.train, steps=3)).hash()
+        != here.hash()
+    )

@@ -22,7 +22,8 @@ forward = jax.jit(llama.forward, static_argnames=("cfg",))
 def naive(params, adapter, prompt, cfg, count):
     tokens = list(prompt)
     for _ in range(count):
-        padded = tokens + [0] * (16 - len(tokens))  # what follows cannot matter: attention is causal
+        # what follows cannot matter: attention is causal
+        padded = tokens + [0] * (16 - len(tokens))
         hidden = forward(params, adapter, jnp.array([padded]), cfg)[0][0, len(tokens) - 1]
         tokens.append(int(jnp.argmax(llama.logits(params, hidden))))
     return tokens[len(prompt) :]
@@ -52,7 +53,12 @@ def test_eos_and_stop_texts_end_a_row(small, small_params):
     assert ended[0] == free[0][: free[0].index(eos) + 1]
     seen = []
     sample.generate(
-        model, PROMPTS, small, max_new_tokens=96, eos_id=EOS, stop=lambda row: seen.append(len(row)) or True
+        model,
+        PROMPTS,
+        small,
+        max_new_tokens=96,
+        eos_id=EOS,
+        stop=lambda row: seen.append(len(row)) or True,
     )
     assert max(seen) <= sample.ROUND, "every row stopped, so one round was enough"
 
@@ -80,7 +86,9 @@ def test_sampling_follows_the_distribution():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
     kept = sample._nucleus(jnp.stack([logits, logits]), 0.79)
     np.testing.assert_array_equal(jnp.isfinite(kept[0]), [True, True, False, False])
-    draws = jax.vmap(lambda k: jax.random.categorical(k, kept[0]))(jax.random.split(jax.random.key(0), 2000))
+    draws = jax.vmap(lambda k: jax.random.categorical(k, kept[0]))(
+        jax.random.split(jax.random.key(0), 2000)
+    )
     np.testing.assert_allclose(jnp.mean(draws == 0), 0.5 / 0.8, atol=0.05)
 
 
@@ -97,7 +105,9 @@ def test_what_prompts_share_is_computed_once(stacked, small, small_params, monke
         return sample.generate(model, prompts, long, max_new_tokens=12, eos_id=0, gate=gate)
 
     assert sample._shared_prefix(prompts, None) == sample.BUCKET
-    assert sample._shared_prefix([common[: sample.BUCKET]] * 2, None) == 0, "a token is left to decode from"
+    assert sample._shared_prefix([common[: sample.BUCKET]] * 2, None) == 0, (
+        "a token is left to decode from"
+    )
     ones = jnp.ones((3, 1))
     assert sample._shared_prefix(prompts, ones) == sample.BUCKET
     assert sample._shared_prefix(prompts, ones.at[1].set(0)) == 0
@@ -114,14 +124,18 @@ def test_decoding_from_stacked_layers_copies_one_layer_at_a_time(small):
     state = sample.Decoding(cache, ids, ids, ids == 1, jax.random.split(jax.random.key(0), 2))
     settings = {"temperature": jnp.float32(0), "top_p": jnp.float32(1)}
     model = {"params": params, "adapter": {}}
-    compiled = sample._round.lower(model, state, None, settings, EOS, cfg=cfg, greedy=True).compile()
+    compiled = sample._round.lower(
+        model, state, None, settings, EOS, cfg=cfg, greedy=True
+    ).compile()
     one = tree.nbytes((params["layers"], cache.k, cache.v)) / cfg.n_layers
     assert compiled.memory_analysis().temp_size_in_bytes < 3 * one
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("stacked", [False, True])
-def test_the_last_quarter_of_a_batch_goes_on_alone(temperature, stacked, small, small_params, monkeypatch):
+def test_the_last_quarter_of_a_batch_goes_on_alone(
+    temperature, stacked, small, small_params, monkeypatch
+):
     """Rows use adapters of their own, so that a row in another's place would say something else."""
     member = adapter_for(small, small_params, "lora")
     adapter = adapters.stack(member, adapters.scale(member, 0.5))
@@ -139,9 +153,15 @@ def test_the_last_quarter_of_a_batch_goes_on_alone(temperature, stacked, small, 
     assert whole[2] != whole[7]
 
     sizes, take = [], sample._take
-    monkeypatch.setattr(sample, "_take", lambda state, kept: sizes.append(len(kept)) or take(state, kept))
+    monkeypatch.setattr(
+        sample, "_take", lambda state, kept: sizes.append(len(kept)) or take(state, kept)
+    )
     stop = lambda row: row[:8] not in [text[:8] for text in going_on]  # noqa: E731
     found = texts(stop=stop)
     assert [found[2], found[7]] == going_on
-    assert all(row == text[: sample.ROUND] for row, text in zip(found, whole, strict=True) if text not in going_on)
+    assert all(
+        row == text[: sample.ROUND]
+        for row, text in zip(found, whole, strict=True)
+        if text not in going_on
+    )
     assert sizes == [3], "one batch of a quarter, once"

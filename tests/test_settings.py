@@ -1,4 +1,5 @@
-"""The paper's protocol, field by field: the numbers here are typed from its appendix A, not from our configs."""
+"""The paper's protocol, field by field: the numbers here are typed from its appendix A, not from
+our configs."""
 
 import importlib
 import math
@@ -33,11 +34,15 @@ def test_the_papers_protocol(name):
         assert (c.data.source, c.data.seq_len, c.train.batch) == (source, seq_len, batch)
         assert (c.optim.lr, c.optim.weight_decay, c.optim.clip) == (lr, decay, 1.0)
         assert (c.optim.name, c.optim.b1, c.optim.b2) == ("lionw", 0.9, 0.95)
-        assert (c.adapter.rank, c.adapter.alpha, c.adapter.dropout) == (rank, None, 0.05), "alpha is 2 r"
+        assert (c.adapter.rank, c.adapter.alpha, c.adapter.dropout) == (rank, None, 0.05), (
+            "alpha is 2 r"
+        )
         assert c.adapter.targets == LINEAR and c.model.name == "llama2-7b"
         assert (c.model.compute_dtype, c.trainable) == ("bfloat16", ("adapter/.*",))
     full = parsed(name, "paper,full")
-    assert full.optim.lr == lr_full and full.trainable == ("params/.*",) and full.adapter.dropout == 0
+    assert (
+        full.optim.lr == lr_full and full.trainable == ("params/.*",) and full.adapter.dropout == 0
+    )
     assert parsed(name, "paper,13b").model.name == "llama2-13b"
 
 
@@ -58,7 +63,9 @@ def test_instruction_finetuning_is_a_cosine_per_number_of_epochs(name):
     warmup = round(0.1 * steps)
     for step in np.linspace(0, steps, 10).round():
         cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
-        assert float(found(step)) == pytest.approx(step / warmup if step < warmup else cosine, abs=1e-6)
+        assert float(found(step)) == pytest.approx(
+            step / warmup if step < warmup else cosine, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", ["code_cpt", "math_cpt"])
@@ -76,7 +83,11 @@ def test_continued_pretraining_is_a_trapezoid_over_20b_tokens(name):
 
 def test_code_is_measured_with_50_samples_and_maths_with_5_shots():
     code, maths = parsed("code_ift", "paper").eval, parsed("math_cpt", "paper").eval
-    assert "humaneval" in code.tasks and (code.samples, code.temperature, code.top_p) == (50, 0.2, 0.95)
+    assert "humaneval" in code.tasks and (code.samples, code.temperature, code.top_p) == (
+        50,
+        0.2,
+        0.95,
+    )
     assert "gsm8k" in maths.tasks and (maths.shots, maths.shots_from) == (5, "lm_eval")
     for each in (code, maths):
         assert [t for t in each.tasks if "gauntlet" in t] == [
@@ -102,9 +113,17 @@ def test_published_values_are_whole():
         measures = ("humaneval" if name.startswith("code") else "gsm8k", "forgetting")
         for measure in measures:
             rows = found[name][measure]
-            assert list(rows) == ["r16", "r64", "r256", "full"] and {len(x) for x in rows.values()} == {length}
-    assert found["code_ift"]["humaneval"]["r256"][2] == 0.498 and found["math_ift"]["gsm8k"]["full"][2] == 0.642
-    assert found["code_cpt"]["forgetting"]["full"][-1] == 0.545 and found["math_cpt"]["gsm8k"]["full"][-1] == 0.293
+            assert list(rows) == ["r16", "r64", "r256", "full"] and {
+                len(x) for x in rows.values()
+            } == {length}
+    assert (
+        found["code_ift"]["humaneval"]["r256"][2] == 0.498
+        and found["math_ift"]["gsm8k"]["full"][2] == 0.642
+    )
+    assert (
+        found["code_cpt"]["forgetting"]["full"][-1] == 0.545
+        and found["math_cpt"]["gsm8k"]["full"][-1] == 0.293
+    )
     assert published("v1")["math_ift"]["gsm8k"]["LoRA, 4 epochs"] == 0.622
     with pytest.raises(UserError, match="not of 'v3'"):
         published("v3")

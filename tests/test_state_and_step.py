@@ -1,4 +1,5 @@
-"""The split state and one training step: what moves, what does not, accumulation, golden numbers."""
+"""The split state and one training step: what moves, what does not, accumulation, golden
+numbers."""
 
 import dataclasses
 
@@ -21,7 +22,8 @@ OPTIM = OptimConfig(
     name="adamw", lr=1e-2, b1=0.9, b2=0.999, eps=1e-3, weight_decay=0.01, clip=1.0, schedule="constant",
     warmup_steps=0, warmup_fraction=0.0, final_fraction=0.0, cooldown_fraction=0.0,
 )  # fmt: skip
-TX = optim.make(OPTIM, schedules.make(OPTIM, 10))  # one object, so that steps share a compiled program
+# one object, so that steps share a compiled program
+TX = optim.make(OPTIM, schedules.make(OPTIM, 10))
 LENGTHS = [[7, 12, 9], [20, 6], [3, 28], [16, 10]]
 
 
@@ -40,7 +42,9 @@ def start(small, small_params, kind="lora", trainable=("adapter/.*",)):
 def steps(small, small_params, count, microbatches=1, **options):
     current, frozen, tx = start(small, small_params, **options)
     for _ in range(count):
-        current, metrics = train.train_step(current, frozen, batch(small, microbatches), None, cfg=small, tx=tx)
+        current, metrics = train.train_step(
+            current, frozen, batch(small, microbatches), None, cfg=small, tx=tx
+        )
     return current, frozen, metrics
 
 
@@ -50,7 +54,9 @@ def test_only_the_adapter_moves_and_only_it_has_optimizer_state(kind, small, sma
     current, frozen, _ = steps(small, small_params, 3, kind=kind)
     model = state.model(current, frozen)
     assert jax.tree.all(jax.tree.map(np.array_equal, model["params"], small_params))
-    for name, old, new in zip(tree.paths(before), *map(jax.tree.leaves, (before, model["adapter"])), strict=True):
+    for name, old, new in zip(
+        tree.paths(before), *map(jax.tree.leaves, (before, model["adapter"])), strict=True
+    ):
         constant = name.split("/")[-1] in ("scale", "gain", "w2")
         assert np.array_equal(old, new) == constant, name
     trainable = {x.shape for x in jax.tree.leaves(current.trainable)}
@@ -61,7 +67,9 @@ def test_only_the_adapter_moves_and_only_it_has_optimizer_state(kind, small, sma
 def test_full_finetuning_moves_every_parameter(small, small_params):
     current, frozen, _ = steps(small, small_params, 3, kind=None, trainable=("params/.*",))
     assert not jax.tree.leaves(frozen)
-    for old, new in zip(*map(jax.tree.leaves, (small_params, current.trainable["params"])), strict=True):
+    for old, new in zip(
+        *map(jax.tree.leaves, (small_params, current.trainable["params"])), strict=True
+    ):
         assert not np.array_equal(old, new)
 
 
@@ -82,7 +90,9 @@ def test_a_pattern_that_selects_nothing_is_refused(small, small_params):
 
 @pytest.mark.parametrize("options", [{}, {"kind": None, "trainable": ("params/.*",)}])
 def test_four_microbatches_are_one_batch(options, small, small_params):
-    (one, _, first), (four, _, second) = (steps(small, small_params, 2, m, **options) for m in (1, 4))
+    (one, _, first), (four, _, second) = (
+        steps(small, small_params, 2, m, **options) for m in (1, 4)
+    )
     np.testing.assert_allclose(first["loss"], second["loss"], rtol=1e-5)
     np.testing.assert_allclose(first["grad_norm"], second["grad_norm"], rtol=1e-4)
     for x, y in zip(*map(jax.tree.leaves, (one.trainable, four.trainable)), strict=True):
@@ -93,7 +103,9 @@ def test_loss_is_per_target_token_and_what_trains_is_float32(small, small_params
     _, _, metrics = steps(small, small_params, 1)
     assert metrics["targets"] == batch(small)["weights"].sum() and 3 < metrics["loss"] < 9
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params)
-    current, frozen = state.create({"params": half, "adapter": {}}, ("params/.*norm",), optax.identity())
+    current, frozen = state.create(
+        {"params": half, "adapter": {}}, ("params/.*norm",), optax.identity()
+    )
     assert {x.dtype for x in jax.tree.leaves(current.trainable)} == {jnp.dtype("float32")}
     assert {x.dtype for x in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
 
@@ -103,7 +115,9 @@ def test_checkpointables_go_back_where_they_came_from(small, small_params):
     saved = state.checkpointables(current, frozen, jax.random.key(0))
     fresh, other, _ = start(small, small_params, kind="lora+dora")
     again, frozen_again = state.restored(saved, fresh, other)
-    same = jax.tree.map(np.array_equal, state.model(again, frozen_again), state.model(current, frozen))
+    same = jax.tree.map(
+        np.array_equal, state.model(again, frozen_again), state.model(current, frozen)
+    )
     assert jax.tree.all(same) and int(again.step) == 2
 
 
@@ -113,9 +127,15 @@ def test_dropout_follows_seed_and_step(small, small_params):
     def loss(seed, step):
         current, frozen, tx = start(small, small_params, kind="lora")
         trained = adapter_for(small, small_params)
-        current, frozen = state.create({"params": small_params, "adapter": trained}, ("adapter/.*",), tx)
+        current, frozen = state.create(
+            {"params": small_params, "adapter": trained}, ("adapter/.*",), tx
+        )
         current = current.replace(step=jnp.int32(step))
-        return float(train.train_step(current, frozen, batch(small), jax.random.key(seed), cfg=cfg, tx=tx)[1]["loss"])
+        return float(
+            train.train_step(current, frozen, batch(small), jax.random.key(seed), cfg=cfg, tx=tx)[
+                1
+            ]["loss"]
+        )
 
     assert loss(0, 0) == loss(0, 0) != loss(0, 1) and loss(0, 0) != loss(1, 0)
 
@@ -123,9 +143,14 @@ def test_dropout_follows_seed_and_step(small, small_params):
 def test_the_second_step_runs_the_program_of_the_first(small, small_params):
     rules = make_rules(devices=jax.devices()[:1])
     params = jax.device_put(small_params, spec.shardings(llama.specs(small), rules))
-    model = {"params": params, "adapter": jax.device_put(adapter_for(small, params), rules.sharding((), ()))}
+    model = {
+        "params": params,
+        "adapter": jax.device_put(adapter_for(small, params), rules.sharding((), ())),
+    }
     current, frozen = state.create(model, ("adapter/.*",), TX, rules)
     before = train.train_step._cache_size()
     for _ in range(3):
-        current, _ = train.train_step(current, frozen, batch(small), None, cfg=small, tx=TX, rules=rules)
+        current, _ = train.train_step(
+            current, frozen, batch(small), None, cfg=small, tx=TX, rules=rules
+        )
     assert train.train_step._cache_size() == before + 1

@@ -1,4 +1,5 @@
-"""Who may import whom: DESIGN's tiers, read from the source, and what a process pays for an import."""
+"""Who may import whom: DESIGN's tiers, read from the source, and what a process pays for an
+import."""
 
 import ast
 import subprocess
@@ -21,13 +22,26 @@ TIERS = {
     6: ("evals", "analysis", "starting"),
     7: ("train",),
     8: ("sweep", "report", "planning"),
-    9: ("api", "main", "study", "evaluate", "analyze", "export", "plan", "doctor", "fetch", "inspect_data", "__main__"),
+    9: (
+        "api",
+        "main",
+        "study",
+        "evaluate",
+        "analyze",
+        "export",
+        "plan",
+        "doctor",
+        "fetch",
+        "inspect_data",
+        "__main__",
+    ),
 }
 TIER = {unit: tier for tier, units in TIERS.items() for unit in units}
 APART = 4  # units of this tier do not even import each other
 
 PEERS = {"torch", "transformers", "peft"}
-# Slow to import (0.2 s to 4 s) and needed by some commands only: imported inside the functions that use them.
+# Slow to import (0.2 s to 4 s) and needed by some commands only: imported inside the functions that
+# use them.
 HEAVY = {
     "antlr4",
     "grain",
@@ -56,12 +70,15 @@ def name(file):
 
 
 def imports(nodes, file):
-    """(line, dotted module) of every import among `nodes`; `from lfl_jax import x` counts as lfl_jax.x."""
+    """(line, dotted module) of every import among `nodes`; `from lfl_jax import x` counts as
+    lfl_jax.x."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name(file)}:{node.lineno} relative import: write it from lfl_jax on"
+            assert node.level == 0, (
+                f"{name(file)}:{node.lineno} relative import: write it from lfl_jax on"
+            )
             names = [alias.name for alias in node.names]
             yield from ((node.lineno, f"{node.module}.{each}") for each in names)
 
@@ -71,7 +88,8 @@ def everywhere(file):
 
 
 def at_import(file):
-    """Imports that run when the module is imported: all but those inside functions and for type checkers."""
+    """Imports that run when the module is imported: all but those inside functions and for type
+    checkers."""
 
     def later(node):
         for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
@@ -109,13 +127,17 @@ def test_imports_go_down_the_tiers(file):
         assert other in TIER, f"{name(file)}:{line} imports {module}, which has no tier"
         below = TIER[other] < TIER[own] or (TIER[other] == TIER[own] != APART)
         tiers = f"tier {TIER[own]} imports tier {TIER[other]}"
-        assert other == own or below, f"{name(file)}:{line} imports {module}, {tiers}: imports go down only"
+        assert other == own or below, (
+            f"{name(file)}:{line} imports {module}, {tiers}: imports go down only"
+        )
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name)
 def test_peers_are_never_imported(file):
     found = [(line, module) for line, module in everywhere(file) if top(module) in PEERS]
-    assert not found, f"{name(file)}: {found}: the package runs without torch, transformers and peft"
+    assert not found, (
+        f"{name(file)}: {found}: the package runs without torch, transformers and peft"
+    )
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name)
@@ -126,15 +148,23 @@ def test_heavy_libraries_are_imported_where_they_are_used(file):
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "data").rglob("*.py")), ids=name)
 def test_data_never_touches_a_device(file):
-    found = [(line, module) for line, module in everywhere(file) if top(module) in ("jax", "jaxlib", "flax")]
-    assert not found, f"{name(file)}: {found}: data/ works on numpy; process index and count are arguments"
+    found = [
+        (line, module)
+        for line, module in everywhere(file)
+        if top(module) in ("jax", "jaxlib", "flax")
+    ]
+    assert not found, (
+        f"{name(file)}: {found}: data/ works on numpy; process index and count are arguments"
+    )
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=name)
 def test_configs_import_ml_collections_and_base_only(file):
     for line, module in everywhere(file):
         allowed = top(module) in ("ml_collections", *sys.stdlib_module_names)
-        assert allowed or module.startswith("lfl_jax.configs"), f"{name(file)}:{line} imports {module}"
+        assert allowed or module.startswith("lfl_jax.configs"), (
+            f"{name(file)}:{line} imports {module}"
+        )
 
 
 def test_the_rules_see_every_form_of_import(tmp_path):
@@ -144,7 +174,13 @@ def test_the_rules_see_every_form_of_import(tmp_path):
         "import a.b\nfrom lfl_jax import c\nfrom lfl_jax.d import e as f\n"
         "def g():\n    import h\nif TYPE_CHECKING:\n    import i\n"
     )
-    assert sorted(module for _, module in everywhere(file)) == ["a.b", "h", "i", "lfl_jax.c", "lfl_jax.d.e"]
+    assert sorted(module for _, module in everywhere(file)) == [
+        "a.b",
+        "h",
+        "i",
+        "lfl_jax.c",
+        "lfl_jax.d.e",
+    ]
     assert [module for _, module in at_import(file)] == ["a.b", "lfl_jax.c", "lfl_jax.d.e"]
 
 

@@ -43,7 +43,12 @@ def test_an_unknown_argument_is_named():
 
 def test_paper_is_the_protocol():
     c = config("paper")
-    assert (c.model.name, c.data.size, c.train.batch, c.train.steps) == ("llama2-7b", 10000, 1000, 1000)
+    assert (c.model.name, c.data.size, c.train.batch, c.train.steps) == (
+        "llama2-7b",
+        10000,
+        1000,
+        1000,
+    )
     assert c.train.steps * c.train.batch == 100 * c.data.size, "100 epochs, a pair a row"
     assert len(c.adapter.targets) == 7 and not c.data.uuid_hyphens
 
@@ -63,13 +68,22 @@ def test_a_run_from_start_to_end(argument, tmp_path, capsys):
     looks = {line["step"]: line["dev/uuid_recall"] for line in lines if "dev/uuid_recall" in line}
     assert list(looks) == [0, 2, 4], "the base first"
     assert all(0 <= accuracy <= 1 for accuracy in looks.values())
-    records = [json.loads(line) for line in (tmp_path / "evals/after/uuid_recall.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "evals/after/uuid_recall.jsonl").read_text().splitlines()
+    ]
     assert [record["id"] for record in records[1:]] == [f"train/{i}" for i in range(4)]
 
 
 @pytest.mark.slow
 def test_full_finetuning_of_the_tiny_model_memorises(tmp_path):
     """One pair, a hundred steps: what is measured is what was trained on, digit by digit."""
-    c = config("smoke,full,lr=3e-3,steps=100", data__size=1, train__batch=1, log__tensorboard=False, eval__every=0)
+    c = config(
+        "smoke,full,lr=3e-3,steps=100",
+        data__size=1,
+        train__batch=1,
+        log__tensorboard=False,
+        eval__every=0,
+    )
     after = train.run(train.Run(c, tmp_path)).after["uuid_recall"]
     assert (after.metrics["acc_char"].mean, after.metrics["whole"].mean) == (1.0, 1.0)

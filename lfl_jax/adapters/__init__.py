@@ -1,9 +1,31 @@
-"""Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and one entry of KINDS."""
+"""Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and
+one entry of KINDS."""
 
 from lfl_jax.adapters.bottleneck import Bottleneck
-from lfl_jax.adapters.build import KINDS, bind, deltas, find_kinds, fixed, init, merge, rebind, sizes, specs
+from lfl_jax.adapters.build import (
+    KINDS,
+    bind,
+    deltas,
+    find_kinds,
+    fixed,
+    init,
+    merge,
+    rebind,
+    sizes,
+    specs,
+)
 from lfl_jax.adapters.combine import dare, magnitude_prune, ties
-from lfl_jax.adapters.compose import add, check_ids, fuse, interpolate, negate, route, scale, select, stack
+from lfl_jax.adapters.compose import (
+    add,
+    check_ids,
+    fuse,
+    interpolate,
+    negate,
+    route,
+    scale,
+    select,
+    stack,
+)
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.extract import extract
 from lfl_jax.adapters.full_delta import FullDelta

@@ -1,7 +1,9 @@
-"""Houlsby's bottleneck adapter (arXiv 1902.00751): h + W_up gelu(W_down h + b_down) + b_up, before the residual.
+"""Houlsby's bottleneck adapter (arXiv 1902.00751): h + W_up gelu(W_down h + b_down) + b_up, before
+the residual.
 
-It acts on what `o` and `down` put out, after the other adapters there. Being nonlinear it has no weight change: it
-cannot be merged. The paper starts W_up at N(0, 1e-2); here it is zero, so that a fresh adapter changes nothing.
+It acts on what `o` and `down` put out, after the other adapters there. Being nonlinear it has no
+weight change: it cannot be merged. The paper starts W_up at N(0, 1e-2); here it is zero, so that a
+fresh adapter changes nothing.
 """
 
 from typing import Any, ClassVar
@@ -38,7 +40,8 @@ class Bottleneck(Kind):
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "Bottleneck":
-        """Specs beside a stacked weight (L, I, O); the rank is the bottleneck's width, the same in all layers."""
+        """Specs beside a stacked weight (L, I, O); the rank is the bottleneck's width, the same in
+        all layers."""
         (layers, _, fan_out), (l_axis, _, out_axis) = weight.shape, weight.axes
         width = placement.one_rank("bottleneck")
         return cls(
@@ -57,4 +60,6 @@ class Bottleneck(Kind):
 
     def delta(self, w: Any) -> Float[Array, "I O"]:
         """UserError: there is none."""
-        raise UserError("a bottleneck adapter is not linear: it has no weight change, and cannot be merged")
+        raise UserError(
+            "a bottleneck adapter is not linear: it has no weight change, and cannot be merged"
+        )

@@ -1,4 +1,5 @@
-"""Adapters for a model: specs from the weights' specs, initial values, and their merge into the weights."""
+"""Adapters for a model: specs from the weights' specs, initial values, and their merge into the
+weights."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.errors import UserError
 
-DEVIATION = 1e-3  # of norms, relative: NF4's rounding is 4e-3, bfloat16's 4e-4 at 8 inputs and less with more
+# of norms, relative: NF4's rounding is 4e-3, bfloat16's 4e-4 at 8 inputs and less with more
+DEVIATION = 1e-3
 
 # A kind is a class with the methods of `kind.Kind`, in a file of its own.
 KINDS: dict[str, type[Kind]] = {
@@ -43,15 +45,21 @@ KINDS: dict[str, type[Kind]] = {
 
 def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
     """The classes of config.kind; UserError lists the kinds there are."""
-    found = [_own_kind(name, config) if own_code.is_place(name) else KINDS.get(name) for name in config.kinds]
+    found = [
+        _own_kind(name, config) if own_code.is_place(name) else KINDS.get(name)
+        for name in config.kinds
+    ]
     if None in found:
         name = config.kinds[found.index(None)]
         raise UserError(
-            f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none, {', '.join(KINDS)}, and your"
+            f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none,"
+            f" {', '.join(KINDS)}, and your"
             " own as FILE.py:CLASS"
         )
     if config.rank is None and any(kind.ranked for kind in found):
-        raise UserError(f"config.adapter.kind={config.kind!r} needs config.adapter.rank, for example 16")
+        raise UserError(
+            f"config.adapter.kind={config.kind!r} needs config.adapter.rank, for example 16"
+        )
     return found
 
 
@@ -70,7 +78,8 @@ def _leaf_name(kind: str) -> str:
 
 
 def specs(param_specs: dict, config: AdapterConfig) -> dict:
-    """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or None at weights.
+    """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or
+    None at weights.
 
     Beside it, "shared" has the arrays that all layers of a kind share, where a kind has such.
     """
@@ -81,50 +90,66 @@ def specs(param_specs: dict, config: AdapterConfig) -> dict:
 
     def layer(path: Any, weight: spec.ArraySpec) -> Any:
         where = placed.get(jax.tree_util.keystr(path, simple=True, separator="/"))
-        here = [kind for kind in kinds if where and where.module in (kind.modules or (where.module,))]
+        here = [
+            kind for kind in kinds if where and where.module in (kind.modules or (where.module,))
+        ]
         built = tuple(kind.specs(weight, where) for kind in here)
         return None if not built else built[0] if len(built) == 1 else Mix(built)
 
     made = jax.tree_util.tree_map_with_path(layer, weights, is_leaf=spec.is_spec)
     for name, kind in zip(config.kinds, kinds, strict=True):
         if not any(type(m) is kind for layer in layers_of(made) for m in members(layer)):
-            raise UserError(f"adapter kind {name!r} stands at {', '.join(kind.modules)}; targets name none of them")
-    shared = _shared(config, dict(zip(tree.paths(weights, spec.is_spec), stacked, strict=True)), placed)
+            raise UserError(
+                f"adapter kind {name!r} stands at {', '.join(kind.modules)}; targets name none of"
+                " them"
+            )
+    shared = _shared(
+        config, dict(zip(tree.paths(weights, spec.is_spec), stacked, strict=True)), placed
+    )
     return made | ({"shared": shared} if shared else {})
 
 
-def _shared(config: AdapterConfig, weights: dict[str, spec.ArraySpec], placed: dict[str, Placement]) -> dict:
+def _shared(
+    config: AdapterConfig, weights: dict[str, spec.ArraySpec], placed: dict[str, Placement]
+) -> dict:
     """{kind: {leaf: spec}} of the arrays that a kind's layers share."""
     found = {}
     for name, kind in zip(config.kinds, find_kinds(config), strict=True):
         here = {path: p for path, p in placed.items() if p.module in (kind.modules or (p.module,))}
-        found[_leaf_name(name)] = kind.shared_specs([weights[path] for path in here], list(here.values()))
+        found[_leaf_name(name)] = kind.shared_specs(
+            [weights[path] for path in here], list(here.values())
+        )
     return {name: leaves for name, leaves in found.items() if leaves}
 
 
 def init(adapter_specs: dict, params: dict, key: jax.Array, originals: dict | None = None) -> dict:
-    """Initial values; leaves that are read off the base (DoRA's m) are bound to it. A fresh adapter changes nothing,
-    but for LoftQ, which brings a quantised base closer to the `originals` it was quantised from.
+    """Initial values; leaves that are read off the base (DoRA's m) are bound to it. A fresh adapter
+    changes nothing, but for LoftQ, which brings a quantised base closer to the `originals` it was
+    quantised from.
     """
     return bind(spec.init(adapter_specs, key), params, originals)
 
 
 def bind(adapter: Adapter, params: dict, originals: dict | None = None) -> dict:
-    """Every layer at the start of its training, bound to its weight: DoRA's m, PiSSA's and OLoRA's A and B are set.
+    """Every layer at the start of its training, bound to its weight: DoRA's m, PiSSA's and OLoRA's
+    A and B are set.
 
     What was trained is lost; `rebind` keeps it. UserError for a weight that a kind cannot be at.
     """
     adapter, params = trees.on_weights("bind", adapter, params)
     if all(type(m).bind is Kind.bind for layer in layers_of(adapter) for m in members(layer)):
         return adapter
-    return _without_problems(adapter | {"layers": _at_weights(_bound, adapter, params, originals or params)})
+    return _without_problems(
+        adapter | {"layers": _at_weights(_bound, adapter, params, originals or params)}
+    )
 
 
 def rebind(adapter: Adapter, params: dict) -> dict:
-    """The adapter over other weights, with all that was trained: only what a kind holds of its weight is read again.
+    """The adapter over other weights, with all that was trained: only what a kind holds of its
+    weight is read again.
 
-    That is DoRA's norms. PiSSA's and OLoRA's A0 and B0 say where training started, so they are part of dW and stay.
-    UserError for a weight that a kind cannot be at.
+    That is DoRA's norms. PiSSA's and OLoRA's A0 and B0 say where training started, so they are part
+    of dW and stay. UserError for a weight that a kind cannot be at.
     """
     adapter, params = trees.on_weights("rebind", adapter, params)
     if all(type(m).rebind is Kind.rebind for layer in layers_of(adapter) for m in members(layer)):
@@ -133,7 +158,8 @@ def rebind(adapter: Adapter, params: dict) -> dict:
 
 
 def require_bound(name: str, adapter: dict, params: dict) -> None:
-    """UserError, which starts with `name`, for a layer that holds the norms of other weights; traced ones pass.
+    """UserError, which starts with `name`, for a layer that holds the norms of other weights;
+    traced ones pass.
 
     Rounding of the weights to bfloat16 is no difference.
     """
@@ -145,8 +171,10 @@ def require_bound(name: str, adapter: dict, params: dict) -> None:
             off = float(_deviation(member, w))
             if off > DEVIATION:
                 raise UserError(
-                    f"{name}: the {type(member).__name__} at {path} was trained over other weights, whose norms differ"
-                    f" by {off:.1%}; adapters.rebind(adapter, params) reads these and keeps what was trained"
+                    f"{name}: the {type(member).__name__} at {path} was trained over other weights,"
+                    " whose norms differ"
+                    f" by {off:.1%}; adapters.rebind(adapter, params) reads these and keeps what"
+                    " was trained"
                 )
 
 
@@ -178,8 +206,9 @@ def _rebound(layer: Any, w: Any) -> Any:
 
 
 def fixed(adapter: Adapter, params: dict) -> dict:
-    """The adapter for evaluation: what its layers compute from their weights alone is computed once (DoRA's norm), and
-    many members become a Bank. UserError for an adapter that was trained over other weights."""
+    """The adapter for evaluation: what its layers compute from their weights alone is computed once
+    (DoRA's norm), and many members become a Bank. UserError for an adapter that was trained over
+    other weights."""
     adapter, params = trees.on_weights("fixed", adapter, params)
     require_bound("fixed", adapter, params)
     found = [m for layer in layers_of(adapter) for m in members(layer)]
@@ -199,7 +228,8 @@ def _fixed(shared: Any, layer: Any, w: Any) -> Any:
 
 
 def deltas(adapter: Adapter, params: dict) -> dict:
-    """dW (L, I, O) of every adapted weight, None elsewhere. UserError for an adapter trained over other weights."""
+    """dW (L, I, O) of every adapted weight, None elsewhere. UserError for an adapter trained over
+    other weights."""
     adapter, params = trees.on_weights("deltas", adapter, params)
     require_bound("deltas", adapter, params)
     shared = adapter.get("shared")
@@ -211,11 +241,13 @@ def deltas(adapter: Adapter, params: dict) -> dict:
 
 
 def merge(adapter: Adapter, params: dict, dtype: Any = None) -> dict:
-    """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping `params`.
+    """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping
+    `params`.
 
-    One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's, and what a quantised
-    one stands for: an adapted weight does not stay quantised, and with a dtype none does. UserError for an adapter
-    that was trained over other weights, or has no dW.
+    One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's,
+    and what a quantised
+    one stands for: an adapted weight does not stay quantised, and with a dtype none does. UserError
+    for an adapter that was trained over other weights, or has no dW.
     """
     adapter, params = trees.on_weights("merge", adapter, params)
     require_bound("merge", adapter, params)
@@ -239,21 +271,29 @@ def _merged(w: Any, layer: Any, shared: Any, dtype: Any) -> Any:
 
     def add(pair: tuple[Any, Any]) -> Any:
         w, layer = pair
-        return (quant.dense(w).astype(jnp.float32) + layer.with_shared(shared).delta(w)).astype(dtype or w.dtype)
+        return (quant.dense(w).astype(jnp.float32) + layer.with_shared(shared).delta(w)).astype(
+            dtype or w.dtype
+        )
 
     return jax.lax.map(add, (w, layer))
 
 
 def sizes(adapter: dict) -> tuple[int, int]:
-    """(effective, stored) trainable scalars: stored counts rank padding and unadapted layers of a stack, too."""
-    effective = sum(int(member.effective_size()) for layer in layers_of(adapter) for member in members(layer))
+    """(effective, stored) trainable scalars: stored counts rank padding and unadapted layers of a
+    stack, too."""
+    effective = sum(
+        int(member.effective_size()) for layer in layers_of(adapter) for member in members(layer)
+    )
     adapter = {"layers": adapter["layers"]}
     never = jax.tree.leaves(trees.constants(adapter))
-    return effective, sum(x.size for x, c in zip(jax.tree.leaves(adapter), never, strict=True) if not c)
+    return effective, sum(
+        x.size for x, c in zip(jax.tree.leaves(adapter), never, strict=True) if not c
+    )
 
 
 def _at_weights(function: Callable, adapter: dict, *params: dict) -> dict:
-    """function(layer, w, ...) at every adapted weight of adapter["layers"], with its value in each of the params."""
+    """function(layer, w, ...) at every adapted weight of adapter["layers"], with its value in each
+    of the params."""
 
     def visit(layer: Any, *ws: Any) -> Any:
         return None if layer is None else function(layer, *ws)

@@ -1,4 +1,5 @@
-"""DoRA (Liu et al., arXiv 2402.09353): W' = m (W + A diag(scale) B) / n, n the norm of each unit's weights."""
+"""DoRA (Liu et al., arXiv 2402.09353): W' = m (W + A diag(scale) B) / n, n the norm of each unit's
+weights."""
 
 from typing import Any, ClassVar
 
@@ -19,12 +20,13 @@ from lfl_jax.kernels.linear import linear
 
 @struct.dataclass
 class DoRA(Kind):
-    """LoRA's leaves, the magnitude m (U,), and constants: gain (1,) on dW, and w2 (U,), the base's squared norms.
+    """LoRA's leaves, the magnitude m (U,), and constants: gain (1,) on dW, and w2 (U,), the base's
+    squared norms.
 
-    A unit is an output, so U = O (the released code), or an input where per_input, so U = I (the paper's text, read
-    literally). The norm is a constant in the backward pass (paper §4.3) unless norm_gradient. It is computed in closed
-    form without W + dW, at every step, or once where n (U,) holds it. Holding w2 makes a fresh layer bit-exact: there
-    m equals n to the last bit.
+    A unit is an output, so U = O (the released code), or an input where per_input, so U = I (the
+    paper's text, read literally). The norm is a constant in the backward pass (paper §4.3) unless
+    norm_gradient. It is computed in closed form without W + dW, at every step, or once where n (U,)
+    holds it. Holding w2 makes a fresh layer bit-exact: there m equals n to the last bit.
     """
 
     constants: ClassVar[tuple[str, ...]] = ("scale", "gain", "w2", "n")
@@ -42,7 +44,9 @@ class DoRA(Kind):
     def specs(cls, weight: ArraySpec, placement: Placement) -> "DoRA":
         """Specs beside a stacked weight (L, I, O); `bind` fills m and w2."""
         per_input = placement.config.dora_norm == "input"
-        units = ArraySpec(*((x[0], x[1 if per_input else 2]) for x in (weight.shape, weight.axes)), spec.ones)
+        units = ArraySpec(
+            *((x[0], x[1 if per_input else 2]) for x in (weight.shape, weight.axes)), spec.ones
+        )
         return cls(
             **factors(weight, placement),
             m=units,
@@ -68,7 +72,9 @@ class DoRA(Kind):
         return jnp.sqrt(jnp.mean(jnp.where(known, jnp.square(ratio - 1), 0.0)))
 
     def _squares(self, w: Any) -> Float[Array, " U"]:
-        return jnp.sum(jnp.square(quant.dense(w).astype(jnp.float32)), axis=1 if self.per_input else 0)
+        return jnp.sum(
+            jnp.square(quant.dense(w).astype(jnp.float32)), axis=1 if self.per_input else 0
+        )
 
     def problem(self) -> str | None:
         """A unit whose weights are all zero has no direction to scale."""
@@ -95,7 +101,9 @@ class DoRA(Kind):
         else:
             change = 2 * linear(a.T, w) + (a.T @ a) @ b
             added = jnp.sum(change * b, axis=0)
-        n = checkpoint_name(jnp.sqrt(jnp.maximum(self.w2 + added, jnp.finfo(jnp.float32).tiny)), "norm")
+        n = checkpoint_name(
+            jnp.sqrt(jnp.maximum(self.w2 + added, jnp.finfo(jnp.float32).tiny)), "norm"
+        )
         return n if self.norm_gradient else jax.lax.stop_gradient(n)
 
     def low_rank(self, w: Any) -> LowRank:
@@ -105,8 +113,11 @@ class DoRA(Kind):
             return LowRank(self.a * ratio[:, None], self.scale, self.b)
         return LowRank(self.a, self.scale, self.b * ratio)
 
-    def change(self, x: Float[Array, "*N I"], y: Float[Array, "*N O"], w: Any) -> Float[Array, "*N O"]:
-        """((m - n) / n) y, or (x (m - n) / n) W; this form, unlike m / n - 1, is exactly 0 when fresh."""
+    def change(
+        self, x: Float[Array, "*N I"], y: Float[Array, "*N O"], w: Any
+    ) -> Float[Array, "*N O"]:
+        """((m - n) / n) y, or (x (m - n) / n) W; this form, unlike m / n - 1, is exactly 0 when
+        fresh."""
         grow = self._grow(w).astype(x.dtype)
         return linear(x * grow, w) if self.per_input else grow * y
 
@@ -122,4 +133,7 @@ class DoRA(Kind):
 
     def effective_size(self) -> Any:
         """Trainable scalars of the ranks and layers in use, without padding."""
-        return LoRA(self.a, self.b, self.scale).effective_size() + jnp.sum(self.gain != 0) * self.m.shape[-1]
+        return (
+            LoRA(self.a, self.b, self.scale).effective_size()
+            + jnp.sum(self.gain != 0) * self.m.shape[-1]
+        )

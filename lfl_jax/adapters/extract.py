@@ -16,7 +16,8 @@ from lfl_jax.errors import UserError
 
 
 class Extracted(NamedTuple):
-    """What `extract` found: a LoRA, its relative error, and the paths of other parameters that changed."""
+    """What `extract` found: a LoRA, its relative error, and the paths of other parameters that
+    changed."""
 
     adapter: dict
     error: float
@@ -26,17 +27,22 @@ class Extracted(NamedTuple):
 def extract(tuned: dict, base: dict, rank: int) -> Extracted:
     """The LoRA of this rank nearest to tuned - base at the linear weights, and what it leaves out.
 
-    Differences are taken in float32, a layer at a time; the error is `truncate`'s. A quantised weight counts as what
-    it is dequantised to. A weight that did not change is None. `others` names the parameters beside these weights that
-    changed (norms, embeddings): no LoRA holds them, so base and adapter together are `tuned` only when there are none.
-    UserError for trees of different structure or shapes, unstacked layers, or a rank that does not fit.
+    Differences are taken in float32, a layer at a time; the error is `truncate`'s. A quantised
+    weight counts as what it is dequantised to. A weight that did not change is None. `others` names
+    the parameters beside these weights that
+    changed (norms, embeddings): no LoRA holds them, so base and adapter together are `tuned` only
+    when there are none. UserError for trees of different structure or shapes, unstacked layers, or
+    a rank that does not fit.
     """
     tuned, base = as_params("extract", tuned), as_params("extract", base)
     after, before = _weights(tuned), _weights(base)
     _check_same_structure(after, before)
     changed = {path for path, x in after.items() if not _equal(x, before[path])}
     layers = {
-        part: {n: _Tuned(w) if f"layers/{part}/{n}" in changed else None for n, w in tuned["layers"][part].items()}
+        part: {
+            n: _Tuned(w) if f"layers/{part}/{n}" in changed else None
+            for n, w in tuned["layers"][part].items()
+        }
         for part in ("attn", "mlp")
     }
     adapter, error = truncate({"layers": layers}, base, rank)
@@ -66,7 +72,11 @@ def _equal(x: Any, y: Any) -> bool:
 
 def _check_same_structure(after: dict[str, Any], before: dict[str, Any]) -> None:
     if odd := sorted(after.keys() ^ before.keys()):
-        raise UserError(f"extract: only one of the two has {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
+        raise UserError(
+            f"extract: only one of the two has {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
+        )
     for path, x in after.items():
         if x.shape != before[path].shape:
-            raise UserError(f"extract: {path} is {x.shape} in one and {before[path].shape} in the other")
+            raise UserError(
+                f"extract: {path} is {x.shape} in one and {before[path].shape} in the other"
+            )

@@ -1,4 +1,5 @@
-"""A full weight change held as an adapter: what full finetuning learned, mixed and analysed like the other kinds."""
+"""A full weight change held as an adapter: what full finetuning learned, mixed and analysed like
+the other kinds."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +16,8 @@ from lfl_jax.kernels.linear.reference import matmul
 
 @struct.dataclass
 class FullDelta(Kind):
-    """dW (I, O), zero when fresh, and the constant gain (1,): 0 where a layer of the stack is not adapted."""
+    """dW (I, O), zero when fresh, and the constant gain (1,): 0 where a layer of the stack is not
+    adapted."""
 
     ranked: ClassVar[bool] = False
     dw: Any
@@ -24,7 +26,9 @@ class FullDelta(Kind):
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "FullDelta":
         """Specs beside a stacked weight (L, I, O)."""
-        return cls(dw=ArraySpec(weight.shape, weight.axes, spec.zeros), gain=gain_spec(weight, placement))
+        return cls(
+            dw=ArraySpec(weight.shape, weight.axes, spec.zeros), gain=gain_spec(weight, placement)
+        )
 
     def change(self, x: Any, y: Any, w: Any) -> Float[Array, "*N O"]:
         """dy = gain x dW."""

@@ -1,4 +1,5 @@
-"""(IA)^3 (Liu et al., arXiv 2205.05638): learned factors on outputs (keys, values), and on the input of `down`.
+"""(IA)^3 (Liu et al., arXiv 2205.05638): learned factors on outputs (keys, values), and on the
+input of `down`.
 
 The paper adapts k, v and down: config.adapter.targets=('k','v','down').
 """
@@ -21,7 +22,8 @@ INPUT_SIDE = ("down",)
 
 @struct.dataclass
 class IA3(Kind):
-    """W' = diag(inputs) W or W diag(outputs): one of the two vectors, (I,) or (O,), ones when fresh; gain (1,)."""
+    """W' = diag(inputs) W or W diag(outputs): one of the two vectors, (I,) or (O,), ones when
+    fresh; gain (1,)."""
 
     ranked: ClassVar[bool] = False
     inputs: Any
@@ -35,7 +37,9 @@ class IA3(Kind):
         at_input = placement.module in INPUT_SIDE
         size, axis = (fan_in, in_axis) if at_input else (fan_out, out_axis)
         vector = ArraySpec((layers, size), (l_axis, axis), spec.ones)
-        vectors = {"inputs": vector, "outputs": None} if at_input else {"inputs": None, "outputs": vector}
+        vectors = (
+            {"inputs": vector, "outputs": None} if at_input else {"inputs": None, "outputs": vector}
+        )
         return cls(gain=gain_spec(weight, placement), **vectors)
 
     def change(self, x: Any, y: Any, w: Any) -> Float[Array, "*N O"]:

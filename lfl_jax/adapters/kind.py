@@ -1,8 +1,8 @@
 """What a kind of adapter is: a frozen dataclass (`flax.struct`) of arrays, and these methods.
 
-A kind changes what a linear weight puts out: y = x W becomes y + dy, in two parts that may each be missing. The
-low-rank part is (x A · scale) B; `project` computes those of all adapters of a group of weights together. `change` is
-the rest.
+A kind changes what a linear weight puts out: y = x W becomes y + dy, in two parts that may each be
+missing. The low-rank part is (x A · scale) B; `project` computes those of all adapters of a group
+of weights together. `change` is the rest.
 """
 
 from collections.abc import Sequence
@@ -27,40 +27,49 @@ class LowRank(NamedTuple):
 
 
 class Kind(Node):
-    """Leaves of an adapter have a leading layer axis; methods see one layer, w being its weight (I, O), an array or
-    quantised. The defaults are those of a kind with a constant leaf `gain` (1,), the factor on its change."""
+    """Leaves of an adapter have a leading layer axis; methods see one layer, w being its weight (I,
+    O), an array or quantised. The defaults are those of a kind with a constant leaf `gain` (1,),
+    the factor on its change."""
 
-    constants: ClassVar[tuple[str, ...]] = ("scale", "gain")  # leaves that never train, whatever the config says
+    # leaves that never train, whatever the config says
+    constants: ClassVar[tuple[str, ...]] = ("scale", "gain")
     ranked: ClassVar[bool] = True  # needs config.adapter.rank
     modules: ClassVar[tuple[str, ...] | None] = None  # those it can stand at; None = all
-    reads_original: ClassVar[bool] = False  # `bind` needs the weight as it was before it was quantised
+    # `bind` needs the weight as it was before it was quantised
+    reads_original: ClassVar[bool] = False
     on_output: ClassVar[bool] = False  # `change` sees as y the sum that the other adapters made
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> Any:
-        """Specs beside a stacked weight (L, I, O); initialised, and after `bind`, they change nothing."""
+        """Specs beside a stacked weight (L, I, O); initialised, and after `bind`, they change
+        nothing."""
         raise NotImplementedError
 
     @classmethod
-    def shared_specs(cls, weights: Sequence[ArraySpec], placements: Sequence[Placement]) -> dict[str, ArraySpec]:
+    def shared_specs(
+        cls, weights: Sequence[ArraySpec], placements: Sequence[Placement]
+    ) -> dict[str, ArraySpec]:
         """Specs of arrays that all layers share, by leaf name; given every adapted weight."""
         return {}
 
     def with_shared(self, shared: Any) -> Any:
-        """The layer with what it needs of the adapter's shared arrays, before any of the following is called."""
+        """The layer with what it needs of the adapter's shared arrays, before any of the following
+        is called."""
         return self
 
     def bind(self, w: Any, original: Any = None) -> Any:
-        """The layer at the start of training, with what is read off its weight; original: before it was quantised."""
+        """The layer at the start of training, with what is read off its weight; original: before it
+        was quantised."""
         return self
 
     def rebind(self, w: Any) -> Any:
-        """The layer over another weight: what `bind` reads off it and never trains is read again, the rest stays."""
+        """The layer over another weight: what `bind` reads off it and never trains is read again,
+        the rest stays."""
         return self
 
     def deviation(self, w: Any) -> Float[Array, ""] | None:
-        """How far what the layer read off its weight is from what it would read off w (relative, root mean square);
-        None for a kind that keeps nothing of its weight."""
+        """How far what the layer read off its weight is from what it would read off w (relative,
+        root mean square); None for a kind that keeps nothing of its weight."""
         return None
 
     def problem(self) -> str | None:
@@ -75,7 +84,9 @@ class Kind(Node):
         """The low-rank part of dy, if it has one."""
         return None
 
-    def change(self, x: Float[Array, "*N I"], y: Float[Array, "*N O"], w: Any) -> Float[Array, "*N O"] | None:
+    def change(
+        self, x: Float[Array, "*N I"], y: Float[Array, "*N O"], w: Any
+    ) -> Float[Array, "*N O"] | None:
         """The rest of dy, if there is one."""
         return None
 
@@ -100,7 +111,8 @@ def only_low_rank(member: Any) -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    """CONSTANTS: the names of all kinds' constants, for programs that ask for names; a kind says its own."""
+    """CONSTANTS: the names of all kinds' constants, for programs that ask for names; a kind says
+    its own."""
     if name != "CONSTANTS":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     kinds = [Kind]

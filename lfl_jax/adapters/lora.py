@@ -17,7 +17,8 @@ from lfl_jax.errors import UserError
 
 @struct.dataclass
 class LoRA(Kind):
-    """A (I, R), B (R, O) and the constant scale (R,): alpha / rank, and 0 for padded ranks and unadapted layers."""
+    """A (I, R), B (R, O) and the constant scale (R,): alpha / rank, and 0 for padded ranks and
+    unadapted layers."""
 
     constants: ClassVar[tuple[str, ...]] = ("scale",)
     a: Any
@@ -26,7 +27,8 @@ class LoRA(Kind):
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "LoRA":
-        """Specs beside a stacked weight (L, I, O); A is Kaiming uniform and B zero, as PEFT starts them."""
+        """Specs beside a stacked weight (L, I, O); A is Kaiming uniform and B zero, as PEFT starts
+        them."""
         return cls(**factors(weight, placement))
 
     def low_rank(self, w: Any) -> LowRank:
@@ -42,7 +44,8 @@ class LoRA(Kind):
         return self.replace(scale=self.scale * factor)
 
     def effective_size(self) -> Any:
-        """Trainable scalars of the ranks in use, without padding; counts over any leading layer axis."""
+        """Trainable scalars of the ranks in use, without padding; counts over any leading layer
+        axis."""
         return jnp.sum(self.scale != 0) * (self.a.shape[-2] + self.b.shape[-1])
 
 
@@ -52,7 +55,8 @@ def factors(weight: ArraySpec, placement: Placement) -> dict[str, ArraySpec]:
     scale, rank = placement.scale(), placement.max_rank
     if rank > min(fan_in, fan_out):
         raise UserError(
-            f"adapter rank {rank} is more than a weight ({fan_in}, {fan_out}) like {placement.module!r} can have;"
+            f"adapter rank {rank} is more than a weight ({fan_in}, {fan_out}) like"
+            f" {placement.module!r} can have;"
             f" expected at most {min(fan_in, fan_out)}"
         )
     return {

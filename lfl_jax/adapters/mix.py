@@ -44,8 +44,8 @@ class Mix(Node):
 
 @struct.dataclass
 class Bank(Node):
-    """A Mix for evaluation, of many low-rank members of one shape: their factors side by side, so that picking one for
-    every row does not touch the rest.
+    """A Mix for evaluation, of many low-rank members of one shape: their factors side by side, so
+    that picking one for every row does not touch the rest.
 
     a (.., M, I, R), scale (.., M, R), b (.., M, R, O).
     """
@@ -56,7 +56,9 @@ class Bank(Node):
     def layers(self) -> tuple[LoRA, ...]:
         """The members."""
         a, scale, b = self.factors
-        return tuple(LoRA(a[..., m, :, :], b[..., m, :, :], scale[..., m, :]) for m in range(scale.shape[-2]))
+        return tuple(
+            LoRA(a[..., m, :, :], b[..., m, :, :], scale[..., m, :]) for m in range(scale.shape[-2])
+        )
 
     def with_shared(self, shared: Any) -> "Bank":
         """Itself: the factors hold all it needs."""

@@ -1,7 +1,9 @@
-"""MoRA (Jiang et al., arXiv 2405.12130): dy = decompress(compress(x) M) with a square M of LoRA's number of weights.
+"""MoRA (Jiang et al., arXiv 2405.12130): dy = decompress(compress(x) M) with a square M of LoRA's
+number of weights.
 
-A way to compress and decompress is a class here, named as in the paper; the numbers in the kinds' names are the
-released code's `mora_type`. Vectors that do not divide are filled up with their own first entries.
+A way to compress and decompress is a class here, named as in the paper; the numbers in the kinds'
+names are the released code's `mora_type`. Vectors that do not divide are filled up with their own
+first entries.
 """
 
 import math
@@ -20,7 +22,8 @@ from lfl_jax.kernels.linear.reference import matmul
 
 
 def square_rank(fan_in: int, fan_out: int, rank: int, rounding: str, even: bool) -> int:
-    """sqrt((I + O) rank), rounded to the "nearest" (the released code) or down ("floor", the paper); made even."""
+    """sqrt((I + O) rank), rounded to the "nearest" (the released code) or down ("floor", the
+    paper); made even."""
     found = int(math.sqrt((fan_in + fan_out) * rank) + (0.5 if rounding == "nearest" else 0.0))
     found -= found % 2 if even else 0
     if not 1 <= found <= min(fan_in, fan_out):
@@ -33,7 +36,8 @@ def square_rank(fan_in: int, fan_out: int, rank: int, rounding: str, even: bool)
 
 @struct.dataclass
 class MoRA(Kind):
-    """M (R', R'), zero when fresh, and the constant gain (1,). Subclasses say how vectors fit the square."""
+    """M (R', R'), zero when fresh, and the constant gain (1,). Subclasses say how vectors fit the
+    square."""
 
     even: ClassVar[bool] = False
     square: Any
@@ -43,7 +47,9 @@ class MoRA(Kind):
     def specs(cls, weight: ArraySpec, placement: Placement) -> "MoRA":
         """Specs beside a stacked weight (L, I, O); there is no alpha."""
         layers, fan_in, fan_out = weight.shape
-        size = square_rank(fan_in, fan_out, placement.one_rank("mora"), placement.config.mora_rounding, cls.even)
+        size = square_rank(
+            fan_in, fan_out, placement.one_rank("mora"), placement.config.mora_rounding, cls.even
+        )
         square = ArraySpec((layers, size, size), (weight.axes[0], "rank", "activation"), spec.zeros)
         return cls(square=square, gain=gain_spec(weight, placement))
 
@@ -144,7 +150,8 @@ class MoRADecoupling(MoRA):
 
 @struct.dataclass
 class MoRARotation(MoRADecoupling):
-    """Decoupling with chunk i rotated by i times RoPE's angles (equations 9 to 11; used at rank 8), type 6.
+    """Decoupling with chunk i rotated by i times RoPE's angles (equations 9 to 11; used at rank 8),
+    type 6.
 
     The first chunk is not rotated and pairs are (j, j + R'/2), as in the released code.
     """

@@ -1,7 +1,8 @@
-"""A new adapter over a first one that stays as it was: one tree of both, and which parts of it are whose.
+"""A new adapter over a first one that stays as it was: one tree of both, and which parts of it are
+whose.
 
-At every weight the first's members come before the new one's (`compose.add`), so how many the first has there says
-where the new one's begin.
+At every weight the first's members come before the new one's (`compose.add`), so how many the first
+has there says where the new one's begin.
 """
 
 from typing import Any
@@ -17,7 +18,8 @@ from lfl_jax.core.spec import ArraySpec
 
 
 def frozen_patterns(first: dict, both: dict) -> tuple[str, ...]:
-    """Patterns of the paths "adapter/..." of every leaf that is the first's, for `state.trainable_mask`."""
+    """Patterns of the paths "adapter/..." of every leaf that is the first's, for
+    `state.trainable_mask`."""
     below, patterns = dict(named_layers(first)), []
     for path, layer in named_layers(both):
         count = len(members(below.get(path)))
@@ -47,5 +49,8 @@ def specs_over(first: dict, own: dict) -> dict:
 
 
 def _spec(x: Any) -> ArraySpec:
-    # The kind that would know the axes of its leaves has no config here; an adapter is small enough for every device.
-    return ArraySpec(x.shape, ("layers", *("activation",) * (x.ndim - 1)), spec.constant(np.asarray(x)), x.dtype)
+    # The kind that would know the axes of its leaves has no config here; an adapter is small enough
+    # for every device.
+    return ArraySpec(
+        x.shape, ("layers", *("activation",) * (x.ndim - 1)), spec.constant(np.asarray(x)), x.dtype
+    )

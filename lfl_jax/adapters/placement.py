@@ -1,4 +1,5 @@
-"""Where adapters go and with which rank: ordered full-match regexes on unstacked weight paths ("layers/3/attn/q")."""
+"""Where adapters go and with which rank: ordered full-match regexes on unstacked weight paths
+("layers/3/attn/q")."""
 
 import dataclasses
 import math
@@ -32,7 +33,8 @@ class Placement:
         return max(self.ranks)
 
     def scale(self) -> np.ndarray:
-        """(L, R) float32: alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732); 0 for padded ranks."""
+        """(L, R) float32: alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732); 0 for
+        padded ranks."""
         scale = np.zeros((len(self.ranks), self.max_rank), np.float32)
         root = self.config.scaling == "alpha/sqrt(rank)"
         for row, rank, alpha in zip(scale, self.ranks, self.alphas, strict=True):
@@ -43,7 +45,10 @@ class Placement:
         """The rank of all adapted layers; UserError when a pattern gives them several."""
         ranks = set(self.ranks) - {0}
         if len(ranks) > 1:
-            raise UserError(f"{kind} needs one rank in all layers of {self.module!r}; rank_pattern gives {ranks}")
+            raise UserError(
+                f"{kind} needs one rank in all layers of {self.module!r}; rank_pattern gives"
+                f" {ranks}"
+            )
         return ranks.pop()
 
 
@@ -56,10 +61,12 @@ def gain_spec(weight: ArraySpec, placement: Placement) -> ArraySpec:
 def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> dict[str, Placement]:
     """Placement of every adapted stacked weight ("layers/attn/q").
 
-    A target is a module name ("q") or a regex on the unstacked path. Raises UserError for a target or a pattern
-    that matches no weight.
+    A target is a module name ("q") or a regex on the unstacked path. Raises UserError for a target
+    or a pattern that matches no weight.
     """
-    unstacked = {p: [p.replace("layers/", f"layers/{i}/", 1) for i in range(layers)] for p in stacked_paths}
+    unstacked = {
+        p: [p.replace("layers/", f"layers/{i}/", 1) for i in range(layers)] for p in stacked_paths
+    }
     everything = [p for ps in unstacked.values() for p in ps]
     targets = [_target_regex(t, everything) for t in config.targets]
     for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
@@ -68,9 +75,13 @@ def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> d
     for stacked, names in unstacked.items():
         adapted = [any(re.fullmatch(t, name) for t in targets) for name in names]
         rank = config.rank or 1  # of kinds without one, it only says where they are
-        ranks = tuple(int(_first(config.rank_pattern, n, rank)) * a for n, a in zip(names, adapted, strict=True))
+        ranks = tuple(
+            int(_first(config.rank_pattern, n, rank)) * a
+            for n, a in zip(names, adapted, strict=True)
+        )
         alphas = tuple(
-            float(_first(config.alpha_pattern, n, _alpha(config, r))) for n, r in zip(names, ranks, strict=True)
+            float(_first(config.alpha_pattern, n, _alpha(config, r)))
+            for n, r in zip(names, ranks, strict=True)
         )
         if any(ranks):
             found[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], config)
@@ -98,7 +109,9 @@ def _require_match(pattern: str, names: Sequence[str], what: str) -> str:
         if any(re.fullmatch(pattern, name) for name in names):
             return pattern
     except re.error as error:
-        raise UserError(f"adapter {what} {pattern!r} is not a regular expression: {error}") from None
+        raise UserError(
+            f"adapter {what} {pattern!r} is not a regular expression: {error}"
+        ) from None
     raise UserError(
         f"adapter {what} {pattern!r} matches no weight; use module names {modules}"
         f" or a regex on paths such as {names[0]!r}"

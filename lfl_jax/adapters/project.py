@@ -1,4 +1,5 @@
-"""y = x W + dy for a group of weights that share their input, with the low-rank products of all adapters together."""
+"""y = x W + dy for a group of weights that share their input, with the low-rank products of all
+adapters together."""
 
 from typing import Any
 
@@ -30,22 +31,29 @@ def project(
 ) -> tuple[Any, ...]:
     """One y (B, T, O) per weight.
 
-    gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is all ones. Or ids,
+    gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is
+    all ones. Or ids,
     (B,) or (B, T): the one member that an example or token uses, -1 being the base.
-    key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is shared).
-    shared: the arrays that all layers of the adapter share. rules: the mesh that all lie on; with one of several
-    devices, axes are the logical axes of each weight.
+    key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is
+    shared).
+    shared: the arrays that all layers of the adapter share. rules: the mesh that all lie on; with
+    one of several devices, axes are the logical axes of each weight.
     """
     axes = axes or ((),) * len(ws)
     routed.check_columns(gate, layers)
     by_ids = routed.applies(gate, rules)
-    banks = [routed.factors(layer, w, shared) if by_ids else None for layer, w in zip(layers, ws, strict=True)]
+    banks = [
+        routed.factors(layer, w, shared) if by_ids else None
+        for layer, w in zip(layers, ws, strict=True)
+    ]
     gated = [() if bank else members(layer) for layer, bank in zip(layers, banks, strict=True)]
     groups = [tuple(m.with_shared(shared) for m in group) for group in gated]
     parts = [tuple(m.low_rank(w) for m in group) for group, w in zip(groups, ws, strict=True)]
     fuse = key is None or dropout == 0.0  # x W and x A see the same x
     chosen = [
-        kernels(x, w, each, rules, names) if fuse and each and all(map(only_low_rank, group)) else None
+        kernels(x, w, each, rules, names)
+        if fuse and each and all(map(only_low_rank, group))
+        else None
         for w, group, each, names in zip(ws, groups, parts, axes, strict=True)
     ]
     ys = [None if passes else linear(x, w) for w, passes in zip(ws, chosen, strict=True)]
@@ -58,16 +66,20 @@ def project(
         if bank:
             changed.append(y + routed.low_rank(x, bank, gate))
         elif passes:
-            changed.append(fused(x, w, each, [_column(gate, m, x) for m in range(len(each))], passes))
+            changed.append(
+                fused(x, w, each, [_column(gate, m, x) for m in range(len(each))], passes)
+            )
         else:
             here = tuple(None if part is None else next(hidden) for part in each)
-            y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")  # what changes y differentiates it
+            # what changes y differentiates it
+            y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")
             changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))
     return tuple(changed)
 
 
 def _low_rank(y: Any, parts: tuple[LowRank | None, ...], hidden: tuple[Any, ...], gate: Any) -> Any:
-    """y with the low-rank parts of all members, in one product: mixture weights and routing are factors on ranks."""
+    """y with the low-rank parts of all members, in one product: mixture weights and routing are
+    factors on ranks."""
     found = [m for m, part in enumerate(parts) if part is not None]
     if not found:
         return y
@@ -76,7 +88,8 @@ def _low_rank(y: Any, parts: tuple[LowRank | None, ...], hidden: tuple[Any, ...]
 
 
 def _others(x: Any, y: Any, w: Any, group: tuple[Any, ...], total: Any, gate: Any) -> Any:
-    """total with the other changes: those of the weight see y, then those of the output see the sum."""
+    """total with the other changes: those of the weight see y, then those of the output see the
+    sum."""
     for last in (False, True):
         for m, member in enumerate(group):
             if member.on_output is last:

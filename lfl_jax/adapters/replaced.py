@@ -1,7 +1,9 @@
-"""Which parameters came along with an adapter, as a part of its tree: PEFT's modules_to_save, or what a run trained.
+"""Which parameters came along with an adapter, as a part of its tree: PEFT's modules_to_save, or
+what a run trained.
 
-The parameters themselves lie where they belong, in the params that `load_adapter` returns. The adapter remembers
-that they are needed, so that whatever saves it can write them too, and cannot lose them in silence.
+The parameters themselves lie where they belong, in the params that `load_adapter` returns. The
+adapter remembers that they are needed, so that whatever saves it can write them too, and cannot
+lose them in silence.
 """
 
 from collections.abc import Sequence
@@ -15,10 +17,11 @@ KEY = "replaced"  # of an adapter tree, beside "layers" and "shared"
 
 @struct.dataclass
 class Replaced(Node):
-    """paths: of the parameters, "head" or "layers/attn_norm". No leaves, so nothing here trains or is computed with.
+    """paths: of the parameters, "head" or "layers/attn_norm". No leaves, so nothing here trains or
+    is computed with.
 
-    base: the fingerprint of the parameters before. rest: that of those which stayed; None where adapters with
-    different parameters of their own were combined.
+    base: the fingerprint of the parameters before. rest: that of those which stayed; None where
+    adapters with different parameters of their own were combined.
     """
 
     paths: tuple[str, ...] = struct.field(pytree_node=False)
@@ -27,7 +30,8 @@ class Replaced(Node):
 
 
 def combined(adapters: Sequence[dict | None]) -> dict:
-    """{KEY: what a combination of these adapters needs}, or {} where none has parameters of its own."""
+    """{KEY: what a combination of these adapters needs}, or {} where none has parameters of its
+    own."""
     found = list(dict.fromkeys(adapter[KEY] for adapter in adapters if adapter and KEY in adapter))
     if len(found) < 2:
         return {KEY: found[0]} if found else {}

@@ -1,5 +1,5 @@
-"""A batch routed by ids: a gate of integers names the one member that each example (B,) or token (B, T) uses; any that
-is not there, such as -1, is the base."""
+"""A batch routed by ids: a gate of integers names the one member that each example (B,) or token
+(B, T) uses; any that is not there, such as -1, is the base."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
 
-MEMBERS = 8  # from so many on, products with each row's own factors are faster (results/README.md; on CPU only)
+# from so many on, products with each row's own factors are faster (results/README.md; on CPU only)
+MEMBERS = 8
 
 
 def is_ids(gate: Any) -> bool:
@@ -23,8 +24,8 @@ def is_ids(gate: Any) -> bool:
 def as_gate(gate: Any, shape: tuple[int, int], columns: int) -> Any:
     """The gate of (B, T) tokens and an adapter of `columns` members, as an array.
 
-    Integers are ids, (B,) or (B, T); floats are factors, (B, M) or (B, T, M), or (1, M) for every row alike. UserError
-    for any other shape; values are not looked at.
+    Integers are ids, (B,) or (B, T); floats are factors, (B, M) or (B, T, M), or (1, M) for every
+    row alike. UserError for any other shape; values are not looked at.
     """
     if gate is None:
         return None
@@ -32,18 +33,21 @@ def as_gate(gate: Any, shape: tuple[int, int], columns: int) -> Any:
     if is_ids(gate):
         if gate.shape not in (shape[:1], shape):
             raise UserError(
-                f"gate: integers {gate.shape}; expected ids of members, {shape[:1]} or {shape} for this batch; factors"
+                f"gate: integers {gate.shape}; expected ids of members, {shape[:1]} or {shape} for"
+                " this batch; factors"
                 " on members are floats, (B, M) or (B, T, M)"
             )
         return gate
     if gate.ndim == 1:
         raise UserError(
-            f"gate: floats {gate.shape}; ids of members are integers; factors on {columns} members are (B, M) or"
+            f"gate: floats {gate.shape}; ids of members are integers; factors on {columns} members"
+            " are (B, M) or"
             f" (B, T, M), and (1, {columns}), gate[None], for the same in every row"
         )
     if gate.shape[-1] != columns or gate.shape[:-1] not in ((1,), shape[:1], shape):
         raise UserError(
-            f"gate: floats {gate.shape}; expected a factor on each member of this adapter, which has {columns}:"
+            f"gate: floats {gate.shape}; expected a factor on each member of this adapter, which"
+            f" has {columns}:"
             f" {(*shape[:1], columns)} or {(*shape, columns)} for this batch"
         )
     return jnp.broadcast_to(gate, (*shape[: gate.ndim - 1], columns))
@@ -53,16 +57,21 @@ def check_columns(gate: Any, layers: tuple[Any, ...]) -> None:
     """UserError for factors on fewer members than these layers have."""
     most = max((count(layer) for layer in layers), default=0)
     if gate is not None and not is_ids(gate) and gate.shape[-1] < most:
-        raise UserError(f"gate: floats {gate.shape}; expected a factor on each of {most} members, (B, M) or (B, T, M)")
+        raise UserError(
+            f"gate: floats {gate.shape}; expected a factor on each of {most} members, (B, M) or (B,"
+            " T, M)"
+        )
 
 
 def applies(gate: Any, rules: Rules | None) -> bool:
-    """Whether a gate is ids that `low_rank` can follow: rows that are each their own cannot be sorted across a mesh."""
+    """Whether a gate is ids that `low_rank` can follow: rows that are each their own cannot be
+    sorted across a mesh."""
     return is_ids(gate) and (gate.ndim == 1 or rules is None or rules.mesh.size == 1)
 
 
 def factors(layer: Any, w: Any, shared: Any) -> LowRank | None:
-    """A (M, I, R), scale (M, R) and B (M, R, O) of a layer's members, where `low_rank` is all they do, and faster."""
+    """A (M, I, R), scale (M, R) and B (M, R, O) of a layer's members, where `low_rank` is all they
+    do, and faster."""
     if isinstance(layer, Bank):
         return layer.factors
     group = tuple(member.with_shared(shared) for member in members(layer))
@@ -80,4 +89,6 @@ def low_rank(x: Float[Array, "B T I"], factors: LowRank, ids: Any) -> Float[Arra
     ids = jnp.where(ids < len(scale), ids, -1)
     if ids.ndim == 1:
         return low_rank_by_example(x, a, b, ids, scale)
-    return grouped_low_rank(x.reshape(-1, x.shape[-1]), a, b, ids.reshape(-1), scale).reshape(*x.shape[:2], -1)
+    return grouped_low_rank(x.reshape(-1, x.shape[-1]), a, b, ids.reshape(-1), scale).reshape(
+        *x.shape[:2], -1
+    )

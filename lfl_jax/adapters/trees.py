@@ -1,4 +1,5 @@
-"""Adapter trees as arguments: what is one and what is not, its layers, and which of its leaves never train."""
+"""Adapter trees as arguments: what is one and what is not, its layers, and which of its leaves
+never train."""
 
 from typing import Any
 
@@ -9,11 +10,13 @@ from lfl_jax.adapters.mix import count, members
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 
-Adapter = dict | list | tuple | None  # as functions take one: None is an empty adapter, a list is refused by name
+# as functions take one: None is an empty adapter, a list is refused by name
+Adapter = dict | list | tuple | None
 
 
 def is_layer(x: Any) -> bool:
-    """Whether x is an adapter layer (or None: nothing adapted here) rather than a branch of the tree."""
+    """Whether x is an adapter layer (or None: nothing adapted here) rather than a branch of the
+    tree."""
     return x is None or type(x) not in (dict, tuple)
 
 
@@ -48,7 +51,8 @@ def needs_shared(adapter: dict) -> bool:
 
 
 def constants(adapter: dict) -> dict:
-    """A bool per leaf: True where it never trains, as its kind's `constants` and everything shared."""
+    """A bool per leaf: True where it never trains, as its kind's `constants` and everything
+    shared."""
     rest = jax.tree.map(lambda _: True, {k: v for k, v in adapter.items() if k != "layers"})
     if "layers" not in adapter:
         return rest
@@ -64,35 +68,58 @@ def _constants(member: Any) -> Any:
 
 
 def as_adapter(name: str, given: Any) -> dict:
-    """The adapter, an empty one for None and {}. UserError, which starts with `name`, for anything else."""
+    """The adapter, an empty one for None and {}. UserError, which starts with `name`, for anything
+    else."""
     if given is None or given == {}:
         return {"layers": {}}
     if isinstance(given, list | tuple):
-        raise UserError(f"{name}: got a {type(given).__name__} where an adapter belongs; write {name}(*adapters)")
+        raise UserError(
+            f"{name}: got a {type(given).__name__} where an adapter belongs; write"
+            f" {name}(*adapters)"
+        )
     if _is_params(given):
-        raise UserError(f"{name}: got parameters where an adapter belongs; the adapter comes before the parameters")
+        raise UserError(
+            f"{name}: got parameters where an adapter belongs; the adapter comes before the"
+            " parameters"
+        )
     if not isinstance(given, dict) or "layers" not in given:
-        raise UserError(f"{name}: got a {type(given).__name__}; expected an adapter, a dict with 'layers'")
+        raise UserError(
+            f"{name}: got a {type(given).__name__}; expected an adapter, a dict with 'layers'"
+        )
     return given
 
 
 def as_params(name: str, given: Any) -> dict:
-    """The parameters. UserError, which starts with `name`, for anything else, and for unstacked layers."""
+    """The parameters. UserError, which starts with `name`, for anything else, and for unstacked
+    layers."""
     if not _is_params(given):
-        what = "an adapter" if isinstance(given, dict) and "layers" in given else f"a {type(given).__name__}"
+        what = (
+            "an adapter"
+            if isinstance(given, dict) and "layers" in given
+            else f"a {type(given).__name__}"
+        )
         raise UserError(f"{name}: got {what} where the model's parameters belong")
     if not isinstance(given["layers"], dict):
-        raise UserError(f"{name}: the parameters' layers are unstacked; give the stacked ones, as they are loaded")
+        raise UserError(
+            f"{name}: the parameters' layers are unstacked; give the stacked ones, as they are"
+            " loaded"
+        )
     return given
 
 
 def on_weights(name: str, adapter: Any, params: Any) -> tuple[dict, dict]:
-    """(adapter, parameters) that belong together. UserError for swapped ones, other things, and unstacked layers."""
+    """(adapter, parameters) that belong together. UserError for swapped ones, other things, and
+    unstacked layers."""
     if _is_params(adapter) and not _is_params(params):
-        raise UserError(f"{name}: the adapter comes first, then the parameters: {name}(adapter, params, ...)")
+        raise UserError(
+            f"{name}: the adapter comes first, then the parameters: {name}(adapter, params, ...)"
+        )
     adapter, params = as_adapter(name, adapter), as_params(name, params)
     if not isinstance(adapter["layers"], dict):
-        raise UserError(f"{name}: the adapter's layers are unstacked; give the stacked ones, before tree.unstack")
+        raise UserError(
+            f"{name}: the adapter's layers are unstacked; give the stacked ones, before"
+            " tree.unstack"
+        )
     for path, _ in named_layers(adapter):
         _, part, module = path.split("/")
         if module not in params["layers"].get(part, {}):

@@ -18,11 +18,12 @@ from lfl_jax.errors import UserError
 
 
 def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
-    """(LoRA of this rank at every adapted weight, relative error ||dW - dW_k||_F / ||dW||_F over all of them).
+    """(LoRA of this rank at every adapted weight, relative error ||dW - dW_k||_F / ||dW||_F over
+    all of them).
 
-    The closest that rank can come (Eckart and Young 1936). Layers of low-rank members only are decomposed through
-    their factors; others hold one layer's dW (I, O) at a time. Raises UserError for a rank below 1 or above a weight's
-    size.
+    The closest that rank can come (Eckart and Young 1936). Layers of low-rank members only are
+    decomposed through their factors; others hold one layer's dW (I, O) at a time. Raises UserError
+    for a rank below 1 or above a weight's size.
     """
     total = lost = 0.0
     adapter, params = on_weights("truncate", adapter, params)
@@ -35,24 +36,34 @@ def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
             return None
         if not 1 <= rank <= min(w.shape[1:]):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise UserError(f"truncate: rank {rank} does not fit {name}; expected 1 to {min(w.shape[1:])}")
+            raise UserError(
+                f"truncate: rank {rank} does not fit {name}; expected 1 to {min(w.shape[1:])}"
+            )
         parts = [_svd(_row(layer, i, shared), _row(w, i)) for i in range(w.shape[0])]
         total += sum(float(np.sum(np.square(s))) for _, s, _ in parts)
         lost += sum(float(np.sum(np.square(s[rank:]))) for _, s, _ in parts)
         best = [_lora(*part, rank) for part in parts]
-        return LoRA(*(jnp.asarray(np.stack(leaves), jnp.float32) for leaves in zip(*best, strict=True)))
+        return LoRA(
+            *(jnp.asarray(np.stack(leaves), jnp.float32) for leaves in zip(*best, strict=True))
+        )
 
-    layers = jax.tree_util.tree_map_with_path(visit, *_layers_and_weights(adapter, params), is_leaf=is_layer)
+    layers = jax.tree_util.tree_map_with_path(
+        visit, *_layers_and_weights(adapter, params), is_leaf=is_layer
+    )
     return layers | replaced.combined([adapter]), math.sqrt(lost / total) if total else 0.0
 
 
 def norm(adapter: Adapter, params: dict) -> float:
-    """||dW||_F over all weights together; exactly 0 for LoRA with B = 0, not finite when a value is not."""
+    """||dW||_F over all weights together; exactly 0 for LoRA with B = 0, not finite when a value is
+    not."""
     squares = 0.0
     adapter, params = on_weights("norm", adapter, params)
     require_bound("norm", adapter, params)
     shared, (layers, weights) = adapter.get("shared"), _layers_and_weights(adapter, params)
-    leaves = (jax.tree.leaves(layers, is_leaf=is_layer), jax.tree.leaves(weights, is_leaf=quant.is_quantised))
+    leaves = (
+        jax.tree.leaves(layers, is_leaf=is_layer),
+        jax.tree.leaves(weights, is_leaf=quant.is_quantised),
+    )
     for layer, w in zip(*leaves, strict=True):
         if layer is not None:
             squares += sum(_square(_row(layer, i, shared), _row(w, i)) for i in range(w.shape[0]))
@@ -60,7 +71,8 @@ def norm(adapter: Adapter, params: dict) -> float:
 
 
 def low_rank_factors(layer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(A, B, scale) of one layer whose members are all low-rank: their ranks in use, side by side. Otherwise None."""
+    """(A, B, scale) of one layer whose members are all low-rank: their ranks in use, side by side.
+    Otherwise None."""
     group = members(layer)
     if not all(only_low_rank(member) for member in group):
         return None
@@ -94,12 +106,18 @@ def _svd(layer: Any, w: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return qa @ u[:, : len(s)], s, vt[: len(s)] @ qb.T
 
 
-def _lora(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lora(
+    u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first `rank` components, zero-padded to `rank`; scale is 1 where there is a component."""
     kept = min(rank, len(s))
     a, b, scale = np.zeros((u.shape[0], rank)), np.zeros((rank, vt.shape[1])), np.zeros(rank)
     root = np.sqrt(s[:kept])
-    a[:, :kept], b[:kept], scale[:kept] = u[:, :kept] * root, root[:, None] * vt[:kept], s[:kept] > 0
+    a[:, :kept], b[:kept], scale[:kept] = (
+        u[:, :kept] * root,
+        root[:, None] * vt[:kept],
+        s[:kept] > 0,
+    )
     return a, b, scale
 
 
@@ -110,7 +128,11 @@ def _square(layer: Any, w: Any) -> float:
     a, b, scale = (x.astype(np.float64) for x in factors)
     b = b * scale[:, None]
     # trace of (A^T A)(B B^T): no dW is formed
-    return max(float(np.sum((a.T @ a) * (b @ b.T))), 0.0) if np.isfinite([a.sum(), b.sum()]).all() else math.nan
+    return (
+        max(float(np.sum((a.T @ a) * (b @ b.T))), 0.0)
+        if np.isfinite([a.sum(), b.sum()]).all()
+        else math.nan
+    )
 
 
 @jax.jit

@@ -1,7 +1,8 @@
-"""VeRA (Kopiczko et al., arXiv 2310.11454): dW = A diag(d) B diag(b), with random A and B that all layers share.
+"""VeRA (Kopiczko et al., arXiv 2310.11454): dW = A diag(d) B diag(b), with random A and B that all
+layers share.
 
-Only the vectors d and b train. A and B lie in the adapter beside its layers, and a weight uses as much of them as it
-is large. There is no alpha.
+Only the vectors d and b train. A and B lie in the adapter beside its layers, and a weight uses as
+much of them as it is large. There is no alpha.
 """
 
 import math
@@ -50,11 +51,17 @@ class VeRA(Kind):
         )
 
     @classmethod
-    def shared_specs(cls, weights: Sequence[ArraySpec], placements: Sequence[Placement]) -> dict[str, ArraySpec]:
-        """A (I, R) and B (R, O) of the largest widths; UserError for ranks that differ between weights."""
+    def shared_specs(
+        cls, weights: Sequence[ArraySpec], placements: Sequence[Placement]
+    ) -> dict[str, ArraySpec]:
+        """A (I, R) and B (R, O) of the largest widths; UserError for ranks that differ between
+        weights."""
         ranks = {placement.one_rank("vera") for placement in placements}
         if len(ranks) > 1:
-            raise UserError(f"vera shares A and B, so it needs one rank everywhere; rank_pattern gives {sorted(ranks)}")
+            raise UserError(
+                "vera shares A and B, so it needs one rank everywhere; rank_pattern gives"
+                f" {sorted(ranks)}"
+            )
         rank = ranks.pop()
         fan_in, fan_out = (max(weight.shape[axis] for weight in weights) for axis in (1, 2))
         replicated = ("activation", "activation")
@@ -79,6 +86,7 @@ class VeRA(Kind):
 
 
 def _kaiming_uniform(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
-    """U(-sqrt(6 / n), sqrt(6 / n)) with n the number of inputs, rows: the bound of PEFT's A and B."""
+    """U(-sqrt(6 / n), sqrt(6 / n)) with n the number of inputs, rows: the bound of PEFT's A and
+    B."""
     bound = math.sqrt(6 / shape[0])
     return jax.random.uniform(key, shape, jnp.dtype(dtype), -bound, bound)

@@ -1,4 +1,5 @@
-"""What merging an adapter into its base, and rounding the result to a storage type, does to the logits."""
+"""What merging an adapter into its base, and rounding the result to a storage type, does to the
+logits."""
 
 import dataclasses
 from functools import partial
@@ -17,8 +18,9 @@ FLOAT32_NOISE = 2.0**-21  # relative, of a sum taken in another order
 
 @dataclasses.dataclass(frozen=True)
 class MergeError:
-    """Differences of logits from the unmerged model in float32: of the merged and rounded model, and of what rounding
-    alone is expected to give. Largest and mean absolute value, over all tokens and the vocabulary.
+    """Differences of logits from the unmerged model in float32: of the merged and rounded model,
+    and of what rounding alone is expected to give. Largest and mean absolute value, over all tokens
+    and the vocabulary.
     """
 
     largest: float
@@ -33,12 +35,18 @@ class MergeError:
 
 
 def merge_error(
-    params: dict, adapter: dict, merged: dict, tokens: Int[Array, "B T"], cfg: ModelConfig, key: jax.Array
+    params: dict,
+    adapter: dict,
+    merged: dict,
+    tokens: Int[Array, "B T"],
+    cfg: ModelConfig,
+    key: jax.Array,
 ) -> MergeError:
     """Compare `merged` (in its storage type) with params + adapter on these tokens.
 
-    The expectation comes from the exact merge with every weight moved by a uniform random relative error of at most
-    half a unit in the last place of the storage type: rounding, but with errors of its own.
+    The expectation comes from the exact merge with every weight moved by a uniform random relative
+    error of at most half a unit in the last place of the storage type: rounding, but with errors of
+    its own.
     """
     cfg = dataclasses.replace(cfg, compute_dtype="float32", remat="none")
     exact = _logits(_as_float32(params), adapter, tokens, cfg=cfg)
@@ -52,7 +60,9 @@ def merge_error(
 
 
 @partial(jax.jit, static_argnames="cfg")
-def _logits(params: dict, adapter: dict, tokens: Int[Array, "B T"], *, cfg: ModelConfig) -> Float[Array, "B T V"]:
+def _logits(
+    params: dict, adapter: dict, tokens: Int[Array, "B T"], *, cfg: ModelConfig
+) -> Float[Array, "B T V"]:
     return llama.logits(params, llama.forward(params, adapter, tokens, cfg)[0])
 
 

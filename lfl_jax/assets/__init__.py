@@ -1,4 +1,5 @@
-"""Models, datasets and tokenizers we use but did not write: what they are and where they lie on this machine.
+"""Models, datasets and tokenizers we use but did not write: what they are and where they lie on
+this machine.
 
 assets.path("smollm2-135m", "model.gguf")   # UserError with the fetch command when it is not there
 assets.is_cached("hellaswag")

@@ -23,16 +23,20 @@ PARTIAL = ".partial-"  # folders in the making; nothing reads them
 
 
 def root() -> Path:
-    """`$LFL_CACHE`, or `~/.cache/lfl_jax` when it is unset or empty; UserError without a home directory."""
+    """`$LFL_CACHE`, or `~/.cache/lfl_jax` when it is unset or empty; UserError without a home
+    directory."""
     given = os.environ.get("LFL_CACHE") or "~/.cache/lfl_jax"
     try:
         return Path(locations.absolute(given, Path.cwd()))
     except UserError:
-        raise UserError(f"no home directory for the cache {given}: set LFL_CACHE to a folder you can write") from None
+        raise UserError(
+            f"no home directory for the cache {given}: set LFL_CACHE to a folder you can write"
+        ) from None
 
 
 def writable(name: str) -> Path | None:
-    """A folder of the cache for what can be made again; None, and one warning, where nothing can be written."""
+    """A folder of the cache for what can be made again; None, and one warning, where nothing can be
+    written."""
     try:
         folder = root() / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +44,10 @@ def writable(name: str) -> Path | None:
     except UserError as error:
         notices.warn(f"{error}; going on without it")
     except OSError as error:
-        notices.warn(f"cannot write to the cache {root()} ({error.strerror}): set LFL_CACHE; going on without it")
+        notices.warn(
+            f"cannot write to the cache {root()} ({error.strerror}): set LFL_CACHE; going on"
+            " without it"
+        )
     else:
         return folder
     return None
@@ -57,12 +64,14 @@ def _for_this_process() -> tempfile.TemporaryDirectory:
 
 
 def is_cached(name: str) -> bool:
-    """Whether the item is in the cache, whole, and from the origin that the manifest names today."""
+    """Whether the item is in the cache, whole, and from the origin that the manifest names
+    today."""
     return stamp(item(name)) is not None
 
 
 def path(name: str, file: str | None = None) -> Path:
-    """The item's folder, or one file of it; UserError with the fetch command when it is not in the cache."""
+    """The item's folder, or one file of it; UserError with the fetch command when it is not in the
+    cache."""
     files = provenance(name)["files"]
     if file is not None and file not in files:
         raise UserError(f"{name} has no file {file!r}; it has {', '.join(files)}")
@@ -70,7 +79,8 @@ def path(name: str, file: str | None = None) -> Path:
 
 
 def licence(name: str) -> str:
-    """The licence of the item's content, as its authors name it; of a hub's repository, as its card does."""
+    """The licence of the item's content, as its authors name it; of a hub's repository, as its card
+    does."""
     return provenance(name)["licence"] if hub_names.is_hub(name) else item(name).licence
 
 
@@ -106,7 +116,12 @@ def install(staged: Path, wanted: Item, commit: str | None = None) -> Path:
         for file in sorted(staged.rglob("*"))
         if file.is_file()
     }
-    content = {"name": wanted.name, "licence": wanted.licence, "origin": _origin(wanted), "files": files}
+    content = {
+        "name": wanted.name,
+        "licence": wanted.licence,
+        "origin": _origin(wanted),
+        "files": files,
+    }
     content |= {"commit": commit} if commit else {}
     (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     place = root() / wanted.folder
@@ -129,7 +144,8 @@ def staging() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the cache for one fetch at a time, and clear what killed fetches left; `on_wait` before a wait."""
+    """Hold the cache for one fetch at a time, and clear what killed fetches left; `on_wait` before
+    a wait."""
     root().mkdir(parents=True, exist_ok=True)
     with open(root() / ".lock", "w") as lock:
         try:  # the system lets go of the lock when the process dies

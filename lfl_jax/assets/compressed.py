@@ -1,4 +1,5 @@
-"""Bytes of data files as text holds them: unpacked from .gz or .zst, without a byte-order mark, line by line."""
+"""Bytes of data files as text holds them: unpacked from .gz or .zst, without a byte-order mark,
+line by line."""
 
 import gzip
 import io
@@ -30,7 +31,9 @@ def damaged(path: Path, error: Exception) -> UserError:
     """The error for a packed file that cannot be unpacked to its end."""
     if path.suffix not in PACKED:
         return UserError(f"{path}: cannot be read ({error})")
-    return UserError(f"{path}: damaged {'gzip' if path.suffix == '.gz' else 'Zstandard'} file ({error})")
+    return UserError(
+        f"{path}: damaged {'gzip' if path.suffix == '.gz' else 'Zstandard'} file ({error})"
+    )
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:

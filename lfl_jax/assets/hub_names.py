@@ -3,8 +3,8 @@
     hf:ORG/NAME[@REVISION][:FILE]                         a model or an adapter; FILE: one .gguf of several
     hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]      a dataset; `data.source=hf:ORG/NAME:CONFIG:SPLIT` means this
 
-REVISION is a branch, a tag or a commit (default main). A branch is looked up once: the cache keeps the commit it was
-at, and results name that commit.
+REVISION is a branch, a tag or a commit (default main). A branch is looked up once: the cache keeps
+the commit it was at, and results name that commit.
 """
 
 import fnmatch
@@ -21,7 +21,8 @@ PREFIX, DATASETS = "hf:", "datasets/"
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(?P<words>(:[^:]+)*)")
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*")
 NO_DATA = ("dataset_infos.json", "dataset_info.json", "state.json")  # what describes data
-# How the files of a split are called where a dataset's card does not say it; the library `datasets` uses these, too.
+# How the files of a split are called where a dataset's card does not say it; the library `datasets`
+# uses these, too.
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -58,7 +59,11 @@ def parse(name: str) -> HubName:
     match = NAME.fullmatch(rest.removeprefix(DATASETS))
     words = () if match is None else tuple(match["words"].split(":")[1:])
     if match is None or ".." in rest or len(words) > (2 if is_dataset else 1):
-        form = "hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]" if is_dataset else "hf:ORG/NAME[@REVISION][:FILE]"
+        form = (
+            "hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]"
+            if is_dataset
+            else "hf:ORG/NAME[@REVISION][:FILE]"
+        )
         raise UserError(f"{name}: expected {form}")
     revision = match["revision"] or "main"
     return HubName(name, match["repo"], "dataset" if is_dataset else "model", revision, words)
@@ -67,7 +72,8 @@ def parse(name: str) -> HubName:
 def choose(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -> list[str]:
     """The files of the repository that the name stands for, sorted.
 
-    card: the metadata at the head of the repository's README. UserError, with what there is, for none.
+    card: the metadata at the head of the repository's README. UserError, with what there is, for
+    none.
     """
     return sorted(CHOICES[name.repo_type](name, files, card))
 
@@ -77,7 +83,9 @@ def _model_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -
     ggufs = [file for file in files if file.endswith(".gguf")]
     if name.words:
         if name.words[0] not in files:
-            raise UserError(f"{name.text}: no such file; there are: {', '.join(ggufs) or 'no .gguf files'}")
+            raise UserError(
+                f"{name.text}: no such file; there are: {', '.join(ggufs) or 'no .gguf files'}"
+            )
         return [name.words[0]]
     # Folders of a model repository hold other formats and intermediate checkpoints.
     top = [file for file in files if "/" not in file]
@@ -88,9 +96,12 @@ def _model_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -
         return ggufs
     if ggufs:
         raise UserError(
-            f"{name.text}: several .gguf files; name one: {name.text}:{ggufs[0]} (or {', '.join(ggufs[1:])})"
+            f"{name.text}: several .gguf files; name one: {name.text}:{ggufs[0]} (or"
+            f" {', '.join(ggufs[1:])})"
         )
-    raise UserError(f"{name.text}: the repository has no .safetensors and no .gguf file; other formats run code")
+    raise UserError(
+        f"{name.text}: the repository has no .safetensors and no .gguf file; other formats run code"
+    )
 
 
 def _data_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -> list[str]:
@@ -98,10 +109,13 @@ def _data_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) ->
     data = [file for file in files if _is_data(file)]
     if not data:
         raise UserError(
-            f"{name.text}: no data files ({', '.join(table_readers.READERS)}); a dataset made by a script has"
+            f"{name.text}: no data files ({', '.join(table_readers.READERS)}); a dataset made by a"
+            " script has"
             f" converted ones: {PREFIX}{DATASETS}{name.repo}@refs/convert/parquet:CONFIG:SPLIT"
         )
-    configs = {str(entry.get("config_name", "default")): entry for entry in card.get("configs") or ()}
+    configs = {
+        str(entry.get("config_name", "default")): entry for entry in card.get("configs") or ()
+    }
     if any("data_files" in entry for entry in configs.values()):
         return _by_card(name, data, configs)
     return _by_names(name, data)
@@ -115,30 +129,44 @@ def _by_card(name: HubName, data: Sequence[str], configs: Mapping[str, Mapping])
     elif len(configs) == 1 or "default" in configs:
         config = next(iter(configs)) if len(configs) == 1 else "default"
     else:
-        raise UserError(f"{name.text}: which config? write {PREFIX}{name.repo}:CONFIG; there are: {', '.join(configs)}")
+        raise UserError(
+            f"{name.text}: which config? write {PREFIX}{name.repo}:CONFIG; there are:"
+            f" {', '.join(configs)}"
+        )
     splits = _splits_of(configs[config])
     split = words[0] if words else "train"
     if split not in splits or len(words) > 1:
-        raise UserError(f"{name.text}: config {config!r} has no split {split!r}; there are: {', '.join(splits)}")
+        raise UserError(
+            f"{name.text}: config {config!r} has no split {split!r}; there are: {', '.join(splits)}"
+        )
     matching = _matching(data, splits[split])
     if not matching:
-        raise UserError(f"{name.text}: no file is like {', '.join(splits[split])}, which the card names")
+        raise UserError(
+            f"{name.text}: no file is like {', '.join(splits[split])}, which the card names"
+        )
     return matching
 
 
 def _matching(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """The files that one of these shell patterns names."""
-    return [file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)]
+    return [
+        file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
+    ]
 
 
 def _splits_of(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """{split: patterns} of a config's data_files: a text, a list of texts, or a list of {split, path}."""
+    """{split: patterns} of a config's data_files: a text, a list of texts, or a list of {split,
+    path}."""
     entries = config.get("data_files") or ()
     if isinstance(entries, str):
         entries = [entries]
     splits: dict[str, list[str]] = {}
     for entry in entries:
-        split, path = (entry.get("split", "train"), entry["path"]) if isinstance(entry, Mapping) else ("train", entry)
+        split, path = (
+            (entry.get("split", "train"), entry["path"])
+            if isinstance(entry, Mapping)
+            else ("train", entry)
+        )
         splits.setdefault(str(split), []).extend([path] if isinstance(path, str) else path)
     folder = config.get("data_dir")
     if not folder:
@@ -153,10 +181,14 @@ def _by_names(name: HubName, data: Sequence[str]) -> list[str]:
         data = [file for file in data if file.startswith(f"{words[0]}/")]
         words = words[1:]
     splits = {split: [file for file in data if _names_split(file, split)] for split in SPLIT_WORDS}
-    splits = {split: members for split, members in splits.items() if members} or {"train": list(data)}
+    splits = {split: members for split, members in splits.items() if members} or {
+        "train": list(data)
+    }
     split = words[0] if words else "train"
     if split not in splits or len(words) > 1:
-        raise UserError(f"{name.text}: no split or folder {split!r}; there are: {', '.join(splits)}")
+        raise UserError(
+            f"{name.text}: no split or folder {split!r}; there are: {', '.join(splits)}"
+        )
     return splits[split]
 
 

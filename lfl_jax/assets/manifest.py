@@ -28,7 +28,8 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Hub:
-    """Files of a hub repository (`repo_type` model or dataset) at a commit or branch, chosen by glob patterns."""
+    """Files of a hub repository (`repo_type` model or dataset) at a commit or branch, chosen by
+    glob patterns."""
 
     repo: str
     repo_type: str
@@ -54,7 +55,8 @@ class Item:
 
     @property
     def folder(self) -> str:
-        """Its folder in the cache: the name, with what a folder's name cannot hold written as two dashes."""
+        """Its folder in the cache: the name, with what a folder's name cannot hold written as two
+        dashes."""
         return re.sub(r"[:/]+", "--", self.name) if hub_names.is_hub(self.name) else self.name
 
 
@@ -114,8 +116,8 @@ def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> 
 def item(name: str) -> Item:
     """The item called `name`, NAME@REVISION for another branch or commit of a hub repository.
 
-    A repository of the hub that the manifest does not know is an item, too: hf:ORG/NAME, as `hub_names` says. An
-    unknown name is a user error that offers the nearest one.
+    A repository of the hub that the manifest does not know is an item, too: hf:ORG/NAME, as
+    `hub_names` says. An unknown name is a user error that offers the nearest one.
     """
     if hub_names.is_hub(name):
         return _from_hub(hub_names.parse(name))
@@ -127,13 +129,18 @@ def item(name: str) -> Item:
         return found
     if not isinstance(found.origin, Hub) or not re.fullmatch(r"[\w.-]+", revision):
         raise UserError(f"{name}: expected NAME@BRANCH, of an item from the hub")
-    return dataclasses.replace(found, name=name, origin=dataclasses.replace(found.origin, revision=revision))
+    return dataclasses.replace(
+        found, name=name, origin=dataclasses.replace(found.origin, revision=revision)
+    )
 
 
 def _from_hub(name: hub_names.HubName) -> Item:
-    """An item for any repository; its licence is known when it is fetched, its files are chosen from the listing."""
+    """An item for any repository; its licence is known when it is fetched, its files are chosen
+    from the listing."""
     origin = Hub(name.repo, name.repo_type, name.revision, patterns=(), bytes=None)
-    return Item(name.text, name.repo_type, "unknown", f"{name.repo} at {name.revision}", origin, files=())
+    return Item(
+        name.text, name.repo_type, "unknown", f"{name.repo} at {name.revision}", origin, files=()
+    )
 
 
 def select(names: Sequence[str]) -> tuple[Item, ...]:

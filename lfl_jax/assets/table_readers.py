@@ -1,7 +1,8 @@
 """The formats of data files: for each a function from a path to its rows, read at random.
 
-A file ends in .jsonl, .json (an array, or one object a line), .csv or .tsv (with a header), each also .gz or .zst, or
-in .parquet or .arrow. Blank lines, byte-order marks and Windows line ends are no content.
+A file ends in .jsonl, .json (an array, or one object a line), .csv or .tsv (with a header), each
+also .gz or .zst, or in .parquet or .arrow. Blank lines, byte-order marks and Windows line ends are
+no content.
 """
 
 import csv
@@ -39,7 +40,9 @@ def is_table(name: str) -> bool:
 def check_kind(path: Path) -> None:
     """UserError for a file that cannot be read here, with the kinds that can."""
     if not is_table(path.name):
-        raise UserError(f"{path}: cannot read {kind(path.name) or 'a file without suffix'}; known: {known()}")
+        raise UserError(
+            f"{path}: cannot read {kind(path.name) or 'a file without suffix'}; known: {known()}"
+        )
 
 
 def known() -> str:
@@ -53,7 +56,9 @@ def _json_lines(path: Path) -> Rows:
     starts = np.concatenate([[0], ends + 1]).astype(np.int64)
     ends = np.concatenate([ends, [len(data)]]).astype(np.int64)
     starts[0] = len(data[:3]) - len(without_bom(data[:3], path))
-    numbers = np.array([n for n, (a, b) in enumerate(zip(starts, ends, strict=True), 1) if data[a:b].strip()])
+    numbers = np.array(
+        [n for n, (a, b) in enumerate(zip(starts, ends, strict=True), 1) if data[a:b].strip()]
+    )
 
     def read(i: int) -> Row:
         number = int(numbers[i])
@@ -92,7 +97,10 @@ def _json_array(path: Path) -> Rows:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(rows, list):
-        raise UserError(f"{path}: expected an array of objects, or one object a line; found {type(rows).__name__}")
+        raise UserError(
+            f"{path}: expected an array of objects, or one object a line; found"
+            f" {type(rows).__name__}"
+        )
     for number, row in enumerate(rows if SURROGATE.search(data) else (), 1):
         check_text(row, f"{path}:{number}")
     return range(1, len(rows) + 1), rows.__getitem__
@@ -123,7 +131,8 @@ def check_text(row: Any, place: str) -> None:
     except UnicodeEncodeError as error:
         half = error.object[error.start].encode("ascii", "backslashreplace").decode()
         raise UserError(
-            f"{place}: {half} is half of a character: the text was cut inside an emoji; repair or remove this row"
+            f"{place}: {half} is half of a character: the text was cut inside an emoji; repair or"
+            " remove this row"
         ) from None
 
 
@@ -133,7 +142,10 @@ def _csv(path: Path) -> Rows:
     numbers, cells = [], []
     for number, row in rows:
         if len(row) != len(header):
-            raise UserError(f"{path}:{number}: {len(row)} cells under {len(header)} columns ({', '.join(header)})")
+            raise UserError(
+                f"{path}:{number}: {len(row)} cells under {len(header)} columns"
+                f" ({', '.join(header)})"
+            )
         numbers.append(number)
         cells.append(row)
     names = [name.strip() for name in header]
@@ -141,12 +153,16 @@ def _csv(path: Path) -> Rows:
 
 
 def csv_rows(path: Path, delimiter: str = "") -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of a table in text; the delimiter is the one of , ; and tab that its first line has most of."""
-    csv.field_size_limit(sys.maxsize)  # the module's default refuses cells of 128 KiB, which documents exceed
+    """(line, cells) of a table in text; the delimiter is the one of , ; and tab that its first line
+    has most of."""
+    # the module's default refuses cells of 128 KiB, which documents exceed
+    csv.field_size_limit(sys.maxsize)
     try:
         with open_packed(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
             first = text.readline()
-            cells = csv.reader(_again(first, text), delimiter=delimiter or max(",;\t", key=first.count))
+            cells = csv.reader(
+                _again(first, text), delimiter=delimiter or max(",;\t", key=first.count)
+            )
             for row in cells:
                 if any(cell.strip() for cell in row):
                     yield cells.line_num, row

@@ -1,4 +1,5 @@
-"""Which data files of a folder are of which split: by what datasets' save_to_disk wrote, or by the files' names."""
+"""Which data files of a folder are of which split: by what datasets' save_to_disk wrote, or by the
+files' names."""
 
 import json
 import re
@@ -10,15 +11,24 @@ from lfl_jax.assets import fetching, hub_names
 from lfl_jax.assets.table_readers import Row, check_kind, is_table, kind, known
 from lfl_jax.errors import UserError
 
-# Names that datasets give their splits, at the head of a file's name or as a folder; ours are the values.
-SPLIT_NAMES = {"train": "train", "validation": "dev", "valid": "dev", "val": "dev", "dev": "dev", "test": "test"}
+# Names that datasets give their splits, at the head of a file's name or as a folder; ours are the
+# values.
+SPLIT_NAMES = {
+    "train": "train",
+    "validation": "dev",
+    "valid": "dev",
+    "val": "dev",
+    "dev": "dev",
+    "test": "test",
+}
 
 
 def files_by_split(path: Path) -> dict[str, list[Path]]:
     """The data files of a file or folder by split, in the order of their names.
 
-    A dataset of a hub, hf:ORG/NAME:CONFIG:SPLIT, is fetched where it is not here yet. Raises UserError for a path
-    without data, and for a folder that save_to_disk wrote with rows picked from its files.
+    A dataset of a hub, hf:ORG/NAME:CONFIG:SPLIT, is fetched where it is not here yet. Raises
+    UserError for a path without data, and for a folder that save_to_disk wrote with rows picked
+    from its files.
     """
     if hub_names.is_hub(str(path)):
         return {"train": fetching.local_files(hub_names.dataset(str(path)))}
@@ -39,7 +49,9 @@ def _saved_splits(folder: Path) -> dict[str, list[Path]]:
     names = _read_json(folder / "dataset_dict.json").get("splits", [])
     splits = _one_each(folder, {name: _split_of(name) for name in names})
     if "train" not in splits:
-        raise UserError(f"{folder}: no split train; it has {', '.join(names)}; name the folder of one of them")
+        raise UserError(
+            f"{folder}: no split train; it has {', '.join(names)}; name the folder of one of them"
+        )
     return {split: _saved_files(folder / members[0]) for split, members in splits.items()}
 
 
@@ -47,7 +59,10 @@ def _saved_files(folder: Path) -> list[Path]:
     """The Arrow files of one Dataset that save_to_disk wrote."""
     state = _read_json(folder / "state.json")
     if state.get("_indices_data_files"):
-        raise UserError(f"{folder}: rows were picked from its files; save it again with Dataset.flatten_indices()")
+        raise UserError(
+            f"{folder}: rows were picked from its files; save it again with"
+            " Dataset.flatten_indices()"
+        )
     return [folder / entry["filename"] for entry in state["_data_files"]]
 
 
@@ -59,12 +74,17 @@ def _read_json(path: Path) -> Row:
 
 
 def _shards(folder: Path) -> dict[str, list[Path]]:
-    """The data files below a folder, by the split that a name says; files of unnamed splits where none does."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and is_table(p.name) and not _hidden(p, folder))
+    """The data files below a folder, by the split that a name says; files of unnamed splits where
+    none does."""
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and is_table(p.name) and not _hidden(p, folder)
+    )
     kinds = {kind(file.name) for file in files}
     if not files or len(kinds) > 1:
         found = f"both {' and '.join(sorted(kinds))}" if files else "none"
-        raise UserError(f"{folder}: expected data files of one kind, found {found}; known: {known()}")
+        raise UserError(
+            f"{folder}: expected data files of one kind, found {found}; known: {known()}"
+        )
     names = {file.relative_to(folder).as_posix(): file for file in files}
     found = {name: _split_of(name) for name in names}
     if not any(found.values()) or "train" not in {split and split.ours for split in found.values()}:
@@ -86,7 +106,8 @@ class Split:
 
 
 def _split_of(name: str) -> Split | None:
-    """The split that a path's last telling name begins with: "data/train-00000-of-00002.parquet", "test_sft"."""
+    """The split that a path's last telling name begins with: "data/train-00000-of-00002.parquet",
+    "test_sft"."""
     parts = name.split("/")
     for i in range(len(parts) - 1, -1, -1):
         word = re.match(r"[A-Za-z_]*", parts[i])[0].strip("_")
@@ -97,14 +118,20 @@ def _split_of(name: str) -> Split | None:
 
 
 def _one_each(folder: Path, found: Mapping[str, Split | None]) -> dict[str, list[str]]:
-    """Names by our split; UserError where two of theirs would be one of ours, or a name tells none."""
+    """Names by our split; UserError where two of theirs would be one of ours, or a name tells
+    none."""
     splits: dict[str, list[str]] = {}
     for name, split in found.items():
         if split is None:
-            raise UserError(f"{folder}: {name} is of no known split, but others are; name one file or folder of it")
+            raise UserError(
+                f"{folder}: {name} is of no known split, but others are; name one file or folder of"
+                " it"
+            )
         splits.setdefault(split.ours, []).append(name)
     for ours in splits:
         theirs = sorted({split.theirs for split in found.values() if split and split.ours == ours})
         if len(theirs) > 1:
-            raise UserError(f"{folder}: {' and '.join(theirs)} would all be split {ours}; name one of them")
+            raise UserError(
+                f"{folder}: {' and '.join(theirs)} would all be split {ours}; name one of them"
+            )
     return splits

@@ -1,7 +1,7 @@
 """Rows of data files as people publish them: one reader, lenient about form, strict about content.
 
-A table is one file (its formats: `table_readers`), or the files of a folder or of a hub's dataset, which their names
-may sort into splits (`table_splits`).
+A table is one file (its formats: `table_readers`), or the files of a folder or of a hub's dataset,
+which their names may sort into splits (`table_splits`).
 """
 
 import functools
@@ -66,7 +66,8 @@ class Table(Sequence):
 
 
 def open_splits(path: Path) -> dict[str, Table]:
-    """The tables of a file or folder by split, "train", "dev" and "test"; what names no split is "train"."""
+    """The tables of a file or folder by split, "train", "dev" and "test"; what names no split is
+    "train"."""
     return {split: read_tables(files, path.name) for split, files in files_by_split(path).items()}
 
 
@@ -84,7 +85,10 @@ def read_tables(files: Sequence[Path], name: str) -> Table:
     """The rows of several files as one table; UserError where there is none."""
     shards = tuple(Shard(file.name, *READERS[kind(file.name)](file)) for file in files)
     if not any(len(shard.numbers) for shard in shards):
-        raise UserError(f"{files[0] if len(files) == 1 else files[0].parent} is empty: expected at least one example")
+        raise UserError(
+            f"{files[0] if len(files) == 1 else files[0].parent} is empty: expected at least one"
+            " example"
+        )
     return Table(name, shards, digest(files))
 
 

@@ -1,8 +1,10 @@
-"""How the processes of one run end together: each keeps a connection to process 0 open, which tells the others.
+"""How the processes of one run end together: each keeps a connection to process 0 open, which tells
+the others.
 
-A process that ends with an error says so on it. One that was killed says nothing, but the kernel closes its
-connection; a host that vanished stops answering the kernel's keepalives. A thread of each process listens and ends it
-with a line that names who went, even while the main thread waits in a collective that can never finish.
+A process that ends with an error says so on it. One that was killed says nothing, but the kernel
+closes its connection; a host that vanished stops answering the kernel's keepalives. A thread of
+each process listens and ends it with a line that names who went, even while the main thread waits
+in a collective that can never finish.
 """
 
 import contextlib
@@ -20,7 +22,8 @@ from typing import Any
 GRACE = 2.0  # seconds for a process to end by itself: the same mistake is often made by all
 CONNECT = 20.0  # seconds for a connection to be made, and for its first line
 FAREWELL = 6.0  # seconds that process 0 waits for the others to have heard of an end
-# Seconds of silence before the kernel asks, between questions, and how many: a vanished host is noticed in 30 s.
+# Seconds of silence before the kernel asks, between questions, and how many: a vanished host is
+# noticed in 30 s.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 
@@ -43,7 +46,8 @@ class Lifeline:
     port: int = 0
     secret: str = ""
     connections: list[socket.socket] = field(default_factory=list)
-    over: bool = False  # this process ends by itself, or all did: what happens to connections means nothing
+    # this process ends by itself, or all did: what happens to connections means nothing
+    over: bool = False
     verdict: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -87,7 +91,8 @@ class Lifeline:
         _exit(code)
 
     def await_verdict(self, seconds: float = 5.0) -> None:
-        """Wait whether another process turns out to be gone; if so this does not return, the process ends."""
+        """Wait whether another process turns out to be gone; if so this does not return, the
+        process ends."""
         if self.verdict.wait(seconds):
             threading.Event().wait(GRACE + FAREWELL)
 
@@ -138,7 +143,8 @@ class Lifeline:
         _exit(end.code)
 
     def _tell(self, end: End) -> None:
-        """Pass an end on; process 0 stays until the others have closed: jax ends them at once when it goes."""
+        """Pass an end on; process 0 stays until the others have closed: jax ends them at once when
+        it goes."""
         for connection in list(self.connections):
             _send(connection, asdict(end))
         deadline = time.monotonic() + FAREWELL
@@ -147,7 +153,11 @@ class Lifeline:
 
 
 def _line(end: End, process: int, count: int) -> str:
-    how = "was killed or crashed; its own output may say why" if end.words is None else f"ended: {end.words}"
+    how = (
+        "was killed or crashed; its own output may say why"
+        if end.words is None
+        else f"ended: {end.words}"
+    )
     return (
         f"error: process {end.process} of {count} (host {end.host}) {how}\n"
         f"process {process} ends, too; the same command resumes from the last checkpoint\n"

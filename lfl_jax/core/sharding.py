@@ -1,4 +1,5 @@
-"""Logical axes to mesh axes. The mesh travels inside one hashable `Rules` argument, never in a global or a context."""
+"""Logical axes to mesh axes. The mesh travels inside one hashable `Rules` argument, never in a
+global or a context."""
 
 import dataclasses
 import math
@@ -11,8 +12,9 @@ from lfl_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# The first free mesh axis that divides the dimension is taken, so B (rank, heads) is sharded over fsdp by its rank
-# while A (embed, rank), whose embed dimension took fsdp already, is not sharded twice.
+# The first free mesh axis that divides the dimension is taken, so B (rank, heads) is sharded over
+# fsdp by its rank while A (embed, rank), whose embed dimension took fsdp already, is not sharded
+# twice.
 DEFAULT_TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("batch", ("data", "fsdp")),
     ("embed", ("fsdp",)),
@@ -35,7 +37,8 @@ class Rules:
     table: tuple[tuple[str, tuple[str, ...]], ...] = DEFAULT_TABLE
 
     def partition(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        """PartitionSpec for logical axes; a mesh axis of several devices is used once, and only where it divides."""
+        """PartitionSpec for logical axes; a mesh axis of several devices is used once, and only
+        where it divides."""
         table, used, entries = dict(self.table), set(), []
         for name, size in zip(axes, shape, strict=True):
             names = tuple(a for a in table[name] if a not in used and self.mesh.shape[a] > 1)
@@ -51,14 +54,18 @@ class Rules:
 
 
 def constrain(x: Any, axes: tuple[str, ...], rules: Rules | None) -> Any:
-    """Ask the partitioner to lay x out by its logical axes; without rules, or on one device, x unchanged."""
+    """Ask the partitioner to lay x out by its logical axes; without rules, or on one device, x
+    unchanged."""
     if rules is None or rules.mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, rules.sharding(axes, x.shape))
 
 
-def make_rules(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | None = None) -> Rules:
-    """Rules over a mesh (data, fsdp, tensor); one of the sizes may be -1, meaning all remaining devices.
+def make_rules(
+    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | None = None
+) -> Rules:
+    """Rules over a mesh (data, fsdp, tensor); one of the sizes may be -1, meaning all remaining
+    devices.
 
     Raises UserError when the sizes do not multiply to the number of devices.
     """
@@ -69,15 +76,18 @@ def make_rules(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | N
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices) or min(sizes) < 1:
         raise UserError(
-            f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) does not multiply to the {len(devices)} devices here;"
+            f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) does not multiply to the"
+            f" {len(devices)} devices here;"
             " set config.mesh so that it does (one of them may be -1: all that remain)"
         )
-    return Rules(jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices))
+    return Rules(
+        jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    )
 
 
 def platform(rules: Rules | None) -> str:
-    """Where a program that is being traced will run, "cpu", "gpu" or "tpu": on the mesh, which may be of devices that
-    are not here, or else on the default device."""
+    """Where a program that is being traced will run, "cpu", "gpu" or "tpu": on the mesh, which may
+    be of devices that are not here, or else on the default device."""
     if rules is not None:
         return rules.mesh.devices.flat[0].platform
     device = jax.config.jax_default_device

@@ -1,4 +1,5 @@
-"""One spec per tensor: shape, logical axes, initialiser, dtype. Everything else about a tensor is computed from it."""
+"""One spec per tensor: shape, logical axes, initialiser, dtype. Everything else about a tensor is
+computed from it."""
 
 import dataclasses
 import math
@@ -17,7 +18,8 @@ Initializer = Callable[[jax.Array, tuple[int, ...], Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """A tensor that does not exist yet. `axes` names each dimension logically; `core.sharding` maps names to a mesh."""
+    """A tensor that does not exist yet. `axes` names each dimension logically; `core.sharding` maps
+    names to a mesh."""
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
@@ -44,11 +46,15 @@ def abstract(specs: Any, rules: Rules | None = None) -> Any:
     """ShapeDtypeStructs of the specs, with shardings when rules are given."""
     if rules is None:
         return tree_map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), specs)
-    return tree_map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=rules.sharding(s.axes, s.shape)), specs)
+    return tree_map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=rules.sharding(s.axes, s.shape)),
+        specs,
+    )
 
 
 def init(specs: Any, key: jax.Array) -> Any:
-    """Initialise every spec. A leaf's key is folded from its path: no leaf's values depend on another's."""
+    """Initialise every spec. A leaf's key is folded from its path: no leaf's values depend on
+    another's."""
 
     def leaf(path, spec):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -78,7 +84,8 @@ def normal(std: float) -> Initializer:
 
 
 def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
-    """U(-1/sqrt(in), 1/sqrt(in)) over (..., in, out): Kaiming uniform with a = sqrt(5), PEFT's A."""
+    """U(-1/sqrt(in), 1/sqrt(in)) over (..., in, out): Kaiming uniform with a = sqrt(5), PEFT's
+    A."""
     bound = float(1 / np.sqrt(shape[-2]))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -1,4 +1,5 @@
-"""Trees by path: ordered regex masks, the one split into trainable and frozen, stacked layers, fingerprints."""
+"""Trees by path: ordered regex masks, the one split into trainable and frozen, stacked layers,
+fingerprints."""
 
 import hashlib
 import re
@@ -44,7 +45,8 @@ def _first_match(name: str, patterns: Sequence[tuple[str, bool]]) -> bool:
 
 
 def split(tree: Any, keep: Any, is_leaf: Any = None) -> tuple[Any, Any]:
-    """(trainable, frozen): both have the tree's structure, with None where the leaf is in the other half."""
+    """(trainable, frozen): both have the tree's structure, with None where the leaf is in the other
+    half."""
     trainable = jax.tree.map(lambda x, k: x if k else None, tree, keep, is_leaf=is_leaf)
     frozen = jax.tree.map(lambda x, k: None if k else x, tree, keep, is_leaf=is_leaf)
     return trainable, frozen
@@ -56,8 +58,8 @@ def combine(trainable: Any, frozen: Any) -> Any:
 
 
 def unstack(layers: Any, length: int) -> tuple[Any, ...]:
-    """Stacked layers (every leaf with a leading L) as a tuple of L trees: views of the stacks in a CPU's memory, else
-    copies."""
+    """Stacked layers (every leaf with a leading L) as a tuple of L trees: views of the stacks in a
+    CPU's memory, else copies."""
     leaves, structure = jax.tree.flatten(layers)
     split = [_views(x) if _in_cpu_memory(x) else x for x in leaves]
     return tuple(jax.tree.unflatten(structure, [each[i] for each in split]) for i in range(length))
@@ -71,7 +73,8 @@ def _in_cpu_memory(x: Any) -> bool:
 
 
 def _views(x: jax.Array) -> list[jax.Array]:
-    """x[0], x[1], ... in x's own memory; they keep it alive, and while they live, x is not donated but copied."""
+    """x[0], x[1], ... in x's own memory; they keep it alive, and while they live, x is not donated
+    but copied."""
     rows = np.asarray(x.addressable_data(0))  # not x: that would keep the numpy array with it
     return [jax.device_put(row, x.device, may_alias=True) for row in rows]
 
@@ -91,8 +94,14 @@ def nbytes(tree: Any) -> int:
 @jax.jit
 def _checksums(tree: Any) -> list[jax.Array]:
     def checksum(x: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16).reshape(-1).astype(jnp.uint32)
-        mixed = (bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))) * jnp.uint32(0x85EBCA6B)
+        bits = (
+            jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
+            .reshape(-1)
+            .astype(jnp.uint32)
+        )
+        mixed = (
+            bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))
+        ) * jnp.uint32(0x85EBCA6B)
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
         return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
@@ -100,9 +109,11 @@ def _checksums(tree: Any) -> list[jax.Array]:
 
 
 def fingerprint(tree: Any) -> str:
-    """16 hex digits that identify values, shapes and paths; the same on any sharding (modular integer sums).
+    """16 hex digits that identify values, shapes and paths; the same on any sharding (modular
+    integer sums).
 
-    Values count as rounded to bfloat16, so that a model is itself whether it is held in that or in float32.
+    Values count as rounded to bfloat16, so that a model is itself whether it is held in that or in
+    float32.
     """
     sums = [int(x) for x in jax.device_get(_checksums(tree))]
     leaves = jax.tree.leaves(tree)

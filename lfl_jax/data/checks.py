@@ -1,4 +1,5 @@
-"""What is doubtful about a run's data although it trains: lines to warn with, before anything is loaded."""
+"""What is doubtful about a run's data although it trains: lines to warn with, before anything is
+loaded."""
 
 from collections.abc import Iterator
 
@@ -19,8 +20,8 @@ FIRST = 20  # examples that are rendered to see which special tokens a template 
 def doubts(
     source: Source, tokenizer: Tokenizer, data: DataConfig, estimate: RowEstimate, positions: int
 ) -> Iterator[str]:
-    """Lines about special tokens that the tokenizer lacks, ends that differ, rows beyond the model's positions, and
-    held-out prompts that are trained on.
+    """Lines about special tokens that the tokenizer lacks, ends that differ, rows beyond the
+    model's positions, and held-out prompts that are trained on.
     """
     template = find_template(data.template, tokenizer, data.code)
     examples = [source.examples[i] for i in range(min(FIRST, len(source.examples)))]
@@ -35,23 +36,29 @@ def doubts(
 def _special_tokens(
     template: Template, rendered: list[list[Piece]], answer: str | None, tokenizer: Tokenizer
 ) -> Iterator[str]:
-    """Lines about what the template writes around texts, against the tokenizer; answer: of a tokenizer's own template,
-    the first response, after which it writes its end.
+    """Lines about what the template writes around texts, against the tokenizer; answer: of a
+    tokenizer's own template, the first response, after which it writes its end.
     """
     text = "".join(piece for pieces in rendered for piece, _ in pieces)
-    missing = [m for m in template.markers if m in text and len(tokenizer.encode_continuation(m)) != 1]
+    missing = [
+        m for m in template.markers if m in text and len(tokenizer.encode_continuation(m)) != 1
+    ]
     if missing:
         yield (
-            f"template {template.name!r} writes {' and '.join(missing)}, which are no tokens of this tokenizer:"
-            f" it spells them out, and ends an answer with {tokenizer.eos!r}; plain and alpaca need no such tokens"
+            f"template {template.name!r} writes {' and '.join(missing)}, which are no tokens of"
+            " this tokenizer:"
+            f" it spells them out, and ends an answer with {tokenizer.eos!r}; plain and alpaca need"
+            " no such tokens"
         )
     end = template.end if template.end in text else ""
     if answer is not None and rendered:
         end = _own_end(rendered[0], answer)
     if end and not missing and end != tokenizer.eos:
         yield (
-            f"template {template.name!r} ends a turn with {end!r}, but an answer is trained to end with this"
-            f" tokenizer's EOS, {tokenizer.eos!r}; to end both alike, set config.data.end_token={end!r}"
+            f"template {template.name!r} ends a turn with {end!r}, but an answer is trained to end"
+            " with this"
+            f" tokenizer's EOS, {tokenizer.eos!r}; to end both alike, set"
+            f" config.data.end_token={end!r}"
         )
 
 

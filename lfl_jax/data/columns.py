@@ -1,6 +1,8 @@
-"""Which columns of a table are what, by the names that published datasets give them or by config.data.columns.
+"""Which columns of a table are what, by the names that published datasets give them or by
+config.data.columns.
 
-What an answer depends on is used or refused, never dropped in silence; metadata is left out, and listed.
+What an answer depends on is used or refused, never dropped in silence; metadata is left out, and
+listed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,10 +30,12 @@ PAIRS = (
 # Roles with one column, under any of these names.
 NAMES = {
     "messages": ("messages", "conversations", "conversation"),  # OpenAI's, ShareGPT's
-    "context": ("input", "context", "sql_context", "schema", "passage"),  # Alpaca, Dolly, SQL, reading comprehension
+    # Alpaca, Dolly, SQL, reading comprehension
+    "context": ("input", "context", "sql_context", "schema", "passage"),
     "system": ("system", "system_prompt"),
     "history": ("history",),  # LLaMA-Factory
-    # MetaMathQA rewrites each question many times: the rewrites belong to one cluster, or held-out items leak.
+    # MetaMathQA rewrites each question many times: the rewrites belong to one cluster, or held-out
+    # items leak.
     "cluster": ("cluster", "original_question"),
     "text": ("text", "content"),  # OpenWebMath and C4; StarCoder
 }
@@ -45,7 +49,8 @@ UNPLACED = ("tools", "functions", "choices", "options", "image", "images", "audi
 class Columns:
     """Names of the columns of each role; roles that a row may lack have all names they may go by.
 
-    messages, or prompt and response, are set. left_out: columns that somebody leaves out on purpose.
+    messages, or prompt and response, are set. left_out: columns that somebody leaves out on
+    purpose.
     """
 
     prompt: str = ""
@@ -61,7 +66,9 @@ class Columns:
     def role(self, column: str) -> str:
         """What a column is used as; "" for one that is not."""
         named = {name: getattr(self, name) for name in ROLES}
-        return next((role for role, names in named.items() if column == names or column in _many(names)), "")
+        return next(
+            (role for role, names in named.items() if column == names or column in _many(names)), ""
+        )
 
 
 def _many(names: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -80,17 +87,24 @@ def parse(text: str) -> Columns:
             found[role] = column
         else:
             raise UserError(
-                f"config.data.columns={text!r}: {part!r} is not ROLE=COLUMN with a role of its own of"
+                f"config.data.columns={text!r}: {part!r} is not ROLE=COLUMN with a role of its own"
+                " of"
                 f" {', '.join(ROLES)}, nor -COLUMN"
             )
-    several = {role: (column,) for role, column in found.items() if role not in ("prompt", "response", "messages")}
+    several = {
+        role: (column,)
+        for role, column in found.items()
+        if role not in ("prompt", "response", "messages")
+    }
     return Columns(**(found | several), left_out=frozenset(left_out))
 
 
 def find(given: Columns, keys: Sequence[str], place: str) -> Columns:
-    """The columns of a table whose first row has these keys; what is not given goes by its published names.
+    """The columns of a table whose first row has these keys; what is not given goes by its
+    published names.
 
-    Raises UserError, with what the table has and what is accepted, where prompt and response cannot be told.
+    Raises UserError, with what the table has and what is accepted, where prompt and response cannot
+    be told.
     """
     keys = [key for key in keys if key not in given.left_out]
     _check_given(given, keys, place)
@@ -107,7 +121,10 @@ def _check_given(given: Columns, keys: Sequence[str], place: str) -> None:
     for role in ("prompt", "response", "messages"):
         name = getattr(given, role)
         if name and name not in keys:
-            raise UserError(f"{place}: no column {name!r}, which config.data.columns names; found {', '.join(keys)}")
+            raise UserError(
+                f"{place}: no column {name!r}, which config.data.columns names; found"
+                f" {', '.join(keys)}"
+            )
 
 
 def _main(given: Columns, keys: Sequence[str], place: str) -> Columns:
@@ -123,17 +140,20 @@ def _main(given: Columns, keys: Sequence[str], place: str) -> Columns:
             return replace(given, prompt=prompt, response=response)
     known = ", ".join(f"{prompt}/{response}" for prompt, response in PAIRS)
     raise UserError(
-        f"{place}: found the fields {', '.join(sorted(keys))}; expected {' or '.join(NAMES['messages'][:2])}, or a pair"
+        f"{place}: found the fields {', '.join(sorted(keys))}; expected"
+        f" {' or '.join(NAMES['messages'][:2])}, or a pair"
         f" of {known}; name yours with config.data.columns='prompt=...,response=...'"
     )
 
 
 def refuse_unplaced(columns: Columns, row: Mapping, place: str) -> None:
-    """Raise UserError for a column that the answer depends on and that is neither used nor left out on purpose."""
+    """Raise UserError for a column that the answer depends on and that is neither used nor left out
+    on purpose."""
     for name in UNPLACED:
         if row.get(name) and name not in columns.left_out and not columns.role(name):
             raise UserError(
-                f"{place}: the answer may depend on column {name!r}, which would not be in the prompt; write it into"
+                f"{place}: the answer may depend on column {name!r}, which would not be in the"
+                " prompt; write it into"
                 f" the prompt, or leave it out with config.data.columns=-{name}"
             )
 

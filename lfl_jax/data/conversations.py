@@ -1,4 +1,5 @@
-"""Conversations as published: OpenAI's messages, ShareGPT's conversations, and pairs of earlier turns."""
+"""Conversations as published: OpenAI's messages, ShareGPT's conversations, and pairs of earlier
+turns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,8 +47,14 @@ def pairs(history: Any, place: str) -> list[Turn]:
     """Earlier turns from [[question, answer], ...]."""
     found: list[Turn] = []
     for pair in history or ():
-        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise UserError(f"{place}: expected a history of [question, answer] pairs, found {pair!r:.40}")
+        if (
+            not isinstance(pair, Sequence)
+            or len(pair) != 2
+            or not all(isinstance(text, str) for text in pair)
+        ):
+            raise UserError(
+                f"{place}: expected a history of [question, answer] pairs, found {pair!r:.40}"
+            )
         found += [("user", pair[0]), ("assistant", pair[1])]
     return found
 
@@ -56,22 +63,32 @@ def extra_keys(messages: Any) -> list[str]:
     """What messages hold beside role and text, as "messages[].name"."""
     if not isinstance(messages, Sequence):
         return []
-    keys = dict.fromkeys(key for m in messages if isinstance(m, Mapping) for key, x in m.items() if x is not None)
+    keys = dict.fromkeys(
+        key for m in messages if isinstance(m, Mapping) for key, x in m.items() if x is not None
+    )
     return [name for name in (f"messages[].{key}" for key in keys) if name not in MESSAGE_KEYS]
 
 
 def _turn(message: Any, place: str) -> Turn:
-    names = next((form for form in FORMS if isinstance(message, Mapping) and form[0] in message), None)
+    names = next(
+        (form for form in FORMS if isinstance(message, Mapping) and form[0] in message), None
+    )
     if names is None:
-        raise UserError(f"{place}: expected role and content, or from and value, found {message!r:.60}")
+        raise UserError(
+            f"{place}: expected role and content, or from and value, found {message!r:.60}"
+        )
     role, text = message[names[0]], _text(message.get(names[1]), place)
     if role not in ROLES:
         raise UserError(f"{place}: unknown role {role!r}; there are: {', '.join(ROLES)}")
     if message.get("tool_calls") or message.get("function_call"):
-        raise UserError(f"{place}: calls of tools have no one form in text; write them into {names[1]!r} as text")
+        raise UserError(
+            f"{place}: calls of tools have no one form in text; write them into {names[1]!r} as"
+            " text"
+        )
     if any(name in message and message[name] == value for name, value in NO_LOSS.items()):
         raise UserError(
-            f"{place}: messages that are not to be learned are not told apart; take weight and train out, and see"
+            f"{place}: messages that are not to be learned are not told apart; take weight and"
+            " train out, and see"
             " config.data.loss_turns"
         )
     return ROLES[role], text

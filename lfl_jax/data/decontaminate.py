@@ -1,6 +1,8 @@
-"""Which evaluation items a training source contains: word n-grams that both have (13, as for GPT-3, 2005.14165).
+"""Which evaluation items a training source contains: word n-grams that both have (13, as for GPT-3,
+2005.14165).
 
-Texts are compared as lm-evaluation-harness's janitor does: lower-case, without ASCII punctuation, split at white space.
+Texts are compared as lm-evaluation-harness's janitor does: lower-case, without ASCII punctuation,
+split at white space.
 """
 
 import functools
@@ -13,7 +15,8 @@ from typing import Any
 import numpy as np
 
 N = 13  # words
-SHORTEST = 8  # an item of fewer words than N is looked for as a whole, unless it has fewer than these
+# an item of fewer words than N is looked for as a whole, unless it has fewer than these
+SHORTEST = 8
 STRIPPED = str.maketrans("", "", string.punctuation)
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, for hashes of sequences modulo 2^64
 BITS = 24  # of a hash, in the table that most n-grams are ruled out by
@@ -27,13 +30,21 @@ def words(text: str) -> list[str]:
 
 
 def overlaps(
-    source_texts: Iterable[str], items: Items, n: int = N, progress: Callable[[int], None] = lambda texts: None
+    source_texts: Iterable[str],
+    items: Items,
+    n: int = N,
+    progress: Callable[[int], None] = lambda texts: None,
 ) -> dict[str, dict[str, str]]:
     """{task: {id of an item that a source text overlaps: the n-gram}}, in one pass over the source.
 
-    An item shorter than n words is looked for as a whole. progress is called with 1 after every source text.
+    An item shorter than n words is looked for as a whole. progress is called with 1 after every
+    source text.
     """
-    flat = [_Item(task, name, words(text)) for task, texts in items.items() for name, text in texts.items()]
+    flat = [
+        _Item(task, name, words(text))
+        for task, texts in items.items()
+        for name, text in texts.items()
+    ]
     lengths = {_length(item.words, n) for item in flat} - {0}
     tables = [_table(flat, length, n) for length in sorted(lengths)]
     shared: dict[int, str] = {}  # item's index: the first n-gram that it shares with a source text
@@ -42,7 +53,8 @@ def overlaps(
         hashes = _hashes(own)
         hits = itertools.chain.from_iterable(_hits(table, own, hashes) for table in tables)
         for owner, gram in hits:
-            if owner not in shared and flat[owner].contains(gram):  # equal hashes are not yet equal words
+            # equal hashes are not yet equal words
+            if owner not in shared and flat[owner].contains(gram):
                 shared[owner] = gram
         progress(1)
 
@@ -52,8 +64,11 @@ def overlaps(
     return result
 
 
-def report(found: Mapping[str, Mapping[str, str]], items: Items, source: dict[str, Any], n: int = N) -> dict[str, Any]:
-    """What `overlaps` found as JSON: per task the number of items, those too short to look for, and the overlapping.
+def report(
+    found: Mapping[str, Mapping[str, str]], items: Items, source: dict[str, Any], n: int = N
+) -> dict[str, Any]:
+    """What `overlaps` found as JSON: per task the number of items, those too short to look for, and
+    the overlapping.
 
     source: its provenance.
     """
@@ -66,13 +81,20 @@ def report(found: Mapping[str, Mapping[str, str]], items: Items, source: dict[st
         }
         for task, texts in items.items()
     }
-    return {"n": n, "normalised": "lower-case, no ASCII punctuation", "source": source, "tasks": tasks}
+    return {
+        "n": n,
+        "normalised": "lower-case, no ASCII punctuation",
+        "source": source,
+        "tasks": tasks,
+    }
 
 
 def item_text(item: Any) -> str:
     """Everything an evaluation item says: its texts, but not its names."""
     fields = {
-        name: value for name, value in vars(item).items() if name not in ("id", "cluster", "group", "groups", "form")
+        name: value
+        for name, value in vars(item).items()
+        if name not in ("id", "cluster", "group", "groups", "form")
     }
     return "\n".join(text for value in fields.values() for text in _strings(value))
 
@@ -118,7 +140,11 @@ class _Table:
 
 
 def _table(flat: list[_Item], length: int, n: int) -> _Table:
-    own = {i: _grams(_hashes(item.words), length) for i, item in enumerate(flat) if _length(item.words, n) == length}
+    own = {
+        i: _grams(_hashes(item.words), length)
+        for i, item in enumerate(flat)
+        if _length(item.words, n) == length
+    }
     keys = np.concatenate(list(own.values()))
     owners = np.repeat(list(own), list(map(len, own.values())))
     order = np.argsort(keys, kind="stable")

@@ -1,6 +1,8 @@
-"""Documents: text without a prompt, every token of which is learned, in random access from large files.
+"""Documents: text without a prompt, every token of which is learned, in random access from large
+files.
 
-A file is written once as an Arrow file in the cache ($LFL_CACHE/documents) and read from there by memory map.
+A file is written once as an Arrow file in the cache ($LFL_CACHE/documents) and read from there by
+memory map.
 """
 
 import functools
@@ -26,7 +28,8 @@ BATCH = 1000  # documents written together
 
 @dataclass(frozen=True)
 class Documents(Sequence[Example]):
-    """Documents `index` of several files; each is a cluster of its own, called FILE:NUMBER from 1, blank ones apart."""
+    """Documents `index` of several files; each is a cluster of its own, called FILE:NUMBER from 1,
+    blank ones apart."""
 
     names: tuple[str, ...]
     texts: tuple[Any, ...]  # of each file, Arrow strings
@@ -50,7 +53,8 @@ class Documents(Sequence[Example]):
 def read_documents(
     files: Sequence[Path], split: str, column: str = "", held_out: tuple[str, ...] = SPLITS[1:]
 ) -> Documents:
-    """One split of the documents in these files, of which each in `held_out` gets 2 %, in their column (COLUMNS).
+    """One split of the documents in these files, of which each in `held_out` gets 2 %, in their
+    column (COLUMNS).
 
     Raises UserError for files that cannot be read as documents.
     """
@@ -60,8 +64,10 @@ def read_documents(
     index = split_index(scramble(total), split, held_out)
     if not len(index):
         raise UserError(
-            f"{files[0].name}: no document is left for split {split!r}; there are only {total} in all. Give documents"
-            f" of your own in config.data.{split}_path, or set config.eval.tasks=() and config.eval.every_tasks=()"
+            f"{files[0].name}: no document is left for split {split!r}; there are only {total} in"
+            " all. Give documents"
+            f" of your own in config.data.{split}_path, or set config.eval.tasks=() and"
+            " config.eval.every_tasks=()"
         )
     return Documents(tuple(file.name for file in files), texts, index)
 
@@ -79,9 +85,14 @@ def _mapped(file: Path, column: str) -> Any:
     import pyarrow as pa
 
     if not file.is_file() or not table_readers.is_table(file.name):
-        raise UserError(f"no documents in {file}: expected an existing file of kind {', '.join(table_readers.READERS)}")
+        raise UserError(
+            f"no documents in {file}: expected an existing file of kind"
+            f" {', '.join(table_readers.READERS)}"
+        )
     status = file.stat()
-    key = hashlib.sha256(f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {column}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {column}".encode()
+    ).hexdigest()[:16]
     place = assets.scratch("documents") / f"{key}.arrow"
     if not place.is_file():
         _write(file, column, place)
@@ -89,7 +100,8 @@ def _mapped(file: Path, column: str) -> Any:
 
 
 def _write(file: Path, column: str, place: Path) -> None:
-    """All texts of `file` but blank ones in an Arrow file, under a temporary name until it is whole."""
+    """All texts of `file` but blank ones in an Arrow file, under a temporary name until it is
+    whole."""
     import pyarrow as pa
 
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +111,9 @@ def _write(file: Path, column: str, place: Path) -> None:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for texts in TEXTS.get(table_readers.kind(file.name), _rows)(file, column):
                 kept = [text for text in texts if text and text.strip()]
-                writer.write_batch(pa.record_batch([pa.array(kept, pa.large_string())], schema=schema))
+                writer.write_batch(
+                    pa.record_batch([pa.array(kept, pa.large_string())], schema=schema)
+                )
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
@@ -111,7 +125,8 @@ def _column(given: str, names: Sequence[str], file: Path) -> str:
             return name
     expected = given or " or ".join(COLUMNS)
     raise UserError(
-        f"{file}: found the fields {', '.join(sorted(names))}; documents need {expected}; name yours with"
+        f"{file}: found the fields {', '.join(sorted(names))}; documents need {expected}; name"
+        " yours with"
         " config.data.columns=text=COLUMN"
     )
 
@@ -138,7 +153,8 @@ def _json(file: Path, given: str) -> Iterator[list[str]]:
 def _json_lines(file: Path, given: str) -> Iterator[list[str]]:
     """JSON lines as they are unpacked: they may be larger than memory."""
     rows = (
-        (f"{file}:{number}", table_readers.parse(line, f"{file}:{number}")) for number, line in compressed.lines(file)
+        (f"{file}:{number}", table_readers.parse(line, f"{file}:{number}"))
+        for number, line in compressed.lines(file)
     )
     yield from _batches(file, given, rows)
 

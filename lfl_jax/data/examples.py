@@ -1,4 +1,5 @@
-"""The unit every data source yields: one prompt with the response to learn, or a conversation that ends with it; and
+"""The unit every data source yields: one prompt with the response to learn, or a conversation that
+ends with it; and
 a source: such examples, and where they come from.
 """
 
@@ -18,10 +19,12 @@ T = TypeVar("T")
 class Example:
     """One item; `id` is unique in its source, items that share a `cluster` are not independent.
 
-    group: the kind of item that scores are also given for, such as a level of difficulty; "" = none.
-    prompt: all that the last question says. An empty one, of an example without turns, is that of a document.
-    turns: where there is more than a prompt and its response (a system prompt, earlier turns, an input of its own),
-    the whole conversation, the response included; empty otherwise.
+    group: the kind of item that scores are also given for, such as a level of difficulty; "" =
+    none.
+    prompt: all that the last question says. An empty one, of an example without turns, is that of a
+    document.
+    turns: where there is more than a prompt and its response (a system prompt, earlier turns, an
+    input of its own), the whole conversation, the response included; empty otherwise.
     """
 
     prompt: str
@@ -55,7 +58,8 @@ def interleaved(lists: Iterable[Sequence[T]]) -> list[T]:
 
 @dataclass(frozen=True)
 class Drawn(Sequence[Example]):
-    """The first `size` examples of a split; nothing is stored, one is drawn when it is asked for."""
+    """The first `size` examples of a split; nothing is stored, one is drawn when it is asked
+    for."""
 
     seed: int
     split: str
@@ -85,8 +89,8 @@ class HeldOut:
 class Source:
     """Examples of one split, in random access, and where they come from.
 
-    parts: of a mix, its sources in the order of their names, whose examples stand behind each other in `examples`,
-    and `rates` how often each is drawn in one round of sum(rates) draws.
+    parts: of a mix, its sources in the order of their names, whose examples stand behind each other
+    in `examples`, and `rates` how often each is drawn in one round of sum(rates) draws.
     """
 
     name: str
@@ -107,7 +111,9 @@ class Source:
     def epoch(self) -> int:
         """Draws in one pass over the examples; of a mix, in one pass over its first source."""
         return (
-            round(len(self.parts[0].examples) * sum(self.rates) / self.rates[0]) if self.parts else len(self.examples)
+            round(len(self.parts[0].examples) * sum(self.rates) / self.rates[0])
+            if self.parts
+            else len(self.examples)
         )
 
     @property
@@ -117,11 +123,28 @@ class Source:
         return ", ".join(filter(None, ("SYNTHETIC" if self.synthetic else "", stands)))
 
     def provenance(self) -> dict[str, Any]:
-        """What every result records about its data; of a mix, also of each part, with the share of its draws."""
-        kept = ("name", "split", "licence", "sha256", "seed", "synthetic", "description", "stand_in_for")
+        """What every result records about its data; of a mix, also of each part, with the share of
+        its draws."""
+        kept = (
+            "name",
+            "split",
+            "licence",
+            "sha256",
+            "seed",
+            "synthetic",
+            "description",
+            "stand_in_for",
+        )
         found = {name: getattr(self, name) for name in kept} | {"examples": len(self.examples)}
         found |= {"columns": self.columns} if self.columns else {}
-        found |= {"held_out": [dataclasses.asdict(file) for file in self.held_out]} if self.held_out else {}
+        found |= (
+            {"held_out": [dataclasses.asdict(file) for file in self.held_out]}
+            if self.held_out
+            else {}
+        )
         shares = [rate / sum(self.rates) for rate in self.rates]
-        parts = [{"share": share} | part.provenance() for share, part in zip(shares, self.parts, strict=True)]
+        parts = [
+            {"share": share} | part.provenance()
+            for share, part in zip(shares, self.parts, strict=True)
+        ]
         return found | ({"parts": parts} if parts else {})

@@ -1,4 +1,5 @@
-"""Sources that are files: fetched datasets, those of a hub, and the reader's own, as problems or as documents.
+"""Sources that are files: fetched datasets, those of a hub, and the reader's own, as problems or as
+documents.
 
 Each is a function of (path, split, data, seed), listed in `sources.SOURCES`.
 """
@@ -50,7 +51,10 @@ def c4(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
 def documents(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """The reader's own documents: a file or folder whose rows have a field text or content."""
     if not path:
-        raise UserError("config.data.source=documents needs config.data.path=FILE.jsonl (or .parquet, or a folder)")
+        raise UserError(
+            "config.data.source=documents needs config.data.path=FILE.jsonl (or .parquet, or a"
+            " folder)"
+        )
     return _own_documents(Path(path), split, data)
 
 
@@ -63,7 +67,8 @@ def jsonl(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
 
 
 def hf(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """A dataset of a hub, hf:ORG/NAME[@REVISION][:CONFIG][:SPLIT]: prompts and responses, or conversations."""
+    """A dataset of a hub, hf:ORG/NAME[@REVISION][:CONFIG][:SPLIT]: prompts and responses, or
+    conversations."""
     if not path:
         raise UserError("config.data.source=hf needs a dataset: hf:ORG/NAME:CONFIG:SPLIT")
     place = path if hub_names.is_hub(path) else hub_names.PREFIX + path
@@ -82,7 +87,9 @@ def tfds(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
 
 def own_held_out(data: DataConfig) -> dict[str, str]:
     """{split: file} of the held-out files of the reader's own."""
-    return {split: path for split, path in (("dev", data.dev_path), ("test", data.test_path)) if path}
+    return {
+        split: path for split, path in (("dev", data.dev_path), ("test", data.test_path)) if path
+    }
 
 
 def of_split(path: Path, split: str) -> list[Path]:
@@ -92,7 +99,8 @@ def of_split(path: Path, split: str) -> list[Path]:
 
 
 def _terms(path: str) -> dict[str, str]:
-    """Licence and description of a reader's own file, or of a dataset of a hub, which says its own."""
+    """Licence and description of a reader's own file, or of a dataset of a hub, which says its
+    own."""
     if not hub_names.is_hub(path):
         return {"licence": "unknown", "about": path}
     from lfl_jax import assets
@@ -107,7 +115,9 @@ def _hub_file(name: str, item: str, path: str, split: str, data: DataConfig) -> 
     file = Path(path) if path else _data_file(item)
     examples = read_split(file, split, data.columns, tuple(own_held_out(data)))
     about = assets.manifest()[item].about
-    return file_source(name, split, examples, examples.table.sha256, licence=assets.licence(item), about=about)
+    return file_source(
+        name, split, examples, examples.table.sha256, licence=assets.licence(item), about=about
+    )
 
 
 def _data_file(item: str) -> Path:
@@ -116,11 +126,15 @@ def _data_file(item: str) -> Path:
     folder = assets.path(item)
     files = [file for file in assets.provenance(item)["files"] if table_readers.is_table(file)]
     if len(files) != 1:
-        raise UserError(f"{item}: expected one data file in {folder}, found {', '.join(files) or 'none'}")
+        raise UserError(
+            f"{item}: expected one data file in {folder}, found {', '.join(files) or 'none'}"
+        )
     return folder / files[0]
 
 
-def file_source(name: str, split: str, examples: TableExamples, sha256: str, licence: str, about: str) -> Source:
+def file_source(
+    name: str, split: str, examples: TableExamples, sha256: str, licence: str, about: str
+) -> Source:
     """A source of the rows of a table."""
     return Source(name, split, examples, licence, sha256, None, False, about, columns=examples.used)
 
@@ -135,23 +149,29 @@ def _hub_documents(name: str, item: str, path: str, split: str, data: DataConfig
         )
     files, sha256 = _document_files(item)
     about = assets.manifest()[item].about
-    return document_source(name, files, split, data, assets.licence(item), about, _carved(data), sha256)
+    return document_source(
+        name, files, split, data, assets.licence(item), about, _carved(data), sha256
+    )
 
 
 def _document_files(item: str) -> tuple[list[Path], str]:
-    """An item's files of documents, and the hash of their hashes, as they were taken when it was fetched."""
+    """An item's files of documents, and the hash of their hashes, as they were taken when it was
+    fetched."""
     from lfl_jax import assets
 
     folder, found = assets.path(item), assets.provenance(item)["files"]
     files = sorted(filter(table_readers.is_table, found))
     if not files:
-        raise UserError(f"{item}: expected files of documents in {folder}, found {', '.join(found) or 'none'}")
+        raise UserError(
+            f"{item}: expected files of documents in {folder}, found {', '.join(found) or 'none'}"
+        )
     hashed = hashlib.sha256("".join(found[file]["sha256"] for file in files).encode())
     return [folder / file for file in files], hashed.hexdigest()
 
 
 def _own_documents(path: Path, split: str, data: DataConfig) -> Source:
-    """A split of somebody's documents: the folder's own where it has some, else 2 % of the training documents."""
+    """A split of somebody's documents: the folder's own where it has some, else 2 % of the training
+    documents."""
     own = table_splits.files_by_split(path)
     has_split = split != "train" and split in own
     files, carved = (own[split], ()) if has_split else (own["train"], _carved(data, own))
@@ -160,7 +180,9 @@ def _own_documents(path: Path, split: str, data: DataConfig) -> Source:
 
 def _carved(data: DataConfig, own: Iterable[str] = ()) -> tuple[str, ...]:
     """Held-out splits that are taken from the training documents: those that no file holds."""
-    return tuple(split for split in SPLITS[1:] if split not in own and split not in own_held_out(data))
+    return tuple(
+        split for split in SPLITS[1:] if split not in own and split not in own_held_out(data)
+    )
 
 
 def document_source(
@@ -178,4 +200,6 @@ def document_source(
 
     (column,) = columns.parse(data.columns).text or ("",)
     examples = read_documents(files, split, column, carved)
-    return Source(name, split, examples, licence, sha256 or tables.digest(files), None, False, about)
+    return Source(
+        name, split, examples, licence, sha256 or tables.digest(files), None, False, about
+    )

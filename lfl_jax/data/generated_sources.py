@@ -1,4 +1,5 @@
-"""Sources that need no file: generated examples, and Python's own standard library in place of corpora.
+"""Sources that need no file: generated examples, and Python's own standard library in place of
+corpora.
 
 Each is a function of (path, split, data, seed), listed in `sources.SOURCES`.
 """
@@ -15,7 +16,8 @@ HASHED = 1000  # generated examples that enter a source's hash
 
 
 def word_problems(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Generated grade-school word problems, `data.size` in every split, levels at the rates `data.levels`."""
+    """Generated grade-school word problems, `data.size` in every split, levels at the rates
+    `data.levels`."""
     from lfl_jax.data import word_problems as generator
 
     examples = generator.source(seed, split, data.size, data.levels)
@@ -41,13 +43,16 @@ def math_text(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
 
 
 def reasoning_gym(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Generated problems of a task of reasoning_gym, reasoning_gym:TASK, `data.size` of them in all splits."""
+    """Generated problems of a task of reasoning_gym, reasoning_gym:TASK, `data.size` of them in all
+    splits."""
     from lfl_jax.data import gym_problems
 
     if not path:
         raise UserError("config.data.source=reasoning_gym needs a task: reasoning_gym:chain_sum")
     examples = gym_problems.source(path, split, data.size, seed)
-    about = f"generated problems of reasoning_gym {gym_problems.version()}, task {path}, seed {seed}"
+    about = (
+        f"generated problems of reasoning_gym {gym_problems.version()}, task {path}, seed {seed}"
+    )
     return generated(f"reasoning_gym:{path}", split, examples, seed, about)
 
 
@@ -59,17 +64,30 @@ def python_source(*, path: str, split: str, data: DataConfig, seed: int) -> Sour
 
 
 def docstring_functions(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Functions of Python's standard library: signature and docstring, to be answered with the body."""
+    """Functions of Python's standard library: signature and docstring, to be answered with the
+    body."""
     from lfl_jax.data import standard_library as library
 
-    return _library("docstring_functions", split, library.functions(split), "Magicoder-Evol-Instruct", "functions")
+    return _library(
+        "docstring_functions",
+        split,
+        library.functions(split),
+        "Magicoder-Evol-Instruct",
+        "functions",
+    )
 
 
 def examples_sha256(examples: Iterable[Example]) -> str:
     """Hash of the content of examples, in order."""
     sha256 = hashlib.sha256()
     for e in examples:
-        for text in (e.prompt, e.response, e.id, e.cluster, *(text for turn in e.turns for text in turn)):
+        for text in (
+            e.prompt,
+            e.response,
+            e.id,
+            e.cluster,
+            *(text for turn in e.turns for text in turn),
+        ):
             sha256.update(f"{len(text)}:{text}".encode())
     return sha256.hexdigest()
 
@@ -80,8 +98,12 @@ def generated(name: str, split: str, examples: Sequence[Example], seed: int, abo
     return Source(name, split, examples, "Apache-2.0", sha256, seed, True, about)
 
 
-def _library(name: str, split: str, examples: Sequence[Example], stand_in_for: str, what: str) -> Source:
+def _library(
+    name: str, split: str, examples: Sequence[Example], stand_in_for: str, what: str
+) -> Source:
     from lfl_jax.data import standard_library as library
 
     about = library.describe(stand_in_for, len(examples), what)
-    return Source(name, split, examples, library.LICENCE, library.sha256(), None, False, about, stand_in_for)
+    return Source(
+        name, split, examples, library.LICENCE, library.sha256(), None, False, about, stand_in_for
+    )

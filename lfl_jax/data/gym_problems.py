@@ -1,9 +1,10 @@
-"""Problems of reasoning_gym (extra `gym`): over a hundred generated tasks, each graded by the library's own scorer.
+"""Problems of reasoning_gym (extra `gym`): over a hundred generated tasks, each graded by the
+library's own scorer.
 
     data.source=reasoning_gym:chain_sum     the task's default settings, `data.size` problems drawn
 
-Split by question, so that no question of the test split is trained on. Each problem's id says how to draw it again,
-which is what its scorer needs.
+Split by question, so that no question of the test split is trained on. Each problem's id says how
+to draw it again, which is what its scorer needs.
 """
 
 import ast
@@ -20,8 +21,9 @@ from lfl_jax.data.examples import Example
 from lfl_jax.data.splits import check, digest, split_index
 from lfl_jax.errors import UserError
 
-# Some scorers hand an answer to Python's or sympy's evaluation. A model's answer is untrusted text: one that is not of
-# the form below never reaches them and counts as wrong. `evaluates` finds the scorers in the library's source.
+# Some scorers hand an answer to Python's or sympy's evaluation. A model's answer is untrusted text:
+# one that is not of the form below never reaches them and counts as wrong. `evaluates` finds the
+# scorers in the library's source.
 LONGEST = 4000  # characters of an answer
 SUM = re.compile(r"[\d\s+\-*/().]{1,200}")
 # No names but a variable and these functions, no attribute, no tower of powers.
@@ -32,7 +34,8 @@ FORMULA = re.compile(
 
 
 def _is_literal(answer: str) -> bool:
-    """Whether evaluating it gives a plain value, a name's, or a syntax error: nothing that computes."""
+    """Whether evaluating it gives a plain value, a name's, or a syntax error: nothing that
+    computes."""
     try:
         expression = ast.parse(answer.strip(), mode="eval").body
         return isinstance(expression, ast.Name) or ast.literal_eval(expression) is not Ellipsis
@@ -71,23 +74,31 @@ def version() -> str:
 
 
 def source(task: str, split: str, size: int, seed: int) -> list[Example]:
-    """The problems of a split. UserError for an unknown task, and for one whose problems have no written answer."""
+    """The problems of a split. UserError for an unknown task, and for one whose problems have no
+    written answer."""
     check(split, f"reasoning_gym:{task}")
     entries = _entries(task, seed, size)
     questions = [digest(entry["question"]) for entry in entries]
     answered = [int(i) for i in split_index(questions, split) if entries[i]["answer"] is not None]
     if not answered:
         raise UserError(
-            f"reasoning_gym:{task} has no problem with an answer in split {split!r}; raise config.data.size"
+            f"reasoning_gym:{task} has no problem with an answer in split {split!r}; raise"
+            " config.data.size"
         )
     return [
-        Example(entries[i]["question"], str(entries[i]["answer"]), f"{task}/{seed}/{size}/{i}", f"{questions[i]:016x}")
+        Example(
+            entries[i]["question"],
+            str(entries[i]["answer"]),
+            f"{task}/{seed}/{size}/{i}",
+            f"{questions[i]:016x}",
+        )
         for i in answered
     ]
 
 
 def score(problem_id: str, answer: str) -> float:
-    """The library's score, 0 to 1, of an answer to the problem that `source` gave this id; 1 is a right answer."""
+    """The library's score, 0 to 1, of an answer to the problem that `source` gave this id; 1 is a
+    right answer."""
     task, seed, size, number = problem_id.split("/")
     if len(answer) > LONGEST or (task in HARMLESS and not HARMLESS[task](answer)):
         return 0.0
@@ -98,7 +109,8 @@ def score(problem_id: str, answer: str) -> float:
         return 0.0
 
 
-@functools.lru_cache(maxsize=2)  # every split of a run reads them, and some tasks take seconds a problem
+# every split of a run reads them, and some tasks take seconds a problem
+@functools.lru_cache(maxsize=2)
 def _entries(task: str, seed: int, size: int) -> list[dict[str, Any]]:
     dataset = _dataset(task, seed, size)
     return [dataset[i] for i in range(size)]
@@ -111,12 +123,19 @@ def _dataset(task: str, seed: int, size: int) -> Any:
     from reasoning_gym.factory import DATASETS
 
     if task not in DATASETS:
-        near = ", ".join(difflib.get_close_matches(task, DATASETS, n=3, cutoff=0.4)) or ", ".join(sorted(DATASETS))
-        raise UserError(f"config.data.source=reasoning_gym:{task}: there is no such task; near are: {near}")
+        near = ", ".join(difflib.get_close_matches(task, DATASETS, n=3, cutoff=0.4)) or ", ".join(
+            sorted(DATASETS)
+        )
+        raise UserError(
+            f"config.data.source=reasoning_gym:{task}: there is no such task; near are: {near}"
+        )
     try:
         return reasoning_gym.create_dataset(task, seed=seed, size=size)
-    except (AssertionError, TypeError, ValueError) as error:  # a task made of others, which have to be named
-        raise UserError(f"config.data.source=reasoning_gym:{task}: it has no default settings: {error}") from None
+    # a task made of others, which have to be named
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UserError(
+            f"config.data.source=reasoning_gym:{task}: it has no default settings: {error}"
+        ) from None
 
 
 def evaluates() -> set[str]:

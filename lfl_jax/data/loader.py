@@ -29,11 +29,12 @@ def training_batches(
     epochs: int | None = None,
     prefetch: int = 2,
 ):
-    """A grain iterator over (batch, T) batches, endless without `epochs`; the same on every process of a run.
+    """A grain iterator over (batch, T) batches, endless without `epochs`; the same on every process
+    of a run.
 
-    Its get_state() is a few numbers; set_state() resumes bit-exact, at a cost that does not grow with the step.
-    Of a mix an epoch is one pass over the first source. With `epochs`, the last batch is filled with empty rows.
-    close() it to stop its threads.
+    Its get_state() is a few numbers; set_state() resumes bit-exact, at a cost that does not grow
+    with the step. Of a mix an epoch is one pass over the first source. With `epochs`, the last
+    batch is filled with empty rows. close() it to stop its threads.
     """
     import grain
     from grain.experimental import ThreadPrefetchIterDataset
@@ -43,7 +44,9 @@ def training_batches(
     if not any(to_arrays(i) is not None for i in range(len(source.examples))):
         raise no_target(len(source.examples), data.seq_len, data.too_long)
     order = _order(source, seed, epochs)
-    examples = order.map(to_arrays).to_iter_dataset(grain.ReadOptions(num_threads=8, prefetch_buffer_size=32))
+    examples = order.map(to_arrays).to_iter_dataset(
+        grain.ReadOptions(num_threads=8, prefetch_buffer_size=32)
+    )
     batches = pack_stream(
         examples,
         seq_len=data.seq_len,
@@ -65,13 +68,18 @@ def _order(source: Source, seed: int, epochs: int | None):
     import grain
 
     starts, rounds = source.examples.starts, Rounds.make(source.rates, seed)
-    orders = [_shuffled(range(int(start), int(end)), seed, None) for start, end in itertools.pairwise(starts)]
+    orders = [
+        _shuffled(range(int(start), int(end)), seed, None)
+        for start, end in itertools.pairwise(starts)
+    ]
 
     def draw(k: int) -> int:
         part, number = rounds.place(k)
         return orders[part][number]
 
-    return grain.MapDataset.range(sys.maxsize if epochs is None else epochs * source.epoch).map(draw)
+    return grain.MapDataset.range(sys.maxsize if epochs is None else epochs * source.epoch).map(
+        draw
+    )
 
 
 def _shuffled(indices: range, seed: int, epochs: int | None):
@@ -82,13 +90,20 @@ def _shuffled(indices: range, seed: int, epochs: int | None):
 
 
 def _options(data: DataConfig) -> dict:
-    """What `arrays` needs to know: rows that are cut from joined examples have no limit for one of them."""
+    """What `arrays` needs to know: rows that are cut from joined examples have no limit for one of
+    them."""
     concat = data.packing == "concat"
     joined = concat or data.cross_document == "attend"
-    return {"seq_len": None if concat else data.seq_len, "too_long": data.too_long, "joined": joined}
+    return {
+        "seq_len": None if concat else data.seq_len,
+        "too_long": data.too_long,
+        "joined": joined,
+    }
 
 
-def _encoder(source: Source, tokenizer: Tokenizer, data: DataConfig) -> Callable[[int], Encoded | None]:
+def _encoder(
+    source: Source, tokenizer: Tokenizer, data: DataConfig
+) -> Callable[[int], Encoded | None]:
     template = find_template(data.template, tokenizer, data.code)
     options = {"template": template, "loss_turns": data.loss_turns, **_options(data)}
     return lambda i: encode(source.examples[i], i, tokenizer=tokenizer, **options)
@@ -117,8 +132,9 @@ def estimate_rows(
 ) -> RowEstimate:
     """Rows that `epochs` passes over the source fill, to turn epochs into steps: rows / batch.
 
-    Exact, by packing the lengths in the order of training, for sources of up to 8192 examples; for larger
-    ones from 2048 drawn at random. With too_long=error, raises UserError for such an example among these.
+    Exact, by packing the lengths in the order of training, for sources of up to 8192 examples; for
+    larger ones from 2048 drawn at random. With too_long=error, raises UserError for such an example
+    among these.
     """
     drawn, exact = _drawn(source, seed)
     measured = _measure(source, tokenizer, data, drawn)
@@ -140,7 +156,12 @@ def estimate_rows(
 
 
 def _packed(
-    measured: dict[str, np.ndarray], data: DataConfig, *, seed: int, epochs: int | float, scale: float
+    measured: dict[str, np.ndarray],
+    data: DataConfig,
+    *,
+    seed: int,
+    epochs: int | float,
+    scale: float,
 ) -> PackingStats:
     """What `epochs` passes over examples of the measured lengths fill, `scale` times."""
     lengths = measured["length"]
@@ -161,19 +182,29 @@ def _drawn(source: Source, seed: int) -> tuple[np.ndarray, bool]:
     if source.parts:
         order = _order(source, seed, None)
         return np.array([order[k] for k in range(n if exact else SAMPLED)]), exact
-    return (np.arange(n) if exact else np.sort(np.random.default_rng(seed).choice(n, SAMPLED, replace=False))), exact
+    return (
+        np.arange(n)
+        if exact
+        else np.sort(np.random.default_rng(seed).choice(n, SAMPLED, replace=False))
+    ), exact
 
 
 def _ratio_rows(lengths: np.ndarray, scale: float, data: DataConfig, epochs: int | float) -> int:
-    """Rows by their number of examples alone; UserError when these hold more tokens than the rows."""
+    """Rows by their number of examples alone; UserError when these hold more tokens than the
+    rows."""
     kept = lengths[lengths > 0]
     if kept.mean() * data.packing_ratio > data.seq_len:
         raise too_many(data.packing_ratio, data.seq_len)
-    return ratio_rows(round(scale * len(kept)), bins=data.pack_bins, ratio=data.packing_ratio, epochs=epochs)
+    return ratio_rows(
+        round(scale * len(kept)), bins=data.pack_bins, ratio=data.packing_ratio, epochs=epochs
+    )
 
 
-def _measure(source: Source, tokenizer: Tokenizer, data: DataConfig, drawn: np.ndarray) -> dict[str, np.ndarray]:
-    """Tokens of each drawn example in full, as trained on (0: skipped), and how many of them carry loss."""
+def _measure(
+    source: Source, tokenizer: Tokenizer, data: DataConfig, drawn: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Tokens of each drawn example in full, as trained on (0: skipped), and how many of them carry
+    loss."""
     template, options = find_template(data.template, tokenizer, data.code), _options(data)
     found = np.zeros((len(drawn), 3), np.int64)
     for row, i in zip(found, drawn, strict=True):

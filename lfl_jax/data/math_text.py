@@ -1,7 +1,8 @@
-"""Running text about sums: the word problems of level 3 with their worked answers, as documents without a prompt.
+"""Running text about sums: the word problems of level 3 with their worked answers, as documents
+without a prompt.
 
-Training documents come from the training templates. "dev" and "test" each have half of the templates that
-training never sees, so the three share no cluster.
+Training documents come from the training templates. "dev" and "test" each have half of the
+templates that training never sees, so the three share no cluster.
 """
 
 import re
@@ -37,10 +38,15 @@ class MathText(Drawn):
         return Example("", as_text(problem), id=f"{self.split}/{i}", cluster=problem.cluster)
 
     def _place(self, i: int) -> int:
-        """Index in "test_unseen" of this split's document i: each of its blocks holds every template once."""
+        """Index in "test_unseen" of this split's document i: each of its blocks holds every
+        template once."""
         block, rank = divmod(i, HALF)
         here = range(block * len(UNSEEN), (block + 1) * len(UNSEEN))
-        own = [j for j in here if template_at(self.seed, j, "test_unseen", LEVEL) in TEMPLATES_OF[self.split]]
+        own = [
+            j
+            for j in here
+            if template_at(self.seed, j, "test_unseen", LEVEL) in TEMPLATES_OF[self.split]
+        ]
         return own[rank]
 
 

@@ -14,7 +14,8 @@ STEPS = 1000  # rates are held in thousandths
 
 @dataclass(frozen=True)
 class Named:
-    """One source as config.data.source writes it: name, name:FOLDER, and a weight where it is one of several."""
+    """One source as config.data.source writes it: name, name:FOLDER, and a weight where it is one
+    of several."""
 
     name: str
     folder: str
@@ -24,8 +25,8 @@ class Named:
 def parse(text: str) -> tuple[Named, ...]:
     """Names with weights, 1 where none is given: "a", "tfds:DIR", "a:0.9,tfds:DIR:0.1".
 
-    What follows a part's last colon is its weight if it reads as a number. UserError for a weight that is not
-    positive, and for a part without a name.
+    What follows a part's last colon is its weight if it reads as a number. UserError for a weight
+    that is not positive, and for a part without a name.
     """
     return tuple(_named(part.strip(), text) for part in text.split(","))
 
@@ -36,7 +37,8 @@ def _named(part: str, text: str) -> Named:
     name, _, folder = (part if weight is None else head).partition(":")
     if not name or (weight is not None and not 0 < weight < math.inf):
         raise UserError(
-            f"config.data.source={text!r}: expected names with positive weights, such as metamath:0.9,c4:0.1"
+            f"config.data.source={text!r}: expected names with positive weights, such as"
+            " metamath:0.9,c4:0.1"
         )
     return Named(name, folder, 1.0 if weight is None else weight)
 
@@ -49,21 +51,27 @@ def _number(text: str) -> float | None:
 
 
 def rates(weights: Sequence[float]) -> tuple[int, ...]:
-    """Draws of each source in one round of sum(rates) draws: the weights, normalised, to a thousandth.
+    """Draws of each source in one round of sum(rates) draws: the weights, normalised, to a
+    thousandth.
 
     Raises UserError for a source that would be drawn less than once in a thousand.
     """
     exact = np.asarray(weights, float) / sum(weights) * STEPS
     found = np.floor(exact).astype(int)
-    found[np.argsort(found - exact, kind="stable")[: STEPS - found.sum()]] += 1  # the largest remainders
+    # the largest remainders
+    found[np.argsort(found - exact, kind="stable")[: STEPS - found.sum()]] += 1
     if not found.all():
-        raise UserError(f"config.data.source: weights {tuple(weights)}; the least is below a thousandth of their sum")
+        raise UserError(
+            f"config.data.source: weights {tuple(weights)}; the least is below a thousandth of"
+            " their sum"
+        )
     return tuple(int(n) // math.gcd(*found.tolist()) for n in found)
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Which source draw k comes from, and its how-manieth draw that is: exact in every round, in random access.
+    """Which source draw k comes from, and its how-manieth draw that is: exact in every round, in
+    random access.
 
     Each round holds its sources in one order, shuffled with the seed.
     """

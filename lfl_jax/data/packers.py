@@ -26,7 +26,9 @@ def blank_row(seq_len: int, pad_id: int) -> Row:
         "positions": 0,
         "example_ids": -1,
     }
-    return {k: np.full(seq_len, v, np.float32 if k == "weights" else np.int32) for k, v in fill.items()}
+    return {
+        k: np.full(seq_len, v, np.float32 if k == "weights" else np.int32) for k, v in fill.items()
+    }
 
 
 def filled_row(pieces: Sequence[Encoded], seq_len: int, pad_id: int) -> Row:
@@ -42,7 +44,8 @@ def filled_row(pieces: Sequence[Encoded], seq_len: int, pad_id: int) -> Row:
 
 
 class Concat:
-    """Rows cut from all examples joined end to end: nothing is dropped, an example may go on in the next row.
+    """Rows cut from all examples joined end to end: nothing is dropped, an example may go on in the
+    next row.
 
     Only the last row of a finite stream has padding.
     """
@@ -56,7 +59,9 @@ class Concat:
     def __next__(self) -> Row:
         pieces, room = [], self.seq_len
         while room and self._open():
-            piece = {name: values[self.used : self.used + room] for name, values in self.open.items()}
+            piece = {
+                name: values[self.used : self.used + room] for name, values in self.open.items()
+            }
             pieces.append(piece)
             room -= len(piece["tokens"])
             self.used += len(piece["tokens"])
@@ -76,7 +81,10 @@ class Concat:
     def get_state(self) -> dict[str, Any]:
         """What set_state needs to go on bit for bit."""
         inside = self.open is not None
-        return {"parent": self.before if inside else self.parent.get_state(), "used": self.used if inside else 0}
+        return {
+            "parent": self.before if inside else self.parent.get_state(),
+            "used": self.used if inside else 0,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on where get_state was asked."""
@@ -98,29 +106,39 @@ class Bin:
 
 
 def fit(new: Sequence[Bin], old: Sequence[Bin], *, rows: int, seq_len: int) -> list[Bin]:
-    """llm-foundry's bin packing: the longest first, each to the first bin with room; the fullest bins first.
+    """llm-foundry's bin packing: the longest first, each to the first bin with room; the fullest
+    bins first.
 
-    A bin that receives an example moves to the end of the line. When as many examples remain as bins are missing
-    to fill `rows`, each gets a bin of its own.
+    A bin that receives an example moves to the end of the line. When as many examples remain as
+    bins are missing to fill `rows`, each gets a bin of its own.
     """
     bins, waiting = list(old), sorted(new, key=lambda one: one.size, reverse=True)
     for i, one in enumerate(waiting):
         spread = len(waiting) - i <= rows - len(bins)
-        free = (j for j, found in enumerate(bins) if not spread and found.size + one.size <= seq_len)
+        free = (
+            j for j, found in enumerate(bins) if not spread and found.size + one.size <= seq_len
+        )
         at = next(free, None)
         bins.append(one if at is None else bins.pop(at) + one)
     return sorted(bins, key=lambda found: found.size, reverse=True)
 
 
 class Ratio:
-    """llm-foundry's BinPackCollator: `rows` rows of every rows * ratio examples; what does not fit waits.
+    """llm-foundry's BinPackCollator: `rows` rows of every rows * ratio examples; what does not fit
+    waits.
 
     Unlike there, what waits survives a restart. A finite stream ends with all rows there are.
     Raises UserError when more and more waits, because the rows are too few for the examples.
     """
 
     def __init__(self, parent: Any, *, rows: int, ratio: float, seq_len: int, pad_id: int):
-        self.parent, self.rows, self.ratio, self.seq_len, self.pad_id = parent, rows, ratio, seq_len, pad_id
+        self.parent, self.rows, self.ratio, self.seq_len, self.pad_id = (
+            parent,
+            rows,
+            ratio,
+            seq_len,
+            pad_id,
+        )
         self.group: list[Bin] = []
         self.at = 0  # row of the group that comes next
         self.left: list[Bin] = []
@@ -186,6 +204,7 @@ def taken_of(rows: int, ratio: float) -> int:
 def too_many(ratio: float, seq_len: int) -> UserError:
     """The error for rows that cannot hold what they are given."""
     return UserError(
-        f"config.data.packing_ratio={ratio:g} gives rows of config.data.seq_len={seq_len} more tokens than they hold;"
+        f"config.data.packing_ratio={ratio:g} gives rows of config.data.seq_len={seq_len} more"
+        " tokens than they hold;"
         " lower it"
     )

@@ -1,8 +1,9 @@
-"""Several examples in a row, kept apart by segment ids and restarted positions, or one segment when they attend.
+"""Several examples in a row, kept apart by segment ids and restarted positions, or one segment when
+they attend.
 
 A batch is a dict of (B, T) arrays: tokens, targets, segment_ids, positions, example_ids (int32) and
-weights (float32). Segments count from 1 in each row; padding has segment 0, weight 0, example id -1 and the
-pad token.
+weights (float32). Segments count from 1 in each row; padding has segment 0, weight 0, example id -1
+and the pad token.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -52,11 +53,17 @@ def packing_stats(batches: Iterable[Batch]) -> PackingStats:
 
 
 def check_loss_mask(stats: PackingStats, *, documents: bool = False) -> None:
-    """Raise UserError when no token carries loss, or when every one does, the prompts' too; documents have none."""
+    """Raise UserError when no token carries loss, or when every one does, the prompts' too;
+    documents have none."""
     if stats.targets == 0:
-        raise UserError(f"the loss mask is all zero: none of {stats.tokens} tokens would be trained on")
+        raise UserError(
+            f"the loss mask is all zero: none of {stats.tokens} tokens would be trained on"
+        )
     if stats.targets == stats.tokens and not documents:
-        raise UserError(f"the loss mask is all one: {stats.tokens} of {stats.tokens} tokens carry loss, prompts too")
+        raise UserError(
+            f"the loss mask is all one: {stats.tokens} of {stats.tokens} tokens carry loss, prompts"
+            " too"
+        )
 
 
 def pack_once(examples: Sequence[Encoded], *, seq_len: int, batch: int, pad_id: int) -> list[Batch]:
@@ -107,7 +114,8 @@ def pack_stream(
     ratio: float = 1.0,
     attend: bool = False,
 ):
-    """A grain IterDataset of encoded examples as one of batches, packed as config.data.packing says (PACKINGS).
+    """A grain IterDataset of encoded examples as one of batches, packed as config.data.packing says
+    (PACKINGS).
 
     attend: the examples of a row see each other, as one segment with positions from 0.
     The last batch of a finite dataset is padded with empty rows.
@@ -127,17 +135,26 @@ def pack_stream(
 def _attending(batch: Batch) -> Batch:
     """The batch with one segment a row."""
     filled = (batch["segment_ids"] > 0).astype(np.int32)
-    return batch | {"segment_ids": filled, "positions": filled * np.arange(filled.shape[1], dtype=np.int32)}
+    return batch | {
+        "segment_ids": filled,
+        "positions": filled * np.arange(filled.shape[1], dtype=np.int32),
+    }
 
 
 def _first_fit_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
-    """Over `bins` open rows; when an example fits none they are all emitted, shuffled (the first are fuller)."""
+    """Over `bins` open rows; when an example fits none they are all emitted, shuffled (the first
+    are fuller)."""
     from grain.experimental import FirstFitPackIterDataset
 
     return FirstFitPackIterDataset(
         dataset,
         length_struct=dict.fromkeys(FEATURES, shape["seq_len"]),
-        padding_struct={"tokens": shape["pad_id"], "targets": shape["pad_id"], "weights": 0.0, "example_ids": -1},
+        padding_struct={
+            "tokens": shape["pad_id"],
+            "targets": shape["pad_id"],
+            "weights": 0.0,
+            "example_ids": -1,
+        },
         meta_features=FEATURES[1:],  # packed alike, without segment ids of their own
         num_packing_bins=bins,
         shuffle_bins=True,
@@ -183,8 +200,11 @@ def _packed(dataset, make: Callable[[Any], Concat | Ratio]):
 PACKINGS = {"first_fit": _first_fit_rows, "concat": _concat_rows, "ratio": _ratio_rows}
 
 
-def count_rows(lengths: Iterable[int], *, seq_len: int, bins: int, packing: str = "first_fit") -> int:
-    """How many rows `pack_stream` makes of examples of these lengths, packed first_fit or concat."""
+def count_rows(
+    lengths: Iterable[int], *, seq_len: int, bins: int, packing: str = "first_fit"
+) -> int:
+    """How many rows `pack_stream` makes of examples of these lengths, packed first_fit or
+    concat."""
     if packing == "concat":
         return -(-sum(lengths) // seq_len)
     rows, used = 0, [0] * bins
@@ -197,7 +217,8 @@ def count_rows(lengths: Iterable[int], *, seq_len: int, bins: int, packing: str 
 
 
 def ratio_rows(examples: int, *, bins: int, ratio: float, epochs: int | float = 1) -> int:
-    """Rows of `epochs` passes over so many examples, packed by ratio: as in llm-foundry, whole groups of a pass count.
+    """Rows of `epochs` passes over so many examples, packed by ratio: as in llm-foundry, whole
+    groups of a pass count.
 
     What an incomplete last group would take begins the next pass.
     """

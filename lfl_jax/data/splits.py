@@ -1,4 +1,5 @@
-"""Held-out splits of a source that brings none: by cluster, the same on every machine and for every seed."""
+"""Held-out splits of a source that brings none: by cluster, the same on every machine and for every
+seed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,15 +19,20 @@ def check(split: str, name: str) -> None:
 
 
 def digest(text: str) -> int:
-    """Hash that decides the split of a cluster: 64 bits of SHA-256 of the text without outer white space."""
+    """Hash that decides the split of a cluster: 64 bits of SHA-256 of the text without outer white
+    space."""
     return int.from_bytes(hashlib.sha256(text.strip().encode()).digest()[:8], "big")
 
 
-def split_index(digests: Sequence[int] | np.ndarray, split: str, held_out: tuple[str, ...] = SPLITS[1:]) -> np.ndarray:
-    """Rows of `split`, in their order, when each split in `held_out` gets the next 2% of the clusters.
+def split_index(
+    digests: Sequence[int] | np.ndarray, split: str, held_out: tuple[str, ...] = SPLITS[1:]
+) -> np.ndarray:
+    """Rows of `split`, in their order, when each split in `held_out` gets the next 2% of the
+    clusters.
 
-    Clusters are ranked by hash and a held-out split gets at least one, so splits share no cluster and small
-    files have them too. With fewer clusters than splits, "train" gets everything and the others are empty.
+    Clusters are ranked by hash and a held-out split gets at least one, so splits share no cluster
+    and small files have them too. With fewer clusters than splits, "train" gets everything and the
+    others are empty.
     """
     digests = np.asarray(digests, np.uint64)
     clusters = np.unique(digests)

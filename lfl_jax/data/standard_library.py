@@ -1,7 +1,7 @@
 """Python's own standard library, read where it is installed: a stand-in for a corpus of code.
 
-Documents are its files. Functions are the pairs of signature with docstring, and body, that are in them. A file
-is a cluster, and both sources hold out the same files.
+Documents are its files. Functions are the pairs of signature with docstring, and body, that are in
+them. A file is a cluster, and both sources hold out the same files.
 """
 
 import ast
@@ -18,10 +18,20 @@ from lfl_jax.errors import UserError
 
 LICENCE = "PSF-2.0"
 SKIPPED = {
-    *("test", "tests", "idlelib", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"),
+    *(
+        "test",
+        "tests",
+        "idlelib",
+        "idle_test",
+        "lib2to3",
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+    ),
     *("encodings", "pydoc_data"),  # tables, most of them copies of each other
 }
-BUILD = ("config-", "_sysconfigdata")  # made when an interpreter is built: they differ between machines
+# made when an interpreter is built: they differ between machines
+BUILD = ("config-", "_sysconfigdata")
 DOCSTRING, BODY = (20, 2000), (10, 2000)  # characters, least and most, of what becomes a pair
 INDENT = " " * 4
 
@@ -39,7 +49,8 @@ def home() -> Path:
 
 @functools.cache
 def files() -> tuple[tuple[str, str], ...]:
-    """(path inside the library, text) of every module, in the order of paths; files that are no UTF-8 are left out."""
+    """(path inside the library, text) of every module, in the order of paths; files that are no
+    UTF-8 are left out."""
     root, found = home(), []
     for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
         parts = path.relative_to(root).parts
@@ -77,7 +88,8 @@ def documents(split: str) -> list[Example]:
 
 @functools.cache
 def functions(split: str) -> list[Example]:
-    """Pairs of a split: the prompt ends with the docstring, the response is the indented body after it."""
+    """Pairs of a split: the prompt ends with the docstring, the response is the indented body after
+    it."""
     return [example for name, text in split_files(split) for example in functions_of(name, text)]
 
 
@@ -93,14 +105,28 @@ def functions_of(name: str, text: str) -> list[Example]:
     return [example for node in nodes for example in _pair(node, name, lines)]
 
 
-def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, lines: list[str]) -> Iterator[Example]:
+def _pair(
+    node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, lines: list[str]
+) -> Iterator[Example]:
     about = ast.get_docstring(node, clean=False) or ""
-    if len(node.body) < 2 or not DOCSTRING[0] <= len(about) <= DOCSTRING[1] or not _does_something(node.body[1:]):
+    if (
+        len(node.body) < 2
+        or not DOCSTRING[0] <= len(about) <= DOCSTRING[1]
+        or not _does_something(node.body[1:])
+    ):
         return
     head, end, last = node.lineno - 1, node.body[0].end_lineno, node.body[-1].end_lineno
-    if end is None or last is None or node.body[0].lineno == node.lineno or node.body[1].lineno <= end:
+    if (
+        end is None
+        or last is None
+        or node.body[0].lineno == node.lineno
+        or node.body[1].lineno <= end
+    ):
         return  # several statements on one line
-    signature, body = ("\n".join(_moved(line, node) for line in part) for part in (lines[head:end], lines[end:last]))
+    signature, body = (
+        "\n".join(_moved(line, node) for line in part)
+        for part in (lines[head:end], lines[end:last])
+    )
     body = body.strip("\n")
     if BODY[0] <= len(body) <= BODY[1] and body.startswith(INDENT):
         yield Example(f"{signature}\n", body, id=f"{name}:{node.lineno}", cluster=name)

@@ -13,14 +13,21 @@ from lfl_jax.errors import UserError
 NAMES = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 
 
-def read_tfds(folder: Path, split: str, columns: str = "", elsewhere: Sequence[str] = ()) -> tuple[TableExamples, str]:
+def read_tfds(
+    folder: Path, split: str, columns: str = "", elsewhere: Sequence[str] = ()
+) -> tuple[TableExamples, str]:
     """Examples of a split of a prepared dataset, and the SHA-256 of the files they are in.
 
-    dev and test are the dataset's own where it has them, else 2% each of the clusters of its train split, but for
-    those that are held out elsewhere. columns: config.data.columns.
+    dev and test are the dataset's own where it has them, else 2% each of the clusters of its train
+    split, but for those that are held out elsewhere. columns: config.data.columns.
     """
     builder = _open(folder)
-    own = {name: found for name in SPLITS for found in NAMES[name][::-1] if found in builder.info.splits}
+    own = {
+        name: found
+        for name in SPLITS
+        for found in NAMES[name][::-1]
+        if found in builder.info.splits
+    }
     if "train" not in own:
         raise UserError(f"{folder}: no train split; it has {', '.join(builder.info.splits)}")
     missing = tuple(name for name in SPLITS if name not in own and name not in elsewhere)
@@ -34,17 +41,23 @@ def _library():
     try:
         import tensorflow_datasets
     except ImportError as error:
-        raise UserError("tfds sources need tensorflow-datasets: pip install 'lfl_jax[tfds]'") from error
+        raise UserError(
+            "tfds sources need tensorflow-datasets: pip install 'lfl_jax[tfds]'"
+        ) from error
     return tensorflow_datasets
 
 
 def _open(folder: Path):
     if not (folder / "dataset_info.json").is_file():
-        raise UserError(f"{folder} is not a prepared tensorflow-datasets folder: it has no dataset_info.json")
+        raise UserError(
+            f"{folder} is not a prepared tensorflow-datasets folder: it has no dataset_info.json"
+        )
     builder = _library().builder_from_directory(folder)
     kind = builder.info.file_format.value
     if kind != "array_record":
-        raise UserError(f"{folder} is in the {kind} format, which needs TensorFlow; prepare it as array_record")
+        raise UserError(
+            f"{folder} is in the {kind} format, which needs TensorFlow; prepare it as array_record"
+        )
     return builder
 
 
@@ -55,13 +68,17 @@ def _table(builder, split: str) -> Table:
         with (Path(builder.data_dir) / name).open("rb") as file:
             sha256.update(hashlib.file_digest(file, "sha256").digest())
     name = f"{builder.info.full_name}/{split}"
-    return Table(name, (Shard(name, range(1, len(rows) + 1), rows.__getitem__),), sha256.hexdigest())
+    return Table(
+        name, (Shard(name, range(1, len(rows) + 1), rows.__getitem__),), sha256.hexdigest()
+    )
 
 
 def prepare_jsonl_as_tfds(path: Path, data_dir: Path, name: str) -> Path:
-    """Write a JSONL file as an array_record dataset with its train, dev and test splits; returns its folder.
+    """Write a JSONL file as an array_record dataset with its train, dev and test splits; returns
+    its folder.
 
-    It is written under a temporary name and renamed, so an interrupted preparation leaves no dataset.
+    It is written under a temporary name and renamed, so an interrupted preparation leaves no
+    dataset.
     """
     tfds = _library()
     table = read_table(path)
@@ -72,16 +89,27 @@ def prepare_jsonl_as_tfds(path: Path, data_dir: Path, name: str) -> Path:
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            features = tfds.features.FeaturesDict({"prompt": text, "response": text, "cluster": text})
+            features = tfds.features.FeaturesDict(
+                {"prompt": text, "response": text, "cluster": text}
+            )
             about = f"{path.name}, SHA-256 {table.sha256}"
-            return tfds.core.DatasetInfo(builder=self, description=about, features=features, disable_shuffling=True)
+            return tfds.core.DatasetInfo(
+                builder=self, description=about, features=features, disable_shuffling=True
+            )
 
         def _split_generators(self, download_manager):
             return {split: self._generate_examples(examples) for split, examples in splits.items()}
 
         def _generate_examples(self, examples: Sequence) -> Iterator[tuple[int, Mapping]]:
             for i, example in enumerate(examples):
-                yield i, {"prompt": example.prompt, "response": example.response, "cluster": example.cluster}
+                yield (
+                    i,
+                    {
+                        "prompt": example.prompt,
+                        "response": example.response,
+                        "cluster": example.cluster,
+                    },
+                )
 
     Builder.name = name
     builder = Builder(data_dir=data_dir, file_format="array_record")

@@ -1,8 +1,10 @@
-"""Random pairs of UUIDs, a key and the value to answer it with: nothing but memory can (MoRA, arXiv 2405.12130, §3).
+"""Random pairs of UUIDs, a key and the value to answer it with: nothing but memory can (MoRA, arXiv
+2405.12130, §3).
 
-UUIDs are of version 4: of 32 hexadecimal digits one is always 4 and one of 8, 9, a, b, so whoever knows the format
-and nothing else gets GUESSED of a value's digits right. MoRA's table begins at 9.9 to 10.1 %, which is this number;
-UUIDs of 32 random digits would begin at 6.3 %, and counted hyphens at 19.8 %. The prompt is not in the paper.
+UUIDs are of version 4: of 32 hexadecimal digits one is always 4 and one of 8, 9, a, b, so whoever
+knows the format and nothing else gets GUESSED of a value's digits right. MoRA's table begins at 9.9
+to 10.1 %, which is this number; UUIDs of 32 random digits would begin at 6.3 %, and counted hyphens
+at 19.8 %. The prompt is not in the paper.
 """
 
 import hashlib
@@ -13,7 +15,8 @@ from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.errors import UserError
 
 GUESSED = (30 / 16 + 1 / 1 + 1 / 4) / 32
-# What is drawn for a split. Recall is followed on the training pairs themselves, so "dev" is these once more.
+# What is drawn for a split. Recall is followed on the training pairs themselves, so "dev" is these
+# once more.
 DRAWS = {"train": "train", "dev": "train", "test": "test"}
 KEY = "{key}"
 
@@ -42,10 +45,15 @@ class UUIDPairs(Drawn):
         return str(found) if self.hyphens else found.hex
 
 
-def source(seed: int, split: str, size: int, *, prompt: str = KEY, hyphens: bool = False) -> UUIDPairs:
-    """A random-access source of `size` pairs; raises UserError for an unknown split or a prompt without {key}."""
+def source(
+    seed: int, split: str, size: int, *, prompt: str = KEY, hyphens: bool = False
+) -> UUIDPairs:
+    """A random-access source of `size` pairs; raises UserError for an unknown split or a prompt
+    without {key}."""
     if split not in DRAWS:
-        raise UserError(f"unknown split {split!r} of the UUID pairs; expected one of {', '.join(DRAWS)}")
+        raise UserError(
+            f"unknown split {split!r} of the UUID pairs; expected one of {', '.join(DRAWS)}"
+        )
     if KEY not in prompt:
         raise UserError(f"config.data.uuid_prompt={prompt!r} must hold {KEY}, where the key goes")
     return UUIDPairs(seed, split, size, prompt, hyphens)

@@ -1,4 +1,5 @@
-"""Numbers taken out of generated solutions, and when they are right: GSM8K's rules in lm-evaluation-harness."""
+"""Numbers taken out of generated solutions, and when they are right: GSM8K's rules in
+lm-evaluation-harness."""
 
 import re
 
@@ -7,7 +8,8 @@ from lfl_jax.evals.metrics import Metric, Record
 INVALID = "[invalid]"
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-# Deleted from answer and gold before they are compared, in this order: what precedes #### goes, a final dot goes.
+# Deleted from answer and gold before they are compared, in this order: what precedes #### goes, a
+# final dot goes.
 IGNORED = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
 STOP = ("Question:", "</s>", "<|im_end|>")
 
@@ -33,7 +35,8 @@ def exact(answer: str, gold: str) -> bool:
 
 
 def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> dict:
-    """The fields of a record: both extractions and whether each is right; `pattern` is that of the strict one."""
+    """The fields of a record: both extractions and whether each is right; `pattern` is that of the
+    strict one."""
     strictly, flexibly = strict(text, pattern), flexible(text)
     return {
         "text": text,
@@ -46,8 +49,9 @@ def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> dict:
 
 
 def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple[Metric, Metric]:
-    """Format compliance and accuracy given valid format, of records whose `answer` is "[invalid]" where none was found
-    in the format asked for. The accuracy is over the answers with a valid format, so it says nothing of the others."""
+    """Format compliance and accuracy given valid format, of records whose `answer` is "[invalid]"
+    where none was found in the format asked for. The accuracy is over the answers with a valid
+    format, so it says nothing of the others."""
 
     def valid(record: Record) -> float:
         return float(record[answer] != INVALID)
@@ -57,7 +61,13 @@ def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple
 
     return (
         Metric("format_compliance", valid, "format compliance", "format"),
-        Metric("accuracy_given_valid_format", valid_and_right, "accuracy given valid format", "format", weight=valid),
+        Metric(
+            "accuracy_given_valid_format",
+            valid_and_right,
+            "accuracy given valid format",
+            "format",
+            weight=valid,
+        ),
     )
 
 

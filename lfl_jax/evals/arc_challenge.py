@@ -1,4 +1,5 @@
-"""ARC-Challenge: grade-school science questions with three to five choices (Clark et al., arXiv 1803.05457)."""
+"""ARC-Challenge: grade-school science questions with three to five choices (Clark et al., arXiv
+1803.05457)."""
 
 from lfl_jax.evals import multiple_choice
 from lfl_jax.evals.base import Inputs
@@ -11,7 +12,8 @@ def questions(inputs: Inputs) -> list[Question]:
 
 
 def question(doc: dict) -> Question:
-    """From an original document, or from one whose prompt is ready: query, choices and gold index (as fetched)."""
+    """From an original document, or from one whose prompt is ready: query, choices and gold index
+    (as fetched)."""
     if "query" in doc:
         context, choices, gold = doc["query"], tuple(doc["choices"]), int(doc["gold"])
     else:

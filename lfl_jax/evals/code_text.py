@@ -1,4 +1,5 @@
-"""From what a model wrote to the code that is run: the rules of lm-evaluation-harness and bigcode's harness.
+"""From what a model wrote to the code that is run: the rules of lm-evaluation-harness and bigcode's
+harness.
 
 Every rule takes the text after the prompt and returns the part of it that counts as code.
 """
@@ -9,7 +10,16 @@ from collections.abc import Callable, Sequence
 from lfl_jax.text.stops import cut
 
 STOP = {
-    "humaneval-bigcode": ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>"),
+    "humaneval-bigcode": (
+        "\nclass",
+        "\ndef",
+        "\n#",
+        "\n@",
+        "\nprint",
+        "\nif",
+        "\n```",
+        "<file_sep>",
+    ),
     "humaneval-lm-eval": ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
     "mbpp-bigcode": ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
     "mbpp-lm-eval": ("[DONE]",),
@@ -23,12 +33,14 @@ def earliest(text: str, stop: Sequence[str]) -> str:
 
 
 def before_fence(text: str) -> str:
-    """The text before the first ``` (lm-eval's humaneval_instruct, whose prompt opens the block)."""
+    """The text before the first ``` (lm-eval's humaneval_instruct, whose prompt opens the
+    block)."""
     return text.split("```")[0]
 
 
 def first_block(text: str) -> str:
-    """The first fenced block, or nothing (lm-eval's mbpp_instruct, whose prompt opens the first one).
+    """The first fenced block, or nothing (lm-eval's mbpp_instruct, whose prompt opens the first
+    one).
 
     Letters right after the opening count as the name of a language and are dropped, as there.
     """

@@ -25,7 +25,8 @@ Overlapping = dict[str, set[str]]  # {task: ids of the items that the source con
 def look(
     config: Config, source: Source, tasks: Mapping[str, Task] = TASKS, show_progress: bool = True
 ) -> dict[str, Any]:
-    """`data.decontaminate.report` of the source and every item of config.eval.tasks, without examples before them.
+    """`data.decontaminate.report` of the source and every item of config.eval.tasks, without
+    examples before them.
 
     Raises UserError for an unknown task.
     """
@@ -46,7 +47,8 @@ def write(
     tasks: Mapping[str, Task] = TASKS,
     show_progress: bool = True,
 ) -> None:
-    """The report into a run's directory; one that is there stands, since a run's source and tasks do not change."""
+    """The report into a run's directory; one that is there stands, since a run's source and tasks
+    do not change."""
     if not (folder / FILE).exists():
         workdir.write_json(folder / FILE, look(config, source, tasks, show_progress))
 

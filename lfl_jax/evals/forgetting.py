@@ -1,8 +1,9 @@
 """What a model forgot, from the same items before and after finetuning.
 
-The score of "LoRA Learns Less and Forgets Less" (arXiv 2405.09673, section 3.3) is the plain mean of the accuracies on
-HellaSwag, ARC-Challenge and WinoGrande; higher is less forgotten. An accuracy hides items whose prediction flipped and
-moves little near chance, so prediction flips, continuous scores of the right choice and general text stand beside it.
+The score of "LoRA Learns Less and Forgets Less" (arXiv 2405.09673, section 3.3) is the plain mean
+of the accuracies on HellaSwag, ARC-Challenge and WinoGrande; higher is less forgotten. An accuracy
+hides items whose prediction flipped and moves little near chance, so prediction flips, continuous
+scores of the right choice and general text stand beside it.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,14 @@ from lfl_jax.evals import stats
 from lfl_jax.evals.metrics import Measured
 from lfl_jax.evals.stats import Estimate
 
-# The three tasks and the accuracy of each: as the harness defines them, and as the paper's Gauntlet does.
+# The three tasks and the accuracy of each: as the harness defines them, and as the paper's Gauntlet
+# does.
 HARNESS = {"hellaswag": "acc_norm", "arc_challenge": "acc_norm", "winogrande": "acc"}
-GAUNTLET = {"hellaswag_gauntlet": "acc", "arc_challenge_gauntlet": "acc", "winogrande_gauntlet": "acc"}
+GAUNTLET = {
+    "hellaswag_gauntlet": "acc",
+    "arc_challenge_gauntlet": "acc",
+    "winogrande_gauntlet": "acc",
+}
 Results = Mapping[str, Mapping[str, Measured]]  # {task: {metric: measured}}
 
 
@@ -29,7 +35,9 @@ class Score:
 
     def is_measured(self, results: Results) -> bool:
         """Whether all of its tasks were evaluated."""
-        return all(task in results and metric in results[task] for task, metric in self.accuracies.items())
+        return all(
+            task in results and metric in results[task] for task, metric in self.accuracies.items()
+        )
 
 
 SCORES = (
@@ -40,11 +48,12 @@ SCORES = (
 
 @dataclass(frozen=True)
 class Flips:
-    """Prediction flips: items that became incorrect (`lost`), and items that became correct (`gained`).
+    """Prediction flips: items that became incorrect (`lost`), and items that became correct
+    (`gained`).
 
-    by_chance: as many of each are expected from items that are guessed both times, whatever was learned or forgotten:
-    n (1 - a_before) (1 - a_after) / (k - 1) for accuracies a and k choices (arXiv 2510.17776). Two random answers to
-    questions with two choices differ half of the time.
+    by_chance: as many of each are expected from items that are guessed both times, whatever was
+    learned or forgotten: n (1 - a_before) (1 - a_after) / (k - 1) for accuracies a and k choices
+    (arXiv 2510.17776). Two random answers to questions with two choices differ half of the time.
     """
 
     lost: int
@@ -52,7 +61,9 @@ class Flips:
     by_chance: float = 0.0
 
     def __add__(self, other: "Flips") -> "Flips":
-        return Flips(self.lost + other.lost, self.gained + other.gained, self.by_chance + other.by_chance)
+        return Flips(
+            self.lost + other.lost, self.gained + other.gained, self.by_chance + other.by_chance
+        )
 
     @property
     def lost_beyond_chance(self) -> float:
@@ -67,7 +78,8 @@ class Flips:
 
 @dataclass(frozen=True)
 class Forgetting:
-    """The score before, after and their difference, item by item, and what guessing scores (`chance`)."""
+    """The score before, after and their difference, item by item, and what guessing scores
+    (`chance`)."""
 
     before: Estimate
     after: Estimate
@@ -77,22 +89,31 @@ class Forgetting:
 
 
 def measure(before: Results, after: Results, score: Score = SCORES[0]) -> Forgetting:
-    """A score of two evaluations. Raises UserError when a task is missing, or was run on other items."""
+    """A score of two evaluations. Raises UserError when a task is missing, or was run on other
+    items."""
     missing = [task for task in score.accuracies if task not in before or task not in after]
     if missing:
-        raise UserError(f"{score.label} needs {', '.join(score.accuracies)}; not evaluated: {', '.join(missing)}")
-    pairs = [(before[task][metric], after[task][metric]) for task, metric in score.accuracies.items()]
+        raise UserError(
+            f"{score.label} needs {', '.join(score.accuracies)}; not evaluated:"
+            f" {', '.join(missing)}"
+        )
+    pairs = [
+        (before[task][metric], after[task][metric]) for task, metric in score.accuracies.items()
+    ]
     return Forgetting(
         before=stats.plain_mean([first.estimate for first, _ in pairs]),
         after=stats.plain_mean([last.estimate for _, last in pairs]),
-        change=stats.plain_mean([first.metric.difference(first.column, last.column) for first, last in pairs]),
+        change=stats.plain_mean(
+            [first.metric.difference(first.column, last.column) for first, last in pairs]
+        ),
         flips=sum((flips(first, last) for first, last in pairs), Flips(0, 0)),
         chance=sum(first.chance or 0.0 for first, _ in pairs) / len(pairs),
     )
 
 
 def flips(before: Measured, after: Measured) -> Flips:
-    """Items whose value (1 correct, 0 incorrect) changed; UserError when the two do not hold the same items."""
+    """Items whose value (1 correct, 0 incorrect) changed; UserError when the two do not hold the
+    same items."""
     first, last = before.column.ordered_as(after.column).values(), after.column.values()
     changes = [b - a for a, b in zip(first, last, strict=True)]
     chance = before.chance or 0.0

@@ -1,7 +1,8 @@
 """Are two formulas equal? lm-evaluation-harness's answers to that, by sympy and by math_verify.
 
-A child process works them out and is kept for the next question: what a model writes (9^{9^{9^9}}) can make sympy spin
-in big integers, where no signal handler runs, or take all memory. It is ended where it overruns, and started anew.
+A child process works them out and is kept for the next question: what a model writes (9^{9^{9^9}})
+can make sympy spin in big integers, where no signal handler runs, or take all memory. It is ended
+where it overruns, and started anew.
 """
 
 import atexit
@@ -26,27 +27,34 @@ LIBRARIES = {  # distribution: module
     "latex2sympy2_extended": "latex2sympy2_extended",
 }
 START = 120  # seconds that the child has for its imports, on a busy machine
-PARTS = {"equal": 1, "verify": 3}  # each may take `seconds`: math_verify reads two texts and compares
+# each may take `seconds`: math_verify reads two texts and compares
+PARTS = {"equal": 1, "verify": 3}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether two are equal; trouble: why that was not worked out ("timeout" by the libraries' own clock, "memory",
-    "killed after 6 s", "exit code -6"), or ""."""
+    """Whether two are equal; trouble: why that was not worked out ("timeout" by the libraries' own
+    clock, "memory", "killed after 6 s", "exit code -6"), or ""."""
 
     equal: bool
     trouble: str
 
 
 def check() -> None:
-    """Raise UserError where a library is missing, or antlr4 is not the one that sympy's LaTeX parser was made with."""
-    missing = [name for name, module in LIBRARIES.items() if importlib.util.find_spec(module) is None]
+    """Raise UserError where a library is missing, or antlr4 is not the one that sympy's LaTeX
+    parser was made with."""
+    missing = [
+        name for name, module in LIBRARIES.items() if importlib.util.find_spec(module) is None
+    ]
     if missing:
-        raise UserError(f"comparing formulas needs {', '.join(missing)}: pip install 'lfl_jax[math]'")
+        raise UserError(
+            f"comparing formulas needs {', '.join(missing)}: pip install 'lfl_jax[math]'"
+        )
     antlr4 = importlib.metadata.version("antlr4-python3-runtime")
     if not antlr4.startswith("4.11"):
         raise UserError(
-            f"comparing formulas needs antlr4-python3-runtime 4.11, not {antlr4}: pip install 'lfl_jax[math]'"
+            f"comparing formulas needs antlr4-python3-runtime 4.11, not {antlr4}: pip install"
+            " 'lfl_jax[math]'"
         )
 
 
@@ -58,7 +66,8 @@ def versions() -> dict[str, str]:
 class Comparer:
     """Answers questions, one at a time; `close` ends its child process.
 
-    seconds: whole ones, of wall time, which the harness too gives each part of a comparison. memory_mb: address space.
+    seconds: whole ones, of wall time, which the harness too gives each part of a comparison.
+    memory_mb: address space.
     """
 
     def __init__(self, seconds: int = 5, memory_mb: int = 2048) -> None:
@@ -83,7 +92,8 @@ class Comparer:
         if self._process and self._process.poll() is not None:
             self.close()
         self._process = process = self._process or _start()
-        wall = PARTS[kind] * self.seconds + 1  # the child gives up by itself before that where it can
+        # the child gives up by itself before that where it can
+        wall = PARTS[kind] * self.seconds + 1
         limits = {"seconds": self.seconds, "cpu_seconds": wall, "memory_mb": self.memory_mb}
         verdict = None
         try:
@@ -105,10 +115,14 @@ def shared() -> Comparer:
 def _start() -> subprocess.Popen:
     # -P: requests and stats are not those of this folder. A session of its own: Ctrl-C is ours.
     command, pipe = [sys.executable, "-P", "-X", "utf8", str(CHILD)], subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     if _line(process, START) != b'"ready"\n':
         _end(process)
-        raise UserError(f"the process that compares formulas does not start; see why: {' '.join(command)}")
+        raise UserError(
+            f"the process that compares formulas does not start; see why: {' '.join(command)}"
+        )
     return process
 
 
@@ -128,7 +142,8 @@ def _answer(process: subprocess.Popen, question: dict[str, Any], seconds: int) -
 
 
 def _line(process: subprocess.Popen, seconds: int) -> bytes | None:
-    """The next line of its output, empty where it has ended; None where nothing comes within so many seconds."""
+    """The next line of its output, empty where it has ended; None where nothing comes within so
+    many seconds."""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         return process.stdout.readline() if selector.select(seconds) else None

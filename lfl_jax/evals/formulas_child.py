@@ -1,7 +1,8 @@
-"""The process that reads and compares formulas for `evals.formulas`: JSON lines in and out, under limits.
+"""The process that reads and compares formulas for `evals.formulas`: JSON lines in and out, under
+limits.
 
-Run by path and without lfl_jax. Its first line says that it is ready; then a line {"kind", "texts", "seconds",
-"cpu_seconds", "memory_mb"} is answered by {"equal", "trouble"}.
+Run by path and without lfl_jax. Its first line says that it is ready; then a line {"kind", "texts",
+"seconds", "cpu_seconds", "memory_mb"} is answered by {"equal", "trouble"}.
 """
 
 import json
@@ -17,7 +18,8 @@ class Overrun(BaseException):
 
 
 def equal(answer: str, gold: str, seconds: int) -> tuple[bool, str]:
-    """is_equiv of lm-evaluation-harness's minerva_math: the same text, or a difference that simplifies to 0.
+    """is_equiv of lm-evaluation-harness's minerva_math: the same text, or a difference that
+    simplifies to 0.
 
     What cannot be read or subtracted (intervals, tuples, sentences) is not equal.
     """
@@ -44,9 +46,11 @@ def equal(answer: str, gold: str, seconds: int) -> tuple[bool, str]:
 
 
 def verify(text: str, solution: str, seconds: int) -> tuple[bool, str]:
-    """The second metric of the harness's minerva_math: what math_verify finds in two whole texts is the same.
+    """The second metric of the harness's minerva_math: what math_verify finds in two whole texts is
+    the same.
 
-    The library gives up after `seconds` at each text and at each pair of formulas, and only logs it.
+    The library gives up after `seconds` at each text and at each pair of formulas, and only logs
+    it.
     """
     import math_verify
 
@@ -56,7 +60,9 @@ def verify(text: str, solution: str, seconds: int) -> tuple[bool, str]:
     log = logging.getLogger("math_verify")
     log.addHandler(handler)
     try:
-        gold, target = (math_verify.parse(each, parsing_timeout=seconds) for each in (solution, text))
+        gold, target = (
+            math_verify.parse(each, parsing_timeout=seconds) for each in (solution, text)
+        )
         same = bool(math_verify.verify(gold, target, timeout_seconds=seconds))
     finally:
         log.removeHandler(handler)
@@ -67,12 +73,18 @@ KINDS = {"equal": equal, "verify": verify}
 
 
 def limit(seconds: int, memory_mb: int) -> None:
-    """So much processor time from now on, and memory in all; the kernel sees to it where no signal handler runs."""
+    """So much processor time from now on, and memory in all; the kernel sees to it where no signal
+    handler runs."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(used.ru_utime + used.ru_stime) + 1
-    for kind, most in ((resource.RLIMIT_CPU, spent + seconds), (resource.RLIMIT_AS, memory_mb << 20)):
+    for kind, most in (
+        (resource.RLIMIT_CPU, spent + seconds),
+        (resource.RLIMIT_AS, memory_mb << 20),
+    ):
         _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        resource.setrlimit(
+            kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
 
 
 def main() -> None:
@@ -80,7 +92,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # antlr4 prints to standard output
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    KINDS["equal"]("1", "2", 60), KINDS["verify"]("$1$", "$2$", 60)  # imports and tables, outside the limits
+    # imports and tables, outside the limits
+    KINDS["equal"]("1", "2", 60), KINDS["verify"]("$1$", "$2$", 60)
     print(json.dumps("ready"), file=replies, flush=True)
     for line in sys.stdin:
         question = json.loads(line)

@@ -1,17 +1,21 @@
-"""HellaSwag, ARC-Challenge and WinoGrande as MosaicML's Eval Gauntlet scores them: the paper's forgetting score.
+"""HellaSwag, ARC-Challenge and WinoGrande as MosaicML's Eval Gauntlet scores them: the paper's
+forgetting score.
 
-"LoRA Learns Less and Forgets Less" (arXiv 2405.09673, section 3.3) takes the plain mean of these three accuracies from
-llm-foundry's scripts/eval. The choice of the lowest mean cross-entropy per token wins, where lm-evaluation-harness
-divides by characters or not at all. WinoGrande is a "schema": one continuation under two contexts.
+"LoRA Learns Less and Forgets Less" (arXiv 2405.09673, section 3.3) takes the plain mean of these
+three accuracies from llm-foundry's scripts/eval. The choice of the lowest mean cross-entropy per
+token wins, where lm-evaluation-harness divides by characters or not at all. WinoGrande is a
+"schema": one continuation under two contexts.
 
-As in llm-foundry's datasets: no prompt string, examples end with a line break, a context ends where its delimiter
-" " or "\\nAnswer: " would begin its last space, and shots, context and continuation are encoded one by one. Shots are
-drawn for every question in turn from the evaluated questions themselves, by one random.Random(1234).
+As in llm-foundry's datasets: no prompt string, examples end with a line break, a context ends where
+its delimiter " " or "\\nAnswer: " would begin its last space, and shots, context and continuation
+are encoded one by one. Shots are drawn for every question in turn from the evaluated questions
+themselves, by one random.Random(1234).
 
-The paper does not give the number of shots; these are of the Gauntlet v0.2 and v0.3 (0, 3 and 5), current when it was
-written, whatever config.eval.shots says. Questions are the data sets' own. Of WinoGrande, llm-foundry's file is the
-same; of its 1172 ARC questions 19 have another gold choice (labels 1-4 taken for indices) and 7 another number of
-choices, which can move accuracy by up to 2.2 points.
+The paper does not give the number of shots; these are of the Gauntlet v0.2 and v0.3 (0, 3 and 5),
+current when it was written, whatever config.eval.shots says. Questions are the data sets' own. Of
+WinoGrande, llm-foundry's file is the same; of its 1172 ARC questions 19 have another gold choice
+(labels 1-4 taken for indices) and 7 another number of choices, which can move accuracy by up to 2.2
+points.
 """
 
 import random
@@ -34,7 +38,8 @@ SHOTS = {"hellaswag_gauntlet": 0, "arc_challenge_gauntlet": 3, "winogrande_gaunt
 
 @dataclass(frozen=True)
 class Choice:
-    """A question after its `shots`: a (context, continuation) pair for each choice; `gold` an index."""
+    """A question after its `shots`: a (context, continuation) pair for each choice; `gold` an
+    index."""
 
     id: str
     cluster: str
@@ -64,18 +69,24 @@ def _choices(inputs: Inputs, questions: Sequence[Question], task: str) -> list[C
 
 def after_shots(questions: Sequence[Question], shots: int) -> list[Choice]:
     """Every question after `shots` others with their right choices."""
-    rng, pairs = random.Random(SEED), [[(c.rstrip(), r.removeprefix(" ")) for c, r in q.pairs] for q in questions]
+    rng, pairs = (
+        random.Random(SEED),
+        [[(c.rstrip(), r.removeprefix(" ")) for c, r in q.pairs] for q in questions],
+    )
     turns = [" ".join(of_question[q.gold]) for q, of_question in zip(questions, pairs, strict=True)]
     made = []
     for i, (q, of_question) in enumerate(zip(questions, pairs, strict=True)):
         before = "\n".join(turns[j] for j in draw(len(questions), shots, i, rng))
         border = "\n" if before else ""
-        made.append(Choice(q.id, q.cluster, before, tuple((border + c, r) for c, r in of_question), q.gold))
+        made.append(
+            Choice(q.id, q.cluster, before, tuple((border + c, r) for c, r in of_question), q.gold)
+        )
     return made
 
 
 def draw(count: int, shots: int, number: int, rng: random.Random) -> list[int]:
-    """Positions of `shots` questions other than `number`, in llm-foundry's order, which is that of a Python set."""
+    """Positions of `shots` questions other than `number`, in llm-foundry's order, which is that of
+    a Python set."""
     shots = min(count - 1, shots)
     chosen = set(rng.sample(range(count), shots))
     chosen.discard(number)
@@ -87,7 +98,8 @@ def draw(count: int, shots: int, number: int, rng: random.Random) -> list[int]:
 
 
 def requests(choice: Choice, tokenizer: Tokenizer, length: int) -> list[Request]:
-    """One request per choice; a continuation begins with a space: its own, the tokenizer's, or else one put there."""
+    """One request per choice; a continuation begins with a space: its own, the tokenizer's, or else
+    one put there."""
     own_space = tokenizer.encode("a") != tokenizer.encode_continuation("a")
     shots, made = prompt_ids(choice.shots, tokenizer), []
     for context, continuation in choice.pairs:
@@ -97,10 +109,11 @@ def requests(choice: Choice, tokenizer: Tokenizer, length: int) -> list[Request]
 
 
 def record(choice: Choice, scored: list[Scored]) -> Record:
-    """acc: the lowest mean cross-entropy (`nll_per_token`, nats) is the gold choice's; the first of equals wins.
+    """acc: the lowest mean cross-entropy (`nll_per_token`, nats) is the gold choice's; the first of
+    equals wins.
 
-    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of ll, the sums),
-    `gold_logprob_norm` the same of the means that decide.
+    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of ll,
+    the sums), `gold_logprob_norm` the same of the means that decide.
     """
     ll = np.array([s.ll for s in scored], np.float64)
     means = ll / np.maximum([s.tokens for s in scored], 1)
@@ -124,4 +137,6 @@ METHOD = Likelihood(requests, record)
 METRICS = multiple_choice.metrics(("acc",), unit="token")
 HELLASWAG = Task("hellaswag_gauntlet", 2, "Gauntlet HellaSwag", hellaswag_choices, METHOD, METRICS)
 ARC_CHALLENGE = Task("arc_challenge_gauntlet", 2, "Gauntlet ARC-C", arc_choices, METHOD, METRICS)
-WINOGRANDE = Task("winogrande_gauntlet", 2, "Gauntlet WinoGrande", winogrande_choices, METHOD, METRICS)
+WINOGRANDE = Task(
+    "winogrande_gauntlet", 2, "Gauntlet WinoGrande", winogrande_choices, METHOD, METRICS
+)

@@ -1,7 +1,8 @@
-"""GSM8K answered with a chain of thought, as lm-evaluation-harness's gsm8k_cot and gsm8k_cot_zeroshot ask for it.
+"""GSM8K answered with a chain of thought, as lm-evaluation-harness's gsm8k_cot and
+gsm8k_cot_zeroshot ask for it.
 
-The eight shots are those of Wei et al. (arXiv 2201.11903, table 20), whatever config.eval.shots says; the answer is
-the number in "The answer is N.".
+The eight shots are those of Wei et al. (arXiv 2201.11903, table 20), whatever config.eval.shots
+says; the answer is the number in "The answer is N.".
 """
 
 import functools
@@ -11,7 +12,8 @@ from lfl_jax.evals import answers, gsm8k
 from lfl_jax.evals.base import Generate, Inputs, Task
 from lfl_jax.evals.gsm8k import Problem
 
-STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")  # the last dot is any character, as in the harness
+# the last dot is any character, as in the harness
+STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")
 STOP = ("Q:", "</s>", "<|im_end|>")
 STEPS = " Let's think step by step."
 
@@ -28,14 +30,18 @@ def zero_shot(inputs: Inputs) -> list[Problem]:
 
 
 def turn(question: str, answer: str) -> str:
-    """A worked example, as it stands before the question; its last sentence becomes "The answer is N."."""
+    """A worked example, as it stands before the question; its last sentence becomes "The answer is
+    N."."""
     answer = re.sub(r"(So the|The) answer is (\S+?)\.?$", r"The answer is \2.", answer.strip())
     return f"Q: {question}\nA: {answer}\n\n"
 
 
 def _problems(inputs: Inputs, head: str, begun: str) -> list[Problem]:
     docs = enumerate(inputs.docs("gsm8k-test"))
-    return [Problem(str(i), str(i), f"{head}Q: {doc['question']}\nA:{begun}", doc["answer"]) for i, doc in docs]
+    return [
+        Problem(str(i), str(i), f"{head}Q: {doc['question']}\nA:{begun}", doc["answer"])
+        for i, doc in docs
+    ]
 
 
 METHOD = Generate(STOP, functools.partial(gsm8k.record, pattern=STRICT))

@@ -8,12 +8,14 @@ from lfl_jax.evals.multiple_choice import Question
 
 
 def questions(inputs: Inputs) -> list[Question]:
-    """The validation split; questions about the same video or article (`source_id`) are one cluster."""
+    """The validation split; questions about the same video or article (`source_id`) are one
+    cluster."""
     return [question(doc, str(i)) for i, doc in enumerate(inputs.docs("hellaswag"))]
 
 
 def question(doc: dict, number: str) -> Question:
-    """From an original document; its position in the split is its id, since its own `ind` is not unique.
+    """From an original document; its position in the split is its id, since its own `ind` is not
+    unique.
 
     The context's second part is capitalised, which lower-cases its rest.
     """

@@ -1,4 +1,5 @@
-"""HumanEval: functions completed from signature and docstring, tested by running them (Chen et al., 2107.03374)."""
+"""HumanEval: functions completed from signature and docstring, tested by running them (Chen et al.,
+2107.03374)."""
 
 import dataclasses
 import functools
@@ -11,7 +12,8 @@ from lfl_jax.evals import code_text, pass_at_k
 from lfl_jax.evals.base import Inputs, Task
 from lfl_jax.evals.sandbox import Program
 
-# How each harness shows a problem; stop texts and what is cut from the completion have the same name in `code_text`.
+# How each harness shows a problem; stop texts and what is cut from the completion have the same
+# name in `code_text`.
 PROMPTS: dict[str, Callable[[str], str]] = {
     "humaneval-bigcode": str.strip,
     "humaneval-lm-eval": str,
@@ -24,7 +26,8 @@ PROMPTS: dict[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """`prompt` is what the model continues, in this `form`; `head` the signature and docstring as code."""
+    """`prompt` is what the model continues, in this `form`; `head` the signature and docstring as
+    code."""
 
     id: str
     cluster: str
@@ -37,7 +40,8 @@ class Problem:
 
 
 def problems(inputs: Inputs, form: str = "humaneval-bigcode") -> list[Problem]:
-    """All 164 problems without shots, every one its own cluster; raises UserError for an unknown form."""
+    """All 164 problems without shots, every one its own cluster; raises UserError for an unknown
+    form."""
     if form not in PROMPTS:
         raise UserError(f"unknown form of HumanEval {form!r}; there are: {', '.join(PROMPTS)}")
     return [problem(doc, form) for doc in inputs.docs("humaneval")]
@@ -47,7 +51,14 @@ def problem(doc: dict, form: str) -> Problem:
     """A problem from its document."""
     head, name = doc["prompt"], doc["task_id"]
     return Problem(
-        name, name, PROMPTS[form](head), form, head, doc["entry_point"], doc["canonical_solution"], doc["test"]
+        name,
+        name,
+        PROMPTS[form](head),
+        form,
+        head,
+        doc["entry_point"],
+        doc["canonical_solution"],
+        doc["test"],
     )
 
 
@@ -58,14 +69,19 @@ def extract(problem: Problem, text: str) -> str:
 
 
 def asked_as_trained(inputs: Inputs) -> list[Problem]:
-    """All 164 problems, signature and docstring being the question in the format the model is trained with."""
+    """All 164 problems, signature and docstring being the question in the format the model is
+    trained with."""
     plain = [problem(doc, "humaneval-lm-eval") for doc in inputs.docs("humaneval")]
-    return [dataclasses.replace(p, prompt=inputs.template.render(p.head.rstrip() + "\n", "")[0]) for p in plain]
+    return [
+        dataclasses.replace(p, prompt=inputs.template.render(p.head.rstrip() + "\n", "")[0])
+        for p in plain
+    ]
 
 
 def extract_answer(problem: Problem, text: str) -> str:
-    """The code of an answer, which is its first fenced block or all of it: either the function, which takes the head's
-    imports and helpers before it, or the function's body, whose first line the format may have moved."""
+    """The code of an answer, which is its first fenced block or all of it: either the function,
+    which takes the head's imports and helpers before it, or the function's body, whose first line
+    the format may have moved."""
     block = code_text.FENCED.search(text)
     code = block[1] if block else text
     signature = re.search(rf"^def {problem.entry_point}\b", problem.head, re.MULTILINE)
@@ -75,7 +91,8 @@ def extract_answer(problem: Problem, text: str) -> str:
 
 
 def program(problem: Problem, code: str) -> Program:
-    """The code with the problem's tests, which take their helpers from the prompt and not from the code."""
+    """The code with the problem's tests, which take their helpers from the prompt and not from the
+    code."""
     return Program(
         code=code + "\n",
         tests=f"{problem.tests}\ncheck({problem.entry_point})",

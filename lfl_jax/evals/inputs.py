@@ -1,4 +1,5 @@
-"""What a run's config gives its evaluations to read: held-out problems, held-out targets, general text."""
+"""What a run's config gives its evaluations to read: held-out problems, held-out targets, general
+text."""
 
 from pathlib import Path
 
@@ -16,20 +17,28 @@ MOST = 2000  # held-out examples of a source, for an evaluation that asks for al
 
 
 def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> Inputs:
-    """Inputs from the test split, or from the dev split, on which choices such as the best checkpoint are made.
+    """Inputs from the test split, or from the dev split, on which choices such as the best
+    checkpoint are made.
 
     alone: of items without the examples before them.
     """
     most = _most(config, dev)
     splits = () if most is None else ("dev",) if dev else held_out_splits(config.data)
-    problems = {split: _first(open_source(config.data, split, config.seed.data), most or 0) for split in splits}
+    problems = {
+        split: _first(open_source(config.data, split, config.seed.data), most or 0)
+        for split in splits
+    }
     return Inputs(
         problems=problems,
         target=interleaved(problems.values())[:most],
         template=_template(config),
         docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
-        source_text=readers.texts(Path(config.eval.source_text)) if config.eval.source_text else None,
-        worked=lambda: _first(open_source(config.data, "train", config.seed.data), config.eval.base_shots),
+        source_text=readers.texts(Path(config.eval.source_text))
+        if config.eval.source_text
+        else None,
+        worked=lambda: _first(
+            open_source(config.data, "train", config.seed.data), config.eval.base_shots
+        ),
         shots=config.eval.shots,
         shots_from=config.eval.shots_from,
         alone=alone,
@@ -43,11 +52,14 @@ def _template(config: Config) -> Template:
 
 
 def _most(config: Config, dev: bool) -> int | None:
-    """Held-out examples to read, for the evaluations that read some; None where none does, so that none are needed."""
+    """Held-out examples to read, for the evaluations that read some; None where none does, so that
+    none are needed."""
     e = config.eval
     tasks = e.items(e.every_tasks if dev else (*e.tasks, *e.base_tasks))
     # What is not known here is somebody's own task, which may read them.
-    limits = [limit for name, limit in tasks.items() if name not in TASKS or TASKS[name].reads_source]
+    limits = [
+        limit for name, limit in tasks.items() if name not in TASKS or TASKS[name].reads_source
+    ]
     return None if not limits else MOST if 0 in limits else max(limits)
 
 

@@ -1,8 +1,9 @@
-"""95 % intervals: of proportions, of means, of paired changes. None of them collapses where nothing was observed.
+"""95 % intervals: of proportions, of means, of paired changes. None of them collapses where nothing
+was observed.
 
-Items of one cluster are not independent: a proportion is then treated as one of fewer items, n / (design effect), as
-survey statistics does (Korn and Graubard, Survey Methodology 24, 1998). Where the variance cannot be estimated, because
-all items agree, every cluster counts as one item.
+Items of one cluster are not independent: a proportion is then treated as one of fewer items, n /
+(design effect), as survey statistics does (Korn and Graubard, Survey Methodology 24, 1998). Where
+the variance cannot be estimated, because all items agree, every cluster counts as one item.
 """
 
 import math
@@ -18,7 +19,8 @@ STEPS = 60  # of bisection: the width of an interval of [-1, 1] shrinks below fl
 
 
 def critical(clusters: int | None = None, level: float = LEVEL) -> float:
-    """The two-sided critical value: of the normal distribution, or of Student's t with clusters - 1 degrees."""
+    """The two-sided critical value: of the normal distribution, or of Student's t with clusters - 1
+    degrees."""
     tail = (1 + level) / 2
     return float(ndtri(tail) if clusters is None else stdtrit(clusters - 1, tail))
 
@@ -32,7 +34,8 @@ def student(mean: Number, se: Number, clusters: int, level: float = LEVEL) -> In
 
 
 def wilson(p: Number, n: Number, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a proportion p of n items; n need not be whole (Wilson, JASA 22, 1927)."""
+    """Wilson's score interval of a proportion p of n items; n need not be whole (Wilson, JASA 22,
+    1927)."""
     z2 = critical(level=level) ** 2
     center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
@@ -42,10 +45,12 @@ def wilson(p: Number, n: Number, level: float = LEVEL) -> Interval:
 
 
 def tango(gained: Number, lost: Number, n: Number, level: float = LEVEL) -> Interval:
-    """Tango's score interval of a paired difference of proportions, (gained - lost) / n, of n pairs.
+    """Tango's score interval of a paired difference of proportions, (gained - lost) / n, of n
+    pairs.
 
-    Those differences that a score test with the constrained estimate of the discordant probabilities does not reject
-    (Tango, Statistics in Medicine 17, 1998, 891-908). Without a single flip it is +- z^2 / (n + z^2).
+    Those differences that a score test with the constrained estimate of the discordant
+    probabilities does not reject (Tango, Statistics in Medicine 17, 1998, 891-908). Without a
+    single flip it is +- z^2 / (n + z^2).
     """
     z, estimate = critical(level=level), (gained - lost) / n
 
@@ -80,8 +85,9 @@ def _bisect(is_left: Callable[[float], bool], low: float, high: float) -> float:
 def combined(mean: Number, parts: Sequence[tuple[float, float, Interval]]) -> Interval:
     """Of a weighted sum of independent estimates, from (weight, estimate, interval) of each.
 
-    The method of variance estimates recovery: distances to the limits are added in quadrature (Zou and Donner,
-    Statistics in Medicine 27, 2008; for two proportions, Newcombe's hybrid score interval of 1998).
+    The method of variance estimates recovery: distances to the limits are added in quadrature (Zou
+    and Donner, Statistics in Medicine 27, 2008; for two proportions, Newcombe's hybrid score
+    interval of 1998).
     """
     below = above = 0.0
     for weight, estimate, (low, high) in parts:
@@ -95,8 +101,8 @@ def combined(mean: Number, parts: Sequence[tuple[float, float, Interval]]) -> In
 def effective_items(variance: float, observed: float, items: float, clusters: int) -> float:
     """How many independent items say as much as these.
 
-    variance: of one item's value, were items independent. observed: of the mean, clustered, without the correction for
-    the number of clusters. Few clusters count for less still, by Student's t.
+    variance: of one item's value, were items independent. observed: of the mean, clustered, without
+    the correction for the number of clusters. Few clusters count for less still, by Student's t.
     """
     count = variance / observed if variance > 0 and observed > 0 else float(clusters)
     if clusters < 2:

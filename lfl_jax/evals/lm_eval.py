@@ -1,8 +1,9 @@
-"""Any task of lm-evaluation-harness on our models (extra `eval`; neither torch nor transformers is needed).
+"""Any task of lm-evaluation-harness on our models (extra `eval`; neither torch nor transformers is
+needed).
 
-The harness makes the prompts and judges the answers. Scores come from the same planner and compiled program as our
-own evaluations, texts from the same decoding, and both are kept in a file, so that a killed evaluation goes on where
-it was. For one process.
+The harness makes the prompts and judges the answers. Scores come from the same planner and compiled
+program as our own evaluations, texts from the same decoding, and both are kept in a file, so that a
+killed evaluation goes on where it was. For one process.
 """
 
 import importlib.util
@@ -35,12 +36,14 @@ log = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256  # the harness's, where a task names no number
 RESAMPLES = 1000  # for metrics whose standard error is bootstrapped; that of a mean has a formula
-UNWANTED = ("samples", "pretty_env_info", "git_hash", "upper_git_hash")  # files of their own; of no use to others
+# files of their own; of no use to others
+UNWANTED = ("samples", "pretty_env_info", "git_hash", "upper_git_hash")
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a text is generated; temperature 0 is greedy. The stop texts end it and are not part of it."""
+    """How a text is generated; temperature 0 is greedy. The stop texts end it and are not part of
+    it."""
 
     max_new_tokens: int
     stop: tuple[str, ...]
@@ -48,7 +51,8 @@ class Decoding:
     top_p: float = 1.0
 
 
-# Settings that may be left out: the value that changes nothing, and whether it is one of sampling only.
+# Settings that may be left out: the value that changes nothing, and whether it is one of sampling
+# only.
 NEUTRAL = {
     "top_k": (0, True),
     "min_p": (0, True),
@@ -62,10 +66,12 @@ NEUTRAL = {
 
 
 def decoding(gen_kwargs: dict[str, Any], default_tokens: int, eos: str) -> Decoding:
-    """A task's generation_kwargs, read as the harness's own models do; the EOS text is one more stop.
+    """A task's generation_kwargs, read as the harness's own models do; the EOS text is one more
+    stop.
 
-    Without do_sample a temperature above 0 means sampling; with do_sample false it is ignored. When sampling, top_p
-    alone cuts the distribution. Raises UserError, by name, for settings that change the text and are not supported.
+    Without do_sample a temperature above 0 means sampling; with do_sample false it is ignored. When
+    sampling, top_p alone cuts the distribution. Raises UserError, by name, for settings that change
+    the text and are not supported.
     """
     from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
@@ -80,7 +86,8 @@ def decoding(gen_kwargs: dict[str, Any], default_tokens: int, eos: str) -> Decod
             refused.append(f"{name}={value!r}")
     if refused:
         raise UserError(
-            f"generation_kwargs {', '.join(refused)}: not supported; there are until, max_gen_toks, do_sample,"
+            f"generation_kwargs {', '.join(refused)}: not supported; there are until, max_gen_toks,"
+            " do_sample,"
             " temperature and top_p"
         )
     if sample and temperature <= 0:
@@ -90,12 +97,14 @@ def decoding(gen_kwargs: dict[str, Any], default_tokens: int, eos: str) -> Decod
 
 
 def grouped(requests: Sequence[Request], length: int) -> list[list[Request]]:
-    """Neighbours that begin alike, for the planner to compute the beginning once; the order is kept.
+    """Neighbours that begin alike, for the planner to compute the beginning once; the order is
+    kept.
 
     A request joins the ones before it when that saves tokens and they fit in one row of `length`.
     """
     groups: list[list[Request]] = []
-    shared = total = 0  # of the last group: tokens its contexts have in common, input tokens of all its requests
+    # of the last group: tokens its contexts have in common, input tokens of all its requests
+    shared = total = 0
     for request in requests:
         alone = len(request.ids) - 1
         if groups:
@@ -121,7 +130,8 @@ class Answers:
     """Results by request, kept in a file from batch to batch; without a file, in memory."""
 
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
-        """Read what an earlier evaluation with the same settings has left; a file of other settings is put aside."""
+        """Read what an earlier evaluation with the same settings has left; a file of other settings
+        is put aside."""
         found = records.resume(path, settings) if path else []
         if path and found is None:
             records.start(path, settings, {})
@@ -138,17 +148,27 @@ class Answers:
         """Keep new answers, JSON values, before this returns."""
         self._known |= answers
         if self._path and answers:
-            records.append(self._path, [{"key": key, "answer": answer} for key, answer in answers.items()])
+            records.append(
+                self._path, [{"key": key, "answer": answer} for key, answer in answers.items()]
+            )
 
 
 class Bridge:
-    """What the harness asks of a model (the methods of lm_eval.api.model.TemplateLM), answered by ours."""
+    """What the harness asks of a model (the methods of lm_eval.api.model.TemplateLM), answered by
+    ours."""
 
     backend = "causal"
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, settings: Settings, answers: Answers) -> None:
+    def __init__(
+        self, model: Model, tokenizer: Tokenizer, settings: Settings, answers: Answers
+    ) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.settings, self.answers = model, tokenizer, settings, answers
+        self.model, self.tokenizer, self.settings, self.answers = (
+            model,
+            tokenizer,
+            settings,
+            answers,
+        )
         self.truncated = 0  # requests that lost the beginning of their context
 
     @property
@@ -176,47 +196,63 @@ class Bridge:
         """Tells tokenizers and chat templates apart."""
         return f"lfl_jax-{_fingerprint(self.tokenizer)}"
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
-        """Ids; None puts BOS first where the tokenizer has one put there, unless the text has it already."""
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **unused: Any
+    ) -> list[int]:
+        """Ids; None puts BOS first where the tokenizer has one put there, unless the text has it
+        already."""
         if add_special_tokens is None:
             return prompt_ids(string, self.tokenizer)
         bos = [self.tokenizer.bos_id] if add_special_tokens and self.tokenizer.add_bos else []
         return [*bos, *self.tokenizer.encode(string)]
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The Jinja source of the tokenizer's one template; UserError when a template is wanted and there is none."""
+        """The Jinja source of the tokenizer's one template; UserError when a template is wanted and
+        there is none."""
         if chat_template is False:
             return None
         if self.tokenizer.chat_template is None:
             raise UserError("apply_chat_template: this model's tokenizer carries no chat template")
         if isinstance(chat_template, str):
-            raise UserError(f"apply_chat_template={chat_template!r}: this tokenizer has one template; give True")
+            raise UserError(
+                f"apply_chat_template={chat_template!r}: this tokenizer has one template; give True"
+            )
         return self.tokenizer.chat_template
 
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as text; without a generation prompt its last message is left open, to be continued."""
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The conversation as text; without a generation prompt its last message is left open, to
+        be continued."""
         return render(self.chat_template(True), chat_history, add_generation_prompt, self.tokenizer)
 
     def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """(log-probability, greedy) of each; the encoding of context and continuation is the harness's own code."""
+        """(log-probability, greedy) of each; the encoding of context and continuation is the
+        harness's own code."""
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(self, requests: list, **unused: Any) -> list[tuple[float, bool]]:
         length = self.settings.length
-        made = [truncate(Request(tuple(context), tuple(rest)), length) for _, context, rest in requests]
+        made = [
+            truncate(Request(tuple(context), tuple(rest)), length) for _, context, rest in requests
+        ]
         self.truncated += sum(request.truncated for request in made)
         return [(s.ll, s.greedy) for item in self._scored(grouped(made, length)) for s in item]
 
     def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = True) -> list[float]:
         """Log-probability of whole texts, in windows."""
         prefix, length = self.prefix_token_id, self.settings.length
-        windows = [rolling(self.tok_encode(request.args[0]), prefix, length) for request in requests]
+        windows = [
+            rolling(self.tok_encode(request.args[0]), prefix, length) for request in requests
+        ]
         scored = iter(self._scored([item for item in windows if item]))
         return [math.fsum(s.ll for s in next(scored)) if item else 0.0 for item in windows]
 
     def _scored(self, items: list[list[Request]]) -> list[list[Scored]]:
         """Scores of every item's requests; a batch whose items are all known is left out."""
-        keys = [records.digest(["score", [[r.context, r.continuation] for r in item]]) for item in items]
+        keys = [
+            records.digest(["score", [[r.context, r.continuation] for r in item]]) for item in items
+        ]
         planned = plan(items, self.settings.rows, self.settings.length)
         done = np.array([key in self.answers for key in keys])
         with progress(int(planned.figures["batches"]), "lm-eval: scoring") as advance:
@@ -226,7 +262,8 @@ class Bridge:
         return [[Scored(**s) for s in self.answers[key]] for key in keys]
 
     def generate_until(self, requests: list, disable_tqdm: bool = True) -> list[str]:
-        """The text that follows each prompt, up to the first stop. Repeats of a sampled request draw anew."""
+        """The text that follows each prompt, up to the first stop. Repeats of a sampled request
+        draw anew."""
         asked = [self._prompt(*request.args) for request in requests]
         seen: dict[str, int] = {}
         keys = []
@@ -239,7 +276,11 @@ class Bridge:
             for batch in batches:
                 if not all(keys[i] in self.answers for i in batch):
                     texts = self._texts([asked[i] for i in batch], [keys[i] for i in batch])
-                    new = {keys[i]: text for i, text in zip(batch, texts, strict=True) if keys[i] not in self.answers}
+                    new = {
+                        keys[i]: text
+                        for i, text in zip(batch, texts, strict=True)
+                        if keys[i] not in self.answers
+                    }
                     self.answers.add(new)
                 advance()
         return [self.answers[key] for key in keys]
@@ -249,7 +290,10 @@ class Bridge:
         how = decoding(gen_kwargs, self.max_gen_toks, self.tokenizer.eos)
         room = self.settings.window - how.max_new_tokens
         if room < 1:
-            raise UserError(f"max_gen_toks={how.max_new_tokens} leaves no room in a context of {self.settings.window}")
+            raise UserError(
+                f"max_gen_toks={how.max_new_tokens} leaves no room in a context of"
+                f" {self.settings.window}"
+            )
         ids = self.tok_encode(context)
         self.truncated += len(ids) > room
         return ids[-room:], how
@@ -270,17 +314,21 @@ class Bridge:
             [ids for ids, _ in asked],
             max_new_tokens=how.max_new_tokens,
             stop=how.stop,
-            example_ids=[int(key[:7], 16) for key in keys],  # so a request's draws depend on it alone
+            # so a request's draws depend on it alone
+            example_ids=[int(key[:7], 16) for key in keys],
             **sampling,
         )
         return [cut(text, how.stop) for text in texts]
 
 
-def harness(model: Model, tokenizer: Tokenizer, settings: Settings, answers: Answers | None = None) -> Any:
+def harness(
+    model: Model, tokenizer: Tokenizer, settings: Settings, answers: Answers | None = None
+) -> Any:
     """The model as an `lm_eval.api.model.TemplateLM`, for `lm_eval.simple_evaluate(model=...)`.
 
-    settings.length cuts what is scored and settings.window what is generated, as max_length does both in the
-    harness's own models; settings.max_new_tokens is what a task gets that names no number (the harness: 256).
+    settings.length cuts what is scored and settings.window what is generated, as max_length does
+    both in the harness's own models; settings.max_new_tokens is what a task gets that names no
+    number (the harness: 256).
     """
     _installed()
     from lm_eval.api.model import TemplateLM
@@ -307,19 +355,25 @@ def run(
     docs: lm_eval_data.Docs = readers.docs,
     report: Callable[[str], None] = print,
 ) -> dict[str, dict[str, float]]:
-    """Evaluate on tasks, groups or tags of the harness; {task: {"acc,none": mean, "acc_stderr,none": error, ...}}.
+    """Evaluate on tasks, groups or tags of the harness; {task: {"acc,none": mean,
+    "acc_stderr,none": error, ...}}.
 
-    data: "cache" reads fetched documents and local files, never the network; "hub" lets the harness download.
-    include: a folder with more task files. limit: the first n documents of each task. num_fewshot, gen_kwargs: in
-    place of what the tasks say. chat: prompts in the tokenizer's chat template. `out` gets results.json,
-    samples_<task>.jsonl, and requests.jsonl, by which the same call goes on after a kill. `report` gets the
-    harness's table. Raises UserError for unknown tasks and for documents that cannot be had.
+    data: "cache" reads fetched documents and local files, never the network; "hub" lets the harness
+    download.
+    include: a folder with more task files. limit: the first n documents of each task. num_fewshot,
+    gen_kwargs: in
+    place of what the tasks say. chat: prompts in the tokenizer's chat template. `out` gets
+    results.json, samples_<task>.jsonl, and requests.jsonl, by which the same call goes on after a
+    kill. `report` gets the harness's table. Raises UserError for unknown tasks and for documents
+    that cannot be had.
     """
     _check(tasks, data, include)
     described = _describe(judged, tokenizer, settings)
     model = harness(judged, tokenizer, settings, Answers(out / "requests.jsonl", described))
     with lm_eval_data.surroundings(offline=data == "cache") as folder:
-        manager, sources = lm_eval_data.index(tasks, folder, include, docs if data == "cache" else None, num_fewshot)
+        manager, sources = lm_eval_data.index(
+            tasks, folder, include, docs if data == "cache" else None, num_fewshot
+        )
         found = _evaluator().simple_evaluate(
             model=model,
             tasks=list(tasks),
@@ -332,12 +386,16 @@ def run(
             torch_random_seed=None,
         )
     if model.truncated:
-        log.warning("%d requests lost the beginning of their context: raise config.eval.seq_len", model.truncated)
+        log.warning(
+            "%d requests lost the beginning of their context: raise config.eval.seq_len",
+            model.truncated,
+        )
     used = {task: splits for task, splits in sources.items() if task in found["configs"]}
     _write(out, found, {"data": data, "sources": used, "truncated": model.truncated, **described})
     report(_table(found))
     measured = {task: _numbers(metrics) for task, metrics in found["results"].items()}
-    return {task: numbers for task, numbers in measured.items() if numbers}  # a group may have none of its own
+    # a group may have none of its own
+    return {task: numbers for task, numbers in measured.items() if numbers}
 
 
 def _check(tasks: Sequence[str], data: str, include: str) -> None:
@@ -354,7 +412,9 @@ def _check(tasks: Sequence[str], data: str, include: str) -> None:
 
 def _installed() -> None:
     if importlib.util.find_spec("lm_eval") is None:
-        raise UserError("lm-evaluation-harness is missing: install the eval extra: pip install 'lfl_jax[eval]'")
+        raise UserError(
+            "lm-evaluation-harness is missing: install the eval extra: pip install 'lfl_jax[eval]'"
+        )
 
 
 def _evaluator() -> Any:
@@ -364,7 +424,13 @@ def _evaluator() -> Any:
 
 
 def _fingerprint(tokenizer: Tokenizer) -> str:
-    special = (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos, tokenizer.chat_template)
+    special = (
+        tokenizer.vocab_size,
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.add_bos,
+        tokenizer.chat_template,
+    )
     return records.digest([*special, tokenizer.encode(PROBE)])
 
 
@@ -379,13 +445,18 @@ def _write(out: Path, found: dict[str, Any], ours: dict[str, Any]) -> None:
     from lm_eval.utils import handle_non_serializable, sanitize_task_name
 
     for task, samples in found["samples"].items():
-        lines = [json.dumps(s, default=handle_non_serializable, ensure_ascii=False) + "\n" for s in samples]
+        lines = [
+            json.dumps(s, default=handle_non_serializable, ensure_ascii=False) + "\n"
+            for s in samples
+        ]
         workdir.write_text(out / f"samples_{sanitize_task_name(task)}.jsonl", "".join(lines))
     kept = {name: value for name, value in found.items() if name not in UNWANTED}
     text = json.dumps(kept | {"lfl_jax": ours}, default=handle_non_serializable)
     plain = json.loads(text, parse_constant=lambda name: None)  # NaN is not JSON
     for task, splits in ours["sources"].items():
-        plain["configs"][task]["dataset_path"] = ", ".join(split["item"] for split in splits.values())
+        plain["configs"][task]["dataset_path"] = ", ".join(
+            split["item"] for split in splits.values()
+        )
         plain["configs"][task]["dataset_kwargs"] = None  # files that are gone
     workdir.write_json(out / "results.json", plain)
 
@@ -398,4 +469,8 @@ def _table(found: dict[str, Any]) -> str:
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
     """Only what is measured: "acc,none" and the like."""
-    return {name: float(value) for name, value in metrics.items() if "," in name and isinstance(value, (int, float))}
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if "," in name and isinstance(value, (int, float))
+    }

@@ -1,4 +1,5 @@
-"""What the harness is run on: its own task definitions, reading fetched documents in place of the Hugging Face Hub."""
+"""What the harness is run on: its own task definitions, reading fetched documents in place of the
+Hugging Face Hub."""
 
 import contextlib
 import difflib
@@ -25,9 +26,11 @@ def _same(doc: Doc) -> Doc:
 
 @dataclass(frozen=True)
 class Local:
-    """Where the documents of a task are: its yaml among the harness's, and the fetched items of its splits.
+    """Where the documents of a task are: its yaml among the harness's, and the fetched items of its
+    splits.
 
-    fields: a fetched document with the field names that the yaml reads. keep: which documents of the item.
+    fields: a fetched document with the field names that the yaml reads. keep: which documents of
+    the item.
     """
 
     yaml: str
@@ -39,9 +42,11 @@ class Local:
 
 
 def arc_fields(doc: Doc) -> Doc:
-    """The original question and labelled choices; exact, since the fetched query is the yaml's template filled in.
+    """The original question and labelled choices; exact, since the fetched query is the yaml's
+    template filled in.
 
-    The original label (A to E, or 1 to 5) is not in what is fetched; the yaml only looks up its position.
+    The original label (A to E, or 1 to 5) is not in what is fetched; the yaml only looks up its
+    position.
     """
     if "query" not in doc:
         return doc
@@ -81,7 +86,8 @@ LOCAL: dict[str, Local] = {
 
 
 def write(folder: Path, names: Sequence[str], docs: Docs, *, required: bool) -> dict[str, Doc]:
-    """Put a task file per name into `folder`, of the same name as the harness's; what each reads, by name.
+    """Put a task file per name into `folder`, of the same name as the harness's; what each reads,
+    by name.
 
     A name whose documents are not fetched is an error when `required`, and else left out.
     """
@@ -123,7 +129,10 @@ def _write_task(folder: Path, name: str, docs: Docs) -> Doc:
         task["fewshot_split"] = None
     (folder / f"{name}.yaml").write_text(json.dumps(task), encoding="utf-8")
     items = {local.split: local.item} | ({"train": local.train} if "train" in found else {})
-    return {split: {"item": items[split], "documents": records.digest(rows)} for split, rows in found.items()}
+    return {
+        split: {"item": items[split], "documents": records.digest(rows)}
+        for split, rows in found.items()
+    }
 
 
 def _optional(docs: Docs, item: str) -> list[Doc]:
@@ -136,7 +145,8 @@ def _optional(docs: Docs, item: str) -> list[Doc]:
 def index(
     tasks: Sequence[str], folder: Path, include: str, docs: Docs | None, num_fewshot: int | None
 ) -> tuple[Any, dict[str, Any]]:
-    """The harness's index of tasks, those with fetched documents reading them from `folder`; and what they read."""
+    """The harness's index of tasks, those with fetched documents reading them from `folder`; and
+    what they read."""
     from lm_eval.tasks import TaskManager
 
     class Tasks(TaskManager):
@@ -148,10 +158,15 @@ def index(
             except (OSError, RuntimeError, ImportError) as error:
                 reason = f"the harness cannot load this: {str(error).splitlines()[0]}"
                 hint = f"\nread from the cache are {', '.join(LOCAL)}; data='hub' lets lm-eval download others"
-                raise UserError(reason + hint * (docs is not None and isinstance(error, OSError))) from error
+                raise UserError(
+                    reason + hint * (docs is not None and isinstance(error, OSError))
+                ) from error
             for name, task in loaded["tasks"].items():
                 if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
-                    raise UserError(f"{name} runs code that the model wrote, or shows it pictures: not supported here")
+                    raise UserError(
+                        f"{name} runs code that the model wrote, or shows it pictures: not"
+                        " supported here"
+                    )
                 if "train" not in sources.get(name, ("train",)):
                     _check_shots(name, task.get_config("num_fewshot"), num_fewshot)
             return loaded
@@ -164,12 +179,14 @@ def index(
     if not all(_is_task(manager, name) for name in tasks):
         manager = Tasks(include_path=paths)  # reading all takes seconds
         _check_names(tasks, manager)
-        rest = [name for name in LOCAL if name not in named and _is_its_own(manager, name)]  # for groups
+        # for groups
+        rest = [name for name in LOCAL if name not in named and _is_its_own(manager, name)]
         sources |= write(folder, rest, docs, required=False) if docs else {}
         ours = TaskManager(include_path=str(folder), include_defaults=False).task_index
         manager.task_index.update({name: ours[name] for name in sources if name in rest})
     for name in named:
-        if manager.task_index[name].yaml_path.parent != folder.resolve():  # `include` has one of the same name
+        # `include` has one of the same name
+        if manager.task_index[name].yaml_path.parent != folder.resolve():
             del sources[name]
     return manager, sources
 
@@ -183,31 +200,38 @@ def _is_its_own(manager: Any, name: str) -> bool:
     import lm_eval
 
     entry = manager.task_index.get(name)
-    return entry is not None and entry.yaml_path.is_relative_to(Path(lm_eval.__file__).resolve().parent)
+    return entry is not None and entry.yaml_path.is_relative_to(
+        Path(lm_eval.__file__).resolve().parent
+    )
 
 
 def _check_names(tasks: Sequence[str], manager: Any) -> None:
     for name in tasks:
         if name not in manager.task_index and not Path(name).is_file():
             near = difflib.get_close_matches(name, manager.all_tasks, 5)
-            raise UserError(f"lm-eval has no task {name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+            raise UserError(
+                f"lm-eval has no task {name!r}" + (f"; near it: {', '.join(near)}" if near else "")
+            )
 
 
 def _check_shots(task: str, default: int | None, wanted: int | None) -> None:
-    """Refuse worked examples that would come from another split than the harness takes them from."""
+    """Refuse worked examples that would come from another split than the harness takes them
+    from."""
     shots = default or 0 if wanted is None or default == 0 else wanted
     if shots:
         item = LOCAL[task].train
         fetch = f"`python -m lfl_jax.fetch {item}`, " if item else ""
         raise UserError(
-            f"{task}: its {shots} examples in the prompt come from a training split that is not in the cache:"
+            f"{task}: its {shots} examples in the prompt come from a training split that is not in"
+            " the cache:"
             f" {fetch}num_fewshot=0, or data='hub'"
         )
 
 
 @contextlib.contextmanager
 def surroundings(*, offline: bool) -> Iterator[Path]:
-    """A temporary folder, in which the harness is quiet off a terminal and, when offline, kept from the network."""
+    """A temporary folder, in which the harness is quiet off a terminal and, when offline, kept from
+    the network."""
     from unittest.mock import patch
 
     import datasets
@@ -219,7 +243,8 @@ def surroundings(*, offline: bool) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         if offline:
             environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-            for module in (constants, datasets.config):  # which read the environment when they were imported
+            # which read the environment when they were imported
+            for module in (constants, datasets.config):
                 stack.enter_context(patch.object(module, "HF_HUB_OFFLINE", True))
         stack.enter_context(patch.dict(os.environ, environment))
         bars = functools.partial(lm_eval.api.task.tqdm, disable=None)  # None: not off a terminal

@@ -1,11 +1,14 @@
-"""Answers taken out of MATH solutions, and when two are the same: lm-evaluation-harness's rules for hendrycks_math."""
+"""Answers taken out of MATH solutions, and when two are the same: lm-evaluation-harness's rules for
+hendrycks_math."""
 
 import re
 
 INVALID = "[invalid]"
-FINAL = re.compile(r"Final Answer: The final answer is(.*?). I hope it is correct.")  # its dots are any character
+# its dots are any character
+FINAL = re.compile(r"Final Answer: The final answer is(.*?). I hope it is correct.")
 BOX = re.compile(r"\\(?:boxed|fbox)\{")
-# Spellings of one thing, replaced in this order; ends of lines, thin negative spaces, sizes and degrees go.
+# Spellings of one thing, replaced in this order; ends of lines, thin negative spaces, sizes and
+# degrees go.
 SPELLINGS = (
     ("\n", ""),
     (r"\!", ""),
@@ -21,7 +24,8 @@ SPELLINGS = (
 
 
 def boxed(text: str) -> str:
-    """What the last \boxed{...} (or "\boxed ...", up to a dollar sign; else \fbox) holds, or "[invalid]"."""
+    """What the last \boxed{...} (or "\boxed ...", up to a dollar sign; else \fbox) holds, or
+    "[invalid]"."""
     if "\\boxed " in text:
         return text.rpartition("\\boxed ")[2].partition("$")[0]
     starts = (text.rfind(r"\boxed"), text.rfind(r"\fbox"))
@@ -37,7 +41,8 @@ def boxed(text: str) -> str:
 
 
 def between_dollars(text: str) -> str:
-    """From the first dollar sign to the last; a text with fewer than two as a whole (the harness's hendrycks_math)."""
+    """From the first dollar sign to the last; a text with fewer than two as a whole (the harness's
+    hendrycks_math)."""
     parts = text.split("$")
     return text if len(parts) < 3 else "$".join(parts[1:-1])
 
@@ -54,7 +59,8 @@ def final(text: str) -> str:
 
 
 def equivalent(answer: str, gold: str) -> bool:
-    """Equality of normalised strings, not of numbers; of the strings as written where one cannot be normalised."""
+    """Equality of normalised strings, not of numbers; of the strings as written where one cannot be
+    normalised."""
     try:
         return normal(answer) == normal(gold)
     except ValueError:
@@ -62,10 +68,11 @@ def equivalent(answer: str, gold: str) -> bool:
 
 
 def normal(text: str) -> str:
-    """One spelling of an answer: no units, spaces or signs of per cent, braces around arguments, \frac for a/b.
+    """One spelling of an answer: no units, spaces or signs of per cent, braces around arguments,
+    \frac for a/b.
 
-    Raises ValueError for what the harness gives up on: two units, a root or fraction of nothing, and any a/b that is
-    not of integers.
+    Raises ValueError for what the harness gives up on: two units, a root or fraction of nothing,
+    and any a/b that is not of integers.
     """
     for old, new in SPELLINGS:
         text = text.replace(old, new)
@@ -92,7 +99,8 @@ def _roots(text: str) -> str:
 
 
 def _fractions(text: str) -> str:
-    """\frac12 and \frac1{2} with braces around both; a text that ends in \frac and one sign is left as it is."""
+    """\frac12 and \frac1{2} with braces around both; a text that ends in \frac and one sign is left
+    as it is."""
     made, *tails = text.split(r"\frac")
     for tail in tails:
         if not tail:

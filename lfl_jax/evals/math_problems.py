@@ -1,4 +1,5 @@
-"""MATH: competition problems answered by a generated solution (Hendrycks et al., arXiv 2103.03874)."""
+"""MATH: competition problems answered by a generated solution (Hendrycks et al., arXiv
+2103.03874)."""
 
 import functools
 from collections.abc import Callable
@@ -16,25 +17,32 @@ STOP = ("Problem:",)
 SHOTS = (
     (
         r"Find the domain of the expression  $\frac{\sqrt{x-2}}{\sqrt{5-x}}$.",
-        r"The expressions inside each square root must be non-negative. Therefore, $x-2 \ge 0$, so $x\ge2$,"
-        r" and $5 - x \ge 0$, so $x \le 5$. Also, the denominator cannot be equal to zero, so $5-x>0$, which"
+        r"The expressions inside each square root must be non-negative. Therefore, $x-2 \ge 0$, so"
+        r" $x\ge2$,"
+        r" and $5 - x \ge 0$, so $x \le 5$. Also, the denominator cannot be equal to zero, so"
+        r" $5-x>0$, which"
         r" gives $x<5$. Therefore, the domain of the expression is $\boxed{[2,5)}$."
         "\n"
         r"Final Answer: The final answer is $[2,5)$. I hope it is correct.",
     ),
     (
-        r"If $\det \mathbf{A} = 2$ and $\det \mathbf{B} = 12,$ then find $\det (\mathbf{A} \mathbf{B}).$",
-        r"We have that $\det (\mathbf{A} \mathbf{B}) = (\det \mathbf{A})(\det \mathbf{B}) = (2)(12) ="
+        r"If $\det \mathbf{A} = 2$ and $\det \mathbf{B} = 12,$ then find $\det (\mathbf{A}"
+        r" \mathbf{B}).$",
+        r"We have that $\det (\mathbf{A} \mathbf{B}) = (\det \mathbf{A})(\det \mathbf{B}) = (2)(12)"
+        r" ="
         r" \boxed{24}.$"
         "\n"
         r"Final Answer: The final answer is $24$. I hope it is correct.",
     ),
     (
-        r"Terrell usually lifts two 20-pound weights 12 times. If he uses two 15-pound weights instead, how"
+        r"Terrell usually lifts two 20-pound weights 12 times. If he uses two 15-pound weights"
+        r" instead, how"
         r" many times must Terrell lift them in order to lift the same total weight?",
-        r"If Terrell lifts two 20-pound weights 12 times, he lifts a total of $2\cdot 12\cdot20=480$ pounds of"
+        r"If Terrell lifts two 20-pound weights 12 times, he lifts a total of $2\cdot"
+        r" 12\cdot20=480$ pounds of"
         r" weight.  If he lifts two 15-pound weights instead for $n$ times, he will lift a total of"
-        r" $2\cdot15\cdot n=30n$ pounds of weight.  Equating this to 480 pounds, we can solve for $n$:"
+        r" $2\cdot15\cdot n=30n$ pounds of weight.  Equating this to 480 pounds, we can solve for"
+        r" $n$:"
         "\n"
         r"\begin{align*}"
         "\n"
@@ -73,14 +81,19 @@ SHOTS = (
 
 
 def problems(inputs: Inputs, prompt: Callable[[str], str], shots: str = "") -> list[Problem]:
-    """The test split, every problem its own cluster, its group the subject; UserError for one without an answer."""
+    """The test split, every problem its own cluster, its group the subject; UserError for one
+    without an answer."""
     made, head = [], inputs.before(shots)
     for i, doc in enumerate(inputs.docs("math-test")):
         gold = math_answers.boxed(doc["solution"])
         if gold == math_answers.INVALID:
-            raise UserError(f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}")
+            raise UserError(
+                f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}"
+            )
         group = str(doc.get("subject") or doc.get("type") or "")
-        made.append(Problem(str(i), str(i), head + prompt(doc["problem"]), gold, (group,) if group else ()))
+        made.append(
+            Problem(str(i), str(i), head + prompt(doc["problem"]), gold, (group,) if group else ())
+        )
     return made
 
 
@@ -90,7 +103,8 @@ def zero_shot(problem: str) -> str:
 
 
 def minerva(problem: str) -> str:
-    """The prompt of Minerva and of lm-evaluation-harness's minerva_math, after its four worked problems."""
+    """The prompt of Minerva and of lm-evaluation-harness's minerva_math, after its four worked
+    problems."""
     return f"Problem:\n{problem}\n\nSolution:"
 
 
@@ -98,7 +112,8 @@ MINERVA_SHOTS = "".join(f"{minerva(shot)} {solution}\n\n" for shot, solution in 
 
 
 def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record:
-    """The generated text, and whether its answer by the harness's rule (`extract`) and its last \\boxed are right."""
+    """The generated text, and whether its answer by the harness's rule (`extract`) and its last
+    \\boxed are right."""
     answer, box = extract(text).strip(), math_answers.boxed(text)
     return base.head(problem) | {
         "groups": list(problem.groups),
@@ -125,15 +140,25 @@ def solved(inputs: Inputs) -> list[Solved]:
 
 
 def record_formulas(problem: Solved, text: str) -> Record:
-    """`record`, and the harness's two verdicts; trouble: {verdict: why it was not worked out}, counted as wrong."""
+    """`record`, and the harness's two verdicts; trouble: {verdict: why it was not worked out},
+    counted as wrong."""
     compare = formulas.shared()
-    answer, gold = (minerva_answers.normal(each) for each in (math_answers.sentence(text), problem.gold))
-    verdicts = {"exact_formula": compare.equal(answer, gold), "math_verify": compare.verify(text, problem.solution)}
+    answer, gold = (
+        minerva_answers.normal(each) for each in (math_answers.sentence(text), problem.gold)
+    )
+    verdicts = {
+        "exact_formula": compare.equal(answer, gold),
+        "math_verify": compare.verify(text, problem.solution),
+    }
     return (
         record(problem, text, math_answers.final)
         | {"formula": answer}
         | {name: float(verdict.equal) for name, verdict in verdicts.items()}
-        | {"trouble": {name: verdict.trouble for name, verdict in verdicts.items() if verdict.trouble}}
+        | {
+            "trouble": {
+                name: verdict.trouble for name, verdict in verdicts.items() if verdict.trouble
+            }
+        }
     )
 
 
@@ -149,16 +174,28 @@ def trouble(record: Record) -> float:
 
 EXACT = Metric("exact_match", "exact", "harness's answer", chance=0.0)
 BOXED = Metric("exact_match_boxed", "exact_boxed", "boxed answer", chance=0.0)
-# Format compliance is of the answer that the prompt asks for: a box, or the last sentence of the shots.
+# Format compliance is of the answer that the prompt asks for: a box, or the last sentence of the
+# shots.
 METRICS = (BOXED, replace(EXACT, in_table=False), *answers.format_metrics("boxed", "exact_boxed"))
-MINERVA_METRICS = (EXACT, replace(BOXED, in_table=False), *answers.format_metrics("boxed", "exact_boxed"))
+MINERVA_METRICS = (
+    EXACT,
+    replace(BOXED, in_table=False),
+    *answers.format_metrics("boxed", "exact_boxed"),
+)
 FORMULA_METRICS = (
     Metric("exact_match", "exact_formula", "sympy", chance=0.0),
     Metric("math_verify", "math_verify", "math_verify", chance=0.0),
     Metric("exact_match_string", "exact", "strings", chance=0.0),
     replace(BOXED, in_table=False),
     *answers.format_metrics("answer", "exact_formula"),
-    Metric("trouble", trouble, "formulas not worked out", "format", higher_is_better=False, in_table=False),
+    Metric(
+        "trouble",
+        trouble,
+        "formulas not worked out",
+        "format",
+        higher_is_better=False,
+        in_table=False,
+    ),
 )
 
 
@@ -170,15 +207,24 @@ def task(
     extract: Callable[[str], str],
     shots: str = "",
 ) -> Task:
-    """MATH with one of the prompts, after these shots, and the rule for answers that goes with it."""
+    """MATH with one of the prompts, after these shots, and the rule for answers that goes with
+    it."""
     items = functools.partial(problems, prompt=prompt, shots=shots)
     method = Generate(STOP, functools.partial(record, extract=extract))
     return Task(name, 2, label, items, method, metrics)
 
 
 TASK = task("math", "MATH", METRICS, zero_shot, math_answers.between_dollars)
-MINERVA = task("math_minerva", "MATH after 4 shots", MINERVA_METRICS, minerva, math_answers.final, MINERVA_SHOTS)
-# The same prompts and generated texts, graded as the harness's minerva_math grades them; needs the extra `math`.
+MINERVA = task(
+    "math_minerva",
+    "MATH after 4 shots",
+    MINERVA_METRICS,
+    minerva,
+    math_answers.final,
+    MINERVA_SHOTS,
+)
+# The same prompts and generated texts, graded as the harness's minerva_math grades them; needs the
+# extra `math`.
 LM_EVAL = Task(
     "math_minerva_lm_eval",
     1,

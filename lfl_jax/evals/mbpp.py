@@ -1,4 +1,5 @@
-"""MBPP: short functions from a sentence and three asserts, tested by running them (Austin et al., 2108.07732)."""
+"""MBPP: short functions from a sentence and three asserts, tested by running them (Austin et al.,
+2108.07732)."""
 
 import ast
 import functools
@@ -11,7 +12,8 @@ from lfl_jax.evals import code_text, pass_at_k
 from lfl_jax.evals.base import Inputs, Task
 from lfl_jax.evals.sandbox import Program
 
-# The first three problems of the prompt split, as lm-evaluation-harness shows them, blanks and line ends included.
+# The first three problems of the prompt split, as lm-evaluation-harness shows them, blanks and line
+# ends included.
 SHOTS = (
     {
         "text": "Write a function to find the similar elements from the given two tuple lists.",
@@ -42,7 +44,8 @@ SHOTS = (
         "test_list": [
             "assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],3)==[85, 75, 65] ",
             "assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],2)==[85, 75] ",
-            "assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],5)==[85, 75, 65, 58, 35]",
+            "assert heap_queue_largest( [25, 35, 22, 85, 14, 65, 75, 22, 58],5)==[85, 75, 65, 58,"
+            " 35]",
         ],
     },
 )
@@ -50,7 +53,8 @@ SHOTS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """`prompt` is what the model continues, in this `form`. entry_points: names of the solution that tests use.
+    """`prompt` is what the model continues, in this `form`. entry_points: names of the solution
+    that tests use.
 
     setup: code that some tests need before them; it uses classes of the solution.
     """
@@ -66,7 +70,8 @@ class Problem:
 
 
 def problems(inputs: Inputs, form: str = "mbpp-lm-eval") -> list[Problem]:
-    """The 500 problems of the test split, every one its own cluster; raises UserError for an unknown form."""
+    """The 500 problems of the test split, every one its own cluster; raises UserError for an
+    unknown form."""
     if form not in PROMPTS:
         raise UserError(f"unknown form of MBPP {form!r}; there are: {', '.join(PROMPTS)}")
     return [problem(doc, form, inputs.alone) for doc in inputs.docs("mbpp-test")]
@@ -75,9 +80,15 @@ def problems(inputs: Inputs, form: str = "mbpp-lm-eval") -> list[Problem]:
 def problem(doc: dict, form: str, alone: bool = False) -> Problem:
     """A problem from its document; alone: without what stands before it."""
     head, own = PROMPTS[form]
-    name, tests, setup = str(doc["task_id"]), "\n".join(doc["test_list"]), doc.get("test_setup_code") or ""
+    name, tests, setup = (
+        str(doc["task_id"]),
+        "\n".join(doc["test_list"]),
+        doc.get("test_setup_code") or "",
+    )
     names = entry_points(f"{doc['code']}\n{setup}", tests)
-    return Problem(name, name, ("" if alone else head) + own(doc), form, doc["code"], tests, setup, names)
+    return Problem(
+        name, name, ("" if alone else head) + own(doc), form, doc["code"], tests, setup, names
+    )
 
 
 def entry_points(solution: str, tests: str) -> tuple[str, ...]:
@@ -106,10 +117,13 @@ def docstring(doc: dict) -> str:
     return f'"""\n{doc["text"]}\n{doc["test_list"][0]}\n"""\n'
 
 
-# (what stands before every problem, the problem's own part). lm-eval shows three solved problems first.
-# Stop texts and what is cut from the completion have the same name in `code_text`.
+# (what stands before every problem, the problem's own part). lm-eval shows three solved problems
+# first. Stop texts and what is cut from the completion have the same name in `code_text`.
 PROMPTS: dict[str, tuple[str, Callable[[dict], str]]] = {
-    "mbpp-lm-eval": ("".join(f"{question(shot)}{shot['code']}\n[DONE]\n\n" for shot in SHOTS), question),
+    "mbpp-lm-eval": (
+        "".join(f"{question(shot)}{shot['code']}\n[DONE]\n\n" for shot in SHOTS),
+        question,
+    ),
     "mbpp-bigcode": ("", docstring),
 }
 
@@ -122,8 +136,8 @@ def extract(problem: Problem, text: str) -> str:
 def program(problem: Problem, code: str) -> Program:
     """The code with the problem's asserts.
 
-    Setup code runs after the code and is as untrusted, since it needs its classes. The harnesses leave it out, so
-    with them the one problem of the test split that has it (367) always fails.
+    Setup code runs after the code and is as untrusted, since it needs its classes. The harnesses
+    leave it out, so with them the one problem of the test split that has it (367) always fails.
     """
     return Program(f"{code}\n{problem.setup}\n", problem.tests, problem.entry_points)
 

@@ -1,4 +1,5 @@
-"""What a task measures, declared once: tables, results.json, metrics.jsonl and figures iterate over this."""
+"""What a task measures, declared once: tables, results.json, metrics.jsonl and figures iterate over
+this."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,22 +10,29 @@ from lfl_jax.evals import stats
 from lfl_jax.evals.stats import Column, Estimate, Kind
 
 Record = dict[str, Any]  # one item's JSON object
-Field = str | Callable[[Record], float | None]  # a record's field, or a number worked out from it; None = not defined
+# a record's field, or a number worked out from it; None = not defined
+Field = str | Callable[[Record], float | None]
 Section = Literal["learning", "forgetting", "format", "diversity"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A mean over items of `field`, or sum(field) / sum(weight): one number of a task, and how it reads.
+    """A mean over items of `field`, or sum(field) / sum(weight): one number of a task, and how it
+    reads.
 
-    name: as in records of other tools ("exact_match_strict"); unique within its task. label: in tables, after the
-    task's. section: what it is evidence of; "format" says how answers look, "diversity" how samples differ.
-    percent: a fraction, printed x 100. interval: of a "proportion" (values between 0 and 1), or of any other "mean".
+    name: as in records of other tools ("exact_match_strict"); unique within its task. label: in
+    tables, after the task's. section: what it is evidence of; "format" says how answers look,
+    "diversity" how samples differ.
+    percent: a fraction, printed x 100. interval: of a "proportion" (values between 0 and 1), or of
+    any other "mean".
     chance: what guessing scores, or what it scores on an item.
-    by: a field of records that lists the groups an item is in; each that is not all of them is also reported apart, as
-    "name_group", in the order of their names. group_labels: how they read, by default as they are called.
-    macro: a field (or function) of records that names their group: the mean over groups of their means.
-    exponential: the exponential of the mean is reported (a perplexity). in_table: False = in results.json only.
+    by: a field of records that lists the groups an item is in; each that is not all of them is also
+    reported apart, as "name_group", in the order of their names. group_labels: how they read, by
+    default as they are called.
+    macro: a field (or function) of records that names their group: the mean over groups of their
+    means.
+    exponential: the exponential of the mean is reported (a perplexity). in_table: False = in
+    results.json only.
     """
 
     name: str
@@ -43,7 +51,8 @@ class Metric:
     in_table: bool = True
 
     def measure(self, records: Sequence[Record]) -> list["Measured"]:
-        """The metric over these records, then over each group of `by`; nothing where no item defines it."""
+        """The metric over these records, then over each group of `by`; nothing where no item
+        defines it."""
         found = [self._measure(records)]
         groups = {group for record in records for group in record[self.by]} if self.by else set()
         for group in sorted(groups):
@@ -80,7 +89,10 @@ class Metric:
             undefined = total is None or weight is None
             totals.append(0.0 if undefined else total)
             weights.append(0.0 if undefined else weight)
-        ids, clusters = [record["id"] for record in records], [record["cluster"] for record in records]
+        ids, clusters = (
+            [record["id"] for record in records],
+            [record["cluster"] for record in records],
+        )
         column = Column(tuple(ids), tuple(clusters), tuple(totals), tuple(weights))
         return column.balanced(tuple(map(self.macro, records))) if self.macro else column
 
@@ -93,7 +105,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of one evaluation: the items' values, their mean, and what guessing scores on these items."""
+    """A metric of one evaluation: the items' values, their mean, and what guessing scores on these
+    items."""
 
     metric: Metric
     column: Column

@@ -1,4 +1,5 @@
-"""One spelling of a MATH answer before it is read as a formula: Minerva's rules, as in lm-evaluation-harness 0.4.13.
+"""One spelling of a MATH answer before it is read as a formula: Minerva's rules, as in
+lm-evaluation-harness 0.4.13.
 
 The two lists are those of Lewkowycz et al. (arXiv 2206.14858, appendix D), in their order.
 """
@@ -20,14 +21,37 @@ SUBSTITUTIONS = (
 UNITS = (
     *("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units"),
     r"\ldots",
-    *("sue", "points", "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals"),
+    *(
+        "sue",
+        "points",
+        "feet",
+        "minutes",
+        "digits",
+        "cents",
+        "degrees",
+        "cm",
+        "gm",
+        "pounds",
+        "meters",
+        "meals",
+    ),
     *("edges", "students", "childrentickets", "multiples"),
-    *(r"\text{s}", r"\text{.}", "\\text{\ns}", r"\text{}^2", r"\text{}^3", "\\text{\n}", r"\text{}", r"\mathrm{th}"),
+    *(
+        r"\text{s}",
+        r"\text{.}",
+        "\\text{\ns}",
+        r"\text{}^2",
+        r"\text{}^3",
+        "\\text{\n}",
+        r"\text{}",
+        r"\mathrm{th}",
+    ),
     *(r"^\circ", r"^{\circ}", r"\;", r",\!", "{,}", '"', r"\dots"),
 )
 COMMAND = re.compile(r"(\\[a-zA-Z]+)")
 THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+")
-# What decorates an answer: (where it stands, what is kept). Then shorthand: \frac12, \sqrt[3]8 and \sqrt2 get braces.
+# What decorates an answer: (where it stands, what is kept). Then shorthand: \frac12, \sqrt[3]8 and
+# \sqrt2 get braces.
 DECORATION = (
     (re.compile(r"(.*?)(\$)(.*?)(\$)(.*)"), r"$\3$"),
     (re.compile(r"(\\text\{)(.*?)(\})"), r"\2"),
@@ -41,7 +65,8 @@ DECORATION = (
 
 
 def normal(answer: str) -> str:
-    """What follows the last "=", without units, spaces, dollar signs, text and commas between thousands."""
+    """What follows the last "=", without units, spaces, dollar signs, text and commas between
+    thousands."""
     answer = answer.split("=")[-1]
     for unit in filter(str.isalpha, UNITS):  # while spaces still tell words apart
         answer = re.sub(rf"(?<!\\)\b{unit}\b", "", answer)

@@ -1,8 +1,9 @@
 """MMLU: questions of 57 subjects with choices A to D (Hendrycks et al., arXiv 2009.03300).
 
-Prompts of lm-evaluation-harness: the choices stand in the prompt, and the letter is scored. Its shots are the first of
-the subject's dev questions; `mmlu` has none, as there by default, and `mmlu_5shot` has five, as in most publications,
-whatever config.eval.shots says. Five shots need longer rows than the default: see `truncated` in the records.
+Prompts of lm-evaluation-harness: the choices stand in the prompt, and the letter is scored. Its
+shots are the first of the subject's dev questions; `mmlu` has none, as there by default, and
+`mmlu_5shot` has five, as in most publications, whatever config.eval.shots says. Five shots need
+longer rows than the default: see `truncated` in the records.
 """
 
 import functools
@@ -18,7 +19,8 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def questions(inputs: Inputs, shots: int = 0) -> list[Question]:
-    """The test questions, every one its own cluster; "subject/number" is the id. UserError for too few dev questions.
+    """The test questions, every one its own cluster; "subject/number" is the id. UserError for too
+    few dev questions.
 
     Documents hold question, answer (a letter or an index), subject, and choices or columns A to D.
     """
@@ -27,8 +29,12 @@ def questions(inputs: Inputs, shots: int = 0) -> list[Question]:
     for subject, docs in by_subject(inputs.docs("mmlu-test")).items():
         examples = dev.get(subject, [])[:shots]
         if len(examples) < shots:
-            raise UserError(f"MMLU with {shots} shots: subject {subject!r} has {len(examples)} dev questions")
-        head = description(subject) + "".join(f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples)
+            raise UserError(
+                f"MMLU with {shots} shots: subject {subject!r} has {len(examples)} dev questions"
+            )
+        head = description(subject) + "".join(
+            f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples
+        )
         made += [question(doc, inputs.before(head), f"{subject}/{i}") for i, doc in enumerate(docs)]
     return made
 
@@ -46,7 +52,9 @@ def by_subject(docs: Sequence[dict]) -> dict[str, list[dict]]:
 def question(doc: dict, head: str, name: str) -> Question:
     """From a document and what stands before it."""
     context = head + prompt(doc)
-    return Question(name, name, tuple((context, f" {letter}") for letter in LETTERS), LETTERS, gold(doc))
+    return Question(
+        name, name, tuple((context, f" {letter}") for letter in LETTERS), LETTERS, gold(doc)
+    )
 
 
 def description(subject: str) -> str:
@@ -55,8 +63,11 @@ def description(subject: str) -> str:
 
 
 def prompt(doc: Mapping) -> str:
-    """Question and choices, up to where the letter belongs; UserError unless there are four choices."""
-    choices = doc["choices"] if "choices" in doc else [doc[letter] for letter in LETTERS if letter in doc]
+    """Question and choices, up to where the letter belongs; UserError unless there are four
+    choices."""
+    choices = (
+        doc["choices"] if "choices" in doc else [doc[letter] for letter in LETTERS if letter in doc]
+    )
     if len(choices) != len(LETTERS):
         raise UserError(f"MMLU: expected four choices, as choices or A to D, of {str(doc)[:200]}")
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)]
@@ -79,8 +90,8 @@ def subject(record: Record) -> str:
 
 
 def task(name: str, label: str, shots: int) -> Task:
-    """MMLU after so many shots: acc over all questions (the harness's), and its mean over subjects (arXiv 2405.09673,
-    appendix C)."""
+    """MMLU after so many shots: acc over all questions (the harness's), and its mean over subjects
+    (arXiv 2405.09673, appendix C)."""
     items = functools.partial(questions, shots=shots)
     accuracy, *others = multiple_choice.metrics(("acc",))
     others = [

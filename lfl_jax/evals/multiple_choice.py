@@ -1,4 +1,5 @@
-"""Questions with choices, decided by the log-probability of each choice, as lm-evaluation-harness scores them."""
+"""Questions with choices, decided by the log-probability of each choice, as lm-evaluation-harness
+scores them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Question:
-    """Per choice a (context, continuation) text pair and the text whose characters normalise it; `gold` an index."""
+    """Per choice a (context, continuation) text pair and the text whose characters normalise it;
+    `gold` an index."""
 
     id: str
     cluster: str
@@ -26,34 +28,43 @@ class Question:
 
 
 def task(
-    name: str, version: int, label: str, questions: Callable[[Inputs], list[Question]], accuracies: Sequence[str]
+    name: str,
+    version: int,
+    label: str,
+    questions: Callable[[Inputs], list[Question]],
+    accuracies: Sequence[str],
 ) -> Task:
-    """A multiple-choice task; `accuracies` are those the harness reports for it, of acc and acc_norm, the one to
-    believe first."""
+    """A multiple-choice task; `accuracies` are those the harness reports for it, of acc and
+    acc_norm, the one to believe first."""
     return Task(name, version, label, questions, Likelihood(requests, record), metrics(accuracies))
 
 
 def metrics(accuracies: Sequence[str], unit: str = "char") -> tuple[Metric, ...]:
-    """These accuracies, the first of them in tables, and what moves before a prediction flips: bits per byte of the
-    right choice, and its log-probability among the choices, normalised by length (`unit`) and not."""
+    """These accuracies, the first of them in tables, and what moves before a prediction flips: bits
+    per byte of the right choice, and its log-probability among the choices, normalised by length
+    (`unit`) and not."""
     found = [Metric(name, name, name, "forgetting", chance=guess) for name in accuracies]
     continuous = partial(Metric, section="forgetting", **QUANTITY)
     return (
         *(replace(metric, in_table=metric is found[0]) for metric in found),
-        continuous("bits_per_byte", right_bits_per_byte, "bits/byte of right", higher_is_better=False),
+        continuous(
+            "bits_per_byte", right_bits_per_byte, "bits/byte of right", higher_is_better=False
+        ),
         continuous("gold_logprob_norm", "gold_logprob_norm", f"log p(right)/{unit}"),
         continuous("gold_logprob", "gold_logprob", "log p(right)", in_table=False),
     )
 
 
 def right_bits_per_byte(record: Record) -> float:
-    """-ll / (ln 2 x UTF-8 bytes) of the right choice's continuation; comparable between tokenizers and lengths."""
+    """-ll / (ln 2 x UTF-8 bytes) of the right choice's continuation; comparable between tokenizers
+    and lengths."""
     gold = record["gold"]
     return -record["ll"][gold] / (math.log(2) * record["bytes"][gold])
 
 
 def continuation_bytes(pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """The UTF-8 bytes of each choice's continuation, at least 1, with the space that it begins with."""
+    """The UTF-8 bytes of each choice's continuation, at least 1, with the space that it begins
+    with."""
     return [max(len(continuation.encode()), 1) for _, continuation in pairs]
 
 
@@ -68,11 +79,12 @@ def requests(question: Question, tokenizer: Tokenizer, length: int) -> list[Requ
 
 
 def record(question: Question, scored: list[Scored]) -> Record:
-    """acc: the largest ll is the gold choice's; acc_norm: the largest ll per character; the first of equals wins.
+    """acc: the largest ll is the gold choice's; acc_norm: the largest ll per character; the first
+    of equals wins.
 
-    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of ll),
-    `gold_logprob_norm` the same of ll per character. A choice without characters counts as one, where the harness
-    divides by zero.
+    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of
+    ll), `gold_logprob_norm` the same of ll per character. A choice without characters counts as
+    one, where the harness divides by zero.
     """
     ll = np.array([s.ll for s in scored], np.float64)
     characters = [len(choice) for choice in question.choices]

@@ -1,4 +1,5 @@
-"""Negative log-likelihood of text: held-out training targets, and general text from before finetuning."""
+"""Negative log-likelihood of text: held-out training targets, and general text from before
+finetuning."""
 
 import math
 import re
@@ -33,7 +34,8 @@ class Target:
 
 
 def documents(inputs: Inputs) -> list[Document]:
-    """`inputs.source_text`, or the fetched default: the Wikipedia paragraphs that BoolQ asks about, each once.
+    """`inputs.source_text`, or the fetched default: the Wikipedia paragraphs that BoolQ asks about,
+    each once.
 
     They are general prose that neither the scored questions nor the training source contain.
     """
@@ -46,10 +48,14 @@ def documents(inputs: Inputs) -> list[Document]:
 def targets(inputs: Inputs) -> list[Target]:
     """The held-out examples, in the format the model is trained with."""
     rendered = [
-        ("", example.response) if example.is_document else inputs.template.prompt_and_response(example.conversation)
+        ("", example.response)
+        if example.is_document
+        else inputs.template.prompt_and_response(example.conversation)
         for example in inputs.target
     ]
-    return [Target(e.id, e.cluster, *texts) for e, texts in zip(inputs.target, rendered, strict=True)]
+    return [
+        Target(e.id, e.cluster, *texts) for e, texts in zip(inputs.target, rendered, strict=True)
+    ]
 
 
 def document_requests(document: Document, tokenizer: Tokenizer, length: int) -> list[Request]:
@@ -58,7 +64,8 @@ def document_requests(document: Document, tokenizer: Tokenizer, length: int) -> 
 
 
 def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[Request]:
-    """The response after its prompt, with the ids it has in training; a document, without prompt, in windows."""
+    """The response after its prompt, with the ids it has in training; a document, without prompt,
+    in windows."""
     if not target.prompt:
         ids, prefix = document_ids(target.response, tokenizer), prefix_id(tokenizer)
         return rolling(ids[ids[0] == prefix :], prefix, length)
@@ -96,7 +103,9 @@ NLL = Metric("nll", "nll", "nats/token", weight="tokens", higher_is_better=False
 PERPLEXITY = replace(NLL, name="perplexity", label="perplexity", exponential=True, in_table=False)
 SOURCE = replace(NLL, section="forgetting")
 # The harness's, which can be compared between tokenizers.
-PER_BYTE = replace(SOURCE, name="bits_per_byte", field=_bits, weight="bytes", label="bits/byte", in_table=False)
+PER_BYTE = replace(
+    SOURCE, name="bits_per_byte", field=_bits, weight="bytes", label="bits/byte", in_table=False
+)
 BYTE_PERPLEXITY = replace(PERPLEXITY, name="byte_perplexity", weight="bytes", section="forgetting")
 WORD_PERPLEXITY = replace(PERPLEXITY, name="word_perplexity", weight="words", section="forgetting")
 
@@ -106,7 +115,13 @@ SOURCE_NLL = Task(
     label="general text",
     items=documents,
     method=Likelihood(document_requests, document_record),
-    metrics=(SOURCE, replace(PERPLEXITY, section="forgetting"), PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY),
+    metrics=(
+        SOURCE,
+        replace(PERPLEXITY, section="forgetting"),
+        PER_BYTE,
+        BYTE_PERPLEXITY,
+        WORD_PERPLEXITY,
+    ),
     details=details,
 )
 TARGET_NLL = Task(

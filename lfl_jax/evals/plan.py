@@ -1,9 +1,11 @@
-"""Scoring with the shared context computed once: requests to segments of rows, rows to fixed batches, and back.
+"""Scoring with the shared context computed once: requests to segments of rows, rows to fixed
+batches, and back.
 
-A question is one segment: branch 0 holds what its requests have in common, branch b = 1.. the rest of request b,
-which begins with a copy of the last common token (the token that predicts the first differing one). A position
-attends to earlier positions of its segment in branch 0 and in its own branch, and counts its place as if the others
-were not there. Every batch has the same shape, so one compiled program scores all tasks.
+A question is one segment: branch 0 holds what its requests have in common, branch b = 1.. the rest
+of request b, which begins with a copy of the last common token (the token that predicts the first
+differing one). A position attends to earlier positions of its segment in branch 0 and in its own
+branch, and counts its place as if the others were not there. Every batch has the same shape, so one
+compiled program scores all tasks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,8 @@ Score = Callable[[Rows], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Segment:
-    """Requests `first`, `first + 1`, ... (`count` of them) of one item, one per branch, as 1-D arrays of `size`."""
+    """Requests `first`, `first + 1`, ... (`count` of them) of one item, one per branch, as 1-D
+    arrays of `size`."""
 
     item: int
     first: int
@@ -30,7 +33,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class Scored:
-    """The log-probability (nats) of a continuation of `tokens` tokens, and whether greedy decoding yields it."""
+    """The log-probability (nats) of a continuation of `tokens` tokens, and whether greedy decoding
+    yields it."""
 
     ll: float
     tokens: int
@@ -49,7 +53,8 @@ class Plan:
 
     @property
     def figures(self) -> dict[str, int | float]:
-        """useful: fraction of computed positions that hold a token; naive_tokens: each request computed alone."""
+        """useful: fraction of computed positions that hold a token; naive_tokens: each request
+        computed alone."""
         batches = -(-len(self.rows) // self.batch)
         used = sum(segment.size for row in self.rows for segment in row)
         computed = batches * self.batch * self.length
@@ -63,14 +68,16 @@ class Plan:
 
 
 def plan(requests: list[list[Request]], batch: int, length: int) -> Plan:
-    """Pack the requests of each item, none longer than `length` inputs, into rows; `batch` rows are scored at once."""
+    """Pack the requests of each item, none longer than `length` inputs, into rows; `batch` rows are
+    scored at once."""
     segments = [s for item, of_item in enumerate(requests) for s in split(item, of_item, length)]
     rows = [[segments[i] for i in row] for row in pack([s.size for s in segments], length)]
     return Plan(requests, rows, batch, length)
 
 
 def split(item: int, requests: Sequence[Request], length: int) -> list[Segment]:
-    """One segment with all requests of an item, or several with the shared part repeated when one is too long."""
+    """One segment with all requests of an item, or several with the shared part repeated when one
+    is too long."""
     trunk = max(_shared(requests) - 1, 0)
     segments, start, used = [], 0, trunk
     for i, request in enumerate(requests):
@@ -86,7 +93,8 @@ def _shared(requests: Sequence[Request]) -> int:
     """Tokens that all requests begin with, none of them of a continuation."""
     shortest = min(len(request.context) for request in requests)
     ids = [request.ids for request in requests]
-    low, high = min(ids), max(ids)  # in the order of sequences: the others lie between, so they share it too
+    # in the order of sequences: the others lie between, so they share it too
+    low, high = min(ids), max(ids)
     return next((i for i in range(shortest) if low[i] != high[i]), shortest)
 
 
@@ -100,14 +108,19 @@ def _segment(item: int, first: int, requests: Sequence[Request], trunk: int) -> 
         "tokens": np.concatenate([x[:-1] for x, _, _, _ in parts]),
         "targets": np.concatenate([x[1:] for x, _, _, _ in parts]),
         "weights": np.concatenate([w for _, w, _, _ in parts]).astype(np.float32),
-        "positions": np.concatenate([start + np.arange(len(x) - 1) for x, _, _, start in parts]).astype(np.int32),
-        "branch_ids": np.concatenate([np.full(len(x) - 1, b) for x, _, b, _ in parts]).astype(np.int32),
+        "positions": np.concatenate(
+            [start + np.arange(len(x) - 1) for x, _, _, start in parts]
+        ).astype(np.int32),
+        "branch_ids": np.concatenate([np.full(len(x) - 1, b) for x, _, b, _ in parts]).astype(
+            np.int32
+        ),
     }
     return Segment(item, first, len(requests), len(arrays["tokens"]), arrays)
 
 
 def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Best-fit decreasing: the longest first, each into the fullest row that has room; rows of indices."""
+    """Best-fit decreasing: the longest first, each into the fullest row that has room; rows of
+    indices."""
     rows: list[list[int]] = []
     by_room: list[list[int]] = [[] for _ in range(length + 1)]
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -123,9 +136,21 @@ def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
 
 
 def arrange(rows: Sequence[Sequence[Segment]], batch: int, length: int) -> Rows:
-    """Arrays (batch, length) of at most `batch` rows; padding has segment 0, example -1 and weight 0."""
-    names = ("tokens", "targets", "weights", "positions", "branch_ids", "segment_ids", "example_ids")
-    arrays = {name: np.zeros((batch, length), np.float32 if name == "weights" else np.int32) for name in names}
+    """Arrays (batch, length) of at most `batch` rows; padding has segment 0, example -1 and weight
+    0."""
+    names = (
+        "tokens",
+        "targets",
+        "weights",
+        "positions",
+        "branch_ids",
+        "segment_ids",
+        "example_ids",
+    )
+    arrays = {
+        name: np.zeros((batch, length), np.float32 if name == "weights" else np.int32)
+        for name in names
+    }
     arrays["example_ids"] -= 1
     for r, row in enumerate(rows):
         for number, (start, segment) in enumerate(_placed(row), 1):
@@ -137,11 +162,13 @@ def arrange(rows: Sequence[Sequence[Segment]], batch: int, length: int) -> Rows:
     return arrays
 
 
-def score_items(plan: Plan, score: Score, done: np.ndarray) -> Iterator[list[tuple[int, list[Scored]]]]:
+def score_items(
+    plan: Plan, score: Score, done: np.ndarray
+) -> Iterator[list[tuple[int, list[Scored]]]]:
     """Score batch by batch; after each, the items it completed with the scores of their requests.
 
-    done: bool per item; a batch of done items only is skipped. Every other batch is computed whole, so that what
-    a restart computes is what an uninterrupted run would have.
+    done: bool per item; a batch of done items only is skipped. Every other batch is computed whole,
+    so that what a restart computes is what an uninterrupted run would have.
     """
     waiting = [{} for _ in plan.requests]
     for start in range(0, len(plan.rows), plan.batch):
@@ -153,8 +180,12 @@ def score_items(plan: Plan, score: Score, done: np.ndarray) -> Iterator[list[tup
             for r, row in enumerate(rows):
                 for offset, segment in _placed(row):
                     _collect(segment, nll[r, offset:], greedy[r, offset:], plan.requests, waiting)
-            complete = [i for i in items if len(waiting[i]) == len(plan.requests[i]) and not done[i]]
-            finished = [(i, [waiting[i][j] for j in range(len(plan.requests[i]))]) for i in complete]
+            complete = [
+                i for i in items if len(waiting[i]) == len(plan.requests[i]) and not done[i]
+            ]
+            finished = [
+                (i, [waiting[i][j] for j in range(len(plan.requests[i]))]) for i in complete
+            ]
         yield finished
 
 
@@ -165,7 +196,9 @@ def _placed(row: Sequence[Segment]) -> Iterator[tuple[int, Segment]]:
         start += segment.size
 
 
-def _collect(segment: Segment, nll: np.ndarray, greedy: np.ndarray, requests, waiting: list[dict]) -> None:
+def _collect(
+    segment: Segment, nll: np.ndarray, greedy: np.ndarray, requests, waiting: list[dict]
+) -> None:
     """Sum over each branch's continuation, in float64 and in the order of the text."""
     scored = np.flatnonzero(segment.arrays["weights"])
     branches = segment.arrays["branch_ids"][scored]

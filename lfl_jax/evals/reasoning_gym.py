@@ -1,4 +1,5 @@
-"""Held-out problems of reasoning_gym, asked as in training and graded by the library's own scorers."""
+"""Held-out problems of reasoning_gym, asked as in training and graded by the library's own
+scorers."""
 
 from typing import Any
 
@@ -20,7 +21,10 @@ def problems(inputs: Inputs) -> list[Problem]:
     examples = [example for split in inputs.problems.values() for example in split]
     if any(example.id.count("/") != 3 for example in examples):
         raise UserError("evaluation reasoning_gym needs config.data.source=reasoning_gym:TASK")
-    return [Problem(e.id, e.cluster, inputs.template.render(e.prompt, "")[0], e.response) for e in examples]
+    return [
+        Problem(e.id, e.cluster, inputs.template.render(e.prompt, "")[0], e.response)
+        for e in examples
+    ]
 
 
 def record(problem: Problem, text: str) -> Record:
@@ -37,5 +41,12 @@ def details(inputs: Inputs) -> dict[str, Any]:
 
 METHOD = Generate(answers.STOP, record)
 TASK = Task(
-    "reasoning_gym", 1, "held-out problems", problems, METHOD, METRICS, details, check=gym_problems.check_installed
+    "reasoning_gym",
+    1,
+    "held-out problems",
+    problems,
+    METHOD,
+    METRICS,
+    details,
+    check=gym_problems.check_installed,
 )

@@ -1,4 +1,5 @@
-"""Per-example records: a JSONL file per task whose first line says what settings the rest was made with."""
+"""Per-example records: a JSONL file per task whose first line says what settings the rest was made
+with."""
 
 import hashlib
 import json
@@ -19,7 +20,8 @@ def digest(value: Any) -> str:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
-    """The header ({"settings": ..., "plan": ...}) and the records of a file; a last line cut short is left out."""
+    """The header ({"settings": ..., "plan": ...}) and the records of a file; a last line cut short
+    is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     header, *records = [json.loads(line) for line in lines] or [{"settings": None}]
     return header, records
@@ -28,7 +30,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
 def resume(path: Path, settings: dict[str, Any]) -> list[Record] | None:
     """What an interrupted evaluation with the same settings has left, made ready to be appended to.
 
-    None when there is none. A file of other settings is kept under another name, and a warning says so.
+    None when there is none. A file of other settings is kept under another name, and a warning says
+    so.
     """
     if not path.exists():
         return None
@@ -43,7 +46,12 @@ def resume(path: Path, settings: dict[str, Any]) -> list[Record] | None:
     old = path.with_suffix(".old.jsonl")
     os.replace(path, old)
     differs = [key for key in settings if not found or found.get(key) != settings[key]]
-    log.warning("%s: other settings (%s), evaluating anew; the old file is %s", path, ", ".join(differs), old.name)
+    log.warning(
+        "%s: other settings (%s), evaluating anew; the old file is %s",
+        path,
+        ", ".join(differs),
+        old.name,
+    )
     return None
 
 

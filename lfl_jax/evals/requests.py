@@ -1,4 +1,5 @@
-"""Text to token ids as lm-evaluation-harness does it: contexts and continuations, truncation, windows."""
+"""Text to token ids as lm-evaluation-harness does it: contexts and continuations, truncation,
+windows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Request:
-    """A continuation to score after a context, as token ids; `truncated` when the context lost its start."""
+    """A continuation to score after a context, as token ids; `truncated` when the context lost its
+    start."""
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
@@ -27,18 +29,22 @@ def prefix_id(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
 
 
-def encode_pairs(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length: int) -> list[Request]:
+def encode_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_length: int
+) -> list[Request]:
     """(context, continuation) texts as requests of at most `max_length` input tokens.
 
-    White space at the end of a context moves to the continuation. The pair is encoded as one text and split at
-    the length of the encoded context, so a token that spans the border counts as context.
-    Raises UserError for a continuation longer than `max_length`.
+    White space at the end of a context moves to the continuation. The pair is encoded as one text
+    and split at the length of the encoded context, so a token that spans the border counts as
+    context. Raises UserError for a continuation longer than `max_length`.
     """
     contexts: dict[str, tuple[int, ...]] = {}  # the choices of a question mostly share theirs
     return [truncate(_encode_pair(*pair, tokenizer, contexts), max_length) for pair in pairs]
 
 
-def _encode_pair(context: str, continuation: str, tokenizer: Tokenizer, seen: dict[str, tuple[int, ...]]) -> Request:
+def _encode_pair(
+    context: str, continuation: str, tokenizer: Tokenizer, seen: dict[str, tuple[int, ...]]
+) -> Request:
     if context == "":
         ids, prefix = tuple(tokenizer.encode(continuation)), prefix_id(tokenizer)
         return Request(ids[:1], ids[1:]) if ids[:1] == (prefix,) else Request((prefix,), ids)
@@ -51,7 +57,8 @@ def _encode_pair(context: str, continuation: str, tokenizer: Tokenizer, seen: di
 
 
 def truncate(request: Request, max_length: int) -> Request:
-    """The request with at most `max_length` input tokens (one less than its ids), cut at the context's start.
+    """The request with at most `max_length` input tokens (one less than its ids), cut at the
+    context's start.
 
     Raises UserError when the continuation alone is longer.
     """
@@ -60,7 +67,8 @@ def truncate(request: Request, max_length: int) -> Request:
         return request
     if len(request.continuation) > max_length:
         raise UserError(
-            f"a continuation of {len(request.continuation)} tokens does not fit in scoring rows of {max_length};"
+            f"a continuation of {len(request.continuation)} tokens does not fit in scoring rows of"
+            f" {max_length};"
             " raise config.eval.seq_len"
         )
     return Request(request.context[over:], request.continuation, truncated=True)
@@ -69,8 +77,8 @@ def truncate(request: Request, max_length: int) -> Request:
 def rolling(ids: Sequence[int], prefix: int, max_length: int) -> list[Request]:
     """Windows of at most `max_length` inputs that score every token of a text once.
 
-    The harness's rolling windows with context_len 1: the first is predicted from `prefix`, the following ones
-    continue where the one before ended; the last reaches back to fill its context.
+    The harness's rolling windows with context_len 1: the first is predicted from `prefix`, the
+    following ones continue where the one before ended; the last reaches back to fill its context.
     """
     first = tuple(ids[:max_length])
     requests = [Request((prefix,), first)] if first else []

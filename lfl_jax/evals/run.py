@@ -1,4 +1,5 @@
-"""Evaluate a model on a task: what to measure is in the task, this does it, resumably, and reads the result."""
+"""Evaluate a model on a task: what to measure is in the task, this does it, resumably, and reads
+the result."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,14 +20,16 @@ from lfl_jax.evals.stats import Estimate
 from lfl_jax.text.stops import cut
 from lfl_jax.text.tokenizers import Tokenizer
 
-MOST_SAMPLES = 1 << 20  # of one item: its number times this, plus the sample's, names the random draws
+# of one item: its number times this, plus the sample's, names the random draws
+MOST_SAMPLES = 1 << 20
 # Tells tokenizers of one size apart: spaces, digits, capitals, accents, emoji, a newline.
 PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How programs are drawn: so many of each problem; and whether they may run where isolation is weak."""
+    """How programs are drawn: so many of each problem; and whether they may run where isolation is
+    weak."""
 
     samples: int = 1
     temperature: float = 0.0
@@ -38,9 +41,11 @@ class Sampling:
 class Settings:
     """Shapes and limits. Tokens and rows are per batch; every batch of a kind has the same shape.
 
-    length: tokens of a scoring row, which longer contexts are cut to. window: the model's context, prompt and
-    generated tokens together. pick: with a limit, take the "first" items, as the harness does, or evenly "spread"
-    ones, which represent a sorted data set (HellaSwag's first third is video captions, the rest how-to articles).
+    length: tokens of a scoring row, which longer contexts are cut to. window: the model's context,
+    prompt and
+    generated tokens together. pick: with a limit, take the "first" items, as the harness does, or
+    evenly "spread" ones, which represent a sorted data set (HellaSwag's first third is video
+    captions, the rest how-to articles).
     """
 
     rows: int
@@ -54,9 +59,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished evaluation of one task: every metric it declares; `records` is its file of per-example records.
+    """A finished evaluation of one task: every metric it declares; `records` is its file of
+    per-example records.
 
-    measured: {metric: its values over the items and their mean}, in the order of declaration, the main one first.
+    measured: {metric: its values over the items and their mean}, in the order of declaration, the
+    main one first.
     """
 
     label: str
@@ -84,7 +91,8 @@ Batch = Callable[[], list[Record]]
 class _Work:
     """Batches to run, how many, and what planning them found out.
 
-    A batch is computed by all processes together; its records (answers graded, programs run) are made by calling it.
+    A batch is computed by all processes together; its records (answers graded, programs run) are
+    made by calling it.
     """
 
     batches: Callable[[np.ndarray], Iterator[Batch]]
@@ -109,11 +117,11 @@ def evaluate(
 ) -> Result:
     """Evaluate `limit` items of a task (0 = all), with records in `out_dir`/<task>.jsonl.
 
-    An interrupted evaluation continues where it stopped and a finished one is read back, as long as its settings
-    (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches done, batches) is called before
-    the first batch and after every one. With several processes one is the writer and `agree` returns its value to
-    all. Raises UserError for a task that cannot run here, or without items, and on a process whose items are not the
-    writer's.
+    An interrupted evaluation continues where it stopped and a finished one is read back, as long as
+    its settings (task, items, model tag, tokenizer, shapes) are the same. progress(task, batches
+    done, batches) is called before the first batch and after every one. With several processes one
+    is the writer and `agree` returns its value to all. Raises UserError for a task that cannot run
+    here, or without items, and on a process whose items are not the writer's.
     """
     task.check()
     path = out_dir / f"{task.name}.jsonl"
@@ -128,19 +136,32 @@ def evaluate(
     _require_same(task.name, described, writers)
 
     if not done.all():
-        work = WORK[type(task.method)](_Evaluation(task, items, indices, model, tokenizer, settings))
+        work = WORK[type(task.method)](
+            _Evaluation(task, items, indices, model, tokenizer, settings)
+        )
         if writer and isinstance(task.method, Execute):
             print(f"{task.name}: {sandbox.policy(settings.sampling.allow_weak_sandbox)}")  # noqa: T201 (before it runs)
         if resumed is None and writer:
             records.start(path, described, work.figures)
-        _run_batches(work, done, path if writer else None, lambda count: progress(task.name, count, work.total))
+        _run_batches(
+            work,
+            done,
+            path if writer else None,
+            lambda count: progress(task.name, count, work.total),
+        )
         if work.truncated:
-            notices.warn(f"{task.name}: {work.truncated} of {len(items)} prompts lost their beginning: {work.limit}")
+            notices.warn(
+                f"{task.name}: {work.truncated} of {len(items)} prompts lost their beginning:"
+                f" {work.limit}"
+            )
     return agree(read(path, task) if writer else None)
 
 
-def _run_batches(work: _Work, done: np.ndarray, path: Path | None, progress: Callable[[int], None]) -> None:
-    """Compute every batch, and write its records where there is a path; progress: batches done, 0 at first."""
+def _run_batches(
+    work: _Work, done: np.ndarray, path: Path | None, progress: Callable[[int], None]
+) -> None:
+    """Compute every batch, and write its records where there is a path; progress: batches done, 0
+    at first."""
     progress(0)
     for count, batch in enumerate(work.batches(done), 1):
         if path is not None:
@@ -152,17 +173,22 @@ def _require_same(name: str, described: dict[str, Any], wanted: dict[str, Any]) 
     different = [key for key in wanted if described.get(key) != wanted[key]]
     if different:
         raise UserError(
-            f"evaluation {name}: {', '.join(different)} of this process is not what process 0 has; every host needs the"
+            f"evaluation {name}: {', '.join(different)} of this process is not what process 0 has;"
+            " every host needs the"
             " same data, weights and package"
         )
 
 
 def read(path: Path, task: Task) -> Result:
-    """The result of a finished evaluation, from its records; UserError where they define no metric."""
+    """The result of a finished evaluation, from its records; UserError where they define no
+    metric."""
     header, found = records.read(path)
     measured = task.measure(found)
     if not measured:
-        raise UserError(f"evaluation {task.name}: no items to average: there are none, or none with a scored token")
+        raise UserError(
+            f"evaluation {task.name}: no items to average: there are none, or none with a scored"
+            " token"
+        )
     return Result(task.label, len(found), measured, header["settings"], header["plan"], str(path))
 
 
@@ -178,11 +204,20 @@ def pick(count: int, limit: int, how: str) -> list[int]:
 
 
 def describe(
-    task: Task, items: Sequence, model: Model, tokenizer: Tokenizer, inputs: Inputs, settings: Settings
+    task: Task,
+    items: Sequence,
+    model: Model,
+    tokenizer: Tokenizer,
+    inputs: Inputs,
+    settings: Settings,
 ) -> dict[str, Any]:
-    """All that a record depends on: equal descriptions make equal records. Items are described by their hash."""
+    """All that a record depends on: equal descriptions make equal records. Items are described by
+    their hash."""
     if not items:
-        raise UserError(f"evaluation {task.name} has no items: name data for it, or leave it out of config.eval.tasks")
+        raise UserError(
+            f"evaluation {task.name} has no items: name data for it, or leave it out of"
+            " config.eval.tasks"
+        )
     contents = [asdict(item) for item in items]
     if len({item["id"] for item in contents}) != len(items):
         raise UserError(f"evaluation {task.name}: two items have the same id")
@@ -203,14 +238,19 @@ def _shapes(task: Task, s: Settings) -> dict[str, Any]:
     """The settings that matter to the task's method."""
     if isinstance(task.method, Likelihood):
         return {"rows": s.rows, "length": s.length}
-    shapes = {"generate_rows": s.generate_rows, "max_new_tokens": s.max_new_tokens, "window": s.window}
+    shapes = {
+        "generate_rows": s.generate_rows,
+        "max_new_tokens": s.max_new_tokens,
+        "window": s.window,
+    }
     drawn = asdict(s.sampling) if isinstance(task.method, Execute) else {}
     return shapes | {"stop": list(task.method.stop)} | drawn
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """A task on a model: the items that are evaluated, and their indices among all of the task's."""
+    """A task on a model: the items that are evaluated, and their indices among all of the
+    task's."""
 
     task: Task
     items: Sequence[Any]
@@ -222,7 +262,11 @@ class _Evaluation:
     def likelihood(self) -> _Work:
         """Score every request of every item, many in a row."""
         method, s = self.task.method, self.settings
-        planned = plan([method.requests(item, self.tokenizer, s.length) for item in self.items], s.rows, s.length)
+        planned = plan(
+            [method.requests(item, self.tokenizer, s.length) for item in self.items],
+            s.rows,
+            s.length,
+        )
 
         def graded(finished: list[tuple[int, list[Scored]]]) -> list[Record]:
             return [method.record(self.items[i], scored) for i, scored in finished]
@@ -231,7 +275,9 @@ class _Evaluation:
             for finished in score_items(planned, self.model.score, done):
                 yield partial(graded, finished)
 
-        truncated = sum(any(request.truncated for request in of_item) for of_item in planned.requests)
+        truncated = sum(
+            any(request.truncated for request in of_item) for of_item in planned.requests
+        )
         limit = f"longer than the rows of {s.length} tokens they are scored in (eval.seq_len)"
         return _Work(batches, int(planned.figures["batches"]), planned.figures, truncated, limit)
 
@@ -244,10 +290,13 @@ class _Evaluation:
 
         def run(done: np.ndarray) -> Iterator[Batch]:
             for batch in batches:
-                # As with scoring, a batch is left out or computed whole: a restart computes what a whole run would.
+                # As with scoring, a batch is left out or computed whole: a restart computes what a
+                # whole run would.
                 yield list if all(done[i] for i in batch) else self._answers(batch, prompts, done)
 
-        return _Work(run, len(batches), {"batches": len(batches)} | figures, figures["truncated"], self._room)
+        return _Work(
+            run, len(batches), {"batches": len(batches)} | figures, figures["truncated"], self._room
+        )
 
     def execute(self) -> _Work:
         """Item after item: its programs are drawn, then run."""
@@ -255,9 +304,19 @@ class _Evaluation:
 
         def run(done: np.ndarray) -> Iterator[Batch]:
             for i in range(len(self.items)):
-                yield list if done[i] else partial(self._graded_programs, i, self._samples(i, prompts[i]))
+                yield (
+                    list
+                    if done[i]
+                    else partial(self._graded_programs, i, self._samples(i, prompts[i]))
+                )
 
-        return _Work(run, len(self.items), {"batches": len(self.items)} | figures, figures["truncated"], self._room)
+        return _Work(
+            run,
+            len(self.items),
+            {"batches": len(self.items)} | figures,
+            figures["truncated"],
+            self._room,
+        )
 
     @property
     def _stop(self) -> tuple[str, ...]:
@@ -271,11 +330,15 @@ class _Evaluation:
         return f"longer than the model's {s.window} positions less {s.max_new_tokens} to generate (eval.max_new_tokens)"
 
     def _prompts(self) -> tuple[list[list[int]], dict[str, int]]:
-        """The items' prompts as ids, cut at their start to leave room for the answer, and figures of them."""
+        """The items' prompts as ids, cut at their start to leave room for the answer, and figures
+        of them."""
         s = self.settings
         room = s.window - s.max_new_tokens
         if room < 1:
-            raise UserError(f"config.eval.max_new_tokens={s.max_new_tokens} leaves no room in a context of {s.window}")
+            raise UserError(
+                f"config.eval.max_new_tokens={s.max_new_tokens} leaves no room in a context of"
+                f" {s.window}"
+            )
         prompts = [prompt_ids(item.prompt, self.tokenizer) for item in self.items]
         truncated = sum(len(prompt) > room for prompt in prompts)
         figures = {"prompt_tokens": sum(map(len, prompts)), "truncated": truncated}
@@ -293,18 +356,23 @@ class _Evaluation:
 
     def _graded_answers(self, answers: list[tuple[Any, str]]) -> list[Record]:
         record, stop = self.task.method.record, self._stop
-        return [record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in answers]
+        return [
+            record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in answers
+        ]
 
     def _graded_programs(self, i: int, full_texts: list[str]) -> list[Record]:
         item, method, stop = self.items[i], self.task.method, self._stop
         texts = [cut(text, stop[-1:]) for text in full_texts]
         programs = [method.program(item, method.extract(item, text)) for text in texts]
-        verdicts = dict(sandbox.check_many(programs, allow_weak=self.settings.sampling.allow_weak_sandbox))
+        verdicts = dict(
+            sandbox.check_many(programs, allow_weak=self.settings.sampling.allow_weak_sandbox)
+        )
         record = method.record(item, texts, [verdicts[n] for n in range(len(programs))])
         return [record | {"ended": sum(ended(text, stop) for text in full_texts) / len(full_texts)}]
 
     def _samples(self, i: int, prompt: list[int]) -> list[str]:
-        """The texts of one item, `generate_rows` at a time; a draw depends on the indices of item and sample alone."""
+        """The texts of one item, `generate_rows` at a time; a draw depends on the indices of item
+        and sample alone."""
         s = self.settings
         first = self.indices[i] * MOST_SAMPLES
         ids = list(range(first, first + s.sampling.samples))
@@ -330,5 +398,6 @@ WORK: dict[type, Callable[[_Evaluation], _Work]] = {
 
 
 def ended(text: str, stop: Sequence[str]) -> float:
-    """1 if the model ended the text itself: the last of the stop texts, EOS, comes before any other."""
+    """1 if the model ended the text itself: the last of the stop texts, EOS, comes before any
+    other."""
     return float(text[len(cut(text, stop)) :].startswith(stop[-1]))

@@ -1,8 +1,11 @@
-"""The supervisor of one untrusted program, and that program's process. See `sandbox`, which starts this as a script.
+"""The supervisor of one untrusted program, and that program's process. See `sandbox`, which starts
+this as a script.
 
-Run as `python -I -S -X utf8 sandbox_child.py`, with the standard library alone, by the interpreter that runs `sandbox`.
-It reads two frames from standard input, the second only after the untrusted process has been forked, and writes one
-Python literal: ("verdict", passed, reason, seconds, output) or ("broken", what the sandbox could not do).
+Run as `python -I -S -X utf8 sandbox_child.py`, with the standard library alone, by the interpreter
+that runs `sandbox`. It reads two frames from standard input, the second only after the untrusted
+process has been forked, and writes one
+Python literal: ("verdict", passed, reason, seconds, output) or ("broken", what the sandbox could
+not do).
 """
 
 import _signal
@@ -23,13 +26,15 @@ LARGEST_JOB = 1 << 30
 CLOSE_FROM = 5
 RDONLY, NOSUID, NODEV, BIND, REC, PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
 NEW_USER, NEW_MOUNTS = 0x10000000, 0x00020000
-NAMESPACES = NEW_USER | 0x20000000 | 0x40000000 | NEW_MOUNTS | 0x08000000 | 0x04000000  # user pid net mnt ipc uts
+# user pid net mnt ipc uts
+NAMESPACES = NEW_USER | 0x20000000 | 0x40000000 | NEW_MOUNTS | 0x08000000 | 0x04000000
 PDEATHSIG, DUMPABLE, NO_NEW_PRIVS, SECCOMP = 1, 4, 38, 22
-ROOT, WORK = "/proc", "/empty"  # ROOT: any folder that exists everywhere and holds nothing that Python needs
+# ROOT: any folder that exists everywhere and holds nothing that Python needs
+ROOT, WORK = "/proc", "/empty"
 
-# System calls by number on x86_64 and aarch64. Both levels forbid FORBIDDEN, parts of the kernel that no solution
-# needs; without namespaces ALONE, too: new processes and threads, signals, sockets, and other processes' or files'
-# attributes. -1: not there.
+# System calls by number on x86_64 and aarch64. Both levels forbid FORBIDDEN, parts of the kernel
+# that no solution needs; without namespaces ALONE, too: new processes and threads, signals,
+# sockets, and other processes' or files' attributes. -1: not there.
 FORBIDDEN = """ptrace 101 117  process_vm_readv 310 270  process_vm_writev 311 271  bpf 321 280  keyctl 250 219
 add_key 248 217  request_key 249 218  perf_event_open 298 241  io_uring_setup 425 425  userfaultfd 323 282
 unshare 272 97  setns 308 268  mount 165 40  umount2 166 39  pivot_root 155 41  chroot 161 51  open_tree 428 428
@@ -51,7 +56,8 @@ class Stop(BaseException):
 
 
 class Unknown:
-    """A value of the untrusted process that is no plain data: it can be called, iterated over and passed back."""
+    """A value of the untrusted process that is no plain data: it can be called, iterated over and
+    passed back."""
 
     def __init__(self, reference, ask):
         self._reference, self._ask = reference, ask
@@ -84,7 +90,9 @@ def _sized(data):
 
 
 def _series(tag):
-    return lambda value, other: tag + b"%d;" % len(value) + b"".join([encode(item, other) for item in list(value)])
+    return lambda value, other: (
+        tag + b"%d;" % len(value) + b"".join([encode(item, other) for item in list(value)])
+    )
 
 
 def _pairs(value, other):
@@ -110,7 +118,8 @@ WRITERS = (
 
 
 def decode(data, other):
-    """The value of these bytes; other(tag, text) gives what a reference stands for. Raises on malformed data."""
+    """The value of these bytes; other(tag, text) gives what a reference stands for. Raises on
+    malformed data."""
     at = 0
 
     def take(count):
@@ -216,7 +225,8 @@ def put(path, text):
 
 
 def enter_namespaces(work_bytes):
-    """Go on as an unprivileged user in namespaces of our own; the next child is the first of a process namespace."""
+    """Go on as an unprivileged user in namespaces of our own; the next child is the first of a
+    process namespace."""
     if os.geteuid():
         owner = os.geteuid(), os.getegid()
         libc("unshare", NAMESPACES)
@@ -256,7 +266,14 @@ def _map_from_outside(ready, pid, owner):
 
 def library_paths():
     """The folders that a running Python loads modules and shared libraries from."""
-    wanted = [os.path.join(sys.base_prefix, "lib"), *sys.path, "/usr/lib", "/usr/lib64", "/lib", "/lib64"]
+    wanted = [
+        os.path.join(sys.base_prefix, "lib"),
+        *sys.path,
+        "/usr/lib",
+        "/usr/lib64",
+        "/lib",
+        "/lib64",
+    ]
     kept = []
     for path in sorted({os.path.abspath(path) for path in wanted if os.path.isdir(path)}):
         if not any(path.startswith(parent + "/") for parent in kept):
@@ -265,10 +282,17 @@ def library_paths():
 
 
 def enter_private_root(work_bytes, owner):
-    """Replace the root by Python's libraries, read-only, /dev/null, and an empty folder in memory, the only writable
-    place. There is no /proc, no /tmp, no /etc and no program."""
+    """Replace the root by Python's libraries, read-only, /dev/null, and an empty folder in memory,
+    the only writable place. There is no /proc, no /tmp, no /etc and no program."""
     libc("mount", None, b"/", None, REC | PRIVATE, None)
-    libc("mount", b"tmpfs", ROOT.encode(), b"tmpfs", NOSUID | NODEV, b"mode=755,size=1m,nr_inodes=4096")
+    libc(
+        "mount",
+        b"tmpfs",
+        ROOT.encode(),
+        b"tmpfs",
+        NOSUID | NODEV,
+        b"mode=755,size=1m,nr_inodes=4096",
+    )
     for path in library_paths():
         os.makedirs(ROOT + path, exist_ok=True)
         libc("mount", path.encode(), (ROOT + path).encode(), None, BIND | REC, None)
@@ -289,11 +313,20 @@ def read_only(path, recursive):
     """Make a mount read-only, without set-user-id programs and devices (Linux 5.12)."""
     attributes = struct.pack("<4Q", RDONLY | NOSUID | NODEV, 0, 0, 0)
     at_fdcwd = ctypes.c_int(-100)
-    libc("syscall", 442, at_fdcwd, path.encode(), 0x8000 if recursive else 0, attributes, len(attributes))
+    libc(
+        "syscall",
+        442,
+        at_fdcwd,
+        path.encode(),
+        0x8000 if recursive else 0,
+        attributes,
+        len(attributes),
+    )
 
 
 def forbid_files(work):
-    """Landlock (Linux 6.2): nothing but Python's libraries can be read, nothing but `work` written."""
+    """Landlock (Linux 6.2): nothing but Python's libraries can be read, nothing but `work`
+    written."""
     if libc("syscall", 444, None, 0, 1) < 3:
         raise OSError(38, "landlock: too old to keep files from being truncated")
     everything = (1 << 15) - 1
@@ -312,7 +345,8 @@ def forbid_files(work):
 
 
 def forbid_calls(names):
-    """Make system calls, and new user namespaces, fail from here on; OSError where the numbers are not known."""
+    """Make system calls, and new user namespaces, fail from here on; OSError where the numbers are
+    not known."""
     machine = os.uname().machine
     if machine not in MACHINES:
         raise OSError(38, f"seccomp: no system call numbers for {machine}")
@@ -320,7 +354,14 @@ def forbid_calls(names):
     words = names.split()
     numbers = [int(number) for number in words[column::3] if int(number) >= 0]
     deny, allow = (0x06, 0, 0, 0x00050000 | 1), (0x06, 0, 0, 0x7FFF0000)
-    program = [(0x20, 0, 0, 4), (0x15, 1, 0, architecture), deny, (0x20, 0, 0, 0), (0x35, 0, 1, 0x40000000), deny]
+    program = [
+        (0x20, 0, 0, 4),
+        (0x15, 1, 0, architecture),
+        deny,
+        (0x20, 0, 0, 0),
+        (0x35, 0, 1, 0x40000000),
+        deny,
+    ]
     for number in numbers:
         program += [(0x15, 0, 1, number), deny]
     # clone3 "is not there": its flags cannot be looked at, and the C library then takes clone
@@ -363,7 +404,8 @@ def cap(number, soft, hard):
 
 
 def serve(code):
-    """Run the code, then do what the tests ask of it; the replies are all that leaves this process, and output."""
+    """Run the code, then do what the tests ask of it; the replies are all that leaves this process,
+    and output."""
     module = type(sys)("solution")
     sys.modules["solution"] = module
     objects = {}
@@ -413,7 +455,8 @@ def _flush():
 
 
 def become_untrusted(job, fds):
-    """Give up everything but standard input (empty), output, and the two ends that requests and replies go through.
+    """Give up everything but standard input (empty), output, and the two ends that requests and
+    replies go through.
 
     Returns what went wrong, or nothing.
     """
@@ -435,7 +478,8 @@ def become_untrusted(job, fds):
 
 
 def start(job, fds):
-    """Fork the untrusted process, below a first process of the namespace that ends everything when it ends."""
+    """Fork the untrusted process, below a first process of the namespace that ends everything when
+    it ends."""
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -468,7 +512,12 @@ class Channel:
     """Requests to the untrusted process, replies and output from it."""
 
     def __init__(self, requests, replies, output, deadline, keep):
-        self.requests, self.replies, self.output, self.deadline = requests, replies, output, deadline
+        self.requests, self.replies, self.output, self.deadline = (
+            requests,
+            replies,
+            output,
+            deadline,
+        )
         self.kept, self.room, self.asked = [], keep, 0
 
     def ask(self, request):
@@ -487,7 +536,15 @@ class Channel:
             value = decode(reply[1:], lambda tag, number: Unknown(b"h%d;" % number, self.ask))
         except EOFError:
             raise Stop("exited early") from None
-        except (ValueError, IndexError, KeyError, TypeError, ArithmeticError, RecursionError, struct.error):
+        except (
+            ValueError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ArithmeticError,
+            RecursionError,
+            struct.error,
+        ):
             raise Stop("unreadable reply") from None
         if reply[:1] == b"v":
             return value
@@ -525,7 +582,11 @@ def _exception(name, text):
     try:
         return known(text)
     except TypeError:
-        return type(str(name), (known,), {"__init__": lambda self, *args: None, "__str__": lambda self: text})()
+        return type(
+            str(name),
+            (known,),
+            {"__init__": lambda self, *args: None, "__str__": lambda self: text},
+        )()
 
 
 def judge(channel, tests):
@@ -598,7 +659,12 @@ def supervise(job):
     channel = Channel(req_w, rep, out, began + limits["wall_seconds"], limits["output_bytes"])
     passed, reason = judge(channel, tests)
     reason = finish(pid, channel, reason, limits)
-    return passed, reason, round(time.monotonic() - began, 3), b"".join(channel.kept).decode("utf-8", "replace")
+    return (
+        passed,
+        reason,
+        round(time.monotonic() - began, 3),
+        b"".join(channel.kept).decode("utf-8", "replace"),
+    )
 
 
 def main():

@@ -1,4 +1,5 @@
-"""A model on devices as evaluations see it: compiled scoring and decoding behind two plain functions."""
+"""A model on devices as evaluations see it: compiled scoring and decoding behind two plain
+functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "position
 
 
 @partial(jax.jit, static_argnames=("cfg", "rules"))
-def _per_token(model: dict, rows: Any, gate: Any, *, cfg: ModelConfig, rules: Rules) -> tuple[Any, Any]:
+def _per_token(
+    model: dict, rows: Any, gate: Any, *, cfg: ModelConfig, rules: Rules
+) -> tuple[Any, Any]:
     return losses.per_token(model["params"], model["adapter"], rows, cfg, gate=gate, rules=rules)
 
 
@@ -38,12 +41,15 @@ def build(
     generate_rows: int = 16,
     seed: int = 0,
 ) -> base.Model:
-    """The model for `evaluate`, which scores and decodes from these very weights: nothing is copied.
+    """The model for `evaluate`, which scores and decodes from these very weights: nothing is
+    copied.
 
     adapted=False is the base: the same compiled program with the gate at 0.
     """
     count = member_count(model["adapter"])
-    model = model | {"adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]}
+    model = model | {
+        "adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]
+    }
     subject = _Subject(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
     return base.Model(tag=tag, score=subject.score, generate=subject.generate)
 
@@ -67,7 +73,10 @@ class _Subject:
 
     def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """`base.Model.score`."""
-        placed = {k: hosts.place(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape)) for k in INPUTS}
+        placed = {
+            k: hosts.place(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape))
+            for k in INPUTS
+        }
         gate = self.gate(len(rows["tokens"]))
         nll, greedy = _per_token(self.model, placed, gate, cfg=self.cfg, rules=self.rules)
         return hosts.whole(nll), hosts.whole(greedy)
@@ -82,7 +91,8 @@ class _Subject:
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[str]:
-        """`base.Model.generate`. A batch of one shape is one program: it is filled up with the first prompt."""
+        """`base.Model.generate`. A batch of one shape is one program: it is filled up with the
+        first prompt."""
         missing = self.generate_rows - len(prompts)
         rows = sample.generate(
             self.model,
@@ -97,7 +107,10 @@ class _Subject:
             gate=self.gate(self.generate_rows),
             stop=said(self.tokenizer, stop),
         )
-        return [self._text(prompt, row) for prompt, row in zip(prompts, rows[: len(prompts)], strict=True)]
+        return [
+            self._text(prompt, row)
+            for prompt, row in zip(prompts, rows[: len(prompts)], strict=True)
+        ]
 
     def _text(self, prompt: Sequence[int], row: list[int]) -> str:
         """What follows the prompt, with the text of EOS at its end where the model ended it."""

@@ -1,6 +1,8 @@
-"""Held-out problems of the training source: exact answers, also per level and for seen and unseen templates.
+"""Held-out problems of the training source: exact answers, also per level and for seen and unseen
+templates.
 
-They are asked as in training, in the plain format whatever the training's was, or in the plain format after worked
+They are asked as in training, in the plain format whatever the training's was, or in the plain
+format after worked
 training examples: what that makes of the base is what prompting alone buys.
 """
 
@@ -16,8 +18,11 @@ from lfl_jax.evals.metrics import Metric
 from lfl_jax.text.chat import TEMPLATES, Template
 
 
-def problems(inputs: Inputs, template: Template | None = None, worked: bool = False) -> list[Problem]:
-    """The problems in a format, by default the training's; splits in turns, so that the first n hold some of each.
+def problems(
+    inputs: Inputs, template: Template | None = None, worked: bool = False
+) -> list[Problem]:
+    """The problems in a format, by default the training's; splits in turns, so that the first n
+    hold some of each.
 
     worked: after `inputs.worked`, in the same format. Raises UserError when there are none.
     """
@@ -27,7 +32,10 @@ def problems(inputs: Inputs, template: Template | None = None, worked: bool = Fa
     solved = ["".join(template.prompt_and_response(e.conversation)) for e in shots]
     head = inputs.before("".join(f"{text}\n\n" for text in solved))
     make = functools.partial(_problem, template=template, head=head)
-    splits = [[make(split, example) for example in examples] for split, examples in inputs.problems.items()]
+    splits = [
+        [make(split, example) for example in examples]
+        for split, examples in inputs.problems.items()
+    ]
     return interleaved(splits)
 
 
@@ -71,7 +79,9 @@ def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) ->
 PLAIN_TEMPLATE = TEMPLATES["plain"]
 TASK = task("source_test", "held-out problems", problems)
 PLAIN = task(
-    "source_test_plain", "held-out problems, plain prompt", functools.partial(problems, template=PLAIN_TEMPLATE)
+    "source_test_plain",
+    "held-out problems, plain prompt",
+    functools.partial(problems, template=PLAIN_TEMPLATE),
 )
 SHOTS = task(
     "source_test_shots",

@@ -1,4 +1,5 @@
-"""Means of per-example values with clustered standard errors, and paired before-after differences."""
+"""Means of per-example values with clustered standard errors, and paired before-after
+differences."""
 
 import math
 from collections import Counter
@@ -16,7 +17,8 @@ Kind = Literal["proportion", "mean"]  # proportion: of values between 0 and 1
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` items, its standard error over `clusters` independent groups, and its 95 % interval.
+    """A mean over `n` items, its standard error over `clusters` independent groups, and its 95 %
+    interval.
 
     se, low and high are NaN for a single group.
     """
@@ -34,17 +36,22 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def mean(values: Sequence[float], clusters: Sequence[Hashable], weights: Sequence[float] | None = None) -> Estimate:
+def mean(
+    values: Sequence[float], clusters: Sequence[Hashable], weights: Sequence[float] | None = None
+) -> Estimate:
     """Mean, or ratio of sums when weighted (nll per token: values nll/tokens, weights tokens).
 
-    Cluster-robust standard error of the linearised ratio with the G/(G-1) correction (Miller, arXiv 2411.00640):
-    sqrt(G/(G-1) sum_g (sum_{i in g} w_i (x_i - mean))^2) / sum w. When every item is its own cluster and unweighted
-    this is sample std / sqrt(n), what lm-evaluation-harness reports. Raises UserError when there is no item.
+    Cluster-robust standard error of the linearised ratio with the G/(G-1) correction (Miller, arXiv
+    2411.00640): sqrt(G/(G-1) sum_g (sum_{i in g} w_i (x_i - mean))^2) / sum w. When every item is
+    its own cluster and unweighted this is sample std / sqrt(n), what lm-evaluation-harness reports.
+    Raises UserError when there is no item.
     """
     x = np.asarray(values, np.float64)
     w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
     if not x.size or w.sum() == 0:
-        raise UserError("no items to average: the evaluation has no examples, or none with a scored token")
+        raise UserError(
+            "no items to average: the evaluation has no examples, or none with a scored token"
+        )
     center = float(np.sum(w * x) / np.sum(w))
     se, count = _clustered(w * (x - center) / np.sum(w), clusters)
     n = int(np.count_nonzero(w))
@@ -53,7 +60,8 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable], weights: Sequenc
 
 @dataclass(frozen=True)
 class Column:
-    """One metric's values, item by item: an item's value is its total / weight; weight 0 = it has none.
+    """One metric's values, item by item: an item's value is its total / weight; weight 0 = it has
+    none.
 
     groups: of a mean over groups of their means, each item's group.
     """
@@ -73,11 +81,16 @@ class Column:
 
     def values(self) -> list[float]:
         """Each item's value, 0 where it has none."""
-        return [total / weight if weight else 0.0 for total, weight in zip(self.totals, self.weights, strict=True)]
+        return [
+            total / weight if weight else 0.0
+            for total, weight in zip(self.totals, self.weights, strict=True)
+        ]
 
     def weighed_clusters(self) -> int:
         """How many clusters have an item that counts."""
-        weighed = {cluster for cluster, weight in zip(self.clusters, self.weights, strict=True) if weight}
+        weighed = {
+            cluster for cluster, weight in zip(self.clusters, self.weights, strict=True) if weight
+        }
         return len(weighed)
 
     def take(self, indices: Sequence[int]) -> "Column":
@@ -91,18 +104,21 @@ class Column:
         return self.take([i for i, each in enumerate(self.ids) if each not in ids])
 
     def ordered_as(self, other: "Column") -> "Column":
-        """The same items in the other's order; UserError when the two do not hold the same items."""
+        """The same items in the other's order; UserError when the two do not hold the same
+        items."""
         index = {each: i for i, each in enumerate(self.ids)}
         if index.keys() != set(other.ids) or len(self.ids) != len(other.ids):
             raise UserError(
-                f"before ({len(self.ids)} records) and after ({len(other.ids)}) are not of the same items: evaluate"
+                f"before ({len(self.ids)} records) and after ({len(other.ids)}) are not of the same"
+                " items: evaluate"
                 " again"
             )
         return self.take([index[each] for each in other.ids])
 
 
 def estimate(column: Column, interval: Kind = "mean", exponential: bool = False) -> Estimate:
-    """`mean` of a column, with the interval of its kind; exponential: its exponential, by the delta method."""
+    """`mean` of a column, with the interval of its kind; exponential: its exponential, by the delta
+    method."""
     found = mean(column.values(), column.clusters, column.weights)
     if exponential:
         return _exponential(found)
@@ -112,13 +128,17 @@ def estimate(column: Column, interval: Kind = "mean", exponential: bool = False)
     return replace(found, low=low, high=high)
 
 
-def difference(before: Column, after: Column, interval: Kind = "mean", exponential: bool = False) -> Estimate:
-    """The change of a mean, with the clustered error of the paired difference, item by item, and its interval.
+def difference(
+    before: Column, after: Column, interval: Kind = "mean", exponential: bool = False
+) -> Estimate:
+    """The change of a mean, with the clustered error of the paired difference, item by item, and
+    its interval.
 
-    Weights that differ (how many answers have a valid format) make it a difference of two ratios, whose error is that
-    of their linearisations, still paired. Intervals: Tango's for proportions of items that are right or wrong,
-    Student's for means and for items with a value in between, and Newcombe's for two ratios of proportions.
-    Raises UserError when the two do not hold the same items.
+    Weights that differ (how many answers have a valid format) make it a difference of two ratios,
+    whose error is that of their linearisations, still paired. Intervals: Tango's for proportions of
+    items that are right or wrong, Student's for means and for items with a value in between, and
+    Newcombe's for two ratios of proportions. Raises UserError when the two do not hold the same
+    items.
     """
     before = before.ordered_as(after)
     if before.weights == after.weights and not exponential:
@@ -129,8 +149,11 @@ def difference(before: Column, after: Column, interval: Kind = "mean", exponenti
     return _difference_of_ratios(before, after, interval, exponential)
 
 
-def _difference_of_ratios(before: Column, after: Column, interval: Kind, exponential: bool) -> Estimate:
-    """Of the same items in the same order, whose weights differ: by the linearisation of each ratio."""
+def _difference_of_ratios(
+    before: Column, after: Column, interval: Kind, exponential: bool
+) -> Estimate:
+    """Of the same items in the same order, whose weights differ: by the linearisation of each
+    ratio."""
     first, last = (estimate(column, interval, exponential) for column in (before, after))
     influence = _influence(after, exponential) - _influence(before, exponential)
     se, clusters = _clustered(influence, after.clusters)
@@ -148,7 +171,9 @@ def plain_mean(estimates: Sequence[Estimate]) -> Estimate:
     center = share * sum(e.mean for e in estimates)
     error = share * math.sqrt(sum(e.se**2 for e in estimates))
     limits = intervals.combined(center, [(share, e.mean, (e.low, e.high)) for e in estimates])
-    return Estimate(center, error, sum(e.n for e in estimates), sum(e.clusters for e in estimates), *limits)
+    return Estimate(
+        center, error, sum(e.n for e in estimates), sum(e.clusters for e in estimates), *limits
+    )
 
 
 def _is_binary(column: Column) -> bool:
@@ -172,7 +197,9 @@ def _paired_proportion(found: Estimate, changes: Sequence[float], column: Column
     """With Tango's interval; clusters make it one of fewer pairs."""
     n, gained, lost = found.n, changes.count(1.0), changes.count(-1.0)
     variance = (gained + lost) / n - found.mean**2
-    count = intervals.effective_items(variance, _uncorrected(found), float(n), column.weighed_clusters())
+    count = intervals.effective_items(
+        variance, _uncorrected(found), float(n), column.weighed_clusters()
+    )
     share = min(count, n) / n
     low, high = intervals.tango(share * gained, share * lost, share * n)
     return replace(found, low=low, high=high)
@@ -209,5 +236,6 @@ def _exp(x: float) -> float:
 
 
 def near_chance(estimate: Estimate, chance: float) -> bool:
-    """Whether a score is within 3 standard errors of guessing, or below: it then has no headroom to forget."""
+    """Whether a score is within 3 standard errors of guessing, or below: it then has no headroom to
+    forget."""
     return not estimate.mean - chance > 3 * estimate.se

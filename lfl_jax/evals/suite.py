@@ -26,7 +26,8 @@ def run(
     tasks: Mapping[str, Task] = TASKS,
     show_progress: bool = True,
 ) -> dict[str, Result]:
-    """Results of these evaluations ("name:n"), records in `folder`; finished ones are read back, not run again.
+    """Results of these evaluations ("name:n"), records in `folder`; finished ones are read back,
+    not run again.
 
     tasks: what the names mean, `tasks.named` where there are tasks of one's own.
     """
@@ -56,8 +57,8 @@ def run(
 def tasks_of(config: Config, own: Sequence[Task] = (), *, training: bool = True) -> dict[str, Task]:
     """What the names in config.eval mean; own: tasks beside the built-in ones and those of files.
 
-    training: with the evaluations during training. Raises UserError for a task that is unknown, may not run, or cannot
-    run here, before hours are spent.
+    training: with the evaluations during training. Raises UserError for a task that is unknown, may
+    not run, or cannot run here, before hours are spent.
     """
     e = config.eval
     names = (*e.tasks, *e.base_tasks, *(e.every_tasks if training else ()))
@@ -81,7 +82,8 @@ def settings(config: Config, cfg: ModelConfig) -> Settings:
 
 
 def flat(results: dict[str, Result]) -> dict[str, float]:
-    """{"task": its first metric, "task/metric": each} as plain numbers, for metrics.jsonl and the best checkpoint."""
+    """{"task": its first metric, "task/metric": each} as plain numbers, for metrics.jsonl and the
+    best checkpoint."""
     found = {}
     for task, result in results.items():
         found[task] = result.main.estimate.mean

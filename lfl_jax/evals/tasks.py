@@ -1,4 +1,5 @@
-"""Every evaluation by name. A new one is a file with its TASK and what it measures, and a line here."""
+"""Every evaluation by name. A new one is a file with its TASK and what it measures, and a line
+here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -61,20 +62,24 @@ def find(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
     """The task of a name; UserError lists the names there are."""
     if name not in tasks:
         raise UserError(
-            f"unknown evaluation {name!r}; there are: {', '.join(tasks)}. Your own is FILE.py:NAME:n, or passed in"
+            f"unknown evaluation {name!r}; there are: {', '.join(tasks)}. Your own is"
+            " FILE.py:NAME:n, or passed in"
             " Python again: own=lfl_jax.Own(tasks=[...])"
         )
     return tasks[name]
 
 
 def named(config: EvalConfig, names: Iterable[str], own: Sequence[Task] = ()) -> dict[str, Task]:
-    """The tasks that "name:n" and "FILE.py:NAME:n" may mean: the built-in ones, those of files, and these.
+    """The tasks that "name:n" and "FILE.py:NAME:n" may mean: the built-in ones, those of files, and
+    these.
 
     UserError for a name that is taken, and for a file that may not run.
     """
     found = with_own(own)
     places = [name for name in config.items(tuple(names)) if own_code.is_place(name)]
-    from_files = {place: own_code.find(config.code, "eval.tasks", place, is_task) for place in places}
+    from_files = {
+        place: own_code.find(config.code, "eval.tasks", place, is_task) for place in places
+    }
     with_own([*own, *{id(task): task for task in from_files.values()}.values()])
     return found | from_files
 
@@ -89,7 +94,9 @@ def with_own(own: Sequence[Task]) -> dict[str, Task]:
     found = dict(TASKS)
     for task in own:
         if task.name in found:
-            raise UserError(f"there is already an evaluation called {task.name!r}: give your task another name")
+            raise UserError(
+                f"there is already an evaluation called {task.name!r}: give your task another name"
+            )
         found[task.name] = task
     return found
 

@@ -1,4 +1,5 @@
-"""Values of the training pairs' UUID keys from memory, greedily generated (MoRA, arXiv 2405.12130, §3 and §5.1)."""
+"""Values of the training pairs' UUID keys from memory, greedily generated (MoRA, arXiv 2405.12130,
+§3 and §5.1)."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -20,18 +21,26 @@ class Pair:
 
 
 def pairs(inputs: Inputs) -> list[Pair]:
-    """Pairs of the training set, which the uuid source gives for its evaluations; UserError for another source."""
+    """Pairs of the training set, which the uuid source gives for its evaluations; UserError for
+    another source."""
     examples = [example for group in inputs.problems.values() for example in group]
     return [
-        Pair(e.id, e.cluster, inputs.template.prompt_and_response(e.conversation)[0], _digits(e.response))
+        Pair(
+            e.id,
+            e.cluster,
+            inputs.template.prompt_and_response(e.conversation)[0],
+            _digits(e.response),
+        )
         for e in examples
     ]
 
 
 def record(pair: Pair, text: str) -> Record:
-    """Which of the value's digits stand where they belong, as a fraction, and whether nothing else was written.
+    """Which of the value's digits stand where they belong, as a fraction, and whether nothing else
+    was written.
 
-    Hyphens are not counted: they are known. A digit too many or too few puts what follows it in the wrong place.
+    Hyphens are not counted: they are known. A digit too many or too few puts what follows it in the
+    wrong place.
     """
     found = text.strip().replace("-", "")
     right = sum(a == b for a, b in zip(found, pair.value, strict=False))
@@ -43,7 +52,9 @@ def _digits(value: str) -> str:
     try:
         return UUID(value).hex
     except ValueError:
-        raise UserError(f"evaluation uuid_recall needs config.data.source=uuid; {value[:40]!r} is no UUID") from None
+        raise UserError(
+            f"evaluation uuid_recall needs config.data.source=uuid; {value[:40]!r} is no UUID"
+        ) from None
 
 
 TASK = Task(

@@ -1,4 +1,5 @@
-"""Any adapter, of any kinds and mixtures, as one safetensors file: leaves by path, the structure in the header."""
+"""Any adapter, of any kinds and mixtures, as one safetensors file: leaves by path, the structure in
+the header."""
 
 import dataclasses
 import json
@@ -27,12 +28,18 @@ STRUCTURE = "lfl_adapter"  # in the header's metadata
 def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
     """Write the adapter; fingerprint: of the base it belongs to.
 
-    A kind of one's own is written as FILE.py:CLASS, with the file's hash. UserError for one that is in no file.
+    A kind of one's own is written as FILE.py:CLASS, with the file's hash. UserError for one that is
+    in no file.
     """
     layers, shared = {"layers": adapter["layers"]}, {"shared": adapter.get("shared", {})}
-    tensors = {path: np.asarray(x) for path, x in zip(tree.paths(shared), jax.tree.leaves(shared), strict=True)}
+    tensors = {
+        path: np.asarray(x)
+        for path, x in zip(tree.paths(shared), jax.tree.leaves(shared), strict=True)
+    }
     structure: dict[str, Any] = {"kinds": {}, "empty": [], "static": {}, "code": _code(layers)}
-    for path, layer in zip(tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer), strict=True):
+    for path, layer in zip(
+        tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer), strict=True
+    ):
         structure["kinds"][path] = None if layer is None else _kinds(path, layer)
         for i, member in enumerate(members(layer)):
             for field in _fields(member):
@@ -43,7 +50,11 @@ def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
                     structure["empty"].append(name)
                 else:
                     tensors[name] = np.asarray(leaf)
-    write(file, tensors, {STRUCTURE: json.dumps(structure)} | ({FINGERPRINT: fingerprint} if fingerprint else {}))
+    write(
+        file,
+        tensors,
+        {STRUCTURE: json.dumps(structure)} | ({FINGERPRINT: fingerprint} if fingerprint else {}),
+    )
 
 
 def _fields(kind: Any) -> list[Field]:
@@ -56,17 +67,25 @@ def _static(field: Any) -> bool:
 
 
 def _kinds(path: str, layer: Any) -> str | list[str]:
-    """The name of a layer's kind, or a list of them for a Mix or a Bank, which is saved as a Mix."""
+    """The name of a layer's kind, or a list of them for a Mix or a Bank, which is saved as a
+    Mix."""
     names = {type(m): _name(path, type(m)) for m in members(layer)}
-    return [names[type(m)] for m in layer.layers] if isinstance(layer, Mix | Bank) else names[type(layer)]
+    return (
+        [names[type(m)] for m in layer.layers]
+        if isinstance(layer, Mix | Bank)
+        else names[type(layer)]
+    )
 
 
 def _name(path: str, kind: type) -> str:
     """A kind's name, or FILE.py:CLASS of one's own."""
-    name = next((name for name, known in KINDS.items() if known is kind), None) or own_code.place_of(kind)
+    name = next(
+        (name for name, known in KINDS.items() if known is kind), None
+    ) or own_code.place_of(kind)
     if own_code.is_place(name) and own_code.split(name)[0] == own_code.PASSED:
         raise UserError(
-            f"{path}: a {kind.__name__} cannot be saved, since it is in no file that could be run to load it: put the"
+            f"{path}: a {kind.__name__} cannot be saved, since it is in no file that could be run"
+            " to load it: put the"
             f" class at the top level of a FILE.py. Kinds of the package are {', '.join(KINDS)}"
         )
     return name
@@ -80,21 +99,30 @@ def _code(layers: dict) -> dict[str, str]:
     return {file: own_code.digest(file) for file in files}
 
 
-def load(file: Path, params: dict, *, fingerprint: str | None = None, code: Code = own_code.NOTHING) -> dict:
-    """The adapter in this file, for these parameters. UserError when it is not whole, or belongs to another base.
+def load(
+    file: Path, params: dict, *, fingerprint: str | None = None, code: Code = own_code.NOTHING
+) -> dict:
+    """The adapter in this file, for these parameters. UserError when it is not whole, or belongs to
+    another base.
 
-    fingerprint: of the base, compared with the file's if it has one. code: what may run of the files that it names for
-    kinds of one's own, which is nothing unless somebody says so.
+    fingerprint: of the base, compared with the file's if it has one. code: what may run of the
+    files that it names for kinds of one's own, which is nothing unless somebody says so.
     """
     tensors = Tensors([file])
     try:
         structure = json.loads(tensors.metadata[STRUCTURE])
         kinds = dict(structure["kinds"])
-        named = [name for names in kinds.values() for name in (names if isinstance(names, list) else [names])]
+        named = [
+            name
+            for names in kinds.values()
+            for name in (names if isinstance(names, list) else [names])
+        ]
         recorded = own_code.as_recorded(filter(_is_own, named), structure.get("code", {}))
         structure = {"empty": set(structure["empty"]), "static": dict(structure["static"])}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder") from None
+        raise UserError(
+            f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder"
+        ) from None
     check_base(file, tensors, fingerprint)
     code = dataclasses.replace(code, recorded=recorded)
     known = KINDS | {name: _own(name, code) for name in filter(_is_own, named)}
@@ -103,9 +131,13 @@ def load(file: Path, params: dict, *, fingerprint: str | None = None, code: Code
     expected: set[str] = set()
     for path, names in kinds.items():
         if path not in places:
-            raise UserError(f"{file}: {path} is no weight of this model; there are {', '.join(places)}")
+            raise UserError(
+                f"{file}: {path} is no weight of this model; there are {', '.join(places)}"
+            )
         _, part, name = path.split("/")
-        adapter["layers"][part][name] = _layer(file, tensors, path, names, known, structure, expected)
+        adapter["layers"][part][name] = _layer(
+            file, tensors, path, names, known, structure, expected
+        )
     if shared := _shared(tensors):
         adapter["shared"] = shared
     _check(file, tensors, expected, adapter, params)
@@ -131,7 +163,13 @@ def _own(name: str, code: Code) -> type[Kind]:
 
 
 def _layer(
-    file: Path, tensors: Tensors, path: str, kinds: Any, known: dict, structure: dict, expected: set[str]
+    file: Path,
+    tensors: Tensors,
+    path: str,
+    kinds: Any,
+    known: dict,
+    structure: dict,
+    expected: set[str],
 ) -> Any:
     if kinds is None:
         return None
@@ -139,18 +177,25 @@ def _layer(
     for name in names:
         if not isinstance(name, str) or name not in known:
             raise UserError(f"{file}: {path} has kind {name!r}; kinds are {', '.join(KINDS)}")
-    found = [_member(file, tensors, f"{path}/{i}", known[name], structure, expected) for i, name in enumerate(names)]
+    found = [
+        _member(file, tensors, f"{path}/{i}", known[name], structure, expected)
+        for i, name in enumerate(names)
+    ]
     return Mix(tuple(found)) if isinstance(kinds, list) else found[0]
 
 
-def _member(file: Path, tensors: Tensors, path: str, kind: type, structure: dict, expected: set[str]) -> Any:
+def _member(
+    file: Path, tensors: Tensors, path: str, kind: type, structure: dict, expected: set[str]
+) -> Any:
     values = {}
     for field in _fields(kind):
         key = f"{path}/{field.name}"
         if _static(field):
             values[field.name] = structure["static"].get(key)
             if type(values[field.name]) is not field.type:
-                raise UserError(f"{file}: {key} is {values[field.name]!r}; expected {field.type.__name__}")
+                raise UserError(
+                    f"{file}: {key} is {values[field.name]!r}; expected {field.type.__name__}"
+                )
         elif key in structure["empty"]:
             values[field.name] = None
         elif key in tensors:
@@ -164,7 +209,9 @@ def _member(file: Path, tensors: Tensors, path: str, kind: type, structure: dict
 def _check(file: Path, tensors: Tensors, expected: set[str], adapter: dict, params: dict) -> None:
     """UserError for tensors that no layer has, and for a layer that does not fit its weight."""
     shared = adapter.get("shared", {})
-    expected = expected | {f"shared/{kind}/{leaf}" for kind, leaves in shared.items() for leaf in leaves}
+    expected = expected | {
+        f"shared/{kind}/{leaf}" for kind, leaves in shared.items() for leaf in leaves
+    }
     strange = [name for name in tensors if name not in expected]
     if strange:
         raise UserError(f"{file}: tensor {strange[0]} belongs to no layer of the file's structure")
@@ -172,7 +219,9 @@ def _check(file: Path, tensors: Tensors, expected: set[str], adapter: dict, para
         for name, layer in layers.items():
             w = params["layers"][part][name]
             if not all(_fits(member, shared, w) for member in members(layer)):
-                raise UserError(f"{file}: layers/{part}/{name} does not fit this model's weight {w.shape}")
+                raise UserError(
+                    f"{file}: layers/{part}/{name} does not fit this model's weight {w.shape}"
+                )
 
 
 def _fits(member: Any, shared: dict, w: Any) -> bool:

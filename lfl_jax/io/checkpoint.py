@@ -1,4 +1,5 @@
-"""Checkpoints of a run, through orbax: written in the background, compared with the config before a restore."""
+"""Checkpoints of a run, through orbax: written in the background, compared with the config before a
+restore."""
 
 import contextlib
 import errno
@@ -25,13 +26,15 @@ from lfl_jax.errors import MAKE_ROOM, UserError, full
 SHOWN_DIFFERENCES = 3
 REMOVALS = 30
 OVERHEAD = 1.05  # a checkpoint's files over its arrays
-# Orbax's warnings after it waited a second for a save, even for the last of a run, and after a save that failed.
+# Orbax's warnings after it waited a second for a save, even for the last of a run, and after a save
+# that failed.
 NOISE = ("Waiting for previous save", "Skipping merge of OCDBT checkpoints")
 
 
 @dataclass(frozen=True)
 class Restored:
-    """One checkpoint: the trees that were asked for, and the data position of every process that wrote it."""
+    """One checkpoint: the trees that were asked for, and the data position of every process that
+    wrote it."""
 
     step: int
     state: dict[str, Any]
@@ -40,31 +43,37 @@ class Restored:
     metadata: dict[str, Any]
 
     def iterator_state(self) -> Any:
-        """This process's data position; UserError when processes that read slices were of another number."""
+        """This process's data position; UserError when processes that read slices were of another
+        number."""
         if all(state == self.iterator_states[0] for state in self.iterator_states):
             return self.iterator_states[0]
         wrote, now = len(self.iterator_states), jax.process_count()
         if wrote != now:
             raise UserError(
-                f"the checkpoint of step {self.step} was written by {wrote} processes, this run has {now}: "
+                f"the checkpoint of step {self.step} was written by {wrote} processes, this run has"
+                f" {now}: "
                 f"its position in the data cannot be carried over; resume with {wrote} processes"
             )
         return self.iterator_states[jax.process_index()]
 
 
 def abstract(state: Any) -> Any:
-    """Shapes, dtypes and shardings of live arrays, as `Checkpoints.restore` takes them; None leaves stay None."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    """Shapes, dtypes and shardings of live arrays, as `Checkpoints.restore` takes them; None leaves
+    stay None."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
 
 
 class Checkpoints:
     """The checkpoints under one directory, `directory/<step>/<name>`, each readable by orbax alone.
 
-    A context manager: leaving it waits for the save in flight, and re-raises what went wrong in it. Every
-    process of a run opens it and calls `save` and `restore` together. A step appears under its final name only
-    when all of it is written, so whatever ends the process, the last finished step loads. keep_latest steps are
-    kept, and the one with the best `best_metric`; where that is not among the latest, it is there to be evaluated and
-    exported, and loses the trees named in `latest_only`. `read_only` is for looking at a run that may still be
+    A context manager: leaving it waits for the save in flight, and re-raises what went wrong in it.
+    Every process of a run opens it and calls `save` and `restore` together. A step appears under
+    its final name only when all of it is written, so whatever ends the process, the last finished
+    step loads. keep_latest steps are kept, and the one with the best `best_metric`; where that is
+    not among the latest, it is there to be evaluated and exported, and loses the trees named in
+    `latest_only`. `read_only` is for looking at a run that may still be
     training: it creates nothing and leaves the other process's unfinished save alone.
     """
 
@@ -84,7 +93,9 @@ class Checkpoints:
         self._best_metric, self._sign = best_metric, {"min": -1.0, "max": 1.0}[best_mode]
         self._asynchronous = asynchronous
         if read_only and not self._directory.is_dir():
-            raise UserError(f"no checkpoints at {self._directory}: pass the --workdir of a trained run")
+            raise UserError(
+                f"no checkpoints at {self._directory}: pass the --workdir of a trained run"
+            )
         self._checkpointer = self._open(keep_latest, read_only)
         self._in_flight: Any = None
         self._step_in_flight, self._failed, self._hook = 0, False, sys.excepthook
@@ -95,9 +106,12 @@ class Checkpoints:
         keep = ocp.training.preservation_policies
         policies = [keep.LatestN(keep_latest)]
         if self._best_metric is not None:
-            policies += [keep.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False)]
+            policies += [
+                keep.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False)
+            ]
         context = ocp.Context()
-        # Compressing float32 saves a tenth of the disk and costs four times the processor time of writing it.
+        # Compressing float32 saves a tenth of the disk and costs four times the processor time of
+        # writing it.
         context.array.saving.use_compression = False
         logging.getLogger("absl").addFilter(_is_news)
         try:
@@ -123,15 +137,21 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def steps_with(self, names: Sequence[str]) -> list[int]:
-        """Steps whose checkpoints hold all of these trees, ascending; one still being written does not count."""
-        return [step for step in self.steps() if all(self._item(step, name).is_dir() for name in names)]
+        """Steps whose checkpoints hold all of these trees, ascending; one still being written does
+        not count."""
+        return [
+            step for step in self.steps() if all(self._item(step, name).is_dir() for name in names)
+        ]
 
     def _item(self, step: int, name: str) -> Path:
         return self._directory / str(step) / name
 
     def best_step(self) -> int | None:
-        """The step with the best `best_metric`, the later of equals; None when no checkpoint has the metric."""
-        scored = [(self._score(found.metrics), found.step) for found in self._checkpointer.checkpoints]
+        """The step with the best `best_metric`, the later of equals; None when no checkpoint has
+        the metric."""
+        scored = [
+            (self._score(found.metrics), found.step) for found in self._checkpointer.checkpoints
+        ]
         score, step = max(scored, default=(-math.inf, 0))
         return step if score > -math.inf else None
 
@@ -144,12 +164,13 @@ class Checkpoints:
         metrics: Mapping[str, Any],
         metadata: Mapping[str, Any],
     ) -> bool:
-        """Start saving named trees of arrays; False, and nothing is done, when this step is already there.
+        """Start saving named trees of arrays; False, and nothing is done, when this step is already
+        there.
 
-        The arrays may be donated as soon as this returns. None leaves are left out, and trees without arrays
-        too. iterator_state (any JSON value, as grain's get_state gives; it may differ by process) and metadata
-        are stored as JSON. Metrics that are not finite are left out, so they never win "best". Waits for the
-        save before this one.
+        The arrays may be donated as soon as this returns. None leaves are left out, and trees
+        without arrays too. iterator_state (any JSON value, as grain's get_state gives; it may
+        differ by process) and metadata are stored as JSON. Metrics that are not finite are left
+        out, so they never win "best". Waits for the save before this one.
         """
         if step in self.steps():
             return False
@@ -173,10 +194,12 @@ class Checkpoints:
         return True
 
     def _thin(self) -> None:
-        """Remove `latest_only` from checkpoints that are no longer among the latest; all that are there are whole.
+        """Remove `latest_only` from checkpoints that are no longer among the latest; all that are
+        there are whole.
 
-        A tree leaves its checkpoint in one rename and is removed elsewhere: whatever ends the process in between, each
-        tree is there completely or not at all. What such an end leaves behind is removed by the next call.
+        A tree leaves its checkpoint in one rename and is removed elsewhere: whatever ends the
+        process in between, each tree is there completely or not at all. What such an end leaves
+        behind is removed by the next call.
         """
         if not self._latest_only or jax.process_index() != 0:
             return
@@ -191,7 +214,8 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
-        """A place that takes no more is the user's to mend; what tensorstore says about it is not an OSError."""
+        """A place that takes no more is the user's to mend; what tensorstore says about it is not
+        an OSError."""
         try:
             yield
         except Exception as error:
@@ -200,30 +224,38 @@ class Checkpoints:
             if reason is None:
                 raise
             raise UserError(
-                f"cannot write checkpoint of step {self._step_in_flight} to {self._directory}: {reason}; {MAKE_ROOM}"
+                f"cannot write checkpoint of step {self._step_in_flight} to {self._directory}:"
+                f" {reason}; {MAKE_ROOM}"
             ) from None
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
         """What `save` was given as metadata; of the latest step by default."""
         return self._found(self._existing(step)).custom_metadata["metadata"]
 
-    def restore(self, step: int | None, like: Mapping[str, Any], *, base_fingerprint: str | None = None) -> Restored:
-        """Load the trees named in `like`, of ShapeDtypeStruct with shardings, into exactly that form.
+    def restore(
+        self, step: int | None, like: Mapping[str, Any], *, base_fingerprint: str | None = None
+    ) -> Restored:
+        """Load the trees named in `like`, of ShapeDtypeStruct with shardings, into exactly that
+        form.
 
-        None is the latest step. A tree that `like` does not name is not read. UserError when there is no such
-        step, when it belongs to another base (metadata["base_fingerprint"]), or when paths, shapes or dtypes
-        differ from the saved ones; the message names them.
+        None is the latest step. A tree that `like` does not name is not read. UserError when there
+        is no such step, when it belongs to another base (metadata["base_fingerprint"]), or when
+        paths, shapes or dtypes differ from the saved ones; the message names them.
         """
         step = self._existing(step)
         found = self._found(step)
         metadata = found.custom_metadata["metadata"]
         if base_fingerprint is not None and metadata["base_fingerprint"] != base_fingerprint:
             raise UserError(
-                f"checkpoint {self._directory / str(step)} belongs to base {metadata['base_fingerprint']}, "
-                f"this run's base is {base_fingerprint}: load the base it was trained on, or use another --workdir"
+                f"checkpoint {self._directory / str(step)} belongs to base"
+                f" {metadata['base_fingerprint']}, "
+                f"this run's base is {base_fingerprint}: load the base it was trained on, or use"
+                " another --workdir"
             )
         wanted = {name: _nested(tree) for name, tree in like.items()}
-        self._require(step, [name for name, tree in wanted.items() if tree and name not in found.metadata])
+        self._require(
+            step, [name for name, tree in wanted.items() if tree and name not in found.metadata]
+        )
         _compare(found.metadata, wanted, f"checkpoint {self._directory / str(step)}")
         asked = {name: tree for name, tree in wanted.items() if tree}
         # Asked for nothing, orbax would load everything.
@@ -233,12 +265,15 @@ class Checkpoints:
         return Restored(step, state, states, dict(found.metrics or {}), metadata)
 
     def _require(self, step: int, missing: Sequence[str]) -> None:
-        """UserError for a checkpoint that has lost trees: it was kept as the best, not to resume."""
+        """UserError for a checkpoint that has lost trees: it was kept as the best, not to
+        resume."""
         if missing:
             whole = ", ".join(map(str, self.steps_with(missing))) or "none"
             raise UserError(
-                f"checkpoint {self._directory / str(step)} holds no {' and no '.join(missing)}: it can be evaluated and"
-                f" exported, not resumed; steps that can be resumed: {whole} (config.checkpoint.keep says how many)"
+                f"checkpoint {self._directory / str(step)} holds no {' and no '.join(missing)}: it"
+                " can be evaluated and"
+                f" exported, not resumed; steps that can be resumed: {whole}"
+                " (config.checkpoint.keep says how many)"
             )
 
     def _existing(self, step: int | None) -> int:
@@ -246,7 +281,9 @@ class Checkpoints:
         steps = self.steps()
         if not steps or step not in (None, *steps):
             wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-            raise UserError(f"{wanted} in {self._directory}: it has {', '.join(map(str, steps)) or 'none'}")
+            raise UserError(
+                f"{wanted} in {self._directory}: it has {', '.join(map(str, steps)) or 'none'}"
+            )
         return steps[-1] if step is None else step
 
     def _found(self, step: int) -> Any:
@@ -254,7 +291,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Block until the save in flight is finished, and raise what went wrong in it."""
-        # Only its result() ends the thread and the event loop (three descriptors) that orbax makes for each save.
+        # Only its result() ends the thread and the event loop (three descriptors) that orbax makes
+        # for each save.
         saving, self._in_flight = self._in_flight, None
         with self._one_line():
             if saving is not None:
@@ -262,9 +300,11 @@ class Checkpoints:
             self._checkpointer.wait()
 
     def close(self) -> None:
-        """Wait, then release orbax's threads; an interpreter that exits without it abandons the save in flight.
+        """Wait, then release orbax's threads; an interpreter that exits without it abandons the
+        save in flight.
 
-        What a failed save wrote is removed. It has been reported already, and orbax would raise it once more.
+        What a failed save wrote is removed. It has been reported already, and orbax would raise it
+        once more.
         """
         try:
             if not self._failed:
@@ -277,7 +317,8 @@ class Checkpoints:
                 self._remove_partial()
 
     def _remove_partial(self) -> None:
-        """Remove what a failed save wrote; for a moment its other threads may go on writing there."""
+        """Remove what a failed save wrote; for a moment its other threads may go on writing
+        there."""
         for _ in range(REMOVALS):
             partial = list(self._directory.glob("*.orbax-checkpoint-tmp"))
             if not partial:
@@ -291,7 +332,10 @@ class Checkpoints:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self.close()
@@ -300,7 +344,8 @@ class Checkpoints:
 
 
 def _require_room(directory: Path, size: int) -> None:
-    """OSError when a checkpoint cannot fit: failing here is quieter than in orbax's threads, and leaves no partial one.
+    """OSError when a checkpoint cannot fit: failing here is quieter than in orbax's threads, and
+    leaves no partial one.
 
     Quotas are not in the file system's figures; some systems have none at all.
     """
@@ -309,15 +354,17 @@ def _require_room(directory: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _report_unless_loop_closed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _report_unless_loop_closed(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """What tensorstore's threads cannot tell orbax any more, once a save has failed, is no news."""
     if not (kind is RuntimeError and str(error) == "Event loop is closed"):
         sys.__excepthook__(kind, error, trace)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of orbax's is worth a place across the bar. A save that fails is logged by each of its threads
-    with all of its traceback, and then raised.
+    """Whether a line of orbax's is worth a place across the bar. A save that fails is logged by
+    each of its threads with all of its traceback, and then raised.
     """
     raised = record.exc_info is not None and "orbax" in record.pathname
     return not raised and not any(words in record.getMessage() for words in NOISE)
@@ -332,7 +379,8 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def _nested(tree: Any) -> dict[str, Any]:
-    """The leaves in plain dicts: what is on disk depends on no class of ours, and None leaves need no place."""
+    """The leaves in plain dicts: what is on disk depends on no class of ours, and None leaves need
+    no place."""
     nested: dict[str, Any] = {}
     for path, leaf in _flat(tree).items():
         *parents, last = path.split("/")
@@ -357,17 +405,25 @@ def _gather(state: Any) -> list[Any]:
 
 
 def _compare(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
-    """UserError when the saved trees are not what the config asks for: orbax's own message would mislead."""
-    theirs = {path: (leaf.shape, leaf.dtype) for path, leaf in _flat({n: saved.get(n) for n in wanted}).items()}
+    """UserError when the saved trees are not what the config asks for: orbax's own message would
+    mislead."""
+    theirs = {
+        path: (leaf.shape, leaf.dtype)
+        for path, leaf in _flat({n: saved.get(n) for n in wanted}).items()
+    }
     ours = {path: _stored(leaf) for path, leaf in _flat(wanted).items()}
     differences = [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
     if not differences:
         return
-    first = [_difference(path, theirs.get(path), ours.get(path)) for path in differences[:SHOWN_DIFFERENCES]]
+    first = [
+        _difference(path, theirs.get(path), ours.get(path))
+        for path in differences[:SHOWN_DIFFERENCES]
+    ]
     more = len(differences) - len(first)
     raise UserError(
         f"{where} does not fit this config: {_ranks(differences, theirs, ours)}{'; '.join(first)}"
-        f"{f'; and {more} more' if more else ''}\nuse the config it was made with, or another --workdir"
+        f"{f'; and {more} more' if more else ''}\nuse the config it was made with, or another"
+        " --workdir"
     )
 
 

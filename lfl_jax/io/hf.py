@@ -1,6 +1,7 @@
 """Hugging Face checkpoints of Llama-like models, in and out: config.json and safetensors.
 
-Loading goes tensor by tensor into arrays that lie sharded on the devices: the host holds one tensor at a time.
+Loading goes tensor by tensor into arrays that lie sharded on the devices: the host holds one tensor
+at a time.
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.quant import require_dense
 
-GENERATION_FIELDS = ("bos_token_id", "eos_token_id")  # of config.json, which generation reads in a file of its own
+# of config.json, which generation reads in a file of its own
+GENERATION_FIELDS = ("bos_token_id", "eos_token_id")
 
 
 def _module(weight: str) -> str:
@@ -43,18 +45,26 @@ NAMES = {
     "layers/attn_norm": "input_layernorm.weight",
     "layers/mlp_norm": "post_attention_layernorm.weight",
     **{f"layers/{path}": f"{module}.weight" for path, module in MODULES.items()},
-    **{f"layers/{group}/{x}": f"{_module(x)}.bias" for group, xs in llama.BIASES.items() for x in xs},
+    **{
+        f"layers/{group}/{x}": f"{_module(x)}.bias"
+        for group, xs in llama.BIASES.items()
+        for x in xs
+    },
     **{f"layers/qk_norm/{x}": f"self_attn.{x}_norm.weight" for x in "qk"},
 }
-DEQUANTISED_FROM = "lfl_dequantised_from"  # our field: what a model was quantised to before it was written
-# Buffers, of whatever dtype, that checkpoints hold although they are computed: rotary tables, masks, positions.
+# our field: what a model was quantised to before it was written
+DEQUANTISED_FROM = "lfl_dequantised_from"
+# Buffers, of whatever dtype, that checkpoints hold although they are computed: rotary tables,
+# masks, positions.
 BUFFERS = re.compile(r"(.*\.)?(rotary_emb\..*|position_ids|masked_bias|causal_mask|attention_mask)")
 
 
 def read_config(folder: Path, fields: dict[str, Any] | None = None) -> ModelConfig:
-    """The shape that a config.json describes. UserError for what is missing, malformed, or no Llama-like model.
+    """The shape that a config.json describes. UserError for what is missing, malformed, or no
+    Llama-like model.
 
-    A model whose file holds a head of its own is not tied, whatever its config says: transformers uses that head, too.
+    A model whose file holds a head of its own is not tied, whatever its config says: transformers
+    uses that head, too.
     fields: what `read_fields` found there, if it was called.
     """
     cfg = model_config(folder / "config.json", read_fields(folder) if fields is None else fields)
@@ -81,9 +91,10 @@ def load(
 ) -> dict:
     """The parameters in this dtype, on the mesh: matrices (in, out), layers stacked.
 
-    finish(path, spec, parameter): what takes a parameter's place as soon as it is read, for example quantised.
-    progress(bytes): told of every tensor read. Raises UserError naming the tensor that is missing, is of another
-    shape, or has no place in the model, before anything is read.
+    finish(path, spec, parameter): what takes a parameter's place as soon as it is read, for example
+    quantised.
+    progress(bytes): told of every tensor read. Raises UserError naming the tensor that is missing,
+    is of another shape, or has no place in the model, before anything is read.
     """
     tensors, specs = tensor_file.open_folder(folder, ignore=BUFFERS), llama.specs(cfg, dtype)
     _check(folder, tensors, specs, cfg)
@@ -107,7 +118,10 @@ def tensor_names(path: str, n_layers: int) -> list[str]:
 
 def _check(folder: Path, tensors: Tensors, specs: dict, cfg: ModelConfig) -> None:
     if cfg.n_layers > len(tensors):
-        raise UserError(f"{folder}: config.json means {cfg.n_layers} layers; the files hold {len(tensors)} tensors")
+        raise UserError(
+            f"{folder}: config.json means {cfg.n_layers} layers; the files hold {len(tensors)}"
+            " tensors"
+        )
     expected = {}
     for path, leaf in zip(tree.paths(specs, spec.is_spec), _leaves(specs), strict=True):
         shape = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
@@ -116,27 +130,39 @@ def _check(folder: Path, tensors: Tensors, specs: dict, cfg: ModelConfig) -> Non
             expected[name] = tuple(reversed(shape)) if stacked_matrix else shape
     missing = [name for name in expected if name not in tensors]
     if missing:
-        raise UserError(f"{folder}: tensor {missing[0]!r} is missing ({len(missing)} of {len(expected)} are)")
+        raise UserError(
+            f"{folder}: tensor {missing[0]!r} is missing ({len(missing)} of {len(expected)} are)"
+        )
     for name, shape in expected.items():
         if tensors.shapes[name] != shape:
-            raise UserError(f"{folder}: tensor {name!r} has shape {tensors.shapes[name]}; config.json means {shape}")
+            raise UserError(
+                f"{folder}: tensor {name!r} has shape {tensors.shapes[name]}; config.json means"
+                f" {shape}"
+            )
     copy = {NAMES["head"]} if cfg.tied else set()  # some files hold the embedding a second time
     strange = [name for name in tensors if name not in expected and name not in copy]
     if strange:
-        raise UserError(f"{folder}: tensor {strange[0]!r} has no place in the model ({len(strange)} have none)")
+        raise UserError(
+            f"{folder}: tensor {strange[0]!r} has no place in the model ({len(strange)} have none)"
+        )
 
 
-def _leaf(path: str, leaf: ArraySpec, tensors: Tensors, rules: Rules, progress: Callable[[int], None]) -> jax.Array:
+def _leaf(
+    path: str, leaf: ArraySpec, tensors: Tensors, rules: Rules, progress: Callable[[int], None]
+) -> jax.Array:
     """One parameter: read, transposed and cast on the devices, layer by layer into its stack."""
     sharding, names = rules.sharding(leaf.axes, leaf.shape), tensor_names(path, leaf.shape[0])
     if not path.startswith("layers/"):
-        return jax.jit(lambda x: x.astype(leaf.dtype), out_shardings=sharding)(_put(tensors[names[0]], sharding))
+        return jax.jit(lambda x: x.astype(leaf.dtype), out_shardings=sharding)(
+            _put(tensors[names[0]], sharding)
+        )
     axes = (*sharding.spec, *(None,) * (len(leaf.shape) - len(sharding.spec)))[1:]
     in_file = NamedSharding(rules.mesh, PartitionSpec(*reversed(axes)))
     stack = jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=sharding)()
     for i, name in enumerate(names):
         tensor = tensors[name]
-        stack = jax.block_until_ready(_fill(stack, _put(tensor, in_file), i))  # else many tensors wait in memory
+        # else many tensors wait in memory
+        stack = jax.block_until_ready(_fill(stack, _put(tensor, in_file), i))
         progress(tensor.nbytes)
     return stack
 
@@ -161,16 +187,20 @@ def save(
 ) -> list[str]:
     """Write config.json and safetensors that transformers loads; the names of the weight files.
 
-    dtype: float32, bfloat16 or float16. extra: more fields for config.json; of these bos_token_id and eos_token_id are
-    what generation starts with and stops at, and go into generation_config.json as well, which transformers' generate
-    and vLLM read. UserError for quantised weights.
+    dtype: float32, bfloat16 or float16. extra: more fields for config.json; of these bos_token_id
+    and eos_token_id are what generation starts with and stops at, and go into
+    generation_config.json as well, which transformers' generate and vLLM read. UserError for
+    quantised weights.
     """
     require_dense("save", params)
-    cfg = dataclasses.replace(cfg, tied="head" not in params)  # an adapter's own head unties a tied model
+    # an adapter's own head unties a tied model
+    cfg = dataclasses.replace(cfg, tied="head" not in params)
     names = tensor_file.save(folder, _tensors(params, jnp.dtype(dtype)), shard_bytes=shard_bytes)
     fields = config_fields(cfg) | {"torch_dtype": dtype, "dtype": dtype} | (extra or {})
     _write_json(folder / "config.json", fields)
-    tokens = {name: id_ for name, id_ in fields.items() if name in GENERATION_FIELDS and id_ is not None}
+    tokens = {
+        name: id_ for name, id_ in fields.items() if name in GENERATION_FIELDS and id_ is not None
+    }
     if tokens:
         _write_json(folder / "generation_config.json", tokens)
     return names

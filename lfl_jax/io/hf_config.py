@@ -1,4 +1,5 @@
-"""config.json of Hugging Face models and our model config: what each field means, and the fields that mean a config."""
+"""config.json of Hugging Face models and our model config: what each field means, and the fields
+that mean a config."""
 
 import dataclasses
 import json
@@ -17,8 +18,10 @@ from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, RopeScaling
 class Family:
     """A model_type of transformers.
 
-    adds: what its forward pass always adds to Llama's. may_add: fields of config.json that add biases.
-    defaults: what its config class fills in where a file is silent, as far as it differs from Llama's.
+    adds: what its forward pass always adds to Llama's. may_add: fields of config.json that add
+    biases.
+    defaults: what its config class fills in where a file is silent, as far as it differs from
+    Llama's.
     """
 
     architecture: str
@@ -27,15 +30,23 @@ class Family:
     defaults: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-_QWEN = {"num_key_value_heads": 32, "max_position_embeddings": 32768, "sliding_window": 4096, "max_window_layers": 28}
+_QWEN = {
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
 _MISTRAL = {"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096}
 FAMILIES: dict[str, Family] = {
     "llama": Family("LlamaForCausalLM", may_add=("attention_bias", "mlp_bias")),
     "mistral": Family("MistralForCausalLM", defaults=_MISTRAL),
     "qwen2": Family("Qwen2ForCausalLM", {"qkv_bias": True}, defaults=_QWEN),
-    "qwen3": Family("Qwen3ForCausalLM", {"qk_norm": True}, ("attention_bias",), _QWEN | {"head_dim": 128}),
+    "qwen3": Family(
+        "Qwen3ForCausalLM", {"qk_norm": True}, ("attention_bias",), _QWEN | {"head_dim": 128}
+    ),
 }
-BIAS_FIELDS = {"attention_bias": ("qkv_bias", "o_bias"), "mlp_bias": ("mlp_bias",)}  # field -> ModelConfig's
+# field -> ModelConfig's
+BIAS_FIELDS = {"attention_bias": ("qkv_bias", "o_bias"), "mlp_bias": ("mlp_bias",)}
 # Fields that change the forward pass into one we do not have, and the values that do not.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -51,7 +62,9 @@ def read_fields(folder: Path) -> dict[str, Any]:
     try:
         fields = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: no such file; a Hugging Face model is a folder with config.json") from None
+        raise UserError(
+            f"{file}: no such file; a Hugging Face model is a folder with config.json"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: malformed JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -60,7 +73,8 @@ def read_fields(folder: Path) -> dict[str, Any]:
 
 
 def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
-    """The shape that the fields of this file describe; UserError for what is missing, malformed, or not supported."""
+    """The shape that the fields of this file describe; UserError for what is missing, malformed, or
+    not supported."""
     name = fields.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(f"{file}: model_type {name!r}; supported are {', '.join(FAMILIES)}")
@@ -71,7 +85,9 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
     d_model, n_heads = size("hidden_size"), size("num_attention_heads")
     rope = _rope(file, fields)
     theta = _number(file, rope, "rope_theta", number("rope_theta", 10000.0))
-    biases = {ours: bool(fields.get(field)) for field in family.may_add for ours in BIAS_FIELDS[field]}
+    biases = {
+        ours: bool(fields.get(field)) for field in family.may_add for ours in BIAS_FIELDS[field]
+    }
     cfg = ModelConfig(
         vocab_size=size("vocab_size"),
         d_model=d_model,
@@ -90,7 +106,8 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
     )
     if cfg.head_dim % 2 or cfg.n_heads % cfg.n_kv_heads:
         raise UserError(
-            f"{file}: {n_heads} heads of {cfg.head_dim} dimensions over {cfg.n_kv_heads} key-value heads;"
+            f"{file}: {n_heads} heads of {cfg.head_dim} dimensions over {cfg.n_kv_heads} key-value"
+            " heads;"
             " expected an even size, and whole groups"
         )
     return cfg
@@ -101,11 +118,14 @@ def _require_plain(file: Path, fields: dict[str, Any], family: Family) -> None:
     plain = PLAIN | {field: (False, None) for field in BIAS_FIELDS if field not in family.may_add}
     for field, values in plain.items():
         if field in fields and fields[field] not in values:
-            raise UserError(f"{file}: {field}={fields[field]!r} is not supported, only {values[0]!r}")
+            raise UserError(
+                f"{file}: {field}={fields[field]!r} is not supported, only {values[0]!r}"
+            )
 
 
 def _window(file: Path, family: str, fields: dict[str, Any]) -> int | None:
-    """The sliding window of all layers; UserError where some layers have one and others have none."""
+    """The sliding window of all layers; UserError where some layers have one and others have
+    none."""
     size = partial(_size, file, fields)
     window = None if fields.get("sliding_window") is None else size("sliding_window")
     types = fields.get("layer_types")
@@ -137,27 +157,38 @@ def _number(file: Path, fields: dict[str, Any], name: str, default: float) -> fl
 
 
 def _rope(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
-    """`rope_parameters` as newer files have it, or `rope_scaling` of older ones, which keep rope_theta apart."""
+    """`rope_parameters` as newer files have it, or `rope_scaling` of older ones, which keep
+    rope_theta apart."""
     found = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if not isinstance(found, dict):
         raise UserError(f"{file}: rope_parameters is {found!r}; expected an object")
     return found
 
 
-def _scaling(file: Path, rope: dict[str, Any], fields: dict[str, Any], theta: float) -> RopeScaling | None:
-    """How the rotary frequencies are scaled; UserError for kinds that we do not have, with the reason."""
+def _scaling(
+    file: Path, rope: dict[str, Any], fields: dict[str, Any], theta: float
+) -> RopeScaling | None:
+    """How the rotary frequencies are scaled; UserError for kinds that we do not have, with the
+    reason."""
     kind = rope.get("rope_type", rope.get("type", "default"))
     if rope.get("partial_rotary_factor") not in PLAIN["partial_rotary_factor"]:
-        raise UserError(f"{file}: partial_rotary_factor={rope['partial_rotary_factor']!r} is not supported, only 1.0")
+        raise UserError(
+            f"{file}: partial_rotary_factor={rope['partial_rotary_factor']!r} is not supported,"
+            " only 1.0"
+        )
     if kind == "default":
         return None
     if kind == "dynamic":
         raise UserError(
-            f"{file}: rotary positions of type 'dynamic' depend on the length of the whole row, which packed documents"
+            f"{file}: rotary positions of type 'dynamic' depend on the length of the whole row,"
+            " which packed documents"
             " do not share; supported are " + ", ".join(map(repr, ROPES))
         )
     if not isinstance(kind, str) or kind not in ROPES:
-        raise UserError(f"{file}: rotary positions of type {kind!r}; supported are {', '.join(map(repr, ROPES))}")
+        raise UserError(
+            f"{file}: rotary positions of type {kind!r}; supported are"
+            f" {', '.join(map(repr, ROPES))}"
+        )
     length = _size(file, fields, "max_position_embeddings", 2048)
     original = _size(file, rope | fields, "original_max_position_embeddings", length)
     if theta <= 1.0:
@@ -170,10 +201,15 @@ def _linear(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
 
 
 def _llama3(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
-    low, high = _number(file, rope, "low_freq_factor", 1.0), _number(file, rope, "high_freq_factor", 4.0)
+    low, high = (
+        _number(file, rope, "low_freq_factor", 1.0),
+        _number(file, rope, "high_freq_factor", 4.0),
+    )
     if low >= high:
         raise UserError(f"{file}: low_freq_factor {low:g} must be below high_freq_factor {high:g}")
-    return Llama3Rope(_number(file, rope, "factor", 1.0), low, high, rope["original_max_position_embeddings"])
+    return Llama3Rope(
+        _number(file, rope, "factor", 1.0), low, high, rope["original_max_position_embeddings"]
+    )
 
 
 def _yarn(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
@@ -202,7 +238,10 @@ def _longrope(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
     """One list of factors for every length; two would make frequencies depend on a row's length."""
     short, long = rope.get("short_factor"), rope.get("long_factor")
     if not isinstance(short, list) or short != long or rope.get("attention_factor") != 1.0:
-        raise UserError(f"{file}: rotary positions of type 'longrope' are supported with one list of factors only")
+        raise UserError(
+            f"{file}: rotary positions of type 'longrope' are supported with one list of factors"
+            " only"
+        )
     names = {str(i): factor for i, factor in enumerate(short)}
     return FactorsRope(tuple(_number(file, names, name, 1.0) for name in names))
 
@@ -225,22 +264,45 @@ def _rope_fields(cfg: ModelConfig) -> dict[str, Any] | None:
             return {"rope_type": "linear", "factor": factor}
         case Llama3Rope(factor, low, high, original):
             ends = {"low_freq_factor": low, "high_freq_factor": high}
-            return {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": original} | ends
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "original_max_position_embeddings": original,
+            } | ends
         case YarnRope(factor, original, attention, fast, slow, truncate):
-            ends = {"beta_fast": fast, "beta_slow": slow, "truncate": truncate, "attention_factor": attention}
-            return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original} | ends
+            ends = {
+                "beta_fast": fast,
+                "beta_slow": slow,
+                "truncate": truncate,
+                "attention_factor": attention,
+            }
+            return {
+                "rope_type": "yarn",
+                "factor": factor,
+                "original_max_position_embeddings": original,
+            } | ends
         case FactorsRope(factors):
-            lists = {"short_factor": list(factors), "long_factor": list(factors), "attention_factor": 1.0}
+            lists = {
+                "short_factor": list(factors),
+                "long_factor": list(factors),
+                "attention_factor": 1.0,
+            }
             whole = {"factor": 1.0, "original_max_position_embeddings": cfg.max_seq_len}
             return {"rope_type": "longrope"} | whole | lists
 
 
 def config_fields(cfg: ModelConfig) -> dict[str, Any]:
-    """config.json of this shape, in the style that older and newer versions of transformers read."""
+    """config.json of this shape, in the style that older and newer versions of transformers
+    read."""
     name = next(name for name, needed in WRITTEN_AS.items() if needed(cfg))
     family = FAMILIES[name]
-    biases = {field: all(getattr(cfg, ours) for ours in BIAS_FIELDS[field]) for field in family.may_add}
-    qwen = {"use_sliding_window": cfg.window is not None, "max_window_layers": 0 if cfg.window else cfg.n_layers}
+    biases = {
+        field: all(getattr(cfg, ours) for ours in BIAS_FIELDS[field]) for field in family.may_add
+    }
+    qwen = {
+        "use_sliding_window": cfg.window is not None,
+        "max_window_layers": 0 if cfg.window else cfg.n_layers,
+    }
     windows = {"sliding_window": cfg.window} | (qwen if name.startswith("qwen") else {})
     return {
         "architectures": [family.architecture],

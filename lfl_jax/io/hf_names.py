@@ -1,6 +1,7 @@
 """What Hugging Face's Llama implementation calls our weights."""
 
-# path inside a layer of params["layers"] -> module inside "model.layers.N"; its weight is (out, in), ours (in, out)
+# path inside a layer of params["layers"] -> module inside "model.layers.N"; its weight is (out,
+# in), ours (in, out)
 MODULES = {
     "attn/q": "self_attn.q_proj",
     "attn/k": "self_attn.k_proj",

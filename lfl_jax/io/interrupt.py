@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM as a flag that the training loop looks at, so that it can save before it stops."""
+"""Ctrl-C and SIGTERM as a flag that the training loop looks at, so that it can save before it
+stops."""
 
 import signal
 import threading
@@ -23,10 +24,12 @@ class Stop:
         self._asked, self._wait, self._calls = time.monotonic(), 1, 0
 
     def requested_anywhere(self, *, ask: bool = False) -> bool:
-        """Whether any process was asked to stop. Every process calls it at every step, with the same `ask`.
+        """Whether any process was asked to stop. Every process calls it at every step, with the
+        same `ask`.
 
-        A saved step needs every process, so with several of them act on this and not on `requested`. They exchange it
-        at the same steps, ASK_SECONDS apart by process 0's clock, and whenever `ask` says so: in between it is False.
+        A saved step needs every process, so with several of them act on this and not on
+        `requested`. They exchange it at the same steps, ASK_SECONDS apart by process 0's clock, and
+        whenever `ask` says so: in between it is False.
         """
         if jax.process_count() == 1:
             return self.requested
@@ -42,10 +45,12 @@ class Stop:
 
 @contextmanager
 def interrupts() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM sets `requested`; a Ctrl-C after that raises KeyboardInterrupt.
+    """Inside, the first SIGINT or SIGTERM sets `requested`; a Ctrl-C after that raises
+    KeyboardInterrupt.
 
-    The handlers found are put back on leaving, and a signal that was ignored (nohup) stays ignored. Outside the
-    main thread, where Python allows no handlers, the flag is there but no signal sets it.
+    The handlers found are put back on leaving, and a signal that was ignored (nohup) stays ignored.
+    Outside the main thread, where Python allows no handlers, the flag is there but no signal sets
+    it.
     """
     stop = Stop()
 

@@ -16,17 +16,19 @@ from lfl_jax.errors import UserError
 
 LOCK_FILE = "run.lock"
 HEARTBEAT_SECONDS = 10.0
-# A holder elsewhere counts as dead after this silence: many heartbeats, and more than the minute for which an NFS
-# client may show old file times.
+# A holder elsewhere counts as dead after this silence: many heartbeats, and more than the minute
+# for which an NFS client may show old file times.
 STALE_SECONDS = 180.0
 TRIES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """Who holds a lock. machine: where `pid` means something, one boot and one process namespace of a host.
+    """Who holds a lock. machine: where `pid` means something, one boot and one process namespace of
+    a host.
 
-    process_started: the kernel's start time of the process, as pids are used again. token: different for each lock.
+    process_started: the kernel's start time of the process, as pids are used again. token:
+    different for each lock.
     """
 
     host: str
@@ -42,17 +44,21 @@ class Holder:
 
 
 # What a lock says whose text cannot be read: half-written by a crash, or being written right now.
-UNREADABLE = Holder("this directory", 0, "an unknown process", "an unknown time", "", "", "unreadable")
+UNREADABLE = Holder(
+    "this directory", 0, "an unknown process", "an unknown time", "", "", "unreadable"
+)
 
 
 class DirectoryLock:
-    """A context manager: inside, this process holds `directory/run.lock`; UserError names who else holds it.
+    """A context manager: inside, this process holds `directory/run.lock`; UserError names who else
+    holds it.
 
-    flock and fcntl locks are not enough: over NFS they need a lock service that many clusters do not run, and other
-    shared file systems ignore them. What all of them do atomically is to make a name: link() to a file that is
-    written already, or open with O_EXCL where there are no links. Whether a holder is alive, the process table says on
-    its own machine, and elsewhere the file's time, which the holder renews every few seconds. Of the processes of one
-    run, process 0 holds it for all.
+    flock and fcntl locks are not enough: over NFS they need a lock service that many clusters do
+    not run, and other shared file systems ignore them. What all of them do atomically is to make a
+    name: link() to a file that is written already, or open with O_EXCL where there are no links.
+    Whether a holder is alive, the process table says on its own machine, and elsewhere the file's
+    time, which the holder renews every few seconds. Of the processes of one run, process 0 holds it
+    for all.
     """
 
     def __init__(self, directory: str | Path, *, process_index: int = 0) -> None:
@@ -74,7 +80,10 @@ class DirectoryLock:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._released.set()
         with contextlib.suppress(OSError):
@@ -82,9 +91,13 @@ class DirectoryLock:
                 self._path.unlink()
 
     def check(self) -> None:
-        """UserError when another process took the lock, as it may when this one was suspended for minutes."""
+        """UserError when another process took the lock, as it may when this one was suspended for
+        minutes."""
         if self._lost is not None:
-            raise UserError(f"{self._path.parent} was taken over by another process ({self._lost}); this one stops")
+            raise UserError(
+                f"{self._path.parent} was taken over by another process ({self._lost}); this one"
+                " stops"
+            )
 
     def _renew(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
@@ -118,7 +131,8 @@ def _user() -> str:
 
 
 def _machine() -> str:
-    """Host, boot and process namespace: two containers of one host do not see each other's processes."""
+    """Host, boot and process namespace: two containers of one host do not see each other's
+    processes."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -127,7 +141,8 @@ def _machine() -> str:
 
 
 def _process_started(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat, in ticks since boot; "" where there is no /proc, None without such a process."""
+    """Field 22 of /proc/PID/stat, in ticks since boot; "" where there is no /proc, None without
+    such a process."""
     if not Path("/proc/self/stat").exists():
         return "" if _answers(pid) else None
     try:
@@ -161,9 +176,11 @@ def _read(path: Path) -> Holder | None:
 
 
 def _acquire(path: Path, holder: Holder) -> None:
-    """Make the lock. One left by a dead process is replaced, by whoever holds the lock on replacing that very one.
+    """Make the lock. One left by a dead process is replaced, by whoever holds the lock on replacing
+    that very one.
 
-    That second lock's name carries the token of the dead holder: who was slow to replace it finds another token.
+    That second lock's name carries the token of the dead holder: who was slow to replace it finds
+    another token.
     """
     for tried in range(TRIES):
         if _make(path, holder):
@@ -181,7 +198,9 @@ def _acquire(path: Path, holder: Holder) -> None:
                 return
         finally:
             replacing.unlink(missing_ok=True)
-    raise UserError(f"{path.parent}: other processes start here again and again; pass another directory")
+    raise UserError(
+        f"{path.parent}: other processes start here again and again; pass another directory"
+    )
 
 
 def _refuse_while_alive(path: Path, found: Holder, holder: Holder) -> None:
@@ -191,7 +210,10 @@ def _refuse_while_alive(path: Path, found: Holder, holder: Holder) -> None:
         left = STALE_SECONDS - _age(path, holder)
         alive, until = left > 0, f"; should it be dead, this works in {max(left, 1):.0f} s"
     if alive:
-        raise UserError(f"{path.parent} is in use by {found}: wait for it, stop it, or pass another directory{until}")
+        raise UserError(
+            f"{path.parent} is in use by {found}: wait for it, stop it, or pass another"
+            f" directory{until}"
+        )
 
 
 def _write_beside(path: Path, holder: Holder) -> Path:
@@ -205,7 +227,8 @@ def _write_beside(path: Path, holder: Holder) -> Path:
 
 
 def _make(path: Path, holder: Holder) -> bool:
-    """Whether the name was free and is now this holder's, with all of the text in it from the first moment."""
+    """Whether the name was free and is now this holder's, with all of the text in it from the first
+    moment."""
     partial = _write_beside(path, holder)
     try:
         os.link(partial, path)
@@ -230,7 +253,8 @@ def _make_exclusively(path: Path, text: str) -> bool:
 
 
 def _age(path: Path, holder: Holder) -> float:
-    """Seconds since the lock was renewed, by the file server's clock: both times are of files there."""
+    """Seconds since the lock was renewed, by the file server's clock: both times are of files
+    there."""
     now = _write_beside(path, holder)
     try:
         with path.open() as file:  # opening makes an NFS client ask the server

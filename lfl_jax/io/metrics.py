@@ -1,4 +1,5 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar, and how much memory it took."""
+"""What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar, and how much memory it
+took."""
 
 import json
 import logging
@@ -29,12 +30,15 @@ PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl`, to TensorBoard and to a W&B project, if one is named; only process 0 writes.
+    """Appends to `metrics.jsonl`, to TensorBoard and to a W&B project, if one is named; only
+    process 0 writes.
 
-    One JSON object a line: {"step", "time" (seconds since 1970), name: number, ...}. A number that is not finite
-    is null, and "nonfinite": {name: "nan" | "inf" | "-inf"} says which it was, so every line is strict JSON. Each
-    line is with the operating system when `write` returns. resume_step is the step of the checkpoint that the run
-    goes on from: records after it are dropped, those steps will be run again. None starts the file anew.
+    One JSON object a line: {"step", "time" (seconds since 1970), name: number, ...}. A number that
+    is not finite is null, and "nonfinite": {name: "nan" | "inf" | "-inf"} says which it was, so
+    every line is strict JSON. Each line is with the operating system when `write` returns.
+    resume_step is the step of the checkpoint that the run
+    goes on from: records after it are dropped, those steps will be run again. None starts the file
+    anew.
     """
 
     def __init__(
@@ -53,7 +57,11 @@ class MetricsWriter:
         if not self._writes:
             return
         records = [] if resume_step is None else workdir.read_jsonl(self._path)
-        kept = [record for record in records if resume_step is not None and record["step"] <= resume_step]
+        kept = [
+            record
+            for record in records
+            if resume_step is not None and record["step"] <= resume_step
+        ]
         workdir.write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         if wandb:
             self._wandb = wandb_log.start(wandb, self._path.parent, config or {})
@@ -62,13 +70,16 @@ class MetricsWriter:
             self._board = _Board(self._path.parent / TENSORBOARD_DIR, purge_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Record scalars of a step, anything float() takes. Several calls may share a step, with other names."""
+        """Record scalars of a step, anything float() takes. Several calls may share a step, with
+        other names."""
         if not self._writes or not values:
             return
         numbers = {name: float(value) for name, value in values.items()}
         record: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
         record |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        nonfinite = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
+        nonfinite = {
+            name: str(value) for name, value in numbers.items() if not math.isfinite(value)
+        }
         if nonfinite:
             record["nonfinite"] = nonfinite
         workdir.append_jsonl(self._path, record)
@@ -87,15 +98,20 @@ class MetricsWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
 
 class _Board:
-    """A TensorBoard event file. It may fail: a warning says so, and metrics.jsonl has the same numbers.
+    """A TensorBoard event file. It may fail: a warning says so, and metrics.jsonl has the same
+    numbers.
 
-    tensorboardX's SummaryWriter would write from a thread, whose death blocks the run at its eleventh record.
+    tensorboardX's SummaryWriter would write from a thread, whose death blocks the run at its
+    eleventh record.
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
@@ -144,7 +160,9 @@ class _Board:
         try:
             yield
         except OSError as error:
-            log.warning("TensorBoard gets no more of this run (%s); %s has it", error.strerror, METRICS_FILE)
+            log.warning(
+                "TensorBoard gets no more of this run (%s); %s has it", error.strerror, METRICS_FILE
+            )
             broken, self._file = self._file, None
             if broken is not None:
                 with suppress(OSError):  # what is still buffered cannot be written either
@@ -156,14 +174,21 @@ Advance = Callable[..., None]
 
 @contextmanager
 def progress(
-    total: int, description: str, *, done: int = 0, file: TextIOBase | None = None, shown: bool = True
+    total: int,
+    description: str,
+    *,
+    done: int = 0,
+    file: TextIOBase | None = None,
+    shown: bool = True,
 ) -> Iterator[Advance]:
-    """Show how far a loop is, on stderr: `with progress(200, "train") as advance: advance(1, loss=2.1)`.
+    """Show how far a loop is, on stderr: `with progress(200, "train") as advance: advance(1,
+    loss=2.1)`.
 
-    `advance(count=1, **fields)` counts and shows the fields after the bar, in the order given: a number with
-    four significant digits, a string as it is, tokens_per_s as "tokens/s". On a terminal it is a bar with ETA;
-    elsewhere a plain line at the first count, every 10 s and at the end. May be nested. `done` is what an earlier
-    run did already. Process 0 only shows it, and only if it is `shown`.
+    `advance(count=1, **fields)` counts and shows the fields after the bar, in the order given: a
+    number with four significant digits, a string as it is, tokens_per_s as "tokens/s". On a
+    terminal it is a bar with ETA; elsewhere a plain line at the first count, every 10 s and at the
+    end. May be nested. `done` is what an earlier run did already. Process 0 only shows it, and only
+    if it is `shown`.
     """
     file = sys.stderr if file is None else file
     if not shown or jax.process_index() != 0:
@@ -253,7 +278,8 @@ def _clock(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Bytes at the highest moment: of this process, and of the fullest of its devices (None: not counted)."""
+    """Bytes at the highest moment: of this process, and of the fullest of its devices (None: not
+    counted)."""
 
     host: int
     device: int | None
@@ -262,7 +288,9 @@ class PeakMemory:
 def peak_memory_bytes() -> PeakMemory:
     """Peak memory so far. On CPU the arrays are the process's own memory, and `device` is None."""
     stats = [device.memory_stats() for device in jax.local_devices()]
-    peaks = [found["peak_bytes_in_use"] for found in stats if found and "peak_bytes_in_use" in found]
+    peaks = [
+        found["peak_bytes_in_use"] for found in stats if found and "peak_bytes_in_use" in found
+    ]
     return PeakMemory(_peak_host_bytes(), max(peaks, default=None))
 
 

@@ -1,4 +1,5 @@
-"""Pretrained models on disk, whatever their format. A format is a module and an entry of FORMATS."""
+"""Pretrained models on disk, whatever their format. A format is a module and an entry of
+FORMATS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model on disk, its header read. quantised: the format its weights are held in ("Q4_1"), or None.
+    """A model on disk, its header read. quantised: the format its weights are held in ("Q4_1"), or
+    None.
 
-    load(cfg, rules, held): the parameters, on the mesh, in a dtype or with their linear weights in a format of
-    quant.FORMATS (the rest in cfg.compute_dtype). tokenizer(): what came with the weights.
-    Both raise UserError for damaged files.
+    load(cfg, rules, held): the parameters, on the mesh, in a dtype or with their linear weights in
+    a format of quant.FORMATS (the rest in cfg.compute_dtype). tokenizer(): what came with the
+    weights. Both raise UserError for damaged files.
     """
 
     path: Path
@@ -86,18 +88,22 @@ def _open_hf(path: Path) -> Pretrained:
 def _fitting(where: Path, cfg: ModelConfig, read: Callable[[], Tokenizer]) -> Tokenizer:
     """A tokenizer for the embedding of a model. UserError when it is another model's.
 
-    Tokens added without a row in the embedding, such as one for padding, are an error in the texts that have them.
+    Tokens added without a row in the embedding, such as one for padding, are an error in the texts
+    that have them.
     """
     found, rows = read(), cfg.vocab_size
     n_base = found.vocab_size if found.n_base is None else found.n_base
     if n_base > rows:
         raise UserError(
-            f"{where}: the tokenizer has {n_base} tokens, the embedding {rows} rows; they are not of one model"
+            f"{where}: the tokenizer has {n_base} tokens, the embedding {rows} rows; they are not"
+            " of one model"
         )
     needed = {"EOS": found.eos_id, "BOS": found.bos_id if found.add_bos else None}
     for name, id_ in needed.items():
         if id_ is not None and id_ >= rows:
-            raise UserError(f"{where}: {name} is token {id_}, for which the embedding has no row: it has {rows}")
+            raise UserError(
+                f"{where}: {name} is token {id_}, for which the embedding has no row: it has {rows}"
+            )
     return within(found, rows, str(where)) if found.vocab_size > rows else found
 
 
@@ -119,7 +125,8 @@ FORMATS: dict[str, tuple[Callable[[Path], Path | None], Callable[[Path], Pretrai
 
 
 def open_model(path: Path) -> Pretrained:
-    """The model at a path, or of a hub's repository (hf:ORG/NAME, fetched where it is not here yet).
+    """The model at a path, or of a hub's repository (hf:ORG/NAME, fetched where it is not here
+    yet).
 
     UserError for a path that is not there, or that holds none of the formats.
     """
@@ -130,7 +137,10 @@ def open_model(path: Path) -> Pretrained:
             return opened(place)
     if not path.exists():
         raise UserError(f"{path}: no such model; expected a .gguf file or a Hugging Face folder")
-    raise UserError(f"{path}: no model here; expected one .gguf file, or a folder with config.json and safetensors")
+    raise UserError(
+        f"{path}: no model here; expected one .gguf file, or a folder with config.json and"
+        " safetensors"
+    )
 
 
 # What a path to a tokenizer ends with -> how it is read
@@ -142,9 +152,11 @@ TOKENIZER_FILES: dict[str, Callable[[Path], Tokenizer]] = {
 
 
 def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
-    """A tokenizer by itself, for a model of this shape: a folder, a file of TOKENIZER_FILES, a fetched name or hf:NAME.
+    """A tokenizer by itself, for a model of this shape: a folder, a file of TOKENIZER_FILES, a
+    fetched name or hf:NAME.
 
-    Raises UserError for what is not there or damaged, and for a tokenizer with more tokens than the model.
+    Raises UserError for what is not there or damaged, and for a tokenizer with more tokens than the
+    model.
     """
     place = assets.local(path_or_name)
     if not place.exists() and path_or_name.partition("@")[0] in assets.manifest():
@@ -154,6 +166,8 @@ def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
         return _fitting(place, cfg, partial(tokenizers.from_folder, file))
     if file.suffix not in TOKENIZER_FILES or not file.is_file():
         there = "is no tokenizer" if file.is_file() else "no such file or folder"
-        expected = "a folder with tokenizer.json or tokenizer.model, one of these files, or a .gguf file"
+        expected = (
+            "a folder with tokenizer.json or tokenizer.model, one of these files, or a .gguf file"
+        )
         raise UserError(f"{place}: {there}; expected {expected}")
     return _fitting(place, cfg, partial(TOKENIZER_FILES[file.suffix], file))

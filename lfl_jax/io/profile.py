@@ -25,7 +25,8 @@ class Profiler:
             self._is_on = True
 
     def after(self, step: int, outputs: Any) -> None:
-        """Call it with what the step returned: the last one is waited for, so that its device work is in the trace."""
+        """Call it with what the step returned: the last one is waited for, so that its device work
+        is in the trace."""
         if self._is_on and step >= self._last:
             jax.block_until_ready(outputs)
             self.close()
@@ -40,6 +41,9 @@ class Profiler:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()

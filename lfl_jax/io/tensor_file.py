@@ -1,4 +1,5 @@
-"""Safetensors in and out: one file, or shards with an index; a tensor is read when it is looked up."""
+"""Safetensors in and out: one file, or shards with an index; a tensor is read when it is looked
+up."""
 
 import json
 import os
@@ -14,18 +15,21 @@ from lfl_jax.errors import UserError
 # What parameters may be held in, and what they are read as.
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float32"}
 INDEX = ".safetensors.index.json"
-SHARD = r"(?!(.*/)?\.+/)([\w.-]+/)*[\w.-]+\.safetensors"  # inside the folder: no part of the path is only dots
+# inside the folder: no part of the path is only dots
+SHARD = r"(?!(.*/)?\.+/)([\w.-]+/)*[\w.-]+\.safetensors"
 FINGERPRINT = "lfl_base_fingerprint"  # in an adapter file's metadata: the base it belongs to
 
 
 class Tensors(Mapping[str, np.ndarray]):
     """Tensors of safetensors files by name, read at each look-up and not kept.
 
-    `shapes` and `dtypes` say what there is without reading it; `metadata` is the text in the files' headers.
+    `shapes` and `dtypes` say what there is without reading it; `metadata` is the text in the files'
+    headers.
     """
 
     def __init__(self, files: Iterable[Path], ignore: re.Pattern | None = None):
-        """Read the headers. UserError for a file that is not there, not safetensors, cut short, or of other dtypes.
+        """Read the headers. UserError for a file that is not there, not safetensors, cut short, or
+        of other dtypes.
 
         ignore: names of tensors that are as if they were not there, whatever their dtype.
         """
@@ -48,7 +52,8 @@ class Tensors(Mapping[str, np.ndarray]):
                 there = opened.get_slice(name)
                 if there.get_dtype() not in DTYPES:
                     raise UserError(
-                        f"{file}: tensor {name!r} is {there.get_dtype()}; expected one of {', '.join(DTYPES)}"
+                        f"{file}: tensor {name!r} is {there.get_dtype()}; expected one of"
+                        f" {', '.join(DTYPES)}"
                     )
                 self.files[name] = file
                 self.shapes[name] = tuple(there.get_shape())
@@ -60,20 +65,25 @@ class Tensors(Mapping[str, np.ndarray]):
             try:
                 return opened.get_tensor(name).astype(self.dtypes[name], copy=False)
             except FloatingPointError:
-                raise UserError(f"{self.files[name]}: tensor {name!r} holds numbers too large for float32") from None
+                raise UserError(
+                    f"{self.files[name]}: tensor {name!r} holds numbers too large for float32"
+                ) from None
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of this name is left out."""
         return self._ignore is not None and self._ignore.fullmatch(name) is not None
 
     def equal(self, one: str, other: str, rows: int = 4096) -> bool:
-        """Whether two matrices hold the same numbers; they are read a few rows at a time, up to a difference."""
+        """Whether two matrices hold the same numbers; they are read a few rows at a time, up to a
+        difference."""
         shape = self.shapes[one]
         if self.shapes[other] != shape or len(shape) != 2:
             return False
         with _open(self.files[one]) as left, _open(self.files[other]) as right:
             pair = left.get_slice(one), right.get_slice(other)
-            parts = [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
+            parts = [
+                slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)
+            ]
             return all(np.array_equal(*(tensor[part] for tensor in pair)) for part in parts)
 
     def __iter__(self) -> Iterator[str]:
@@ -84,10 +94,14 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def check_base(file: Path, tensors: Tensors, fingerprint: str | None) -> None:
-    """UserError when the file was made for another base than this one; not known counts as right."""
+    """UserError when the file was made for another base than this one; not known counts as
+    right."""
     made_for = tensors.metadata.get(FINGERPRINT)
     if None not in (fingerprint, made_for) and fingerprint != made_for:
-        raise UserError(f"{file}: made for another base (fingerprint {made_for!r:.40}; this one is {fingerprint!r})")
+        raise UserError(
+            f"{file}: made for another base (fingerprint {made_for!r:.40}; this one is"
+            f" {fingerprint!r})"
+        )
 
 
 def _open(file: Path) -> Any:
@@ -98,14 +112,18 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="np")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a whole safetensors file ({error}); download it again") from None
+        raise UserError(
+            f"{file}: not a whole safetensors file ({error}); download it again"
+        ) from None
 
 
 def open_folder(folder: Path, stem: str = "model", ignore: re.Pattern | None = None) -> Tensors:
-    """The tensors of STEM.safetensors, or of the shards that STEM.safetensors.index.json names, in it or below it.
+    """The tensors of STEM.safetensors, or of the shards that STEM.safetensors.index.json names, in
+    it or below it.
 
     ignore: names of tensors to leave out.
-    Raises UserError for a missing shard, for an index that does not fit its shards, and for a folder with pickle
+    Raises UserError for a missing shard, for an index that does not fit its shards, and for a
+    folder with pickle
     files only: unpickling runs whatever code the file holds.
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}{INDEX}"
@@ -116,7 +134,8 @@ def open_folder(folder: Path, stem: str = "model", ignore: re.Pattern | None = N
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
     if pickles:
         raise UserError(
-            f"{folder}: only pickle files ({pickles[0]}), which can run any code when opened and are not read;"
+            f"{folder}: only pickle files ({pickles[0]}), which can run any code when opened and"
+            " are not read;"
             " convert them to safetensors"
         )
     raise UserError(f"{folder}: neither {single.name} nor {index.name} is there")
@@ -128,10 +147,14 @@ def _sharded(folder: Path, index: Path, ignore: re.Pattern | None) -> Tensors:
         shards = sorted(set(places.values()))
         assert all(re.fullmatch(SHARD, shard) for shard in shards)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
-        raise UserError(f"{index}: not an index; expected JSON with weight_map, tensor name to shard file") from None
+        raise UserError(
+            f"{index}: not an index; expected JSON with weight_map, tensor name to shard file"
+        ) from None
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
-        raise UserError(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(shards)} are)")
+        raise UserError(
+            f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(shards)} are)"
+        )
     tensors = Tensors([folder / shard for shard in shards], ignore)
     places = {name: shard for name, shard in places.items() if not tensors.ignores(name)}
     wrong = [name for name, shard in places.items() if tensors.files.get(name) != folder / shard]
@@ -148,7 +171,8 @@ def save(
     shard_bytes: int = 5_000_000_000,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Write named tensors, in order, as one file or as shards of at most `shard_bytes` with an index; their names.
+    """Write named tensors, in order, as one file or as shards of at most `shard_bytes` with an
+    index; their names.
 
     A shard is held in memory, no more. Every file appears under its name when it is whole.
     """
@@ -161,7 +185,11 @@ def save(
         held[name] = np.ascontiguousarray(tensor)
         places[name], size, total = len(parts), size + tensor.nbytes, total + tensor.nbytes
     parts.append(_write(folder / f".{stem}-{len(parts)}.partial", held, metadata))
-    for old in (*folder.glob(f"{stem}-*-of-*.safetensors"), folder / f"{stem}{INDEX}", folder / f"{stem}.safetensors"):
+    for old in (
+        *folder.glob(f"{stem}-*-of-*.safetensors"),
+        folder / f"{stem}{INDEX}",
+        folder / f"{stem}.safetensors",
+    ):
         old.unlink(missing_ok=True)
     if len(parts) == 1:
         parts[0].rename(folder / f"{stem}.safetensors")
@@ -169,12 +197,17 @@ def save(
     names = [f"{stem}-{i + 1:05d}-of-{len(parts):05d}.safetensors" for i in range(len(parts))]
     for part, name in zip(parts, names, strict=True):
         part.rename(folder / name)
-    index = {"metadata": {"total_size": total}, "weight_map": {name: names[i] for name, i in places.items()}}
+    index = {
+        "metadata": {"total_size": total},
+        "weight_map": {name: names[i] for name, i in places.items()},
+    }
     (folder / f"{stem}{INDEX}").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     return names
 
 
-def write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def write(
+    file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write one file, which appears when it is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
@@ -193,7 +226,8 @@ def _write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, st
 
 
 def _umask() -> int:
-    """What the process takes from the permissions of new files; it can be read only by setting it."""
+    """What the process takes from the permissions of new files; it can be read only by setting
+    it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

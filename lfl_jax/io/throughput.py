@@ -1,4 +1,5 @@
-"""How fast a run trains and how long it took, over all of its starts, without evaluations and compilation."""
+"""How fast a run trains and how long it took, over all of its starts, without evaluations and
+compilation."""
 
 import contextlib
 import statistics
@@ -6,16 +7,18 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Rates kept for the median; beyond it every second one is dropped, again and again: a checkpoint carries them.
+# Rates kept for the median; beyond it every second one is dropped, again and again: a checkpoint
+# carries them.
 KEPT_RATES = 1024
 
 
 class Meter:
     """Tokens, seconds and tokens per second of a run. `tick` is called once per finished step.
 
-    The first step after a start is not timed. started: `time.monotonic()` when this process began with the run.
-    A checkpoint carries `state()`, and a run that resumes from it gives that to `resume`: what a process did after its
-    last checkpoint does not count, as those steps are trained again.
+    The first step after a start is not timed. started: `time.monotonic()` when this process began
+    with the run. A checkpoint carries `state()`, and a run that resumes from it gives that to
+    `resume`: what a process did after its last checkpoint does not count, as those steps are
+    trained again.
     """
 
     def __init__(self, started: float) -> None:
@@ -30,7 +33,11 @@ class Meter:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Add to what earlier processes did up to a checkpoint."""
         self.tokens, self.training_seconds = state["tokens"], state["training_seconds"]
-        self._rates, self._every, self._timed_steps = list(state["rates"]), state["every"], state["timed_steps"]
+        self._rates, self._every, self._timed_steps = (
+            list(state["rates"]),
+            state["every"],
+            state["timed_steps"],
+        )
         self._wall_before, self.starts = state["wall_seconds"], state["starts"] + 1
 
     def state(self) -> dict[str, Any]:
@@ -46,7 +53,8 @@ class Meter:
         }
 
     def tick(self, tokens: int) -> float | None:
-        """Count a step of this many tokens (padding not counted); tokens/s since the step before, None at first."""
+        """Count a step of this many tokens (padding not counted); tokens/s since the step before,
+        None at first."""
         now, self.tokens = time.monotonic(), self.tokens + tokens
         last, self._last = self._last, now
         if last is None:
@@ -69,11 +77,13 @@ class Meter:
         self._last = None
 
     def wall_seconds(self) -> float:
-        """Seconds of this process and of the earlier ones up to their checkpoints, evaluations included."""
+        """Seconds of this process and of the earlier ones up to their checkpoints, evaluations
+        included."""
         return self._wall_before + time.monotonic() - self._started
 
     def facts(self) -> dict[str, Any]:
-        """What results record: median tokens/s over timed steps (None without any), tokens, seconds, starts."""
+        """What results record: median tokens/s over timed steps (None without any), tokens,
+        seconds, starts."""
         return {
             "tokens_per_s": statistics.median(self._rates) if self._rates else None,
             "tokens": self.tokens,

@@ -1,7 +1,8 @@
-"""Weights & Biases (extra `wandb`): the config, every number of metrics.jsonl, final scores, and the report's files.
+"""Weights & Biases (extra `wandb`): the config, every number of metrics.jsonl, final scores, and
+the report's files.
 
-A run directory is one W&B run, also when it is resumed: its id is kept in it. With WANDB_MODE=offline nothing leaves
-the machine, and `wandb sync` sends it later.
+A run directory is one W&B run, also when it is resumed: its id is kept in it. With
+WANDB_MODE=offline nothing leaves the machine, and `wandb sync` sends it later.
 """
 
 import importlib.util
@@ -22,7 +23,8 @@ LOCAL_MODES = ("offline", "dryrun", "disabled")  # values of WANDB_MODE with whi
 
 
 def check(project: str) -> None:
-    """UserError where a project is named and W&B cannot be used: no package, no login, or one that is refused.
+    """UserError where a project is named and W&B cannot be used: no package, no login, or one that
+    is refused.
 
     For the start of a run: it would be noticed otherwise when its base is loaded and evaluated.
     """
@@ -35,7 +37,9 @@ def check(project: str) -> None:
 
 def _require_package(project: str) -> None:
     if importlib.util.find_spec("wandb") is None:
-        raise UserError(f"config.log.wandb={project!r} needs the package wandb: pip install 'lfl_jax[wandb]'")
+        raise UserError(
+            f"config.log.wandb={project!r} needs the package wandb: pip install 'lfl_jax[wandb]'"
+        )
 
 
 def _require_login(project: str) -> None:
@@ -54,7 +58,8 @@ def _require_login(project: str) -> None:
 def _refusal(project: str, reason: str) -> UserError:
     said = " ".join(reason.split()).rstrip(".")
     return UserError(
-        f"config.log.wandb={project!r}: {said}. Log in with `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+        f"config.log.wandb={project!r}: {said}. Log in with `wandb login`, or set WANDB_API_KEY, or"
+        " WANDB_MODE=offline"
     )
 
 
@@ -65,13 +70,20 @@ def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
 
     try:
         return wandb.init(
-            project=project, dir=folder, id=_id(folder), name=folder.name, resume="allow", config=dict(config)
+            project=project,
+            dir=folder,
+            id=_id(folder),
+            name=folder.name,
+            resume="allow",
+            config=dict(config),
         )
     except wandb.errors.Error as error:
         raise _refusal(project, str(error)) from error
 
 
-def report(project: str, folder: Path, config: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+def report(
+    project: str, folder: Path, config: Mapping[str, Any], scores: Mapping[str, float]
+) -> None:
     """Final scores as the run's summary, and the files of its report as an artifact."""
     import wandb
 

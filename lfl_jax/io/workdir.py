@@ -24,13 +24,14 @@ def prepare(
     code: Mapping[str, str] | None = None,
     process_index: int = 0,
 ) -> Path:
-    """Make the run directory and put `config.json` into it: {"hash": config_hash, "config": the config, "code": code}.
+    """Make the run directory and put `config.json` into it: {"hash": config_hash, "config": the
+    config, "code": code}.
 
     code: {file: SHA-256} of the files with objects of one's own; left out where there are none.
 
-    A directory that holds another config raises UserError with the fields that differ. Fields whose dotted path
-    fully matches a regex of `may_change` (r"log\\..*") may differ: the file then takes the new values. Every
-    process calls it; process 0 writes.
+    A directory that holds another config raises UserError with the fields that differ. Fields whose
+    dotted path fully matches a regex of `may_change` (r"log\\..*") may differ: the file then takes
+    the new values. Every process calls it; process 0 writes.
     """
     path = Path(path).absolute()
     config = json.loads(config_json)
@@ -40,18 +41,24 @@ def prepare(
     if process_index == 0:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # Written even when unchanged: whether the directory takes files is found out now, not in an hour.
-            write_json(path / CONFIG_FILE, {"hash": config_hash, "config": config} | ({"code": code} if code else {}))
+            # Written even when unchanged: whether the directory takes files is found out now, not
+            # in an hour.
+            write_json(
+                path / CONFIG_FILE,
+                {"hash": config_hash, "config": config} | ({"code": code} if code else {}),
+            )
         except OSError as error:
             raise UserError(
-                f"cannot write to workdir {path}: {error.strerror}; make it writable or pass another --workdir"
+                f"cannot write to workdir {path}: {error.strerror}; make it writable or pass"
+                " another --workdir"
             ) from error
     return path
 
 
 @contextlib.contextmanager
 def withdrawn_on_refusal(path: Path, is_new: bool) -> Iterator[None]:
-    """A UserError inside takes a new run's config back: the mended command is welcome in the same directory."""
+    """A UserError inside takes a new run's config back: the mended command is welcome in the same
+    directory."""
     try:
         yield
     except UserError:
@@ -77,21 +84,30 @@ def read_code(path: Path) -> dict[str, str]:
 def _existing(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text())
-        return {"hash": record["hash"], "config": dict(record["config"]), "code": dict(record.get("code", {}))}
+        return {
+            "hash": record["hash"],
+            "config": dict(record["config"]),
+            "code": dict(record.get("code", {})),
+        }
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; pass another --workdir") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} was not written by a run of lfl_jax; pass another --workdir") from error
+        raise UserError(
+            f"{path} was not written by a run of lfl_jax; pass another --workdir"
+        ) from error
 
 
 def differences(before_json: str, now_json: str, may_change: Sequence[str] = ()) -> list[str]:
-    """ "field was x, now y" of every field in which two configs differ, but those whose path matches a regex."""
+    """ "field was x, now y" of every field in which two configs differ, but those whose path
+    matches a regex."""
     return _differences(json.loads(before_json), json.loads(now_json), may_change)
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]) -> list[str]:
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
+) -> list[str]:
     old, new = flatten(before), flatten(now)
     return [
         f"{field} was {_shown(old, field)}, now {_shown(new, field)}"
@@ -130,7 +146,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Inside, a disk that is full is a UserError that names this file: the system's own error does not."""
+    """Inside, a disk that is full is a UserError that names this file: the system's own error does
+    not."""
     try:
         yield
     except Exception as error:  # safetensors has an exception of its own
@@ -141,7 +158,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def new(path: str | Path) -> Iterator[None]:
-    """Inside, a file or folder that is not there yet is written; nothing of it stays when that fails."""
+    """Inside, a file or folder that is not there yet is written; nothing of it stays when that
+    fails."""
     path = Path(path)
     try:
         with writing(path):
@@ -152,7 +170,8 @@ def new(path: str | Path) -> Iterator[None]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace the file at once: a reader finds the old text or the new, whatever ends this process."""
+    """Replace the file at once: a reader finds the old text or the new, whatever ends this
+    process."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -171,7 +190,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Add one line, which is with the operating system when this returns; a half line of a kill is removed first.
+    """Add one line, which is with the operating system when this returns; a half line of a kill is
+    removed first.
 
     Strict JSON: ValueError for a float that is not finite.
     """
@@ -184,7 +204,8 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The records of the file, none without a file. A half last line is left out; any other is a UserError."""
+    """The records of the file, none without a file. A half last line is left out; any other is a
+    UserError."""
     path = Path(path)
     if not path.exists():
         return []
@@ -194,7 +215,9 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except ValueError as error:
-            raise UserError(f"{path}:{number} is not JSON ({error}); restore or delete the file") from error
+            raise UserError(
+                f"{path}:{number} is not JSON ({error}); restore or delete the file"
+            ) from error
     return records
 
 

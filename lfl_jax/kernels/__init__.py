@@ -1,1 +1,2 @@
-"""One folder per operation: a plain reference, and faster implementations beside it where a measurement chose them."""
+"""One folder per operation: a plain reference, and faster implementations beside it where a
+measurement chose them."""

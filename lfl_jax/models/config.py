@@ -1,4 +1,5 @@
-"""What is static about a model: shapes, numerics, recomputation. Hashable, so it can be an argument of jit."""
+"""What is static about a model: shapes, numerics, recomputation. Hashable, so it can be an argument
+of jit."""
 
 import dataclasses
 
@@ -7,11 +8,14 @@ from lfl_jax.models.rope import RopeScaling
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A Llama-family decoder. Sizes in scalars; dropout rates are probabilities, used only where a key is given.
+    """A Llama-family decoder. Sizes in scalars; dropout rates are probabilities, used only where a
+    key is given.
 
-    qkv_bias: q, k and v add a bias (Qwen2); o_bias, mlp_bias: the output of attention, and all of the mlp, too (some
-    Llamas). qk_norm: every head of q and k is RMS-normalised before rotation (Qwen3). window: a token sees itself and
-    the window - 1 tokens before it (Mistral 0.1); None is all. rope_scaling: see `models.rope`.
+    qkv_bias: q, k and v add a bias (Qwen2); o_bias, mlp_bias: the output of attention, and all of
+    the mlp, too (some
+    Llamas). qk_norm: every head of q and k is RMS-normalised before rotation (Qwen3). window: a
+    token sees itself and the window - 1 tokens before it (Mistral 0.1); None is all. rope_scaling:
+    see `models.rope`.
     """
 
     vocab_size: int

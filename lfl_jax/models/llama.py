@@ -1,8 +1,10 @@
-"""The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query attention, SwiGLU; and
-its relatives that add biases (Qwen2), norms of q and k (Qwen3) or a sliding window (Mistral 0.1).
+"""The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query
+attention, SwiGLU; and its relatives that add biases (Qwen2), norms of q and k (Qwen3) or a sliding
+window (Mistral 0.1).
 
-A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers (`core.tree.unstack`)
-is a plain loop, at which decoding is faster: a scan copies every layer's weights out of the stack for each token.
+A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers
+(`core.tree.unstack`) is a plain loop, at which decoding is faster: a scan copies every layer's
+weights out of the stack for each token.
 """
 
 from typing import Any
@@ -27,7 +29,8 @@ from lfl_jax.kernels.linear_cross_entropy.reference import unembed
 from lfl_jax.models.config import ModelConfig
 
 INIT_STD = 0.02
-# What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the wide products made.
+# What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the
+# wide products made.
 SAVED = ("qkv", "attention", "mlp", "shrink", "base", "norm")
 # The logical axes of a layer's weights.
 AXES = {
@@ -52,8 +55,8 @@ REMAT = {
 class Cache(Node):
     """Keys and values of past tokens, the segment of each slot (B, S), and the next slot.
 
-    k (B, K, P, S) and v (B, K, S, P), as their products read them: else all of the cache is transposed for every token.
-    Like the model's layers, each is stacked (L, ...) or a tuple of L.
+    k (B, K, P, S) and v (B, K, S, P), as their products read them: else all of the cache is
+    transposed for every token. Like the model's layers, each is stacked (L, ...) or a tuple of L.
     """
 
     k: Any
@@ -69,7 +72,10 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
     normal = spec.normal(INIT_STD)
 
     def weights(**sizes: tuple[int, int]) -> dict[str, ArraySpec]:
-        return {n: ArraySpec((layers, *size), ("layers", *AXES[n]), normal, dtype) for n, size in sizes.items()}
+        return {
+            n: ArraySpec((layers, *size), ("layers", *AXES[n]), normal, dtype)
+            for n, size in sizes.items()
+        }
 
     def norm(*stack: int, width: int = d, axis: str = "embed") -> ArraySpec:
         return ArraySpec((*stack, width), (*("layers" for _ in stack), axis), spec.ones, dtype)
@@ -96,7 +102,9 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
         if getattr(cfg, group):
             tree["layers"][group] = {name: bias(name) for name in names}
     if cfg.qk_norm:
-        tree["layers"]["qk_norm"] = {name: norm(layers, width=cfg.head_dim, axis="activation") for name in ("q", "k")}
+        tree["layers"]["qk_norm"] = {
+            name: norm(layers, width=cfg.head_dim, axis="activation") for name in ("q", "k")
+        }
     if not cfg.tied:
         tree["head"] = ArraySpec((cfg.vocab_size, d), ("vocab", "embed"), normal, dtype)
     return tree
@@ -123,9 +131,11 @@ def forward(
 ) -> tuple[Float[Array, "B T D"], Cache | None]:
     """Hidden states after the final norm, and the cache with these tokens appended.
 
-    segment_ids: a token sees earlier tokens of its own segment only (0 marks padding). branch_ids: inside a segment,
-    branch 0 is seen by all, branch b > 0 by itself. gate (B, M) or (B, T, M): factors on the members of the adapter; or
-    integers (B,) or (B, T): the one member to use, -1 being the base. key: turns on dropout (training).
+    segment_ids: a token sees earlier tokens of its own segment only (0 marks padding). branch_ids:
+    inside a segment, branch 0 is seen by all, branch b > 0 by itself. gate (B, M) or (B, T, M):
+    factors on the members of the adapter; or
+    integers (B,) or (B, T): the one member to use, -1 being the base. key: turns on dropout
+    (training).
     """
     b, t = tokens.shape
     adapter = as_adapter("forward", adapter)
@@ -134,7 +144,9 @@ def forward(
         _check_values(params, adapter, gate)
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
-    windowed = cfg.window is not None and (t if cache is None else cache.segment_ids.shape[1]) > cfg.window
+    windowed = (
+        cfg.window is not None and (t if cache is None else cache.segment_ids.shape[1]) > cfg.window
+    )
     only_segments = segment_ids if branch_ids is None and cache is None and not windowed else None
     mask, cache = _mask(segment_ids, branch_ids, cache, positions, cfg.window if windowed else None)
     see = (mask, only_segments)
@@ -144,11 +156,16 @@ def forward(
 
     shared = adapter.get("shared")
 
-    def block(x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any) -> tuple[Any, Any]:
-        return _block(x, layer, layer_adapter, shared, cfg, rope, see, gate, layer_key, layer_cache, rules)
+    def block(
+        x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any
+    ) -> tuple[Any, Any]:
+        return _block(
+            x, layer, layer_adapter, shared, cfg, rope, see, gate, layer_key, layer_cache, rules
+        )
 
     if cfg.remat != "none":
-        block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)  # a scan's body cannot merge with it
+        # a scan's body cannot merge with it
+        block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)
     adapter_layers = adapter["layers"]
     if isinstance(adapter_layers, dict):
         adapter_layers = {"attn": {}, "mlp": {}} | adapter_layers
@@ -162,10 +179,12 @@ def forward(
 
 
 def _check_values(params: dict, adapter: dict, gate: Any) -> None:
-    """UserError for ids of members there are not, and for an adapter that was trained over other weights."""
+    """UserError for ids of members there are not, and for an adapter that was trained over other
+    weights."""
     if is_ids(gate):
         check_ids("gate", gate, member_count(adapter))
-    if isinstance(params["layers"], dict):  # unstacked ones come from `adapters.fixed`, which has looked
+    # unstacked ones come from `adapters.fixed`, which has looked
+    if isinstance(params["layers"], dict):
         require_bound("forward", adapter, params)
 
 
@@ -209,13 +228,18 @@ def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Floa
 def _scan(block: Any, x: Any, layers: Any, adapter_layers: Any, key: Any, cfg: ModelConfig) -> Any:
     def body(x: Any, xs: Any) -> tuple[Any, None]:
         layer, layer_adapter, index = xs
-        return block(x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, index), None)[0], None
+        return block(
+            x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, index), None
+        )[0], None
 
     return jax.lax.scan(body, x, (layers, adapter_layers, jnp.arange(cfg.n_layers)))[0]
 
 
-def _scan_cached(block: Any, x: Any, layers: Any, adapter_layers: Any, cache: Cache, cfg: ModelConfig) -> Any:
-    """The stacked cache is carried and written in place: a second one would cost as much as the first."""
+def _scan_cached(
+    block: Any, x: Any, layers: Any, adapter_layers: Any, cache: Cache, cfg: ModelConfig
+) -> Any:
+    """The stacked cache is carried and written in place: a second one would cost as much as the
+    first."""
 
     def body(carry: Any, xs: Any) -> tuple[Any, None]:
         x, *kv = carry
@@ -226,20 +250,33 @@ def _scan_cached(block: Any, x: Any, layers: Any, adapter_layers: Any, cache: Ca
 
     def write(stack: Any, whole: Any, axis: int, i: Any) -> Any:
         """The stack with what layer i has of the new tokens."""
-        added, at = jax.lax.dynamic_slice_in_dim(whole, cache.index, x.shape[1], axis), [i, 0, 0, 0, 0]
+        added, at = (
+            jax.lax.dynamic_slice_in_dim(whole, cache.index, x.shape[1], axis),
+            [i, 0, 0, 0, 0],
+        )
         at[axis] = cache.index
         return jax.lax.dynamic_update_slice(stack, added[None], at)
 
-    (x, k, v), _ = jax.lax.scan(body, (x, cache.k, cache.v), (layers, adapter_layers, jnp.arange(cfg.n_layers)))
+    (x, k, v), _ = jax.lax.scan(
+        body, (x, cache.k, cache.v), (layers, adapter_layers, jnp.arange(cfg.n_layers))
+    )
     return x, cache.replace(k=k, v=v, index=cache.index + x.shape[1])
 
 
-def _loop(block: Any, x: Any, layers: tuple, adapter_layers: Any, key: Any, cache: Any, cfg: ModelConfig) -> Any:
+def _loop(
+    block: Any, x: Any, layers: tuple, adapter_layers: Any, key: Any, cache: Any, cfg: ModelConfig
+) -> Any:
     kvs = []
     for i, layer in enumerate(layers):
         layer_adapter = adapter_layers[i] if isinstance(adapter_layers, tuple) else adapter_layers
         layer_cache = None if cache is None else (cache.k[i], cache.v[i], cache.index)
-        x, kv = block(x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, i), layer_cache)
+        x, kv = block(
+            x,
+            layer,
+            layer_adapter,
+            None if key is None else jax.random.fold_in(key, i),
+            layer_cache,
+        )
         kvs.append(kv)
     if cache is None:
         return x, None
@@ -260,7 +297,8 @@ def _block(
     cache: Any,
     rules: Rules | None,
 ) -> tuple[Any, Any]:
-    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). And its cache with these tokens.
+    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). And its cache with these
+    tokens.
 
     see: the mask (B, T, S), and the segment ids if they say the same.
     """
@@ -272,8 +310,13 @@ def _block(
         layers = tuple(adapter[part].get(name) for name in names)
         ws = tuple(layer[part][name] for name in names)
         mesh = {"rules": rules, "axes": tuple(AXES[name] for name in names)}
-        ys = project(x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared, **mesh)
-        return tuple(y + biases[n].astype(y.dtype) if n in biases else y for y, n in zip(ys, names, strict=True))
+        ys = project(
+            x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared, **mesh
+        )
+        return tuple(
+            y + biases[n].astype(y.dtype) if n in biases else y
+            for y, n in zip(ys, names, strict=True)
+        )
 
     h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
     q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)
@@ -283,7 +326,8 @@ def _block(
         *old, start = cache
         new = (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
         kv = [
-            jax.lax.dynamic_update_slice_in_dim(o, n, start, axis) for o, n, axis in zip(old, new, SLOTS, strict=True)
+            jax.lax.dynamic_update_slice_in_dim(o, n, start, axis)
+            for o, n, axis in zip(old, new, SLOTS, strict=True)
         ]
         k, v = kv[0].transpose(0, 3, 1, 2), kv[1].swapaxes(1, 2)
     q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
@@ -294,15 +338,20 @@ def _block(
     h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
     gated, up = (checkpoint_name(y, "mlp") for y in linear(h, "mlp", ("gate", "up"), keys[2]))
     h = constrain(jax.nn.silu(gated) * up, ("batch", "time", "mlp"), rules)
-    x = x + constrain(linear(h, "mlp", ("down",), keys[3])[0], ("batch", "time", "activation"), rules)
+    x = x + constrain(
+        linear(h, "mlp", ("down",), keys[3])[0], ("batch", "time", "activation"), rules
+    )
     return x, kv
 
 
 def _heads(qkv: tuple[Any, ...], layer: Any, cfg: ModelConfig) -> Any:
-    """Projections (B, T, heads · P) as heads (B, T, heads, P), with the norms that some families add."""
+    """Projections (B, T, heads · P) as heads (B, T, heads, P), with the norms that some families
+    add."""
     q, k, v = (x.reshape(*x.shape[:2], -1, cfg.head_dim) for x in qkv)
     if cfg.qk_norm:
-        q, k = (rms_norm(x, layer["qk_norm"][name], cfg.norm_eps) for x, name in ((q, "q"), (k, "k")))
+        q, k = (
+            rms_norm(x, layer["qk_norm"][name], cfg.norm_eps) for x, name in ((q, "q"), (k, "k"))
+        )
     return q, k, v
 
 
@@ -315,7 +364,9 @@ def rotate(x: Float[Array, "B T H P"], rope: tuple[Any, Any]) -> Float[Array, "B
 
 def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
     """cos and sin (B, T, 1, P/2), computed once for all layers."""
-    frequency = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    frequency = cfg.rope_theta ** (
+        -jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim
+    )
     if cfg.rope_scaling is not None:
         frequency = cfg.rope_scaling.scale(frequency, cfg.rope_theta)
     angle = positions[..., None, None].astype(jnp.float32) * frequency
@@ -328,7 +379,8 @@ def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
 def _mask(
     segment_ids: Any, branch_ids: Any, cache: Cache | None, positions: Any, window: int | None
 ) -> tuple[Bool[Array, "B T S"], Cache | None]:
-    """Which slot each token may see; with a cache, also the cache with these tokens' segments written."""
+    """Which slot each token may see; with a cache, also the cache with these tokens' segments
+    written."""
     t = segment_ids.shape[1]
     if cache is None:
         key_segments, start = segment_ids, 0
@@ -339,7 +391,8 @@ def _mask(
     causal = (start + jnp.arange(t))[:, None] >= jnp.arange(key_segments.shape[1])[None, :]
     mask = causal[None] & (segment_ids[:, :, None] == key_segments[:, None, :])
     if window is not None:
-        # Slots are not positions: prompts are padded on the left, and a row may hold several documents or branches.
+        # Slots are not positions: prompts are padded on the left, and a row may hold several
+        # documents or branches.
         key_positions = positions if cache is None else jnp.cumsum(key_segments > 0, axis=1) - 1
         mask = mask & (positions[:, :, None] - key_positions[:, None, :] < window)
     if branch_ids is not None:

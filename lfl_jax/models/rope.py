@@ -1,4 +1,5 @@
-"""Rotary frequencies changed for longer contexts. Each kind is static data and how it scales the frequencies."""
+"""Rotary frequencies changed for longer contexts. Each kind is static data and how it scales the
+frequencies."""
 
 import dataclasses
 import math
@@ -24,8 +25,8 @@ class LinearRope:
 class Llama3Rope:
     """Llama 3.1's (arXiv 2407.21783, §3.4.1 and its code).
 
-    Wavelengths over original_length / low_frequency are multiplied by factor, those under original_length /
-    high_frequency kept, those between interpolated.
+    Wavelengths over original_length / low_frequency are multiplied by factor, those under
+    original_length / high_frequency kept, those between interpolated.
     """
 
     factor: float
@@ -44,11 +45,13 @@ class Llama3Rope:
 
 @dataclasses.dataclass(frozen=True)
 class YarnRope:
-    """YaRN (arXiv 2309.00071, §3.2): as Llama 3.1's, but blended by dimension, and with larger scores.
+    """YaRN (arXiv 2309.00071, §3.2): as Llama 3.1's, but blended by dimension, and with larger
+    scores.
 
-    beta_fast, beta_slow: turns within original_length at and above which a frequency is kept, at and below which it is
-    divided by factor. truncate: the dimensions where they lie are rounded outwards. attention_factor multiplies cos and
-    sin, and so scores by its square.
+    beta_fast, beta_slow: turns within original_length at and above which a frequency is kept, at
+    and below which it is
+    divided by factor. truncate: the dimensions where they lie are rounded outwards.
+    attention_factor multiplies cos and sin, and so scores by its square.
     """
 
     factor: float
@@ -63,7 +66,8 @@ class YarnRope:
         pairs = frequency.shape[0]
 
         def dimension(turns: float) -> float:
-            """Where, in pairs of dimensions, a frequency makes so many turns in the original context."""
+            """Where, in pairs of dimensions, a frequency makes so many turns in the original
+            context."""
             return pairs * math.log(self.original_length / (turns * 2 * math.pi)) / math.log(theta)
 
         first, last = dimension(self.beta_fast), dimension(self.beta_slow)
@@ -77,7 +81,8 @@ class YarnRope:
 
 @dataclasses.dataclass(frozen=True)
 class FactorsRope:
-    """Every frequency divided by a factor of its own, as GGUF files list them (rope_freqs.weight)."""
+    """Every frequency divided by a factor of its own, as GGUF files list them
+    (rope_freqs.weight)."""
 
     factors: tuple[float, ...]
     attention_factor = 1.0

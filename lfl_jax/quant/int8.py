@@ -1,7 +1,8 @@
-"""Int8 weights: symmetric around 0, one scale per output unit (the weight half of LLM.int8, arXiv 2208.07339).
+"""Int8 weights: symmetric around 0, one scale per output unit (the weight half of LLM.int8, arXiv
+2208.07339).
 
-8 bits a parameter and 32 per output unit. The scale covers all inputs of a unit, so one outlier coarsens the whole
-unit; blocks along the inputs are what NF4 is for.
+8 bits a parameter and 32 per output unit. The scale covers all inputs of a unit, so one outlier
+coarsens the whole unit; blocks along the inputs are what NF4 is for.
 """
 
 from functools import partial
@@ -21,7 +22,8 @@ LARGEST = 127  # -128 is not used: the codes are symmetric
 
 @struct.dataclass
 class Int8(Node):
-    """A weight (.., I, O) as codes (.., I, O) int8 and scale (.., O) float32; dtype is what `dequantise` makes."""
+    """A weight (.., I, O) as codes (.., I, O) int8 and scale (.., O) float32; dtype is what
+    `dequantise` makes."""
 
     codes: Any
     scale: Any
@@ -35,7 +37,8 @@ class Int8(Node):
 
 @partial(jax.jit, static_argnames="dtype")
 def quantise(w: Float[Array, "*L I O"], dtype: Any = None) -> Int8:
-    """round(w / scale), half to even, with scale = absmax / 127 over each output unit; a stack is done layer by layer.
+    """round(w / scale), half to even, with scale = absmax / 127 over each output unit; a stack is
+    done layer by layer.
 
     dtype: what it will be dequantised to, by default w's.
     """
@@ -49,8 +52,8 @@ def dequantise(q: Int8, dtype: Any = None) -> Float[Array, "*L I O"]:
 
 
 def matmul(x: Float[Array, "*N I"], q: Int8) -> Float[Array, "*N O"]:
-    """x dequantise(q): (x codes) · scale. The codes are exact in x's dtype, and GPUs and TPUs convert them on their way
-    into the product, so that no dequantised W is ever written."""
+    """x dequantise(q): (x codes) · scale. The codes are exact in x's dtype, and GPUs and TPUs
+    convert them on their way into the product, so that no dequantised W is ever written."""
     y = jnp.dot(x, q.codes.astype(x.dtype), preferred_element_type=jnp.float32)
     return (y * q.scale).astype(x.dtype)
 
@@ -62,7 +65,8 @@ def matmul_transposed(dy: Float[Array, "*N O"], q: Int8) -> Float[Array, "*N I"]
 
 
 def specs(weight: ArraySpec) -> Int8:
-    """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a weight of zeros."""
+    """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a
+    weight of zeros."""
     *stack, _, columns = weight.shape
     *stack_axes, _, out_axis = weight.axes
     return Int8(

@@ -1,4 +1,5 @@
-"""x W with a quantised W, in the way of its format: a dequantised copy, if any, lives no longer than one product."""
+"""x W with a quantised W, in the way of its format: a dequantised copy, if any, lives no longer
+than one product."""
 
 import math
 from typing import Any
@@ -45,18 +46,20 @@ def require_dense(name: str, params: Any) -> None:
     found = [x for x in jax.tree.leaves(params, is_leaf=is_quantised) if is_quantised(x)]
     if found:
         raise UserError(
-            f"{name}: {len(found)} of these weights are quantised, as {type(found[0]).__name__}; load the model in"
+            f"{name}: {len(found)} of these weights are quantised, as {type(found[0]).__name__};"
+            " load the model in"
             ' float32 or bfloat16, or dequantise it with adapters.merge(None, params, "bfloat16")'
         )
 
 
 @jax.custom_vjp
 def matmul(x: Float[Array, "*N I"], q: Quantised) -> Float[Array, "*N O"]:
-    """x dequantise(q), computed in x's dtype. q is a constant: codes have no gradient, and absmax and scales get none.
+    """x dequantise(q), computed in x's dtype. q is a constant: codes have no gradient, and absmax
+    and scales get none.
 
-    The backward pass reads q again, so that it keeps only q, which is there anyway, and not x. This holds in a scan
-    over layers. Differentiating layers written one after the other over NF4, the compiler may merge the two
-    dequantisations, or do all of them first, and hold every W.
+    The backward pass reads q again, so that it keeps only q, which is there anyway, and not x. This
+    holds in a scan over layers. Differentiating layers written one after the other over NF4, the
+    compiler may merge the two dequantisations, or do all of them first, and hold every W.
     """
     return _module(q).matmul(x, q)
 
@@ -74,11 +77,17 @@ def _module(q: Quantised) -> Any:
 
 
 def nbytes(q: Any) -> int:
-    """Bytes as stored, padding included, of a quantised weight, of its specs, or of a tree of either."""
-    return sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(q, is_leaf=spec.is_spec))
+    """Bytes as stored, padding included, of a quantised weight, of its specs, or of a tree of
+    either."""
+    return sum(
+        math.prod(x.shape) * jnp.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(q, is_leaf=spec.is_spec)
+    )
 
 
 def error(w: Float[Array, "*L I O"], q: Quantised) -> Float[Array, ""]:
     """||W - dequantise(q)||_F / ||W||_F, in float32."""
     w = w.astype(jnp.float32)
-    return jnp.linalg.norm((w - dequantise(q, jnp.float32)).reshape(-1)) / jnp.linalg.norm(w.reshape(-1))
+    return jnp.linalg.norm((w - dequantise(q, jnp.float32)).reshape(-1)) / jnp.linalg.norm(
+        w.reshape(-1)
+    )

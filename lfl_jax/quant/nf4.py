@@ -1,7 +1,9 @@
-"""NF4 weights (QLoRA, Dettmers et al., arXiv 2305.14314): 4-bit indices of 16 levels, scaled by block of 64.
+"""NF4 weights (QLoRA, Dettmers et al., arXiv 2305.14314): 4-bit indices of 16 levels, scaled by
+block of 64.
 
-Levels, block order, nibble order and the second level are those of bitsandbytes: a block is 64 inputs of one output
-unit, which are neighbours in a torch weight (out, in). 4.127 bits a parameter with both levels, 4.5 with one.
+Levels, block order, nibble order and the second level are those of bitsandbytes: a block is 64
+inputs of one output unit, which are neighbours in a torch weight (out, in). 4.127 bits a parameter
+with both levels, 4.5 with one.
 """
 
 from collections.abc import Callable
@@ -47,8 +49,8 @@ LEVELS = np.array(
 def _dynamic_levels() -> np.ndarray:
     """The 256 values of the signed dynamic 8-bit type (Dettmers, arXiv 1511.04561).
 
-    Decade e in 0..6 holds 2^e magnitudes of each sign: the centres of 2^e equal cells of [0.1, 1], times 10^(e - 6).
-    With 0 and 1 that makes 256.
+    Decade e in 0..6 holds 2^e magnitudes of each sign: the centres of 2^e equal cells of [0.1, 1],
+    times 10^(e - 6). With 0 and 1 that makes 256.
     """
     decades = []
     for e in range(7):
@@ -63,11 +65,14 @@ DYNAMIC_LEVELS = _dynamic_levels()
 
 @struct.dataclass
 class NF4(Node):
-    """A weight (.., I, O) as codes (.., 32·J, O) uint8, J = ceil(I/64): two rows a byte, the first in the high nibble.
+    """A weight (.., I, O) as codes (.., 32·J, O) uint8, J = ceil(I/64): two rows a byte, the first
+    in the high nibble.
 
-    absmax (.., J, O) is float32, or uint8 indices of DYNAMIC_LEVELS. Then scale (.., S) belongs to the runs of 256
-    along one layer's absmax, read an output unit after the other, and offset (..) is that layer's mean absmax.
-    rows is I: the last block is filled up with zeros that `dequantise` drops. dtype is what it makes.
+    absmax (.., J, O) is float32, or uint8 indices of DYNAMIC_LEVELS. Then scale (.., S) belongs to
+    the runs of 256 along one layer's absmax, read an output unit after the other, and offset (..)
+    is that layer's mean absmax.
+    rows is I: the last block is filled up with zeros that `dequantise` drops. dtype is what it
+    makes.
     """
 
     codes: Any
@@ -95,7 +100,8 @@ class NF4(Node):
 
 @partial(jax.jit, static_argnames=("double", "dtype"))
 def quantise(w: Float[Array, "*L I O"], double: bool = True, dtype: Any = None) -> NF4:
-    """The nearest level of every weight over its block's absmax; a stack (L, I, O) is worked on layer by layer.
+    """The nearest level of every weight over its block's absmax; a stack (L, I, O) is worked on
+    layer by layer.
 
     dtype: what it will be dequantised to, by default w's.
     """
@@ -113,21 +119,28 @@ def dequantise(q: NF4, dtype: Any = None) -> Float[Array, "*L I O"]:
 
 
 def matmul(x: Float[Array, "*N I"], q: NF4) -> Float[Array, "*N O"]:
-    """x dequantise(q), the even and the odd rows of W apart: as they are not interleaved, a TPU decodes them on their
-    way into the product, and no dequantised W is written. Other platforms write it for the time of the product."""
+    """x dequantise(q), the even and the odd rows of W apart: as they are not interleaved, a TPU
+    decodes them on their way into the product, and no dequantised W is written. Other platforms
+    write it for the time of the product."""
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, q.padded)]).reshape(*x.shape[:-1], -1, 2)
-    products = (jnp.dot(x[..., i], w, preferred_element_type=jnp.float32) for i, w in enumerate(_planes(q, x.dtype)))
+    products = (
+        jnp.dot(x[..., i], w, preferred_element_type=jnp.float32)
+        for i, w in enumerate(_planes(q, x.dtype))
+    )
     return sum(products).astype(x.dtype)
 
 
 def matmul_transposed(dy: Float[Array, "*N O"], q: NF4) -> Float[Array, "*N I"]:
     """dy dequantise(q)^T, in the same two parts."""
-    parts = [jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ()))) for w in _planes(q, dy.dtype)]
+    parts = [
+        jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ()))) for w in _planes(q, dy.dtype)
+    ]
     return jnp.stack(parts, axis=-1).reshape(*dy.shape[:-1], -1)[..., : q.rows]
 
 
 def _planes(q: NF4, dtype: Any) -> list[Float[Array, "S O"]]:
-    """The even and the odd rows of one layer's weight, padding included, each as dequantised by itself."""
+    """The even and the odd rows of one layer's weight, padding included, each as dequantised by
+    itself."""
     scale = jnp.repeat(absmax(q), BLOCK // 2, axis=0)
     return [
         (_look_up(LEVELS, index, select) * scale).astype(q.dtype).astype(dtype)
@@ -136,7 +149,8 @@ def _planes(q: NF4, dtype: Any) -> list[Float[Array, "S O"]]:
 
 
 def specs(weight: ArraySpec, double: bool = True) -> NF4:
-    """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a weight of zeros."""
+    """Specs in place of a weight's, laid out on a mesh as the weight is; they initialise to a
+    weight of zeros."""
     *stack, rows, columns = weight.shape
     *stack_axes, _, _ = weight.axes
     blocks = -(-rows // BLOCK)
@@ -147,7 +161,9 @@ def specs(weight: ArraySpec, double: bool = True) -> NF4:
     return NF4(
         codes=array((blocks * BLOCK // 2, columns), weight.axes[-2:], jnp.uint8),
         absmax=array((blocks, columns), weight.axes[-2:], jnp.uint8 if double else jnp.float32),
-        scale=array((-(-blocks * columns // SUPERBLOCK),), ("activation",), jnp.float32) if double else None,
+        scale=array((-(-blocks * columns // SUPERBLOCK),), ("activation",), jnp.float32)
+        if double
+        else None,
         offset=array((), (), jnp.float32) if double else None,
         rows=rows,
         dtype=jnp.dtype(weight.dtype),
@@ -156,14 +172,18 @@ def specs(weight: ArraySpec, double: bool = True) -> NF4:
 
 def _quantise(w: Float[Array, "I O"], double: bool, dtype: Any) -> NF4:
     rows, columns = w.shape
-    blocks = jnp.pad(w.astype(jnp.float32), ((0, -rows % BLOCK), (0, 0))).reshape(-1, BLOCK, columns)
+    blocks = jnp.pad(w.astype(jnp.float32), ((0, -rows % BLOCK), (0, 0))).reshape(
+        -1, BLOCK, columns
+    )
     absmax = _positive(jnp.max(jnp.abs(blocks), axis=1))
     pairs = _nearest(blocks / absmax[:, None], LEVELS).reshape(-1, 2, columns)
     absmax, scale, offset = _second_level(absmax) if double else (absmax, None, None)
     return NF4(pairs[:, 0] << 4 | pairs[:, 1], absmax, scale, offset, rows, dtype)
 
 
-def _second_level(absmax: Float[Array, "J O"]) -> tuple[UInt8[Array, "J O"], Float[Array, " S"], Float[Array, ""]]:
+def _second_level(
+    absmax: Float[Array, "J O"],
+) -> tuple[UInt8[Array, "J O"], Float[Array, " S"], Float[Array, ""]]:
     """(codes, scale, offset) of absmax = DYNAMIC_LEVELS[codes] · scale + offset."""
     offset = jnp.mean(absmax)
     flat = (absmax - offset).T.reshape(-1)
@@ -178,8 +198,13 @@ def absmax(q: NF4) -> Float[Array, "*L J O"]:
     if not q.double:
         return q.absmax
     *stack, blocks, columns = q.absmax.shape
-    scale = jnp.repeat(q.scale, SUPERBLOCK, axis=-1)[..., : blocks * columns].reshape(*stack, columns, blocks)
-    return _look_up(DYNAMIC_LEVELS, q.absmax, _match) * jnp.swapaxes(scale, -1, -2) + q.offset[..., None, None]
+    scale = jnp.repeat(q.scale, SUPERBLOCK, axis=-1)[..., : blocks * columns].reshape(
+        *stack, columns, blocks
+    )
+    return (
+        _look_up(DYNAMIC_LEVELS, q.absmax, _match) * jnp.swapaxes(scale, -1, -2)
+        + q.offset[..., None, None]
+    )
 
 
 def select(values: np.ndarray, index: Any) -> Float[Array, "*N"]:
@@ -188,27 +213,35 @@ def select(values: np.ndarray, index: Any) -> Float[Array, "*N"]:
     found = [jnp.float32(x) for x in values]
     for bit in range(len(values).bit_length() - 1):
         odd = (index & 1 << bit) != 0
-        found = [jnp.where(odd, high, low) for low, high in zip(found[::2], found[1::2], strict=True)]
+        found = [
+            jnp.where(odd, high, low) for low, high in zip(found[::2], found[1::2], strict=True)
+        ]
     return found[0]
 
 
 def _match(values: np.ndarray, index: Any) -> Float[Array, "*N"]:
-    """values[index], by comparing every index with all there are: for a table too long to select from."""
+    """values[index], by comparing every index with all there are: for a table too long to select
+    from."""
     hit = index[..., None] == jnp.arange(len(values), dtype=index.dtype)
     return jnp.sum(jnp.where(hit, values, 0), axis=-1)
 
 
 def _look_up(values: np.ndarray, index: Any, tpu: Callable) -> Float[Array, "*N"]:
     """values[index]; a TPU has no fast way to look up single numbers, and does as `tpu` does."""
-    return jax.lax.platform_dependent(index, tpu=partial(tpu, values), default=lambda i: jnp.asarray(values)[i])
+    return jax.lax.platform_dependent(
+        index, tpu=partial(tpu, values), default=lambda i: jnp.asarray(values)[i]
+    )
 
 
 def _nearest(x: Float[Array, "*N"], levels: np.ndarray) -> UInt8[Array, "*N"]:
     """Index of the nearest level; halfway between two, the lower."""
     midpoints = ((levels[:-1].astype(np.float64) + levels[1:]) / 2).astype(np.float32)
-    return jnp.searchsorted(jnp.asarray(midpoints), x, side="left", method="compare_all").astype(jnp.uint8)
+    return jnp.searchsorted(jnp.asarray(midpoints), x, side="left", method="compare_all").astype(
+        jnp.uint8
+    )
 
 
 def _positive(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
-    """x where one can divide by it; the smallest normal number where x is 0 or would be flushed to 0."""
+    """x where one can divide by it; the smallest normal number where x is 0 or would be flushed to
+    0."""
     return jnp.maximum(x, jnp.finfo(jnp.float32).tiny)

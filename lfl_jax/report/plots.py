@@ -17,7 +17,8 @@ from lfl_jax.report.rows import Report, Row
 Curve = dict[int, Estimate]
 Variants = Mapping[str, Mapping[str, Result]]  # {"base" or "tuned": {task: result}}
 SHADE = 0.18  # of the band of an interval
-# Okabe and Ito's colours, told apart with any colour vision; lines differ by marker and dashes as well.
+# Okabe and Ito's colours, told apart with any colour vision; lines differ by marker and dashes as
+# well.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 STYLES = (
     {"color": GREY, "marker": "s", "linestyle": "--"},
@@ -26,7 +27,8 @@ STYLES = (
 
 
 def draw(report: Report, variants: Variants, folder: Path) -> list[Path]:
-    """Every figure that there is something to draw for; a line says so where matplotlib is not installed."""
+    """Every figure that there is something to draw for; a line says so where matplotlib is not
+    installed."""
     if not importlib.util.find_spec("matplotlib"):
         print("no figures: matplotlib is not installed (pip install 'lfl_jax[plots]')")  # noqa: T201
         return []
@@ -35,13 +37,24 @@ def draw(report: Report, variants: Variants, folder: Path) -> list[Path]:
 
 
 def pass_at_k(variants: Variants, folder: Path) -> Path | None:
-    """pass_at_k.png in `folder`: pass@k of every coding task, a line per variant with its 95 % interval.
+    """pass_at_k.png in `folder`: pass@k of every coding task, a line per variant with its 95 %
+    interval.
 
-    None, and no file, where no task has more than one sample of a problem, or matplotlib is not installed.
+    None, and no file, where no task has more than one sample of a problem, or matplotlib is not
+    installed.
     """
-    curves = {name: {task: curve(result) for task, result in results.items()} for name, results in variants.items()}
-    labels = {task: result.label for results in variants.values() for task, result in results.items()}
-    tasks = list(dict.fromkeys(t for found in curves.values() for t, points in found.items() if len(points) > 1))
+    curves = {
+        name: {task: curve(result) for task, result in results.items()}
+        for name, results in variants.items()
+    }
+    labels = {
+        task: result.label for results in variants.values() for task, result in results.items()
+    }
+    tasks = list(
+        dict.fromkeys(
+            t for found in curves.values() for t, points in found.items() if len(points) > 1
+        )
+    )
     if not tasks or not importlib.util.find_spec("matplotlib"):
         return None
     from matplotlib.figure import Figure
@@ -69,12 +82,22 @@ def _draw_curves(axes: Any, curves: Mapping[str, Curve], title: str, ks: Sequenc
 def _draw_curve(axes: Any, points: Curve, label: str, style: dict[str, str]) -> None:
     ks, estimates = list(points), list(points.values())
     axes.plot(ks, [e.mean for e in estimates], markersize=4, label=label, **style)
-    axes.fill_between(ks, [e.low for e in estimates], [e.high for e in estimates], alpha=SHADE, color=style["color"])
+    axes.fill_between(
+        ks,
+        [e.low for e in estimates],
+        [e.high for e in estimates],
+        alpha=SHADE,
+        color=style["color"],
+    )
 
 
 def curve(result: Result) -> Curve:
     """{k: pass@k} of a result, in the order of k."""
-    found = {name.removeprefix("pass@"): e for name, e in result.metrics.items() if name.startswith("pass@")}
+    found = {
+        name.removeprefix("pass@"): e
+        for name, e in result.metrics.items()
+        if name.startswith("pass@")
+    }
     return {int(k): found[k] for k in sorted(found, key=int)}
 
 
@@ -85,9 +108,11 @@ def ks_of(curves: Mapping[str, Mapping[str, Curve]], task: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Axis:
-    """A row's change, with the sign that makes it grow to the right (learned) or upwards (forgotten).
+    """A row's change, with the sign that makes it grow to the right (learned) or upwards
+    (forgotten).
 
-    by_step: {step: the metric on the dev items}, the base's at step 0; empty where it was not evaluated in training.
+    by_step: {step: the metric on the dev items}, the base's at step 0; empty where it was not
+    evaluated in training.
     """
 
     question: str
@@ -121,11 +146,12 @@ class Axis:
 
 
 def learning_forgetting(report: Report, folder: Path) -> Path | None:
-    """learning_forgetting.png in `folder`: what was learned to the right, what was forgotten upwards, the base at 0, 0.
+    """learning_forgetting.png in `folder`: what was learned to the right, what was forgotten
+    upwards, the base at 0, 0.
 
-    The tuned model stands with its 95 % intervals; its way there over training is drawn where dev scores of both
-    (config.eval.every and every_tasks) are in metrics.jsonl. None where nothing was learned or forgotten, or matplotlib
-    is not installed.
+    The tuned model stands with its 95 % intervals; its way there over training is drawn where dev
+    scores of both (config.eval.every and every_tasks) are in metrics.jsonl. None where nothing was
+    learned or forgotten, or matplotlib is not installed.
     """
     axes_of = _axes(report, _dev_scores(folder))
     if axes_of is None or not importlib.util.find_spec("matplotlib"):
@@ -138,10 +164,20 @@ def learning_forgetting(report: Report, folder: Path) -> Path | None:
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=0)
     _draw_path(axes, x, y)
-    axes.plot(0, 0, marker="s", markersize=8, color="black", linestyle="none", label="base", zorder=4)
+    axes.plot(
+        0, 0, marker="s", markersize=8, color="black", linestyle="none", label="base", zorder=4
+    )
     (x_center, x_reach), (y_center, y_reach) = x.change, y.change
     bars = {"capsize": 4, "markersize": 9, "color": ORANGE, "linestyle": "none", "zorder": 5}
-    axes.errorbar(x_center, y_center, xerr=x_reach, yerr=y_reach, fmt="D", label="tuned, 95% intervals", **bars)
+    axes.errorbar(
+        x_center,
+        y_center,
+        xerr=x_reach,
+        yerr=y_reach,
+        fmt="D",
+        label="tuned, 95% intervals",
+        **bars,
+    )
     axes.set(xlabel=x.label, ylabel=y.label)
     axes.margins(0.15)
     axes.grid(alpha=0.25)
@@ -160,7 +196,13 @@ def _draw_path(axes: Any, x: Axis, y: Axis) -> None:
     style = {"color": BLUE, "marker": "o", "markersize": 4, "linewidth": 1.2}
     axes.plot(xs, ys, label="dev items, by step", **style)
     # Above the line: to its left where it rises, to its right where it falls.
-    text = {"textcoords": "offset points", "color": BLUE, "fontsize": 8, "va": "bottom", "zorder": 6}
+    text = {
+        "textcoords": "offset points",
+        "color": BLUE,
+        "fontsize": 8,
+        "va": "bottom",
+        "zorder": 6,
+    }
     for i in sorted({1, len(steps) - 1}):
         rises = ys[i] >= ys[i - 1]
         offset, side = ((-7, 5), "right") if rises else ((7, 5), "left")
@@ -169,13 +211,19 @@ def _draw_path(axes: Any, x: Axis, y: Axis) -> None:
 
 def _axes(report: Report, dev: Mapping[str, Mapping[int, float]]) -> tuple[Axis, Axis] | None:
     """The two answers, or the first ones of which there are dev scores, where both have some."""
-    sides: tuple[tuple[str, Section, int], ...] = (("learned", "learning", 1), ("forgotten", "forgetting", -1))
+    sides: tuple[tuple[str, Section, int], ...] = (
+        ("learned", "learning", 1),
+        ("forgotten", "forgetting", -1),
+    )
     answers, followed = [], []
     for question, section, sign in sides:
         rows = report.answers(section)
         if not rows:
             return None
-        candidates = [Axis(question, row, sign if row.higher_is_better else -sign, _of(dev, row)) for row in rows]
+        candidates = [
+            Axis(question, row, sign if row.higher_is_better else -sign, _of(dev, row))
+            for row in rows
+        ]
         answers.append(candidates[0])
         followed += [axis for axis in candidates if len(axis.by_step) > 1][:1]
     x, y = followed if len(followed) == len(sides) else answers

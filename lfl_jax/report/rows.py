@@ -1,4 +1,5 @@
-"""Results of a run as rows: learned and forgotten, before -> after, paired over items, with 95 % intervals."""
+"""Results of a run as rows: learned and forgotten, before -> after, paired over items, with 95 %
+intervals."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence, Set
@@ -18,12 +19,15 @@ NO_HEADROOM = "no headroom"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A metric of a task with its numbers; None where no item defines it, or the task was not evaluated.
+    """A metric of a task with its numbers; None where no item defines it, or the task was not
+    evaluated.
 
-    label: task_label and the metric's, or an indented group. is_main: the task's first metric, or a score of several
-    tasks. change: paired over items. better: None where the 95 % interval covers no change. flips: of an accuracy that
-    may be forgotten. clean: the row once more over the items that the training source does not contain, None where
-    that are all or none.
+    label: task_label and the metric's, or an indented group. is_main: the task's first metric, or a
+    score of several
+    tasks. change: paired over items. better: None where the 95 % interval covers no change. flips:
+    of an accuracy that
+    may be forgotten. clean: the row once more over the items that the training source does not
+    contain, None where that are all or none.
     """
 
     task: str
@@ -66,20 +70,27 @@ class Report:
 
     @property
     def forgotten(self) -> Row | None:
-        """The answer: a score of several tasks, or else the first task of forgetting; without headroom only if none has
-        any. It is chosen by the order of the tasks and by the base alone, never by what came out."""
+        """The answer: a score of several tasks, or else the first task of forgetting; without
+        headroom only if none has any. It is chosen by the order of the tasks and by the base alone,
+        never by what came out."""
         return next(iter(self.answers("forgetting")), None)
 
     def answers(self, section: Section) -> list[Row]:
         """Rows that may stand for a section, the first choice first."""
-        rows = [row for row in self.rows if row.section == section and row.is_main and row.change is not None]
+        rows = [
+            row
+            for row in self.rows
+            if row.section == section and row.is_main and row.change is not None
+        ]
         scores = {score.name for score in forgetting.SCORES}
         return sorted(rows, key=lambda row: (row.note == NO_HEADROOM, row.task not in scores))
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict per task, metric and variant ("before", "after", "change"), for pandas.DataFrame.
+        """One flat dict per task, metric and variant ("before", "after", "change"), for
+        pandas.DataFrame.
 
-        estimate, low and high (95 %), se, n items, clusters; names and units are the metric's own, fractions not x 100.
+        estimate, low and high (95 %), se, n items, clusters; names and units are the metric's own,
+        fractions not x 100.
         """
         return [flat for row in self.rows for flat in _flat(row)]
 
@@ -195,10 +206,24 @@ def _with_clean(row: Row, clean: Row | None) -> Row:
 
 
 def _flat(row: Row) -> Sequence[dict[str, Any]]:
-    about = {"task": row.task, "metric": row.metric, "section": row.section, "label": row.label.strip()}
+    about = {
+        "task": row.task,
+        "metric": row.metric,
+        "section": row.section,
+        "label": row.label.strip(),
+    }
     variants = {"before": row.before, "after": row.after, "change": row.change}
-    return [about | {"variant": name} | _numbers(e) for name, e in variants.items() if e is not None]
+    return [
+        about | {"variant": name} | _numbers(e) for name, e in variants.items() if e is not None
+    ]
 
 
 def _numbers(e: Estimate) -> dict[str, float | int]:
-    return {"estimate": e.mean, "low": e.low, "high": e.high, "se": e.se, "n": e.n, "clusters": e.clusters}
+    return {
+        "estimate": e.mean,
+        "low": e.low,
+        "high": e.high,
+        "se": e.se,
+        "n": e.n,
+        "clusters": e.clusters,
+    }

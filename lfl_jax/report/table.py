@@ -16,16 +16,24 @@ from lfl_jax.io import workdir
 from lfl_jax.report.rows import Report, Row, report
 
 COLOURS = {True: "green", False: "red", None: ""}
-LOOK = {"title_justify": "left", "title_style": "bold", "box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
+LOOK = {
+    "title_justify": "left",
+    "title_style": "bold",
+    "box": None,
+    "padding": (0, 2, 0, 0),
+    "pad_edge": False,
+}
 
 
 def flags(provenance: dict[str, Any]) -> list[str]:
-    """What a reader must know before believing the numbers, from where base and training data come."""
+    """What a reader must know before believing the numbers, from where base and training data
+    come."""
     base, data = provenance["base"], provenance.get("data")
     found = []
     if base["dequantised_from"]:
         found.append(
-            f"the base's weights were rounded to {base['dequantised_from']}: its scores are not the original's"
+            f"the base's weights were rounded to {base['dequantised_from']}: its scores are not the"
+            " original's"
         )
     if base["source"].startswith("random"):
         found.append(f"the base has {base['source']}: its scores mean nothing")
@@ -33,7 +41,8 @@ def flags(provenance: dict[str, Any]) -> list[str]:
         found.append(f"training source is {data['description']}")
     if start := provenance.get("start"):
         found.append(
-            f"training began from the adapter {start['adapter']} ({start['use']}); before is the base without it"
+            f"training began from the adapter {start['adapter']} ({start['use']}); before is the"
+            " base without it"
         )
     return found + provenance.get("warnings", [])
 
@@ -54,13 +63,20 @@ def figures(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-SECTIONS: dict[Section, str] = {"learning": "Learning", "forgetting": "Forgetting", "diversity": "Diversity"}
+SECTIONS: dict[Section, str] = {
+    "learning": "Learning",
+    "forgetting": "Forgetting",
+    "diversity": "Diversity",
+}
 CLEAN = "Without items that the training source contains"
 WIDE = 110  # columns from which intervals of before and after are shown, too
 
 
-def show(report: Report, figures: dict[str, str], flags: list[str], folder: Path, console: Console) -> None:
-    """Print the answer in two lines, then the tables, the run's figures and what must be known about them."""
+def show(
+    report: Report, figures: dict[str, str], flags: list[str], folder: Path, console: Console
+) -> None:
+    """Print the answer in two lines, then the tables, the run's figures and what must be known
+    about them."""
     _show_answer(report, console)
     rows = [row for row in report.rows if row.in_table]
     compared = [row for row in rows if row.change is not None]
@@ -70,7 +86,9 @@ def show(report: Report, figures: dict[str, str], flags: list[str], folder: Path
     _show_format([row for row in rows if row.section == "format"], console)
     main = [row for row in rows if row.is_main]
     base_only = {row.task for row in main if row.after is None}
-    _show_prompted([row for row in rows if row.task in base_only and row.section != "format"], console)
+    _show_prompted(
+        [row for row in rows if row.task in base_only and row.section != "format"], console
+    )
     _show_rows(CLEAN, [row.clean for row in main if row.clean and row.clean.change], console)
     _show_notes(report, console)
     for name, value in figures.items():
@@ -81,14 +99,20 @@ def show(report: Report, figures: dict[str, str], flags: list[str], folder: Path
 def _show_answer(report: Report, console: Console) -> None:
     # Learning is a gain, forgetting a loss: what else may come out is said in words.
     _show_headline("learned: ", report.learned, {True: "", False: "less than before, "}, console)
-    _show_headline("forgotten: ", report.forgotten, {True: "nothing, it gained, ", False: ""}, console)
+    _show_headline(
+        "forgotten: ", report.forgotten, {True: "nothing, it gained, ", False: ""}, console
+    )
     console.print()
 
 
-def _show_headline(question: str, row: Row | None, verdicts: dict[bool, str], console: Console) -> None:
+def _show_headline(
+    question: str, row: Row | None, verdicts: dict[bool, str], console: Console
+) -> None:
     """What, from, to and the interval of the change, on a line where it fits."""
     if row is None:
-        console.print(Text.assemble((question, "bold"), "not measured by any task of config.eval.tasks"))
+        console.print(
+            Text.assemble((question, "bold"), "not measured by any task of config.eval.tasks")
+        )
         return
     verdict = "undecided, " if row.better is None else verdicts[row.better]
     values = f"{verdict}{row.label}: {_figure(row.before, row)} -> {_figure(row.after, row)},"
@@ -116,7 +140,8 @@ def _show_notes(report: Report, console: Console) -> None:
 
 
 def _table(title: str, *headings: str) -> Any:
-    """An empty table: the first column is text, which may wrap; the others are figures, which may not."""
+    """An empty table: the first column is text, which may wrap; the others are figures, which may
+    not."""
     from rich.table import Table
 
     made = Table(title=title, **LOOK)
@@ -162,14 +187,18 @@ def _two_lines(heading: str) -> str:
 def _arrow(row: Row | None) -> str:
     if row is None:
         return ""
-    before, after = ("none" if e is None else f"{100 * e.mean:.0f}%" for e in (row.before, row.after))
+    before, after = (
+        "none" if e is None else f"{100 * e.mean:.0f}%" for e in (row.before, row.after)
+    )
     return f"{before} -> {after}"
 
 
 def _show_prompted(rows: list[Row], console: Console) -> None:
-    """Scores of the base alone, from config.eval.base_tasks: what prompting buys without any training.
+    """Scores of the base alone, from config.eval.base_tasks: what prompting buys without any
+    training.
 
-    With the rows of its groups: a level after worked examples against that level after training is the fair comparison.
+    With the rows of its groups: a level after worked examples against that level after training is
+    the fair comparison.
     """
     if not rows:
         return
@@ -194,12 +223,19 @@ def _show_flips(rows: list[Row], console: Console) -> None:
         flips = row.flips
         beyond = f"{flips.lost_beyond_chance:.1f} / {flips.gained_beyond_chance:.1f}"
         shown.add_row(
-            Text(row.label), str(row.items), str(flips.lost), str(flips.gained), f"{flips.by_chance:.1f}", beyond
+            Text(row.label),
+            str(row.items),
+            str(flips.lost),
+            str(flips.gained),
+            f"{flips.by_chance:.1f}",
+            beyond,
         )
     console.print(shown, "")
 
 
-def show_results(results: dict[str, Result], flags: list[str], folder: Path, console: Console) -> None:
+def show_results(
+    results: dict[str, Result], flags: list[str], folder: Path, console: Console
+) -> None:
     """Print the results of one model, every metric of every task."""
     from rich.table import Table
 
@@ -229,7 +265,8 @@ def _show_end(flags: list[str], folder: Path, console: Console) -> None:
 
 
 def _cell(e: Estimate | None, row: Row, sign: str = "", *, interval: bool = True) -> str:
-    """A figure and its interval; a change (with a sign) of a fraction is in points, without a unit."""
+    """A figure and its interval; a change (with a sign) of a fraction is in points, without a
+    unit."""
     if e is None:
         return "none"
     figure = _figure(e, row, sign, bare=bool(sign))
@@ -265,12 +302,20 @@ def save(report: Report, facts: dict[str, Any], folder: Path) -> None:
 def _answer(row: Row) -> dict[str, Any]:
     """Which row is the answer, and whether it is better, worse, or undecided."""
     verdict = {True: "better", False: "worse", None: "undecided"}[row.better]
-    return {"task": row.task, "metric": row.metric, "label": row.label, "verdict": verdict, "note": row.note}
+    return {
+        "task": row.task,
+        "metric": row.metric,
+        "label": row.label,
+        "verdict": verdict,
+        "note": row.note,
+    }
 
 
 def _flips(report: Report) -> dict[str, dict[str, int]]:
     rows = [row for row in report.rows if row.flips]
-    return {f"{row.task}/{row.metric}": dataclasses.asdict(row.flips) | {"n": row.items} for row in rows}
+    return {
+        f"{row.task}/{row.metric}": dataclasses.asdict(row.flips) | {"n": row.items} for row in rows
+    }
 
 
 def _clean(report: Report) -> list[dict[str, Any]]:
@@ -289,7 +334,9 @@ def saved_facts(folder: Path) -> dict[str, Any] | None:
 def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path) -> None:
     """results.json of one model: every metric of every task."""
     rows = report(results, {}).to_rows()
-    about = {task: {"settings": result.settings, "plan": result.plan} for task, result in results.items()}
+    about = {
+        task: {"settings": result.settings, "plan": result.plan} for task, result in results.items()
+    }
     content = {
         "rows": rows,
         "tasks": about,
@@ -300,4 +347,6 @@ def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
-    workdir.write_json(folder / "results.json", json.loads(json.dumps(content), parse_constant=lambda _: None))
+    workdir.write_json(
+        folder / "results.json", json.loads(json.dumps(content), parse_constant=lambda _: None)
+    )

@@ -1,4 +1,5 @@
-"""Tokenizers run by the tokenizers library: tokenizer.json files and the byte-level BPE in GGUF files."""
+"""Tokenizers run by the tokenizers library: tokenizer.json files and the byte-level BPE in GGUF
+files."""
 
 import json
 import os
@@ -21,7 +22,14 @@ from lfl_jax.text.base import (
     sentencepiece_text,
     shown,
 )
-from lfl_jax.text.tokenizer_files import Added, added_tokens, chat_template, read_json, read_settings, token_text
+from lfl_jax.text.tokenizer_files import (
+    Added,
+    added_tokens,
+    chat_template,
+    read_json,
+    read_settings,
+    token_text,
+)
 
 if TYPE_CHECKING:
     import tokenizers
@@ -30,9 +38,9 @@ if TYPE_CHECKING:
 def from_json(path: AnyPath) -> Tokenizer:
     """Read a Hugging Face tokenizer.json, given it or its directory.
 
-    EOS, padding, further added tokens and the chat template come from the files beside it (`tokenizer_files`). BOS is
-    what the tokenizer's own post-processor puts before a text, and add_bos_token is not read: so does transformers 5,
-    and so are the scores that others publish.
+    EOS, padding, further added tokens and the chat template come from the files beside it
+    (`tokenizer_files`). BOS is what the tokenizer's own post-processor puts before a text, and
+    add_bos_token is not read: so does transformers 5, and so are the scores that others publish.
     """
     file = Path(path) / "tokenizer.json" if os.path.isdir(path) else Path(path)
     tree, settings = read_json(file), read_settings(file.parent)
@@ -40,11 +48,16 @@ def from_json(path: AnyPath) -> Tokenizer:
     whole, continuing = _build(file, tree, added)
     eos = token_text(settings, "eos_token")
     if eos is None:
-        raise UserError(f"{file}: no eos_token in the tokenizer_config.json or special_tokens_map.json beside it")
+        raise UserError(
+            f"{file}: no eos_token in the tokenizer_config.json or special_tokens_map.json beside"
+            " it"
+        )
     bos, pad = token_text(settings, "bos_token"), token_text(settings, "pad_token") or eos
     unknown = [text for text in (bos, eos) if text is not None and whole.token_to_id(text) is None]
     if unknown:
-        raise UserError(f"{file}: special token {unknown[0]!r} of the files beside it is not in the vocabulary")
+        raise UserError(
+            f"{file}: special token {unknown[0]!r} of the files beside it is not in the vocabulary"
+        )
     if whole.token_to_id(pad) is None:  # transformers adds it, too
         for tokenizer in (whole, continuing):
             _add_tokens(tokenizer, [pad], special=True)
@@ -63,10 +76,14 @@ def from_json(path: AnyPath) -> Tokenizer:
     )
 
 
-def _build(file: Path, tree: dict[str, Any], added: list[Added]) -> tuple["tokenizers.Tokenizer", ...]:
-    """The tokenizer for a whole text, and that for text that goes on from other text; the same where that is all one.
+def _build(
+    file: Path, tree: dict[str, Any], added: list[Added]
+) -> tuple["tokenizers.Tokenizer", ...]:
+    """The tokenizer for a whole text, and that for text that goes on from other text; the same
+    where that is all one.
 
-    UserError for a malformed file, and for added tokens whose ids are not those that follow the vocabulary.
+    UserError for a malformed file, and for added tokens whose ids are not those that follow the
+    vocabulary.
     """
     import tokenizers
 
@@ -83,7 +100,8 @@ def _build(file: Path, tree: dict[str, Any], added: list[Added]) -> tuple["token
     for token in added:
         if whole.token_to_id(token.text) != token.id:
             raise UserError(
-                f"{file}: the files beside it give added token {token.text!r} the id {token.id}, which here is"
+                f"{file}: the files beside it give added token {token.text!r} the id {token.id},"
+                " which here is"
                 f" {whole.token_to_id(token.text)}; they are not of one tokenizer"
             )
     for tokenizer in (whole, continuing):
@@ -113,35 +131,56 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     return _from_hf(tokenizer, tokenizer, byte_level=True, files=files, **specials)
 
 
-def _gguf_files(tokenizer: "tokenizers.Tokenizer", tokens: list[str], specials: dict[str, Any]) -> dict[str, bytes]:
-    """tokenizer.json and tokenizer_config.json, with BOS put before a text where the model wants it."""
+def _gguf_files(
+    tokenizer: "tokenizers.Tokenizer", tokens: list[str], specials: dict[str, Any]
+) -> dict[str, bytes]:
+    """tokenizer.json and tokenizer_config.json, with BOS put before a text where the model wants
+    it."""
     from tokenizers import processors
 
-    bos, eos, pad = (None if i is None else tokens[i] for i in (specials[f"{x}_id"] for x in ("bos", "eos", "pad")))
+    bos, eos, pad = (
+        None if i is None else tokens[i]
+        for i in (specials[f"{x}_id"] for x in ("bos", "eos", "pad"))
+    )
     if specials["add_bos"]:
         special = [(bos, specials["bos_id"])]
-        tokenizer.post_processor = processors.TemplateProcessing(f"{bos} $A", f"{bos} $A $B", special)
-    settings = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "chat_template": specials["chat_template"]}
+        tokenizer.post_processor = processors.TemplateProcessing(
+            f"{bos} $A", f"{bos} $A $B", special
+        )
+    settings = {
+        "bos_token": bos,
+        "eos_token": eos,
+        "pad_token": pad,
+        "chat_template": specials["chat_template"],
+    }
     config = hf_settings("PreTrainedTokenizerFast", clean_up_tokenization_spaces=False, **settings)
-    return {"tokenizer.json": tokenizer.to_str(pretty=True).encode(), "tokenizer_config.json": config}
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+        "tokenizer_config.json": config,
+    }
 
 
-def _byte_level_bpe(path: str, tokens: list[str], merges: list[str], rule: str) -> "tokenizers.Tokenizer":
+def _byte_level_bpe(
+    path: str, tokens: list[str], merges: list[str], rule: str
+) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer, decoders, models
 
     if rule not in _RULES:
         known = ", ".join(_RULES)
         raise UserError(
             f"{path}: byte-level BPE split by rule {rule!r}; known are {known}."
-            " Name a folder with its tokenizer.json: config.model.tokenizer, or lfl_jax.load(..., tokenizer=)."
+            " Name a folder with its tokenizer.json: config.model.tokenizer, or lfl_jax.load(...,"
+            " tokenizer=)."
         )
     vocab = {token: i for i, token in enumerate(tokens)}
-    # llama.cpp spells a merge whose result is no token in bytes again, so that it is as if it were not there.
+    # llama.cpp spells a merge whose result is no token in bytes again, so that it is as if it were
+    # not there.
     pairs = [tuple(merge.split(" ")) for merge in merges]
     pairs = [pair for pair in pairs if len(pair) != 2 or "".join(pair) in vocab]
     try:
         tokenizer = Tokenizer(models.BPE(vocab, pairs, ignore_merges=rule in _LLAMA3))
-    except Exception as error:  # the library raises bare Exception, a pair of three parts a TypeError
+    # the library raises bare Exception, a pair of three parts a TypeError
+    except Exception as error:
         raise UserError(f"{path}: its vocabulary and merges do not fit together: {error}") from None
     _RULES[rule](tokenizer)
     tokenizer.decoder = decoders.ByteLevel()
@@ -157,7 +196,8 @@ def _gpt2(tokenizer: "tokenizers.Tokenizer") -> None:
 def _smollm(tokenizer: "tokenizers.Tokenizer") -> None:
     """GPT-2's rule with every digit apart, as the merges were learned.
 
-    Without that step, runs of spaces or line breaks before a number lose their last one to a token of its own.
+    Without that step, runs of spaces or line breaks before a number lose their last one to a token
+    of its own.
     """
     from tokenizers import pre_tokenizers
 
@@ -181,12 +221,14 @@ def _by_pattern(pattern: str, compose: bool = False) -> Callable[["tokenizers.To
     return apply
 
 
-# From the tokenizer.json files that Meta and Qwen publish. They differ in how many digits go together.
+# From the tokenizer.json files that Meta and Qwen publish. They differ in how many digits go
+# together.
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")  # whole words that are tokens need no merges, and texts begin with BOS
+# whole words that are tokens need no merges, and texts begin with BOS
+_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 # llama.cpp's name of a rule -> what sets up a tokenizer to split text by it
 _RULES: dict[str, Callable[["tokenizers.Tokenizer"], None]] = {
     "gpt-2": _gpt2,
@@ -203,9 +245,13 @@ def _add_tokens(tokenizer: "tokenizers.Tokenizer", texts: list[str], special: bo
 
 
 def _from_hf(
-    whole: "tokenizers.Tokenizer", continuing: "tokenizers.Tokenizer", byte_level: bool, **specials: Any
+    whole: "tokenizers.Tokenizer",
+    continuing: "tokenizers.Tokenizer",
+    byte_level: bool,
+    **specials: Any,
 ) -> Tokenizer:
-    """A tokenizer of the library: `whole` for texts, `continuing` for what goes on from other text, and to decode."""
+    """A tokenizer of the library: `whole` for texts, `continuing` for what goes on from other text,
+    and to decode."""
     show = _byte_level_piece() if byte_level else sentencepiece_text
     prefixed, bos_id = continuing is not whole, specials["bos_id"]
     added = {i: token.content for i, token in whole.get_added_tokens_decoder().items()}
@@ -217,7 +263,9 @@ def _from_hf(
         return continuing.encode(text, add_special_tokens=False).ids
 
     def encode_batch(texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in whole.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            found.ids for found in whole.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def decode(ids: Sequence[int]) -> str:
         text = continuing.decode(list(ids))
@@ -230,7 +278,9 @@ def _from_hf(
     ids_of = {text: i for i, text in added.items()}
     return Tokenizer(
         encode=encode,
-        encode_continuation=encode if continuing is whole else parsing(ids_of, without_prefix, encode),
+        encode_continuation=encode
+        if continuing is whole
+        else parsing(ids_of, without_prefix, encode),
         encode_batch=encode_batch,
         decode=decode,
         pieces=pieces,
@@ -243,7 +293,8 @@ def _from_hf(
 
 
 def _without_prefix(tree: dict[str, Any]) -> dict[str, Any]:
-    """Copy a tokenizer.json without the steps that put a space before a text, or take it away again in decoding."""
+    """Copy a tokenizer.json without the steps that put a space before a text, or take it away again
+    in decoding."""
 
     def strip(node: Any) -> Any:
         if isinstance(node, list):
@@ -257,22 +308,30 @@ def _without_prefix(tree: dict[str, Any]) -> dict[str, Any]:
             node["prepend_scheme"] = "never"
         return node
 
-    steps = {key: strip(tree[key]) for key in ("normalizer", "pre_tokenizer", "decoder") if key in tree}
+    steps = {
+        key: strip(tree[key]) for key in ("normalizer", "pre_tokenizer", "decoder") if key in tree
+    }
     return tree | {key: None if _is_prefix_step(step) else step for key, step in steps.items()}
 
 
 def _is_prefix_step(step: Any) -> bool:
-    """Whether a step of a tokenizer.json does no more than put a space before a text, or take one away."""
+    """Whether a step of a tokenizer.json does no more than put a space before a text, or take one
+    away."""
     if not isinstance(step, dict):
         return False
-    return step.get("type") == "Prepend" or (step.get("type") == "Strip" and step.get("content") == " ")
+    return step.get("type") == "Prepend" or (
+        step.get("type") == "Strip" and step.get("content") == " "
+    )
 
 
 def _byte_level_piece() -> Callable[[str], str]:
-    # GPT-2 writes each byte as a printable character: as in Latin-1 where that is one, else from U+0100 on.
+    # GPT-2 writes each byte as a printable character: as in Latin-1 where that is one, else from
+    # U+0100 on.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     byte_of = {chr(byte): byte for byte in printable}
-    byte_of |= {chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in printable)}
+    byte_of |= {
+        chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in printable)
+    }
 
     def piece(token: str) -> str:
         known = all(char in byte_of for char in token)

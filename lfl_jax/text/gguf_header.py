@@ -1,8 +1,8 @@
 """The header of a GGUF file: metadata and tensor table (ggml, docs/gguf.md).
 
-The gguf package's own reader makes an array view of each of a vocabulary's 150 000 fields, which takes 4 to 5
-s of a run's start, and fails on a damaged file with whatever numpy raises. This one takes 0.1 s and checks
-every length before it reads. Dequantisation is left to the package.
+The gguf package's own reader makes an array view of each of a vocabulary's 150 000 fields, which
+takes 4 to 5 s of a run's start, and fails on a damaged file with whatever numpy raises. This one
+takes 0.1 s and checks every length before it reads. Dequantisation is left to the package.
 """
 
 import mmap
@@ -14,7 +14,19 @@ from typing import Any
 
 from lfl_jax.errors import UserError
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMS = 4
 _DEFAULT_ALIGNMENT = 32
@@ -31,10 +43,11 @@ class TensorInfo:
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a GGUF file's metadata by its GGUF keys, plus "GGUF.path" and "GGUF.tensors": {name: TensorInfo}.
+    """Read a GGUF file's metadata by its GGUF keys, plus "GGUF.path" and "GGUF.tensors": {name:
+    TensorInfo}.
 
-    Arrays are lists. Every tensor is known to lie inside the file. Raises UserError for a file that is
-    missing, cut short, damaged or of another format.
+    Arrays are lists. Every tensor is known to lie inside the file. Raises UserError for a file that
+    is missing, cut short, damaged or of another format.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -46,20 +59,26 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def field(metadata: dict[str, Any], key: str, kind: type, default: Any = None) -> Any:
-    """Look up one metadata value, or the default; UserError if it is missing or not of this type."""
+    """Look up one metadata value, or the default; UserError if it is missing or not of this
+    type."""
     value = metadata.get(key, default)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        found = "is missing" if value is None else f"is a {type(value).__name__}, not a {kind.__name__}"
+        found = (
+            "is missing" if value is None else f"is a {type(value).__name__}, not a {kind.__name__}"
+        )
         raise UserError(f"{metadata['GGUF.path']}: metadata {key!r} {found}")
     return value
 
 
 def array(metadata: dict[str, Any], key: str, kind: type, length: int | None = None) -> list:
-    """Look up one metadata array; UserError if it is missing, or not of this type of item and this length."""
+    """Look up one metadata array; UserError if it is missing, or not of this type of item and this
+    length."""
     values = field(metadata, key, list)
     if length not in (None, len(values)) or not all(isinstance(value, kind) for value in values):
         expected = f"expected {len(values) if length is None else length} of {kind.__name__}"
-        raise UserError(f"{metadata['GGUF.path']}: metadata {key!r} has {len(values)} items; {expected}")
+        raise UserError(
+            f"{metadata['GGUF.path']}: metadata {key!r} has {len(values)} items; {expected}"
+        )
     return values
 
 
@@ -74,7 +93,10 @@ class _Reader:
             raise UserError(f"{self.path}: not a GGUF file (it does not start with 'GGUF')")
         version = self.scalar("I")
         if version not in (2, 3):
-            raise UserError(f"{self.path}: GGUF version {version} is not supported; expected 2 or 3, little-endian")
+            raise UserError(
+                f"{self.path}: GGUF version {version} is not supported; expected 2 or 3,"
+                " little-endian"
+            )
         n_tensors, n_fields = self.scalar("Q"), self.scalar("Q")
         metadata: dict[str, Any] = {"GGUF.path": self.path}
         for _ in _count(n_fields):
@@ -148,7 +170,9 @@ class _Reader:
         start = -(-self.at // alignment) * alignment
         return {name: self.info(name, start, *row) for name, row in table.items()}
 
-    def info(self, name: str, start: int, shape: tuple[int, ...], kind: int, offset: int) -> TensorInfo:
+    def info(
+        self, name: str, start: int, shape: tuple[int, ...], kind: int, offset: int
+    ) -> TensorInfo:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         try:
@@ -171,7 +195,8 @@ class _Reader:
 
     def truncated(self, needed: int) -> UserError:
         return UserError(
-            f"{self.path}: truncated or damaged GGUF file: {self.end} bytes, its header asks for {needed}.\n"
+            f"{self.path}: truncated or damaged GGUF file: {self.end} bytes, its header asks for"
+            f" {needed}.\n"
             "Delete it and download it again."
         )
 

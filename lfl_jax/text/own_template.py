@@ -1,7 +1,9 @@
 """A tokenizer's own chat template for training: its text, and which of it the assistant says.
 
-Where the template marks that itself with {% generation %}, the marks are taken. Otherwise an answer is what the text
-gains with it: the text of the turns before it, up to where an answer begins, must then be the beginning of the whole.
+Where the template marks that itself with {% generation %}, the marks are taken. Otherwise an answer
+is what the text
+gains with it: the text of the turns before it, up to where an answer begins, must then be the
+beginning of the whole.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,10 @@ from lfl_jax.text.chat import Piece, Template, Turn
 def from_tokenizer(tokenizer: Tokenizer | None) -> Template:
     """The template that a tokenizer carries; UserError where it has none."""
     if tokenizer is None or tokenizer.chat_template is None:
-        raise UserError("config.data.template=tokenizer: this tokenizer carries no chat template; name one of ours")
+        raise UserError(
+            "config.data.template=tokenizer: this tokenizer carries no chat template; name one of"
+            " ours"
+        )
     return Template("tokenizer", lambda turns: pieces(turns, tokenizer), tools=True, any_order=True)
 
 
@@ -33,7 +38,10 @@ def pieces(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[Piece]:
     if not answered:
         return found
     if not any(loss for _, loss in found):
-        raise UserError("the tokenizer's chat template holds {% generation %}, but nothing of this conversation in it")
+        raise UserError(
+            "the tokenizer's chat template holds {% generation %}, but nothing of this conversation"
+            " in it"
+        )
     return _without_last_end(found, tokenizer.eos)
 
 
@@ -65,11 +73,15 @@ def _by_prefixes(text: str, messages: list[jinja.Message], tokenizer: Tokenizer)
 
 def _no_prefix(text: str, part: str) -> str:
     """Where the text of the first turns departs from that of all."""
-    at = next((i for i, (a, b) in enumerate(zip(part, text, strict=False)) if a != b), min(len(part), len(text)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(part, text, strict=False)) if a != b),
+        min(len(part), len(text)),
+    )
     shown = (repr(x[max(0, at - 20) : at + 20]) for x in (part, text))
     return (
         "the tokenizer's chat template writes earlier turns otherwise once an answer follows them"
-        f" ({' against '.join(shown)}), so what the assistant says cannot be told apart; mark it in the template with"
+        f" ({' against '.join(shown)}), so what the assistant says cannot be told apart; mark it in"
+        " the template with"
         " {% generation %}, or name another config.data.template"
     )
 

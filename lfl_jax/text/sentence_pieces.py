@@ -1,4 +1,5 @@
-"""Tokenizers run by the sentencepiece library: .model files, and the same vocabularies inside GGUF files."""
+"""Tokenizers run by the sentencepiece library: .model files, and the same vocabularies inside GGUF
+files."""
 
 import itertools
 import os
@@ -19,18 +20,27 @@ from lfl_jax.text.base import (
     parsing,
     sentencepiece_text,
 )
-from lfl_jax.text.tokenizer_files import Added, Settings, added_tokens, chat_template, read_settings, token_text
+from lfl_jax.text.tokenizer_files import (
+    Added,
+    Settings,
+    added_tokens,
+    chat_template,
+    read_settings,
+    token_text,
+)
 
-NOT_LEGACY = ("LlamaTokenizer", "LlamaTokenizerFast")  # classes of transformers 5 for which legacy is false by default
+# classes of transformers 5 for which legacy is false by default
+NOT_LEGACY = ("LlamaTokenizer", "LlamaTokenizerFast")
 MODEL = "tokenizer.model"  # what Hugging Face folders call it
 
 
 def from_sentencepiece(path: AnyPath) -> Tokenizer:
-    """Read a SentencePiece model, with the files beside it if it is the tokenizer.model of a Hugging Face folder.
+    """Read a SentencePiece model, with the files beside it if it is the tokenizer.model of a
+    Hugging Face folder.
 
-    They name special and added tokens, the chat template, and in add_bos_token whether texts begin with BOS; without
-    it they do, as Llama-2's. `legacy: false` means no space before text that follows a special token.
-    Raises UserError for what is no such model, and for one without EOS.
+    They name special and added tokens, the chat template, and in add_bos_token whether texts begin
+    with BOS; without it they do, as Llama-2's. `legacy: false` means no space before text that
+    follows a special token. Raises UserError for what is no such model, and for one without EOS.
     """
     proto = _model_proto()
     if not os.path.isfile(path):
@@ -56,7 +66,8 @@ def from_sentencepiece(path: AnyPath) -> Tokenizer:
 
 
 def _with_padding(proto: Any, added: list[Added], settings: Settings) -> list[Added]:
-    """The added tokens, and the padding token that the settings name where it is in no list, as in transformers."""
+    """The added tokens, and the padding token that the settings name where it is in no list, as in
+    transformers."""
     pad = token_text(settings, "pad_token")
     known = {piece.piece for piece in proto.pieces} | {token.text for token in added}
     if pad is None or pad in known:
@@ -66,17 +77,26 @@ def _with_padding(proto: Any, added: list[Added], settings: Settings) -> list[Ad
 
 
 def _specials(path: Path, proto: Any, added: list[Added], settings: Settings) -> dict[str, Any]:
-    """BOS, EOS and padding, and whether BOS comes before a text: as the settings name them, else the model's own.
+    """BOS, EOS and padding, and whether BOS comes before a text: as the settings name them, else
+    the model's own.
 
     UserError for a token that is not in the vocabulary, and for a missing EOS.
     """
     processor = _processor(path, proto)
-    known = {piece.piece: i for i, piece in enumerate(proto.pieces)} | {token.text: token.id for token in added}
+    known = {piece.piece: i for i, piece in enumerate(proto.pieces)} | {
+        token.text: token.id for token in added
+    }
     found: dict[str, Any] = {}
-    for name, own in (("bos", processor.bos_id()), ("eos", processor.eos_id()), ("pad", processor.pad_id())):
+    for name, own in (
+        ("bos", processor.bos_id()),
+        ("eos", processor.eos_id()),
+        ("pad", processor.pad_id()),
+    ):
         text = token_text(settings, f"{name}_token")
         if text is not None and text not in known:
-            raise UserError(f"{path}: special token {text!r} of the files beside it is not in the vocabulary")
+            raise UserError(
+                f"{path}: special token {text!r} of the files beside it is not in the vocabulary"
+            )
         found[f"{name}_id"] = known[text] if text is not None else own if own >= 0 else None
     if found["eos_id"] is None:
         raise UserError(f"{path}: a SentencePiece model without an EOS token")
@@ -110,17 +130,25 @@ def _from_proto(
     files: Callable[[], dict[str, bytes]] | None = None,
     **specials: Any,
 ) -> Tokenizer:
-    """A tokenizer of these pieces. legacy: text after a special token gets the leading space again, as in llama.cpp."""
+    """A tokenizer of these pieces. legacy: text after a special token gets the leading space again,
+    as in llama.cpp."""
     whole, model = _processor(path, proto), proto.SerializeToString()
     prefix = " " * proto.normalizer_spec.add_dummy_prefix
     proto.normalizer_spec.add_dummy_prefix = False
     continuing = _processor(path, proto)
     proto.normalizer_spec.remove_extra_whitespaces = False
-    verbatim = _processor(path, proto)  # decodes every space; as an encoder it would not be the model's
+    # decodes every space; as an encoder it would not be the model's
+    verbatim = _processor(path, proto)
     texts = [piece.piece for piece in proto.pieces]
-    control = {piece.piece: i for i, piece in enumerate(proto.pieces) if piece.type in (UNKNOWN, CONTROL)}
+    control = {
+        piece.piece: i for i, piece in enumerate(proto.pieces) if piece.type in (UNKNOWN, CONTROL)
+    }
     own = {token.id: token.text for token in added}
-    hidden = {*control.values(), *(token.id for token in added if token.special), specials["eos_id"]}
+    hidden = {
+        *control.values(),
+        *(token.id for token in added if token.special),
+        specials["eos_id"],
+    }
     searched = control | {text: i for i, text in own.items()}
     strips = {token.text: (token.left, token.right) for token in added}
     after = whole.encode if legacy else continuing.encode
@@ -128,8 +156,12 @@ def _from_proto(
 
     def decode(ids: Sequence[int]) -> str:
         shown = [i for i in ids if i not in hidden and (i < len(texts) or i in own)]
-        runs = [list(run) for _, run in itertools.groupby(shown, key=lambda i: i if i in own else None)]
-        text = "".join(own[run[0]] * len(run) if run[0] in own else verbatim.decode(run) for run in runs)
+        runs = [
+            list(run) for _, run in itertools.groupby(shown, key=lambda i: i if i in own else None)
+        ]
+        text = "".join(
+            own[run[0]] * len(run) if run[0] in own else verbatim.decode(run) for run in runs
+        )
         return text.removeprefix(prefix) if ids and ids[0] == specials["bos_id"] else text
 
     def piece(i: int) -> str:
@@ -150,16 +182,26 @@ def _from_proto(
     )
 
 
-def _files(model: bytes, piece: Callable[[int], str], specials: dict[str, Any], legacy: bool) -> dict[str, bytes]:
+def _files(
+    model: bytes, piece: Callable[[int], str], specials: dict[str, Any], legacy: bool
+) -> dict[str, bytes]:
     """tokenizer.model and tokenizer_config.json, for a model that came without the latter."""
     ids = {f"{name}_token": specials[f"{name}_id"] for name in ("bos", "eos", "pad")}
     named = {name: None if i is None else piece(i) for name, i in ids.items()}
-    settings = {"add_bos_token": specials["add_bos"], "chat_template": specials["chat_template"], "legacy": legacy}
-    return {MODEL: model, "tokenizer_config.json": hf_settings("LlamaTokenizer", **named, **settings)}
+    settings = {
+        "add_bos_token": specials["add_bos"],
+        "chat_template": specials["chat_template"],
+        "legacy": legacy,
+    }
+    return {
+        MODEL: model,
+        "tokenizer_config.json": hf_settings("LlamaTokenizer", **named, **settings),
+    }
 
 
 def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
-    """Rebuild the SentencePiece model behind a GGUF "llama" vocabulary from its pieces, scores and types."""
+    """Rebuild the SentencePiece model behind a GGUF "llama" vocabulary from its pieces, scores and
+    types."""
     tokens = gguf_header.array(metadata, "tokenizer.ggml.tokens", str)
     scores = gguf_header.array(metadata, "tokenizer.ggml.scores", float, len(tokens))
     types = gguf_header.array(metadata, "tokenizer.ggml.token_type", int, len(tokens))
@@ -169,6 +211,10 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = True
     proto.normalizer_spec.name = "identity"
-    proto.normalizer_spec.add_dummy_prefix = gguf_header.field(metadata, "tokenizer.ggml.add_space_prefix", bool, True)
+    proto.normalizer_spec.add_dummy_prefix = gguf_header.field(
+        metadata, "tokenizer.ggml.add_space_prefix", bool, True
+    )
     proto.normalizer_spec.remove_extra_whitespaces = False
-    return _from_proto(metadata["GGUF.path"], proto, **gguf_specials(metadata, tokens, add_bos=True))
+    return _from_proto(
+        metadata["GGUF.path"], proto, **gguf_specials(metadata, tokens, add_bos=True)
+    )

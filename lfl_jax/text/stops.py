@@ -11,7 +11,8 @@ def said(tokenizer: Tokenizer, stop: Sequence[str]) -> Callable[[list[int]], boo
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """The text cut at one stop after the other, as lm-evaluation-harness does it; stops may overlap."""
+    """The text cut at one stop after the other, as lm-evaluation-harness does it; stops may
+    overlap."""
     for end in stop:
         text = text.split(end)[0]
     return text

@@ -1,4 +1,5 @@
-"""Tokenizers from the files that models come with: GGUF, tokenizer.json, SentencePiece; or plain bytes."""
+"""Tokenizers from the files that models come with: GGUF, tokenizer.json, SentencePiece; or plain
+bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,21 @@ from lfl_jax.text.base import AnyPath, Tokenizer, parsing, shown
 from lfl_jax.text.bpe import from_json
 from lfl_jax.text.sentence_pieces import from_sentencepiece
 
-__all__ = ["Tokenizer", "byte_tokenizer", "from_folder", "from_gguf", "from_json", "from_sentencepiece"]
+__all__ = [
+    "Tokenizer",
+    "byte_tokenizer",
+    "from_folder",
+    "from_gguf",
+    "from_json",
+    "from_sentencepiece",
+]
 
 
 def from_gguf(path: AnyPath) -> Tokenizer:
     """Build the tokenizer a GGUF file carries: byte-level BPE ("gpt2") or SentencePiece ("llama").
 
-    Raises UserError for other kinds and for byte-level vocabularies whose splitting rule is not known here.
+    Raises UserError for other kinds and for byte-level vocabularies whose splitting rule is not
+    known here.
     """
     metadata = gguf_header.read(path)
     kind = gguf_header.field(metadata, "tokenizer.ggml.model", str)
@@ -23,11 +32,14 @@ def from_gguf(path: AnyPath) -> Tokenizer:
         return bpe.from_gguf(metadata)
     if kind == "llama":
         return sentence_pieces.from_gguf(metadata)
-    raise UserError(f"{path}: tokenizer of kind {kind!r}; supported are 'gpt2' (byte-level BPE) and 'llama'")
+    raise UserError(
+        f"{path}: tokenizer of kind {kind!r}; supported are 'gpt2' (byte-level BPE) and 'llama'"
+    )
 
 
 def from_folder(folder: Path) -> Tokenizer:
-    """Read the tokenizer of a Hugging Face folder: tokenizer.json, or a SentencePiece tokenizer.model."""
+    """Read the tokenizer of a Hugging Face folder: tokenizer.json, or a SentencePiece
+    tokenizer.model."""
     if (folder / "tokenizer.json").is_file():
         return from_json(folder)
     if (folder / "tokenizer.model").is_file():
@@ -36,7 +48,8 @@ def from_folder(folder: Path) -> Tokenizer:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One id per UTF-8 byte, then pad 256, bos 257, eos 258: needs no file, for tests and smoke runs."""
+    """One id per UTF-8 byte, then pad 256, bos 257, eos 258: needs no file, for tests and smoke
+    runs."""
     specials = {"<|pad|>": 256, "<|bos|>": 257, "<|eos|>": 258}
     names = {id_: text for text, id_ in specials.items()}
 

@@ -1,4 +1,5 @@
-"""Pruning and voting: by a plain loop over entries, at their limits, on every kind, and what they refuse."""
+"""Pruning and voting: by a plain loop over entries, at their limits, on every kind, and what they
+refuse."""
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,14 @@ KEY = jax.random.key(3)
 
 @pytest.fixture(scope="module")
 def three(small, small_params):
-    """A LoRA, a DoRA and a LoRA that leaves out a layer and has another rank; all at q, some at v and down."""
+    """A LoRA, a DoRA and a LoRA that leaves out a layer and has another rank; all at q, some at v
+    and down."""
     return (
         adapter_for(small, small_params, "lora", rank=3, targets=("q", "v"), seed=1),
         adapter_for(small, small_params, "dora", rank=2, targets=("q", "down"), seed=2),
-        adapter_for(small, small_params, "lora", rank=4, targets=("layers/[02]/attn/q", "down"), seed=3),
+        adapter_for(
+            small, small_params, "lora", rank=4, targets=("layers/[02]/attn/q", "down"), seed=3
+        ),
     )
 
 
@@ -40,7 +44,8 @@ def dense(adapter, params):
     found = adapters.deltas(adapter, params)["layers"]
     names = [(part, name) for part in ("attn", "mlp") for name in params["layers"][part]]
     return {
-        n: np.zeros(params["layers"][p][n].shape) if (x := found[p][n]) is None else np.asarray(x) for p, n in names
+        n: np.zeros(params["layers"][p][n].shape) if (x := found[p][n]) is None else np.asarray(x)
+        for p, n in names
     }
 
 
@@ -77,7 +82,10 @@ def test_ties_by_a_plain_loop(density, sign, three, small_params):
     for name in ("q", "down"):
         for layer in range(3):
             trimmed = [trim(x[name][layer], density) for x in each]
-            expected = [vote(values, WEIGHTS, sign) for values in zip(*(x.ravel() for x in trimmed), strict=True)]
+            expected = [
+                vote(values, WEIGHTS, sign)
+                for values in zip(*(x.ravel() for x in trimmed), strict=True)
+            ]
             np.testing.assert_allclose(found[name][layer].ravel(), expected, rtol=0, atol=1e-5)
     assert not found["k"].any() and found["v"].any()
 
@@ -87,13 +95,19 @@ def test_magnitude_prune_by_a_plain_loop(three, small_params):
     each = [dense(adapter, small_params) for adapter in three]
     for name in found:
         for layer in range(3):
-            expected = sum(w * trim(x[name][layer], 0.2) for w, x in zip(WEIGHTS, each, strict=True))
+            expected = sum(
+                w * trim(x[name][layer], 0.2) for w, x in zip(WEIGHTS, each, strict=True)
+            )
             np.testing.assert_allclose(found[name][layer], expected, rtol=0, atol=1e-5)
 
 
 def test_nothing_pruned_is_the_weighted_sum(three, small_params):
     expected = summed(three, small_params, WEIGHTS)
-    close(dense(combine.magnitude_prune(three, small_params, WEIGHTS, 1.0), small_params), expected, 1e-5)
+    close(
+        dense(combine.magnitude_prune(three, small_params, WEIGHTS, 1.0), small_params),
+        expected,
+        1e-5,
+    )
     close(dense(combine.dare(three, small_params, WEIGHTS, 1.0, KEY), small_params), expected, 1e-5)
 
 
@@ -102,12 +116,21 @@ def test_dare_keeps_what_its_masks_say_and_grows_it(three, small_params):
     rng = np.random.default_rng(0)
     drawn = [{name: rng.random(x.shape) < 0.6 for name, x in changes.items()} for changes in each]
     masks = [
-        {"layers": {part: {n: d[n] for n in small_params["layers"][part]} for part in ("attn", "mlp")}} for d in drawn
+        {
+            "layers": {
+                part: {n: d[n] for n in small_params["layers"][part]} for part in ("attn", "mlp")
+            }
+        }
+        for d in drawn
     ]
     kept = [{name: x[name] * d[name] / 0.6 for name in x} for x, d in zip(each, drawn, strict=True)]
     added = dense(combine.dare(three, small_params, WEIGHTS, 0.6, masks=masks), small_params)
-    close(added, {n: sum(w * x[n] for w, x in zip(WEIGHTS, kept, strict=True)) for n in added}, 1e-5)
-    voted = dense(combine.dare(three, small_params, WEIGHTS, 0.6, masks=masks, ties=True), small_params)
+    close(
+        added, {n: sum(w * x[n] for w, x in zip(WEIGHTS, kept, strict=True)) for n in added}, 1e-5
+    )
+    voted = dense(
+        combine.dare(three, small_params, WEIGHTS, 0.6, masks=masks, ties=True), small_params
+    )
     columns = zip(*(x["q"].ravel() for x in kept), strict=True)
     expected = [vote(values, WEIGHTS, "total") for values in columns]
     np.testing.assert_allclose(voted["q"].ravel(), expected, rtol=0, atol=1e-5)
@@ -132,7 +155,10 @@ def test_results_are_full_changes_that_merge_and_truncate(three, small_params):
     found = combine.ties(three, small_params, WEIGHTS, 0.5)
     kinds = [type(x) for x in jax.tree.leaves(found, is_leaf=is_layer)]
     assert set(kinds) == {FullDelta, type(None)} and kinds.count(FullDelta) == 3
-    merged = adapters.merge(found, small_params)["layers"]["attn"]["q"] - small_params["layers"]["attn"]["q"]
+    merged = (
+        adapters.merge(found, small_params)["layers"]["attn"]["q"]
+        - small_params["layers"]["attn"]["q"]
+    )
     np.testing.assert_allclose(merged, found["layers"]["attn"]["q"].dw, rtol=0, atol=1e-5)
     lora, error = adapters.truncate(found, small_params, 16)
     assert type(lora["layers"]["attn"]["q"]) is LoRA and 0 < error < 0.5
@@ -168,8 +194,14 @@ def test_cat_is_the_weighted_sum_and_svd_its_best_rank(three, loras, small_param
     close(dense(cat, small_params), expected, 1e-5)
     best = combine.peft_svd(ragged, small_params, WEIGHTS[:2])
     assert best["layers"]["attn"]["q"].a.shape[-1] == 4
-    close(dense(best, small_params), dense(adapters.truncate(cat, small_params, 4)[0], small_params), 1e-5)
-    close(dense(combine.peft_svd(ragged, small_params, WEIGHTS[:2], 7), small_params), expected, 1e-5)
+    close(
+        dense(best, small_params),
+        dense(adapters.truncate(cat, small_params, 4)[0], small_params),
+        1e-5,
+    )
+    close(
+        dense(combine.peft_svd(ragged, small_params, WEIGHTS[:2], 7), small_params), expected, 1e-5
+    )
 
 
 def test_one_adapter_is_scaled_by_every_peft_method(loras, small_params):
@@ -200,30 +232,84 @@ def test_refusals(three, loras, small_params):
         assert "\n" not in str(error.value)
 
     for density in (0.0, -0.1, 1.5, float("nan")):
-        refused("density .*; expected the fraction", combine.ties, three, small_params, WEIGHTS, density)
-        refused("density .*; expected the fraction", combine.dare, three, small_params, WEIGHTS, density, KEY)
-        refused("density .*; expected the fraction", combine.peft_dare_linear, loras, WEIGHTS, density, KEY)
-    refused("sign='most'; expected one of total, frequency", combine.ties, three, small_params, WEIGHTS, 0.5, "most")
+        refused(
+            "density .*; expected the fraction", combine.ties, three, small_params, WEIGHTS, density
+        )
+        refused(
+            "density .*; expected the fraction",
+            combine.dare,
+            three,
+            small_params,
+            WEIGHTS,
+            density,
+            KEY,
+        )
+        refused(
+            "density .*; expected the fraction",
+            combine.peft_dare_linear,
+            loras,
+            WEIGHTS,
+            density,
+            KEY,
+        )
+    refused(
+        "sign='most'; expected one of total, frequency",
+        combine.ties,
+        three,
+        small_params,
+        WEIGHTS,
+        0.5,
+        "most",
+    )
     refused("sign='most'", combine.peft_dare_ties, loras, WEIGHTS, 0.5, KEY, sign="most")
     refused(
-        r"ties: weights of shape \(2,\); expected one for each of 3", combine.ties, three, small_params, [1, 2], 0.5
+        r"ties: weights of shape \(2,\); expected one for each of 3",
+        combine.ties,
+        three,
+        small_params,
+        [1, 2],
+        0.5,
     )
     refused("peft_cat: weights of shape", combine.peft_cat, loras, [1.0])
     refused("ties: no adapters", combine.ties, (), small_params, [], 0.5)
     refused("dare: give either key or masks", combine.dare, three, small_params, WEIGHTS, 0.5)
-    refused("dare: give either key or masks", combine.dare, three, small_params, WEIGHTS, 0.5, KEY, masks=[])
-    refused("peft_dare_ties: 1 masks; expected one tree for each of 3", combine.peft_dare_ties, loras, WEIGHTS, 0.5,
+    refused(
+        "dare: give either key or masks",
+        combine.dare,
+        three,
+        small_params,
+        WEIGHTS,
+        0.5,
+        KEY,
+        masks=[],
+    )
+    refused("peft_dare_ties: 1 masks; expected one tree for each of"
+            " 3", combine.peft_dare_ties, loras, WEIGHTS, 0.5,
             masks=[{}])  # fmt: skip
-    refused(r"dare: adapter 0 needs a mask of shape \(3, 32, 32\) at layers/attn/q", combine.dare, three, small_params,
+    refused(r"dare: adapter 0 needs a mask of shape \(3, 32, 32\) at"
+            r" layers/attn/q", combine.dare, three, small_params,
             WEIGHTS, 0.5, masks=[{}] * 3)  # fmt: skip
-    refused(r"adapter 0 needs a mask of shape \(3, 32, 3\) at layers/attn/q", combine.peft_dare_linear, loras, WEIGHTS,
+    refused(r"adapter 0 needs a mask of shape \(3, 32, 3\) at"
+            r" layers/attn/q", combine.peft_dare_linear, loras, WEIGHTS,
             0.5, masks=[{"layers": {"attn": {"q": (jnp.ones(3), jnp.ones(3))}}}] * 3)  # fmt: skip
-    refused(r"peft_linear: ranks \[3, 4\] at layers/0/attn/q; expected the same", combine.peft_linear,
+    refused(r"peft_linear: ranks \[3, 4\] at layers/0/attn/q; expected the"
+            r" same", combine.peft_linear,
             (three[0], three[2]), [1.0, 1.0])  # fmt: skip
     for function, options in ((combine.peft_cat, ()), (combine.peft_ties, (0.5,))):
-        refused("peft_.*: adapter 1 is a DoRA at layers/.*; expected LoRA", function, three, WEIGHTS, *options)
+        refused(
+            "peft_.*: adapter 1 is a DoRA at layers/.*; expected LoRA",
+            function,
+            three,
+            WEIGHTS,
+            *options,
+        )
     refused("peft_svd: adapter 1 is a DoRA", combine.peft_svd, three, small_params, WEIGHTS)
-    refused("adapter 0 is a Mix at layers/attn/q", combine.peft_cat, (adapters.add(*three), three[0]), [1.0, 1.0])
+    refused(
+        "adapter 0 is a Mix at layers/attn/q",
+        combine.peft_cat,
+        (adapters.add(*three), three[0]),
+        [1.0, 1.0],
+    )
     refused("ties: layers/attn/z is no weight", combine.ties,
             ({"layers": {"attn": {"z": three[0]["layers"]["attn"]["q"]}}},), small_params, [1.0], 0.5)  # fmt: skip
 

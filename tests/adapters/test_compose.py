@@ -1,4 +1,5 @@
-"""The algebra of adapters: its laws on trained-looking adapters of unequal ranks and targets, and what it refuses."""
+"""The algebra of adapters: its laws on trained-looking adapters of unequal ranks and targets, and
+what it refuses."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,10 @@ MIXED = {"lora+dora": {"kind": "lora+dora", "rank": 2, "targets": ("v", "up"), "
 
 @pytest.fixture(scope="module")
 def made(small, small_params):
-    return {name: adapter_for(small, small_params, **options) for name, options in (CASES | MIXED).items()}
+    return {
+        name: adapter_for(small, small_params, **options)
+        for name, options in (CASES | MIXED).items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,8 @@ def dense(adapter, params):
     found = adapters.deltas(adapter, params)["layers"]
     names = [(part, name) for part in ("attn", "mlp") for name in params["layers"][part]]
     return {
-        n: np.zeros(params["layers"][p][n].shape) if (x := found[p][n]) is None else np.asarray(x) for p, n in names
+        n: np.zeros(params["layers"][p][n].shape) if (x := found[p][n]) is None else np.asarray(x)
+        for p, n in names
     }
 
 
@@ -62,14 +67,19 @@ def same(x, y):
 @pytest.fixture(scope="module")
 def run(small, small_params):
     """Hidden states of the small model with an adapter."""
-    forward = jax.jit(lambda adapter, gate: llama.forward(small_params, adapter, TOKENS, small, gate=gate)[0])
+    forward = jax.jit(
+        lambda adapter, gate: llama.forward(small_params, adapter, TOKENS, small, gate=gate)[0]
+    )
     return lambda adapter, gate=None: np.asarray(forward(adapter, gate))
 
 
 @pytest.mark.parametrize("a", CASES | MIXED)
 @pytest.mark.parametrize("b", ["uneven", "lora+dora"])
 def test_interpolation_ends_exactly_at_both(a, b, made, small_params):
-    at = {t: dense(adapters.compose.interpolate(made[a], made[b], t), small_params) for t in (0.0, 0.25, 1.0)}
+    at = {
+        t: dense(adapters.compose.interpolate(made[a], made[b], t), small_params)
+        for t in (0.0, 0.25, 1.0)
+    }
     first, second = dense(made[a], small_params), dense(made[b], small_params)
     close(at[0.0], first, 0)
     close(at[1.0], second, 0)
@@ -82,7 +92,9 @@ def test_interpolation_has_a_derivative(made, small_params):
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(found))
 
     slope, step = float(jax.grad(length)(0.3)), 1e-2
-    assert slope == pytest.approx(float(length(0.3 + step) - length(0.3 - step)) / (2 * step), rel=1e-3)
+    assert slope == pytest.approx(
+        float(length(0.3 + step) - length(0.3 - step)) / (2 * step), rel=1e-3
+    )
 
 
 def test_a_stack_gives_its_members_back_to_the_bit(three):
@@ -93,8 +105,18 @@ def test_a_stack_gives_its_members_back_to_the_bit(three):
 
 def test_a_stack_keeps_columns_in_order_everywhere(three):
     layers = compose.stack(*three)["layers"]
-    kinds = {name: [type(m) for m in x.layers] for part in layers.values() for name, x in part.items() if x is not None}
-    assert kinds == {"q": [LoRA, LoRA, DoRA], "v": [LoRA] * 3, "down": [LoRA, LoRA, DoRA], "up": [LoRA, LoRA, DoRA]}
+    kinds = {
+        name: [type(m) for m in x.layers]
+        for part in layers.values()
+        for name, x in part.items()
+        if x is not None
+    }
+    assert kinds == {
+        "q": [LoRA, LoRA, DoRA],
+        "v": [LoRA] * 3,
+        "down": [LoRA, LoRA, DoRA],
+        "up": [LoRA, LoRA, DoRA],
+    }
     assert [m.a.shape[-1] for m in layers["attn"]["q"].layers] == [4, 5, 3]
     assert [m.a.shape[-1] for m in layers["attn"]["v"].layers] == [4, 0, 0]
     assert [m.a.shape[-1] for m in layers["mlp"]["up"].layers] == [0, 5, 3]
@@ -109,7 +131,9 @@ def test_a_stack_routes_each_example_to_one_adapter(three, run):
             difference = float(np.abs(routed[row] - alone[index][row]).max())
             print(f"member {index}: max difference {difference:.1e}, bound 2e-5")
             assert difference < 2e-5
-            others = [np.abs(routed[row] - x[row]).max() for i, x in enumerate(alone) if i != index % 4]
+            others = [
+                np.abs(routed[row] - x[row]).max() for i, x in enumerate(alone) if i != index % 4
+            ]
             assert min(others) > 0.05
     np.testing.assert_array_equal(run(stacked, compose.route(jnp.array([-1, -1]), 3)), alone[-1])
 
@@ -117,9 +141,13 @@ def test_a_stack_routes_each_example_to_one_adapter(three, run):
 def test_a_stack_is_the_weighted_sum(three, small_params):
     weights = [0.5, -2.0, 0.0]
     each = [dense(adapter, small_params) for adapter in three]
-    expected = {name: sum(w * x[name] for w, x in zip(weights, each, strict=True)) for name in each[0]}
+    expected = {
+        name: sum(w * x[name] for w, x in zip(weights, each, strict=True)) for name in each[0]
+    }
     close(dense(compose.stack(*three, weights=weights), small_params), expected, 1e-5)
-    close(dense(compose.stack(*three), small_params), dense(adapters.add(*three), small_params), 1e-5)
+    close(
+        dense(compose.stack(*three), small_params), dense(adapters.add(*three), small_params), 1e-5
+    )
     same(compose.select(compose.stack(*three, weights=weights), 1), adapters.scale(three[1], -2.0))
 
 
@@ -128,7 +156,9 @@ def test_weights_of_a_stack_have_a_gradient(three, small, small_params):
 
     @jax.jit
     def loss(weights):
-        hidden = llama.forward(small_params, compose.stack(*three, weights=weights), TOKENS, small)[0]
+        hidden = llama.forward(small_params, compose.stack(*three, weights=weights), TOKENS, small)[
+            0
+        ]
         return jnp.vdot(hidden, direction)
 
     direction = jax.random.normal(jax.random.key(6), (2, 11, 32))
@@ -162,12 +192,17 @@ def test_routes():
 )  # fmt: skip
 def test_fused_lora_has_the_same_change(ranks, factor, seed, small, small_params):
     parts = [
-        adapter_for(small, small_params, rank=r, seed=seed + i, targets=("q", "down")) for i, r in enumerate(ranks)
+        adapter_for(small, small_params, rank=r, seed=seed + i, targets=("q", "down"))
+        for i, r in enumerate(ranks)
     ]
     mixed = adapters.add(adapters.scale(parts[0], factor), *parts[1:])
     fused = compose.fuse(mixed)
     q = fused["layers"]["attn"]["q"]
-    assert type(q) is LoRA and q.a.shape == (3, 32, sum(ranks)) and fused["layers"]["attn"]["k"] is None
+    assert (
+        type(q) is LoRA
+        and q.a.shape == (3, 32, sum(ranks))
+        and fused["layers"]["attn"]["k"] is None
+    )
     close(dense(fused, small_params), dense(mixed, small_params), 2e-6)
 
 
@@ -190,7 +225,10 @@ def test_extract_finds_the_change(case, made, small_params):
         assert error < 1e-6
         close(dense(found, small_params), wanted, 5e-6)
     _, low = adapters.extract(tuned, small_params, 1)[:2]
-    assert low == pytest.approx(adapters.truncate(made[case], small_params, 1)[1], abs=1e-4) and low > 0.1
+    assert (
+        low == pytest.approx(adapters.truncate(made[case], small_params, 1)[1], abs=1e-4)
+        and low > 0.1
+    )
     assert [x is None for x in leaves(found)] == [x is None for x in leaves(made[case])]
 
 
@@ -198,7 +236,9 @@ def test_extract_at_full_rank_is_the_difference(small_params):
     """v is the narrowest weight, with rank 16; nothing of the change is low-rank."""
     noise = 0.1 * jax.random.normal(jax.random.key(7), small_params["layers"]["attn"]["v"].shape)
     attn = small_params["layers"]["attn"]
-    tuned = small_params | {"layers": small_params["layers"] | {"attn": attn | {"v": attn["v"] + noise}}}
+    tuned = small_params | {
+        "layers": small_params["layers"] | {"attn": attn | {"v": attn["v"] + noise}}
+    }
     found, error, others = adapters.extract(tuned, small_params, 16)
     print(f"relative error {error:.1e}")
     assert error < 1e-6 and others == ()
@@ -226,7 +266,8 @@ def test_an_adapter_and_its_negation_are_the_base(case, made, run):
 def veras(small, small_params):
     """Two that share A and B, and one that has its own."""
     one, other = (
-        adapter_for(small, small_params, "vera", rank=8, seed=seed, targets=("q", "v", "down")) for seed in (1, 2)
+        adapter_for(small, small_params, "vera", rank=8, seed=seed, targets=("q", "v", "down"))
+        for seed in (1, 2)
     )
     return one, adapters.scale(one, -0.5), other
 
@@ -262,7 +303,10 @@ def test_a_member_missing_beside_a_kind_without_a_shape(three, small_params):
         pass
 
     odd = {"layers": {"attn": {"k": Shapeless()}}}
-    with pytest.raises(UserError, match="missing at layers/attn/k, and the others do not tell its shape; give params="):
+    with pytest.raises(
+        UserError,
+        match="missing at layers/attn/k, and the others do not tell its shape; give params=",
+    ):
         compose.stack(three[0], odd)
     stacked = compose.stack(three[0], odd, params=small_params)
     assert stacked["layers"]["attn"]["k"].layers[0].a.shape == (3, 32, 0)
@@ -279,22 +323,35 @@ def test_refusals(made, three, small_params):
     wider = {"layers": {"attn": {"q": q.replace(b=jnp.zeros((3, 4, 40)))}}}
     refused("add: no adapters given", adapters.add)
     refused("stack: no adapters given", compose.stack)
-    refused(r"add: adapters of different models: layers/attn/q is \(3, 32, 32\) and \(3, 32, 40\)", adapters.add,
+    refused(r"add: adapters of different models: layers/attn/q is \(3, 32, 32\) and \(3, 32,"
+            r" 40\)", adapters.add,
             three[0], wider)  # fmt: skip
     refused("stack: adapters of different models", compose.stack, three[0], wider)
-    refused("stack: adapter 1 is a mix of LoRA and DoRA at layers/attn/v; fuse it", compose.stack, three[0],
+    refused("stack: adapter 1 is a mix of LoRA and DoRA at layers/attn/v; fuse"
+            " it", compose.stack, three[0],
             made["lora+dora"])  # fmt: skip
-    refused(r"stack: weights of shape \(2,\); expected one for each of 3", compose.stack, *three, weights=[1.0, 2.0])
+    refused(
+        r"stack: weights of shape \(2,\); expected one for each of 3",
+        compose.stack,
+        *three,
+        weights=[1.0, 2.0],
+    )
     refused("stacked and others not", adapters.add, three[0], {"layers": ({}, {}, {})})
     stacked = compose.stack(*three)
     for index in (-1, 3):
-        refused(f"select: there is no member {index}; layers/attn/q has 3", compose.select, stacked, index)
+        refused(
+            f"select: there is no member {index}; layers/attn/q has 3",
+            compose.select,
+            stacked,
+            index,
+        )
     refused("select: layers/attn/q holds a LoRA", compose.select, three[0], 0)
     refused(r"select: weights have \[2, 3\] members", compose.select,
             {"layers": {"attn": {"q": Mix((q, q)), "k": Mix((q, q, q))}}}, 0)  # fmt: skip
     refused("extract: only one of the two has head", adapters.extract, small_params | {"head": jnp.zeros(3)},
             small_params, 2)  # fmt: skip
-    refused(r"extract: embed is \(3,\) in one and \(96, 32\)", adapters.extract, small_params | {"embed": jnp.zeros(3)},
+    refused(r"extract: embed is \(3,\) in one and \(96,"
+            r" 32\)", adapters.extract, small_params | {"embed": jnp.zeros(3)},
             small_params, 2)  # fmt: skip
     refused("rank 17 does not fit layers/attn/v", adapters.extract, adapters.merge(three[0], small_params),
             small_params, 17)  # fmt: skip

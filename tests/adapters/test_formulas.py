@@ -17,14 +17,16 @@ SCALE = np.full(3, 2.0, np.float32)
 
 
 def dora(m=None):
-    layer = DoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE), jnp.ones(10), jnp.ones(1), jnp.ones(10)).bind(
-        jnp.array(W)
-    )
+    layer = DoRA(
+        jnp.array(A), jnp.array(B), jnp.array(SCALE), jnp.ones(10), jnp.ones(1), jnp.ones(10)
+    ).bind(jnp.array(W))
     return layer if m is None else layer.replace(m=jnp.array(m))
 
 
 def test_lora_is_w_plus_scaled_ab():
-    (y,) = project(jnp.array(X), (jnp.array(W),), (LoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE)),))
+    (y,) = project(
+        jnp.array(X), (jnp.array(W),), (LoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE)),)
+    )
     np.testing.assert_allclose(y, X @ (W + 2.0 * A @ B), rtol=1e-4, atol=1e-4)
 
 
@@ -56,7 +58,9 @@ def test_dropout_acts_on_the_adapters_input_only_and_keeps_its_mean():
     draws = [project(x, (w,), (layer,), key=jax.random.key(i), dropout=0.5)[0] for i in range(400)]
     assert not jnp.array_equal(draws[0], draws[1])
     np.testing.assert_allclose(np.mean(draws, axis=0) - X @ W, X @ (2.0 * A @ B), atol=6.0)
-    nothing = project(x, (w,), (layer.replace(b=0 * layer.b),), key=jax.random.key(0), dropout=0.5)[0]
+    nothing = project(x, (w,), (layer.replace(b=0 * layer.b),), key=jax.random.key(0), dropout=0.5)[
+        0
+    ]
     np.testing.assert_array_equal(nothing, x @ w)
 
 

@@ -41,7 +41,17 @@ def table(monkeypatch):
     def fill(form, rank):
         device = jax.devices()[0].device_kind
         entries = tuple(
-            Entry(device, form, direction, shape_class(16, *shape, rank), "kernel", Tiles(1, 1, 1), 1.0, 2.0, "here")
+            Entry(
+                device,
+                form,
+                direction,
+                shape_class(16, *shape, rank),
+                "kernel",
+                Tiles(1, 1, 1),
+                1.0,
+                2.0,
+                "here",
+            )
             for direction in ("forward", "backward")
             for shape in ((32, 32), (48, 32))
         )
@@ -67,10 +77,15 @@ def results(cfg, params, adapter, gate):
     [
         ("dense", True),
         ("nf4", False),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("dense", False), ("nf4", True))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("dense", False), ("nf4", True))
+        ),
     ],
 )
-def test_a_kernel_of_the_table_is_used_and_changes_nothing(table, form, routed, small, small_params):
+def test_a_kernel_of_the_table_is_used_and_changes_nothing(
+    table, form, routed, small, small_params
+):
     params = small_params
     if form == "nf4":
         hold = lambda path, x: quant.nf4.quantise(x) if x.ndim == 3 else x  # noqa: E731

@@ -29,7 +29,8 @@ def out(x, w, layer):
 
 
 def plain_mora(kind, m, fan_in, fan_out):
-    """dW (I, O) entry by entry: x_i contributes through the squares' rows, outputs read its columns."""
+    """dW (I, O) entry by entry: x_i contributes through the squares' rows, outputs read its
+    columns."""
     size, dw = len(m), np.zeros((fan_in, fan_out))
     chunks = -(-fan_in // size)
     each, more = divmod(fan_in, size)
@@ -52,7 +53,10 @@ def plain_mora(kind, m, fan_in, fan_out):
                 for j in range(half):
                     angle = chunk * 10000.0 ** (-2 * j / size)
                     rotation[j, j], rotation[j, j + half] = np.cos(angle), -np.sin(angle)
-                    rotation[j + half, j], rotation[j + half, j + half] = np.sin(angle), np.cos(angle)
+                    rotation[j + half, j], rotation[j + half, j + half] = (
+                        np.sin(angle),
+                        np.cos(angle),
+                    )
             for row in range(size):
                 i = chunk * size + row
                 dw[i if i < fan_in else i - fan_in, o] += (rotation.T @ m)[row, column]
@@ -85,7 +89,9 @@ def test_moras_square_has_the_papers_size(fan_in, fan_out, rank, rounding, even,
 
 
 def test_mora_of_a_rank_too_large_is_refused(small, small_params):
-    with pytest.raises(UserError, match=r"mora: rank 30 means a square of 4\d for a weight .32, 32."):
+    with pytest.raises(
+        UserError, match=r"mora: rank 30 means a square of 4\d for a weight .32, 32."
+    ):
         adapter_for(small, small_params, "mora", rank=30, targets=("q",))
 
 
@@ -100,10 +106,15 @@ def test_ia3_scales_outputs_and_the_input_of_down():
 
 
 def test_ia3_stands_at_the_input_of_down_only(small, small_params):
-    layers = adapter_for(small, small_params, "ia3", rank=None, targets=("k", "v", "down"))["layers"]
+    layers = adapter_for(small, small_params, "ia3", rank=None, targets=("k", "v", "down"))[
+        "layers"
+    ]
     assert layers["attn"]["k"].inputs is None and layers["attn"]["k"].outputs.shape == (3, 16)
     assert layers["mlp"]["down"].outputs is None and layers["mlp"]["down"].inputs.shape == (3, 48)
-    assert layers["attn"]["q"] is None and adapters.sizes({"layers": layers}) == (3 * (16 + 16 + 48),) * 2
+    assert (
+        layers["attn"]["q"] is None
+        and adapters.sizes({"layers": layers}) == (3 * (16 + 16 + 48),) * 2
+    )
 
 
 def test_a_bottleneck_acts_on_the_sum_of_the_others():
@@ -121,8 +132,12 @@ def test_a_bottleneck_stands_after_o_and_down(small, small_params):
     layers = adapter_for(small, small_params, "lora+bottleneck", rank=4)["layers"]
     found = [n for part in layers.values() for n, x in part.items() if isinstance(x, adapters.Mix)]
     assert sorted(found) == ["down", "o"] and isinstance(layers["attn"]["q"], LoRA)
-    with pytest.raises(UserError, match="'bottleneck' stands at o, down; targets name none of them"):
-        adapters.specs(llama.specs(small), AdapterConfig(kind="bottleneck", rank=4, targets=("q", "k")))
+    with pytest.raises(
+        UserError, match="'bottleneck' stands at o, down; targets name none of them"
+    ):
+        adapters.specs(
+            llama.specs(small), AdapterConfig(kind="bottleneck", rank=4, targets=("q", "k"))
+        )
 
 
 def test_a_full_delta_is_its_weight_change():
@@ -153,11 +168,16 @@ def test_vera_is_shared_factors_between_two_vectors(small, small_params):
     adapter = adapter_for(small, small_params, "vera", rank=5, targets=("k", "down"))
     a, b = (np.asarray(adapter["shared"]["vera"][name]) for name in "ab")
     assert a.shape == (48, 5) and b.shape == (5, 32)
-    assert np.abs(a).max() <= np.sqrt(6 / 48) and np.abs(b).max() <= np.sqrt(6 / 5) and b.std() > 0.5
+    assert (
+        np.abs(a).max() <= np.sqrt(6 / 48) and np.abs(b).max() <= np.sqrt(6 / 5) and b.std() > 0.5
+    )
     k = adapter["layers"]["attn"]["k"]
     wanted = a[:32] @ np.diag(k.lambda_d[1]) @ b[:, :16] @ np.diag(k.lambda_b[1])
     np.testing.assert_allclose(
-        adapters.deltas(adapter, small_params)["layers"]["attn"]["k"][1], wanted, rtol=1e-4, atol=1e-5
+        adapters.deltas(adapter, small_params)["layers"]["attn"]["k"][1],
+        wanted,
+        rtol=1e-4,
+        atol=1e-5,
     )
     assert adapters.sizes(adapter) == (3 * (5 + 16) + 3 * (5 + 32),) * 2
     fresh = adapter_for(small, small_params, "vera", rank=5, trained=False)["layers"]["attn"]["q"]
@@ -168,7 +188,9 @@ def test_vera_is_shared_factors_between_two_vectors(small, small_params):
 
 def test_dora_over_inputs_normalises_rows():
     w, x, a, b, m = draw(6, 5), draw(2, 3, 6), draw(6, 2), draw(2, 5), np.abs(draw(6)) + 0.5
-    layer = adapters.DoRA(*map(jnp.array, (a, b)), 2 * jnp.ones(2), None, ONE, None, per_input=True).bind(jnp.array(w))
+    layer = adapters.DoRA(
+        *map(jnp.array, (a, b)), 2 * jnp.ones(2), None, ONE, None, per_input=True
+    ).bind(jnp.array(w))
     np.testing.assert_allclose(layer.m, np.linalg.norm(w, axis=1), rtol=1e-5)
     layer, v = layer.replace(m=jnp.array(m)), w + 2 * a @ b
     wanted = m[:, None] * v / np.linalg.norm(v, axis=1, keepdims=True)
@@ -203,8 +225,12 @@ def test_dora_may_differentiate_its_norm(per_input):
 
 def test_dora_on_a_unit_of_zeros_is_refused(small, small_params):
     w = small_params["layers"]["mlp"]["up"].at[1, :, 7].set(0)
-    params = small_params | {"layers": small_params["layers"] | {"mlp": small_params["layers"]["mlp"] | {"up": w}}}
-    with pytest.raises(UserError, match=r"layers/mlp/up: dora divides by the norm .* output 7 in layer 1 are all 0"):
+    params = small_params | {
+        "layers": small_params["layers"] | {"mlp": small_params["layers"]["mlp"] | {"up": w}}
+    }
+    with pytest.raises(
+        UserError, match=r"layers/mlp/up: dora divides by the norm .* output 7 in layer 1 are all 0"
+    ):
         adapter_for(small, params, "dora")
     adapter_for(small, params, "dora", targets=("q", "layers/2/mlp/up"))
 
@@ -213,7 +239,9 @@ def test_pissa_takes_the_largest_singular_values(small, small_params):
     layer = adapter_for(small, small_params, "pissa", rank=3, trained=False)["layers"]["mlp"]["up"]
     w = np.asarray(small_params["layers"]["mlp"]["up"][0])
     u, s, vt = np.linalg.svd(w)
-    np.testing.assert_allclose((layer.a[0] * layer.scale[0]) @ layer.b[0], (u[:, :3] * s[:3]) @ vt[:3], atol=1e-5)
+    np.testing.assert_allclose(
+        (layer.a[0] * layer.scale[0]) @ layer.b[0], (u[:, :3] * s[:3]) @ vt[:3], atol=1e-5
+    )
     assert layer.a is not layer.a0
     fused = adapters.fuse(adapter_for(small, small_params, "pissa", rank=3))["layers"]["mlp"]["up"]
     assert type(fused) is LoRA and fused.a.shape[-1] == 6
@@ -221,5 +249,7 @@ def test_pissa_takes_the_largest_singular_values(small, small_params):
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "pissa"])
 def test_a_rank_over_the_weights_size_is_refused(kind, small, small_params):
-    with pytest.raises(UserError, match=r"adapter rank 17 is more than a weight \(32, 16\) like 'k' can have"):
+    with pytest.raises(
+        UserError, match=r"adapter rank 17 is more than a weight \(32, 16\) like 'k' can have"
+    ):
         adapter_for(small, small_params, kind, rank=17, targets=("k",))

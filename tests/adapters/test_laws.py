@@ -1,8 +1,9 @@
-"""The laws of adapters: docs/adapters.md states them in a table, which is read here and held to, for every kind.
+"""The laws of adapters: docs/adapters.md states them in a table, which is read here and held to,
+for every kind.
 
-The table's second column says how a law holds, the third for which kinds it holds in another way. "exact" is to the
-last bit, "rounding" is `helpers.same_up_to_rounding`, "no" is a difference that rounding does not explain, and a text
-in quotes is part of the refusal's message.
+The table's second column says how a law holds, the third for which kinds it holds in another way.
+"exact" is to the last bit, "rounding" is `helpers.same_up_to_rounding`, "no" is a difference that
+rounding does not explain, and a text in quotes is part of the refusal's message.
 """
 
 import dataclasses
@@ -26,14 +27,17 @@ from lfl_jax.models import llama
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 MIX = "lora+dora"
 ALL = (*KINDS, MIX)
-TARGETS = {"ia3": ("o", "down")}  # factors on outputs, and on inputs; others are alike at every weight
-SIMILAR = [kind for kind in KINDS if kind.startswith("mora_") or kind == "olora"]  # in all of this like mora, pissa
+# factors on outputs, and on inputs; others are alike at every weight
+TARGETS = {"ia3": ("o", "down")}
+# in all of this like mora, pissa
+SIMILAR = [kind for kind in KINDS if kind.startswith("mora_") or kind == "olora"]
 TOKENS = jnp.arange(22).reshape(2, 11) % 96
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Adapters of one kind over the parameters it belongs to: fresh, trained (a, b), and a place for files."""
+    """Adapters of one kind over the parameters it belongs to: fresh, trained (a, b), and a place
+    for files."""
 
     params: dict
     fresh: dict
@@ -47,7 +51,8 @@ class Case:
         """(0 on all members, 1 on those of the first of two adapters, 1 on all)."""
         count = adapters.member_count(self.a)
         return tuple(
-            jnp.array([[first] * count + [second] * count], float) for first, second in ((0, 0), (1, 0), (1, 1))
+            jnp.array([[first] * count + [second] * count], float)
+            for first, second in ((0, 0), (1, 0), (1, 1))
         )
 
 
@@ -58,7 +63,12 @@ def dw(adapter, params):
 def merged(adapter, params):
     """The weights that an adapter is merged into."""
     layers = adapters.merge(adapter, params)["layers"]
-    return [layers[part][name] for part, at in adapter["layers"].items() for name, x in at.items() if x is not None]
+    return [
+        layers[part][name]
+        for part, at in adapter["layers"].items()
+        for name, x in at.items()
+        if x is not None
+    ]
 
 
 def through_file(x):
@@ -142,13 +152,19 @@ LAWS = {
 
 def table():
     """{law: {kind: outcome}} of the page; a kind with a star stands for all that begin so."""
-    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*?) ?\|$", PAGE.read_text("utf-8").split("\n## Laws\n")[1], re.M)
+    rows = re.findall(
+        r"^\| (.+?) \| (.+?) \| (.*?) ?\|$", PAGE.read_text("utf-8").split("\n## Laws\n")[1], re.M
+    )
     found = {}
     for law, usual, exceptions in rows[1:]:
         found[law] = dict.fromkeys(ALL, usual)
         for names, outcome in (each.split(": ", 1) for each in exceptions.split("; ") if each):
             for name in names.split(", "):
-                kinds = [kind for kind in ALL if re.fullmatch(name.replace("+", r"\+").replace("*", ".*"), kind)]
+                kinds = [
+                    kind
+                    for kind in ALL
+                    if re.fullmatch(name.replace("+", r"\+").replace("*", ".*"), kind)
+                ]
                 assert kinds, f"{law}: {name} is no kind"
                 found[law] |= dict.fromkeys(kinds, outcome)
     return found
@@ -160,12 +176,16 @@ STATED = table()
 @pytest.fixture(scope="module")
 def case_of(small, small_params, tmp_path_factory):
     """The case of a kind, made once."""
-    run = jax.jit(lambda params, adapter, gate: llama.forward(params, adapter, TOKENS, small, gate=gate)[0])
+    run = jax.jit(
+        lambda params, adapter, gate: llama.forward(params, adapter, TOKENS, small, gate=gate)[0]
+    )
 
     @functools.cache
     def case(kind):
         params = quantised(small, small_params) if "loftq" in kind else small_params
-        fresh = adapter_for(small, small_params, kind, targets=TARGETS.get(kind, ("down",)), trained=False)
+        fresh = adapter_for(
+            small, small_params, kind, targets=TARGETS.get(kind, ("down",)), trained=False
+        )
         a, b = moved(fresh, 1), moved(fresh, 2)
         hidden = lambda params, adapter, gate=None: run(params, adapter, gate)  # noqa: E731
         return Case(params, fresh, a, b, tmp_path_factory.mktemp("case"), hidden)
@@ -175,7 +195,11 @@ def case_of(small, small_params, tmp_path_factory):
 
 def test_the_page_states_these_laws():
     assert list(STATED) == list(LAWS)
-    assert all(re.match(r'exact$|rounding$|no, .|".+"$', x) for outcomes in STATED.values() for x in outcomes.values())
+    assert all(
+        re.match(r'exact$|rounding$|no, .|".+"$', x)
+        for outcomes in STATED.values()
+        for x in outcomes.values()
+    )
 
 
 def every_kind():
@@ -220,8 +244,20 @@ def test_the_trained_adapters_of_the_laws_change_the_model(kind, case_of):
         assert jnp.abs(one - other).max() > 0.1
 
 
-BOUND = 3e-5  # on hidden values up to 4: a full-rank change of 0.1 at every weight makes rounding grow
-KINDS_OF_SCANS = ("lora", "dora", "vera", "ia3", "mora", "full_delta", MIX, "pissa", "olora", "lora+bottleneck")
+# on hidden values up to 4: a full-rank change of 0.1 at every weight makes rounding grow
+BOUND = 3e-5
+KINDS_OF_SCANS = (
+    "lora",
+    "dora",
+    "vera",
+    "ia3",
+    "mora",
+    "full_delta",
+    MIX,
+    "pissa",
+    "olora",
+    "lora+bottleneck",
+)
 
 
 def run(params, adapter, cfg, **options):
@@ -229,21 +265,30 @@ def run(params, adapter, cfg, **options):
 
 
 def test_one_hot_routing_is_separate_runs_to_the_last_bit(small, small_params):
-    first, second = adapter_for(small, small_params, "lora"), adapter_for(small, small_params, "dora", seed=5)
+    first, second = (
+        adapter_for(small, small_params, "lora"),
+        adapter_for(small, small_params, "dora", seed=5),
+    )
     mixed = adapters.add(first, second)
     routed = run(small_params, mixed, small, gate=jnp.array([[1.0, 0.0], [0.0, 1.0]]))
-    assert jnp.array_equal(routed[0], run(small_params, mixed, small, gate=jnp.array([[1.0, 0.0]] * 2))[0])
+    assert jnp.array_equal(
+        routed[0], run(small_params, mixed, small, gate=jnp.array([[1.0, 0.0]] * 2))[0]
+    )
     np.testing.assert_allclose(routed[0], run(small_params, first, small)[0], rtol=0, atol=2e-5)
     np.testing.assert_allclose(routed[1], run(small_params, second, small)[1], rtol=0, atol=2e-5)
 
 
 def test_routing_per_token_is_routing_of_its_segment(small, small_params):
-    mixed = adapters.add(adapter_for(small, small_params), adapter_for(small, small_params, "dora", seed=5))
+    mixed = adapters.add(
+        adapter_for(small, small_params), adapter_for(small, small_params, "dora", seed=5)
+    )
     segments = jnp.array([[1] * 5 + [2] * 6] * 2)
     gate = jax.nn.one_hot(segments - 1, 2)
     positions = jnp.array([[*range(5), *range(6)]] * 2)
     packed = run(small_params, mixed, small, gate=gate, segment_ids=segments, positions=positions)
-    alone = llama.forward(small_params, mixed, TOKENS[:, 5:], small, gate=jnp.array([[0.0, 1.0]] * 2))[0]
+    alone = llama.forward(
+        small_params, mixed, TOKENS[:, 5:], small, gate=jnp.array([[0.0, 1.0]] * 2)
+    )[0]
     np.testing.assert_allclose(packed[:, 5:], alone, rtol=0, atol=2e-5)
 
 
@@ -262,7 +307,9 @@ def test_scanned_unstacked_and_recomputed_layers_agree(kind, small, small_params
 @pytest.mark.parametrize("kind", ["lora", "dora", "lora+dora"])
 def test_padded_ranks_and_unadapted_layers_stay_untouched(kind, small, small_params):
     pattern = ((r"layers/1/.*", 2), (r"layers/2/attn/q", 3))
-    adapter = adapter_for(small, small_params, kind, rank=4, rank_pattern=pattern, targets=("q", "layers/0/mlp/up"))
+    adapter = adapter_for(
+        small, small_params, kind, rank=4, rank_pattern=pattern, targets=("q", "layers/0/mlp/up")
+    )
     ones = jnp.ones(TOKENS.shape)
 
     def loss(adapter):
@@ -278,7 +325,9 @@ def test_padded_ranks_and_unadapted_layers_stay_untouched(kind, small, small_par
 
 
 def test_sizes_count_used_and_stored(small, small_params):
-    adapter = adapter_for(small, small_params, "lora", rank=4, rank_pattern=((r"layers/1/.*", 2),), targets=("q",))
+    adapter = adapter_for(
+        small, small_params, "lora", rank=4, rank_pattern=((r"layers/1/.*", 2),), targets=("q",)
+    )
     assert adapters.sizes(adapter) == ((4 + 2 + 4) * (32 + 32), 3 * 4 * (32 + 32))
     dora = adapter_for(small, small_params, "dora", rank=4, targets=("layers/0/attn/q",))
     assert adapters.sizes(dora) == (4 * 64 + 32, 3 * (4 * 64 + 32))

@@ -21,16 +21,23 @@ def dense(params):
     return jax.tree.map(quant.dense, params, is_leaf=quant.is_quantised)
 
 
-# What a kind does with a quantised weight is the same in both formats: int8 is tried with two kinds, the rest is slow.
+# What a kind does with a quantised weight is the same in both formats: int8 is tried with two
+# kinds, the rest is slow.
 FORMS = [
-    pytest.param(kind, form, marks=[pytest.mark.slow] if form == "int8" and kind not in ("lora", "dora") else [])
+    pytest.param(
+        kind,
+        form,
+        marks=[pytest.mark.slow] if form == "int8" and kind not in ("lora", "dora") else [],
+    )
     for form in ("nf4", "int8")
     for kind in KINDS
 ]
 
 
 @pytest.mark.parametrize(("kind", "form"), FORMS)
-def test_an_adapter_over_a_quantised_base_is_one_over_what_the_base_stands_for(kind, form, small, small_params):
+def test_an_adapter_over_a_quantised_base_is_one_over_what_the_base_stands_for(
+    kind, form, small, small_params
+):
     params = quantised(small, small_params, form)
     held = [x for x in jax.tree.leaves(params, is_leaf=quant.is_quantised) if quant.is_quantised(x)]
     assert len(held) == 7
@@ -48,16 +55,23 @@ def test_an_adapter_over_a_quantised_base_is_one_over_what_the_base_stands_for(k
         np.testing.assert_allclose(run(merged, None, small), wanted, rtol=0, atol=5e-5)
 
 
-def test_merging_into_a_quantised_base_leaves_other_weights_unless_a_dtype_is_named(small, small_params):
+def test_merging_into_a_quantised_base_leaves_other_weights_unless_a_dtype_is_named(
+    small, small_params
+):
     params = quantised(small, small_params)
     adapter = adapter_for(small, params, "lora", targets=("q",))
     merged = adapters.merge(adapter, params)
-    assert quant.is_quantised(merged["layers"]["mlp"]["up"]) and merged["layers"]["attn"]["q"].dtype == jnp.float32
+    assert (
+        quant.is_quantised(merged["layers"]["mlp"]["up"])
+        and merged["layers"]["attn"]["q"].dtype == jnp.float32
+    )
     half = adapters.merge(adapter, params, jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
 
 
-@pytest.mark.parametrize("kind", [*(pytest.param(k, marks=pytest.mark.slow) for k in ("lora", "dora")), "dora+lora"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(k, marks=pytest.mark.slow) for k in ("lora", "dora")), "dora+lora"]
+)
 def test_gradients_over_a_quantised_base_are_those_over_the_dense_one(kind, small, small_params):
     params = quantised(small, small_params)
     adapter = adapter_for(small, params, kind)
@@ -89,7 +103,12 @@ def test_decoding_over_a_quantised_base(small, small_params):
     adapter = adapter_for(small, params, "dora")
     options = {"max_new_tokens": 6, "eos_id": 0}
     found = [
-        sample.generate(sample.unstacked({"params": p, "adapter": adapter}, 3), [[5, 7, 9], [11]], small, **options)
+        sample.generate(
+            sample.unstacked({"params": p, "adapter": adapter}, 3),
+            [[5, 7, 9], [11]],
+            small,
+            **options,
+        )
         for p in (params, dense(params))
     ]
     assert found[0] == found[1] and any(found[0])
@@ -102,10 +121,14 @@ def test_doras_norm_is_computed_once_for_evaluation(small, small_params):
     w = small_params["layers"]["mlp"]["up"] + np.asarray((up.a * up.scale[:, None]) @ up.b)
     np.testing.assert_allclose(up.n, np.linalg.norm(w, axis=1), rtol=1e-5)
     assert adapter["layers"]["mlp"]["up"].n is None
-    np.testing.assert_allclose(run(small_params, held, small), run(small_params, adapter, small), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        run(small_params, held, small), run(small_params, adapter, small), rtol=0, atol=1e-5
+    )
 
     def products(adapter):
-        return str(jax.make_jaxpr(lambda a: run(small_params, a, small))(adapter)).count("dot_general")
+        return str(jax.make_jaxpr(lambda a: run(small_params, a, small))(adapter)).count(
+            "dot_general"
+        )
 
     assert products(held) < products(adapter)
     assert adapters.fixed(adapter_for(small, small_params), small_params) is not None

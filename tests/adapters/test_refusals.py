@@ -1,4 +1,5 @@
-"""What the algebra cannot mean is refused by name: gates, adapters over other weights, arguments of other types."""
+"""What the algebra cannot mean is refused by name: gates, adapters over other weights, arguments of
+other types."""
 
 import jax
 import jax.numpy as jnp
@@ -61,11 +62,15 @@ def test_gates_that_are_refused(traced, two, small, small_params):
 def test_a_row_of_factors_is_every_rows(two, small, small_params):
     stacked, gate = adapters.stack(*two), jnp.array([[0.3, -2.0]])
     found = hidden(small_params, stacked, small, gate)
-    np.testing.assert_array_equal(found, hidden(small_params, stacked, small, jnp.repeat(gate, 2, axis=0)))
+    np.testing.assert_array_equal(
+        found, hidden(small_params, stacked, small, jnp.repeat(gate, 2, axis=0))
+    )
     assert jnp.abs(found - hidden(small_params, stacked, small)).max() > 0.01
 
 
-def test_a_dora_over_other_weights_is_refused_until_it_is_rebound(dora, two, small, small_params, tmp_path):
+def test_a_dora_over_other_weights_is_refused_until_it_is_rebound(
+    dora, two, small, small_params, tmp_path
+):
     other = adapters.merge(adapters.scale(two[0], 3.0), small_params)
     for name, call in {
         "forward": lambda: hidden(other, dora, small), "merge": lambda: adapters.merge(dora, other),
@@ -85,12 +90,15 @@ def test_rebind_keeps_what_was_trained_and_bind_does_not(dora, two, small_params
         np.testing.assert_array_equal(getattr(found, name), getattr(old, name))
     w = other["layers"]["attn"]["q"][1]
     v = w + (old.a[1] * old.scale[1]) @ old.b[1]
-    wanted = old.m[1] * v / jnp.linalg.norm(v, axis=0) - w  # the paper's W', over the weights that are there
+    # the paper's W', over the weights that are there
+    wanted = old.m[1] * v / jnp.linalg.norm(v, axis=0) - w
     dw = adapters.deltas(adapters.rebind(dora, other), other)["layers"]["attn"]["q"][1]
     np.testing.assert_allclose(dw, wanted, rtol=0, atol=2e-5)
     assert jnp.abs(adapters.bind(dora, other)["layers"]["attn"]["q"].m - old.m).max() > 0.01
     held = adapters.fixed(dora, small_params)
-    assert adapters.rebind(held, other)["layers"]["attn"]["q"].n is None, "a norm that was held belongs to the old base"
+    assert adapters.rebind(held, other)["layers"]["attn"]["q"].n is None, (
+        "a norm that was held belongs to the old base"
+    )
 
 
 @pytest.mark.parametrize("form", ["nf4", "int8"])
@@ -99,14 +107,22 @@ def test_quantised_bases_work_or_are_refused(form, dora, two, small, small_param
     whole = adapters.merge(None, base, "float32")
     over = adapters.rebind(dora, base)
     merged = adapters.merge(over, base, "float32")["layers"]["attn"]["q"]
-    np.testing.assert_allclose(merged, adapters.merge(over, whole)["layers"]["attn"]["q"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        merged, adapters.merge(over, whole)["layers"]["attn"]["q"], rtol=0, atol=1e-6
+    )
     tuned = adapters.merge(two[0], whole)
     found = adapters.extract(tuned, base, 4)
     assert found.error < 1e-5 and found.others == ()
     for one, other in zip(jax.tree.leaves(adapters.deltas(found.adapter, base)),
                           jax.tree.leaves(adapters.deltas(two[0], base)), strict=True):  # fmt: skip
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
-    refused("save: 7 of these weights are quantised.*merge.None, params", hf.save, tmp_path / "s", base, small)
+    refused(
+        "save: 7 of these weights are quantised.*merge.None, params",
+        hf.save,
+        tmp_path / "s",
+        base,
+        small,
+    )
 
 
 def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
@@ -124,10 +140,14 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
         "truncate": (adapters.truncate(bank, small_params, 16)[0], stacked),
     }  # fmt: skip
     for name, (found, wanted) in pairs.items():
-        found, wanted = (adapters.deltas(x, small_params)["layers"]["attn"]["q"] for x in (found, wanted))
+        found, wanted = (
+            adapters.deltas(x, small_params)["layers"]["attn"]["q"] for x in (found, wanted)
+        )
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5, err_msg=name)
     merged = adapters.merge(bank, small_params)["layers"]["mlp"]["up"]
-    np.testing.assert_allclose(merged, adapters.merge(stacked, small_params)["layers"]["mlp"]["up"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        merged, adapters.merge(stacked, small_params)["layers"]["mlp"]["up"], rtol=0, atol=2e-5
+    )
     refused("peft_cat: adapter 0 is a Bank", combine.peft_cat, [bank, bank], [1.0, 1.0])
 
 
@@ -135,17 +155,37 @@ def test_arguments_that_are_something_else(two, small, small_params, tmp_path):
     a, b = two
     for name in ("merge", "deltas", "bind", "rebind", "fixed"):
         refused(f"{name}: the adapter comes first", getattr(adapters, name), small_params, a)
-        refused(f"{name}: got an adapter where the model's parameters", getattr(adapters, name), a, b)
+        refused(
+            f"{name}: got an adapter where the model's parameters", getattr(adapters, name), a, b
+        )
     refused("truncate: the adapter comes first", adapters.truncate, small_params, a, 2)
-    refused("save_adapter: the adapter comes first", lfl_jax.save_adapter, tmp_path / "x", small_params, a)
+    refused(
+        "save_adapter: the adapter comes first",
+        lfl_jax.save_adapter,
+        tmp_path / "x",
+        small_params,
+        a,
+    )
     refused("forward: got parameters where an adapter", hidden, small_params, small_params, small)
     for function in (adapters.add, adapters.stack):
         refused("got a list where an adapter belongs; write", function, [a, b])
-    refused("ties: got a dict; expected the adapters as a list", adapters.ties, a, small_params, [1.0], 0.5)
+    refused(
+        "ties: got a dict; expected the adapters as a list",
+        adapters.ties,
+        a,
+        small_params,
+        [1.0],
+        0.5,
+    )
     refused("add: got parameters where an adapter belongs", adapters.add, a, small_params)
     loose = small_params | {"layers": tree.unstack(small_params["layers"], 3)}
     refused("merge: the parameters' layers are unstacked", adapters.merge, a, loose)
-    refused("load_adapter: the parameters' layers are unstacked", lfl_jax.load_adapter, tmp_path / "x", loose)
+    refused(
+        "load_adapter: the parameters' layers are unstacked",
+        lfl_jax.load_adapter,
+        tmp_path / "x",
+        loose,
+    )
     refused("merge: the adapter's layers are unstacked", adapters.merge,
             {"layers": tree.unstack(a["layers"], 3)}, small_params)  # fmt: skip
     refused(r"scale: a factor of shape \(2,\)", adapters.scale, a, jnp.ones(2))
@@ -155,15 +195,22 @@ def test_arguments_that_are_something_else(two, small, small_params, tmp_path):
 
 def test_nothing_is_an_adapter_too(two, small, small_params):
     for empty in (None, {}, {"layers": {}}):
-        assert adapters.merge(empty, small_params)["layers"]["attn"]["q"] is small_params["layers"]["attn"]["q"]
+        assert (
+            adapters.merge(empty, small_params)["layers"]["attn"]["q"]
+            is small_params["layers"]["attn"]["q"]
+        )
         assert jax.tree.leaves((adapters.negate(empty), adapters.deltas(empty, small_params))) == []
         assert jax.tree.leaves(adapters.add(two[0], empty))[0] is jax.tree.leaves(two[0])[0]
-        np.testing.assert_array_equal(hidden(small_params, empty, small), hidden(small_params, None, small))
+        np.testing.assert_array_equal(
+            hidden(small_params, empty, small), hidden(small_params, None, small)
+        )
 
 
 def test_a_factor_for_each_layer(two, small_params):
     factors = jnp.array([0.5, 0.0, -2.0])
-    found = adapters.deltas(adapters.scale(adapters.stack(*two), factors), small_params)["layers"]["attn"]["q"]
+    found = adapters.deltas(adapters.scale(adapters.stack(*two), factors), small_params)["layers"][
+        "attn"
+    ]["q"]
     wanted = adapters.deltas(adapters.stack(*two), small_params)["layers"]["attn"]["q"]
     np.testing.assert_allclose(found, factors[:, None, None] * wanted, rtol=0, atol=1e-6)
 
@@ -173,7 +220,10 @@ def test_a_kind_says_what_never_trains(two, small, small_params):
         constants = ("scale", "a")
 
     own = Own.__new__(Own)
-    assert set(CONSTANTS) >= {name for kind in KINDS.values() for name in kind.constants} and Kind.constants
+    assert (
+        set(CONSTANTS) >= {name for kind in KINDS.values() for name in kind.constants}
+        and Kind.constants
+    )
     assert own.constants == ("scale", "a")
     mask = trainable_mask({"params": small_params, "adapter": two[0]}, ("adapter/.*",))
     q = mask["adapter"]["layers"]["attn"]["q"]

@@ -1,4 +1,5 @@
-"""A batch routed by ids against the same batch routed by a one-hot gate, through the whole model."""
+"""A batch routed by ids against the same batch routed by a one-hot gate, through the whole
+model."""
 
 import dataclasses
 from functools import partial
@@ -48,11 +49,15 @@ def members(small, small_params):
 
 
 def run(params, adapter, cfg, gate, **options):
-    return jax.jit(lambda a: llama.forward(params, a, TOKENS, cfg, gate=gate, **options)[0])(adapter)
+    return jax.jit(lambda a: llama.forward(params, a, TOKENS, cfg, gate=gate, **options)[0])(
+        adapter
+    )
 
 
 @pytest.mark.parametrize("ids", BOTH)
-def test_values_and_all_gradients_are_those_of_the_one_hot_gate(ids, members, used, small, small_params):
+def test_values_and_all_gradients_are_those_of_the_one_hot_gate(
+    ids, members, used, small, small_params
+):
     cfg = dataclasses.replace(small, adapter_dropout=0.2, remat="selective")
     stacked, key = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7]), jax.random.key(3)
     direction = jax.random.normal(key, (4, 8, 32))
@@ -84,7 +89,9 @@ def test_no_member_is_the_base_to_the_last_bit(shape, members, used, small, smal
     assert jnp.abs(run(small_params, stacked, small, np.full(shape, 3)) - base).max() > 0.1
 
 
-def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(members, used, small, small_params):
+def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(
+    members, used, small, small_params
+):
     ids, x = jnp.asarray(IDS["by example"]), jax.random.normal(jax.random.key(0), (4, 8, 32))
     w = small_params["layers"]["attn"]["q"][0]
 
@@ -113,8 +120,17 @@ def test_for_evaluation_many_members_lie_side_by_side(members, used, small, smal
     fixed = adapters.fixed(stacked, small_params)
     assert isinstance(fixed["layers"]["attn"]["q"], Bank) and fixed["layers"]["attn"]["o"] is None
     assert adapters.member_count(fixed) == 4
-    for gate in (*IDS.values(), adapters.route(IDS["by token"], 4), jnp.linspace(0.1, 2, 16).reshape(4, 4), None):
-        assert jnp.allclose(run(small_params, fixed, small, gate), run(small_params, stacked, small, gate), atol=1e-5)
+    for gate in (
+        *IDS.values(),
+        adapters.route(IDS["by token"], 4),
+        jnp.linspace(0.1, 2, 16).reshape(4, 4),
+        None,
+    ):
+        assert jnp.allclose(
+            run(small_params, fixed, small, gate),
+            run(small_params, stacked, small, gate),
+            atol=1e-5,
+        )
     assert set(used) == set(FORMS)
     few = adapters.stack(*members[:3])
     assert adapters.fixed(few, small_params) is few
@@ -127,7 +143,9 @@ def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_param
         fixed = adapters.fixed(adapters.stack(*(members * 16)[:count]), small_params)
         one = lambda tree: jax.tree.map(lambda x: x[0], tree["layers"]["attn"]["q"])  # noqa: E731
         x, w = jnp.ones((4, 8, 32)), small_params["layers"]["attn"]["q"][0]
-        run = jax.jit(lambda layer: adapters.project(x, (w,), (layer,), gate=jnp.array(IDS["by example"]))[0])
+        run = jax.jit(
+            lambda layer: adapters.project(x, (w,), (layer,), gate=jnp.array(IDS["by example"]))[0]
+        )
         return run.lower(one(fixed)).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(64) == temporaries(4)
@@ -136,7 +154,9 @@ def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_param
 def test_the_work_does_not_grow_with_the_number_of_members(members, small, small_params):
     def flops(count, gate):
         stacked = adapters.stack(*(members * 8)[:count])
-        forward = jax.jit(lambda a, gate: llama.forward(small_params, a, TOKENS, small, gate=gate)[0])
+        forward = jax.jit(
+            lambda a, gate: llama.forward(small_params, a, TOKENS, small, gate=gate)[0]
+        )
         return forward.lower(stacked, gate).compile().cost_analysis()["flops"]
 
     by_example, by_token = IDS.values()
@@ -147,13 +167,19 @@ def test_the_work_does_not_grow_with_the_number_of_members(members, small, small
 
 @pytest.mark.parametrize("ids", BOTH)
 def test_a_training_step_takes_ids(ids, members, used, small, small_params):
-    rows, tx = packed([[9, 7], [16], [4, 12], [10, 6]], 16, small.vocab_size), optax.adam(1e-2, eps=1e-3)
+    rows, tx = (
+        packed([[9, 7], [16], [4, 12], [10, 6]], 16, small.vocab_size),
+        optax.adam(1e-2, eps=1e-3),
+    )
     ids = ids if ids.ndim == 1 else np.repeat(ids, 2, axis=1)
 
     def learned(gate):
         batch = {k: rows[k] for k in train.MODEL_INPUTS} | {"gate": gate}
-        batch = {k: jnp.asarray(x).reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}  # two microbatches
-        model = jax.tree.map(jnp.array, {"params": small_params, "adapter": adapters.stack(*members)})
+        # two microbatches
+        batch = {k: jnp.asarray(x).reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}
+        model = jax.tree.map(
+            jnp.array, {"params": small_params, "adapter": adapters.stack(*members)}
+        )
         current, frozen = state.create(model, ("adapter/.*",), tx)
         options = {"cfg": small, "tx": tx, "rules": make_rules(devices=jax.devices()[:1])}
         current, metrics = train.train_step(current, frozen, batch, None, **options)
@@ -172,21 +198,33 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
     shallow = dataclasses.replace(small, n_layers=1)
 
     def decode(adapter, prompts, **options):
-        first = lambda tree: tree | {"layers": jax.tree.map(lambda x: x[:1], tree.get("layers", {}))}  # noqa: E731
-        model = sample.unstacked({"params": first(small_params), "adapter": adapter and first(adapter)}, 1)
+        first = (  # noqa: E731
+            lambda tree: tree | {"layers": jax.tree.map(lambda x: x[:1], tree.get("layers", {}))}
+        )
+        model = sample.unstacked(
+            {"params": first(small_params), "adapter": adapter and first(adapter)}, 1
+        )
         return sample.generate(model, prompts, shallow, max_new_tokens=9, eos_id=0, **options)
 
     stacked, ids = adapters.stack(*members), [2, -1, 0, 2]
     together = decode(stacked, prompts, gate=ids)
     assert used
-    alone = [decode(members[m] if m >= 0 else {}, [prompt])[0] for m, prompt in zip(ids, prompts, strict=True)]
+    alone = [
+        decode(members[m] if m >= 0 else {}, [prompt])[0]
+        for m, prompt in zip(ids, prompts, strict=True)
+    ]
     assert together == alone != [decode({}, [prompt])[0] for prompt in prompts]
     long = [[*common, *prompt] for prompt in prompts]
     assert sample._shared_prefix(long, np.array([3] * 4)) == sample.BUCKET
     assert sample._shared_prefix(long, np.array(ids)) == 0
     model = {"params": small_params, "adapter": stacked}
     deep = sample.generate(
-        sample.unstacked(model, small.n_layers), prompts, small, max_new_tokens=9, eos_id=0, gate=ids
+        sample.unstacked(model, small.n_layers),
+        prompts,
+        small,
+        max_new_tokens=9,
+        eos_id=0,
+        gate=ids,
     )
     assert sample.generate(model, prompts, small, max_new_tokens=9, eos_id=0, gate=ids) == deep
     assert decode(stacked, long, gate=[3] * 4) == decode(members[3], long)
@@ -195,8 +233,15 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
 def test_refusals(members, small, small_params):
     stacked = adapters.stack(*members)
     for gate in (np.array([0, 1]), np.eye(4, dtype=int)):
-        with pytest.raises(UserError, match=r"gate: integers .* expected ids of members, \(4,\) or \(4, 8\) .* floats"):
+        with pytest.raises(
+            UserError,
+            match=r"gate: integers .* expected ids of members, \(4,\) or \(4, 8\) .* floats",
+        ):
             llama.forward(small_params, stacked, TOKENS, small, gate=gate)
     for adapter, last in ((stacked, 3), (members[0], 0), ({}, -1)):
-        with pytest.raises(UserError, match=rf"gate: ids from -1 to 4; expected -1 .the base. to {last}"):
-            api.generate(small_params, small, byte_tokenizer(), ["a", "b"], adapter=adapter, gate=[4, -1])
+        with pytest.raises(
+            UserError, match=rf"gate: ids from -1 to 4; expected -1 .the base. to {last}"
+        ):
+            api.generate(
+                small_params, small, byte_tokenizer(), ["a", "b"], adapter=adapter, gate=[4, -1]
+            )

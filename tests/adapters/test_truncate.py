@@ -27,7 +27,10 @@ CASES = {
 def case(request, small, small_params):
     """(adapter, dense dW by path)."""
     adapter = adapter_for(small, small_params, **CASES[request.param])
-    return adapter, {k: np.asarray(x, np.float64) for k, x in flat(adapters.deltas(adapter, small_params)).items()}
+    return adapter, {
+        k: np.asarray(x, np.float64)
+        for k, x in flat(adapters.deltas(adapter, small_params)).items()
+    }
 
 
 def flat(tree):
@@ -45,7 +48,9 @@ def test_it_is_the_best_approximation(case, rank, small_params):
         np.testing.assert_allclose(dw, best, rtol=0, atol=1e-5)
         lost, total = lost + np.sum((dense[path] - best) ** 2), total + np.sum(s**2)
     assert error == pytest.approx(np.sqrt(lost / total), abs=1e-5)
-    measured = norm(adapters.add(adapter, adapters.negate(found)), small_params) / norm(adapter, small_params)
+    measured = norm(adapters.add(adapter, adapters.negate(found)), small_params) / norm(
+        adapter, small_params
+    )
     assert measured == pytest.approx(error, abs=1e-4)
 
 
@@ -56,7 +61,9 @@ def test_the_result_is_lora_where_the_adapter_was(case, small_params):
     for old, new in zip(before, after, strict=True):
         assert (old is None) == (new is None)
         if new is not None:
-            assert type(new) is adapters.LoRA and new.a.dtype == jnp.float32 and new.a.shape[-1] == 3
+            assert (
+                type(new) is adapters.LoRA and new.a.dtype == jnp.float32 and new.a.shape[-1] == 3
+            )
             assert set(np.asarray(new.scale).ravel()) <= {0.0, 1.0}
     scales = flat(jax.tree.map(lambda x: None if x is None else x.scale, found, is_leaf=is_layer))
     for path, dw in dense.items():
@@ -88,7 +95,9 @@ def test_lora_never_holds_its_weight_change(small, small_params, monkeypatch):
 @pytest.mark.parametrize("rank", [-1, 0, 17])
 def test_ranks_that_do_not_fit(rank, small, small_params):
     adapter = adapter_for(small, small_params, rank=2, targets=("v",))
-    with pytest.raises(UserError, match=f"rank {rank} does not fit layers/attn/v; expected 1 to 16"):
+    with pytest.raises(
+        UserError, match=f"rank {rank} does not fit layers/attn/v; expected 1 to 16"
+    ):
         truncate(adapter, small_params, rank)
 
 

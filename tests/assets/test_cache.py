@@ -95,7 +95,9 @@ def test_a_damaged_item_counts_as_absent_and_can_be_installed_again(toy, damage)
     assert assets.path("toy", "a.txt").read_text() == "first"
 
 
-@pytest.mark.parametrize(("old", "new"), [('sha256 = "00"', 'sha256 = "01"'), ('"a.txt"', '"c.txt"')])
+@pytest.mark.parametrize(
+    ("old", "new"), [('sha256 = "00"', 'sha256 = "01"'), ('"a.txt"', '"c.txt"')]
+)
 def test_an_item_of_an_older_manifest_counts_as_absent(toy, monkeypatch, old, new):
     install(toy)
     pretend(TEXT.replace(old, new), monkeypatch)
@@ -145,13 +147,17 @@ def test_a_second_fetch_says_that_it_waits_and_then_goes_on(toy):
         assert said == ["waiting"]
 
 
-def test_a_cache_that_cannot_be_written_is_said_once_and_done_without(tmp_path, monkeypatch, capsys):
+def test_a_cache_that_cannot_be_written_is_said_once_and_done_without(
+    tmp_path, monkeypatch, capsys
+):
     (tmp_path / "file").touch()
     monkeypatch.setenv("LFL_CACHE", str(tmp_path / "file" / "cache"))
     assert assets.writable("compiled") is None
     folder = assets.scratch("documents")
     assert folder.is_dir() and folder == assets.scratch("documents")
-    said = f"warning: cannot write to the cache {tmp_path}/file/cache (Not a directory): set LFL_CACHE"
+    said = (
+        f"warning: cannot write to the cache {tmp_path}/file/cache (Not a directory): set LFL_CACHE"
+    )
     assert capsys.readouterr().err.strip() == f"{said}; going on without it"
 
 
@@ -161,12 +167,16 @@ def test_without_a_home_directory_the_cache_must_be_named(monkeypatch, capsys):
 
     monkeypatch.delenv("LFL_CACHE", raising=False)
     monkeypatch.setattr("pathlib.Path.expanduser", fails)
-    with pytest.raises(UserError, match="no home directory for the cache ~/.cache/lfl_jax: set LFL_CACHE"):
+    with pytest.raises(
+        UserError, match="no home directory for the cache ~/.cache/lfl_jax: set LFL_CACHE"
+    ):
         assets.root()
     assert assets.writable("compiled") is None and "set LFL_CACHE" in capsys.readouterr().err
 
 
 def test_a_cache_that_can_be_written_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
-    assert assets.writable("compiled") == assets.scratch("compiled") == tmp_path / "cache" / "compiled"
+    assert (
+        assets.writable("compiled") == assets.scratch("compiled") == tmp_path / "cache" / "compiled"
+    )
     assert not list((tmp_path / "cache" / "compiled").iterdir())

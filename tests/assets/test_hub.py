@@ -1,4 +1,5 @@
-"""Hub items: what arrives is checked against the hub's listing, and every failure is one clear message."""
+"""Hub items: what arrives is checked against the hub's listing, and every failure is one clear
+message."""
 
 import hashlib
 import importlib
@@ -35,7 +36,8 @@ CONTENT = {"data/a.jsonl": b'{"text": "one"}\n', "data/b.jsonl": b'{"text": "two
 
 
 class Hub:
-    """Stands in for the hub: lists CONTENT and a README, and writes `arrives` into the local folder."""
+    """Stands in for the hub: lists CONTENT and a README, and writes `arrives` into the local
+    folder."""
 
     def __init__(self, monkeypatch, arrives=CONTENT, fails=None):
         self.calls = []
@@ -49,7 +51,9 @@ class Hub:
         self.calls.append(call)
         rows = [
             SimpleNamespace(
-                rfilename=name, size=len(data), lfs=SimpleNamespace(sha256=hashlib.sha256(data).hexdigest())
+                rfilename=name,
+                size=len(data),
+                lfs=SimpleNamespace(sha256=hashlib.sha256(data).hexdigest()),
             )
             for name, data in CONTENT.items()
         ]
@@ -96,7 +100,9 @@ def test_the_pinned_commit_and_only_the_wanted_files_are_asked_for(corpus, monke
     ],
     ids=["a file is missing", "a file is short", "a byte is wrong"],
 )
-def test_a_damaged_download_is_not_installed_and_its_good_part_is_kept(corpus, monkeypatch, arrives):
+def test_a_damaged_download_is_not_installed_and_its_good_part_is_kept(
+    corpus, monkeypatch, arrives
+):
     Hub(monkeypatch, arrives)
     with pytest.raises(UserError, match=r"someone/corpus: b.jsonl arrived damaged"):
         fetch_hub(corpus)
@@ -110,10 +116,22 @@ def test_a_damaged_download_is_not_installed_and_its_good_part_is_kept(corpus, m
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (errors.GatedRepoError("", response=response(403)), r"someone/corpus is gated. .*hf auth login"),
-        (errors.RepositoryNotFoundError("", response=response(401)), r"does not show someone/corpus to you"),
-        (errors.RevisionNotFoundError("", response=response(404)), rf"has no branch, tag or commit {COMMIT}"),
-        (errors.OfflineModeIsEnabled("offline mode is enabled"), r"offline mode is enabled \(offline\?\)"),
+        (
+            errors.GatedRepoError("", response=response(403)),
+            r"someone/corpus is gated. .*hf auth login",
+        ),
+        (
+            errors.RepositoryNotFoundError("", response=response(401)),
+            r"does not show someone/corpus to you",
+        ),
+        (
+            errors.RevisionNotFoundError("", response=response(404)),
+            rf"has no branch, tag or commit {COMMIT}",
+        ),
+        (
+            errors.OfflineModeIsEnabled("offline mode is enabled"),
+            r"offline mode is enabled \(offline\?\)",
+        ),
         (errors.HTTPError("Name or service not known"), r"Name or service not known \(offline\?\)"),
         (errors.HfHubHTTPError("503 Server Error", response=response(503)), r"503 Server Error"),
     ],
@@ -128,7 +146,9 @@ def test_a_failure_is_one_or_two_lines_and_leaves_nothing(corpus, monkeypatch, e
 
 
 def test_a_repository_without_such_files_is_refused(corpus, monkeypatch):
-    monkeypatch.setattr(manifest, "read", lambda: manifest.parse(TEXT.replace("data/*.jsonl", "data/*.parquet")))
+    monkeypatch.setattr(
+        manifest, "read", lambda: manifest.parse(TEXT.replace("data/*.jsonl", "data/*.parquet"))
+    )
     Hub(monkeypatch, arrives={})
     with pytest.raises(UserError, match=r"has no file like data/\*.parquet"):
         fetch_hub(manifest.item("corpus"))

@@ -50,7 +50,9 @@ REPOSITORIES = {
     "someone/quants": Repository({"a.Q4.gguf": b"GGUF4", "a.Q8.gguf": b"GGUF8", "README.md": b""}),
     "someone/gated": Repository(MODEL, gated=True),
     "someone/outside": Repository(MODEL, listed={"../../victim.json": 3}),
-    "datasets/someone/questions": Repository(QUESTIONS, CARD, branches=("main", "refs/convert/parquet")),
+    "datasets/someone/questions": Repository(
+        QUESTIONS, CARD, branches=("main", "refs/convert/parquet")
+    ),
     "datasets/someone/plain": Repository(PLAIN),
     "datasets/someone/script": Repository({"script.py": b"import os"}),
 }
@@ -80,11 +82,19 @@ def test_a_model_is_its_safetensors_with_config_and_tokenizer_at_a_commit(hub, c
     ]
     assert files(folder) == wanted, "no pickles, and nothing of subfolders"
     found = assets.provenance("hf:someone/llama")
-    assert found["commit"] == COMMIT and found["licence"] == "apache-2.0" and found["origin"]["repo"] == "someone/llama"
+    assert (
+        found["commit"] == COMMIT
+        and found["licence"] == "apache-2.0"
+        and found["origin"]["repo"] == "someone/llama"
+    )
     assert assets.licence("hf:someone/llama") == "apache-2.0"
-    assert f"/someone/llama/resolve/{COMMIT}/model.safetensors" in hub.requests, "downloaded at the commit"
+    assert f"/someone/llama/resolve/{COMMIT}/model.safetensors" in hub.requests, (
+        "downloaded at the commit"
+    )
     asked = len(hub.requests)
-    assert fetching.local("hf:someone/llama") == folder and len(hub.requests) == asked, "the second time from the cache"
+    assert fetching.local("hf:someone/llama") == folder and len(hub.requests) == asked, (
+        "the second time from the cache"
+    )
     assert "fetched into" in capsys.readouterr().out
     assert fetching.local(folder / "config.json") == folder / "config.json", "a path is itself"
 
@@ -99,7 +109,10 @@ def test_a_tag_or_commit_has_a_place_of_its_own(hub, revision):
     ("name", "wanted"),
     [
         ("someone/quants:a.Q4.gguf", ["a.Q4.gguf"]),
-        ("datasets/someone/questions:main", ["main/train-00000.parquet", "main/train-00001.parquet"]),
+        (
+            "datasets/someone/questions:main",
+            ["main/train-00000.parquet", "main/train-00001.parquet"],
+        ),
         ("datasets/someone/questions:main:test", ["main/test-00000.parquet"]),
         ("datasets/someone/questions:socratic", ["socratic/all.parquet"]),
         ("datasets/someone/plain", ["train.jsonl"]),
@@ -123,11 +136,17 @@ def test_files_of_a_name(hub, name, wanted):
         ("someone/llama@v9", "has no branch, tag or commit v9"),
         (f"someone/llama@{'f' * 40}", "has no branch, tag or commit"),
         ("someone/pickled", "no .safetensors and no .gguf file; other formats run code"),
-        ("someone/quants", r"several .gguf files; name one: hf:someone/quants:a.Q4.gguf \(or a.Q8.gguf\)"),
+        (
+            "someone/quants",
+            r"several .gguf files; name one: hf:someone/quants:a.Q4.gguf \(or a.Q8.gguf\)",
+        ),
         ("someone/quants:b.gguf", "no such file; there are: a.Q4.gguf, a.Q8.gguf"),
         ("datasets/someone/questions", "which config.*there are: main, socratic"),
         ("datasets/someone/questions:main:dev", "no split 'dev'; there are: train, test"),
-        ("datasets/someone/plain:extra", "no split or folder 'extra'; there are: train, validation, test"),
+        (
+            "datasets/someone/plain:extra",
+            "no split or folder 'extra'; there are: train, validation, test",
+        ),
         ("datasets/someone/script", "no data files.*@refs/convert/parquet:CONFIG:SPLIT"),
     ],
 )
@@ -147,9 +166,13 @@ def test_a_token_opens_what_is_gated(hub, monkeypatch):
 def test_a_listing_cannot_name_files_outside_its_folder(hub, tmp_path):
     (tmp_path / "victim.json").write_text("mine")
     fetching.local("hf:someone/outside")
-    assert (tmp_path / "victim.json").read_text() == "mine", "a name with folders is not of the model's own files"
+    assert (tmp_path / "victim.json").read_text() == "mine", (
+        "a name with folders is not of the model's own files"
+    )
     name = hub_names.parse("hf:datasets/a/b")
-    assert hub_names.choose(name, ["../x/train.jsonl"], {}) == ["../x/train.jsonl"], "refused by what fetches"
+    assert hub_names.choose(name, ["../x/train.jsonl"], {}) == ["../x/train.jsonl"], (
+        "refused by what fetches"
+    )
     REPOSITORIES["datasets/someone/outside"] = Repository(PLAIN, listed={"../../train.jsonl": 3})
     with pytest.raises(UserError, match="lists '../../train.jsonl', which is no file of its own"):
         fetching.local("hf:datasets/someone/outside")
@@ -158,12 +181,18 @@ def test_a_listing_cannot_name_files_outside_its_folder(hub, tmp_path):
 def test_another_commit_than_asked_for_is_refused(hub, monkeypatch):
     moved = Repository(MODEL, branches=("a" * 40,), commit="b" * 40)
     monkeypatch.setitem(REPOSITORIES, "someone/moved", moved)
-    with pytest.raises(UserError, match="asked for commit aaaaaaaaaaaa, the hub answered with bbbbbbbbbbbb"):
+    with pytest.raises(
+        UserError, match="asked for commit aaaaaaaaaaaa, the hub answered with bbbbbbbbbbbb"
+    ):
         fetching.local(f"hf:someone/moved@{'a' * 40}")
 
 
 def test_the_command_takes_such_names_and_the_hub_that_the_environment_names(hub, tmp_path):
-    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "LFL_CACHE": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.endpoint,
+        "LFL_CACHE": str(tmp_path),
+        "NO_PROXY": "127.0.0.1",
+    }
     environment.pop("HF_HUB_OFFLINE", None)
     command = [sys.executable, "-m", "lfl_jax.fetch", "hf:someone/llama@v1.0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

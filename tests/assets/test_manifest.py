@@ -1,4 +1,5 @@
-"""The manifest: what is shipped is complete, and names are resolved with help for typing mistakes."""
+"""The manifest: what is shipped is complete, and names are resolved with help for typing
+mistakes."""
 
 import importlib
 import re
@@ -8,7 +9,8 @@ import pytest
 from lfl_jax import assets
 from lfl_jax.errors import UserError
 
-module = importlib.import_module("lfl_jax.assets.manifest")  # the package's attribute of this name is a function
+# the package's attribute of this name is a function
+module = importlib.import_module("lfl_jax.assets.manifest")
 
 ITEM = """
 [wheels.some-package]
@@ -39,7 +41,9 @@ def test_shipped_items_are_complete(item):
         assert all(not name.startswith(("/", "..")) for _, name in item.files)
     else:
         commit = re.fullmatch(r"[0-9a-f]{40}", item.origin.revision)
-        assert commit or item.name.startswith("lfl:"), "a commit: a branch can change under a result"
+        assert commit or item.name.startswith("lfl:"), (
+            "a commit: a branch can change under a result"
+        )
         assert item.origin.patterns
         assert item.origin.repo_type in ("model", "dataset")
 
@@ -51,7 +55,9 @@ def test_groups_name_items_and_share_no_name_with_them():
 
 
 def test_evals_are_what_the_evaluations_read():
-    assert {"gsm8k-test", "hellaswag", "winogrande", "arc-challenge"} <= set(assets.groups()["evals"])
+    assert {"gsm8k-test", "hellaswag", "winogrande", "arc-challenge"} <= set(
+        assets.groups()["evals"]
+    )
 
 
 def test_parse_reads_every_field():
@@ -73,7 +79,8 @@ def test_select_expands_groups_keeps_order_and_drops_repeats():
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("smolm2-135m", "smollm2-135m"), ("eval", "evals"), ("GSM8K-test", "gsm8k-test")]
+    ("typed", "meant"),
+    [("smolm2-135m", "smollm2-135m"), ("eval", "evals"), ("GSM8K-test", "gsm8k-test")],
 )
 def test_a_near_miss_is_answered_with_the_name(typed, meant):
     with pytest.raises(UserError, match=f"did you mean '{meant}'"):
@@ -81,18 +88,27 @@ def test_a_near_miss_is_answered_with_the_name(typed, meant):
 
 
 def test_a_name_like_no_other_points_to_the_list():
-    with pytest.raises(UserError, match=r"nothing called 'zzz' can be fetched: `python -m lfl_jax.fetch --list`"):
+    with pytest.raises(
+        UserError, match=r"nothing called 'zzz' can be fetched: `python -m lfl_jax.fetch --list`"
+    ):
         assets.select(["zzz"])
 
 
 def test_a_branch_of_a_hub_item_is_an_item_of_its_own():
-    plain, branch = (assets.item(f"lfl:metamath-lora-rank-16-alpha-32{x}") for x in ("", "@epoch-2"))
+    plain, branch = (
+        assets.item(f"lfl:metamath-lora-rank-16-alpha-32{x}") for x in ("", "@epoch-2")
+    )
     assert (plain.origin.revision, branch.origin.revision, branch.rank) == ("main", "epoch-2", 16)
-    assert branch.name == "lfl:metamath-lora-rank-16-alpha-32@epoch-2" and branch.origin.repo == plain.origin.repo
+    assert (
+        branch.name == "lfl:metamath-lora-rank-16-alpha-32@epoch-2"
+        and branch.origin.repo == plain.origin.repo
+    )
     assert assets.select([branch.name, plain.name]) == (branch, plain)
 
 
-@pytest.mark.parametrize("name", ["hellaswag@main", "lfl:metamath-lora-rank-16-alpha-32@", "llama2-7b@../x"])
+@pytest.mark.parametrize(
+    "name", ["hellaswag@main", "lfl:metamath-lora-rank-16-alpha-32@", "llama2-7b@../x"]
+)
 def test_a_branch_of_what_has_none_is_refused(name):
     with pytest.raises(UserError, match="expected NAME@BRANCH"):
         assets.item(name)

@@ -52,16 +52,23 @@ def write_gzipped(file, rows):
 
 def write_arrow(file, rows):
     table = pyarrow.Table.from_pylist(rows)
-    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as stream:
+    with (
+        pyarrow.OSFile(str(file), "wb") as sink,
+        pyarrow.ipc.new_stream(sink, table.schema) as stream,
+    ):
         stream.write_table(table)
 
 
 FORMS = {
-    "rows.jsonl": lambda file, rows: file.write_text("".join(json.dumps(row) + "\n" for row in rows)),
+    "rows.jsonl": lambda file, rows: file.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    ),
     "rows.jsonl.gz": write_gzipped,
     "rows.json": lambda file, rows: file.write_text(json.dumps(rows)),
     "rows.arrow": write_arrow,
-    "rows.parquet": lambda file, rows: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file),
+    "rows.parquet": lambda file, rows: pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows), file
+    ),
 }
 
 
@@ -83,16 +90,25 @@ def test_a_file_that_cannot_be_read_is_named(shelve, form):
 
 
 def request(doc_id, idx, doc):
-    return {"doc_id": doc_id, "idx": idx, "doc": doc, "request": {"context": "", "continuation": ""}}
+    return {
+        "doc_id": doc_id,
+        "idx": idx,
+        "doc": doc,
+        "request": {"context": "", "continuation": ""},
+    }
 
 
 def test_requests_give_each_document_once_without_what_was_added(shelve):
-    docs = [{"id": "x", "query": "q", "choices": ["a", "b"], "gold": 1, "added": 0} for _ in range(2)]
+    docs = [
+        {"id": "x", "query": "q", "choices": ["a", "b"], "gold": 1, "added": 0} for _ in range(2)
+    ]
     rows = [request(doc_id, idx, doc) for doc_id, doc in enumerate(docs) for idx in range(2)]
     rows += [request(readers.UNCONDITIONAL + doc_id, 0, doc) for doc_id, doc in enumerate(docs)]
     shelve("arc-challenge", lambda folder: write_gzipped(folder / "requests.jsonl.gz", rows))
     wanted = {"id": "x", "query": "q", "choices": ["a", "b"], "gold": 1}
-    assert readers.docs("arc-challenge") == [wanted, wanted], "two equal questions are two questions"
+    assert readers.docs("arc-challenge") == [wanted, wanted], (
+        "two equal questions are two questions"
+    )
 
 
 def test_the_shots_come_out_of_the_prompt(shelve):
@@ -159,12 +175,15 @@ def test_nothing_to_read(tmp_path, name):
 
 def test_a_damaged_file_of_ones_own_is_not_to_be_fetched_again(tmp_path):
     (tmp_path / "mine.jsonl").write_text("{")
-    with pytest.raises(UserError, match=r"mine\.jsonl:1: not valid JSON .*; expected one object a line$"):
+    with pytest.raises(
+        UserError, match=r"mine\.jsonl:1: not valid JSON .*; expected one object a line$"
+    ):
         readers.from_path(tmp_path / "mine.jsonl")
 
 
 @pytest.mark.parametrize(
-    "change", [lambda b: b + b"\n \n", lambda b: b"\xef\xbb\xbf" + b, lambda b: b.replace(b"\n", b"\r\n")]
+    "change",
+    [lambda b: b + b"\n \n", lambda b: b"\xef\xbb\xbf" + b, lambda b: b.replace(b"\n", b"\r\n")],
 )
 def test_blank_lines_byte_order_marks_and_windows_line_ends_are_no_content(tmp_path, change):
     mine = tmp_path / "mine.jsonl"
@@ -183,7 +202,9 @@ def test_a_column_that_an_evaluation_reads_and_a_file_lacks_is_named_with_those_
 
 def test_texts_are_paragraphs_or_rows(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n\n\n three \n")
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("one\n\ntwo", " ", "three ")))
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": text}) for text in ("one\n\ntwo", " ", "three "))
+    )
     assert readers.texts(tmp_path / "a.txt") == ["one\ntwo", "three"]
     assert readers.texts(tmp_path / "a.jsonl") == ["one\n\ntwo", "three"]
 

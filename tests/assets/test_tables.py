@@ -22,7 +22,9 @@ def zstd(data):
 
 
 def delimited(separator):
-    return "\n".join(separator.join(row) for row in [["text", "n"], *(list(r.values()) for r in ROWS)]).encode()
+    return "\n".join(
+        separator.join(row) for row in [["text", "n"], *(list(r.values()) for r in ROWS)]
+    ).encode()
 
 
 def arrow(data, new):
@@ -60,7 +62,8 @@ def test_every_form_gives_the_same_rows_in_random_access(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "lines.json", "array.json", "a.csv"])
 @pytest.mark.parametrize(
-    "change", [lambda b: b"\xef\xbb\xbf" + b, lambda b: b + b"\n\n", lambda b: b.replace(b"\n", b"\r\n")]
+    "change",
+    [lambda b: b"\xef\xbb\xbf" + b, lambda b: b + b"\n\n", lambda b: b.replace(b"\n", b"\r\n")],
 )
 def test_byte_order_marks_blank_lines_and_windows_line_ends_are_no_content(tmp_path, name, change):
     (tmp_path / name).write_bytes(change(FORMS[name]))
@@ -83,7 +86,11 @@ HALF = b'{"text": "cut \\ud83d here"}'
         ("a.jsonl", LINES + HALF, r"a.jsonl:6: \\ud83d is half of a character"),
         ("a.json", b"[1, " + HALF + b"]", r"a.json:2: \\ud83d is half"),
         ("a.jsonl", b'{"text": "\xed\xa0\xbd"}', "a.jsonl:1: not valid JSON"),
-        ("a.jsonl", LINES.decode().encode("utf-16"), "a.jsonl: the file is UTF-16; save it as UTF-8"),
+        (
+            "a.jsonl",
+            LINES.decode().encode("utf-16"),
+            "a.jsonl: the file is UTF-16; save it as UTF-8",
+        ),
         ("a.jsonl.zst", zstd(LINES * 50)[:-20], "damaged Zstandard file"),
         ("a.jsonl.gz", gzip.compress(LINES * 50)[:-20], "damaged gzip file"),
         ("a.csv", b"text,n\none\n", r"a.csv:2: 1 cells under 2 columns \(text, n\)"),
@@ -110,7 +117,9 @@ def folder(tmp_path):
     def make(*names):
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(json.dumps({"text": name}) if is_table(name) else "not data")
+            (tmp_path / name).write_text(
+                json.dumps({"text": name}) if is_table(name) else "not data"
+            )
         return tmp_path
 
     is_table = table_readers.is_table
@@ -122,13 +131,19 @@ def texts(splits):
 
 
 def test_shards_are_one_table_in_the_order_of_their_names(folder):
-    found = tables.open_splits(folder("part-1.jsonl", "part-0.jsonl", "README.md", ".cache/x.jsonl"))
+    found = tables.open_splits(
+        folder("part-1.jsonl", "part-0.jsonl", "README.md", ".cache/x.jsonl")
+    )
     assert texts(found) == {"train": ["part-0.jsonl", "part-1.jsonl"]}
     assert found["train"].place(1) == "part-1.jsonl:1"
 
 
 def test_names_and_folders_tell_splits(folder):
-    place = folder("data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "data/validation.jsonl")
+    place = folder(
+        "data/train-00000-of-00002.jsonl",
+        "data/train-00001-of-00002.jsonl",
+        "data/validation.jsonl",
+    )
     assert texts(tables.open_splits(place)) == {
         "train": ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"],
         "dev": ["data/validation.jsonl"],
@@ -147,8 +162,14 @@ def test_a_folder_for_each_split(folder):
     [
         ((), "expected data files of one kind, found none"),
         (("a.jsonl", "b.json"), "expected data files of one kind, found both .json and .jsonl"),
-        (("train_sft-0.jsonl", "train_gen-0.jsonl"), "train_gen and train_sft would all be split train; name one"),
-        (("main/train.jsonl", "socratic/train.jsonl"), "main/train and socratic/train would all be split train"),
+        (
+            ("train_sft-0.jsonl", "train_gen-0.jsonl"),
+            "train_gen and train_sft would all be split train; name one",
+        ),
+        (
+            ("main/train.jsonl", "socratic/train.jsonl"),
+            "main/train and socratic/train would all be split train",
+        ),
         (("train.jsonl", "other.jsonl"), "other.jsonl is of no known split, but others are"),
     ],
 )
@@ -165,7 +186,9 @@ def save(folder, rows, **state):
 
 
 def test_a_dataset_dict_has_its_splits(tmp_path):
-    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation", "unlabelled_part"]}')
+    (tmp_path / "dataset_dict.json").write_text(
+        '{"splits": ["train", "validation", "unlabelled_part"]}'
+    )
     save(tmp_path / "train", ROWS[:3])
     save(tmp_path / "validation", ROWS[3:])
     with pytest.raises(UserError, match="unlabelled_part is of no known split"):

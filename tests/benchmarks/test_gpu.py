@@ -1,4 +1,5 @@
-"""benchmarks/gpu.py: rows survive whatever happens to a stage, and what is derived from them is right."""
+"""benchmarks/gpu.py: rows survive whatever happens to a stage, and what is derived from them is
+right."""
 
 import argparse
 import importlib
@@ -40,11 +41,17 @@ def arguments(tmp_path, **options):
     return argparse.Namespace(**fields | {"peer_python": sys.executable} | options)
 
 
-def test_a_stage_that_hangs_or_fails_keeps_its_rows_and_the_next_one_runs(gpu, monkeypatch, tmp_path):
+def test_a_stage_that_hangs_or_fails_keeps_its_rows_and_the_next_one_runs(
+    gpu, monkeypatch, tmp_path
+):
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     stages = (("hangs", 6), ("fails", 20), ("works", 20), ("late", 20))
-    monkeypatch.setattr(gpu, "STAGES", tuple(gpu.Stage(name, str(script), "ceilings", limit) for name, limit in stages))
+    monkeypatch.setattr(
+        gpu,
+        "STAGES",
+        tuple(gpu.Stage(name, str(script), "ceilings", limit) for name, limit in stages),
+    )
     deadline = time.monotonic() + 14
     real = gpu._write
 
@@ -65,7 +72,9 @@ def test_a_stage_that_hangs_or_fails_keeps_its_rows_and_the_next_one_runs(gpu, m
 def test_nothing_a_stage_started_outlives_it(gpu, tmp_path):
     """Such a child would keep the device's memory, or its processors."""
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(50)'])"
-    process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", child], stdout=subprocess.PIPE, process_group=0
+    )
     time.sleep(1)
     gpu._end(process)
     ended = time.monotonic()
@@ -75,15 +84,26 @@ def test_nothing_a_stage_started_outlives_it(gpu, tmp_path):
 
 
 def test_utilisation_is_formula_over_ceiling(gpu):
-    ours = {"framework": "lfl_jax", "what": "lora", "batch": 4, "tokens": 2048, "step_s": 0.5, "remat": "full"}
+    ours = {
+        "framework": "lfl_jax",
+        "what": "lora",
+        "batch": 4,
+        "tokens": 2048,
+        "step_s": 0.5,
+        "remat": "full",
+    }
     ours |= {"n": 6.6e9, "flops_per_token": 4 * 6.6e9, "recomputed_per_token": 2 * 6.6e9}
     found = {"ceilings": [{"device": "NVIDIA H200", "tflops": 800.0, "gbps": 4000.0}]}
     row = gpu.derived(ours, "steps", found)
     assert row["tokens_per_s"] == 16384
-    assert row["mfu"] == pytest.approx(16384 * 26.4e9 / 800e12) and row["mfu_sheet"] == pytest.approx(0.4371, rel=1e-3)
+    assert row["mfu"] == pytest.approx(16384 * 26.4e9 / 800e12) and row[
+        "mfu_sheet"
+    ] == pytest.approx(0.4371, rel=1e-3)
     assert row["tflops_with_recomputation"] == pytest.approx(1.5 * row["tflops"])
     row = gpu.derived(ours, "steps", {})
-    assert row["mfu"] is row["mfu_sheet"] is None and row["tokens_per_s"] == 16384, "the ceilings were not measured"
+    assert row["mfu"] is row["mfu_sheet"] is None and row["tokens_per_s"] == 16384, (
+        "the ceilings were not measured"
+    )
 
 
 def test_flops_of_a_token(gpu):
@@ -94,7 +114,11 @@ def test_flops_of_a_token(gpu):
             looked_up = 0 if cfg.tied else cfg.vocab_size * cfg.d_model
             norms = (2 * cfg.n_layers + 1) * cfg.d_model
             n = spec.count(llama.specs(cfg)) - looked_up - norms
-            assert sizes.flops(shape, "qlora", "none") == {"n": n, "flops_per_token": 4 * n, "recomputed_per_token": 0}
+            assert sizes.flops(shape, "qlora", "none") == {
+                "n": n,
+                "flops_per_token": 4 * n,
+                "recomputed_per_token": 0,
+            }
             full = {"n": n, "flops_per_token": 6 * n, "recomputed_per_token": 2 * n}
             assert sizes.flops(shape, "full", "full") == full
 
@@ -108,9 +132,18 @@ def test_a_token_costs_what_the_longer_run_takes_more(gpu):
 
 def test_targets_are_ratios_of_speeds_and_left_open_where_a_side_is_missing(gpu):
     def step(framework, what, speed, **others):
-        return {"framework": framework, "what": what, "tokens_per_s": speed, "mfu": speed / 100} | others
+        return {
+            "framework": framework,
+            "what": what,
+            "tokens_per_s": speed,
+            "mfu": speed / 100,
+        } | others
 
-    steps = [step("lfl_jax", "lora", 60.0), step("lfl_jax", "none", 63.0), step("peft", "lora", 20.0)]
+    steps = [
+        step("lfl_jax", "lora", 60.0),
+        step("lfl_jax", "none", 63.0),
+        step("peft", "lora", 20.0),
+    ]
     steps += [step("peft", "lora", 40.0, compiled=True), step("peft", "dora", 90.0)]
     decode = [{"framework": "lfl_jax", "what": w, "rows": r, "tokens_per_s": x} for w, r, x in (
         ("bfloat16", 1, 10.0), ("bfloat16", 16, 99.0), ("nf4", 1, 19.0), ("nf4", 64, 999.0)
@@ -122,23 +155,47 @@ def test_targets_are_ratios_of_speeds_and_left_open_where_a_side_is_missing(gpu)
 
 
 def test_kernels_are_compared_with_xw_of_any_rank_and_xla_of_theirs(gpu):
-    common = {"m": 1, "i": 4, "o": 4, "weights": "nf4", "pass": "forward", "tflops": 1.0, "gbps": 1.0}
-    rows = [common | {"what": what, "r": r, "us": us} for what, r, us in (("xw", 16, 10.0), ("xla", 64, 20.0))]
+    common = {
+        "m": 1,
+        "i": 4,
+        "o": 4,
+        "weights": "nf4",
+        "pass": "forward",
+        "tflops": 1.0,
+        "gbps": 1.0,
+    }
+    rows = [
+        common | {"what": what, "r": r, "us": us}
+        for what, r, us in (("xw", 16, 10.0), ("xla", 64, 20.0))
+    ]
     rows.append(rows[1] | {"r": 16, "us": 99.0})
-    row = gpu.derived(common | {"what": "kernel", "r": 64, "us": 15.0}, "kernels", {"kernels": rows})
+    row = gpu.derived(
+        common | {"what": "kernel", "r": 64, "us": 15.0}, "kernels", {"kernels": rows}
+    )
     assert row["of_xw"] == 1.5 and row["of_xla"] == 0.75
     text = gpu.tables({"kernels": [row, {"what": "kernel", "error": "no such tile"}]})
     assert "0.75" in text and "no such tile" in text
 
 
 def test_every_stage_of_the_list_is_one_of_its_script(gpu):
-    sides = {name: importlib.import_module(name.removesuffix(".py")).STAGES for name in (gpu.OURS, gpu.KERNELS)}
+    sides = {
+        name: importlib.import_module(name.removesuffix(".py")).STAGES
+        for name in (gpu.OURS, gpu.KERNELS)
+    }
     listed = {script: {s.name for s in gpu.STAGES if s.script == script} for script in sides}
     assert listed == {script: set(stages) for script, stages in sides.items()}
 
 
 # What a machine for JAX and torch need not have, of all that the package requires.
-ABSENT = ("gguf", "google.protobuf", "grain", "huggingface_hub", "ml_collections", "pyarrow", "safetensors")
+ABSENT = (
+    "gguf",
+    "google.protobuf",
+    "grain",
+    "huggingface_hub",
+    "ml_collections",
+    "pyarrow",
+    "safetensors",
+)
 ABSENT += ("sentencepiece", "tensorboardX", "tokenizers", "beartype", "pytest")
 REFUSE = f"""
 import sys
@@ -157,19 +214,38 @@ def without(tmp_path):
 
 
 def test_it_needs_no_more_than_jax_flax_optax_and_jaxtyping(tmp_path):
-    code = "import sys; sys.path[:0] = ['benchmarks', '.']; import gpu_kernels, gpu_ours; import grain"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, env=without(tmp_path)
+    code = (
+        "import sys; sys.path[:0] = ['benchmarks', '.']; import gpu_kernels, gpu_ours; import grain"
     )
-    assert done.stderr.strip().endswith("ModuleNotFoundError: grain is not there"), done.stderr[-2000:]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        env=without(tmp_path),
+    )
+    assert done.stderr.strip().endswith("ModuleNotFoundError: grain is not there"), done.stderr[
+        -2000:
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("only", ["ceilings", "kernels", "grouped", "attention", "step_", "decode_"])
+@pytest.mark.parametrize(
+    "only", ["ceilings", "kernels", "grouped", "attention", "step_", "decode_"]
+)
 def test_our_stages_run_on_a_cpu(tmp_path, only):
-    command = [sys.executable, ROOT / "benchmarks/gpu.py", "--size=tiny", f"--only={only}", "--seconds=300"]
+    command = [
+        sys.executable,
+        ROOT / "benchmarks/gpu.py",
+        "--size=tiny",
+        f"--only={only}",
+        "--seconds=300",
+    ]
     command.append(f"--output={tmp_path / 'out.json'}")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=without(tmp_path))
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=400, env=without(tmp_path)
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert all(stage["ended"] == "done" for stage in found["stages"]), found["stages"]

@@ -1,4 +1,5 @@
-"""How a process learns about the others: flags, then variables, then the cluster; and values in a single process."""
+"""How a process learns about the others: flags, then variables, then the cluster; and values in a
+single process."""
 
 import os
 import re
@@ -13,7 +14,17 @@ from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError
 
 ALONE = {name: default for name, (default, _) in DISTRIBUTED.items()}
-KNOWN = ("LFL_", "SLURM_", "OMPI_", "JAX_LOCAL_", "JAX_COORDINATOR", "MASTER_", "LOCAL_", "RANK", "WORLD_SIZE")
+KNOWN = (
+    "LFL_",
+    "SLURM_",
+    "OMPI_",
+    "JAX_LOCAL_",
+    "JAX_COORDINATOR",
+    "MASTER_",
+    "LOCAL_",
+    "RANK",
+    "WORLD_SIZE",
+)
 
 
 @pytest.fixture
@@ -23,7 +34,9 @@ def joined(monkeypatch):
         if name.startswith(KNOWN):
             monkeypatch.delenv(name)
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *where, **how: calls.append((where, how)))
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda *where, **how: calls.append((where, how))
+    )
     monkeypatch.setattr(hosts, "_lifeline", lambda: Lifeline(0, 1))
     return calls
 
@@ -35,10 +48,16 @@ def start(**options):
 def test_alone_nothing_is_joined(joined):
     with hosts.together(ALONE):
         assert not joined
-    assert hosts.gather("value") == ["value"] and hosts.agree({"a": 1}) == {"a": 1} and hosts.is_first()
+    assert (
+        hosts.gather("value") == ["value"]
+        and hosts.agree({"a": 1}) == {"a": 1}
+        and hosts.is_first()
+    )
     hosts.require_same({"steps": 3})
     x = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(hosts.whole(hosts.place(x, jax.sharding.SingleDeviceSharding(jax.devices()[0]))), x)
+    np.testing.assert_array_equal(
+        hosts.whole(hosts.place(x, jax.sharding.SingleDeviceSharding(jax.devices()[0]))), x
+    )
 
 
 def test_flags_go_before_variables(joined, monkeypatch):
@@ -71,7 +90,9 @@ def test_torchrun_tells_all(joined, monkeypatch):
         ({"SLURM_STEP_TASKS_PER_NODE": "1", "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
     ],
 )
-def test_a_process_that_has_its_host_alone_uses_all_its_devices(joined, monkeypatch, variables, devices):
+def test_a_process_that_has_its_host_alone_uses_all_its_devices(
+    joined, monkeypatch, variables, devices
+):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     start(distributed=True)
@@ -101,7 +122,9 @@ def test_what_no_cluster_tells_is_asked_for(joined, monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(UserError, match="no cluster .* also give --coordinator, --process_id, for example") as found:
+    with pytest.raises(
+        UserError, match="no cluster .* also give --coordinator, --process_id, for example"
+    ) as found:
         start(processes=2)
     assert "LFL_COORDINATOR, LFL_PROCESSES, LFL_PROCESS_ID" in str(found.value)
 
@@ -111,13 +134,18 @@ def test_a_coordinator_that_does_not_answer_is_named(joined, monkeypatch):
         raise RuntimeError("DEADLINE_EXCEEDED:\n timed out")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(UserError, match="process 1 of 2 could not join the others at a:1: DEADLINE_EXCEEDED: timed"):
+    with pytest.raises(
+        UserError, match="process 1 of 2 could not join the others at a:1: DEADLINE_EXCEEDED: timed"
+    ):
         start(coordinator="a:1", processes=2, process_id=1)
 
 
 def test_processes_that_would_do_different_things_are_refused(monkeypatch):
     monkeypatch.setattr(hosts, "agree", lambda value: {"steps": 3, "data": "abc"})
-    with pytest.raises(UserError, match=re.escape("process 0 does not do what process 0 does: steps is 4, there 3.")):
+    with pytest.raises(
+        UserError,
+        match=re.escape("process 0 does not do what process 0 does: steps is 4, there 3."),
+    ):
         hosts.require_same({"steps": 4, "data": "abc"})
 
 
@@ -139,5 +167,7 @@ def test_a_command_of_one_process_is_refused_several(joined, monkeypatch, words,
     hosts.require_one("lfl_jax.export", ["--run=r", "--out=o"])
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=rf"lfl_jax.export runs in one process, .* \({asked}\): start it once"):
+    with pytest.raises(
+        UserError, match=rf"lfl_jax.export runs in one process, .* \({asked}\): start it once"
+    ):
         hosts.require_one("lfl_jax.export", words)

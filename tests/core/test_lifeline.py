@@ -1,4 +1,5 @@
-"""Processes that end together: who is killed, fails or is done, and what the others say then. No jax here."""
+"""Processes that end together: who is killed, fails or is done, and what the others say then. No
+jax here."""
 
 import contextlib
 import signal
@@ -39,7 +40,12 @@ time.sleep(60)
 @pytest.fixture
 def members():
     """Three processes, connected."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     start = lambda *words: subprocess.Popen([sys.executable, "-c", MEMBER, *words], **pipes)  # noqa: E731
     first = start("0")
     address = first.stdout.readline().split()
@@ -64,14 +70,20 @@ def ends(members):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_with_a_line_that_names_it(members, victim):
-    start, others = time.monotonic(), [member for member in members if member is not members[victim]]
+    start, others = (
+        time.monotonic(),
+        [member for member in members if member is not members[victim]],
+    )
     members[victim].send_signal(signal.SIGKILL)
     for process, (code, said) in zip({0, 1, 2} - {victim}, ends(others), strict=True):
         assert code == 1
         first, second = said.splitlines()
         assert first.startswith(f"error: process {victim} of 3 (host ")
         assert first.endswith("was killed or crashed; its own output may say why")
-        assert second == f"process {process} ends, too; the same command resumes from the last checkpoint"
+        assert (
+            second
+            == f"process {process} ends, too; the same command resumes from the last checkpoint"
+        )
     assert time.monotonic() - start < 15
 
 
@@ -82,7 +94,10 @@ def test_an_error_is_told_to_all_and_gives_them_its_exit_code(members, victim):
     order(others[0], "wait for a verdict")
     for code, said in ends(others):
         assert code == 2
-        assert f"error: process {victim} of 3 (host {socket.gethostname()}) ended: the file is missing\n" in said
+        assert (
+            f"error: process {victim} of 3 (host {socket.gethostname()}) ended: the file is"
+            " missing\n" in said
+        )
     assert ends([members[victim]]) == [(2, "")], "it says its error itself"
 
 
@@ -101,7 +116,11 @@ def test_done_is_no_end_to_report(members):
 def test_a_stranger_is_not_listened_to():
     line = Lifeline.listen(2)
     guess = b'{"secret": "guess", "process": 1, "host": "x"}\n'
-    for said in (guess, guess + b'{"process": 1, "host": "x", "words": "end!", "code": 1}\n', b"GET / HTTP/1.1\r\n"):
+    for said in (
+        guess,
+        guess + b'{"process": 1, "host": "x", "words": "end!", "code": 1}\n',
+        b"GET / HTTP/1.1\r\n",
+    ):
         with socket.create_connection(("localhost", line.port), timeout=5) as stranger:
             stranger.sendall(said)
             with contextlib.suppress(ConnectionResetError):  # closed with words unread

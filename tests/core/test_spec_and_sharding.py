@@ -15,7 +15,9 @@ def test_everything_is_derived_from_the_spec():
     specs = {"w": WEIGHT, "n": ArraySpec((4,), ("embed",), spec.ones)}
     arrays, shapes = spec.init(specs, jax.random.key(0)), spec.abstract(specs, make_rules())
     assert spec.count(specs) == 68
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), arrays) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), arrays) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), shapes
+    )
     assert 0.3 < float(arrays["w"].std()) < 0.7 and (arrays["n"] == 1).all()
 
 

@@ -45,17 +45,25 @@ def test_fingerprint_sees_values_places_and_paths_and_nothing_else():
 
 def test_unstack_takes_the_leading_axis_apart():
     first, second = tree.unstack({"w": jnp.arange(6).reshape(2, 3), "none": None}, 2)
-    assert first["w"].tolist() == [0, 1, 2] and second["w"].tolist() == [3, 4, 5] and first["none"] is None
+    assert (
+        first["w"].tolist() == [0, 1, 2]
+        and second["w"].tolist() == [3, 4, 5]
+        and first["none"] is None
+    )
 
 
 def test_layers_of_a_stack_are_views_that_outlive_its_donation():
     stack = {"w": jnp.arange(48.0).reshape(3, 4, 4), "offset": jnp.arange(3.0), "none": None}
     step = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
     layers, held = tree.unstack(stack, 3), {"w": stack["w"]}
-    assert [layer["w"].unsafe_buffer_pointer() - stack["w"].unsafe_buffer_pointer() for layer in layers] == [0, 64, 128]
+    assert [
+        layer["w"].unsafe_buffer_pointer() - stack["w"].unsafe_buffer_pointer() for layer in layers
+    ] == [0, 64, 128]
     assert [float(layer["offset"]) for layer in layers] == [0, 1, 2] and layers[0]["none"] is None
     held = step(held)
-    np.testing.assert_array_equal(jnp.stack([layer["w"] for layer in layers]), jnp.arange(48.0).reshape(3, 4, 4))
+    np.testing.assert_array_equal(
+        jnp.stack([layer["w"] for layer in layers]), jnp.arange(48.0).reshape(3, 4, 4)
+    )
     address = held["w"].unsafe_buffer_pointer()
     views = tree.unstack(held, 3)
     jax.block_until_ready(views)

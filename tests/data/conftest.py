@@ -9,14 +9,18 @@ from lfl_jax.config import DataConfig
 from lfl_jax.data.examples import Example, Source
 from lfl_jax.text.tokenizers import byte_tokenizer
 
-DATA = DataConfig(source="jsonl", path="", size=1, seq_len=64, template="plain", too_long="error", pack_bins=4)
+DATA = DataConfig(
+    source="jsonl", path="", size=1, seq_len=64, template="plain", too_long="error", pack_bins=4
+)
 
 
 def example(i: int, prompt: str = "", response: str = "") -> Example:
     """Example i, of its own words and a length that depends on i."""
     rng = random.Random(i)
     words = [f"{i}{chr(97 + rng.randrange(26))}" for _ in range(rng.randint(1, 6))]
-    return Example(prompt or " ".join(words), response or f"r{i}" * rng.randint(1, 3), f"ex{i}", f"c{i}")
+    return Example(
+        prompt or " ".join(words), response or f"r{i}" * rng.randint(1, 3), f"ex{i}", f"c{i}"
+    )
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ def message(role, content, **more):
 
 
 def test_roles_of_openai_and_sharegpt_are_the_same():
-    ours = conversations.turns([message("system", "s"), message("user", "q"), message("assistant", "a")], "x")
+    ours = conversations.turns(
+        [message("system", "s"), message("user", "q"), message("assistant", "a")], "x"
+    )
     names = {"system": "system", "user": "human", "assistant": "gpt"}
     theirs = conversations.turns([{"from": names[role], "value": text} for role, text in ours], "x")
     assert ours == theirs == [("system", "s"), ("user", "q"), ("assistant", "a")]
@@ -24,7 +26,12 @@ def test_roles_of_openai_and_sharegpt_are_the_same():
 
 def test_what_a_tool_returns_stands_where_the_user_speaks():
     found = conversations.turns(
-        [message("user", "q"), message("assistant", "call"), message("tool", "7"), message("assistant", "It is 7.")],
+        [
+            message("user", "q"),
+            message("assistant", "call"),
+            message("tool", "7"),
+            message("assistant", "It is 7."),
+        ],
         "x",
     )
     assert found[2] == ("tool", "7")
@@ -36,7 +43,9 @@ def test_what_a_tool_returns_stands_where_the_user_speaks():
 
 def test_parts_of_text_are_joined_and_what_nobody_answered_is_dropped():
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
-    found = conversations.turns([message("user", parts), message("assistant", "a"), message("user", "and?")], "x")
+    found = conversations.turns(
+        [message("user", parts), message("assistant", "a"), message("user", "and?")], "x"
+    )
     assert found == [("user", "one two"), ("assistant", "a")]
 
 
@@ -54,7 +63,10 @@ ASKED = message("user", "q")
         ([ASKED, message("narrator", "a")], "message 2: unknown role 'narrator'"),
         ([ASKED, {"text": "a"}], "message 2: expected role and content, or from and value"),
         ([ASKED, message("assistant", None)], "message 2: expected text, found None"),
-        ([ASKED, message("assistant", "", tool_calls=[{"id": 1}])], "calls of tools have no one form in text"),
+        (
+            [ASKED, message("assistant", "", tool_calls=[{"id": 1}])],
+            "calls of tools have no one form in text",
+        ),
         ([ASKED, message("assistant", "a", weight=0)], "not to be learned are not told apart"),
         ([message("user", [{"type": "image_url"}]), message("assistant", "a")], "expected text"),
     ],
@@ -106,7 +118,9 @@ def test_a_long_conversation_is_cut_skipped_or_refused_as_too_long_says(tokenize
 
 
 def test_a_template_of_one_exchange_names_the_example_it_cannot_hold(tokenizer):
-    with pytest.raises(UserError, match=r"example a.jsonl:1: template 'plain' holds one question and one answer"):
+    with pytest.raises(
+        UserError, match=r"example a.jsonl:1: template 'plain' holds one question and one answer"
+    ):
         token_ids(CHAT, find_template("plain"), tokenizer)
 
 
@@ -116,7 +130,8 @@ def test_the_end_token_ends_what_is_learned_and_must_be_one_token(tokenizer):
     ids, loss = token_ids(CHAT, find_template("chatml"), ended)
     assert (ids[-1], loss[-1]) == (tokenizer.bos_id, True)
     with pytest.raises(
-        UserError, match=r"config.data.end_token='<\|im_end\|>' is 10 tokens of this tokenizer, not one"
+        UserError,
+        match=r"config.data.end_token='<\|im_end\|>' is 10 tokens of this tokenizer, not one",
     ):
         with_end_token(tokenizer, "<|im_end|>")
     assert with_end_token(tokenizer, "") is tokenizer

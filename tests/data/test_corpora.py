@@ -1,4 +1,5 @@
-"""The embedded stand-ins and the document files: what they hold, what they are called, and their splits."""
+"""The embedded stand-ins and the document files: what they hold, what they are called, and their
+splits."""
 
 import ast
 import gzip
@@ -30,7 +31,15 @@ def library(monkeypatch, tmp_path_factory):
     for i in range(60):
         (root / f"m{i:02}").mkdir()
         (root / f"m{i:02}" / "a.py").write_text(text.format(i=i))
-    for folder in ("test", "m00/tests", "idlelib", "lib2to3", "site-packages/x", "config-3.11", "__pycache__"):
+    for folder in (
+        "test",
+        "m00/tests",
+        "idlelib",
+        "lib2to3",
+        "site-packages/x",
+        "config-3.11",
+        "__pycache__",
+    ):
         (root / folder).mkdir(parents=True)
         (root / folder / "b.py").write_text("secret = 1\n")
     (root / "_sysconfigdata_x.py").write_text("secret = 1\n")
@@ -146,7 +155,9 @@ def test_every_function_of_the_real_library_is_python(monkeypatch):
     monkeypatch.undo()
     standard_library.files.cache_clear()
     files = [
-        (name, text) for name, text in standard_library.files() if name.startswith(("json/", "textwrap", "statistics"))
+        (name, text)
+        for name, text in standard_library.files()
+        if name.startswith(("json/", "textwrap", "statistics"))
     ]
     found = [example for file in files for example in standard_library.functions_of(*file)]
     assert len(found) > 20
@@ -220,8 +231,16 @@ def test_a_changed_file_is_written_again(cache, tmp_path):
     [
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b'{"text": "x"}\n\n{"tex', r"a.jsonl:3: not valid JSON"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', "a.jsonl:2: field 'text' is missing or no text"),
-        ("a.jsonl", b'{"prompt": "x"}\n', "found the fields prompt; documents need text or content"),
+        (
+            "a.jsonl",
+            b'{"text": "x"}\n{"text": 3}\n',
+            "a.jsonl:2: field 'text' is missing or no text",
+        ),
+        (
+            "a.jsonl",
+            b'{"prompt": "x"}\n',
+            "found the fields prompt; documents need text or content",
+        ),
         ("a.jsonl", b"[1]\n", "a.jsonl:1: expected an object"),
         ("a.json.gz", b"x", "damaged gzip"),
         ("a.json.gz", gzip.compress(b'{"text": "x"}\n' * 50, mtime=0)[:-20], "damaged gzip"),
@@ -253,14 +272,24 @@ def test_too_few_documents_to_hold_any_out(cache, tmp_path):
         documents.read_documents([write(tmp_path / "a.jsonl", ROWS[:2])], "dev")
 
 
-@pytest.mark.parametrize("name", ["documents", "python_source", "math_text", "c4", "openwebmath", "starcoder_python"])
+@pytest.mark.parametrize(
+    "name", ["documents", "python_source", "math_text", "c4", "openwebmath", "starcoder_python"]
+)
 def test_a_file_of_documents_takes_the_place_of_a_source(cache, make_data, tmp_path, name):
     source = open_source(make_data(source=name, path=str(write(tmp_path / "a.jsonl"))), "train", 0)
-    assert (source.synthetic, source.stand_in_for, len(source.examples), len(source.sha256)) == (False, None, 2400, 64)
+    assert (source.synthetic, source.stand_in_for, len(source.examples), len(source.sha256)) == (
+        False,
+        None,
+        2400,
+        64,
+    )
 
 
 def test_a_file_of_pairs_takes_the_place_of_functions(make_data, tmp_path):
-    path = write(tmp_path / "math.jsonl", [{"problem": f"p{i}", "solution": "s", "level": "1"} for i in range(9)])
+    path = write(
+        tmp_path / "math.jsonl",
+        [{"problem": f"p{i}", "solution": "s", "level": "1"} for i in range(9)],
+    )
     source = open_source(make_data(source="docstring_functions", path=str(path)), "train", 0)
     assert source.examples[0].response == "s", "MATH's own fields"
 
@@ -283,7 +312,11 @@ def test_fetched_documents_carry_the_licence_and_hashes_of_their_item(cache, mak
 
 @pytest.mark.parametrize(
     ("name", "item"),
-    [("c4", "c4"), ("starcoder_python", "starcoder-python"), ("magicoder", "magicoder-evol-instruct-110k")],
+    [
+        ("c4", "c4"),
+        ("starcoder_python", "starcoder-python"),
+        ("magicoder", "magicoder-evol-instruct-110k"),
+    ],
 )
 def test_what_is_not_fetched_says_how_to(cache, make_data, name, item):
     with pytest.raises(UserError, match=f"lfl_jax.fetch {item}"):

@@ -1,4 +1,5 @@
-"""Overlaps are found wherever they are, whatever their case and punctuation, and nothing else is."""
+"""Overlaps are found wherever they are, whatever their case and punctuation, and nothing else
+is."""
 
 import json
 import random
@@ -41,7 +42,9 @@ def test_twelve_words_are_none():
 def test_the_words_have_to_stand_together():
     cut = LONG[3].split()[:13]
     assert overlaps([" ".join(cut[:7]), " ".join(cut[7:])], {"a": {"3": LONG[3]}}) == {"a": {}}
-    assert overlaps([f"{' '.join(cut[:7])} between {' '.join(cut[7:])}"], {"a": {"3": LONG[3]}}) == {"a": {}}
+    assert overlaps(
+        [f"{' '.join(cut[:7])} between {' '.join(cut[7:])}"], {"a": {"3": LONG[3]}}
+    ) == {"a": {}}
 
 
 def test_every_item_with_the_words_is_reported_with_the_first_of_them():
@@ -51,7 +54,10 @@ def test_every_item_with_the_words_is_reported_with_the_first_of_them():
 
 
 def test_short_items_are_looked_for_as_a_whole_and_the_shortest_not():
-    nine, seven = "one two three four five six seven eight nine", "one two three four five six seven"
+    nine, seven = (
+        "one two three four five six seven eight nine",
+        "one two three four five six seven",
+    )
     items = {"a": {"nine": nine, "seven": seven, "empty": ""}}
     found = overlaps([f"so {nine.title()}, ten"], items)
     assert found == {"a": {"nine": nine}}
@@ -71,7 +77,10 @@ def test_agrees_with_looking_for_every_ngram():
     def draw(n):
         return " ".join(rng.choices("ab", k=n))
 
-    source, items = [draw(40) for _ in range(20)], {"t": {str(i): draw(rng.randint(3, 30)) for i in range(100)}}
+    source, items = (
+        [draw(40) for _ in range(20)],
+        {"t": {str(i): draw(rng.randint(3, 30)) for i in range(100)}},
+    )
     grams = {tuple(s.split()[i : i + 10]) for s in source for i in range(31)}
     expected = {
         name
@@ -79,7 +88,9 @@ def test_agrees_with_looking_for_every_ngram():
         for i in range(len(item.split()) - 9)
         if tuple(item.split()[i : i + 10]) in grams
     }
-    found = overlaps(source, {"t": {n: t for n, t in items["t"].items() if len(t.split()) >= 10}}, n=10)["t"]
+    found = overlaps(
+        source, {"t": {n: t for n, t in items["t"].items() if len(t.split()) >= 10}}, n=10
+    )["t"]
     assert set(found) == expected
     assert expected
     assert all(gram in items["t"][name] for name, gram in found.items())
@@ -91,7 +102,11 @@ def test_a_report_is_json_and_progress_counts_texts():
     found = overlaps([LONG[3], text(3), ""], items, progress=seen.append)
     made = report(found, items, {"name": "source", "sha256": "00"})
     assert json.loads(json.dumps(made)) == made
-    assert (made["n"], made["source"]["name"], made["tasks"]["a"]["overlapping"]) == (13, "source", 1)
+    assert (made["n"], made["source"]["name"], made["tasks"]["a"]["overlapping"]) == (
+        13,
+        "source",
+        1,
+    )
     assert sum(seen) == 3
 
 

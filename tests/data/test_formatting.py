@@ -14,7 +14,14 @@ PROMPT, RESPONSE = "Question: 1+1?\nAnswer:", " It is 2"
 
 
 def encoded(tokenizer, example=EXAMPLE, seq_len=64, too_long="error", template="plain"):
-    return encode(example, 5, template=find_template(template), tokenizer=tokenizer, seq_len=seq_len, too_long=too_long)
+    return encode(
+        example,
+        5,
+        template=find_template(template),
+        tokenizer=tokenizer,
+        seq_len=seq_len,
+        too_long=too_long,
+    )
 
 
 def test_targets_are_the_next_tokens_and_weights_the_response_and_its_eos(tokenizer):
@@ -22,7 +29,9 @@ def test_targets_are_the_next_tokens_and_weights_the_response_and_its_eos(tokeni
     found = encoded(tokenizer)
     assert found["tokens"].tolist() == ids[:-1]
     assert found["targets"].tolist() == ids[1:]
-    trained = [t for t, w in zip(found["targets"].tolist(), found["weights"], strict=True) if w == 1]
+    trained = [
+        t for t, w in zip(found["targets"].tolist(), found["weights"], strict=True) if w == 1
+    ]
     assert trained == [*RESPONSE.encode(), tokenizer.eos_id]
     assert found["weights"].sum() == len(trained), "weights are 0 or 1"
     assert found["example_ids"].tolist() == [5] * (len(ids) - 1)
@@ -58,7 +67,9 @@ def test_the_response_is_encoded_as_a_continuation(tokenizer):
 
 
 def test_a_template_changes_the_tokens(tokenizer):
-    assert len(encoded(tokenizer, template="alpaca", seq_len=999)["tokens"]) > len(encoded(tokenizer)["tokens"])
+    assert len(encoded(tokenizer, template="alpaca", seq_len=999)["tokens"]) > len(
+        encoded(tokenizer)["tokens"]
+    )
 
 
 LENGTH = 1 + len(PROMPT) + len(RESPONSE)  # BOS counts, the last target does not
@@ -71,7 +82,9 @@ def test_an_example_as_long_as_the_row_fits(tokenizer):
 
 
 def test_too_long_is_an_error_that_names_the_example(tokenizer):
-    with pytest.raises(UserError, match=rf"example ex0 has {LENGTH} tokens \({N_PROMPT} .*seq_len={LENGTH - 1}"):
+    with pytest.raises(
+        UserError, match=rf"example ex0 has {LENGTH} tokens \({N_PROMPT} .*seq_len={LENGTH - 1}"
+    ):
         encoded(tokenizer, seq_len=LENGTH - 1)
     with pytest.raises(UserError, match="example ex0"):
         encoded(tokenizer, seq_len=10)

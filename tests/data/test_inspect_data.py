@@ -32,7 +32,9 @@ def shown(show, terminal=False) -> str:
 
 @pytest.fixture
 def batch(tokenizer):
-    encoded = encode_all(EXAMPLES, template=find_template("plain"), tokenizer=tokenizer, seq_len=64, too_long="error")
+    encoded = encode_all(
+        EXAMPLES, template=find_template("plain"), tokenizer=tokenizer, seq_len=64, too_long="error"
+    )
     (packed,) = pack_once(encoded, seq_len=64, batch=3, pad_id=tokenizer.pad_id)
     return packed
 
@@ -40,8 +42,12 @@ def batch(tokenizer):
 def test_marks_stand_around_exactly_what_carries_loss(batch, tokenizer):
     text = shown(lambda console: inspect_data.render_batch(batch, tokenizer, console))
     assert "<|bos|>Question: 1+1?\nAnswer:« 2<|eos|>»\n" in text
-    assert "<|bos|>Question: 2+2?\nAnswer:« It's 4\n[b]<|eos|>»\n" in text, "and rich markup in data is plain text"
-    assert "« " + "r" * 30 + "<|eos|>»\n" in text, "and nothing is wrapped at the width of a terminal"
+    assert "<|bos|>Question: 2+2?\nAnswer:« It's 4\n[b]<|eos|>»\n" in text, (
+        "and rich markup in data is plain text"
+    )
+    assert "« " + "r" * 30 + "<|eos|>»\n" in text, (
+        "and nothing is wrapped at the width of a terminal"
+    )
     assert "row 0: 59 of 64 slots filled" in text
     assert "segment 2: example 1, 35 tokens, 12 carry loss" in text
     assert "row 2: 0 of 64 slots filled" in text
@@ -50,7 +56,12 @@ def test_marks_stand_around_exactly_what_carries_loss(batch, tokenizer):
 
 def test_control_characters_in_data_are_shown_and_not_obeyed(tokenizer):
     example = Example("q", "\x1b]0;title\x1b\\ \x1b[8mhidden", "a", "a")
-    options = {"template": find_template("plain"), "tokenizer": tokenizer, "seq_len": 64, "too_long": "error"}
+    options = {
+        "template": find_template("plain"),
+        "tokenizer": tokenizer,
+        "seq_len": 64,
+        "too_long": "error",
+    }
     encoded = encode_all([example], **options)
     (packed,) = pack_once(encoded, seq_len=64, batch=1, pad_id=tokenizer.pad_id)
     text = shown(lambda console: inspect_data.render_batch(packed, tokenizer, console))
@@ -58,10 +69,14 @@ def test_control_characters_in_data_are_shown_and_not_obeyed(tokenizer):
 
 
 def test_a_terminal_gets_colours_and_no_marks(batch, tokenizer):
-    text = shown(lambda console: inspect_data.render_batch(batch, tokenizer, console), terminal=True)
+    text = shown(
+        lambda console: inspect_data.render_batch(batch, tokenizer, console), terminal=True
+    )
     assert "«" not in text
     spans = re.findall(r"\x1b\[1;32m(.*?)\x1b\[0m", text, re.DOTALL)
-    assert spans == [" 2<|eos|>", " " + "r" * 30 + "<|eos|>"], "bold green, the first segment of each row"
+    assert spans == [" 2<|eos|>", " " + "r" * 30 + "<|eos|>"], (
+        "bold green, the first segment of each row"
+    )
     assert re.search(r"\x1b\[1;4;32m It's 4", text), "the second one underlined"
 
 
@@ -150,7 +165,12 @@ def test_a_negative_number_of_rows_is_refused(command):
 
 
 def test_documents_carry_loss_all_over_and_that_is_no_mistake(run, capsys):
-    run("--config.data.source=math_text", "--config.data.packing=concat", "--config.data.size=8", "--rows=1")
+    run(
+        "--config.data.source=math_text",
+        "--config.data.packing=concat",
+        "--config.data.size=8",
+        "--rows=1",
+    )
     out = capsys.readouterr().out
     assert "math_text, split train: SYNTHETIC, STAND-IN FOR OpenWebMath" in out
     assert "Question:" not in out
@@ -159,7 +179,12 @@ def test_documents_carry_loss_all_over_and_that_is_no_mistake(run, capsys):
 
 
 def test_an_eos_between_examples_that_attend_is_shown_once(run, capsys):
-    run("--config.data.size=8", "--config.data.seq_len=900", "--config.data.cross_document=attend", "--rows=1")
+    run(
+        "--config.data.size=8",
+        "--config.data.seq_len=900",
+        "--config.data.cross_document=attend",
+        "--rows=1",
+    )
     out = capsys.readouterr().out
     assert "<|eos|>»<|bos|>Question" in out
     assert "segment 2" not in out

@@ -17,12 +17,18 @@ from lfl_jax.errors import UserError
 
 @pytest.fixture
 def stream(tokenizer, make_data, make_source):
-    """stream(n_batches, ...) -> (list of batches, iterator); every iterator is closed at the end."""
+    """stream(n_batches, ...) -> (list of batches, iterator); every iterator is closed at the
+    end."""
     opened = []
 
     def start(n, source=None, data=None, batch=3, seed=0, **options):
         batches = training_batches(
-            source or make_source(), tokenizer, data or make_data(), batch=batch, seed=seed, **options
+            source or make_source(),
+            tokenizer,
+            data or make_data(),
+            batch=batch,
+            seed=seed,
+            **options,
         )
         opened.append(batches)
         return list(itertools.islice(batches, n)), batches
@@ -49,7 +55,9 @@ def example_ids(batches) -> list[int]:
 ALL = 10**6  # batches: as many as there are
 
 
-def test_an_epoch_holds_every_example_once_as_it_is_encoded(stream, tokenizer, make_source, make_data):
+def test_an_epoch_holds_every_example_once_as_it_is_encoded(
+    stream, tokenizer, make_source, make_data
+):
     source = make_source()
     batches, _ = stream(ALL, source, epochs=1)
     assert example_ids(batches) == list(range(37))
@@ -83,19 +91,24 @@ def test_every_epoch_has_its_own_order_and_the_stream_does_not_end(stream, make_
     batches, _ = stream(12, make_source(examples=examples), make_data(pack_bins=1), batch=2)
     epochs = [example_ids(batches[i : i + 4]) for i in (0, 4, 8)]
     assert epochs == [list(range(8))] * 3
-    orders = {tuple(b["example_ids"][r, 0] for b in batches[i : i + 4] for r in (0, 1)) for i in (0, 4, 8)}
+    orders = {
+        tuple(b["example_ids"][r, 0] for b in batches[i : i + 4] for r in (0, 1)) for i in (0, 4, 8)
+    }
     assert len(orders) == 3
 
 
 def test_seeds_give_streams_of_their_own_and_the_same_seed_the_same(stream, make_data):
-    first, again, other = (stream(4, data=make_data(pack_bins=1), seed=seed)[0] for seed in (0, 0, 1))
+    first, again, other = (
+        stream(4, data=make_data(pack_bins=1), seed=seed)[0] for seed in (0, 0, 1)
+    )
     check_equal(first, again)
     assert (first[0]["tokens"] != other[0]["tokens"]).any()
 
 
 @pytest.mark.parametrize(("bins", "prefetch"), [(1, 2), (4, 0), (4, 2), (16, 2)])
 def test_resuming_goes_on_bit_for_bit_across_epochs(stream, make_data, bins, prefetch):
-    """An epoch is about 10 batches, so epochs change in the middle; saves fall inside groups of open rows."""
+    """An epoch is about 10 batches, so epochs change in the middle; saves fall inside groups of
+    open rows."""
     data = make_data(pack_bins=bins)
     whole, _ = stream(25, data=data, prefetch=prefetch)
     assert len(example_ids(whole)) > 2 * 37
@@ -104,7 +117,8 @@ def test_resuming_goes_on_bit_for_bit_across_epochs(stream, make_data, bins, pre
         check_equal([whole[n]], [next(batches)])
         if n not in (0, 4, 9, 10, 11, 23):
             continue
-        state = json.loads(json.dumps(batches.get_state()))  # small and plain: it goes into a checkpoint
+        # small and plain: it goes into a checkpoint
+        state = json.loads(json.dumps(batches.get_state()))
         assert len(json.dumps(state)) < 200
         _, fresh = stream(0, data=data, prefetch=prefetch)
         fresh.set_state(state)
@@ -116,7 +130,9 @@ def test_the_number_of_batches_read_ahead_changes_nothing(stream):
 
 
 def test_a_long_example_stops_the_stream_with_its_id(stream, make_source):
-    source = make_source(examples=[*make_source(5).examples, Example("x" * 80, "r", "the-long-one", "c")])
+    source = make_source(
+        examples=[*make_source(5).examples, Example("x" * 80, "r", "the-long-one", "c")]
+    )
     with pytest.raises(UserError, match="example the-long-one has"):
         stream(ALL, source, epochs=1)
 
@@ -142,7 +158,9 @@ def test_nothing_left_to_train_on_is_an_error_and_no_endless_search(
         estimate_rows(source, tokenizer, data, seed=0)
 
 
-@pytest.mark.parametrize("change", [{"template": "chatml", "seq_len": 128}, {"seq_len": 80}, {"pack_bins": 1}])
+@pytest.mark.parametrize(
+    "change", [{"template": "chatml", "seq_len": 128}, {"seq_len": 80}, {"pack_bins": 1}]
+)
 def test_every_option_changes_the_batches(stream, make_data, change):
     plain, changed = stream(6)[0], stream(6, data=make_data(**change))[0]
     assert any(a["tokens"].shape != b["tokens"].shape or (a["tokens"] != b["tokens"]).any()
@@ -151,7 +169,9 @@ def test_every_option_changes_the_batches(stream, make_data, change):
 
 @pytest.mark.parametrize("epochs", [1, 3])
 @pytest.mark.parametrize("bins", [1, 4])
-def test_rows_are_counted_exactly_beforehand(stream, tokenizer, make_source, make_data, epochs, bins):
+def test_rows_are_counted_exactly_beforehand(
+    stream, tokenizer, make_source, make_data, epochs, bins
+):
     data, source = make_data(pack_bins=bins), make_source()
     estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=epochs)
     assert estimate.stats == packing_stats(stream(ALL, source, data, batch=2, epochs=epochs)[0])
@@ -173,7 +193,9 @@ def test_long_examples_are_counted_by_what_happens_to_them(tokenizer, make_sourc
 
 def test_half_an_epoch_is_about_half_the_rows(tokenizer, make_source, make_data):
     source = make_source(200)
-    half, whole = (estimate_rows(source, tokenizer, make_data(), seed=0, epochs=e) for e in (0.5, 1))
+    half, whole = (
+        estimate_rows(source, tokenizer, make_data(), seed=0, epochs=e) for e in (0.5, 1)
+    )
     assert half.stats.rows == pytest.approx(whole.stats.rows / 2, rel=0.1)
 
 

@@ -1,4 +1,5 @@
-"""Mixes: exact rates, every example of every source in turn, resumable, and every part on record."""
+"""Mixes: exact rates, every example of every source in turn, resumable, and every part on
+record."""
 
 import collections
 import itertools
@@ -84,7 +85,13 @@ def stream(tokenizer, data):
 
 
 def ids(batches):
-    return [int(i) for batch in batches for row in batch["example_ids"] for i in dict.fromkeys(row.tolist()) if i >= 0]
+    return [
+        int(i)
+        for batch in batches
+        for row in batch["example_ids"]
+        for i in dict.fromkeys(row.tolist())
+        if i >= 0
+    ]
 
 
 def test_an_epoch_is_one_pass_over_the_first_source(stream):
@@ -111,7 +118,11 @@ def test_every_part_is_on_record(data):
     source = open_source(data, "train", 3)
     found = source.provenance()
     assert found["name"] == "word_problems:80.0%,math_text:20.0%"
-    assert (found["synthetic"], found["stand_in_for"], found["examples"]) == (True, "OpenWebMath", 80)
+    assert (found["synthetic"], found["stand_in_for"], found["examples"]) == (
+        True,
+        "OpenWebMath",
+        80,
+    )
     assert [(p["share"], p["name"], p["seed"]) for p in found["parts"]] == [
         (0.8, "word_problems", 3),
         (0.2, "math_text", 3),
@@ -122,7 +133,10 @@ def test_every_part_is_on_record(data):
 
 
 def test_other_shares_are_another_source(make_data):
-    sources = [open_source(make_data(source=f"word_problems:{w},math_text:1", size=4), "train", 0) for w in (1, 2)]
+    sources = [
+        open_source(make_data(source=f"word_problems:{w},math_text:1", size=4), "train", 0)
+        for w in (1, 2)
+    ]
     assert sources[0].sha256 != sources[1].sha256
 
 
@@ -133,7 +147,10 @@ def test_a_mix_is_tested_on_its_first_source(data):
 
 
 def test_one_name_with_a_weight_is_that_source(make_data):
-    one, plain = (open_source(make_data(source=name, size=4), "train", 0) for name in ("math_text:0.3", "math_text"))
+    one, plain = (
+        open_source(make_data(source=name, size=4), "train", 0)
+        for name in ("math_text:0.3", "math_text")
+    )
     assert one.provenance() == plain.provenance()
 
 

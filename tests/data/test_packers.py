@@ -1,4 +1,5 @@
-"""Concatenation drops nothing and adds nothing; packing by ratio is llm-foundry's; both go on where they stopped."""
+"""Concatenation drops nothing and adds nothing; packing by ratio is llm-foundry's; both go on where
+they stopped."""
 
 import dataclasses
 import itertools
@@ -41,7 +42,9 @@ def check_equal(left, right):
 
 def documents(n=23, seed=0):
     sizes = np.random.default_rng(seed).integers(1, 150, n)
-    return [Example("", chr(97 + i % 26) * int(size), f"d{i}", f"d{i}") for i, size in enumerate(sizes)]
+    return [
+        Example("", chr(97 + i % 26) * int(size), f"d{i}", f"d{i}") for i, size in enumerate(sizes)
+    ]
 
 
 def flat(batches, name):
@@ -59,34 +62,53 @@ class TestConcat:
 
     def test_a_document_has_no_template_and_learns_everything_but_its_bos(self, tokenizer):
         ids, loss = token_ids(Example("", "ab", "d", "d"), find_template("plain"), tokenizer)
-        assert (ids, loss) == ([tokenizer.bos_id, 97, 98, tokenizer.eos_id], [False, True, True, True])
+        assert (ids, loss) == (
+            [tokenizer.bos_id, 97, 98, tokenizer.eos_id],
+            [False, True, True, True],
+        )
         without = dataclasses.replace(tokenizer, add_bos=False)
         assert token_ids(Example("", "ab", "d", "d"), find_template("plain"), without) == (
             [97, 98, tokenizer.eos_id],
             [True] * 3,
         )
 
-    def test_rows_are_the_documents_joined_by_eos_and_nothing_is_dropped(self, stream, make_source, data, tokenizer):
+    def test_rows_are_the_documents_joined_by_eos_and_nothing_is_dropped(
+        self, stream, make_source, data, tokenizer
+    ):
         examples = documents()
         batches, _ = stream(ALL, make_source(examples=examples), data, epochs=1)
         order = list(dict.fromkeys(flat(batches, "example_ids").tolist()))
         assert sorted(order) == list(range(len(examples)))
-        expected = [i for d in order for i in (tokenizer.bos_id, *examples[d].response.encode(), tokenizer.eos_id)]
+        expected = [
+            i
+            for d in order
+            for i in (tokenizer.bos_id, *examples[d].response.encode(), tokenizer.eos_id)
+        ]
         assert flat(batches, "tokens").tolist() == expected
         stats = packing_stats(batches)
-        assert (stats.tokens, stats.rows) == (len(expected), -(-len(expected) // 64)), "only the last row has padding"
-        assert stats.targets == len(expected) - len(examples), "all but the first token of each are predicted, once"
+        assert (stats.tokens, stats.rows) == (len(expected), -(-len(expected) // 64)), (
+            "only the last row has padding"
+        )
+        assert stats.targets == len(expected) - len(examples), (
+            "all but the first token of each are predicted, once"
+        )
 
-    def test_targets_follow_their_token_across_rows_and_never_leave_the_document(self, stream, make_source, data):
+    def test_targets_follow_their_token_across_rows_and_never_leave_the_document(
+        self, stream, make_source, data
+    ):
         batches, _ = stream(ALL, make_source(examples=documents()), data, epochs=1)
-        tokens, targets, weights = (flat(batches, name) for name in ("tokens", "targets", "weights"))
+        tokens, targets, weights = (
+            flat(batches, name) for name in ("tokens", "targets", "weights")
+        )
         inside = weights[:-1] > 0
         assert (targets[:-1][inside] == tokens[1:][inside]).all()
         last = np.append(np.diff(flat(batches, "example_ids")) != 0, True)
         assert (weights[last] == 0).all()
         assert (weights[~last] == 1).all()
 
-    def test_isolated_parts_have_segments_and_positions_of_their_own(self, stream, make_source, data):
+    def test_isolated_parts_have_segments_and_positions_of_their_own(
+        self, stream, make_source, data
+    ):
         batches, _ = stream(ALL, make_source(examples=documents()), data, epochs=1)
         for batch in batches:
             for segments, ids, positions in zip(
@@ -100,14 +122,18 @@ class TestConcat:
     def test_attending_rows_are_one_segment(self, stream, make_source, data):
         source = make_source(examples=documents())
         isolated, _ = stream(ALL, source, data, epochs=1)
-        attending, _ = stream(ALL, source, dataclasses.replace(data, cross_document="attend"), epochs=1)
+        attending, _ = stream(
+            ALL, source, dataclasses.replace(data, cross_document="attend"), epochs=1
+        )
         for a, b in zip(isolated, attending, strict=True):
             filled = a["segment_ids"] > 0
             check_equal(b, a | {"segment_ids": filled, "positions": filled * np.arange(64)})
             assert {k: v.dtype for k, v in a.items()} == {k: v.dtype for k, v in b.items()}
 
     @pytest.mark.parametrize("prefetch", [0, 2])
-    def test_resuming_goes_on_bit_for_bit_inside_documents_and_across_epochs(self, stream, make_source, data, prefetch):
+    def test_resuming_goes_on_bit_for_bit_inside_documents_and_across_epochs(
+        self, stream, make_source, data, prefetch
+    ):
         source = make_source(examples=documents(7))
         whole, _ = stream(24, source, data, prefetch=prefetch)
         _, batches = stream(0, source, data, prefetch=prefetch)
@@ -128,12 +154,22 @@ class TestConcat:
 
     def test_prompts_still_carry_no_loss(self, stream, make_source, data):
         batches, _ = stream(ALL, make_source(9), data, epochs=1)
-        plain, _ = stream(ALL, make_source(9), dataclasses.replace(data, packing="first_fit"), epochs=1)
+        plain, _ = stream(
+            ALL, make_source(9), dataclasses.replace(data, packing="first_fit"), epochs=1
+        )
         assert flat(batches, "weights").sum() == flat(plain, "weights").sum()
 
 
 def test_joined_arrays_keep_eos_as_a_token_without_a_target():
-    found = arrays([9, 1, 2, 3], [False, False, True, True], 5, name="x", seq_len=4, too_long="error", joined=True)
+    found = arrays(
+        [9, 1, 2, 3],
+        [False, False, True, True],
+        5,
+        name="x",
+        seq_len=4,
+        too_long="error",
+        joined=True,
+    )
     assert {k: v.tolist() for k, v in found.items()} == {
         "tokens": [9, 1, 2, 3],
         "targets": [1, 2, 3, 3],
@@ -141,16 +177,42 @@ def test_joined_arrays_keep_eos_as_a_token_without_a_target():
         "example_ids": [5] * 4,
     }
     with pytest.raises(UserError, match="example x has 4 tokens"):
-        arrays([9, 1, 2, 3], [False, False, True, True], 5, name="x", seq_len=3, too_long="error", joined=True)
-    cut = arrays([9, 1, 2, 3], [False, False, True, True], 5, name="x", seq_len=3, too_long="truncate", joined=True)
+        arrays(
+            [9, 1, 2, 3],
+            [False, False, True, True],
+            5,
+            name="x",
+            seq_len=3,
+            too_long="error",
+            joined=True,
+        )
+    cut = arrays(
+        [9, 1, 2, 3],
+        [False, False, True, True],
+        5,
+        name="x",
+        seq_len=3,
+        too_long="truncate",
+        joined=True,
+    )
     assert (cut["tokens"].tolist(), cut["weights"].tolist()) == ([9, 1, 2], [0, 1, 0])
     assert (
-        arrays([9, 1, 2, 3], [False, False, False, True], 5, name="x", seq_len=3, too_long="truncate", joined=True)
+        arrays(
+            [9, 1, 2, 3],
+            [False, False, False, True],
+            5,
+            name="x",
+            seq_len=3,
+            too_long="truncate",
+            joined=True,
+        )
         is None
     )
 
 
-def test_examples_that_attend_to_each_other_see_the_eos_between(stream, make_source, make_data, tokenizer):
+def test_examples_that_attend_to_each_other_see_the_eos_between(
+    stream, make_source, make_data, tokenizer
+):
     source, data = make_source(9), make_data(cross_document="attend", seq_len=128)
     (batch, *_), _ = stream(ALL, source, data, epochs=1)
     assert (batch["tokens"] == tokenizer.eos_id).sum() > 2
@@ -169,7 +231,9 @@ def test_bins_are_llm_foundrys():
         return [found.size for found in fit(bins(*new), bins(*old), rows=rows, seq_len=64)]
 
     assert packed([30, 20, 10, 40, 5, 50], [], 2) == [60, 60, 35]
-    assert packed([10, 10, 10, 10], [], 4) == [10, 10, 10, 10], "no row stays empty while examples remain"
+    assert packed([10, 10, 10, 10], [], 4) == [10, 10, 10, 10], (
+        "no row stays empty while examples remain"
+    )
     assert packed([10, 10, 10, 10], [50], 2) == [60, 30]
     assert packed([64, 1], [30, 20], 2) == [64, 31, 20]
 
@@ -195,7 +259,9 @@ class TestRatio:
         assert sorted(seen) == list(range(50))
 
     @pytest.mark.parametrize("ratio", [1.0, 2.4])
-    def test_resuming_goes_on_bit_for_bit_with_what_waits(self, stream, make_source, make_data, ratio):
+    def test_resuming_goes_on_bit_for_bit_with_what_waits(
+        self, stream, make_source, make_data, ratio
+    ):
         odd = [Example("x" * 20, "r" * (41 if i % 3 else 1), f"e{i}", "c") for i in range(20)]
         source = make_source(examples=odd)
         data = make_data(packing="ratio", packing_ratio=ratio, pack_bins=3, seq_len=170)
@@ -216,7 +282,9 @@ class TestRatio:
 
     def test_a_ratio_that_rows_cannot_hold_is_refused(self, stream, source, data, tokenizer):
         data = dataclasses.replace(data, packing_ratio=9.0)
-        with pytest.raises(UserError, match=r"packing_ratio=9 gives rows of config.data.seq_len=96 more tokens"):
+        with pytest.raises(
+            UserError, match=r"packing_ratio=9 gives rows of config.data.seq_len=96 more tokens"
+        ):
             estimate_rows(source, tokenizer, data, seed=0)
         with pytest.raises(UserError, match="lower it"):
             stream(60, source, data)
@@ -228,11 +296,14 @@ class TestRatio:
 
     @pytest.mark.parametrize("epochs", [1, 2, 4, 8, 16])
     def test_magicoder_has_the_papers_steps(self, epochs):
-        """111,183 examples, ratio 3, 6 rows a device: 193, 386, 772, 1544 and 3088 steps of 192 rows."""
+        """111,183 examples, ratio 3, 6 rows a device: 193, 386, 772, 1544 and 3088 steps of 192
+        rows."""
         rows = ratio_rows(111_183, bins=6, ratio=3.0, epochs=epochs)
         assert -(-rows // 192) == 193 * epochs
 
-    def test_the_papers_steps_from_lengths_like_magicoders(self, tokenizer, make_data, make_source, monkeypatch):
+    def test_the_papers_steps_from_lengths_like_magicoders(
+        self, tokenizer, make_data, make_source, monkeypatch
+    ):
         """A mean of 656 tokens, at most 4096; the estimate looks at a sample of them."""
         sizes = np.minimum(np.random.default_rng(0).lognormal(6.3, 0.6, 111_183).astype(int), 3900)
         response = "r" * 4000

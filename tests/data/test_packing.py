@@ -12,7 +12,8 @@ SEQ_LEN, PAD = 16, 99
 
 
 def encoded(i: int, length: int) -> dict[str, np.ndarray]:
-    """Example i: every token of the whole set is a different number, its first half is the prompt."""
+    """Example i: every token of the whole set is a different number, its first half is the
+    prompt."""
     ids = np.arange(1000 * i, 1000 * i + length + 1, dtype=np.int32)
     weights = (np.arange(1, length + 1) > length // 2).astype(np.float32)
     example_ids = np.full(length, i, np.int32)
@@ -23,7 +24,9 @@ def unpacked(batches) -> dict[int, dict[str, np.ndarray]]:
     """{example id: its arrays}, read back by segment; asserts what no batch may break."""
     found = {}
     for batch in batches:
-        assert {k: v.dtype for k, v in batch.items()} == dict.fromkeys(batch, np.int32) | {"weights": np.float32}
+        assert {k: v.dtype for k, v in batch.items()} == dict.fromkeys(batch, np.int32) | {
+            "weights": np.float32
+        }
         assert {v.shape[1] for v in batch.values()} == {SEQ_LEN}
         padding = batch["segment_ids"] == 0
         assert (batch["weights"][padding] == 0).all()
@@ -38,7 +41,9 @@ def unpacked(batches) -> dict[int, dict[str, np.ndarray]]:
                 (example,) = set(batch["example_ids"][row, here].tolist())
                 assert example not in found, "an example stands in two places"
                 assert batch["positions"][row, here].tolist() == list(range(here.sum()))
-                found[example] = {name: batch[name][row, here] for name in ("tokens", "targets", "weights")}
+                found[example] = {
+                    name: batch[name][row, here] for name in ("tokens", "targets", "weights")
+                }
     return found
 
 
@@ -68,8 +73,12 @@ def test_pack_once_holds_every_example_once_and_unchanged(lengths, batch):
 @given(LENGTHS)
 def test_pack_once_is_first_fit(lengths):
     """No example would have fitted into an earlier row at its turn."""
-    batches = pack_once([encoded(i, n) for i, n in enumerate(lengths)], seq_len=SEQ_LEN, batch=1, pad_id=PAD)
-    row_of = {int(i): row for row, b in enumerate(batches) for i in set(b["example_ids"].flat) - {-1}}
+    batches = pack_once(
+        [encoded(i, n) for i, n in enumerate(lengths)], seq_len=SEQ_LEN, batch=1, pad_id=PAD
+    )
+    row_of = {
+        int(i): row for row, b in enumerate(batches) for i in set(b["example_ids"].flat) - {-1}
+    }
     for i, length in enumerate(lengths):
         for row in range(row_of[i]):
             before = sum(lengths[j] for j in range(i) if row_of[j] == row)
@@ -98,7 +107,9 @@ def streamed(examples, bins, batch, seed=0):
     import grain
 
     dataset = grain.MapDataset.source(examples).to_iter_dataset()
-    return list(pack_stream(dataset, seq_len=SEQ_LEN, bins=bins, batch=batch, pad_id=PAD, seed=seed))
+    return list(
+        pack_stream(dataset, seq_len=SEQ_LEN, bins=bins, batch=batch, pad_id=PAD, seed=seed)
+    )
 
 
 @pytest.mark.parametrize("bins", [1, 3, 16])
@@ -116,7 +127,8 @@ def test_both_packers_write_the_same_batch():
     (streamed_batch,) = streamed(examples, bins=8, batch=4)
     (once,) = pack_once(examples, seq_len=SEQ_LEN, batch=4, pad_id=PAD)
     assert list(streamed_batch) == list(once)
-    order = [np.lexsort(b["tokens"].T[::-1]) for b in (streamed_batch, once)]  # the stream shuffles its rows
+    # the stream shuffles its rows
+    order = [np.lexsort(b["tokens"].T[::-1]) for b in (streamed_batch, once)]
     for name in once:
         np.testing.assert_array_equal(streamed_batch[name][order[0]], once[name][order[1]])
 

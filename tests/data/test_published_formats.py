@@ -26,13 +26,18 @@ def parquet(path, rows):
 
 
 def saved_to_disk(folder, rows):
-    """One Dataset as save_to_disk writes it: Arrow streams, and what they are called in state.json."""
+    """One Dataset as save_to_disk writes it: Arrow streams, and what they are called in
+    state.json."""
     folder.mkdir(parents=True)
     table = pyarrow.Table.from_pylist(rows)
     file = str(folder / "data-00000-of-00001.arrow")
     with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": None, "_fingerprint": "x"}
+    state = {
+        "_data_files": [{"filename": "data-00000-of-00001.arrow"}],
+        "_split": None,
+        "_fingerprint": "x",
+    }
     (folder / "state.json").write_text(json.dumps(state))
     (folder / "dataset_info.json").write_text("{}")
     return folder
@@ -62,42 +67,67 @@ FORMATS = {
     "GSM8K": (
         lines,
         "train.jsonl",
-        lambda i: {"question": f"{i} and 1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"},
+        lambda i: {
+            "question": f"{i} and 1?",
+            "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}",
+        },
         [("user", "3 and 1?"), ("assistant", "It is <<3+1=4>>4.\n#### 4")],
         "",
     ),
     "MetaMathQA": (
         lambda path, rows: path.write_text(json.dumps(rows)) and path,
         "MetaMathQA-395K.json",
-        lambda i: {"type": "GSM_Rephrased", "query": f"q{i}", "original_question": f"o{i}", "response": f"r{i}"},
+        lambda i: {
+            "type": "GSM_Rephrased",
+            "query": f"q{i}",
+            "original_question": f"o{i}",
+            "response": f"r{i}",
+        },
         [("user", "q3"), ("assistant", "r3")],
         "type",
     ),
     "Alpaca": (
         lambda path, rows: path.write_text(json.dumps(rows, indent=4)) and path,
         "alpaca_data.json",
-        lambda i: {"instruction": f"Add to {i}.", "input": "" if i % 2 == 0 else f"{i}", "output": f"{2 * i}"},
+        lambda i: {
+            "instruction": f"Add to {i}.",
+            "input": "" if i % 2 == 0 else f"{i}",
+            "output": f"{2 * i}",
+        },
         [("user", "Add to 3."), ("input", "3"), ("assistant", "6")],
         "",
     ),
     "Dolly": (
         lines,
         "databricks-dolly-15k.jsonl",
-        lambda i: {"instruction": "Who?", "context": f"King {i}.", "response": f"{i}", "category": "closed_qa"},
+        lambda i: {
+            "instruction": "Who?",
+            "context": f"King {i}.",
+            "response": f"{i}",
+            "category": "closed_qa",
+        },
         [("user", "Who?"), ("input", "King 3."), ("assistant", "3")],
         "category",
     ),
     "ShareGPT": (
         lambda path, rows: path.write_text(json.dumps(rows)) and path,
         "sharegpt.json",
-        lambda i: {"id": f"x{i}", "conversations": [*human(f"Hi {i}", "Hello."), *human("Bye", "See you.")]},
+        lambda i: {
+            "id": f"x{i}",
+            "conversations": [*human(f"Hi {i}", "Hello."), *human("Bye", "See you.")],
+        },
         [("user", "Hi 3"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "See you.")],
         "id",
     ),
     "UltraChat, smoltalk (OpenAI's messages)": (
         parquet,
         "train_sft-00000-of-00001.parquet",
-        lambda i: {"prompt": f"p{i}", "prompt_id": "x", "messages": [user(f"p{i}"), assistant(f"a{i}")], "source": "s"},
+        lambda i: {
+            "prompt": f"p{i}",
+            "prompt_id": "x",
+            "messages": [user(f"p{i}"), assistant(f"a{i}")],
+            "source": "s",
+        },
         [("user", "p3"), ("assistant", "a3")],
         "prompt, prompt_id, source",
     ),
@@ -124,21 +154,36 @@ FORMATS = {
     "sql-create-context": (
         lambda path, rows: path.write_text(json.dumps(rows)) and path,
         "sql_create_context_v4.json",
-        lambda i: {"question": f"How many {i}?", "context": f"CREATE TABLE t{i}", "answer": f"SELECT {i}"},
+        lambda i: {
+            "question": f"How many {i}?",
+            "context": f"CREATE TABLE t{i}",
+            "answer": f"SELECT {i}",
+        },
         [("user", "How many 3?"), ("input", "CREATE TABLE t3"), ("assistant", "SELECT 3")],
         "",
     ),
     "MATH": (
         lines,
         "train.jsonl",
-        lambda i: {"problem": f"$x={i}$?", "level": "Level 5", "type": "Algebra", "solution": rf"$\boxed{{{i}}}$"},
+        lambda i: {
+            "problem": f"$x={i}$?",
+            "level": "Level 5",
+            "type": "Algebra",
+            "solution": rf"$\boxed{{{i}}}$",
+        },
         [("user", "$x=3$?"), ("assistant", r"$\boxed{3}$")],
         "level, type",
     ),
     "Magicoder": (
         lines,
         "data-oss_instruct-decontaminated.jsonl",
-        lambda i: {"lang": "python", "raw_index": i, "seed": "x", "problem": f"Write f{i}.", "solution": f"def f{i}()"},
+        lambda i: {
+            "lang": "python",
+            "raw_index": i,
+            "seed": "x",
+            "problem": f"Write f{i}.",
+            "solution": f"def f{i}()",
+        },
         [("user", "Write f3."), ("assistant", "def f3()")],
         "lang, raw_index, seed",
     ),
@@ -152,14 +197,24 @@ FORMATS = {
     "save_to_disk": (
         saved_to_disk,
         "saved",
-        lambda i: {"instruction": f"Greet {i}.", "input": "", "output": f"Ahoy {i}", "system": "You sail."},
+        lambda i: {
+            "instruction": f"Greet {i}.",
+            "input": "",
+            "output": f"Ahoy {i}",
+            "system": "You sail.",
+        },
         [("system", "You sail."), ("user", "Greet 3."), ("assistant", "Ahoy 3")],
         "input",
     ),
     "LLaMA-Factory's Alpaca with history": (
         lines,
         "history.jsonl",
-        lambda i: {"instruction": f"And {i}?", "input": "", "output": "7", "history": [[f"Take {i}.", "Done."]]},
+        lambda i: {
+            "instruction": f"And {i}?",
+            "input": "",
+            "output": "7",
+            "history": [[f"Take {i}.", "Done."]],
+        },
         [("user", "Take 3."), ("assistant", "Done."), ("user", "And 3?"), ("assistant", "7")],
         "",
     ),
@@ -188,8 +243,13 @@ def find(splits, expected):
 
 def test_what_is_used_and_left_out_is_said_and_recorded(tmp_path, make_data):
     write, file, row, _, _ = FORMATS["Dolly"]
-    source = open_source(make_data(path=str(write(tmp_path / file, [row(i) for i in range(N)]))), "train", 0)
-    assert source.columns == "prompt=instruction, response=response, context=context; left out: category"
+    source = open_source(
+        make_data(path=str(write(tmp_path / file, [row(i) for i in range(N)]))), "train", 0
+    )
+    assert (
+        source.columns
+        == "prompt=instruction, response=response, context=context; left out: category"
+    )
     assert source.provenance()["columns"] == source.columns
 
 
@@ -197,8 +257,13 @@ OWN = {"q": "Who?", "a": "Me.", "facts": "I am.", "rules": "Be brief."}
 
 
 def opened(tmp_path, make_data, row, columns):
-    rows = [{name: f"{value} {i}" if name == "q" else value for name, value in row.items()} for i in range(5)]
-    return open_source(make_data(path=str(lines(tmp_path / "own.jsonl", rows)), columns=columns), "train", 0)
+    rows = [
+        {name: f"{value} {i}" if name == "q" else value for name, value in row.items()}
+        for i in range(5)
+    ]
+    return open_source(
+        make_data(path=str(lines(tmp_path / "own.jsonl", rows)), columns=columns), "train", 0
+    )
 
 
 def test_columns_of_any_name_are_mapped_by_role(tmp_path, make_data):
@@ -211,7 +276,9 @@ def test_columns_of_any_name_are_mapped_by_role(tmp_path, make_data):
 
 def test_a_column_may_be_left_out_on_purpose(tmp_path, make_data):
     row = {"question": "Who?", "answer": "Me.", "context": "I am.", "choices": ["a", "b"]}
-    with pytest.raises(UserError, match=r"own.jsonl:1: the answer may depend on column 'choices'.*columns=-choices"):
+    with pytest.raises(
+        UserError, match=r"own.jsonl:1: the answer may depend on column 'choices'.*columns=-choices"
+    ):
         opened(tmp_path, make_data, row, "")
     source = opened(tmp_path, make_data, row, "-choices,-context")
     assert source.columns == "prompt=question, response=answer; left out: context, choices"
@@ -222,10 +289,20 @@ def test_a_column_may_be_left_out_on_purpose(tmp_path, make_data):
     ("columns", "message"),
     [
         ("prompt", "'prompt' is not ROLE=COLUMN"),
-        ("question=q", "'question=q' is not ROLE=COLUMN with a role of its own of prompt, response, messages"),
+        (
+            "question=q",
+            "'question=q' is not ROLE=COLUMN with a role of its own of prompt, response, messages",
+        ),
         ("prompt=q,prompt=a", "'prompt=a' is not ROLE=COLUMN"),
-        ("prompt=nothing,response=a", "no column 'nothing', which config.data.columns names; found q, a"),
-        ("", "found the fields a, facts, q, rules; expected messages or conversations, or a pair of prompt/response"),
+        (
+            "prompt=nothing,response=a",
+            "no column 'nothing', which config.data.columns names; found q, a",
+        ),
+        (
+            "",
+            "found the fields a, facts, q, rules; expected messages or conversations, or a pair of"
+            " prompt/response",
+        ),
     ],
 )
 def test_a_mapping_that_cannot_be_is_answered(tmp_path, make_data, columns, message):

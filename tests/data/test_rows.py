@@ -37,7 +37,9 @@ def all_examples(path):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"])
 def test_every_format_gives_every_row_once(tmp_path, name):
     examples = all_examples(write(tmp_path / name))
-    assert sorted((e.prompt, e.response) for e in examples) == sorted((r["question"], r["answer"]) for r in ROWS)
+    assert sorted((e.prompt, e.response) for e in examples) == sorted(
+        (r["question"], r["answer"]) for r in ROWS
+    )
     assert {e.id for e in examples} == {f"{name}:{i}" for i in range(1, 41)}
 
 
@@ -67,7 +69,10 @@ def test_known_pairs_of_fields(tmp_path, fields, expected):
 
 
 def test_rewrites_of_one_question_stay_together(tmp_path):
-    rows = [{"query": f"rewrite {i}", "response": "r", "original_question": str(i % 10)} for i in range(60)]
+    rows = [
+        {"query": f"rewrite {i}", "response": "r", "original_question": str(i % 10)}
+        for i in range(60)
+    ]
     table = read_table(write(tmp_path / "a.json", rows))
     clusters = [{e.cluster for e in split_examples(table, split)} for split in SPLITS]
     assert [len(c) for c in clusters] == [8, 1, 1]
@@ -138,10 +143,14 @@ def test_an_empty_array(tmp_path):
 
 
 def test_an_object_where_an_array_is_expected(tmp_path):
-    assert "expected an array of objects" in bad(tmp_path, json.dumps({"data": ROWS}, indent=1), "a.json")
+    assert "expected an array of objects" in bad(
+        tmp_path, json.dumps({"data": ROWS}, indent=1), "a.json"
+    )
 
 
-@pytest.mark.parametrize(("text", "name"), [("{", "a.json"), ("x", "a.jsonl.gz"), ("x", "a.parquet"), ("x", "a.csv")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("{", "a.json"), ("x", "a.jsonl.gz"), ("x", "a.parquet"), ("x", "a.csv")]
+)
 def test_other_damaged_or_unknown_files_name_themselves(tmp_path, text, name):
     assert name.split(".", 1)[1] in bad(tmp_path, text, name)
 

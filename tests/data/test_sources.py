@@ -25,7 +25,12 @@ def test_word_problems_are_flagged_synthetic_and_seeded(make_data):
     source = open_source(make_data(source="word_problems", size=20), "train", 7)
     assert list(source.examples) == list(word_problems.source(7, "train", 20, word_problems.TOP))
     found = source.provenance()
-    assert (found["synthetic"], found["seed"], found["examples"], found["split"]) == (True, 7, 20, "train")
+    assert (found["synthetic"], found["seed"], found["examples"], found["split"]) == (
+        True,
+        7,
+        20,
+        "train",
+    )
     assert "seed 7" in found["description"]
 
 
@@ -41,7 +46,9 @@ def test_every_split_of_the_word_problems_opens(make_data, split):
     assert len(open_source(make_data(source="word_problems", size=5), split, 0).examples) == 5
 
 
-def test_generated_problems_are_tested_on_templates_seen_and_unseen_and_files_on_one_split(make_data):
+def test_generated_problems_are_tested_on_templates_seen_and_unseen_and_files_on_one_split(
+    make_data,
+):
     assert held_out_splits(make_data(source="word_problems")) == ("test_seen", "test_unseen")
     assert held_out_splits(make_data(source="word_problems", path="a.jsonl")) == ("test",)
     assert held_out_splits(make_data(source="gsm8k")) == ("test",)
@@ -61,16 +68,21 @@ def test_a_file_takes_the_place_of_the_generator(make_data, rows_file, name):
 
 def test_splits_of_a_file_share_nothing(make_data, rows_file):
     data = make_data(source="jsonl", path=str(rows_file))
-    prompts = [{e.prompt for e in open_source(data, split, 0).examples} for split in ("train", "dev", "test")]
+    prompts = [
+        {e.prompt for e in open_source(data, split, 0).examples}
+        for split in ("train", "dev", "test")
+    ]
     assert [len(p) for p in prompts] == [96, 2, 2]
     assert set.union(*prompts) == {row["question"] for row in ROWS}
 
 
 @pytest.fixture
 def cache(monkeypatch, rows_file):
-    """Stands for a cache with gsm8k-train and metamathqa in it, each a folder with one data file."""
+    """Stands for a cache with gsm8k-train and metamathqa in it, each a folder with one data
+    file."""
     items = {
-        name: types.SimpleNamespace(about=f"about {name}", licence="MIT") for name in ("gsm8k-train", "metamathqa")
+        name: types.SimpleNamespace(about=f"about {name}", licence="MIT")
+        for name in ("gsm8k-train", "metamathqa")
     }
     monkeypatch.setattr(assets, "manifest", lambda: items)
     monkeypatch.setattr(assets, "licence", lambda name: items[name].licence)

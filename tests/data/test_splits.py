@@ -39,7 +39,8 @@ def test_only_the_missing_splits_are_held_out():
 
 
 def test_the_split_of_a_text_is_the_same_everywhere():
-    """Changing this number moves items between train and test: no result before it compares to one after."""
+    """Changing this number moves items between train and test: no result before it compares to one
+    after."""
     assert digest("How many?") == digest(" How many?\n") == 0xBA352E24C64C7137
 
 

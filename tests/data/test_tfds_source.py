@@ -32,7 +32,9 @@ def folder(rows_file):
 def test_prepared_examples_are_those_of_the_file(make_data, rows_file, folder, split):
     source = open_source(make_data(source=f"tfds:{folder}"), split, 0)
     expected = split_examples(read_table(rows_file), split)
-    assert [(e.prompt, e.response) for e in source.examples] == [(e.prompt, e.response) for e in expected]
+    assert [(e.prompt, e.response) for e in source.examples] == [
+        (e.prompt, e.response) for e in expected
+    ]
     assert source.examples[0].id == f"rows/1.0.0/{split}:1"
     assert len({e.cluster for e in source.examples}) == len(source.examples)
     assert len(source.sha256) == 64

@@ -1,4 +1,5 @@
-"""The word problems: every wording of every template is computed again, and the splits are kept apart."""
+"""The word problems: every wording of every template is computed again, and the splits are kept
+apart."""
 
 import ast
 import hashlib
@@ -30,11 +31,18 @@ from lfl_jax.data.word_problems import (
 from lfl_jax.errors import UserError
 
 EQUATION = re.compile(r"([$\d(][$\d\s+\-*/().]*?) = (\$?\d+(?:\.\d+)?)")
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 # What a solver brings along: counts of sides, two directions, tests, shares of a pair; and units.
 COMMON = {1, 2, 3, 4, 60, 100, 1000}
 WORDS = {
-    **{word: [part.numerator, part.denominator] for part, word in vocabulary.FRACTION_WORDS.items()},
+    **{
+        word: [part.numerator, part.denominator] for part, word in vocabulary.FRACTION_WORDS.items()
+    },
     **{word: [number] for number, word in vocabulary.TIMES_WORDS.items()},
 }
 COUNTED_BY_LINES = ("theatre_rows", "doubling_views")
@@ -60,11 +68,14 @@ def evaluate(text: str) -> Fraction:
 def numbers(text: str) -> set[Fraction]:
     """All numbers written in a text, in digits or as fractions and multiples in words."""
     found = {Fraction(number) for number in re.findall(r"\d+(?:\.\d+)?", text)}
-    return found | {Fraction(n) for word, values in WORDS.items() if word in text.lower() for n in values}
+    return found | {
+        Fraction(n) for word, values in WORDS.items() if word in text.lower() for n in values
+    }
 
 
 def wordings(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
-    """Every question of one draw with every solution, not only the pair the template would choose."""
+    """Every question of one draw with every solution, not only the pair the template would
+    choose."""
     problems = []
 
     def every(rng, questions, solutions, answer):
@@ -80,8 +91,12 @@ def wordings(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[Prob
 
 
 def implied(question: str) -> set[Fraction]:
-    """What a question gives without writing it: the hours between two times, and whole quotients."""
-    times = [int(hour) % 12 + (12 if half == "pm" else 0) for hour, half in re.findall(r"(\d+):00 (am|pm)", question)]
+    """What a question gives without writing it: the hours between two times, and whole
+    quotients."""
+    times = [
+        int(hour) % 12 + (12 if half == "pm" else 0)
+        for hour, half in re.findall(r"(\d+):00 (am|pm)", question)
+    ]
     values = [int(n) for n in re.findall(r"\d+", question)]
     whole = "leftover" in question or "remaining" in question
     quotients = {Fraction(a // b) for a in values for b in values if b > 1} if whole else set()
@@ -91,10 +106,14 @@ def implied(question: str) -> set[Fraction]:
 def check_arithmetic(problem: Problem, level: int = 3) -> None:
     steps = EQUATION.findall(problem.solution)
     assert STEPS[level][0] <= len(steps) <= STEPS[level][1], problem
-    assert len(steps) == problem.solution.count("="), f"an equation that cannot be read in {problem}"
+    assert len(steps) == problem.solution.count("="), (
+        f"an equation that cannot be read in {problem}"
+    )
     known = numbers(problem.question) | implied(problem.question) | COMMON
     for expression, result in steps:
-        assert evaluate(expression) == Fraction(result.lstrip("$")), f"{expression} = {result} in {problem}"
+        assert evaluate(expression) == Fraction(result.lstrip("$")), (
+            f"{expression} = {result} in {problem}"
+        )
         assert numbers(expression) <= known, f"{expression} uses a number from nowhere in {problem}"
         known |= numbers(result)
     assert problem.answer >= 0
@@ -110,9 +129,15 @@ def check_english(problem: Problem) -> None:
     text = f"{question}\n{solution.rsplit(chr(10), 1)[0]}"
     wrong = r"[{}\[\]]|  | [.,?]|\.\.|\bNone\b|(?m:^ | $)|\b([a-z]+) \1\b|\d,\d"
     assert not re.search(wrong, text), text
-    assert not re.search(r"(?<![\d:$*/+-] )(?<![\d:$])\b1 [a-z]{2,}s\b", text), f"one of several: {text}"
-    assert not re.search(r"\b(?:[2-9]|\d\d+) (?:apple|hour|day|meter|box|child|person)\b", text), text
-    assert not re.search(r"\b[Aa] [aeioAEIO]|\b[Aa]n (?!hour)[^aeiouAEIOU\d]|\ba \$?8\b|\ba \$?1[18]\b", text), text
+    assert not re.search(r"(?<![\d:$*/+-] )(?<![\d:$])\b1 [a-z]{2,}s\b", text), (
+        f"one of several: {text}"
+    )
+    assert not re.search(r"\b(?:[2-9]|\d\d+) (?:apple|hour|day|meter|box|child|person)\b", text), (
+        text
+    )
+    assert not re.search(
+        r"\b[Aa] [aeioAEIO]|\b[Aa]n (?!hour)[^aeiouAEIOU\d]|\ba \$?8\b|\ba \$?1[18]\b", text
+    ), text
     assert all(line[0].isupper() or line[0].isdigit() for line in text.splitlines()), text
     sentences = [line for line in text.splitlines() if not EQUATION.fullmatch(line)]
     assert all(line[-1] in ".?" for line in sentences), text
@@ -138,12 +163,15 @@ def test_every_wording_is_sound_and_of_one_stratum(level, name, monkeypatch):
         for problem in problems:
             check_arithmetic(problem, level)
             check_english(problem)
-        assert len({generator._stratum(name, problem.question) for problem in problems}) == 1, problems[0]
+        assert len({generator._stratum(name, problem.question) for problem in problems}) == 1, (
+            problems[0]
+        )
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_every_number_of_a_question_matters(name, monkeypatch):
-    """Distractors are not meant; a number that no solution of any draw uses is a mistake of the template."""
+    """Distractors are not meant; a number that no solution of any draw uses is a mistake of the
+    template."""
     for seed in range(2000, 2010):
         for problem in wordings(name, seed, monkeypatch):
             given = re.sub(r"\d+:00", "", problem.question)
@@ -154,7 +182,9 @@ def test_every_number_of_a_question_matters(name, monkeypatch):
 
 def test_evaluator_and_checks_can_fail():
     assert evaluate("2 * ($3 + 4) / 7") == 2
-    good = Problem("Ann has 4 pens and 5 more. How many?", "She has 4 + 5 = 9.\nThen 9 * 1 = 9.\n#### 9", 9)
+    good = Problem(
+        "Ann has 4 pens and 5 more. How many?", "She has 4 + 5 = 9.\nThen 9 * 1 = 9.\n#### 9", 9
+    )
     check_arithmetic(good)
     check_english(good)
     for wrong in (
@@ -165,7 +195,12 @@ def test_evaluator_and_checks_can_fail():
     ):
         with pytest.raises(AssertionError):
             check_arithmetic(Problem(good.question, good.solution.replace(*wrong), 9))
-    for wrong in (("4 pens", "1 pens"), ("4 pens", "a apple"), ("and", "and  "), ("How many?", "Tell.")):
+    for wrong in (
+        ("4 pens", "1 pens"),
+        ("4 pens", "a apple"),
+        ("and", "and  "),
+        ("How many?", "Tell."),
+    ):
         with pytest.raises(AssertionError):
             check_english(Problem(good.question.replace(*wrong), good.solution, 9))
 
@@ -177,7 +212,9 @@ def test_templates_and_held_out():
     assert len(NAMED) == len(NAMES), "a name stands for one template"
     assert all(NAMED[name].__name__ == name for name in NAMED)
     assert word_problems.SYNTHETIC
-    described = "synthetic: generated word problems, seed 3, levels 1:2:3 as 2:0:1, 50 training templates"
+    described = (
+        "synthetic: generated word problems, seed 3, levels 1:2:3 as 2:0:1, 50 training templates"
+    )
     assert word_problems.describe(3, (2, 0, 1)) == described
 
 
@@ -221,15 +258,23 @@ def test_splits_are_disjoint_across_seeds(levels):
 def test_same_item_in_every_process():
     code = (
         "import hashlib; from lfl_jax.data.word_problems import SPLITS, generate\n"
-        "text = ''.join(repr(generate(7, i, s, (6, 3, 1))) for s in SPLITS for i in (0, 1, 57, 10**9))\n"
+        "text = ''.join(repr(generate(7, i, s, (6, 3, 1))) for s in SPLITS for i in (0, 1, 57,"
+        " 10**9))\n"
         "print(hashlib.sha256(text.encode()).hexdigest())"
     )
     text = "".join(repr(generate(7, i, s, (6, 3, 1))) for s in SPLITS for i in (0, 1, 57, 10**9))
     expected = hashlib.sha256(text.encode()).hexdigest()
     for salt in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": salt,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         command = [sys.executable, "-c", code]
-        assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == expected
+        assert (
+            subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip()
+            == expected
+        )
 
 
 def test_items_stay_the_same():
@@ -243,7 +288,9 @@ def test_arguments_matter():
     assert base == generate(0, 5, "train", TOP)
     assert base.id == "train/5"
     for other in ((1, "train"), (0, "dev"), (0, "test_seen")):
-        pairs = [(generate(0, i, "train", TOP), generate(other[0], i, other[1], TOP)) for i in range(300)]
+        pairs = [
+            (generate(0, i, "train", TOP), generate(other[0], i, other[1], TOP)) for i in range(300)
+        ]
         same = [(a, b) for a, b in pairs if a.cluster == b.cluster]
         assert 1 <= len(same) <= 40
         assert all(a.prompt != b.prompt for a, b in same)
@@ -261,7 +308,9 @@ def test_source_is_a_sequence():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(UserError, match=r"unknown split 'test'.*train, dev, test_seen, test_unseen"):
+    with pytest.raises(
+        UserError, match=r"unknown split 'test'.*train, dev, test_seen, test_unseen"
+    ):
         generate(0, 0, "test", TOP)
     with pytest.raises(UserError, match="unknown split"):
         source(0, "valid", 3, TOP)

@@ -1,4 +1,5 @@
-"""A model whose every number can be worked out by hand, given to evaluations through their two callables."""
+"""A model whose every number can be worked out by hand, given to evaluations through their two
+callables."""
 
 import importlib.util
 import json
@@ -21,14 +22,17 @@ def lines(file: Path) -> list[dict]:
 
 
 def score(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The toy's state of a position is the sum over all positions it may attend to: a wrong mask changes it."""
+    """The toy's state of a position is the sum over all positions it may attend to: a wrong mask
+    changes it."""
     tokens, positions = rows["tokens"].astype(np.int64), rows["positions"].astype(np.int64)
     features = np.where(rows["segment_ids"] > 0, TOY.feature(tokens, positions), 0)
     segment, branch = rows["segment_ids"], rows["branch_ids"]
     same = segment[:, :, None] == segment[:, None, :]
     shared = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
     causal = np.tril(np.ones((tokens.shape[1],) * 2, bool))
-    states = np.einsum("bij,bj->bi", (same & shared & causal).astype(np.int64), features) % TOY.MODULUS
+    states = (
+        np.einsum("bij,bj->bi", (same & shared & causal).astype(np.int64), features) % TOY.MODULUS
+    )
     nll = TOY.nll(states, rows["targets"].astype(np.int64))
     scored = rows["weights"] > 0
     return np.where(scored, nll, 0).astype(np.float32), scored & TOY.greedy(nll)
@@ -62,18 +66,22 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def toy_model(tokenizer) -> Model:
-    """The toy as evaluations see it; it answers prompts of the synthetic documents by their text."""
+    """The toy as evaluations see it; it answers prompts of the synthetic documents by their
+    text."""
 
     def generate(prompts, *, max_new_tokens, stop, example_ids):
         assert len(prompts) == len(example_ids)
-        return [f" {sum(prompt) % 90}.\n#### {sum(prompt) % 7}<eos> Question: 5" for prompt in prompts]
+        return [
+            f" {sum(prompt) % 90}.\n#### {sum(prompt) % 7}<eos> Question: 5" for prompt in prompts
+        ]
 
     return Model(tag="toy", score=score, generate=generate)
 
 
 @pytest.fixture(scope="session")
 def synthetic() -> dict:
-    """What lm-evaluation-harness makes of the synthetic documents (tests/parity/lm_eval/run_lm_eval.py)."""
+    """What lm-evaluation-harness makes of the synthetic documents
+    (tests/parity/lm_eval/run_lm_eval.py)."""
     return json.loads((PARITY / "synthetic.json").read_text(encoding="utf-8"))
 
 
@@ -87,5 +95,11 @@ def inputs() -> Inputs:
         "gsm8k-test": "gsm8k",
         "gsm8k-train": "gsm8k_train",
     }
-    shots = [("One and one?", "It is 2. So the answer is 2."), ("Nine less 2?", "It is $7. The answer is 7")]
-    return Inputs(docs=lambda name: lines(PARITY / "synthetic" / f"{files[name]}.jsonl"), fixed_shots=lambda: shots)
+    shots = [
+        ("One and one?", "It is 2. So the answer is 2."),
+        ("Nine less 2?", "It is $7. The answer is 7"),
+    ]
+    return Inputs(
+        docs=lambda name: lines(PARITY / "synthetic" / f"{files[name]}.jsonl"),
+        fixed_shots=lambda: shots,
+    )

@@ -1,4 +1,5 @@
-"""HumanEval and MBPP: prompts and cuts as in the harnesses, pass@k by its definition, and the data's own solutions."""
+"""HumanEval and MBPP: prompts and cuts as in the harnesses, pass@k by its definition, and the
+data's own solutions."""
 
 import dataclasses
 import hashlib
@@ -25,13 +26,18 @@ DOC = {
     "prompt": '\nfrom math import floor\n\ndef f(x):\n    """ One more. """\n',
     "entry_point": "f",
     "canonical_solution": "    return floor(x) + 1\n",
-    "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert floor(candidate(1)) == f(1)\n",
+    "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert floor(candidate(1)) =="
+    " f(1)\n",
 }
 MBPP_DOC = {
     "task_id": 7,
     "text": "Sum.",
     "code": "class Pair:\r\n    pass\r\nNAME = 1\r\ndef sum(a, b):\r\n    return a + b",
-    "test_list": ["assert sum(1, 2) == 3", "assert sum(int(2), 2) == 4", "assert sum(root, -1) == 0"],
+    "test_list": [
+        "assert sum(1, 2) == 3",
+        "assert sum(int(2), 2) == 4",
+        "assert sum(root, -1) == 0",
+    ],
     "test_setup_code": "root = NAME",
 }
 
@@ -57,7 +63,9 @@ def counted(programs) -> list[bool]:
 # The estimator
 
 
-@pytest.mark.parametrize(("n", "c", "k"), [(1, 0, 1), (1, 1, 1), (5, 2, 1), (5, 2, 3), (5, 2, 4), (6, 6, 2), (6, 0, 6)])
+@pytest.mark.parametrize(
+    ("n", "c", "k"), [(1, 0, 1), (1, 1, 1), (5, 2, 1), (5, 2, 3), (5, 2, 4), (6, 6, 2), (6, 0, 6)]
+)
 def test_pass_at_k_is_the_share_of_draws_with_a_right_sample(n, c, k):
     draws = list(itertools.combinations([1] * c + [0] * (n - c), k))
     expected = sum(any(draw) for draw in draws) / len(draws)
@@ -66,14 +74,17 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_sample(n, c, k):
 
 def test_pass_at_k_is_exact_for_many_samples():
     n, c, ks = [256] * 5 + [300], [0, 1, 128, 255, 256, 7], [1, 2, 10, 100, 256]
-    exact = [[1 - math.comb(a - b, k) / math.comb(a, k) for a, b in zip(n, c, strict=True)] for k in ks]
+    exact = [
+        [1 - math.comb(a - b, k) / math.comb(a, k) for a, b in zip(n, c, strict=True)] for k in ks
+    ]
     np.testing.assert_allclose(pass_at_k.per_problem(n, c, ks), exact, rtol=1e-12)
     tiny = pass_at_k.per_problem([10**9], [1], [1])[0, 0]
     assert tiny == pytest.approx(1e-9, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("n", "c", "ks"), [([5], [1], [6]), ([5], [1], [0]), ([5], [6], [1]), ([], [], [1]), ([5], [1], [])]
+    ("n", "c", "ks"),
+    [([5], [1], [6]), ([5], [1], [0]), ([5], [6], [1]), ([], [], [1]), ([5], [1], [])],
 )
 def test_an_impossible_k_or_count_is_refused(n, c, ks):
     with pytest.raises(UserError):
@@ -83,9 +94,13 @@ def test_an_impossible_k_or_count_is_refused(n, c, ks):
 def test_pass_at_k_is_over_the_problems_with_enough_samples_with_errors_over_problems():
     head = {"unique": 1, "unique_passed": 1, "unique_failed": 0, "samples": [], "ended": 1.0}
     counts = ((8, 2), (4, 0), (4, 4))
-    made = [head | {"id": str(i), "cluster": str(i), "n": n, "c": c} for i, (n, c) in enumerate(counts)]
+    made = [
+        head | {"id": str(i), "cluster": str(i), "n": n, "c": c} for i, (n, c) in enumerate(counts)
+    ]
     found = {name: each.estimate for name, each in humaneval.TASK.measure(made).items()}
-    assert found["pass@1"].mean == pytest.approx((0.25 + 0 + 1) / 3) and found["pass@1"].clusters == 3
+    assert (
+        found["pass@1"].mean == pytest.approx((0.25 + 0 + 1) / 3) and found["pass@1"].clusters == 3
+    )
     assert found["pass@1"].se == pytest.approx(np.std([0.25, 0, 1], ddof=1) / math.sqrt(3))
     assert (found["pass@4"].n, found["pass@8"].n) == (3, 1) and "pass@16" not in found
 
@@ -104,7 +119,9 @@ def test_the_cuts_of_the_harnesses():
     assert code_text.RULES["humaneval-lm-eval"](text) == "    return 1\n\n@x"
     assert code_text.RULES["humaneval-lm-eval"]("    x\n    def g():\n") == "    x\n    def g():\n"
     assert code_text.RULES["humaneval-lm-eval-instruct"]("    x\n```\nmore ```") == "    x\n"
-    assert code_text.RULES["mbpp-lm-eval"]("def f():\n    1\n[DONE]\n[BEGIN]") == "def f():\n    1\n"
+    assert (
+        code_text.RULES["mbpp-lm-eval"]("def f():\n    1\n[DONE]\n[BEGIN]") == "def f():\n    1\n"
+    )
     assert code_text.RULES["mbpp-bigcode"]("def f():\n    1\nassert f()") == "def f():\n    1"
     assert all(rule("") == "" for rule in code_text.RULES.values())
 
@@ -124,7 +141,10 @@ def test_the_first_block(text, code):
 
 
 def test_cutting_in_turn_differs_where_stops_overlap():
-    assert code_text.earliest("ab-bc", ("bc", "b-b")) == "a" and stops.cut("ab-bc", ("bc", "b-b")) == "ab-"
+    assert (
+        code_text.earliest("ab-bc", ("bc", "b-b")) == "a"
+        and stops.cut("ab-bc", ("bc", "b-b")) == "ab-"
+    )
 
 
 # HumanEval
@@ -134,8 +154,13 @@ def test_humaneval_prompts():
     docs = Inputs(docs=lambda name: [DOC] if name == "humaneval" else [])
     stripped, plain, instruct = (humaneval.problems(docs, form)[0] for form in humaneval.PROMPTS)
     assert stripped.prompt == DOC["prompt"].strip() and plain.prompt == DOC["prompt"]
-    assert instruct.prompt.count(DOC["prompt"]) == 2 and instruct.prompt.endswith(f"```python\n{DOC['prompt']}\n")
-    assert humaneval.extract(stripped, "\n    return 1\nprint(1)") == DOC["prompt"].strip() + "\n    return 1"
+    assert instruct.prompt.count(DOC["prompt"]) == 2 and instruct.prompt.endswith(
+        f"```python\n{DOC['prompt']}\n"
+    )
+    assert (
+        humaneval.extract(stripped, "\n    return 1\nprint(1)")
+        == DOC["prompt"].strip() + "\n    return 1"
+    )
     assert humaneval.extract(instruct, "    return 1\n```") == DOC["prompt"] + "    return 1\n"
     with pytest.raises(UserError, match="unknown form"):
         humaneval.problems(docs, "x")
@@ -144,7 +169,13 @@ def test_humaneval_prompts():
 def test_a_humaneval_completion_is_judged():
     isolated()
     problem = humaneval.problem(DOC, "humaneval-bigcode")
-    texts = ["\n    return x + 1\nprint(f(1))", "\n    return floor(x) + 1", "\n    return x", " oops", "\n    pass"]
+    texts = [
+        "\n    return x + 1\nprint(f(1))",
+        "\n    return floor(x) + 1",
+        "\n    return x",
+        " oops",
+        "\n    pass",
+    ]
     programs = [humaneval.program(problem, humaneval.extract(problem, text)) for text in texts]
     assert counted(programs) == [True, True, False, False, False]
 
@@ -155,14 +186,27 @@ def test_a_record_and_its_summary():
         problem, ["\n    return 1\nif", "\n    return 1\nif", "x"], [PASSED, FAILED, FAILED]
     )
     digest = hashlib.sha256(problem.prompt.encode()).hexdigest()[:16]
-    assert (record["id"], record["cluster"], record["prompt_sha256"]) == ("HumanEval/x", "HumanEval/x", digest)
+    assert (record["id"], record["cluster"], record["prompt_sha256"]) == (
+        "HumanEval/x",
+        "HumanEval/x",
+        digest,
+    )
     assert (record["n"], record["c"], record["unique"]) == (3, 1, 2)
     assert (record["unique_passed"], record["unique_failed"]) == (1, 2)
     sample = record["samples"][0]
-    assert sample["text"] == "\n    return 1\nif" and sample["code"].endswith("\n    return 1") and sample["passed"]
-    other = humaneval.TASK.method.record(problem, ["a", "b"], [PASSED, PASSED]) | {"id": "2", "cluster": "2"}
+    assert (
+        sample["text"] == "\n    return 1\nif"
+        and sample["code"].endswith("\n    return 1")
+        and sample["passed"]
+    )
+    other = humaneval.TASK.method.record(problem, ["a", "b"], [PASSED, PASSED]) | {
+        "id": "2",
+        "cluster": "2",
+    }
     found = humaneval.TASK.measure([each | {"ended": 0.0} for each in (record, other)])
-    assert {"pass@1", "pass@2", "unique", "unique_passed", "unique_failed"} < set(found) and "pass@4" not in found
+    assert {"pass@1", "pass@2", "unique", "unique_passed", "unique_failed"} < set(
+        found
+    ) and "pass@4" not in found
     assert found["pass@1"].estimate.mean == pytest.approx((1 / 3 + 1) / 2)
     with pytest.raises(ValueError, match="argument"):
         humaneval.TASK.method.record(problem, ["a"], [])
@@ -174,12 +218,17 @@ def solved(problems, body):
 
 @pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_canonical_solutions_pass_and_empty_bodies_fail(step):
-    """Every 17th problem and those whose tests use helpers of the prompt or random numbers; slow: all 164."""
+    """Every 17th problem and those whose tests use helpers of the prompt or random numbers; slow:
+    all 164."""
     problems = [humaneval.problem(doc, "humaneval-lm-eval") for doc in fetched("humaneval")]
     chosen = [p for i, p in enumerate(problems) if i % step == 0 or i in (32, 33, 38, 50, 53)]
     assert len(chosen) == 164 if step == 1 else len(chosen) >= 10
-    assert [p.id for p, ok in zip(chosen, counted(solved(chosen, None)), strict=True) if not ok] == []
-    assert [p.id for p, ok in zip(chosen, counted(solved(chosen, "    pass")), strict=True) if ok] == []
+    assert [
+        p.id for p, ok in zip(chosen, counted(solved(chosen, None)), strict=True) if not ok
+    ] == []
+    assert [
+        p.id for p, ok in zip(chosen, counted(solved(chosen, "    pass")), strict=True) if ok
+    ] == []
 
 
 # MBPP
@@ -199,7 +248,12 @@ def test_mbpp_prompts_and_entry_points():
 def test_an_mbpp_completion_is_judged():
     isolated()
     problem = mbpp.problem(MBPP_DOC, "mbpp-lm-eval")
-    texts = [MBPP_DOC["code"] + "\n[DONE]\nx = (", "NAME = 1\nsum = max", "def sum(a, b):\n    return a + b", ""]
+    texts = [
+        MBPP_DOC["code"] + "\n[DONE]\nx = (",
+        "NAME = 1\nsum = max",
+        "def sum(a, b):\n    return a + b",
+        "",
+    ]
     programs = [mbpp.program(problem, mbpp.extract(problem, text)) for text in texts]
     assert counted(programs) == [True, False, False, False]
     record = mbpp.TASK.method.record(problem, texts, [PASSED, *[FAILED] * 3])
@@ -209,15 +263,22 @@ def test_an_mbpp_completion_is_judged():
 
 @pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_reference_solutions_pass(step):
-    """Every 17th problem and the odd ones: `sum` redefined (126), code before the tests (367); slow: all 500."""
+    """Every 17th problem and the odd ones: `sum` redefined (126), code before the tests (367);
+    slow: all 500."""
     problems = [mbpp.problem(doc, "mbpp-lm-eval") for doc in fetched("mbpp-test")]
     chosen = [p for i, p in enumerate(problems) if i % step == 0 or p.id in ("126", "367")]
     assert len(chosen) == 500 if step == 1 else len(chosen) >= 30
     assert [
-        p.id for p, ok in zip(chosen, counted([mbpp.program(p, p.solution) for p in chosen]), strict=True) if not ok
+        p.id
+        for p, ok in zip(
+            chosen, counted([mbpp.program(p, p.solution) for p in chosen]), strict=True
+        )
+        if not ok
     ] == []
     some = chosen[:10]
-    assert [p.id for p, ok in zip(some, counted([mbpp.program(p, "") for p in some]), strict=True) if ok] == []
+    assert [
+        p.id for p, ok in zip(some, counted([mbpp.program(p, "") for p in some]), strict=True) if ok
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -234,9 +295,13 @@ def test_an_answer_in_the_training_format_is_body_or_function(text):
     isolated()
     inputs = Inputs(docs=lambda name: [DOC], template=TEMPLATES["alpaca"])
     (problem,) = humaneval.TRAINED.items(inputs)
-    assert problem.prompt.endswith(f"### Instruction:\n{DOC['prompt'].rstrip()}\n\n\n### Response:\n")
+    assert problem.prompt.endswith(
+        f"### Instruction:\n{DOC['prompt'].rstrip()}\n\n\n### Response:\n"
+    )
     code = humaneval.TRAINED.method.extract(problem, text)
-    assert counted([humaneval.program(problem, code), humaneval.program(problem, code.replace("1", "2"))]) == [
+    assert counted(
+        [humaneval.program(problem, code), humaneval.program(problem, code.replace("1", "2"))]
+    ) == [
         True,
         False,
     ]
@@ -244,7 +309,11 @@ def test_an_answer_in_the_training_format_is_body_or_function(text):
 
 def test_what_is_no_python_is_told_apart_from_what_is_wrong():
     problem = humaneval.problem(DOC, "humaneval-bigcode")
-    verdicts = [PASSED, FAILED, dataclasses.replace(FAILED, reason="exception: IndentationError unexpected indent")]
+    verdicts = [
+        PASSED,
+        FAILED,
+        dataclasses.replace(FAILED, reason="exception: IndentationError unexpected indent"),
+    ]
     record = humaneval.TASK.method.record(problem, ["a", "b", "c"], verdicts)
     found = humaneval.TASK.measure([record | {"ended": 0.0}])
     assert found["format_compliance"].estimate.mean == pytest.approx(2 / 3)
@@ -255,7 +324,8 @@ def test_what_is_no_python_is_told_apart_from_what_is_wrong():
 
 
 def settings(tmp_path, done, samples=3):
-    """(evaluate, its calls): a model that answers right in every second sample, up to `done` calls."""
+    """(evaluate, its calls): a model that answers right in every second sample, up to `done`
+    calls."""
     calls = []
 
     def generate(prompts, *, max_new_tokens, stop, example_ids, temperature, top_p):
@@ -283,7 +353,10 @@ def test_programs_are_drawn_run_and_resumed(tmp_path):
     run, calls = settings(tmp_path, done=9)
     result = run()
     first, second = records.read(tmp_path / "humaneval.jsonl")[1]
-    assert calls == [([MOST_SAMPLES, MOST_SAMPLES + 1], 0.5, 0.9, calls[0][3]), ([MOST_SAMPLES + 2], *calls[0][1:])]
+    assert calls == [
+        ([MOST_SAMPLES, MOST_SAMPLES + 1], 0.5, 0.9, calls[0][3]),
+        ([MOST_SAMPLES + 2], *calls[0][1:]),
+    ]
     assert "\ndef" in calls[0][3] and first["n"] == 3 and first["c"] == 2
     assert [s["passed"] for s in second["samples"]] == [True, False, True] and second["unique"] == 2
     assert result.metrics["pass@1"].mean == pytest.approx(2 / 3) and result.settings["samples"] == 3

@@ -1,4 +1,5 @@
-"""Forgetting as one number, worked out by hand: the mean of three accuracies, flips, and what stands beside them."""
+"""Forgetting as one number, worked out by hand: the mean of three accuracies, flips, and what
+stands beside them."""
 
 import io
 import math
@@ -19,16 +20,29 @@ from lfl_jax.report.rows import Row, report
 
 def choices(right: str, n_choices: int = 4, logprob: float = -1.0) -> list[dict]:
     """A record for each digit: 1 right, 0 wrong."""
-    head = {"gold_logprob": logprob, "gold_logprob_norm": logprob, "ll": [-1.0] * n_choices, "gold": 0}
+    head = {
+        "gold_logprob": logprob,
+        "gold_logprob_norm": logprob,
+        "ll": [-1.0] * n_choices,
+        "gold": 0,
+    }
     head |= {"bytes": [4] * n_choices}
     return [
-        head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)} for i, c in enumerate(right)
+        head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)}
+        for i, c in enumerate(right)
     ]
 
 
 def text(nll: float) -> list[dict]:
     return [
-        {"id": str(i), "cluster": str(i), "nll": nll * (i + 2), "tokens": i + 2, "bytes": 9, "words": 3}
+        {
+            "id": str(i),
+            "cluster": str(i),
+            "nll": nll * (i + 2),
+            "tokens": i + 2,
+            "bytes": 9,
+            "words": 3,
+        }
         for i in range(3)
     ]
 
@@ -88,13 +102,17 @@ def test_random_answers_flip_by_chance_alone():
     rng = np.random.default_rng(0)
     for task, k in (("winogrande", 2), ("hellaswag", 4)):
         answers = rng.integers(k, size=(2, 4000)) == 0
-        before, after = (choices("".join(map(str, right.astype(int))), n_choices=k) for right in answers)
+        before, after = (
+            choices("".join(map(str, right.astype(int))), n_choices=k) for right in answers
+        )
         found = forgetting.flips(*(TASKS[task].measure(made)["acc"] for made in (before, after)))
         expected = 4000 * (1 / k) * (1 - 1 / k)
         assert found.by_chance == pytest.approx(expected, rel=0.05)
         assert found.lost == pytest.approx(expected, rel=0.1)
         assert found.lost_beyond_chance < 0.1 * expected
-    assert Flips(9, 1, 2.5).lost_beyond_chance == 6.5 and Flips(9, 1, 2.5).gained_beyond_chance == 0.0
+    assert (
+        Flips(9, 1, 2.5).lost_beyond_chance == 6.5 and Flips(9, 1, 2.5).gained_beyond_chance == 0.0
+    )
 
 
 def test_other_accuracies_than_the_harness_s():
@@ -112,7 +130,9 @@ def test_other_items_are_refused():
     with pytest.raises(UserError, match="not of the same items"):
         flips(choices("10"), choices("101"))
     with pytest.raises(UserError, match="not of the same items"):
-        forgetting.measure(measured(BEFORE), measured(AFTER | {"winogrande": choices("011", n_choices=2)}))
+        forgetting.measure(
+            measured(BEFORE), measured(AFTER | {"winogrande": choices("011", n_choices=2)})
+        )
 
 
 def results(folder: Path, made: dict) -> dict[str, Result]:
@@ -151,7 +171,9 @@ def test_the_table_ends_with_the_score_and_prediction_flips(tmp_path):
 @pytest.mark.parametrize(("right", "note"), [("0100", "no headroom"), ("1111", "")])
 def test_a_score_near_chance_has_no_headroom(tmp_path, right, note):
     """WinoGrande is at chance both times; the mean is judged as a whole."""
-    made = {task: choices(right) for task in forgetting.HARNESS} | {"winogrande": choices("1001", n_choices=2)}
+    made = {task: choices(right) for task in forgetting.HARNESS} | {
+        "winogrande": choices("1001", n_choices=2)
+    }
     rows, printed = shown(made, made, tmp_path)
     assert rows[-1].note == note
     assert ("mean of three, acc *" in printed) == bool(note)

@@ -19,8 +19,25 @@ for needed in ("sympy", "antlr4", "math_verify"):
 
 # Answers of the kinds that MATH has.
 GOLDS = (
-    *("2", "-7", "0.5", "100{,}000", r"\frac{1}{2}", r"-\frac{2}{3}", r"\dfrac{9}{7}", r"\frac 59", r"\frac{x^2}{3}"),
-    *("[2,5)", r"(-\infty, 3] \cup [5, \infty)", "(1,-2)", r"\{1, 2\}", "3, 5, 7", r"\left( \frac{3}{5}, 2 \right]"),
+    *(
+        "2",
+        "-7",
+        "0.5",
+        "100{,}000",
+        r"\frac{1}{2}",
+        r"-\frac{2}{3}",
+        r"\dfrac{9}{7}",
+        r"\frac 59",
+        r"\frac{x^2}{3}",
+    ),
+    *(
+        "[2,5)",
+        r"(-\infty, 3] \cup [5, \infty)",
+        "(1,-2)",
+        r"\{1, 2\}",
+        "3, 5, 7",
+        r"\left( \frac{3}{5}, 2 \right]",
+    ),
     *(
         r"2\sqrt{3}",
         r"\sqrt[3]{4}",
@@ -31,13 +48,33 @@ GOLDS = (
         r"y = 3x - 4",
         "2^{10}",
     ),
-    *(r"\$18.90", r"45^\circ", r"12\text{ cm}", r"50\%", r"\text{Evelyn}", r"\text{(C)}", "3 + 4i", r"10\%", "2n+1"),
-    *(r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\sin x", r"\log_2 8", "11_2", r"3!", "x \\in [1,2]", "1,2,3"),
+    *(
+        r"\$18.90",
+        r"45^\circ",
+        r"12\text{ cm}",
+        r"50\%",
+        r"\text{Evelyn}",
+        r"\text{(C)}",
+        "3 + 4i",
+        r"10\%",
+        "2n+1",
+    ),
+    *(
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        r"\sin x",
+        r"\log_2 8",
+        "11_2",
+        r"3!",
+        "x \\in [1,2]",
+        "1,2,3",
+    ),
 )
 # The same in another form, nearly the same, and something else.
 CHANGES = (
     lambda g: g,
-    lambda g: g.replace(r"\dfrac", r"\frac").replace(r"\frac{1}{2}", "0.5").replace(r"\frac{", r"\dfrac{"),
+    lambda g: (
+        g.replace(r"\dfrac", r"\frac").replace(r"\frac{1}{2}", "0.5").replace(r"\frac{", r"\dfrac{")
+    ),
     lambda g: f" {g.replace(',', ', ').replace('+', ' + ')} ",
     lambda g: f"1 + {g} - 1",
     lambda g: f"x = {g} cm",
@@ -92,7 +129,9 @@ def test_what_is_equal(answer, gold, same):
 
 def agrees(harness, problem: str, worked: str, text: str) -> tuple[float, float]:
     """Both verdicts of our record and of the harness's own function are the same; returns them."""
-    (item,) = math_problems.LM_EVAL.items(Inputs(docs=lambda name: [{"problem": problem, "solution": worked}]))
+    (item,) = math_problems.LM_EVAL.items(
+        Inputs(docs=lambda name: [{"problem": problem, "solution": worked}])
+    )
     record = math_problems.LM_EVAL.method.record(item, text)
     (doc,) = harness.process_docs(Rows([{"problem": problem, "solution": worked}]))
     theirs = harness.process_results(doc, [text])
@@ -110,14 +149,16 @@ class Rows(list):
 
 
 def test_made_answers_are_graded_as_the_harness_does(harness):
-    made = [(gold, change(gold)) for gold in GOLDS for change in CHANGES][::4]  # 7 changes: every one comes up
+    # 7 changes: every one comes up
+    made = [(gold, change(gold)) for gold in GOLDS for change in CHANGES][::4]
     found = [agrees(harness, "?", solution(gold), generated(answer)) for gold, answer in made]
     assert {(0, 0), (0, 1), (1, 0), (1, 1)} == set(found)
     assert len(found) > 65 and sum(formula == 0 for formula, _ in found) > 7
 
 
 def test_real_solutions_are_graded_as_the_harness_does(harness):
-    """Each also with the solution of the next problem, and without the sentence that the answer is taken out of."""
+    """Each also with the solution of the next problem, and without the sentence that the answer is
+    taken out of."""
     if not assets.is_cached("math-test"):
         pytest.skip("math-test is not fetched: python -m lfl_jax.fetch math-test")
     docs = readers.docs("math-test")[3::200]
@@ -151,7 +192,19 @@ PIECES = (
         "a ",
         "\n",
     ),
-    *("left", "ft", r"\left", "cm", " cm", "cents", r"\text{", r"\text{and}", r"\text{m}", r"\textbf{", r"\overline{"),
+    *(
+        "left",
+        "ft",
+        r"\left",
+        "cm",
+        " cm",
+        "cents",
+        r"\text{",
+        r"\text{and}",
+        r"\text{m}",
+        r"\textbf{",
+        r"\overline{",
+    ),
     *(
         r"\boxed{",
         "mbox",
@@ -173,12 +226,15 @@ PIECES = (
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
 def test_spellings_are_the_harness_s(text):
-    harness = pytest.importorskip("lm_eval.tasks.minerva_math.utils", reason="needs lm-eval", exc_type=ImportError)
+    harness = pytest.importorskip(
+        "lm_eval.tasks.minerva_math.utils", reason="needs lm-eval", exc_type=ImportError
+    )
     assert minerva_answers.normal(text) == harness.normalize_final_answer(text)
 
 
 def test_a_formula_that_never_ends_is_given_up_and_the_next_one_is_answered(comparer):
-    """2^10000000000 is worked out inside big-integer operations, between which a signal may or may not be seen."""
+    """2^10000000000 is worked out inside big-integer operations, between which a signal may or may
+    not be seen."""
     verdict = comparer.equal("2^{10000000000}", "1")
     assert verdict in (Verdict(False, "timeout"), Verdict(False, "killed after 2 s"))
     assert comparer.equal("x+1", "1+x") == Verdict(True, "")
@@ -218,7 +274,8 @@ def test_lack_of_memory_is_said(monkeypatch):
 
 
 def test_metrics_of_the_task(monkeypatch):
-    """The harness's two under its names, ours of strings beside them, and what could not be worked out."""
+    """The harness's two under its names, ours of strings beside them, and what could not be worked
+    out."""
     docs = [{"problem": "?", "solution": solution(each)} for each in (r"\frac{1}{2}", "2")]
     half, two = math_problems.LM_EVAL.items(Inputs(docs=lambda name: docs))
     made = [
@@ -226,14 +283,18 @@ def test_metrics_of_the_task(monkeypatch):
         math_problems.LM_EVAL.method.record(half, generated(r"\frac12")),
         math_problems.LM_EVAL.method.record(two, "It is $2$."),
     ]
-    spinning = SimpleNamespace(equal=lambda *texts: Verdict(False, "killed after 6 s"), verify=formulas.shared().verify)
+    spinning = SimpleNamespace(
+        equal=lambda *texts: Verdict(False, "killed after 6 s"), verify=formulas.shared().verify
+    )
     monkeypatch.setattr(formulas, "shared", lambda: spinning)
     made.append(math_problems.LM_EVAL.method.record(two, generated("3")))
     assert [r["exact_formula"] for r in made] == [1.0, 1.0, 0.0, 0.0]
     assert [r["math_verify"] for r in made] == [1.0, 1.0, 1.0, 0.0]
     assert [r["exact"] for r in made] == [0.0, 1.0, 0.0, 0.0]
     assert [sorted(r["trouble"]) for r in made] == [[], [], [], ["exact_formula"]]
-    found = math_problems.LM_EVAL.measure([record | {"id": str(i), "ended": 0.0} for i, record in enumerate(made)])
+    found = math_problems.LM_EVAL.measure(
+        [record | {"id": str(i), "ended": 0.0} for i, record in enumerate(made)]
+    )
     assert {name: each.estimate.mean for name, each in found.items()} == {
         "exact_match": 0.5,
         "math_verify": 0.75,
@@ -248,4 +309,7 @@ def test_metrics_of_the_task(monkeypatch):
 
 def test_records_say_by_which_libraries():
     described = math_problems.LM_EVAL.details(Inputs())["libraries"]
-    assert described["antlr4-python3-runtime"].startswith("4.11") and {"sympy", "math-verify"} < described.keys()
+    assert (
+        described["antlr4-python3-runtime"].startswith("4.11")
+        and {"sympy", "math-verify"} < described.keys()
+    )

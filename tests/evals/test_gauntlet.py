@@ -1,4 +1,5 @@
-"""The Gauntlet's three tasks: its prompts, its draw of shots, and the choice of the lowest mean cross-entropy."""
+"""The Gauntlet's three tasks: its prompts, its draw of shots, and the choice of the lowest mean
+cross-entropy."""
 
 import dataclasses
 import random
@@ -23,19 +24,29 @@ DRAWN = [[3, 4, 5], [0, 4, 5], [0, 1, 5], [1, 4, 5], [0, 1, 5], [0, 3, 4]]
 
 def questions(n: int) -> list[Question]:
     return [
-        Question(f"q{i}", f"c{i}", ((f"Question: {i}?\nAnswer:", " no"), (f"Question: {i}?\nAnswer:", f" {i}")), (), 1)
+        Question(
+            f"q{i}",
+            f"c{i}",
+            ((f"Question: {i}?\nAnswer:", " no"), (f"Question: {i}?\nAnswer:", f" {i}")),
+            (),
+            1,
+        )
         for i in range(n)
     ]
 
 
 def per_token(context: list[int], continuation: list[int], toy) -> list[float]:
     """The log-probability of each token of a continuation, one token at a time."""
-    return [toy.score([*context, *continuation[:i]], continuation[i : i + 1])[0] for i in range(len(continuation))]
+    return [
+        toy.score([*context, *continuation[:i]], continuation[i : i + 1])[0]
+        for i in range(len(continuation))
+    ]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_lowest_mean_cross_entropy_wins(task, inputs, tokenizer, toy, toy_model):
-    """Against a loop over choices and tokens: contexts and continuations put together and encoded by hand."""
+    """Against a loop over choices and tokens: contexts and continuations put together and encoded
+    by hand."""
     items = task.items(inputs)
     plan = planning.plan([task.method.requests(item, tokenizer, ROW) for item in items], 4, ROW)
     batches = planning.score_items(plan, toy_model.score, np.zeros(len(items), bool))
@@ -56,13 +67,15 @@ def test_the_lowest_mean_cross_entropy_wins(task, inputs, tokenizer, toy, toy_mo
         assert record["gold_logprob_norm"] == pytest.approx(np.log(p[item.gold] / p.sum()))
         by_sum += means.index(min(means)) != sums.index(min(sums))
     assert len(items) >= 5
-    assert by_sum > 0 or task is not gauntlet.HELLASWAG  # of the few questions here, only its sums choose otherwise
+    # of the few questions here, only its sums choose otherwise
+    assert by_sum > 0 or task is not gauntlet.HELLASWAG
 
 
 def test_length_decides_by_the_mean():
     choice = gauntlet.Choice("q", "c", "", (("x", "long one"), ("x", "short")), 0)
     record = gauntlet.record(choice, [Scored(-6.0, 4, False, False), Scored(-2.0, 1, False, True)])
-    assert (record["prediction"], record["acc"], record["truncated"]) == (0, 1.0, True)  # 1.5 against 2 nats a token
+    # 1.5 against 2 nats a token
+    assert (record["prediction"], record["acc"], record["truncated"]) == (0, 1.0, True)
     assert record["gold_logprob"] == pytest.approx(-np.log(1 + np.exp(4.0)))
     equal = [Scored(-2.0, 2, False, False), Scored(-1.0, 1, False, False)]
     assert gauntlet.record(choice, equal)["prediction"] == 0
@@ -87,7 +100,8 @@ def test_without_shots_nothing_stands_before_the_question():
 
 
 def test_one_stream_of_draws_serves_all_questions():
-    """A draw that hits the question itself takes another; the numbers were drawn by llm-foundry's own function."""
+    """A draw that hits the question itself takes another; the numbers were drawn by llm-foundry's
+    own function."""
     rng = random.Random(gauntlet.SEED)
     assert [gauntlet.draw(6, 3, i, rng) for i in range(6)] == DRAWN
     assert len(gauntlet.draw(3, 5, 0, rng)) == 2
@@ -127,9 +141,14 @@ def test_a_tokenizer_that_puts_a_space_itself_gets_none():
 
 def test_chance_and_metrics(inputs):
     choice = gauntlet.Choice("q", "c", "", (("x", "a"), ("x", "b")), 1)
-    records = [gauntlet.record(choice, [Scored(-1.0, 1, False, False), Scored(-2.0, 1, False, False)])]
+    records = [
+        gauntlet.record(choice, [Scored(-1.0, 1, False, False), Scored(-2.0, 1, False, False)])
+    ]
     found = gauntlet.HELLASWAG.measure(records)
-    assert (found["acc"].chance, list(found)) == (0.5, ["acc", "bits_per_byte", "gold_logprob_norm", "gold_logprob"])
+    assert (found["acc"].chance, list(found)) == (
+        0.5,
+        ["acc", "bits_per_byte", "gold_logprob_norm", "gold_logprob"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,9 +161,13 @@ def test_chance_and_metrics(inputs):
     ids=lambda value: getattr(value, "name", None),
 )
 def test_real_prompts(task, asset, count, digest):
-    """The texts that llm-foundry's own functions (8c8dd48, 2025-07) made of these documents, by their digest."""
+    """The texts that llm-foundry's own functions (8c8dd48, 2025-07) made of these documents, by
+    their digest."""
     if not assets.is_cached(asset):
         pytest.skip(f"{asset} is not fetched: python -m lfl_jax.fetch {asset}")
     items = task.items(Inputs(docs=lambda name: readers.docs(name)[:count]))
     assert len(items) == count
-    assert records.digest([[c.shots, [list(pair) for pair in c.pairs], c.gold] for c in items]) == digest
+    assert (
+        records.digest([[c.shots, [list(pair) for pair in c.pairs], c.gold] for c in items])
+        == digest
+    )

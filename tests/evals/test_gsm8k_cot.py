@@ -19,7 +19,11 @@ def test_prompt_step_by_step(inputs):
     problem = gsm8k_cot.ZERO_SHOT.items(inputs)[0]
     question = inputs.docs("gsm8k-test")[0]["question"]
     assert problem.prompt == f"Q: {question}\nA: Let's think step by step."
-    assert gsm8k_cot.ZERO_SHOT.method.stop == gsm8k_cot.TASK.method.stop == ("Q:", "</s>", "<|im_end|>")
+    assert (
+        gsm8k_cot.ZERO_SHOT.method.stop
+        == gsm8k_cot.TASK.method.stop
+        == ("Q:", "</s>", "<|im_end|>")
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,7 +32,8 @@ def test_prompt_step_by_step(inputs):
         (" 3 + 3 is 6. The answer is 6.", "6", 1.0),
         (" The answer is 6. ", "6.", 1.0),  # a last dot is the number's when a character follows it
         (" The answer is 6", answers.INVALID, 0.0),
-        (" The answer is 16\n", "1", 0.0),  # the character after the number is not the end of the line
+        # the character after the number is not the end of the line
+        (" The answer is 16\n", "1", 0.0),
         (" The answer is $6.", answers.INVALID, 0.0),
         ("#### 6", answers.INVALID, 0.0),
     ],
@@ -46,7 +51,9 @@ def test_format_and_accuracy_given_it():
     assert (means["format_compliance"], means["accuracy_given_valid_format"]) == (0.5, 0.5)
     assert means["exact_match_strict"] == 0.25
     none = gsm8k.TASK.measure(made[2:])
-    assert none["format_compliance"].estimate.mean == 0.0 and "accuracy_given_valid_format" not in none
+    assert (
+        none["format_compliance"].estimate.mean == 0.0 and "accuracy_given_valid_format" not in none
+    )
 
 
 def test_real_shots():

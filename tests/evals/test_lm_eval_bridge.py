@@ -1,4 +1,5 @@
-"""Our models under lm-evaluation-harness: the numbers of a plain computation, of our own evaluations, of its HFLM."""
+"""Our models under lm-evaluation-harness: the numbers of a plain computation, of our own
+evaluations, of its HFLM."""
 
 import dataclasses
 import hashlib
@@ -41,7 +42,9 @@ ZERO_SHOT = {"hellaswag": "hellaswag", "arc_challenge": "arc-challenge", "winogr
 def installed(request):
     """The harness, which the extra `eval` brings."""
     if "missing" not in request.node.name:
-        pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'lfl_jax[eval]'")
+        pytest.importorskip(
+            "lm_eval", reason="lm-eval is not installed: pip install 'lfl_jax[eval]'"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,11 @@ def tiny():
     base = base_model.load(Config.from_dict(math_ift.get_config("smoke")), make_rules())
     params = jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, base.params)
     model = {"params": params, "adapter": adapter_for(base.cfg, params)}
-    return model, base.cfg, scorer.build(model, base.cfg, byte_tokenizer(), make_rules(), "tiny", generate_rows=4)
+    return (
+        model,
+        base.cfg,
+        scorer.build(model, base.cfg, byte_tokenizer(), make_rules(), "tiny", generate_rows=4),
+    )
 
 
 def samples(folder, task):
@@ -101,14 +108,24 @@ def suite(tmp_path):
         file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps(doc) + "\n" for doc in DOCS[name]))
         files = {"data_files": {"test": str(file)}, "cache_dir": str(tmp_path / "datasets")}
-        whole = {"task": name, "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"} | task
+        whole = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": files,
+            "test_split": "test",
+        } | task
         (folder / f"{name}.yaml").write_text(json.dumps(whole))
     return folder
 
 
 def plain(model, cfg):
-    """Log-probabilities of all next tokens after at most 128 tokens, by the model alone: no plan, cache or harness."""
-    forward = jax.jit(lambda tokens: llama.logits(model["params"], llama.forward(**model, tokens=tokens, cfg=cfg)[0]))
+    """Log-probabilities of all next tokens after at most 128 tokens, by the model alone: no plan,
+    cache or harness."""
+    forward = jax.jit(
+        lambda tokens: llama.logits(
+            model["params"], llama.forward(**model, tokens=tokens, cfg=cfg)[0]
+        )
+    )
 
     def logprobs(ids):
         padded = jnp.zeros((1, 128), jnp.int32).at[0, : len(ids)].set(jnp.array(ids))
@@ -120,7 +137,15 @@ def plain(model, cfg):
 def test_a_suite_of_ones_own_is_scored_as_a_plain_computation_does(tmp_path, tiny, suite):
     model, cfg, judged = tiny
     encode = lambda text: [257, *text.encode()]  # noqa: E731
-    found = lm_eval.run(judged, byte_tokenizer(), list(SUITE), SETTINGS, out=tmp_path, include=str(suite), report=quiet)
+    found = lm_eval.run(
+        judged,
+        byte_tokenizer(),
+        list(SUITE),
+        SETTINGS,
+        out=tmp_path,
+        include=str(suite),
+        report=quiet,
+    )
     logprobs, bare = plain(model, cfg), plain(model | {"adapter": {}}, cfg)
     hits = []
     for i, doc in enumerate(DOCS["pets"]):
@@ -134,14 +159,20 @@ def test_a_suite_of_ones_own_is_scored_as_a_plain_computation_does(tmp_path, tin
         np.testing.assert_allclose(made, ll, rtol=0, atol=1e-4)
         assert np.abs(np.subtract(made, without)).max() > 1e-2, "the adapter takes part"
         lengths = [len(choice) for choice in doc["choices"]]
-        hits.append((np.argmax(ll) == doc["gold"], np.argmax(np.divide(ll, lengths)) == doc["gold"]))
-    assert [found["pets"][k] for k in ("acc,none", "acc_norm,none")] == pytest.approx(np.mean(hits, axis=0))
+        hits.append(
+            (np.argmax(ll) == doc["gold"], np.argmax(np.divide(ll, lengths)) == doc["gold"])
+        )
+    assert [found["pets"][k] for k in ("acc,none", "acc_norm,none")] == pytest.approx(
+        np.mean(hits, axis=0)
+    )
     for i, doc in enumerate(DOCS["sums"]):
         ids = encode(f"{doc['q']} =")
         for _ in range(8):
             ids.append(int(np.argmax(logprobs(ids)[-1])))
         text = byte_tokenizer().decode(ids[len(encode(f"{doc['q']} =")) :])
-        assert samples(tmp_path, "sums")[i, "none"]["resps"] == [[text.split("a")[0].split("\n")[0]]]
+        assert samples(tmp_path, "sums")[i, "none"]["resps"] == [
+            [text.split("a")[0].split("\n")[0]]
+        ]
 
 
 def agree(tmp_path, judged, inputs, shots):
@@ -151,17 +182,26 @@ def agree(tmp_path, judged, inputs, shots):
     ours = dataclasses.replace(inputs, shots=shots, shots_from="lm_eval")
     for name in names:
         run.evaluate(TASKS[name], 0, judged, byte_tokenizer(), ours, SETTINGS, tmp_path / "ours")
-    options = {"docs": docs, "report": quiet, "gen_kwargs": {"max_gen_toks": SETTINGS.max_new_tokens}}
+    options = {
+        "docs": docs,
+        "report": quiet,
+        "gen_kwargs": {"max_gen_toks": SETTINGS.max_new_tokens},
+    }
     found = {}
     for few, tasks in ({0: names} if shots == 0 else {0: [*ZERO_SHOT], shots: ["gsm8k"]}).items():
         out = tmp_path / "theirs"
-        found |= lm_eval.run(judged, byte_tokenizer(), tasks, SETTINGS, out=out, num_fewshot=few, **options)
+        found |= lm_eval.run(
+            judged, byte_tokenizer(), tasks, SETTINGS, out=out, num_fewshot=few, **options
+        )
     for name in names:
         _, made = records.read(tmp_path / "ours" / f"{name}.jsonl")
         theirs = samples(tmp_path / "theirs", name)
         for position, record in enumerate(sorted(made, key=order(inputs, name))):
             if name == "gsm8k":
-                for filter_, field in (("strict-match", "strict"), ("flexible-extract", "flexible")):
+                for filter_, field in (
+                    ("strict-match", "strict"),
+                    ("flexible-extract", "flexible"),
+                ):
                     sample = theirs[position, filter_]
                     assert sample["resps"] == [[record["text"]]]
                     assert sample["filtered_resps"] == [record[field]]
@@ -169,17 +209,22 @@ def agree(tmp_path, judged, inputs, shots):
                     assert digest16(sample["arguments"][0][0]) == record["prompt_sha256"]
                 continue
             sample = theirs[position, "none"]
-            np.testing.assert_allclose([float(r[0][0]) for r in sample["resps"]], record["ll"], rtol=0, atol=1e-4)
+            np.testing.assert_allclose(
+                [float(r[0][0]) for r in sample["resps"]], record["ll"], rtol=0, atol=1e-4
+            )
             assert [r[0][1] for r in sample["resps"]] == record["greedy"]
             # Dividing by the length of an empty choice is where we differ, on purpose.
-            for metric in {"acc", "acc_norm"} & set(sample) - ({"acc_norm"} if 0 in record["characters"] else set()):
+            for metric in {"acc", "acc_norm"} & set(sample) - (
+                {"acc_norm"} if 0 in record["characters"] else set()
+            ):
                 assert sample[metric] == record[metric]
         assert len(theirs) == len(made) * (2 if name == "gsm8k" else 1)
     return found
 
 
 def order(inputs, name):
-    """Ours are recorded as they are finished; ARC's are named by its authors, the others by position."""
+    """Ours are recorded as they are finished; ARC's are named by its authors, the others by
+    position."""
     if name != "arc_challenge":
         return lambda record: int(record["id"])
     ids = [doc["id"] for doc in inputs.docs("arc-challenge")]
@@ -196,7 +241,10 @@ def test_our_evaluations_agree_with_the_harness(tmp_path, tiny, inputs):
     found = agree(tmp_path, tiny[2], inputs, shots=2)
     assert list(found) == [*ZERO_SHOT, "gsm8k"]
     results = json.loads((tmp_path / "theirs" / "results.json").read_text())
-    assert results["results"]["gsm8k"]["exact_match,strict-match"] == found["gsm8k"]["exact_match,strict-match"]
+    assert (
+        results["results"]["gsm8k"]["exact_match,strict-match"]
+        == found["gsm8k"]["exact_match,strict-match"]
+    )
     assert results["n-shot"] == {"gsm8k": 2} and results["lfl_jax"]["model"] == "tiny"
     assert {k: v["item"] for k, v in results["lfl_jax"]["sources"]["gsm8k"].items()} == {
         "test": "gsm8k-test",
@@ -240,7 +288,8 @@ CONTEXTS = (
 
 @pytest.mark.parametrize("length", [5, 9, 64])
 def test_scores_and_left_truncation_are_those_of_hflm(toy, toy_model, tokenizer, length):
-    """HFLM reads (context + continuation)[-(max_length + 1):][:-1], alone; the toy's scores are exact."""
+    """HFLM reads (context + continuation)[-(max_length + 1):][:-1], alone; the toy's scores are
+    exact."""
     pairs = [(context, ending) for context in CONTEXTS for ending in (" y", " z w", " <bos> q r")]
     lm = bridge(toy_model, tokenizer, length=length)
     wanted, cut = [], 0
@@ -259,7 +308,9 @@ def test_scores_and_left_truncation_are_those_of_hflm(toy, toy_model, tokenizer,
 
 
 def test_a_long_continuation_is_refused(toy_model, tokenizer):
-    with pytest.raises(UserError, match="a continuation of 9 tokens does not fit in scoring rows of 8"):
+    with pytest.raises(
+        UserError, match="a continuation of 9 tokens does not fit in scoring rows of 8"
+    ):
         bridge(toy_model, tokenizer, length=8).loglikelihood([Asked("a", " b" * 9)])
 
 
@@ -272,7 +323,12 @@ def test_texts_are_scored_in_windows(toy, toy_model, tokenizer):
         windows = get_rolling_token_windows(toy.encode(text), toy.BOS, 7, 1)
         scores = [toy.score(*window)[0] for window in map(make_disjoint_window, windows)]
         wanted.append(math.fsum(scores))
-    assert bridge(toy_model, tokenizer, length=7).loglikelihood_rolling([Asked(text) for text in texts]) == wanted
+    assert (
+        bridge(toy_model, tokenizer, length=7).loglikelihood_rolling(
+            [Asked(text) for text in texts]
+        )
+        == wanted
+    )
 
 
 def test_what_requests_share_is_computed_once():
@@ -280,7 +336,12 @@ def test_what_requests_share_is_computed_once():
     shots, first, second = tuple(range(40)), (50, 51, 52), (60, 61)
     asked = [Request(shots + q, (choice,)) for q in (first, second) for choice in (1, 2, 3)]
     asked += [Request((70, 71), (4, 5)), Request((72,), (1,))]
-    for length, sizes in ((1000, [6, 1, 1]), (60, [6, 1, 1]), (50, [3, 3, 1, 1]), (44, [2, 1, 3, 1, 1])):
+    for length, sizes in (
+        (1000, [6, 1, 1]),
+        (60, [6, 1, 1]),
+        (50, [3, 3, 1, 1]),
+        (44, [2, 1, 3, 1, 1]),
+    ):
         groups = grouped(asked, length)
         assert [len(group) for group in groups] == sizes
         assert [request for group in groups for request in group] == asked
@@ -291,11 +352,23 @@ def test_token_ids_are_those_of_hflm(toy_model, tokenizer):
     """BOS by the tokenizer's own rule, never twice, and by flag."""
     ids = byte_tokenizer()
     lm = bridge(toy_model, ids)
-    assert lm.tok_encode("ab") == [257, 97, 98] == lm.tok_encode("<|bos|>ab") == lm.tok_encode("ab", True)
+    assert (
+        lm.tok_encode("ab")
+        == [257, 97, 98]
+        == lm.tok_encode("<|bos|>ab")
+        == lm.tok_encode("ab", True)
+    )
     assert lm.tok_encode("ab", add_special_tokens=False) == [97, 98]
     assert lm.tok_encode("<|bos|>a", add_special_tokens=True) == [257, 257, 97]
-    assert (lm.eot_token_id, lm.prefix_token_id, lm.max_length, lm.max_gen_toks) == (258, 257, 512, 12)
-    assert bridge(toy_model, tokenizer).tok_encode("<bos>", add_special_tokens=True) == [1], "adds none"
+    assert (lm.eot_token_id, lm.prefix_token_id, lm.max_length, lm.max_gen_toks) == (
+        258,
+        257,
+        512,
+        12,
+    )
+    assert bridge(toy_model, tokenizer).tok_encode("<bos>", add_special_tokens=True) == [1], (
+        "adds none"
+    )
     headless = dataclasses.replace(ids, bos_id=None, bos=None, add_bos=False)
     assert bridge(toy_model, headless).prefix_token_id == 258
     assert lm.tokenizer_name != bridge(toy_model, headless).tokenizer_name
@@ -307,10 +380,16 @@ def test_token_ids_are_those_of_hflm(toy_model, tokenizer):
         ({}, Decoding(256, ("<eos>",))),
         ({"until": "\n"}, Decoding(256, ("\n", "<eos>"))),
         ({"until": ["a", "", "<eos>"], "max_gen_toks": 3}, Decoding(3, ("a", "<eos>"))),
-        ({"max_new_tokens": 5, "do_sample": False, "temperature": 0.7, "top_p": 0.5}, Decoding(5, ("<eos>",))),
+        (
+            {"max_new_tokens": 5, "do_sample": False, "temperature": 0.7, "top_p": 0.5},
+            Decoding(5, ("<eos>",)),
+        ),
         ({"top_k": 40, "num_beams": 1, "repetition_penalty": 1.0}, Decoding(256, ("<eos>",))),
         ({"temperature": 0.5}, Decoding(256, ("<eos>",), 0.5, 1.0)),
-        ({"do_sample": True, "temperature": 2, "top_p": 0.9, "top_k": 0}, Decoding(256, ("<eos>",), 2.0, 0.9)),
+        (
+            {"do_sample": True, "temperature": 2, "top_p": 0.9, "top_k": 0},
+            Decoding(256, ("<eos>",), 2.0, 0.9),
+        ),
     ],
 )
 def test_generation_settings(given, wanted):
@@ -322,7 +401,10 @@ def test_generation_settings(given, wanted):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"temperature": 0.5, "top_k": 40, "min_p": 0.1}, "min_p=0.1, top_k=40: not supported; there are until"),
+        (
+            {"temperature": 0.5, "top_k": 40, "min_p": 0.1},
+            "min_p=0.1, top_k=40: not supported; there are until",
+        ),
         ({"num_beams": 4}, "num_beams=4"),
         ({"logit_bias": {"5": 1}}, "logit_bias={'5': 1}"),
         ({"do_sample": True}, "do_sample=True needs a temperature above 0"),
@@ -344,11 +426,29 @@ def test_prompts_are_batched_by_settings_and_cut_on_the_left(tokenizer):
     lm = bridge(Model("fake", lambda rows: None, generate), tokenizer, window=12, generate_rows=2)
     greedy, other = {"until": ["stop"], "max_gen_toks": 4}, {"until": [], "max_gen_toks": 2}
     sampled = {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "max_gen_toks": 4}
-    asked = [("a b c", greedy), ("a " * 20, greedy), ("d", other), ("a", sampled), ("a", sampled), ("e f", greedy)]
+    asked = [
+        ("a b c", greedy),
+        ("a " * 20, greedy),
+        ("d", other),
+        ("a", sampled),
+        ("a", sampled),
+        ("e f", greedy),
+    ]
     texts = lm.generate_until([Asked(*each) for each in asked])
-    assert texts == ["3 said ", "8 said ", "1 said stop and ", "1 said stop and ", "1 said stop and ", "2 said "]
+    assert texts == [
+        "3 said ",
+        "8 said ",
+        "1 said stop and ",
+        "1 said stop and ",
+        "1 said stop and ",
+        "2 said ",
+    ]
     assert [len(prompts) for prompts, *_ in calls] == [2, 1, 1, 2]
-    assert calls[0][:3] == ([tokenizer.encode("a " * 20)[-8:], tokenizer.encode("a b c")], 4, ("stop", "<eos>"))
+    assert calls[0][:3] == (
+        [tokenizer.encode("a " * 20)[-8:], tokenizer.encode("a b c")],
+        4,
+        ("stop", "<eos>"),
+    )
     assert calls[2][1:3] == (2, ("<eos>",))
     assert [sampling for *_, sampling in calls] == [{}, {}, {}, {"temperature": 0.5, "top_p": 0.9}]
     assert len(set(calls[3][3])) == 2, "repeats draw anew"
@@ -363,7 +463,8 @@ TALK = [
     {"role": "user", "content": "<b>?"},
 ]
 CHATML = (
-    "{% for m in messages %}\n    {% if m.role == 'system' and strict %}{{ raise_exception('no') }}{% endif %}\n"
+    "{% for m in messages %}\n    {% if m.role == 'system' and strict %}{{ raise_exception('no')"
+    " }}{% endif %}\n"
     "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}\n"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -372,13 +473,19 @@ CHATML = (
 def test_chat_templates(toy_model, tokenizer):
     lm = bridge(toy_model, dataclasses.replace(tokenizer, chat_template=CHATML))
     turns = [(m["role"], m["content"]) for m in TALK]
-    assert lm.apply_chat_template(TALK) == "".join(text for text, _ in TEMPLATES["chatml"].render_turns(turns))
+    assert lm.apply_chat_template(TALK) == "".join(
+        text for text, _ in TEMPLATES["chatml"].render_turns(turns)
+    )
     continued = lm.apply_chat_template(TALK[:2], add_generation_prompt=False)
     assert continued == "<|im_start|>user\nHi, Zoë<|im_end|>\n<|im_start|>assistant\nHello! "
-    trimmed = dataclasses.replace(tokenizer, chat_template=CHATML.replace("m['content']", "m['content'] | trim"))
+    trimmed = dataclasses.replace(
+        tokenizer, chat_template=CHATML.replace("m['content']", "m['content'] | trim")
+    )
     assert bridge(toy_model, trimmed).apply_chat_template(TALK[:2], False) == continued.rstrip()
     strict = dataclasses.replace(tokenizer, chat_template="{% set strict = true %}" + CHATML)
-    told = bridge(toy_model, strict).apply_chat_template([{"role": "system", "content": "x"}, *TALK])
+    told = bridge(toy_model, strict).apply_chat_template(
+        [{"role": "system", "content": "x"}, *TALK]
+    )
     assert told == lm.apply_chat_template(TALK)
     assert lm.chat_template(True) == CHATML and lm.chat_template(False) is None
     with pytest.raises(UserError, match="carries no chat template"):
@@ -411,13 +518,18 @@ def limited(model, calls):
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(tmp_path, toy_model, tokenizer, inputs):
-    tasks, settings = ["winogrande", "gsm8k"], dataclasses.replace(SETTINGS, rows=1, length=48, generate_rows=5)
+    tasks, settings = (
+        ["winogrande", "gsm8k"],
+        dataclasses.replace(SETTINGS, rows=1, length=48, generate_rows=5),
+    )
 
     def evaluate(folder, calls):
         model, made = limited(toy_model, calls)
         try:
             options = {"num_fewshot": 0, "docs": inputs.docs, "report": quiet}
-            return lm_eval.run(model, tokenizer, tasks, settings, out=tmp_path / folder, **options), len(made)
+            return lm_eval.run(
+                model, tokenizer, tasks, settings, out=tmp_path / folder, **options
+            ), len(made)
         finally:
             assert len(made) <= calls
 
@@ -437,18 +549,31 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path, toy_model, tokenizer
     assert evaluate("parts", 0) == (whole, 0)
 
 
-def test_groups_hold_fetched_tasks_and_ones_own(tmp_path, toy_model, tokenizer, suite, inputs, few_tasks):
+def test_groups_hold_fetched_tasks_and_ones_own(
+    tmp_path, toy_model, tokenizer, suite, inputs, few_tasks
+):
     (suite / "mine.yaml").write_text(json.dumps({"group": "mine", "task": ["hellaswag", "pets"]}))
     few = lambda item: inputs.docs(item)[:2] if item == "hellaswag" else fetched(item)  # noqa: E731
-    options = {"out": tmp_path, "include": str(suite), "docs": few, "num_fewshot": 0, "report": quiet}
-    assert set(lm_eval.run(toy_model, tokenizer, ["mine"], SETTINGS, **options)) == {"hellaswag", "pets"}
+    options = {
+        "out": tmp_path,
+        "include": str(suite),
+        "docs": few,
+        "num_fewshot": 0,
+        "report": quiet,
+    }
+    assert set(lm_eval.run(toy_model, tokenizer, ["mine"], SETTINGS, **options)) == {
+        "hellaswag",
+        "pets",
+    }
     assert len(samples(tmp_path, "hellaswag")) == 2 and len(samples(tmp_path, "pets")) == 3
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["lfl_jax"]["sources"]["hellaswag"]["validation"]["item"] == "hellaswag"
     assert results["configs"]["hellaswag"]["dataset_path"] == "hellaswag"
 
 
-def test_a_task_in_the_folder_comes_before_a_fetched_one(tmp_path, toy_model, tokenizer, suite, inputs):
+def test_a_task_in_the_folder_comes_before_a_fetched_one(
+    tmp_path, toy_model, tokenizer, suite, inputs
+):
     text = (suite / "pets.yaml").read_text().replace('"task": "pets"', '"task": "hellaswag"')
     (suite / "pets.yaml").write_text(text)
     options = {"out": tmp_path, "include": str(suite), "docs": inputs.docs, "report": quiet}
@@ -470,17 +595,22 @@ def test_answers_of_another_model_are_put_aside(tmp_path):
 
 @pytest.fixture
 def few_tasks(monkeypatch):
-    """The harness's index without most of its 14000 tasks, whose files take it 8 seconds to read."""
+    """The harness's index without most of its 14000 tasks, whose files take it 8 seconds to
+    read."""
     from lm_eval.tasks._index import TaskIndex
 
     everything = TaskIndex._iter_yaml_files
-    few = lambda root: (f for f in everything(root) if root.name != "tasks" or f.parent.name in ("arc", "hellaswag"))  # noqa: E731
+    few = lambda root: (  # noqa: E731
+        f for f in everything(root) if root.name != "tasks" or f.parent.name in ("arc", "hellaswag")
+    )
     monkeypatch.setattr(TaskIndex, "_iter_yaml_files", staticmethod(few))
 
 
 def fetched(item):
     if item == "hellaswag":
-        return [{"activity_label": "A", "ctx_a": "b", "ctx_b": "c", "endings": ["d", "e"], "label": "0"}]
+        return [
+            {"activity_label": "A", "ctx_a": "b", "ctx_b": "c", "endings": ["d", "e"], "label": "0"}
+        ]
     if item == "gsm8k-test":
         return [{"question": "1+1?", "answer": "#### 2"}]
     if item == "arc-challenge":
@@ -492,21 +622,36 @@ def fetched(item):
     ("tasks", "options", "words"),
     [
         (["hellaswga"], {}, "lm-eval has no task 'hellaswga'; near it: hellaswag"),
-        (["arc_challenge", "ai2_arc"], {}, "cannot load this: Couldn't reach 'allenai/ai2_arc' on the Hub (Offline"),
+        (["arc_challenge", "ai2_arc"], {}, "cannot load this: Couldn't reach 'allenai/ai2_arc' on"
+                                           " the Hub (Offline"),
         ([], {}, "name at least one task"),
         (["winogrande"], {}, "winogrande is not fetched: run `python -m lfl_jax.fetch winogrande`"),
-        (["gsm8k"], {}, "gsm8k: its 5 examples in the prompt come from a training split that is not in the cache:"
+        (["gsm8k"], {}, "gsm8k: its 5 examples in the prompt come from a training split that is not"
+                        " in the cache:"
          " `python -m lfl_jax.fetch gsm8k-train`, num_fewshot=0, or data='hub'"),
-        (["hellaswag"], {"num_fewshot": 3}, "hellaswag: its 3 examples in the prompt come from a training split"),
-        (["hellaswag"], {"data": "internet"}, "data='internet': documents come from 'cache' or from 'hub'"),
+        (["hellaswag"], {"num_fewshot": 3}, "hellaswag: its 3 examples in the prompt come from a"
+                                            " training split"),
+        (["hellaswag"], {"data": "internet"}, "data='internet': documents come from 'cache' or from"
+                                              " 'hub'"),
         (["hellaswag"], {"include": "/nowhere"}, "include='/nowhere' is no folder"),
         (["hellaswag"], {"chat": True}, "carries no chat template"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(tmp_path, toy_model, tokenizer, few_tasks, monkeypatch, tasks, options, words):
+def test_mistakes_are_named(
+    tmp_path, toy_model, tokenizer, few_tasks, monkeypatch, tasks, options, words
+):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     with pytest.raises(UserError) as error:
-        lm_eval.run(toy_model, tokenizer, tasks, SETTINGS, out=tmp_path, docs=fetched, report=quiet, **options)
+        lm_eval.run(
+            toy_model,
+            tokenizer,
+            tasks,
+            SETTINGS,
+            out=tmp_path,
+            docs=fetched,
+            report=quiet,
+            **options,
+        )
     assert words in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
 
@@ -529,14 +674,23 @@ def test_arc_is_the_original_again(inputs):
     for doc in inputs.docs("arc-challenge"):
         gold = doc["choices"]["label"].index(doc["answerKey"])
         query = f"Question: {doc['question']}\nAnswer:"
-        rendered = {"id": doc["id"], "query": query, "choices": doc["choices"]["text"], "gold": gold}
+        rendered = {
+            "id": doc["id"],
+            "query": query,
+            "choices": doc["choices"]["text"],
+            "gold": gold,
+        }
         again = lm_eval_data.arc_fields(rendered)
-        assert (again["question"], again["choices"]["text"]) == (doc["question"], doc["choices"]["text"])
+        assert (again["question"], again["choices"]["text"]) == (
+            doc["question"],
+            doc["choices"]["text"],
+        )
         assert again["choices"]["label"].index(again["answerKey"]) == gold
 
 
 def test_it_runs_without_torch_and_without_a_network(tmp_path, suite):
-    """In a process of its own, where importing torch or transformers fails and so does every connection."""
+    """In a process of its own, where importing torch or transformers fails and so does every
+    connection."""
     code = f"""
 import socket, sys
 class Without:
@@ -569,7 +723,8 @@ lm_eval.run(model, byte_tokenizer(), ["pets", "sums"], settings, out=out, includ
 
 @pytest.fixture(scope="module")
 def real():
-    """What HFLM made of SmolLM2 (tests/parity/make_lm_eval_bridge.py), and our evaluation of the same documents."""
+    """What HFLM made of SmolLM2 (tests/parity/make_lm_eval_bridge.py), and our evaluation of the
+    same documents."""
     for item in ("smollm2-135m", *ZERO_SHOT.values(), "gsm8k-test", "boolq"):
         if not assets.is_cached(item):
             pytest.skip(f"{item} is not fetched: python -m lfl_jax.fetch smollm2-135m evals")
@@ -589,7 +744,9 @@ def compare(tmp_path, real, name, most):
     task, _, shots, length, tokens, chat = fixture["cases"][name]["case"]
     everything = fixture["cases"][name]["documents"]
     wanted = everything[:most]
-    settings = Settings(rows=1, length=min(length, 512), generate_rows=8, max_new_tokens=256, window=length)
+    settings = Settings(
+        rows=1, length=min(length, 512), generate_rows=8, max_new_tokens=256, window=length
+    )
     options = {"gen_kwargs": {"max_gen_toks": tokens}} if task == "gsm8k" else {}
     found = lm_eval.run(
         judged,
@@ -637,7 +794,11 @@ def check(lm, made, wanted):
 
 
 @pytest.mark.parametrize(
-    "name", ["hellaswag", *(pytest.param(name, marks=pytest.mark.slow) for name in (*ZERO_SHOT, "gsm8k")[1:])]
+    "name",
+    [
+        "hellaswag",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (*ZERO_SHOT, "gsm8k")[1:]),
+    ],
 )
 def test_smollm2_is_judged_as_by_hflm(tmp_path, real, name):
     compare(tmp_path, real, name, 2 if name == "gsm8k" else 4)

@@ -1,7 +1,7 @@
 """Requests, token ids and metrics equal those of lm-evaluation-harness 0.4.13, exactly.
 
-On documents of our own always (fixtures made by tests/parity/lm_eval/run_lm_eval.py, which ran the harness itself on
-them with the toy scorer), on samples of the real ones where they are fetched.
+On documents of our own always (fixtures made by tests/parity/lm_eval/run_lm_eval.py, which ran the
+harness itself on them with the toy scorer), on samples of the real ones where they are fetched.
 """
 
 import dataclasses
@@ -53,7 +53,9 @@ def multiple_choice(name, inputs, tokenizer, toy_model, indices=None):
 def generated(inputs, shots, toy):
     """The same for GSM8K with the harness's own shots."""
     problems = gsm8k.problems(dataclasses.replace(inputs, shots=shots, shots_from="lm_eval"))
-    records = [gsm8k.record(p, cut(toy.generate(p.prompt), gsm8k.TASK.method.stop)) for p in problems]
+    records = [
+        gsm8k.record(p, cut(toy.generate(p.prompt), gsm8k.TASK.method.stop)) for p in problems
+    ]
     documents = [
         {
             "requests": [[p.prompt, ""]],
@@ -78,7 +80,11 @@ def check(documents, expected):
         for field, value in theirs.items():
             if field == "index":
                 continue
-            found = digest(ours[field]) if field in ("requests", "ids") and isinstance(value, str) else ours[field]
+            found = (
+                digest(ours[field])
+                if field in ("requests", "ids") and isinstance(value, str)
+                else ours[field]
+            )
             assert found == value, (field, ours["requests"][0])
 
 

@@ -16,7 +16,11 @@ from lfl_jax.evals.tasks import check_tasks
 
 DOCS = [
     {"problem": "Half of 3?", "solution": r"It is $\boxed{\frac{3}{2}}$.", "type": "Algebra"},
-    {"problem": "2 and 2?", "solution": r"So \boxed{4}, no, $\boxed 5$ in all.", "subject": "prealgebra"},
+    {
+        "problem": "2 and 2?",
+        "solution": r"So \boxed{4}, no, $\boxed 5$ in all.",
+        "subject": "prealgebra",
+    },
 ]
 
 
@@ -43,19 +47,25 @@ def test_boxed(text, answer):
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"), [("$1$ or $2$", "1$ or $2"), ("it is $5", "it is $5"), (" 7", " 7"), ("$$3$$ ok", "$3$")]
+    ("text", "answer"),
+    [("$1$ or $2$", "1$ or $2"), ("it is $5", "it is $5"), (" 7", " 7"), ("$$3$$ ok", "$3$")],
 )
 def test_between_dollars(text, answer):
     assert math_answers.between_dollars(text) == answer
 
 
 def test_final_sentence():
-    assert math_answers.final("So.\nFinal Answer: The final answer is $[2,5)$. I hope it is correct.") == "[2,5)"
-    assert math_answers.final("Final Answer: The final answer is 3. ") == "3"  # cut off where the sentence begins
+    assert (
+        math_answers.final("So.\nFinal Answer: The final answer is $[2,5)$. I hope it is correct.")
+        == "[2,5)"
+    )
+    # cut off where the sentence begins
+    assert math_answers.final("Final Answer: The final answer is 3. ") == "3"
     assert math_answers.final("The answer is 3.") == math_answers.INVALID
 
 
-# What is_equiv of lm-evaluation-harness 0.4.13 (hendrycks_math) says; it was also compared on 165,000 made pairs.
+# What is_equiv of lm-evaluation-harness 0.4.13 (hendrycks_math) says; it was also compared on
+# 165,000 made pairs.
 @pytest.mark.parametrize(
     ("a", "b", "same"),
     [
@@ -97,7 +107,11 @@ def test_equivalence(a, b, same):
 
 def test_prompts_and_records(inputs):
     first, second = math_problems.TASK.items(inputs)
-    assert (first.prompt, first.gold, first.groups) == ("Problem: Half of 3?\nAnswer:", r"\frac{3}{2}", ("Algebra",))
+    assert (first.prompt, first.gold, first.groups) == (
+        "Problem: Half of 3?\nAnswer:",
+        r"\frac{3}{2}",
+        ("Algebra",),
+    )
     assert (second.gold, second.groups) == ("5", ("prealgebra",))
     assert math_problems.TASK.method.stop == math_problems.MINERVA.method.stop == ("Problem:",)
     made = [
@@ -109,7 +123,9 @@ def test_prompts_and_records(inputs):
     assert [r["exact"] for r in made] == [1.0, 0.0, 0.0, 1.0]
     assert [r["exact_boxed"] for r in made] == [0.0, 1.0, 0.0, 0.0]
     assert made[0]["answer"] == "3/2"
-    found = math_problems.TASK.measure([record | {"id": str(i), "ended": 1.0} for i, record in enumerate(made)])
+    found = math_problems.TASK.measure(
+        [record | {"id": str(i), "ended": 1.0} for i, record in enumerate(made)]
+    )
     assert {name: each.estimate.mean for name, each in found.items()} == {
         "exact_match_boxed": 0.25,
         "exact_match": 0.5,
@@ -134,7 +150,8 @@ def test_minerva_shows_four_solved_problems(inputs):
 
 
 def test_missing_libraries_are_named_before_anything_is_computed(tmp_path, monkeypatch):
-    """By the command that evaluates and by the one that trains; comparing strings needs none of them."""
+    """By the command that evaluates and by the one that trains; comparing strings needs none of
+    them."""
     monkeypatch.setitem(sys.modules, "math_verify", None)
     monkeypatch.setattr(base_model, "load", None)  # nothing is loaded, either
     smoke, tasks = "--config=configs/math_ift.py:smoke", "('math_minerva_lm_eval:2',)"
@@ -142,7 +159,9 @@ def test_missing_libraries_are_named_before_anything_is_computed(tmp_path, monke
     with pytest.raises(UserError, match=words):
         evaluate.main(["x", smoke, f"--config.eval.tasks={tasks}", f"--out={tmp_path / 'out'}"])
     with pytest.raises(UserError, match=words):
-        main.main(["x", smoke, f"--config.eval.every_tasks={tasks}", f"--workdir={tmp_path / 'run'}"])
+        main.main(
+            ["x", smoke, f"--config.eval.every_tasks={tasks}", f"--workdir={tmp_path / 'run'}"]
+        )
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=words):
         check_tasks(["math_minerva_lm_eval"])
@@ -158,7 +177,9 @@ def test_another_antlr4_is_refused(monkeypatch):
 
 def test_a_solution_without_an_answer_is_refused():
     inputs = Inputs(docs=lambda name: [{"problem": "p", "solution": "none"}])
-    with pytest.raises(UserError, match=r"MATH problem 0 has no \\boxed answer in its solution: 'none'"):
+    with pytest.raises(
+        UserError, match=r"MATH problem 0 has no \\boxed answer in its solution: 'none'"
+    ):
         math_problems.TASK.items(inputs)
 
 
@@ -176,5 +197,7 @@ def test_real_problems_have_answers():
     assert len(problems) == 5000
     assert len({p.groups for p in problems}) == 7
     assert all(
-        math_problems.TASK.method.record(p, f"${p.gold}$")["exact"] == 1.0 for p in problems[::25] if "$" not in p.gold
+        math_problems.TASK.method.record(p, f"${p.gold}$")["exact"] == 1.0
+        for p in problems[::25]
+        if "$" not in p.gold
     )

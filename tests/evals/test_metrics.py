@@ -45,19 +45,30 @@ def test_every_metric_of_every_task_is_in_results_json(tmp_path, name):
     declared = [metric.name for metric in (*TASKS[name].metrics, *TASKS[name].method.metrics)]
     assert len(declared) == len(set(declared)) > 1
     for metric in declared:
-        variants = [row["variant"] for row in rows if (row["task"], row["metric"]) == (name, metric)]
+        variants = [
+            row["variant"] for row in rows if (row["task"], row["metric"]) == (name, metric)
+        ]
         assert variants == ["before", "after", "change"], metric
     table.save_results(before, facts, tmp_path)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["metric"] for row in rows if row["variant"] == "before"] == list(before[name].metrics)
+    assert [row["metric"] for row in rows if row["variant"] == "before"] == list(
+        before[name].metrics
+    )
 
 
 def test_groups_are_reported_in_the_order_of_their_names():
     task = TASKS["source_test"]
     groups = (["level_2", "x"], ["level_1", "x"], ["level_2", "x"])
-    answers = [record | {"groups": of_item} for record, of_item in zip(made(task), groups, strict=True)]
+    answers = [
+        record | {"groups": of_item} for record, of_item in zip(made(task), groups, strict=True)
+    ]
     found = task.measure(answers)
-    assert list(found)[:4] == ["exact_match", "exact_match_level_1", "exact_match_level_2", "format_compliance"]
+    assert list(found)[:4] == [
+        "exact_match",
+        "exact_match_level_1",
+        "exact_match_level_2",
+        "format_compliance",
+    ]
     assert [found[name].estimate.n for name in list(found)[:3]] == [3, 1, 2], "x is all of them"
     assert found["exact_match_level_2"].metric.label == "  level 2, two steps"
 
@@ -65,7 +76,9 @@ def test_groups_are_reported_in_the_order_of_their_names():
 def test_a_metric_without_a_value_anywhere_is_left_out():
     answers = [record | {"strict": "[invalid]"} for record in made(TASKS["gsm8k"])]
     found = TASKS["gsm8k"].measure(answers)
-    assert "accuracy_given_valid_format" not in found and found["format_compliance"].estimate.mean == 0
+    assert (
+        "accuracy_given_valid_format" not in found and found["format_compliance"].estimate.mean == 0
+    )
 
 
 def test_results_travel_between_processes():
@@ -78,7 +91,9 @@ def test_a_mean_over_groups_weighs_them_alike():
     accuracies = [{"acc": float(i == 0), "id": f"{'a' if i < 1 else 'b'}/{i}"} for i in range(4)]
     answers = [dict(made(TASKS["mmlu"])[0], **each, cluster=each["id"]) for each in accuracies]
     found = TASKS["mmlu"].measure(answers)
-    assert (found["acc"].estimate.mean, found["acc_subject_mean"].estimate.mean) == pytest.approx((0.25, 0.5))
+    assert (found["acc"].estimate.mean, found["acc_subject_mean"].estimate.mean) == pytest.approx(
+        (0.25, 0.5)
+    )
     assert found["acc_subject_mean"].without({"b/1", "b/2"}).estimate.mean == pytest.approx(0.5)
 
 
@@ -89,7 +104,9 @@ def test_the_page_on_evaluation_names_every_task():
 
 def test_the_task_on_the_page_works():
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    code = next(part for part in page.split("```python\n") if "CAPITALS = Task(" in part).split("```")[0]
+    code = next(part for part in page.split("```python\n") if "CAPITALS = Task(" in part).split(
+        "```"
+    )[0]
     names: dict = {"__name__": __name__}
     exec(compile(code, "docs/evaluation.md", "exec", dont_inherit=True), names)
     task = names["CAPITALS"]

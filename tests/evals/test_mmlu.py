@@ -13,10 +13,19 @@ from lfl_jax.evals.plan import Scored
 
 
 def doc(subject: str, n: int, answer) -> dict:
-    return {"question": f" What is {n}? ", "choices": ["w", "x", "y", "z"], "answer": answer, "subject": subject}
+    return {
+        "question": f" What is {n}? ",
+        "choices": ["w", "x", "y", "z"],
+        "answer": answer,
+        "subject": subject,
+    }
 
 
-TEST = [doc("high_school_physics", 1, 2), doc("anatomy", 2, "A"), doc("high_school_physics", 3, "3")]
+TEST = [
+    doc("high_school_physics", 1, 2),
+    doc("anatomy", 2, "A"),
+    doc("high_school_physics", 3, "3"),
+]
 DEV = [doc(subject, n, n % 4) for subject in ("anatomy", "high_school_physics") for n in range(6)]
 
 
@@ -32,7 +41,9 @@ def test_prompt_without_shots(inputs):
         ("high_school_physics/1", 3),
         ("anatomy/0", 0),
     ]
-    head = "The following are multiple choice questions (with answers) about high school physics.\n\n"
+    head = (
+        "The following are multiple choice questions (with answers) about high school physics.\n\n"
+    )
     context = head + "What is 1?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
     assert questions[0].pairs == tuple((context, f" {letter}") for letter in "ABCD")
 
@@ -41,17 +52,25 @@ def test_five_dev_examples_of_the_subject(inputs):
     question = mmlu.FIVE_SHOT.items(inputs)[2]
     turns = question.pairs[0][0].split("\n\n")
     assert turns[0] == "The following are multiple choice questions (with answers) about anatomy."
-    assert turns[1:6] == [f"What is {n}?\nA. w\nB. x\nC. y\nD. z\nAnswer: {'ABCDA'[n]}" for n in range(5)]
+    assert turns[1:6] == [
+        f"What is {n}?\nA. w\nB. x\nC. y\nD. z\nAnswer: {'ABCDA'[n]}" for n in range(5)
+    ]
     assert turns[6] == "What is 2?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
-    few = dataclasses.replace(inputs, docs=lambda name: {"mmlu-test": TEST, "mmlu-dev": DEV[:10]}[name])
-    with pytest.raises(UserError, match="5 shots: subject 'high_school_physics' has 4 dev questions"):
+    few = dataclasses.replace(
+        inputs, docs=lambda name: {"mmlu-test": TEST, "mmlu-dev": DEV[:10]}[name]
+    )
+    with pytest.raises(
+        UserError, match="5 shots: subject 'high_school_physics' has 4 dev questions"
+    ):
         mmlu.FIVE_SHOT.items(few)
 
 
 def test_means_over_questions_and_over_subjects(inputs):
     best = {"high_school_physics/0": 2, "high_school_physics/1": 0, "anatomy/0": 0}
     made = [
-        mmlu.TASK.method.record(q, [Scored(-1.0 - (i != best[q.id]), 1, False, False) for i in range(4)])
+        mmlu.TASK.method.record(
+            q, [Scored(-1.0 - (i != best[q.id]), 1, False, False) for i in range(4)]
+        )
         for q in mmlu.TASK.items(inputs)
     ]
     found = mmlu.TASK.measure(made)
@@ -72,7 +91,9 @@ def test_files(tmp_path, inputs, ending):
         (tmp_path / "all.csv").write_text("\n".join(["subject,question,A,B,C,D,answer", *rows]))
     if ending == "headless":
         for subject in ("high_school_physics", "anatomy"):
-            rows = [f"{d['question']},w,x,y,z,{d['answer']}" for d in TEST if d["subject"] == subject]
+            rows = [
+                f"{d['question']},w,x,y,z,{d['answer']}" for d in TEST if d["subject"] == subject
+            ]
             (tmp_path / f"{subject}_test.csv").write_text("\n".join(rows))
     (tmp_path / "notes.txt").write_text("not a table")
     found = mmlu.TASK.items(Inputs(docs=readers.with_files({"mmlu-test": str(tmp_path)})))

@@ -1,4 +1,5 @@
-"""A task of one's own: a few lines outside the package; it is evaluated, reported and followed as the others are."""
+"""A task of one's own: a few lines outside the package; it is evaluated, reported and followed as
+the others are."""
 
 import dataclasses
 import io
@@ -28,11 +29,16 @@ class Rhyme:
 
 
 def rhymes(inputs):
-    return [Rhyme(str(i), str(i), "A cat sat on the", word) for i, word in enumerate(("mat", "hat"))]
+    return [
+        Rhyme(str(i), str(i), "A cat sat on the", word) for i, word in enumerate(("mat", "hat"))
+    ]
 
 
 def rhyme(item, text):
-    return base.head(item) | {"letters": float(len(text)), "rhymes": float(text.strip().endswith("at"))}
+    return base.head(item) | {
+        "letters": float(len(text)),
+        "rhymes": float(text.strip().endswith("at")),
+    }
 
 
 RHYMES = Task(
@@ -52,10 +58,14 @@ SURPRISE = Task(
     label="surprise",
     items=rhymes,
     method=Likelihood(
-        lambda item, tokenizer, length: encode_pairs([(item.prompt, f" {item.word}")], tokenizer, length),
+        lambda item, tokenizer, length: encode_pairs(
+            [(item.prompt, f" {item.word}")], tokenizer, length
+        ),
         lambda item, scored: {"id": item.id, "cluster": item.cluster, "nats": -scored[0].ll},
     ),
-    metrics=(Metric("nats", "nats", "nats", section="forgetting", higher_is_better=False, **QUANTITY),),
+    metrics=(
+        Metric("nats", "nats", "nats", section="forgetting", higher_is_better=False, **QUANTITY),
+    ),
 )
 OWN = (RHYMES, SURPRISE)
 
@@ -63,7 +73,9 @@ OWN = (RHYMES, SURPRISE)
 def config(**values):
     c = math_ift.get_config("smoke")
     c.train.steps = 2
-    c.eval.update({"tasks": ("rhymes:2", "surprise"), "every_tasks": ("surprise:1",), "every": 1} | values)
+    c.eval.update(
+        {"tasks": ("rhymes:2", "surprise"), "every_tasks": ("surprise:1",), "every": 1} | values
+    )
     c.log.tensorboard = False
     return Config.from_dict(c)
 
@@ -91,7 +103,11 @@ def test_it_is_in_the_table_and_in_results_json(run):
     rows = json.loads((asked.workdir / "results.json").read_text())["rows"]
     for task in OWN:
         for metric in (*task.metrics, *task.method.metrics):
-            variants = [row["variant"] for row in rows if (row["task"], row["metric"]) == (task.name, metric.name)]
+            variants = [
+                row["variant"]
+                for row in rows
+                if (row["task"], row["metric"]) == (task.name, metric.name)
+            ]
             assert variants == ["before", "after", "change"]
 
 

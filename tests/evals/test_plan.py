@@ -1,4 +1,5 @@
-"""Shared contexts, branches, packing and fixed batches give the scores of every request computed alone."""
+"""Shared contexts, branches, packing and fixed batches give the scores of every request computed
+alone."""
 
 import numpy as np
 import pytest
@@ -8,14 +9,20 @@ from lfl_jax.evals.requests import Request
 
 
 def random_requests(seed: int, items: int = 40, longest: int = 30) -> list[list[Request]]:
-    """Questions of 1 to 5 requests: the same context, contexts that differ at the end, or from the first token."""
+    """Questions of 1 to 5 requests: the same context, contexts that differ at the end, or from the
+    first token."""
     rng = np.random.default_rng(seed)
     made = []
     for kind in rng.integers(0, 4, items):
         context = tuple(rng.integers(3, 9, rng.integers(1, longest)).tolist())
         of_item = []
         for _ in range(rng.integers(1, 6)):
-            own = {0: context, 1: (*context, 3 + len(of_item)), 2: (20 + len(of_item), *context), 3: context[:2]}[kind]
+            own = {
+                0: context,
+                1: (*context, 3 + len(of_item)),
+                2: (20 + len(of_item), *context),
+                3: context[:2],
+            }[kind]
             # few different tokens: continuations often begin alike, and must not be shared
             of_item.append(Request(own, tuple(rng.integers(3, 5, rng.integers(0, 8)).tolist())))
         made.append(of_item)

@@ -23,7 +23,8 @@ def test_white_space_moves_to_the_continuation(tokenizer):
 
 
 def test_a_token_over_the_border_counts_as_context(tokenizer):
-    # "Answer:" is two tokens; in "Answer: 9" the colon takes the space, so one token is left to score
+    # "Answer:" is two tokens; in "Answer: 9" the colon takes the space, so one token is left to
+    # score
     assert len(ids(tokenizer, "Answer: 9")) == 3
     assert texts(tokenizer, ("Answer:", " 9")) == [(ids(tokenizer, "Answer:"), ids(tokenizer, "9"))]
 
@@ -51,7 +52,9 @@ def test_long_contexts_lose_their_beginning():
 
 
 def test_too_long_a_continuation_is_refused():
-    with pytest.raises(UserError, match=r"continuation of 3 tokens does not fit .* 2; raise config.eval.seq_len"):
+    with pytest.raises(
+        UserError, match=r"continuation of 3 tokens does not fit .* 2; raise config.eval.seq_len"
+    ):
         requests.truncate(Request((1,), (2, 3, 4)), 2)
 
 

@@ -17,7 +17,14 @@ from lfl_jax.evals.tasks import find
 from lfl_jax.text.stops import cut
 
 SETTINGS = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=16, window=256)
-TASKS = {"hellaswag": 0, "winogrande": 3, "gsm8k": 8, "source_test": 0, "target_nll": 0, "source_nll": 0}
+TASKS = {
+    "hellaswag": 0,
+    "winogrande": 3,
+    "gsm8k": 8,
+    "source_test": 0,
+    "target_nll": 0,
+    "source_nll": 0,
+}
 
 
 def evaluate_all(limits, *args, **options):
@@ -31,9 +38,15 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def everything(inputs):
-    made = [Example(f"{i} and {i}?", f"It is twice {i}.\n#### {2 * i}", f"e{i}", f"t{i % 2}") for i in range(5)]
+    made = [
+        Example(f"{i} and {i}?", f"It is twice {i}.\n#### {2 * i}", f"e{i}", f"t{i % 2}")
+        for i in range(5)
+    ]
     return dataclasses.replace(
-        inputs, problems={"seen": made}, target=made, source_text=["one two three", "four five " * 80]
+        inputs,
+        problems={"seen": made},
+        target=made,
+        source_text=["one two three", "four five " * 80],
     )
 
 
@@ -60,7 +73,13 @@ def content(folder) -> dict:
 def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
     seen = []
     results = evaluate_all(
-        TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path, progress=lambda *step: seen.append(step)
+        TASKS,
+        toy_model,
+        tokenizer,
+        everything,
+        SETTINGS,
+        tmp_path,
+        progress=lambda *step: seen.append(step),
     )
     assert list(results) == list(TASKS)
     assert {name: r.items for name, r in results.items()} == {
@@ -86,26 +105,38 @@ def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
 def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everything):
     evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     _, made = records.read(tmp_path / "gsm8k.jsonl")
-    assert all(r["text"].rpartition("#### ")[2].isdigit() for r in made)  # "<eos> Question: 5" is gone
+    # "<eos> Question: 5" is gone
+    assert all(r["text"].rpartition("#### ")[2].isdigit() for r in made)
     assert cut("a</s>b<eos>", ("Question:", "</s>", "<eos>")) == "a"
 
 
 @pytest.mark.parametrize("calls", range(9))
-def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, toy_model, tokenizer, everything, calls):
+def test_interrupted_evaluation_goes_on_where_it_stopped(
+    tmp_path, toy_model, tokenizer, everything, calls
+):
     tasks = {"hellaswag": 0, "gsm8k": 0, "source_nll": 0}
     whole = evaluate_all(tasks, toy_model, tokenizer, everything, SETTINGS, tmp_path / "whole")
     total = sum(result.plan["batches"] for result in whole.values())
     assert total > 9
     with pytest.raises(Interrupted):
-        evaluate_all(tasks, limited(toy_model, calls), tokenizer, everything, SETTINGS, tmp_path / "parts")
+        evaluate_all(
+            tasks, limited(toy_model, calls), tokenizer, everything, SETTINGS, tmp_path / "parts"
+        )
     for file in (tmp_path / "parts").glob("*.jsonl"):  # killed while writing a line
         file.write_text(file.read_text() + '{"id": "3", "clus')
     resumed = evaluate_all(
-        tasks, limited(toy_model, total - calls), tokenizer, everything, SETTINGS, tmp_path / "parts"
+        tasks,
+        limited(toy_model, total - calls),
+        tokenizer,
+        everything,
+        SETTINGS,
+        tmp_path / "parts",
     )
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
     for name in tasks:
-        assert dataclasses.replace(resumed[name], records="") == dataclasses.replace(whole[name], records="")
+        assert dataclasses.replace(resumed[name], records="") == dataclasses.replace(
+            whole[name], records=""
+        )
 
 
 def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, everything):
@@ -128,7 +159,12 @@ def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, ev
     "change",
     [
         lambda m, t, i, s: (dataclasses.replace(m, tag="other"), t, i, s),
-        lambda m, t, i, s: (m, dataclasses.replace(t, encode=lambda text: t.encode(text)[::-1]), i, s),
+        lambda m, t, i, s: (
+            m,
+            dataclasses.replace(t, encode=lambda text: t.encode(text)[::-1]),
+            i,
+            s,
+        ),
         lambda m, t, i, s: (m, t, dataclasses.replace(i, shots=1), s),
         lambda m, t, i, s: (m, t, dataclasses.replace(i, docs=lambda name: i.docs(name)[::-1]), s),
         lambda m, t, i, s: (m, t, i, dataclasses.replace(s, max_new_tokens=17)),
@@ -143,20 +179,25 @@ def test_other_settings_start_anew(tmp_path, toy_model, tokenizer, everything, c
     with pytest.raises(Interrupted):
         evaluate(find("gsm8k"), 3, limited(model, 0), other, inputs, settings, tmp_path)
     assert (tmp_path / "gsm8k.old.jsonl").read_text() == before
-    assert any("other settings" in message and "gsm8k.old.jsonl" in message for message in caplog.messages)
+    assert any(
+        "other settings" in message and "gsm8k.old.jsonl" in message for message in caplog.messages
+    )
 
 
 def test_a_limit_is_a_setting_too(tmp_path, toy_model, tokenizer, everything):
     for limit in (3, 4, 0):
-        assert evaluate(find("gsm8k"), limit, toy_model, tokenizer, everything, SETTINGS, tmp_path).items == (
-            limit or 16
-        )
+        assert evaluate(
+            find("gsm8k"), limit, toy_model, tokenizer, everything, SETTINGS, tmp_path
+        ).items == (limit or 16)
 
 
 def test_damaged_file_starts_anew(tmp_path, toy_model, tokenizer, everything, caplog):
     (tmp_path / "gsm8k.jsonl").write_text("not json\n")
     with caplog.at_level(logging.WARNING):
-        assert evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path).items == 2
+        assert (
+            evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path).items
+            == 2
+        )
     assert caplog.messages
 
 
@@ -178,7 +219,10 @@ def test_generated_ids_are_those_of_the_whole_set(tmp_path, toy_model, tokenizer
         assert stop == ("Question:", "</s>", "<|im_end|>", "<eos>")
         return ["#### 1"] * len(prompts)
 
-    model, spread = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, pick="spread")
+    model, spread = (
+        dataclasses.replace(toy_model, generate=generate),
+        dataclasses.replace(SETTINGS, pick="spread"),
+    )
     evaluate(find("gsm8k"), 4, model, tokenizer, everything, spread, tmp_path)
     assert sorted(seen) == [2, 6, 10, 14]
 
@@ -193,37 +237,61 @@ def test_who_ended_a_text_is_recorded(tmp_path, toy_model, tokenizer, everything
     model = dataclasses.replace(toy_model, generate=generate)
     result = evaluate(find("gsm8k"), 4, model, tokenizer, everything, SETTINGS, tmp_path)
     ended = {record["id"]: record["ended"] for record in records.read(tmp_path / "gsm8k.jsonl")[1]}
-    assert ended == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0} and result.metrics["emitted_eos"].mean == 0.5
+    assert (
+        ended == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0}
+        and result.metrics["emitted_eos"].mean == 0.5
+    )
     assert result.metrics["format_compliance"].mean == 1.0
 
 
-def test_long_prompts_lose_their_beginning_and_that_is_said(tmp_path, toy_model, tokenizer, everything):
+def test_long_prompts_lose_their_beginning_and_that_is_said(
+    tmp_path, toy_model, tokenizer, everything
+):
     seen = []
 
     def generate(prompts, **kwargs):
         seen.extend(prompts)
         return [""] * len(prompts)
 
-    model, narrow = dataclasses.replace(toy_model, generate=generate), dataclasses.replace(SETTINGS, window=24)
+    model, narrow = (
+        dataclasses.replace(toy_model, generate=generate),
+        dataclasses.replace(SETTINGS, window=24),
+    )
     with notices.collected() as said:
         result = evaluate(find("gsm8k"), 0, model, tokenizer, everything, narrow, tmp_path)
-    assert re.fullmatch(r"gsm8k: \d+ of \d+ prompts lost their beginning: longer than the model's 24 .*", said[0])
+    assert re.fullmatch(
+        r"gsm8k: \d+ of \d+ prompts lost their beginning: longer than the model's 24 .*", said[0]
+    )
     assert max(map(len, seen)) == 8
     ending = tokenizer.encode("\nAnswer:")
     assert all(prompt[-len(ending) :] == ending for prompt in seen)
     assert result.plan["truncated"] > 0
     with pytest.raises(UserError, match="max_new_tokens=24 leaves no room"):
         evaluate(
-            find("gsm8k"), 0, model, tokenizer, everything, dataclasses.replace(narrow, max_new_tokens=24), tmp_path
+            find("gsm8k"),
+            0,
+            model,
+            tokenizer,
+            everything,
+            dataclasses.replace(narrow, max_new_tokens=24),
+            tmp_path,
         )
 
 
 def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, everything):
-    """A process that does not write runs the batches the writer's mask leaves, and returns the writer's results."""
+    """A process that does not write runs the batches the writer's mask leaves, and returns the
+    writer's results."""
     sent, calls = [], []
     written = tmp_path / "writer"
     wrote = evaluate(
-        find("hellaswag"), 0, toy_model, tokenizer, everything, SETTINGS, written, agree=lambda x: sent.append(x) or x
+        find("hellaswag"),
+        0,
+        toy_model,
+        tokenizer,
+        everything,
+        SETTINGS,
+        written,
+        agree=lambda x: sent.append(x) or x,
     )
     (described, done), result = sent
 
@@ -240,12 +308,26 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
     assert 4 in calls[0]
     assert not here.exists()
     other = iter([(described | {"content": "of another version of the data"}, done)])
-    with pytest.raises(UserError, match="hellaswag: content of this process is not what process 0 has"):
-        evaluate(task, 0, model, tokenizer, everything, SETTINGS, here, writer=False, agree=lambda _: next(other))
+    with pytest.raises(
+        UserError, match="hellaswag: content of this process is not what process 0 has"
+    ):
+        evaluate(
+            task,
+            0,
+            model,
+            tokenizer,
+            everything,
+            SETTINGS,
+            here,
+            writer=False,
+            agree=lambda _: next(other),
+        )
 
 
 def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
-    with pytest.raises(UserError, match=r"unknown evaluation 'sums'; there are: source_test, source_test_plain"):
+    with pytest.raises(
+        UserError, match=r"unknown evaluation 'sums'; there are: source_test, source_test_plain"
+    ):
         evaluate(find("sums"), 0, toy_model, tokenizer, everything, SETTINGS, tmp_path)
     with pytest.raises(UserError, match="source_test has no items"):
         evaluate(find("source_test"), 0, toy_model, tokenizer, inputs, SETTINGS, tmp_path)
@@ -267,7 +349,9 @@ def test_a_limit_keeps_the_balance_of_groups(tmp_path, toy_model, tokenizer, eve
     made = [Example(f"{i}?", f"#### {i}", f"e{i}", "t") for i in range(32)]
     inputs = dataclasses.replace(everything, problems={"seen": made, "unseen": made})
     spread = dataclasses.replace(SETTINGS, pick="spread")
-    metrics = evaluate(find("source_test"), 16, toy_model, tokenizer, inputs, spread, tmp_path).metrics
+    metrics = evaluate(
+        find("source_test"), 16, toy_model, tokenizer, inputs, spread, tmp_path
+    ).metrics
     assert metrics["exact_match_seen"].n == metrics["exact_match_unseen"].n == 8
 
 

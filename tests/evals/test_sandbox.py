@@ -1,4 +1,5 @@
-"""The sandbox against programs that try to harm the machine or to pass without solving anything (hostile/)."""
+"""The sandbox against programs that try to harm the machine or to pass without solving anything
+(hostile/)."""
 
 import ctypes
 import importlib.util
@@ -24,12 +25,14 @@ HOSTILE = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(HOSTILE)
 
 LOW = Limits(cpu_seconds=1, wall_seconds=10, memory_mb=160, file_mb=4, processes=6, output_kb=4)
-SHORT = replace(LOW, wall_seconds=2)  # for what only the clock stops; the others may wait for a busy machine
+# for what only the clock stops; the others may wait for a busy machine
+SHORT = replace(LOW, wall_seconds=2)
 TESTS = "word = 'LFLTOKEN'\nassert f(1) == 2\nassert f(2) == 3"
 RIGHT = "def f(x):\n    return x + 1"
 LEVELS = ("namespaces", "seccomp")
 SUBREAPER = 36
-# What the weaker level does otherwise: processes and threads cannot be started, signals not be sent, even to oneself.
+# What the weaker level does otherwise: processes and threads cannot be started, signals not be
+# sent, even to oneself.
 OTHERWISE = {
     "a crash through faulthandler": "exception: NameError|killed by signal",
     "an exit through faulthandler": "exception: RuntimeError",
@@ -48,7 +51,10 @@ QUICK = HOSTILE.REACHING_OUT | HOSTILE.PRETENDING
 GROUPS = {
     "namespaces": ("namespaces", HOSTILE.PROGRAMS),
     "weak": ("seccomp", QUICK),
-    "weak, exhausting": ("seccomp", {n: p for n, p in HOSTILE.PROGRAMS.items() if n not in UNBOUNDED | set(QUICK)}),
+    "weak, exhausting": (
+        "seccomp",
+        {n: p for n, p in HOSTILE.PROGRAMS.items() if n not in UNBOUNDED | set(QUICK)},
+    ),
 }
 MARKS = {"weak": [pytest.mark.slow], "weak, exhausting": [pytest.mark.slow]}  # 15 s each
 
@@ -76,7 +82,8 @@ def children() -> set[int]:
 
 @pytest.fixture(scope="module")
 def attack(tmp_path_factory):
-    """Runs each hostile program of a group, once: the verdicts, and what was seen of it from outside."""
+    """Runs each hostile program of a group, once: the verdicts, and what was seen of it from
+    outside."""
     return cache(lambda group: run_group(*GROUPS[group], tmp_path_factory))
 
 
@@ -102,7 +109,9 @@ def run_group(level, hostile, tmp_path_factory):
         verdicts = {}
         for names, limits in batches:
             programs = [Program(hostile[name][0].format(**values), TESTS, ("f",)) for name in names]
-            verdicts |= {names[i]: verdict for i, verdict in sandbox.check_many(programs, limits, workers=2)}
+            verdicts |= {
+                names[i]: verdict for i, verdict in sandbox.check_many(programs, limits, workers=2)
+            }
         left = children() - had
         ctypes.CDLL(None).prctl(SUBREAPER, 0)
         server.settimeout(0.1)
@@ -112,7 +121,11 @@ def run_group(level, hostile, tmp_path_factory):
         except TimeoutError:
             connected = False
     after = {path: path.stat().st_mtime_ns for path in canary.parent.iterdir()}
-    return level, verdicts, {"left": left, "connected": connected, "before": before, "after": after, "canary": canary}
+    return (
+        level,
+        verdicts,
+        {"left": left, "connected": connected, "before": before, "after": after, "canary": canary},
+    )
 
 
 def test_there_are_enough_hostile_programs():
@@ -121,7 +134,11 @@ def test_there_are_enough_hostile_programs():
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [pytest.param(group, name, marks=MARKS.get(group, [])) for group in GROUPS for name in GROUPS[group][1]],
+    [
+        pytest.param(group, name, marks=MARKS.get(group, []))
+        for group in GROUPS
+        for name in GROUPS[group][1]
+    ],
 )
 def test_a_hostile_program_fails_and_for_the_reason_it_should(attack, group, name):
     level, verdicts, _ = attack(group)
@@ -136,7 +153,9 @@ def test_a_hostile_program_fails_and_for_the_reason_it_should(attack, group, nam
     assert verdict.seconds < LOW.wall_seconds + 3
 
 
-@pytest.mark.parametrize("group", [pytest.param(group, marks=MARKS.get(group, [])) for group in GROUPS])
+@pytest.mark.parametrize(
+    "group", [pytest.param(group, marks=MARKS.get(group, [])) for group in GROUPS]
+)
 def test_hostile_programs_leave_no_process_and_no_file_and_reach_no_server(attack, group):
     _, _, seen = attack(group)
     assert seen["left"] == set() and not seen["connected"]
@@ -146,12 +165,15 @@ def test_hostile_programs_leave_no_process_and_no_file_and_reach_no_server(attac
 
 
 def test_outside_of_a_sandbox_the_attacks_work(tmp_path):
-    """Otherwise their failing says nothing: the same programs in a plain Python reach what they are after."""
+    """Otherwise their failing says nothing: the same programs in a plain Python reach what they are
+    after."""
     canary = tmp_path / "canary"
     canary.write_text("CANARY")
     for name in ("reading a file", "a symbolic link to a file", "leaving the folder by dots"):
         code = HOSTILE.PROGRAMS[name][0].format(canary=str(canary), port=0, token="''", kill=0)
-        done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
         assert "CANARY" in done.stdout, name
 
 
@@ -172,7 +194,9 @@ def test_what_outlives_its_parent_is_noticed():
 def test_a_right_program_passes_and_a_wrong_one_does_not(level, monkeypatch):
     need(level)
     monkeypatch.setattr(sandbox, "level", lambda allow_weak=False: level)
-    right, wrong = (sandbox.check(Program(code, TESTS, ("f",)), LOW) for code in (RIGHT, RIGHT + "0"))
+    right, wrong = (
+        sandbox.check(Program(code, TESTS, ("f",)), LOW) for code in (RIGHT, RIGHT + "0")
+    )
     assert (right.passed, right.reason) == (True, "passed") and 0 < right.seconds < LOW.wall_seconds
     assert (wrong.passed, wrong.reason) == (False, "assertion")
 
@@ -196,20 +220,26 @@ def test_plain_data_arrives_as_it_was():
 @pytest.mark.parametrize(
     ("code", "tests"),
     [
-        ("from collections import Counter\ndef f():\n    return Counter('aab')", "assert f() == {'a': 2, 'b': 1}"),
-        ("from collections import namedtuple as n\ndef f():\n    return n('P', 'x y')(1, 2)", "assert f() == (1, 2)"),
+        ("from collections import Counter\ndef f():\n    return"
+         " Counter('aab')", "assert f() == {'a': 2, 'b': 1}"),
+        ("from collections import namedtuple as n\ndef f():\n    return n('P', 'x y')(1,"
+         " 2)", "assert f() == (1, 2)"),
         ("def f():\n    return {1: 2}.keys()", "assert f() == {1}"),
         ("from decimal import Decimal\ndef f():\n    return Decimal('0.5')", "assert f() == 0.5"),
-        ("from fractions import Fraction\ndef f():\n    return Fraction(1, 2)", "assert f() == 0.5"),
+        ("from fractions import Fraction\ndef f():\n    return Fraction(1,"
+         " 2)", "assert f() == 0.5"),
         ("def f():\n    yield from (1, 2)", "assert list(f()) == [1, 2] and f() != [1, 2]"),
         ("def f(*a, k):\n    return a, k", "assert f(1, 2, k=3) == ((1, 2), 3)"),
-        ("def f():\n    raise KeyError('x')", "try:\n    f()\nexcept KeyError:\n    ok = True\nassert ok"),
+        ("def f():\n    raise KeyError('x')", "try:\n    f()\nexcept KeyError:\n    ok ="
+                                              " True\nassert ok"),
         ("def f():\n    return b''.decode.__self__.fromhex('zz')",
          "try:\n    f()\nexcept ValueError:\n    ok = True\nassert ok"),
         ("def f():\n    return lambda x: x + 1", "assert f()(1) == 2"),
-        ("class f:\n    def __init__(self, x):\n        self.x = x\n    def __call__(self, other):\n"
+        ("class f:\n    def __init__(self, x):\n        self.x = x\n    def __call__(self,"
+         " other):\n"
          "        return self.x + other.x", "assert f(1)(f(2)) == 3"),
-        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: 'int' = 1\ndef f():\n    return P().x",
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: 'int' = 1\ndef f():\n"
+         "    return P().x",
          "assert f() == 1"),
     ],
 )  # fmt: skip
@@ -221,7 +251,10 @@ def test_what_correct_programs_return_can_be_tested(code, tests):
 
 def test_tests_that_call_nothing_do_not_pass():
     need("namespaces")
-    assert sandbox.check(Program(RIGHT, "assert True", ("f",)), LOW).reason == "the tests called nothing"
+    assert (
+        sandbox.check(Program(RIGHT, "assert True", ("f",)), LOW).reason
+        == "the tests called nothing"
+    )
 
 
 def test_helpers_of_the_tests_are_not_those_of_the_program():
@@ -229,7 +262,10 @@ def test_helpers_of_the_tests_are_not_those_of_the_program():
     need("namespaces")
     code = "def close(a, b):\n    return True\ndef f(x):\n    return 9"
     setup = "def close(a, b):\n    return abs(a - b) < 1\ndef f(x):\n    return 2"
-    assert sandbox.check(Program(code, "assert close(f(1), 2)", ("f",), setup), LOW).reason == "assertion"
+    assert (
+        sandbox.check(Program(code, "assert close(f(1), 2)", ("f",), setup), LOW).reason
+        == "assertion"
+    )
     assert sandbox.check(Program(code, "assert close(f(1), 2)", ("f", "close"), setup), LOW).passed
 
 
@@ -241,7 +277,9 @@ def test_an_error_a_program_cannot_cause_is_not_a_verdict(monkeypatch):
 
 
 def test_without_namespaces_nothing_runs_unless_weak_isolation_is_allowed(monkeypatch):
-    monkeypatch.setattr(sandbox, "_refusal", lambda kind: "forbidden" if kind == "namespaces" else None)
+    monkeypatch.setattr(
+        sandbox, "_refusal", lambda kind: "forbidden" if kind == "namespaces" else None
+    )
     with pytest.raises(UserError, match=r"forbidden.*\n.*weak"):
         sandbox.policy()
     assert "weak, no namespaces" in sandbox.policy(allow_weak=True)
@@ -252,7 +290,11 @@ def test_without_namespaces_nothing_runs_unless_weak_isolation_is_allowed(monkey
 
 def test_the_policy_is_one_printable_line():
     need("namespaces")
-    assert "namespaces" in sandbox.policy() and "\n" not in sandbox.policy() and sandbox.policy().isprintable()
+    assert (
+        "namespaces" in sandbox.policy()
+        and "\n" not in sandbox.policy()
+        and sandbox.policy().isprintable()
+    )
 
 
 def test_many_are_run_side_by_side_and_what_is_finished_is_seen_at_once():

@@ -1,4 +1,5 @@
-"""The base and an identity adapter are scored alike to the last bit, so that an identity adapter forgets exactly 0."""
+"""The base and an identity adapter are scored alike to the last bit, so that an identity adapter
+forgets exactly 0."""
 
 import dataclasses
 from pathlib import Path
@@ -38,14 +39,20 @@ def test_an_identity_adapter_forgets_exactly_nothing(kind, small, small_params):
     tuned = build(small, small_params, trained).score(rows(small))
     np.testing.assert_array_equal(identity[0], base[0])
     np.testing.assert_array_equal(identity[1], base[1])
-    assert np.abs(tuned[0] - base[0]).max() > 1e-3 and (base[0] > 0).sum() == (rows(small)["weights"] > 0).sum()
+    assert (
+        np.abs(tuned[0] - base[0]).max() > 1e-3
+        and (base[0] > 0).sum() == (rows(small)["weights"] > 0).sum()
+    )
 
 
 def test_generation_pads_its_batch_and_follows_the_gate(small, small_params):
     trained = adapter_for(small, small_params)
     options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}
     prompts = [[65, 66, 67]]
-    base, tuned = (build(small, small_params, trained, adapted=a).generate(prompts, **options) for a in (False, True))
+    base, tuned = (
+        build(small, small_params, trained, adapted=a).generate(prompts, **options)
+        for a in (False, True)
+    )
     assert len(base) == len(tuned) == 1 and base != tuned
     assert build(small, small_params, {}).generate(prompts, **options) == base
 
@@ -53,7 +60,9 @@ def test_generation_pads_its_batch_and_follows_the_gate(small, small_params):
 def test_it_decodes_from_the_weights_it_was_given(small, small_params, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        sample, "generate", lambda model, prompts, *_, **__: seen.append(model) or [[65]] * len(prompts)
+        sample,
+        "generate",
+        lambda model, prompts, *_, **__: seen.append(model) or [[65]] * len(prompts),
     )
     build(small, small_params, {}).generate([[65]], max_new_tokens=1, stop=(), example_ids=[0])
     given = zip(jax.tree.leaves(seen[0]["params"]), jax.tree.leaves(small_params), strict=True)
@@ -64,10 +73,14 @@ def test_a_text_that_the_model_ended_shows_its_eos(small, small_params):
     options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}
     prompts, tokenizer = [[65, 66, 67]], byte_tokenizer()
     model = {"params": small_params, "adapter": {}}
-    free = sample.generate(sample.unstacked(model, small.n_layers), prompts, small, max_new_tokens=6, eos_id=-1)[0]
+    free = sample.generate(
+        sample.unstacked(model, small.n_layers), prompts, small, max_new_tokens=6, eos_id=-1
+    )[0]
     ending = dataclasses.replace(tokenizer, eos_id=free[2])
     texts = [
-        scorer.build(model, small, each, RULES, "test", generate_rows=2).generate(prompts, **options)[0]
+        scorer.build(model, small, each, RULES, "test", generate_rows=2).generate(
+            prompts, **options
+        )[0]
         for each in (tokenizer, ending)
     ]
     assert not texts[0].endswith("<|eos|>")
@@ -75,7 +88,8 @@ def test_a_text_that_the_model_ended_shows_its_eos(small, small_params):
 
 
 def test_what_follows_a_prompt_keeps_its_leading_space(small, small_params, monkeypatch):
-    """SentencePiece takes the first space of a text for its own; in code it is part of the indentation."""
+    """SentencePiece takes the first space of a text for its own; in code it is part of the
+    indentation."""
     tokenizer = tokenizers.from_sentencepiece(TINY_LLAMA / "tokenizer.model")
     prompt, answer = "def f(x):\n", "    return x"
     row = tokenizer.encode_continuation(answer)

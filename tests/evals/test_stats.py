@@ -11,7 +11,12 @@ from lfl_jax.evals import stats
 
 def column(records, total, weight=None):
     weights = [1.0 if weight is None else float(r[weight]) for r in records]
-    parts = ([r["id"] for r in records], [r["cluster"] for r in records], [r[total] for r in records], weights)
+    parts = (
+        [r["id"] for r in records],
+        [r["cluster"] for r in records],
+        [r[total] for r in records],
+        weights,
+    )
     return stats.Column(*map(tuple, parts))
 
 
@@ -37,14 +42,20 @@ def test_two_clusters_by_hand():
 
 
 def test_ratio_of_sums():
-    records = [{"id": i, "cluster": i, "nll": n, "tokens": t} for i, (n, t) in enumerate([(2.0, 1), (3.0, 4)])]
+    records = [
+        {"id": i, "cluster": i, "nll": n, "tokens": t}
+        for i, (n, t) in enumerate([(2.0, 1), (3.0, 4)])
+    ]
     found = stats.estimate(column(records, "nll", "tokens"))
     # residuals nll - mean * tokens are 1 and -1: sqrt(2/1 * 2) / 5
     assert (found.mean, found.se) == (pytest.approx(1.0), pytest.approx(0.4))
 
 
 def test_items_without_tokens_do_not_count():
-    records = [{"id": i, "cluster": i, "nll": n, "tokens": t} for i, (n, t) in enumerate([(2.0, 1), (0.0, 0)])]
+    records = [
+        {"id": i, "cluster": i, "nll": n, "tokens": t}
+        for i, (n, t) in enumerate([(2.0, 1), (0.0, 0)])
+    ]
     assert stats.estimate(column(records, "nll", "tokens")).mean == 2.0
 
 
@@ -58,7 +69,10 @@ def test_difference_pairs_items_whatever_their_order():
 
 def test_difference_with_itself_is_exactly_zero():
     rng = np.random.default_rng(0)
-    records = [{"id": i, "cluster": i // 2, "nll": float(x), "tokens": 3} for i, x in enumerate(rng.normal(size=9))]
+    records = [
+        {"id": i, "cluster": i // 2, "nll": float(x), "tokens": 3}
+        for i, x in enumerate(rng.normal(size=9))
+    ]
     same = column(records, "nll", "tokens")
     assert stats.difference(same, same) == stats.Estimate(0.0, 0.0, 9, 5, 0.0, 0.0)
 
@@ -68,7 +82,10 @@ def test_difference_of_other_items_is_refused():
     with pytest.raises(UserError, match="not of the same items"):
         stats.difference(column(records, "acc"), column(records[:2], "acc"))
     with pytest.raises(UserError, match="not of the same items"):
-        stats.difference(column(records, "acc"), column([*records[:2], {"id": 9, "cluster": 9, "acc": 1.0}], "acc"))
+        stats.difference(
+            column(records, "acc"),
+            column([*records[:2], {"id": 9, "cluster": 9, "acc": 1.0}], "acc"),
+        )
 
 
 def test_nothing_to_average():
@@ -81,7 +98,8 @@ def test_one_cluster_has_no_error():
 
 
 @pytest.mark.parametrize(
-    ("mean", "se", "near"), [(0.3, 0.02, True), (0.32, 0.02, False), (0.1, 0.02, True), (0.9, math.nan, True)]
+    ("mean", "se", "near"),
+    [(0.3, 0.02, True), (0.32, 0.02, False), (0.1, 0.02, True), (0.9, math.nan, True)],
 )
 def test_near_chance(mean, se, near):
     assert stats.near_chance(stats.Estimate(mean, se, 10, 10), 0.25) is near

@@ -49,27 +49,42 @@ def test_hellaswag_clusters_by_video_or_article(inputs):
 
 
 def test_arc_question_with_a_ready_prompt():
-    made = arc_challenge.question({"id": "x", "query": "Question: Why?\nAnswer:", "choices": ["a", "b"], "gold": 1})
+    made = arc_challenge.question(
+        {"id": "x", "query": "Question: Why?\nAnswer:", "choices": ["a", "b"], "gold": 1}
+    )
     labels = {"text": ["a", "b"], "label": ["1", "2"]}
-    assert made == arc_challenge.question({"id": "x", "question": "Why?", "choices": labels, "answerKey": "2"})
-    assert (made.gold, made.pairs) == (1, (("Question: Why?\nAnswer:", " a"), ("Question: Why?\nAnswer:", " b")))
+    assert made == arc_challenge.question(
+        {"id": "x", "question": "Why?", "choices": labels, "answerKey": "2"}
+    )
+    assert (made.gold, made.pairs) == (
+        1,
+        (("Question: Why?\nAnswer:", " a"), ("Question: Why?\nAnswer:", " b")),
+    )
 
 
 def test_accuracies_and_probability_of_the_gold_choice():
-    question = multiple_choice.Question("q", "c", (("x", " aaaa"), ("x", " b"), ("x", " cc")), ("aaaa", "b", "cc"), 0)
+    question = multiple_choice.Question(
+        "q", "c", (("x", " aaaa"), ("x", " b"), ("x", " cc")), ("aaaa", "b", "cc"), 0
+    )
     record = multiple_choice.record(question, scored(-4.0, -3.0, -5.0))
-    assert (record["acc"], record["acc_norm"]) == (0.0, 1.0)  # -3 is largest; per character -1, -3, -2.5
+    # -3 is largest; per character -1, -3, -2.5
+    assert (record["acc"], record["acc_norm"]) == (0.0, 1.0)
     p = np.exp([-4.0, -3.0, -5.0])
     assert record["gold_logprob"] == pytest.approx(np.log(p[0] / p.sum()))
     p = np.exp([-1.0, -3.0, -2.5])
     assert record["gold_logprob_norm"] == pytest.approx(np.log(p[0] / p.sum()))
-    assert (record["prediction"], record["prediction_norm"], record["characters"]) == (1, 0, [4, 1, 2])
+    assert (record["prediction"], record["prediction_norm"], record["characters"]) == (
+        1,
+        0,
+        [4, 1, 2],
+    )
 
 
 def test_choices_are_normalised_by_characters_not_bytes():
     question = multiple_choice.Question("q", "c", (("x", " éé"), ("x", " abc")), ("éé", "abc"), 1)
     record = multiple_choice.record(question, scored(-4.0, -4.5))
-    assert (record["characters"], record["acc_norm"]) == ([2, 3], 1.0)  # 4 bytes would win with -1 against -1.5
+    # 4 bytes would win with -1 against -1.5
+    assert (record["characters"], record["acc_norm"]) == ([2, 3], 1.0)
 
 
 def test_the_first_of_equal_choices_wins():
@@ -79,7 +94,9 @@ def test_the_first_of_equal_choices_wins():
 
 def test_chance_is_that_of_the_choices():
     question = multiple_choice.Question("q", "c", (("x", " a"), ("x", " b")), ("a", "b"), 1)
-    third = dataclasses.replace(question, pairs=(*question.pairs, ("x", " c")), choices=("a", "b", "c"))
+    third = dataclasses.replace(
+        question, pairs=(*question.pairs, ("x", " c")), choices=("a", "b", "c")
+    )
     records = [
         multiple_choice.record(question, scored(-1.0, -2.0)),
         multiple_choice.record(third, scored(-1.0, -2.0, -3.0)),
@@ -93,8 +110,13 @@ def test_chance_is_that_of_the_choices():
 def test_fixed_shots_are_the_same_for_all_and_end_in_the_number(inputs):
     problems = gsm8k.problems(dataclasses.replace(inputs, shots=2))
     head = "Question: One and one?\nAnswer: It is 2.\n#### 2\n\nQuestion: Nine less 2?\nAnswer: It is $7.\n#### 7\n\n"
-    assert all(p.prompt.startswith(head + "Question: ") and p.prompt.endswith("\nAnswer:") for p in problems)
-    assert gsm8k.problems(dataclasses.replace(inputs, shots=0))[0].prompt == problems[0].prompt.removeprefix(head)
+    assert all(
+        p.prompt.startswith(head + "Question: ") and p.prompt.endswith("\nAnswer:")
+        for p in problems
+    )
+    assert gsm8k.problems(dataclasses.replace(inputs, shots=0))[0].prompt == problems[
+        0
+    ].prompt.removeprefix(head)
 
 
 def test_drawn_shots_differ_by_problem(inputs):
@@ -137,7 +159,10 @@ def test_equality_is_of_strings(answer, gold, same):
 
 
 def examples(group: str, n: int) -> list[Example]:
-    return [Example(f"{group} {i}?", f"So.\n#### {i}", f"{group}-{i}", f"template-{i % 2}") for i in range(n)]
+    return [
+        Example(f"{group} {i}?", f"So.\n#### {i}", f"{group}-{i}", f"template-{i % 2}")
+        for i in range(n)
+    ]
 
 
 def test_groups_of_problems_take_turns(inputs):
@@ -161,7 +186,9 @@ def test_groups_of_problems_take_turns(inputs):
         "exact_match_unseen": (0.5, 2),
     }
     assert records[1]["groups"] == ["unseen"]
-    assert [n for n in source_test.TASK.measure(records[::2]) if n.startswith("exact_match")] == ["exact_match"]
+    assert [n for n in source_test.TASK.measure(records[::2]) if n.startswith("exact_match")] == [
+        "exact_match"
+    ]
 
 
 def test_levels_are_tested_as_often_as_they_are_trained_and_scored_apart():
@@ -173,9 +200,13 @@ def test_levels_are_tested_as_often_as_they_are_trained_and_scored_apart():
 
     right = [level == "level_1" for level in levels]
     texts = [p.gold if ok else "#### none" for p, ok in zip(problems, right, strict=True)]
-    records = [gsm8k.record(p, text) | {"ended": 1.0} for p, text in zip(problems, texts, strict=True)]
+    records = [
+        gsm8k.record(p, text) | {"ended": 1.0} for p, text in zip(problems, texts, strict=True)
+    ]
     found = source_test.TASK.measure(records)
-    assert {name: (m.estimate.mean, m.estimate.n) for name, m in found.items() if "level" in name} == {
+    assert {
+        name: (m.estimate.mean, m.estimate.n) for name, m in found.items() if "level" in name
+    } == {
         "exact_match_level_1": (1.0, 48),
         "exact_match_level_2": (0.0, 24),
         "exact_match_level_3": (0.0, 8),
@@ -189,8 +220,12 @@ def test_problems_asked_in_other_ways_than_in_training(inputs):
         template=TEMPLATES["alpaca"],
         worked=lambda: examples("train", 2),
     )
-    first = {task.name: task.items(trained)[0].prompt for task in (source_test.PLAIN, source_test.SHOTS)}
-    assert source_test.TASK.items(trained)[0].prompt.endswith("### Instruction:\nseen 0?\n\n### Response:\n")
+    first = {
+        task.name: task.items(trained)[0].prompt for task in (source_test.PLAIN, source_test.SHOTS)
+    }
+    assert source_test.TASK.items(trained)[0].prompt.endswith(
+        "### Instruction:\nseen 0?\n\n### Response:\n"
+    )
     assert first["source_test_plain"] == "Question: seen 0?\nAnswer:"
     shots = "".join(f"Question: train {i}?\nAnswer: So.\n#### {i}\n\n" for i in (0, 1))
     assert first["source_test_shots"] == shots + first["source_test_plain"]
@@ -222,17 +257,27 @@ def test_target_has_the_ids_it_has_in_training(inputs, tokenizer, template, add_
 def test_source_text_is_given_or_the_fetched_passages_once(inputs):
     given = perplexity.documents(dataclasses.replace(inputs, source_text=["a", "b"]))
     assert [(d.id, d.text) for d in given] == [("0", "a"), ("1", "b")]
-    fetched = dataclasses.replace(inputs, docs=lambda name: {"boolq": [{"passage": "x"}, {"passage": "x"}]}[name])
+    fetched = dataclasses.replace(
+        inputs, docs=lambda name: {"boolq": [{"passage": "x"}, {"passage": "x"}]}[name]
+    )
     assert [d.text for d in perplexity.documents(fetched)] == ["x"]
 
 
 def test_perplexity_of_text_per_token_byte_and_word():
-    documents = [perplexity.Document("0", "0", "zwölf Äpfel"), perplexity.Document("1", "1", "a b c")]
+    documents = [
+        perplexity.Document("0", "0", "zwölf Äpfel"),
+        perplexity.Document("1", "1", "a b c"),
+    ]
     records = [
-        perplexity.document_record(documents[0], [Scored(-3.0, 2, False, False), Scored(-4.0, 3, False, False)]),
+        perplexity.document_record(
+            documents[0], [Scored(-3.0, 2, False, False), Scored(-4.0, 3, False, False)]
+        ),
         perplexity.document_record(documents[1], [Scored(-5.0, 5, False, False)]),
     ]
-    assert [(r["nll"], r["tokens"], r["words"], r["bytes"]) for r in records] == [(7.0, 5, 2, 13), (5.0, 5, 3, 5)]
+    assert [(r["nll"], r["tokens"], r["words"], r["bytes"]) for r in records] == [
+        (7.0, 5, 2, 13),
+        (5.0, 5, 3, 5),
+    ]
     found = perplexity.SOURCE_NLL.measure(records)
     assert {name: each.estimate.mean for name, each in found.items()} == {
         "nll": pytest.approx(12 / 10),
@@ -249,16 +294,29 @@ SHOWN = {
     "gsm8k_cot": {"gsm8k-test": [{"question": "How many?", "answer": "#### 3"}]},
     "math_minerva": {"math-test": [{"problem": "Half of 3?", "solution": r"\boxed{1.5}"}]},
     "math_minerva_lm_eval": {"math-test": [{"problem": "Half of 3?", "solution": r"\boxed{1.5}"}]},
-    "mbpp": {"mbpp-test": [{"task_id": 1, "text": "Sum.", "code": "def f(): 1", "test_list": ["assert f() == 1"]}]},
+    "mbpp": {
+        "mbpp-test": [
+            {"task_id": 1, "text": "Sum.", "code": "def f(): 1", "test_list": ["assert f() == 1"]}
+        ]
+    },
     "mmlu_5shot": {
         "mmlu-dev": [
-            {"subject": "law", "question": f"Dev {i}?", "choices": list("wxyz"), "answer": 1} for i in range(5)
+            {"subject": "law", "question": f"Dev {i}?", "choices": list("wxyz"), "answer": 1}
+            for i in range(5)
         ],
-        "mmlu-test": [{"subject": "law", "question": "May I?", "choices": list("wxyz"), "answer": 0}],
+        "mmlu-test": [
+            {"subject": "law", "question": "May I?", "choices": list("wxyz"), "answer": 0}
+        ],
     },
     "arc_challenge_gauntlet": {
         "arc-challenge": [
-            {"id": str(i), "query": f"Question: Why {i}?\nAnswer:", "choices": ["a", "b"], "gold": 1} for i in range(9)
+            {
+                "id": str(i),
+                "query": f"Question: Why {i}?\nAnswer:",
+                "choices": ["a", "b"],
+                "gold": 1,
+            }
+            for i in range(9)
         ]
     },
     "source_test_shots": {},
@@ -277,9 +335,13 @@ def test_items_alone_are_without_the_examples_before_them(name):
         shots=1,
     )
     whole, alone = (
-        [prompt(item) for item in tasks.TASKS[name].items(dataclasses.replace(given, alone=a))] for a in (False, True)
+        [prompt(item) for item in tasks.TASKS[name].items(dataclasses.replace(given, alone=a))]
+        for a in (False, True)
     )
-    assert all(long.endswith(short) and len(short) < len(long) for long, short in zip(whole, alone, strict=True))
+    assert all(
+        long.endswith(short) and len(short) < len(long)
+        for long, short in zip(whole, alone, strict=True)
+    )
 
 
 def prompt(item) -> str:
@@ -290,16 +352,28 @@ def prompt(item) -> str:
     ("graded", "words"), [(4, ""), (2, ""), (1, "1 of 4 held-out answers have a number after ####")]
 )
 def test_exact_answers_are_left_out_where_most_references_have_none(inputs, graded, words):
-    made = [Example(f"q{i}", f"#### {i}" if i < graded else "A town.", f"e{i}", "c") for i in range(4)]
+    made = [
+        Example(f"q{i}", f"#### {i}" if i < graded else "A town.", f"e{i}", "c") for i in range(4)
+    ]
     given = dataclasses.replace(inputs, problems={"test": made})
     assert source_test.TASK.meaningless(given).startswith(words)
     assert bool(source_test.TASK.meaningless(given)) is bool(words)
 
 
-def test_a_conversation_is_asked_and_scored_with_all_that_comes_before_its_last_answer(inputs, tokenizer):
-    turns = (("system", "Terse."), ("user", "Hi"), ("assistant", "Hello."), ("user", "2?"), ("assistant", "#### 2"))
+def test_a_conversation_is_asked_and_scored_with_all_that_comes_before_its_last_answer(
+    inputs, tokenizer
+):
+    turns = (
+        ("system", "Terse."),
+        ("user", "Hi"),
+        ("assistant", "Hello."),
+        ("user", "2?"),
+        ("assistant", "#### 2"),
+    )
     chat = Example("2?", "#### 2", "e", "c", turns=turns)
-    given = dataclasses.replace(inputs, problems={"test": [chat]}, target=[chat], template=TEMPLATES["chatml"])
+    given = dataclasses.replace(
+        inputs, problems={"test": [chat]}, target=[chat], template=TEMPLATES["chatml"]
+    )
     (problem,), (target,) = source_test.problems(given), perplexity.targets(given)
     before, answer = TEMPLATES["chatml"].prompt_and_response(turns)
     assert problem.prompt == target.prompt == before
@@ -312,7 +386,10 @@ def test_held_out_data_is_not_needed_where_no_evaluation_reads_it(tmp_path):
     file.write_text('{"prompt": "Say one", "response": "one"}\n')
     c = math_ift.get_config("smoke")
     c.data.path, c.eval.tasks, c.eval.every_tasks = str(file), ("hellaswag:2",), ()
-    found = [evaluation_inputs.from_config(Config.from_dict(c), dev=dev).problems for dev in (False, True)]
+    found = [
+        evaluation_inputs.from_config(Config.from_dict(c), dev=dev).problems
+        for dev in (False, True)
+    ]
     assert found == [{}, {}]
     c.eval.tasks = ("source_test:2",)
     with pytest.raises(UserError, match="config.data.test_path, or evaluate nothing on it"):

@@ -37,7 +37,9 @@ def test_digits_count_where_they_belong():
 
 def test_mean_over_values():
     records = [uuid_recall.record(ITEM, text) for text in (ITEM.value, ITEM.value[:16])]
-    found = uuid_recall.TASK.measure([record | {"id": str(i), "ended": 1.0} for i, record in enumerate(records)])
+    found = uuid_recall.TASK.measure(
+        [record | {"id": str(i), "ended": 1.0} for i, record in enumerate(records)]
+    )
     assert (found["acc_char"].estimate.mean, found["whole"].estimate.mean) == (0.75, 0.5)
     assert found["acc_char"].chance == uuid_pairs.GUESSED and next(iter(found)) == "acc_char"
 
@@ -52,7 +54,11 @@ def test_a_model_that_knows_two_of_four_values(tmp_path, toy_model, tokenizer):
     model = dataclasses.replace(toy_model, generate=generate)
     settings = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=48, window=512)
     result = evaluate(uuid_recall.TASK, 0, model, tokenizer, INPUTS, settings, tmp_path)
-    assert (result.items, result.metrics["acc_char"].mean, result.metrics["whole"].mean) == (4, 0.5, 0.5)
+    assert (result.items, result.metrics["acc_char"].mean, result.metrics["whole"].mean) == (
+        4,
+        0.5,
+        0.5,
+    )
 
 
 def test_another_source_is_refused():

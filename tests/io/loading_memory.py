@@ -1,9 +1,10 @@
-"""Loads a sharded checkpoint of zeros in this process and prints what it took; run by test_hf_memory.py.
+"""Loads a sharded checkpoint of zeros in this process and prints what it took; run by
+test_hf_memory.py.
 
     python tests/io/loading_memory.py PRESET FOLDER [SHARD_GB]
 
-The files are sparse: they take no room on the disk. On a CPU the parameters lie in host memory too, so what loading
-itself needs is the peak without them.
+The files are sparse: they take no room on the disk. On a CPU the parameters lie in host memory too,
+so what loading itself needs is the peak without them.
 """
 
 import json
@@ -28,7 +29,9 @@ def write(folder: Path, name: str, shard_bytes: int) -> None:
     cfg = PRESETS[name]
     shapes = {}
     specs = llama.specs(cfg)
-    for path, leaf in zip(tree.paths(specs, spec.is_spec), jax.tree.leaves(specs, is_leaf=spec.is_spec), strict=True):
+    for path, leaf in zip(
+        tree.paths(specs, spec.is_spec), jax.tree.leaves(specs, is_leaf=spec.is_spec), strict=True
+    ):
         for tensor in hf.tensor_names(path, cfg.n_layers):
             shape = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
             shapes[tensor] = shape[::-1] if path.startswith("layers/") else shape
@@ -39,7 +42,11 @@ def write(folder: Path, name: str, shard_bytes: int) -> None:
         if used + size > shard_bytes:
             shards.append({})
             used = 0
-        shards[-1][tensor] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [used, used + size]}
+        shards[-1][tensor] = {
+            "dtype": "BF16",
+            "shape": list(shape),
+            "data_offsets": [used, used + size],
+        }
         used += size
     folder.mkdir(parents=True, exist_ok=True)
     places = {}
@@ -55,7 +62,8 @@ def write(folder: Path, name: str, shard_bytes: int) -> None:
 
 
 def peak() -> int:
-    """Bytes of the process's largest resident set so far (getrusage would count what its parent had)."""
+    """Bytes of the process's largest resident set so far (getrusage would count what its parent
+    had)."""
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 

@@ -1,4 +1,5 @@
-"""One file for any adapter: what was saved comes back to the bit, and nothing else is taken for it."""
+"""One file for any adapter: what was saved comes back to the bit, and nothing else is taken for
+it."""
 
 import json
 
@@ -18,7 +19,9 @@ def rewrite(file, tensors=None, metadata=None):
     """The file with other tensors or header."""
     with safe_open(file, "np") as opened:
         old = opened.metadata()
-    save_file(load_file(file) if tensors is None else tensors, file, metadata=old | (metadata or {}))
+    save_file(
+        load_file(file) if tensors is None else tensors, file, metadata=old | (metadata or {})
+    )
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def test_a_mixture_comes_back_to_the_bit(mixture, small_params, tmp_path):
 
 
 def test_a_stack_with_missing_members_comes_back(small, small_params, tmp_path):
-    parts = [adapter_for(small, small_params, rank=r, targets=(t,)) for r, t in ((2, "q"), (3, "down"))]
+    parts = [
+        adapter_for(small, small_params, rank=r, targets=(t,)) for r, t in ((2, "q"), (3, "down"))
+    ]
     stacked = adapters.stack(*parts)
     adapter_file.save(tmp_path / "a.safetensors", stacked)
     again = adapter_file.load(tmp_path / "a.safetensors", small_params)
@@ -46,7 +51,9 @@ def test_a_stack_with_missing_members_comes_back(small, small_params, tmp_path):
 
 def test_another_base_is_refused(mixture, small_params, tmp_path):
     adapter_file.save(tmp_path / "a.safetensors", mixture, fingerprint="cafe")
-    with pytest.raises(UserError, match="made for another base .fingerprint 'cafe'; this one is 'beef'"):
+    with pytest.raises(
+        UserError, match="made for another base .fingerprint 'cafe'; this one is 'beef'"
+    ):
         adapter_file.load(tmp_path / "a.safetensors", small_params, fingerprint="beef")
 
 

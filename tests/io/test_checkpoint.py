@@ -151,7 +151,10 @@ def test_another_rank_is_named(tmp_path: Path) -> None:
     [
         (lambda t: {**t, "dora": jnp.ones(3)}, "adapter/dora is not in the checkpoint"),
         (lambda t: {"layers": t["layers"]}, "adapter/shared/0 is in the checkpoint only"),
-        (lambda t: jax.tree.map(lambda x: x.astype(jnp.bfloat16), t), "a has dtype float32, expected bfloat16"),
+        (
+            lambda t: jax.tree.map(lambda x: x.astype(jnp.bfloat16), t),
+            "a has dtype float32, expected bfloat16",
+        ),
     ],
 )
 def test_another_tree_is_named(tmp_path: Path, change: object, message: str) -> None:
@@ -202,16 +205,23 @@ def test_looking_leaves_an_unfinished_save_alone(tmp_path: Path) -> None:
 
 
 def test_an_iterator_state_that_json_changes_is_refused(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(TypeError, match="does not survive JSON"):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(TypeError, match="does not survive JSON"),
+    ):
         checkpoints.save(1, train_state(), iterator_state={1: (2, 3)}, metrics={}, metadata=META)
 
 
-def test_a_changed_number_of_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_number_of_processes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
         found = checkpoints.restore(1, {})
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    assert found.iterator_state() == found.iterator_states[0], "the position of all, whatever their number"
+    assert found.iterator_state() == found.iterator_states[0], (
+        "the position of all, whatever their number"
+    )
     slices = dataclasses.replace(found, iterator_states=[{"step": 1}, {"step": 2}])
     with pytest.raises(UserError, match="written by 2 processes, this run has 3"):
         slices.iterator_state()
@@ -252,7 +262,10 @@ def test_a_synchronous_save_is_finished_when_it_returns(tmp_path: Path) -> None:
 
 
 def test_two_leaves_of_one_path_are_refused(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="two leaves share one path"):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="two leaves share one path"),
+    ):
         save(checkpoints, 1, {"adapter": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}})
 
 
@@ -290,7 +303,10 @@ def test_saves_leave_no_descriptors_and_threads_behind(tmp_path: Path, count: in
     with Checkpoints(tmp_path, best_metric="nll") as checkpoints:
         first = saved(checkpoints, range(1, 6))
         last = saved(checkpoints, range(6, 6 + count))
-    assert all(now <= before + SLACK for now, before in zip(last, first, strict=True)), (first, last)
+    assert all(now <= before + SLACK for now, before in zip(last, first, strict=True)), (
+        first,
+        last,
+    )
 
 
 WRITER = """
@@ -309,7 +325,10 @@ with Checkpoints(sys.argv[1], keep_latest=2) as checkpoints:
 @pytest.mark.parametrize("delay", [0.0, 0.013, 0.035])
 def test_killed_while_saving_the_last_finished_step_loads(tmp_path: Path, delay: float) -> None:
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-c", WRITER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
     )
     while (started := int(writer.stdout.readline())) < 5:
         pass
@@ -331,7 +350,9 @@ def test_killed_while_saving_the_last_finished_step_loads(tmp_path: Path, delay:
         assert found.iterator_state() == {"step": found.step}
         save(checkpoints, found.step + 1, found.state)
         checkpoints.wait()
-        assert sorted(tmp_path.iterdir()) == [tmp_path / str(step) for step in (found.step, found.step + 1)]
+        assert sorted(tmp_path.iterdir()) == [
+            tmp_path / str(step) for step in (found.step, found.step + 1)
+        ]
 
 
 def test_orbax_alone_can_read_what_was_written(tmp_path: Path) -> None:
@@ -382,7 +403,18 @@ with Checkpoints(folder / "checkpoints", keep_latest=9) as checkpoints:
 def on_a_small_disk(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run Python on an empty file system of 2 MB, mounted for this process alone."""
     mounted = f'mount -t tmpfs -o size=2m tmpfs {folder} && exec "$@"'
-    inside = ["unshare", "-m", "bash", "-c", mounted, "bash", sys.executable, "-c", program, str(folder)]
+    inside = [
+        "unshare",
+        "-m",
+        "bash",
+        "-c",
+        mounted,
+        "bash",
+        sys.executable,
+        "-c",
+        program,
+        str(folder),
+    ]
     done = subprocess.run([*inside, *arguments], capture_output=True, text=True, env=os.environ)
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip("only root mounts a small file system")
@@ -390,7 +422,9 @@ def on_a_small_disk(folder: Path, program: str, *arguments: str) -> subprocess.C
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a mount namespace")
-@pytest.mark.parametrize("overhead", ["1.05", "0"], ids=["noticed before", "noticed by orbax, as with a quota"])
+@pytest.mark.parametrize(
+    "overhead", ["1.05", "0"], ids=["noticed before", "noticed by orbax, as with a quota"]
+)
 def test_a_full_disk_is_one_line_and_leaves_whole_steps_only(tmp_path: Path, overhead: str) -> None:
     done = on_a_small_disk(tmp_path, FILLED, overhead)
     assert done.returncode == 0, done.stderr
@@ -399,7 +433,9 @@ def test_a_full_disk_is_one_line_and_leaves_whole_steps_only(tmp_path: Path, ove
     failed = len(steps) + 1
     expected = f"cannot write checkpoint of step {failed} to {tmp_path}/checkpoints: No space left on device"
     assert message == f"{expected}; make room, then the same command resumes"
-    assert steps == [str(step) for step in range(1, failed)] and failed > 1, "nothing half-written stays"
+    assert steps == [str(step) for step in range(1, failed)] and failed > 1, (
+        "nothing half-written stays"
+    )
     assert json.loads(after) == list(range(1, failed + 1))
     assert done.stderr == ""
 
@@ -412,7 +448,9 @@ def thinned(folder: Path, losses: list[float], keep: int = 1) -> None:
             save(checkpoints, step, nll=loss)
 
 
-def test_the_best_checkpoint_loses_its_moments_once_it_is_no_longer_the_latest(tmp_path: Path) -> None:
+def test_the_best_checkpoint_loses_its_moments_once_it_is_no_longer_the_latest(
+    tmp_path: Path,
+) -> None:
     thinned(tmp_path / "c", [3.0, 1.0, 2.0, 4.0])
     state = train_state()
     with Checkpoints(tmp_path / "c", best_metric="nll", read_only=True) as checkpoints:
@@ -423,7 +461,9 @@ def test_the_best_checkpoint_loses_its_moments_once_it_is_no_longer_the_latest(t
         found = checkpoints.restore(2, abstract(best))
         assert_same(found.state["adapter"], train_state(seed=2)["adapter"])
         assert (found.metrics, found.metadata) == ({"nll": 1.0}, META)
-        with pytest.raises(UserError, match="c/2 holds no optimizer: .* not resumed; steps that can be resumed: 4"):
+        with pytest.raises(
+            UserError, match="c/2 holds no optimizer: .* not resumed; steps that can be resumed: 4"
+        ):
             checkpoints.restore(2, abstract(state))
     assert [path.name for path in tmp_path.iterdir()] == ["c"], "what was removed is gone"
 

@@ -38,11 +38,19 @@ def test_parameters_have_our_layout(tmp_path, weights):
     np.testing.assert_array_equal(params["embed"], weights["token_embd.weight"])
     np.testing.assert_array_equal(params["head"], weights["output.weight"])
     np.testing.assert_array_equal(params["final_norm"], weights["output_norm.weight"])
-    names = {"v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
+    names = {
+        "v": "attn_v",
+        "o": "attn_output",
+        "gate": "ffn_gate",
+        "up": "ffn_up",
+        "down": "ffn_down",
+    }
     matrices = params["layers"]["attn"] | params["layers"]["mlp"]
     for layer in range(L):
         for ours, theirs in names.items():
-            np.testing.assert_array_equal(matrices[ours][layer], weights[f"blk.{layer}.{theirs}.weight"].T)
+            np.testing.assert_array_equal(
+                matrices[ours][layer], weights[f"blk.{layer}.{theirs}.weight"].T
+            )
         for ours in ("attn", "mlp"):
             theirs = weights[f"blk.{layer}.{'attn' if ours == 'attn' else 'ffn'}_norm.weight"]
             np.testing.assert_array_equal(params["layers"][f"{ours}_norm"][layer], theirs)
@@ -67,7 +75,8 @@ def shapes(params):
 
 @pytest.mark.parametrize("name", ["q", "k"])
 def test_rope_pairs_are_brought_apart(tmp_path, weights, name):
-    """llama.cpp rotates rows (0, 1), (2, 3), ... of a head; here it is (0, P/2), (1, P/2 + 1), ..."""
+    """llama.cpp rotates rows (0, 1), (2, 3), ... of a head; here it is (0, P/2), (1, P/2 + 1),
+    ..."""
     params = params_of(tiny_gguf.write(tmp_path / "m.gguf", weights))
     for layer in range(L):
         theirs = weights[f"blk.{layer}.attn_{name}.weight"].reshape(-1, P, D)
@@ -88,7 +97,12 @@ def test_model_fields(tmp_path, weights):
         "head_dim": P,
         "d_ff": F,
     }
-    assert fields == sizes | {"rope_theta": 5000.0, "norm_eps": 1e-5, "tied": False, "max_seq_len": 64}
+    assert fields == sizes | {
+        "rope_theta": 5000.0,
+        "norm_eps": 1e-5,
+        "tied": False,
+        "max_seq_len": 64,
+    }
 
 
 @pytest.mark.parametrize(
@@ -98,7 +112,11 @@ def test_model_fields(tmp_path, weights):
         ({"rope.scale_linear": 4.0}, LinearRope(4.0)),
         ({"rope.scaling.type": "linear", "rope.scaling.factor": 2.0}, LinearRope(2.0)),
         (
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 16},
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 8.0,
+                "rope.scaling.original_context_length": 16,
+            },
             YarnRope(8.0, 16, 1 + 0.1 * math.log(8)),
         ),
     ],
@@ -117,7 +135,9 @@ def test_the_factors_of_llama_3_are_its_rule_and_others_stay_as_they_are(tmp_pat
         (np.array([1, 2, 3, 4]), FactorsRope((1.0, 2.0, 3.0, 4.0))),
     ):
         weights["rope_freqs.weight"] = factors.astype(np.float32)
-        metadata, _ = gguf.load(tiny_gguf.write(tmp_path / "m.gguf", weights, **{"rope.freq_base": theta}))
+        metadata, _ = gguf.load(
+            tiny_gguf.write(tmp_path / "m.gguf", weights, **{"rope.freq_base": theta})
+        )
         assert gguf.model_fields(metadata).get("rope_scaling") == expected
 
 
@@ -142,7 +162,8 @@ def test_every_format_is_read_as_the_gguf_package_reads_it(tmp_path, weights, ki
         stored = type_ if weight.ndim == 2 else GGMLQuantizationType.F32
         np.testing.assert_array_equal(tensors[name], dequantize(quantize(weight, stored), stored))
         assert tensors[name].dtype == np.float32
-    assert np.abs(tensors["output.weight"] - weights["output.weight"]).max() > 0  # the format does lose something
+    # the format does lose something
+    assert np.abs(tensors["output.weight"] - weights["output.weight"]).max() > 0
 
 
 def test_chunks_fit_together(tmp_path, weights, monkeypatch):
@@ -154,7 +175,9 @@ def test_chunks_fit_together(tmp_path, weights, monkeypatch):
 
 def test_progress_counts_to_the_whole_file(tmp_path, weights):
     seen = []
-    metadata, tensors = gguf.load(tiny_gguf.write(tmp_path / "m.gguf", weights), lambda *at: seen.append(at))
+    metadata, tensors = gguf.load(
+        tiny_gguf.write(tmp_path / "m.gguf", weights), lambda *at: seen.append(at)
+    )
     gguf.to_params(metadata, tensors)
     total = sum(weight.nbytes for weight in weights.values())
     assert len(seen) == len(weights)
@@ -174,7 +197,9 @@ class TestRefusals:
     def test_no_file(self, tmp_path):
         self.expect_refusal(tmp_path / "absent.gguf", "no such GGUF file")
 
-    @pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 a zip file", b"<html>not found</html>"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"GG", b"PK\x03\x04 a zip file", b"<html>not found</html>"]
+    )
     def test_other_file(self, tmp_path, content):
         (tmp_path / "m.gguf").write_bytes(content)
         self.expect_refusal(tmp_path / "m.gguf", "not a GGUF file")
@@ -184,21 +209,31 @@ class TestRefusals:
         self.expect_refusal(tmp_path / "m.gguf", "version 1 is not supported")
 
     def test_other_architecture(self, tmp_path):
-        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", architecture="gemma"), "architecture 'gemma'; supp")
+        self.expect_refusal(
+            tiny_gguf.write(tmp_path / "m.gguf", architecture="gemma"), "architecture 'gemma'; supp"
+        )
 
     def test_missing_tensor(self, tmp_path, weights):
         del weights["blk.1.ffn_up.weight"]
-        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.1.ffn_up.weight' is missing")
+        self.expect_refusal(
+            tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.1.ffn_up.weight' is missing"
+        )
 
     def test_unknown_tensor(self, tmp_path, weights):
         weights["blk.0.attn_sinks.weight"] = np.ones(H, np.float32)
-        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_sinks.weight' has no place")
+        self.expect_refusal(
+            tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_sinks.weight' has no place"
+        )
 
     def test_biases_of_one_layer_only(self, tmp_path, weights):
         weights["blk.0.attn_q.bias"] = np.ones(H * P, np.float32)
-        self.expect_refusal(tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_k.bias' is missing")
+        self.expect_refusal(
+            tiny_gguf.write(tmp_path / "m.gguf", weights), "'blk.0.attn_k.bias' is missing"
+        )
 
-    @pytest.mark.parametrize("factors", [np.ones(3), np.array([1, 0, 1, 1]), np.array([1, np.nan, 1, 1])])
+    @pytest.mark.parametrize(
+        "factors", [np.ones(3), np.array([1, 0, 1, 1]), np.array([1, np.nan, 1, 1])]
+    )
     def test_factors_of_no_use(self, tmp_path, weights, factors):
         weights["rope_freqs.weight"] = factors.astype(np.float32)
         with pytest.raises(UserError, match="tensor 'rope_freqs.weight'"):
@@ -207,7 +242,9 @@ class TestRefusals:
     def test_wrong_shape(self, tmp_path, weights):
         weights["blk.1.attn_k.weight"] = np.ones((H * P, D), np.float32)
         path = tiny_gguf.write(tmp_path / "m.gguf", weights)
-        self.expect_refusal(path, r"'blk.1.attn_k.weight' has shape \(32, 32\), the metadata say \(16, 32\)")
+        self.expect_refusal(
+            path, r"'blk.1.attn_k.weight' has shape \(32, 32\), the metadata say \(16, 32\)"
+        )
 
     @pytest.mark.parametrize(
         ("fields", "match"),
@@ -215,7 +252,10 @@ class TestRefusals:
             ({"expert_count": 8}, "expert_count = 8"),
             ({"rope.scaling.type": "longrope"}, "rotary scaling 'longrope' is not supported"),
             ({"rope.scaling.type": "linear"}, "'llama.rope.scaling.factor' is missing"),
-            ({"rope.scaling.type": "linear", "rope.scaling.factor": 0.0}, "factor' is 0.0; expected a positive"),
+            (
+                {"rope.scaling.type": "linear", "rope.scaling.factor": 0.0},
+                "factor' is 0.0; expected a positive",
+            ),
             ({"rope.freq_base": 0.5}, "freq_base is 0.5; expected more than 1"),
             ({"rope.dimension_count": 4}, "rope.dimension_count = 4"),
             ({"attention.key_length": 7}, "heads of 7 dimensions"),
@@ -272,7 +312,8 @@ class TestDamage:
 
 
 def test_smollm2_is_read_whole():
-    """Sizes and a few numbers of the embedded model; tests/parity/compare_gguf.py compares every weight."""
+    """Sizes and a few numbers of the embedded model; tests/parity/compare_gguf.py compares every
+    weight."""
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not fetched: run `python -m lfl_jax.fetch smollm2-135m`")
     metadata, tensors = gguf.load(assets.path("smollm2-135m", "model.gguf"))

@@ -45,7 +45,10 @@ def configure(folder, **fields):
 
 
 def shard_of(folder, name):
-    return folder / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][name]
+    return (
+        folder
+        / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][name]
+    )
 
 
 def change(folder, name, tensor):
@@ -77,9 +80,12 @@ MISTAKES = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
     "malformed config": (lambda f: (f / "config.json").write_text("{"), "malformed JSON"),
     "config no object": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
-    "other architecture": (lambda f: configure(f, model_type="gpt2"), "model_type 'gpt2'; supported are llama"),
-    "other activation": (lambda f: configure(f, hidden_act="gelu"), "hidden_act='gelu' is not supported"),
-    "biases everywhere": (lambda f: configure(f, attention_bias=True), "attention_bias=True is not supported"),
+    "other architecture": (lambda f: configure(f, model_type="gpt2"), "model_type 'gpt2'; supported"
+    " are llama"),
+    "other activation": (lambda f: configure(f, hidden_act="gelu"), "hidden_act='gelu' is not"
+    " supported"),
+    "biases everywhere": (lambda f: configure(f, attention_bias=True), "attention_bias=True is not"
+    " supported"),
     "quantised": (lambda f: configure(f, quantization_config={"bits": 4}), "quantization_config="),
     "window of text": (lambda f: configure(f, sliding_window="16"), "sliding_window is '16'"),
     "layer types": (lambda f: configure(f, layer_types=["sliding_attention", "full_attention"]), "layer_types"),
@@ -95,20 +101,28 @@ MISTAKES = {
         "rope_theta is 0.5; expected more",
     ),
     "rope no object": (lambda f: configure(f, rope_parameters=3), "rope_parameters is 3"),
-    "size of text": (lambda f: configure(f, hidden_size="24"), "hidden_size is '24'; expected a positive integer"),
+    "size of text": (lambda f: configure(f, hidden_size="24"), "hidden_size is '24'; expected a"
+    " positive integer"),
     "huge size": (lambda f: configure(f, vocab_size=10**12), "vocab_size is 1000000000000"),
-    "no eps": (lambda f: configure(f, rms_norm_eps=0), "rms_norm_eps is 0; expected a positive number"),
+    "no eps": (lambda f: configure(f, rms_norm_eps=0), "rms_norm_eps is 0; expected a positive"
+                                                       " number"),
     "odd heads": (lambda f: configure(f, head_dim=7), "4 heads of 7 dimensions"),
-    "more layers": (lambda f: configure(f, num_hidden_layers=3), r"'model.layers.2.*' is missing \(9 of 30 are\)"),
-    "a bomb of layers": (lambda f: configure(f, num_hidden_layers=10**9), "means 1000000000 layers; the files hold 21"),
+    "more layers": (lambda f: configure(f, num_hidden_layers=3), r"'model.layers.2.*' is missing"
+    r" \(9 of 30 are\)"),
+    "a bomb of layers": (lambda f: configure(f, num_hidden_layers=10**9), "means 1000000000 layers;"
+    " the files hold 21"),
     "fewer layers": (lambda f: configure(f, num_hidden_layers=1), "has no place in the model"),
-    "another width": (lambda f: configure(f, intermediate_size=40), r"shape \(24, 32\); config.json means \(24, 40\)"),
+    "another width": (lambda f: configure(f, intermediate_size=40), r"shape \(24, 32\); config.json"
+    r" means \(24, 40\)"),
     "cut short": (cut, "not a whole safetensors file"),
     "wrong header": (wrong_header, "not a whole safetensors file"),
-    "missing shard": (lambda f: shard_of(f, NORM).unlink(), r"shard model-.* is missing \(1 of 5 are\)"),
-    "integers": (lambda f: change(f, NORM, np.ones(24, np.int8)), "'model.norm.weight' is I8; expected one of F32"),
+    "missing shard": (lambda f: shard_of(f, NORM).unlink(), r"shard model-.* is missing \(1 of 5"
+    r" are\)"),
+    "integers": (lambda f: change(f, NORM, np.ones(24, np.int8)), "'model.norm.weight' is I8;"
+    " expected one of F32"),
     "missing tensor": (lambda f: change(f, DOWN, None), f"tensor '{DOWN}' is missing"),
-    "wrong shape": (lambda f: change(f, NORM, np.ones(3, np.float32)), r"has shape \(3,\); config.json means \(24,\)"),
+    "wrong shape": (lambda f: change(f, NORM, np.ones(3, np.float32)), r"has shape \(3,\);"
+    r" config.json means \(24,\)"),
     "index of nothing": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "not an index"),
     **{
         f"index to {place}": (partial(index_to, place=place), "not an index")
@@ -154,7 +168,8 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(folder):
 
 @pytest.fixture
 def with_tokenizer(folder):
-    """A folder whose tokenizer has 600 tokens and a padding token that the embedding of 600 rows does not."""
+    """A folder whose tokenizer has 600 tokens and a padding token that the embedding of 600 rows
+    does not."""
     params, cfg = load(folder), hf.read_config(folder)
     wide = {
         "embed": np.resize(params["embed"], (600, cfg.d_model)),
@@ -162,7 +177,11 @@ def with_tokenizer(folder):
     }
     for old in folder.glob("*.safetensors*"):
         old.unlink()
-    hf.save(folder, params | jax.tree.map(jax.numpy.asarray, wide), dataclasses.replace(cfg, vocab_size=600))
+    hf.save(
+        folder,
+        params | jax.tree.map(jax.numpy.asarray, wide),
+        dataclasses.replace(cfg, vocab_size=600),
+    )
     for file in TINY_LLAMA.glob("tokenizer*"):
         shutil.copy(file, folder)
     settings = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "[PAD]"}
@@ -205,8 +224,13 @@ def test_another_tokenizer_may_be_named(with_tokenizer, tmp_path):
         (gguf_file, 21),
     ):
         tokenizer = lfl_jax.load(with_tokenizer, tokenizer=named)[2]
-        assert tokenizer.vocab_size == size and tokenizer.decode(tokenizer.encode_continuation("ab a")) == "ab a"
-    with pytest.raises(UserError, match="no such file or folder; expected a folder with tokenizer.json"):
+        assert (
+            tokenizer.vocab_size == size
+            and tokenizer.decode(tokenizer.encode_continuation("ab a")) == "ab a"
+        )
+    with pytest.raises(
+        UserError, match="no such file or folder; expected a folder with tokenizer.json"
+    ):
         lfl_jax.load(with_tokenizer, tokenizer=only / "absent.json")
     with pytest.raises(UserError, match="is no tokenizer; expected a folder"):
         lfl_jax.load(with_tokenizer, tokenizer=with_tokenizer / "model.safetensors")
@@ -216,7 +240,11 @@ def test_another_tokenizer_may_be_named(with_tokenizer, tmp_path):
 
 def test_a_run_takes_the_tokenizer_its_config_names(with_tokenizer):
     config = math_ift.get_config("smoke")
-    config.model.init, config.model.path, config.model.tokenizer = "pretrained", str(with_tokenizer), str(TINY_LLAMA)
+    config.model.init, config.model.path, config.model.tokenizer = (
+        "pretrained",
+        str(with_tokenizer),
+        str(TINY_LLAMA),
+    )
     found = base_model.tokenizer(Config.from_dict(config))
     assert found.vocab_size == 600 and "[PAD]" not in found.pieces([599, 0])
     config.model.tokenizer = ""
@@ -255,7 +283,9 @@ def test_shards_may_lie_in_folders_below(folder):
     (folder / "weights" / "a.b").mkdir(parents=True)
     for shard in sorted(set(index["weight_map"].values())):
         (folder / shard).rename(folder / "weights" / "a.b" / shard)
-    index["weight_map"] = {name: f"weights/a.b/{shard}" for name, shard in index["weight_map"].items()}
+    index["weight_map"] = {
+        name: f"weights/a.b/{shard}" for name, shard in index["weight_map"].items()
+    }
     file.write_text(json.dumps(index))
     assert jax.tree.all(jax.tree.map(np.array_equal, load(folder), expected))
 
@@ -288,13 +318,16 @@ def test_a_tied_model_whose_file_holds_a_head_of_its_own_uses_it(tmp_path):
     np.testing.assert_array_equal(params["head"], own)
     np.testing.assert_array_equal(params["embed"], embed)
     hf.save(tmp_path / "again", params, hf.read_config(folder), dtype="float32")
-    assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert (
+        json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+    )
     shutil.rmtree(folder)
     assert "head" not in load(with_head(tmp_path, embed))
 
 
 def test_a_silent_config_means_what_transformers_fills_in(folder):
-    """Mistral 0.1's window of 4096, and 8 key-value heads: test_defaults compares them with its config classes."""
+    """Mistral 0.1's window of 4096, and 8 key-value heads: test_defaults compares them with its
+    config classes."""
     file = folder / "config.json"
     fields = json.loads(file.read_text())
     assert hf.read_config(folder).window is None  # written out: null
@@ -310,7 +343,14 @@ def test_a_silent_config_means_what_transformers_fills_in(folder):
         ({"use_sliding_window": True}, None),  # max_window_layers is 28, of 2
         ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 5}, 5),
         ({"use_sliding_window": True, "max_window_layers": 1}, UserError),
-        ({"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2, "sliding_window": 7}, 7),
+        (
+            {
+                "use_sliding_window": True,
+                "layer_types": ["sliding_attention"] * 2,
+                "sliding_window": 7,
+            },
+            7,
+        ),
         ({"use_sliding_window": False, "layer_types": ["full_attention"] * 2}, None),
     ],
 )
@@ -337,7 +377,9 @@ def test_both_spellings_of_the_rotary_fields_mean_the_same(folder):
     rope = fields.pop("rope_parameters")
     fields |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     (folder / "config.json").write_text(json.dumps(fields))
-    assert hf.read_config(folder) == new and new.rope_scaling.factor == 8.0 and new.rope_theta == 500.0
+    assert (
+        hf.read_config(folder) == new and new.rope_scaling.factor == 8.0 and new.rope_theta == 500.0
+    )
 
 
 def test_an_old_set_of_shards_is_gone_after_a_save(folder):
@@ -374,7 +416,9 @@ def test_thousands_of_mutated_checkpoints_load_or_are_refused(tmp_path, data):
 
 def test_a_tensor_file_reads_what_is_asked_for(tmp_path):
     parts = {f"t{i}": np.full((10, 10), i, np.float32) for i in range(5)}
-    names = tensor_file.save(tmp_path, parts.items(), shard_bytes=1000, metadata={"about": "numbers"})
+    names = tensor_file.save(
+        tmp_path, parts.items(), shard_bytes=1000, metadata={"about": "numbers"}
+    )
     assert names == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     tensors = tensor_file.open_folder(tmp_path)
     assert tensors.metadata["about"] == "numbers" and tensors.shapes["t3"] == (10, 10)

@@ -1,4 +1,5 @@
-"""What loading a checkpoint takes beside its parameters, in a process of its own; the figures are printed (-s)."""
+"""What loading a checkpoint takes beside its parameters, in a process of its own; the figures are
+printed (-s)."""
 
 import json
 import os
@@ -20,7 +21,8 @@ def measure(preset, shard_gb, tmp_path):
 
 def check(found):
     assert found["peak_without_parameters_bytes"] <= found["largest_shard_bytes"] + 1e9
-    # What there is beside: a tensor (the largest is the embedding) as it is read, and as it goes to the device.
+    # What there is beside: a tensor (the largest is the embedding) as it is read, and as it goes to
+    # the device.
     assert found["peak_without_parameters_bytes"] - found["before_loading_bytes"] <= 0.5e9
 
 

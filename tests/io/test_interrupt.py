@@ -83,7 +83,9 @@ print("saved after", stop.signal.name, flush=True)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_is_told_to_stop_saves_first(number: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE, text=True, env=os.environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOP], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)

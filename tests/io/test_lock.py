@@ -1,4 +1,5 @@
-"""The lock of a run directory: one holder, named to others; taken over from the dead, wherever they were."""
+"""The lock of a run directory: one holder, named to others; taken over from the dead, wherever they
+were."""
 
 import dataclasses
 import json
@@ -31,24 +32,34 @@ with DirectoryLock(sys.argv[1]):
 
 def holder_elsewhere(directory: Path, seconds_ago: float, **changes: object) -> None:
     """A lock as another machine's process left it."""
-    record = dataclasses.asdict(lock._this_process()) | {"host": "node7", "machine": "node7 boot", "token": "t0"}
+    record = dataclasses.asdict(lock._this_process()) | {
+        "host": "node7",
+        "machine": "node7 boot",
+        "token": "t0",
+    }
     path = directory / LOCK_FILE
     path.write_text(json.dumps(record | changes))
     os.utime(path, (time.time() - seconds_ago,) * 2)
 
 
 def start(directory: Path, seconds: float = 60) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(directory), str(seconds)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory), str(seconds)], stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"held\n"
     return process
 
 
 def test_a_second_one_is_told_who_holds_it(tmp_path: Path) -> None:
-    with DirectoryLock(tmp_path / "run"), pytest.raises(UserError) as refused, DirectoryLock(tmp_path / "run"):
+    with (
+        DirectoryLock(tmp_path / "run"),
+        pytest.raises(UserError) as refused,
+        DirectoryLock(tmp_path / "run"),
+    ):
         pass
-    assert f"process {os.getpid()}, since 20" in str(refused.value) and f"{tmp_path}/run is in use by" in str(
+    assert f"process {os.getpid()}, since 20" in str(
         refused.value
-    )
+    ) and f"{tmp_path}/run is in use by" in str(refused.value)
     assert os.listdir(tmp_path / "run") == [], "nothing stays behind"
     with DirectoryLock(tmp_path / "run"):
         assert os.listdir(tmp_path / "run") == [LOCK_FILE]
@@ -72,7 +83,10 @@ def test_a_pid_that_is_used_again_does_not_hold_it(tmp_path: Path) -> None:
     here = lock._this_process()
     holder_elsewhere(tmp_path, 0, host=here.host, machine=here.machine, process_started="1")
     with DirectoryLock(tmp_path):
-        assert json.loads((tmp_path / LOCK_FILE).read_text())["process_started"] == here.process_started
+        assert (
+            json.loads((tmp_path / LOCK_FILE).read_text())["process_started"]
+            == here.process_started
+        )
 
 
 def test_elsewhere_the_heartbeat_decides(tmp_path: Path) -> None:
@@ -84,7 +98,9 @@ def test_elsewhere_the_heartbeat_decides(tmp_path: Path) -> None:
         pass
 
 
-def test_the_holder_renews_it_and_notices_that_it_lost_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_holder_renews_it_and_notices_that_it_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     with DirectoryLock(tmp_path) as held:
         os.utime(tmp_path / LOCK_FILE, (0, 0))
@@ -103,7 +119,9 @@ def test_of_many_that_find_a_dead_holder_one_gets_it(
     tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not links:
-        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
+        monkeypatch.setattr(
+            os, "link", lambda *_: (_ for _ in ()).throw(OSError(95, "Operation not supported"))
+        )
 
     def attempt(_: int) -> DirectoryLock | None:
         try:
@@ -130,7 +148,10 @@ def test_a_damaged_lock_is_no_lock(tmp_path: Path, text: str) -> None:
 
 def test_a_directory_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to .*file/run"), DirectoryLock(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(UserError, match="cannot write to .*file/run"),
+        DirectoryLock(tmp_path / "file" / "run"),
+    ):
         pass
 
 

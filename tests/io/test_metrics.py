@@ -1,4 +1,5 @@
-"""Metrics: strict lines, every step once after a resume, progress on and off a terminal, peak memory."""
+"""Metrics: strict lines, every step once after a resume, progress on and off a terminal, peak
+memory."""
 
 import io
 import json
@@ -30,14 +31,18 @@ def board(directory: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboardX.record_writer import masked_crc32c
 
     shown: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted((directory / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(
+        (directory / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns
+    ):
         data = path.read_bytes()
         while data:
             size = int.from_bytes(data[:8], "little")
             assert int.from_bytes(data[8:12], "little") == masked_crc32c(data[:8])
             event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
             if event.session_log.status == event.session_log.START:
-                shown = {tag: [x for x in values if x[0] < event.step] for tag, values in shown.items()}
+                shown = {
+                    tag: [x for x in values if x[0] < event.step] for tag, values in shown.items()
+                }
             for value in event.summary.value:
                 shown.setdefault(value.tag, []).append((event.step, value.simple_value))
     return shown
@@ -45,7 +50,9 @@ def board(directory: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_one_strict_line_a_call(tmp_path: Path) -> None:
     with MetricsWriter(tmp_path, tensorboard=False) as writer:
-        writer.write(1, {"loss": jnp.float32(2.5), "tokens": np.int64(7), "norm": float("inf"), "b": np.nan})
+        writer.write(
+            1, {"loss": jnp.float32(2.5), "tokens": np.int64(7), "norm": float("inf"), "b": np.nan}
+        )
         writer.write(1, {"eval/nll": 0.25})
         first, second = lines(tmp_path)
     assert first.pop("time") > 1e9
@@ -81,7 +88,9 @@ def test_without_a_resume_the_file_starts_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_a_full_disk_ends_tensorboard_but_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_ends_tensorboard_but_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with MetricsWriter(tmp_path) as writer:
         (event_file,) = (tmp_path / "tensorboard").iterdir()
         writer._board._file._writer.close()
@@ -99,7 +108,9 @@ def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path, tensorboard=False)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="cannot write .*metrics.jsonl: No space left on device; make room"):
+    with pytest.raises(
+        UserError, match="cannot write .*metrics.jsonl: No space left on device; make room"
+    ):
         writer.write(1, {"loss": 1.0})
 
 
@@ -151,7 +162,9 @@ def test_plain_eta_after_a_resume_counts_this_run_only(monkeypatch: pytest.Monke
     assert out.getvalue().splitlines()[-1] == "HellaSwag 920/1000 ETA 13:20"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599.9, "1:00:00"), (7385.0, "2:03:05")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599.9, "1:00:00"), (7385.0, "2:03:05")]
+)
 def test_clock(seconds: float, text: str) -> None:
     assert metrics._clock(seconds) == text
 
@@ -171,7 +184,9 @@ with progress(3, "train") as advance:
 def on_a_terminal(script: str, term: str) -> str:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": term, "COLUMNS": "100"}
-    process = subprocess.Popen([sys.executable, "-W", "error", "-c", script], stderr=theirs, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script], stderr=theirs, env=environment
+    )
     os.close(theirs)
     text = b""
     try:

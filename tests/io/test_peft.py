@@ -1,4 +1,5 @@
-"""PEFT folders: round trips, every refusal by name, and damaged files never more than a UserError."""
+"""PEFT folders: round trips, every refusal by name, and damaged files never more than a
+UserError."""
 
 import json
 import random
@@ -26,7 +27,8 @@ HEAD, EMBED = "base_model.model.lm_head.weight", "base_model.model.model.embed_t
 
 @pytest.fixture(scope="module")
 def saved(small, small_params, tmp_path_factory):
-    """{kind: (fields of the config, tensors)} of folders with each kind that PEFT has, of rank 2, at q and v."""
+    """{kind: (fields of the config, tensors)} of folders with each kind that PEFT has, of rank 2,
+    at q and v."""
     found = {}
     for kind in ("lora", "dora", "ia3", "vera"):
         folder = tmp_path_factory.mktemp(kind)
@@ -69,7 +71,10 @@ TRIPS = {
     "lora": ({}, "21 of 21 modules (q, k, v, o, gate, up, down), rank 4,"),
     "patterns": (UNEVEN, "8 of 21 modules (q, v, gate, up, down), rank 2 to 5,"),
     "dora": (UNEVEN | {"kind": "dora"}, "8 of 21 modules (q, v, gate, up, down), rank 2 to 5,"),
-    "mix": (UNEVEN | {"kind": "lora+lora"}, "8 of 21 modules (q, v, gate, up, down), rank 4 to 10,"),
+    "mix": (
+        UNEVEN | {"kind": "lora+lora"},
+        "8 of 21 modules (q, v, gate, up, down), rank 4 to 10,",
+    ),
 }
 
 
@@ -81,7 +86,10 @@ def test_round_trip(case, small, small_params, tmp_path):
     loaded = peft.load(tmp_path, small_params, fingerprint="0123")
     assert loaded.summary().startswith(summary)
     assert loaded.params is small_params and not loaded.replaced
-    wanted, found = adapters.deltas(adapter, small_params), adapters.deltas(loaded.adapter, small_params)
+    wanted, found = (
+        adapters.deltas(adapter, small_params),
+        adapters.deltas(loaded.adapter, small_params),
+    )
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), wanted, found)
     size = np.sqrt(sum(float(jnp.sum(jnp.square(x))) for x in jax.tree.leaves(wanted)))
     assert loaded.delta_norm == pytest.approx(size, rel=1e-5) and size > 0.1
@@ -98,7 +106,9 @@ def test_scales_that_differ_by_rank_are_folded_into_b(small, small_params, tmp_p
     peft.save(tmp_path, adapter, small_params, base_name="small")
     loaded = peft.load(tmp_path, small_params)
     found = adapters.deltas(loaded.adapter, small_params)["layers"]["attn"]["q"]
-    np.testing.assert_allclose(found, adapters.deltas(adapter, small_params)["layers"]["attn"]["q"], atol=1e-6)
+    np.testing.assert_allclose(
+        found, adapters.deltas(adapter, small_params)["layers"]["attn"]["q"], atol=1e-6
+    )
     assert set(np.asarray(loaded.adapter["layers"]["attn"]["q"].scale).ravel()) == {1.0}
 
 
@@ -107,8 +117,12 @@ def test_a_dora_whose_scales_are_zero_keeps_its_magnitudes(small, small_params, 
     layer = adapter["layers"]["attn"]["q"]
     adapter["layers"]["attn"]["q"] = layer.replace(scale=layer.scale * 0, m=layer.m * 1.5)
     peft.save(tmp_path, adapter, small_params, base_name="small")
-    found = adapters.deltas(peft.load(tmp_path, small_params).adapter, small_params)["layers"]["attn"]["q"]
-    np.testing.assert_allclose(found, 0.5 * small_params["layers"]["attn"]["q"], rtol=1e-5, atol=1e-6)
+    found = adapters.deltas(peft.load(tmp_path, small_params).adapter, small_params)["layers"][
+        "attn"
+    ]["q"]
+    np.testing.assert_allclose(
+        found, 0.5 * small_params["layers"]["attn"]["q"], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -128,7 +142,11 @@ def test_a_magnitude_may_be_called_weight(saved, small_params, tmp_path):
     one, other = peft.load(write(tmp_path / "a", config, tensors), small_params), None
     other = peft.load(write(tmp_path / "b", config, longer), small_params)
     assert jax.tree.all(jax.tree.map(np.array_equal, one.adapter, other.adapter))
-    refused("is there twice .with and without '.weight'", write(tmp_path / "c", config, tensors | longer), small_params)
+    refused(
+        "is there twice .with and without '.weight'",
+        write(tmp_path / "c", config, tensors | longer),
+        small_params,
+    )
 
 
 def equal(one, other):
@@ -140,22 +158,34 @@ def test_an_adapters_name_may_be_in_the_keys(kind, saved, small_params, tmp_path
     """As in a plain state_dict: lora_A.default.weight, lm_head.modules_to_save.default.weight."""
     config, tensors = saved[kind]
     config, head = config | {"modules_to_save": ["lm_head"]}, np.asarray(small_params["embed"]) + 1
-    named = {re.sub(r"(lora_[AB]|lora_magnitude_vector)", r"\1.default", k): x for k, x in tensors.items()}
+    named = {
+        re.sub(r"(lora_[AB]|lora_magnitude_vector)", r"\1.default", k): x
+        for k, x in tensors.items()
+    }
     named |= {HEAD.replace(".weight", ".modules_to_save.default.weight"): head}
     plain = peft.load(write(tmp_path / "plain", config, tensors | {HEAD: head}), small_params)
     found = peft.load(write(tmp_path / "named", config, named), small_params)
     assert equal(plain, found) and np.array_equal(found.params["head"], head)
     first = f"{Q0}.lora_A.default.weight"
     two = named | {f"{Q0}.lora_A.other.weight": named[first]}
-    refused("several adapters .'default', 'other'.", write(tmp_path / "two", config, two), small_params)
+    refused(
+        "several adapters .'default', 'other'.", write(tmp_path / "two", config, two), small_params
+    )
     twice = named | {f"{Q0}.lora_A.weight": named[first]}
-    refused("q_proj.lora_A.weight is there twice", write(tmp_path / "twice", config, twice), small_params)
+    refused(
+        "q_proj.lora_A.weight is there twice",
+        write(tmp_path / "twice", config, twice),
+        small_params,
+    )
 
 
 def test_target_modules_null_are_those_of_peft(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
     plain = peft.load(write(tmp_path / "a", config, tensors), small_params)
-    assert equal(plain, peft.load(write(tmp_path / "b", config | {"target_modules": None}, tensors), small_params))
+    assert equal(
+        plain,
+        peft.load(write(tmp_path / "b", config | {"target_modules": None}, tensors), small_params),
+    )
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
@@ -183,7 +213,10 @@ def test_replaced_parameters_come_back(small, small_params, tmp_path):
     params = untied(small_params)
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     own = {"head": params["head"] + 1, "final_norm": params["final_norm"] + 1}
-    own |= {"layers/attn_norm": params["layers"]["attn_norm"] + 1, "layers/mlp/up": params["layers"]["mlp"]["up"] + 1}
+    own |= {
+        "layers/attn_norm": params["layers"]["attn_norm"] + 1,
+        "layers/mlp/up": params["layers"]["mlp"]["up"] + 1,
+    }
     peft.save(tmp_path, adapter, params, base_name="small", replaced=own)
     loaded = peft.load(tmp_path, params)
     assert set(loaded.replaced) == set(own) and "final_norm" in loaded.summary()
@@ -201,12 +234,17 @@ def test_replaced_parameters_come_back(small, small_params, tmp_path):
         (None, True, True, ("own", "own")),
     ],
 )
-def test_a_tied_base_is_untied_as_in_peft(modules, embed, head, found, saved, small_params, tmp_path):
-    """A copy that modules_to_save trains is its module's alone; the other keeps the base's weight."""
+def test_a_tied_base_is_untied_as_in_peft(
+    modules, embed, head, found, saved, small_params, tmp_path
+):
+    """A copy that modules_to_save trains is its module's alone; the other keeps the base's
+    weight."""
     config, tensors = saved["lora"]
     base = np.asarray(small_params["embed"])
     tensors = tensors | ({EMBED: base + 1} if embed else {}) | ({HEAD: base + 2} if head else {})
-    loaded = peft.load(write(tmp_path, config | {"modules_to_save": modules}, tensors), small_params)
+    loaded = peft.load(
+        write(tmp_path, config | {"modules_to_save": modules}, tensors), small_params
+    )
     np.testing.assert_array_equal(loaded.params["embed"], base + 1 if found[0] == "own" else base)
     np.testing.assert_array_equal(loaded.params["head"], base + 2 if found[1] == "own" else base)
 
@@ -219,7 +257,10 @@ def test_a_tied_base_stays_tied_where_peft_ties(saved, small, small_params, tmp_
     assert "head" not in loaded.params and loaded.replaced == ("embed",)
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     peft.save(tmp_path, adapter, small_params, base_name="small", replaced={"embed": new})
-    assert json.loads((tmp_path / places.CONFIG).read_text())["modules_to_save"] == ["embed_tokens", "lm_head"]
+    assert json.loads((tmp_path / places.CONFIG).read_text())["modules_to_save"] == [
+        "embed_tokens",
+        "lm_head",
+    ]
     loaded = peft.load(tmp_path, small_params)
     assert "head" not in loaded.params and np.array_equal(loaded.params["embed"], new)
 
@@ -237,7 +278,9 @@ def test_replaced_parameters_take_the_type_of_the_base(saved, small_params, tmp_
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), untied(small_params))
     new = np.full(params["head"].shape, 1.001, np.float32)
     loaded = peft.load(write(tmp_path, config, tensors | {HEAD: new}), params)
-    assert loaded.params["head"].dtype == jnp.bfloat16 and set(np.unique(loaded.params["head"])) == {1.0}
+    assert loaded.params["head"].dtype == jnp.bfloat16 and set(
+        np.unique(loaded.params["head"])
+    ) == {1.0}
 
 
 # What the config may not say
@@ -251,15 +294,24 @@ BAD_FIELDS = [
     ({"fan_in_fan_out": True}, "fan_in_fan_out=True is not supported.*for a Llama it is false"),
     ({"lora_bias": True}, "lora_bias=True is not supported"),
     ({"megatron_config": {"a": 1}}, "megatron_config=.* is not supported: save the adapter from"),
-    ({"alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens=\[1, 2\] is not supported.*train a plain LoRA"),
-    ({"target_parameters": ["experts.up"]}, "target_parameters=.* is not supported: .*target_modules"),
+    (
+        {"alora_invocation_tokens": [1, 2]},
+        r"alora_invocation_tokens=\[1, 2\] is not supported.*train a plain LoRA",
+    ),
+    (
+        {"target_parameters": ["experts.up"]},
+        "target_parameters=.* is not supported: .*target_modules",
+    ),
     ({"trainable_token_indices": [3]}, "trainable_token_indices=.*modules_to_save=.'embed_tokens'"),
     ({"layer_replication": [[0, 2]]}, "layer_replication=.* is not supported"),
     ({"use_qalora": True}, "use_qalora=True is not supported: it has no counterpart"),
     ({"use_bdlora": {"nblocks": 2}}, "use_bdlora=.* is not supported"),
     ({"kasa_config": {"beta": 1}}, "kasa_config=.* is not supported"),
     ({"from_the_future": "x"}, "from_the_future='x' is not supported: it has no counterpart here"),
-    ({"init_lora_weights": "pissa"}, "'pissa' changed the base.*path_initial_model_for_weight_conversion"),
+    (
+        {"init_lora_weights": "pissa"},
+        "'pissa' changed the base.*path_initial_model_for_weight_conversion",
+    ),
     ({"init_lora_weights": "PiSSA_niter_16"}, "changed the base.*writes a plain LoRA"),
     ({"init_lora_weights": "olora"}, "changed the base"),
     ({"init_lora_weights": "corda"}, "changed the base"),
@@ -267,17 +319,26 @@ BAD_FIELDS = [
     ({"init_lora_weights": "loftq"}, "'loftq' is not known to keep the base.*cannot convert"),
     ({"init_lora_weights": "new"}, "'new' is not known to keep the base"),
     ({"init_lora_weights": 3}, "init_lora_weights=3; expected true, false or"),
-    *[({"r": r}, "r=.*; expected a positive integer") for r in ("2", -1, 0, True, 1.5, [2], 10**12, 10**400)],
+    *[
+        ({"r": r}, "r=.*; expected a positive integer")
+        for r in ("2", -1, 0, True, 1.5, [2], 10**12, 10**400)
+    ],
     ({"r": 10**9}, r"q_proj.lora_A.weight has shape \(2, 32\); expected \(1000000000, 32\)"),
     *[
         ({"lora_alpha": alpha}, "lora_alpha=.*; expected a number")
         for alpha in ("x", float("nan"), float("inf"), 10**400, True, {})
     ],
     ({"rank_pattern": [1]}, r"rank_pattern=\[1\]; expected an object"),
-    ({"rank_pattern": {"q_proj": 0}}, "rank_pattern=.*; expected an object of regex to positive integer"),
+    (
+        {"rank_pattern": {"q_proj": 0}},
+        "rank_pattern=.*; expected an object of regex to positive integer",
+    ),
     ({"rank_pattern": {"(": 2}}, r"rank_pattern: '\(' is not a regex"),
     ({"rank_pattern": {"q_proj": 3}}, r"has shape \(2, 32\); expected \(3, 32\)"),
-    ({"alpha_pattern": {"q_proj": float("nan")}}, "alpha_pattern=.*; expected an object of regex to number"),
+    (
+        {"alpha_pattern": {"q_proj": float("nan")}},
+        "alpha_pattern=.*; expected an object of regex to number",
+    ),
     ({"target_modules": 3}, "target_modules=3; expected a list of strings or one regex"),
     ({"target_modules": [1]}, r"target_modules=\[1\]; expected a list"),
     ({"target_modules": "("}, r"target_modules: '\(' is not a regex"),
@@ -302,7 +363,10 @@ BAD_FIELDS = [
     ),
     ({"exclude_modules": 3}, "exclude_modules=3; expected"),
     ({"exclude_modules": "["}, r"exclude_modules: '\[' is not a regex"),
-    *[({"layers_to_transform": x}, "layers_to_transform=.*; expected") for x in (-1, 1.5, True, "0", [0, None])],
+    *[
+        ({"layers_to_transform": x}, "layers_to_transform=.*; expected")
+        for x in (-1, 1.5, True, "0", [0, None])
+    ],
     ({"layers_to_transform": [0, 3]}, "layers_to_transform has 3; the model has 3 layers"),
     ({"layers_to_transform": 0, "target_modules": ".*q_proj"}, "needs target_modules to be a list"),
     ({"layers_pattern": "layers"}, "layers_pattern needs layers_to_transform"),
@@ -313,7 +377,10 @@ BAD_FIELDS = [
     ({"modules_to_save": ["proj"]}, "is in target_modules and in modules_to_save"),
     ({"use_dora": "yes"}, "use_dora='yes'; expected true or false"),
     ({"use_rslora": 1}, "use_rslora=1; expected true or false"),
-    ({"ensure_weight_tying": 1, "modules_to_save": ["embed_tokens"]}, "ensure_weight_tying=1; expected|are not there"),
+    (
+        {"ensure_weight_tying": 1, "modules_to_save": ["embed_tokens"]},
+        "ensure_weight_tying=1; expected|are not there",
+    ),
 ]
 
 
@@ -326,7 +393,15 @@ def test_fields_that_are_refused(change, message, saved, small_params, tmp_path)
 def test_a_config_that_is_none(saved, small_params, tmp_path):
     _, tensors = saved["lora"]
     folder = write(tmp_path, {}, tensors)
-    for text in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b"7" * 5000, b" " * (1 << 24) + b"{}"):
+    for text in (
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"7" * 5000,
+        b" " * (1 << 24) + b"{}",
+    ):
         (folder / places.CONFIG).write_bytes(text)
         refused("not a JSON object", folder, small_params)
     (folder / places.CONFIG).unlink()
@@ -338,8 +413,15 @@ def test_a_config_that_is_none(saved, small_params, tmp_path):
 
 def test_tensors_that_belong_nowhere(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
-    extra = {f"base_model.model.model.layers.{i}.mlp.up_proj.lora_A.weight": np.ones((2, 32), "f") for i in range(3)}
-    refused(f"no module that {places.CONFIG} names: .*up_proj", write(tmp_path, config, tensors | extra), small_params)
+    extra = {
+        f"base_model.model.model.layers.{i}.mlp.up_proj.lora_A.weight": np.ones((2, 32), "f")
+        for i in range(3)
+    }
+    refused(
+        f"no module that {places.CONFIG} names: .*up_proj",
+        write(tmp_path, config, tensors | extra),
+        small_params,
+    )
     extra |= {k.replace("up", "gate"): x for k, x in extra.items()}
     refused(r", \.\.\. \(6 in all\)", write(tmp_path, config, tensors | extra), small_params)
 
@@ -347,11 +429,21 @@ def test_tensors_that_belong_nowhere(saved, small_params, tmp_path):
 def test_tensors_that_are_missing(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
     without = {k: x for k, x in tensors.items() if not k.startswith(Q0)}
-    refused(f"tensors are not there: {Q0}.lora_A.weight, {Q0}", write(tmp_path, config, without), small_params)
+    refused(
+        f"tensors are not there: {Q0}.lora_A.weight, {Q0}",
+        write(tmp_path, config, without),
+        small_params,
+    )
     few = {k: x for k, x in tensors.items() if ".v_proj." in k}
     refused(r"\(6 in all\)", write(tmp_path, config, few), small_params)
-    refused("lora_magnitude_vector", write(tmp_path, config | {"use_dora": True}, tensors), small_params)
-    refused("lm_head.weight", write(tmp_path, config | {"modules_to_save": ["lm_head"]}, tensors), small_params)
+    refused(
+        "lora_magnitude_vector", write(tmp_path, config | {"use_dora": True}, tensors), small_params
+    )
+    refused(
+        "lm_head.weight",
+        write(tmp_path, config | {"modules_to_save": ["lm_head"]}, tensors),
+        small_params,
+    )
 
 
 def test_shapes_are_compared_before_anything_is_read(saved, small_params, tmp_path):
@@ -363,14 +455,20 @@ def test_shapes_are_compared_before_anything_is_read(saved, small_params, tmp_pa
         (HEAD, (97, 32), (96, 32)),
     ):
         message = re.escape(f"{key} has shape {found}; expected {wanted}")
-        refused(message, write(tmp_path, config, tensors | {key: np.ones(found, np.float32)}), small_params)
+        refused(
+            message,
+            write(tmp_path, config, tensors | {key: np.ones(found, np.float32)}),
+            small_params,
+        )
 
 
 def test_more_layers_than_the_model(saved, small_params, tmp_path):
     config, tensors = saved["lora"]
     deeper = {k.replace(".0.", ".3."): x for k, x in tensors.items() if ".0." in k}
     refused(
-        r"more than the 3 layers of this model: .*layers\.3\.", write(tmp_path, config, tensors | deeper), small_params
+        r"more than the 3 layers of this model: .*layers\.3\.",
+        write(tmp_path, config, tensors | deeper),
+        small_params,
     )
 
 
@@ -386,7 +484,9 @@ def test_values_that_are_not_finite(value, saved, small_params, tmp_path):
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_a_change_that_is_not_finite(kind, saved, small_params, tmp_path):
     config, tensors = saved[kind]
-    huge = {k: x * np.float32(1e30) if "lora_A" in k or "lora_B" in k else x for k, x in tensors.items()}
+    huge = {
+        k: x * np.float32(1e30) if "lora_A" in k or "lora_B" in k else x for k, x in tensors.items()
+    }
     refused("the weight change is not finite", write(tmp_path, config, huge), small_params)
 
 
@@ -429,7 +529,11 @@ def test_doubles_are_read_as_float32(saved, small_params, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     key = max(doubles)  # the type checks of the test run read the first one
     beyond = doubles | {key: np.full_like(doubles[key], 1e300)}
-    refused("holds numbers too large for float32", write(tmp_path / "large", config, beyond), small_params)
+    refused(
+        "holds numbers too large for float32",
+        write(tmp_path / "large", config, beyond),
+        small_params,
+    )
 
 
 def test_the_base_is_the_one_it_was_made_for(saved, small_params, tmp_path):
@@ -437,7 +541,12 @@ def test_the_base_is_the_one_it_was_made_for(saved, small_params, tmp_path):
     folder = write(tmp_path, config, tensors, {tensor_file.FINGERPRINT: "aaaa"})
     peft.load(folder, small_params, fingerprint="aaaa")
     peft.load(folder, small_params)
-    refused("made for another base .fingerprint 'aaaa'; this one is 'bbbb'", folder, small_params, fingerprint="bbbb")
+    refused(
+        "made for another base .fingerprint 'aaaa'; this one is 'bbbb'",
+        folder,
+        small_params,
+        fingerprint="bbbb",
+    )
     peft.load(write(tmp_path, config, tensors), small_params, fingerprint="bbbb")
 
 
@@ -458,7 +567,12 @@ def test_kinds_that_peft_does_not_have(small, small_params, tmp_path):
         return adapter_for(small, small_params, kind, rank=2, targets=targets)
 
     folder = tmp_path / "new"
-    not_saved("a Mix of DoRA and LoRA .at .*q_proj." + ALTERNATIVE, folder, of("lora+dora", "q"), small_params)
+    not_saved(
+        "a Mix of DoRA and LoRA .at .*q_proj." + ALTERNATIVE,
+        folder,
+        of("lora+dora", "q"),
+        small_params,
+    )
     half = adapters.scale(of("dora", "q"), 0.5)
     not_saved("DoRA scaled by 0.5 .at .*q_proj." + ALTERNATIVE, folder, half, small_params)
     both = jax.tree.map(lambda x, y: x or y, of("dora", "q"), of("lora", "v"), is_leaf=is_layer)
@@ -474,17 +588,28 @@ def test_adapters_and_parameters_that_do_not_fit(small, small_params, tmp_path):
     not_saved("no layers to save", folder, empty, small_params)
     not_saved("no layers to save", folder, adapters.scale(adapter, 0.0), small_params)
     not_saved("dtype='int8'; expected one of float32", folder, adapter, small_params, dtype="int8")
-    not_saved("replaced='heads' is no parameter", folder, adapter, small_params, replaced={"heads": embed})
-    not_saved(r"lm_head has shape \(95, 32\)", folder, adapter, small_params, replaced={"head": embed[1:]})
+    not_saved(
+        "replaced='heads' is no parameter", folder, adapter, small_params, replaced={"heads": embed}
+    )
+    not_saved(
+        r"lm_head has shape \(95, 32\)", folder, adapter, small_params, replaced={"head": embed[1:]}
+    )
     q = small_params["layers"]["attn"]["q"]
-    not_saved("q_proj also has an adapter", folder, adapter, small_params, replaced={"layers/attn/q": q})
+    not_saved(
+        "q_proj also has an adapter", folder, adapter, small_params, replaced={"layers/attn/q": q}
+    )
     not_saved("scale is not finite", folder, adapters.scale(adapter, np.nan), small_params)
 
 
 def test_numbers_that_do_not_fit_the_dtype(small, small_params, tmp_path):
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
-    huge = jax.tree.map(lambda x: x.replace(a=x.a * 1e6), adapter, is_leaf=lambda x: hasattr(x, "a"))
-    with pytest.raises(UserError, match="q_proj.lora_A.weight holds NaN or infinity, or numbers too large for float16"):
+    huge = jax.tree.map(
+        lambda x: x.replace(a=x.a * 1e6), adapter, is_leaf=lambda x: hasattr(x, "a")
+    )
+    with pytest.raises(
+        UserError,
+        match="q_proj.lora_A.weight holds NaN or infinity, or numbers too large for float16",
+    ):
         peft.save(tmp_path, huge, small_params, base_name="small", dtype="float16")
     refused("no such file", tmp_path, small_params)
     peft.save(tmp_path, huge, small_params, base_name="small", dtype="bfloat16")
@@ -492,14 +617,18 @@ def test_numbers_that_do_not_fit_the_dtype(small, small_params, tmp_path):
 
 @pytest.mark.parametrize("at", ["tensors", "config"])
 def test_a_killed_save_leaves_nothing_that_loads(at, small, small_params, tmp_path, monkeypatch):
-    first, second = (adapter_for(small, small_params, rank=2, targets=("q",), seed=seed) for seed in (1, 2))
+    first, second = (
+        adapter_for(small, small_params, rank=2, targets=("q",), seed=seed) for seed in (1, 2)
+    )
     peft.save(tmp_path, first, small_params, base_name="small")
 
     def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(tensor_file, "save", killed) if at == "tensors" else patched.setattr(json, "dumps", killed)
+        patched.setattr(tensor_file, "save", killed) if at == "tensors" else patched.setattr(
+            json, "dumps", killed
+        )
         peft.save(tmp_path, second, small_params, base_name="small")
     refused("no such file", tmp_path, small_params)
     peft.save(tmp_path, second, small_params, base_name="small")
@@ -552,20 +681,33 @@ def damage_tensors(rng, data):
     header = data[8:size].decode()
     if way == 3:  # one number of the header: a shape, an offset
         number = rng.choice(list(re.finditer(r"\d+", header)))
-        header = header[: number.start()] + str(rng.choice([0, 1, 2, 2**31, 10**12, 2**64])) + header[number.end() :]
+        header = (
+            header[: number.start()]
+            + str(rng.choice([0, 1, 2, 2**31, 10**12, 2**64]))
+            + header[number.end() :]
+        )
     else:
-        old, new = rng.choice([("F32", "F16"), ("F32", "BF16"), ("F32", "I8"), ("lora_A", "lora_B"), ("0", "1")])
+        old, new = rng.choice(
+            [("F32", "F16"), ("F32", "BF16"), ("F32", "I8"), ("lora_A", "lora_B"), ("0", "1")]
+        )
         header = header.replace(old, new, rng.choice([1, 1, -1]))
     return len(header.encode()).to_bytes(8, "little") + header.encode() + data[size:]
 
 
 def fuzz(saved, params, folder, count):
-    """How many damaged folders loaded, and how many were refused; anything else fails, with its number."""
+    """How many damaged folders loaded, and how many were refused; anything else fails, with its
+    number."""
     files = {}
     for kind, (config, tensors) in saved.items():
-        more = {"lora_dropout": 0.1, "rank_pattern": {"v_proj": 2}} if config["peft_type"] == "LORA" else {}
+        more = (
+            {"lora_dropout": 0.1, "rank_pattern": {"v_proj": 2}}
+            if config["peft_type"] == "LORA"
+            else {}
+        )
         write(folder, config | more, tensors)
-        files[kind] = [(folder / name).read_bytes() for name in (places.CONFIG, "adapter_model.safetensors")]
+        files[kind] = [
+            (folder / name).read_bytes() for name in (places.CONFIG, "adapter_model.safetensors")
+        ]
     outcomes = {"loaded": 0, "refused": 0}
     for number in range(count):
         rng = random.Random(number)

@@ -1,4 +1,5 @@
-"""Parameters that come along with an adapter (PEFT's modules_to_save) survive load -> save, or saving is refused."""
+"""Parameters that come along with an adapter (PEFT's modules_to_save) survive load -> save, or
+saving is refused."""
 
 import json
 
@@ -45,12 +46,16 @@ def test_a_head_survives_load_and_save(theirs, tmp_path):
 def test_a_head_that_would_be_lost_is_refused(theirs, tmp_path):
     folder, base, _ = theirs
     params, adapter = lfl_jax.load_adapter(folder, base)
-    with pytest.raises(UserError, match="its own head, which would be lost.*those that load_adapter returned"):
+    with pytest.raises(
+        UserError, match="its own head, which would be lost.*those that load_adapter returned"
+    ):
         lfl_jax.save_adapter(tmp_path / "ours", adapter, base)
     with pytest.raises(UserError, match="holds no parameters such as head; use a folder"):
         lfl_jax.save_adapter(tmp_path / "ours.safetensors", adapter, params)
     more = params | {"final_norm": params["final_norm"] + 1}
-    with pytest.raises(UserError, match="besides the adapter's own head differ from its base's; give base="):
+    with pytest.raises(
+        UserError, match="besides the adapter's own head differ from its base's; give base="
+    ):
         lfl_jax.save_adapter(tmp_path / "ours", adapter, more)
     assert not list(tmp_path.iterdir())
     lfl_jax.save_adapter(tmp_path / "ours", adapter, more, base=base)
@@ -78,8 +83,12 @@ def test_the_algebra_does_not_forget_it(change, theirs, tmp_path):
 
 def test_adapters_with_different_parameters_of_their_own_need_the_base(small, theirs, tmp_path):
     folder, base, plain = theirs
-    lfl_jax.save_adapter(tmp_path / "norm", plain, base, replaced={"final_norm": base["final_norm"] + 1})
-    (params, one), (_, other) = (lfl_jax.load_adapter(place, base) for place in (folder, tmp_path / "norm"))
+    lfl_jax.save_adapter(
+        tmp_path / "norm", plain, base, replaced={"final_norm": base["final_norm"] + 1}
+    )
+    (params, one), (_, other) = (
+        lfl_jax.load_adapter(place, base) for place in (folder, tmp_path / "norm")
+    )
     both = adapters.fuse(adapters.add(one, other))
     with pytest.raises(UserError, match="own head, final_norm differ from its base's; give base="):
         lfl_jax.save_adapter(tmp_path / "ours", both, params)
@@ -87,7 +96,9 @@ def test_adapters_with_different_parameters_of_their_own_need_the_base(small, th
     assert modules_to_save(tmp_path / "ours") == ["lm_head"]
 
 
-def test_what_trained_beside_an_adapter_is_what_differs_from_the_base(small, small_params, tmp_path):
+def test_what_trained_beside_an_adapter_is_what_differs_from_the_base(
+    small, small_params, tmp_path
+):
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     copies = jax.tree.map(lambda x: x + 0, small_params)
     trained = copies | {"final_norm": copies["final_norm"] * 1.5}

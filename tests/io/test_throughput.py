@@ -44,7 +44,12 @@ def test_figures_are_summed_over_resumes(clock):
     second.resume(carried)
     steps(second, clock, [20, 4, 4])
     facts = second.facts()
-    assert (facts["tokens"], facts["training_seconds"], facts["wall_seconds"], facts["starts"]) == (70, 11.0, 32.0, 2)
+    assert (facts["tokens"], facts["training_seconds"], facts["wall_seconds"], facts["starts"]) == (
+        70,
+        11.0,
+        32.0,
+        2,
+    )
     assert facts["tokens_per_s"] == statistics.median([10, 10, 10, 2.5, 2.5])
 
 
@@ -52,5 +57,7 @@ def test_what_a_checkpoint_carries_is_bounded(clock, monkeypatch):
     monkeypatch.setattr(throughput, "KEPT_RATES", 8)
     meter = Meter(100.0)
     steps(meter, clock, [1.0 + i % 7 for i in range(200)], tokens=60)
-    assert len(meter.state()["rates"]) <= 8 and meter.facts()["tokens_per_s"] == pytest.approx(15, abs=15)
+    assert len(meter.state()["rates"]) <= 8 and meter.facts()["tokens_per_s"] == pytest.approx(
+        15, abs=15
+    )
     assert meter.facts()["training_seconds"] == sum(1.0 + i % 7 for i in range(200)) - 1

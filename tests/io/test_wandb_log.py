@@ -31,28 +31,41 @@ REMEDY = "Log in with `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline
 def test_without_a_login_a_run_does_not_start(logged_out, monkeypatch):
     with pytest.raises(UserError) as refused:
         wandb_log.check("p")
-    assert str(refused.value) == f"config.log.wandb='p': not logged in to Weights & Biases. {REMEDY}"
+    assert (
+        str(refused.value) == f"config.log.wandb='p': not logged in to Weights & Biases. {REMEDY}"
+    )
     monkeypatch.setenv("WANDB_API_KEY", "short")
     with pytest.raises(UserError) as refused:
         wandb_log.check("p")
-    assert "'p': WANDB_API_KEY invalid: API key must have 40" in str(refused.value) and REMEDY in str(refused.value)
+    assert "'p': WANDB_API_KEY invalid: API key must have 40" in str(
+        refused.value
+    ) and REMEDY in str(refused.value)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_a_key_that_the_server_refuses_and_a_server_out_of_reach_are_a_line(logged_out, monkeypatch):
+def test_a_key_that_the_server_refuses_and_a_server_out_of_reach_are_a_line(
+    logged_out, monkeypatch
+):
     def login(**options):
         assert options == {"verify": True, "prompt": False}
-        raise logged_out.errors.AuthenticationError("Failed to authenticate\nwith https://api.wandb.ai.")
+        raise logged_out.errors.AuthenticationError(
+            "Failed to authenticate\nwith https://api.wandb.ai."
+        )
 
     monkeypatch.setattr(logged_out, "login", login)
     with pytest.raises(UserError) as refused:
         wandb_log.check("p")
-    assert str(refused.value) == f"config.log.wandb='p': Failed to authenticate with https://api.wandb.ai. {REMEDY}"
+    assert (
+        str(refused.value)
+        == f"config.log.wandb='p': Failed to authenticate with https://api.wandb.ai. {REMEDY}"
+    )
     monkeypatch.setattr(wandb_log, "is_first_process", lambda: False)
     wandb_log.check("p")
 
 
-@pytest.mark.parametrize("mode", [("WANDB_MODE", "offline"), ("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
+@pytest.mark.parametrize(
+    "mode", [("WANDB_MODE", "offline"), ("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_what_sends_nothing_needs_no_login(logged_out, monkeypatch, mode):
     monkeypatch.setenv(*mode)
@@ -63,7 +76,9 @@ def test_what_sends_nothing_needs_no_login(logged_out, monkeypatch, mode):
 def test_without_the_package_the_extra_is_named(monkeypatch):
     wandb_log.check("")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"wandb='p' needs the package wandb: pip install 'lfl_jax\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"wandb='p' needs the package wandb: pip install 'lfl_jax\[wandb\]'"
+    ):
         wandb_log.check("p")
     wandb_log.check("")
 
@@ -88,6 +103,17 @@ def test_config_numbers_scores_and_report_are_recorded_offline(tmp_path, monkeyp
     wandb_log.report("project", tmp_path, config, {"after/gsm8k": 0.25})
     name = (tmp_path / "wandb" / "id.txt").read_text()
     files = list(tmp_path.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb"))
-    sent = b"".join(file.read_bytes() for file in files)  # records one after another, their texts in the clear
-    for text in ("project", "optim", "0.0625", "loss", "2.5", "1.5", "after/gsm8k", "0.25", f"report-{name}"):
+    # records one after another, their texts in the clear
+    sent = b"".join(file.read_bytes() for file in files)
+    for text in (
+        "project",
+        "optim",
+        "0.0625",
+        "loss",
+        "2.5",
+        "1.5",
+        "after/gsm8k",
+        "0.25",
+        f"report-{name}",
+    ):
         assert text.encode() in sent, text

@@ -9,7 +9,12 @@ import pytest
 from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
 
-CONFIG = {"optim": {"lr": 1e-3, "betas": [0.9, 0.95]}, "seed": {"data": 0}, "log": {"every": 10}, "extra": {}}
+CONFIG = {
+    "optim": {"lr": 1e-3, "betas": [0.9, 0.95]},
+    "seed": {"data": 0},
+    "log": {"every": 10},
+    "extra": {},
+}
 MAY_CHANGE = (r"log\..*", r"checkpoint\.keep")
 
 
@@ -33,7 +38,8 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
     with pytest.raises(UserError) as error:
         prepare(tmp_path, other)
     assert str(error.value).splitlines() == [
-        f"workdir {tmp_path} belongs to another config: adapter.rank was not set, now 8; extra was {{}}, "
+        f"workdir {tmp_path} belongs to another config: adapter.rank was not set, now 8; extra was"
+        f" {{}}, "
         "now not set; optim.betas was [0.9, 0.95], now [0.9, 0.99]; optim.lr was 0.001, now 0.002",
         "pass another --workdir, or delete this one to start over",
     ]
@@ -80,7 +86,9 @@ def test_a_foreign_config_file_is_refused_and_kept(tmp_path: Path, text: str) ->
 def test_a_file_in_the_way_is_named(tmp_path: Path, below: str) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
-    with pytest.raises(UserError, match=f"cannot write to workdir {path / below}: .*another --workdir"):
+    with pytest.raises(
+        UserError, match=f"cannot write to workdir {path / below}: .*another --workdir"
+    ):
         prepare(path / below, CONFIG)
     assert path.read_text() == "mine"
 
@@ -92,7 +100,9 @@ def test_a_directory_without_permission_is_named(tmp_path: Path) -> None:
         prepare(tmp_path, CONFIG)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has /proc, where nobody makes files")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="Linux has /proc, where nobody makes files"
+)
 def test_a_place_that_takes_no_files_is_named() -> None:
     with pytest.raises(UserError, match="cannot write to workdir /proc/lfl: "):
         prepare(Path("/proc/lfl"), CONFIG)
@@ -100,7 +110,9 @@ def test_a_place_that_takes_no_files_is_named() -> None:
         prepare(Path("/proc"), CONFIG)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.json"
     workdir.write_json(path, {"x": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -1,5 +1,5 @@
-"""Run in its own process where libtpu is installed: attention, forward and backward, compiled for a TPU v5e at
-Llama-2-7B's and SmolLM2's heads. No TPU is needed."""
+"""Run in its own process where libtpu is installed: attention, forward and backward, compiled for a
+TPU v5e at Llama-2-7B's and SmolLM2's heads. No TPU is needed."""
 
 import os
 
@@ -20,7 +20,10 @@ def loss(q, k, v, ids, rules):
 
 
 devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-for heads, kv_heads, width, tokens, mesh in ((32, 32, 128, 2048, (1, 2, 2)), (9, 3, 64, 1000, (2, 2, 1))):
+for heads, kv_heads, width, tokens, mesh in (
+    (32, 32, 128, 2048, (1, 2, 2)),
+    (9, 3, 64, 1000, (2, 2, 1)),
+):
     rules = make_rules(*mesh, devices=devices)
 
     def array(*shape, axes, dtype=jnp.bfloat16, rules=rules):

@@ -22,7 +22,9 @@ from lfl_jax.models import llama
 
 def inputs(t, h=4, n_kv=2, p=8, b=2, seed=0):
     keys = jax.random.split(jax.random.key(seed), 4)
-    q, k, v = (jax.random.normal(key, (b, t, n, p)) for key, n in zip(keys, (h, n_kv, n_kv), strict=False))
+    q, k, v = (
+        jax.random.normal(key, (b, t, n, p)) for key, n in zip(keys, (h, n_kv, n_kv), strict=False)
+    )
     segments = jnp.sort(jax.random.randint(keys[3], (b, t), 1, 4), axis=1)
     mask = jnp.tril(jnp.ones((t, t), bool)) & (segments[:, :, None] == segments[:, None, :])
     return q, k, v, mask
@@ -38,7 +40,9 @@ def plain(q, k, v, mask):
 
 
 @pytest.mark.parametrize("t", [1, 17, 128, 300])
-@pytest.mark.parametrize("implementation", [reference, blocked, attention], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "implementation", [reference, blocked, attention], ids=lambda f: f.__name__
+)
 def test_values(implementation, t):
     np.testing.assert_allclose(implementation(*inputs(t)), plain(*inputs(t)), rtol=0, atol=1e-5)
 
@@ -58,7 +62,9 @@ def test_gradients_of_the_blocked_form_are_those_of_the_plain_one(t):
 def test_dropout_and_caches_take_the_plain_form():
     q, k, v, mask = inputs(20)
     ones = jnp.ones_like(v)  # with values of 1 an output is the sum of the weights that were kept
-    sums = jnp.stack([attention(q, k, ones, mask, dropout=0.25, key=jax.random.key(i)) for i in range(50)])
+    sums = jnp.stack(
+        [attention(q, k, ones, mask, dropout=0.25, key=jax.random.key(i)) for i in range(50)]
+    )
     assert float(jnp.std(sums)) > 0.1
     np.testing.assert_allclose(jnp.mean(sums), 1.0, atol=0.02)
     cached = attention(q[:, -1:], k, v, mask[:, -1:])
@@ -66,9 +72,13 @@ def test_dropout_and_caches_take_the_plain_form():
 
 
 def packed(t, segments=((40, 60, 28, 72), (150, 50), (1, 199)), h=4, n_kv=2, p=8):
-    """q, k, v, mask and segment ids of rows that hold several documents, the last one padding (segment 0)."""
+    """q, k, v, mask and segment ids of rows that hold several documents, the last one padding
+    (segment 0)."""
     keys = jax.random.split(jax.random.key(3), 3)
-    q, k, v = (jax.random.normal(key, (len(segments), t, n, p)) for key, n in zip(keys, (h, n_kv, n_kv), strict=True))
+    q, k, v = (
+        jax.random.normal(key, (len(segments), t, n, p))
+        for key, n in zip(keys, (h, n_kv, n_kv), strict=True)
+    )
     rows = [np.repeat([*range(1, len(row)), 0], row) for row in segments]
     ids = jnp.asarray(np.stack(rows).astype(np.int32))
     assert ids.shape[1] == t
@@ -100,13 +110,19 @@ def test_kernels_let_nothing_through_from_another_document_or_from_later(kernel)
     q, k, v, mask, ids = packed(200)
     seen = jnp.any(mask[:, 120:130], axis=1)[..., None, None]  # by tokens 120 to 129
     poisoned = kernel(q, jnp.where(seen, k, 1e4), jnp.where(seen, v, 1e4), ids)
-    np.testing.assert_allclose(poisoned[:, 120:130], kernel(q, k, v, ids)[:, 120:130], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        poisoned[:, 120:130], kernel(q, k, v, ids)[:, 120:130], rtol=0, atol=1e-6
+    )
 
 
 def test_the_kernel_of_the_platform_is_chosen_and_says_why_not(caplog):
     half = lambda *shape: jnp.zeros(shape, jnp.bfloat16)  # noqa: E731
     q, ids = half(1, 4, 2, 16), jnp.zeros((1, 4), jnp.int32)
-    assert [choose(name, q, q, ids) for name in ("cpu", "gpu", "tpu")] == ["blocked", "cudnn", "splash"]
+    assert [choose(name, q, q, ids) for name in ("cpu", "gpu", "tpu")] == [
+        "blocked",
+        "cudnn",
+        "splash",
+    ]
     caplog.set_level("INFO")
     refused = {
         "float32": (q.astype(jnp.float32), ids),
@@ -124,7 +140,9 @@ def test_attention_hands_the_kernel_the_segments_and_never_a_cache(monkeypatch):
     *qkv, mask, ids = packed(200)
     seen = []
     monkeypatch.setattr(kernels, "platform", lambda rules: "tpu")
-    monkeypatch.setitem(kernels.KERNELS, "splash", lambda q, k, v, segment_ids: seen.append(segment_ids) or q)
+    monkeypatch.setitem(
+        kernels.KERNELS, "splash", lambda q, k, v, segment_ids: seen.append(segment_ids) or q
+    )
     assert attention(*qkv, mask, segment_ids=ids) is qkv[0]
     assert seen[0] is ids
     attention(*qkv, mask)  # branches: the mask says more than segments do
@@ -152,7 +170,9 @@ def test_the_platform_is_that_of_the_mesh_or_the_default_device():
         assert platform(make_rules(devices=jax.devices("cpu")[:1])) == "cpu"
 
 
-def test_the_model_gives_kernels_the_segments_unless_branches_or_a_cache_say_more(monkeypatch, small, small_params):
+def test_the_model_gives_kernels_the_segments_unless_branches_or_a_cache_say_more(
+    monkeypatch, small, small_params
+):
     seen = []
 
     def spy(q, k, v, mask, *, segment_ids=None, dropout=0.0, key=None, rules=None):
@@ -162,7 +182,9 @@ def test_the_model_gives_kernels_the_segments_unless_branches_or_a_cache_say_mor
     monkeypatch.setattr(llama, "attention", spy)
     tokens = jnp.ones((1, 8), jnp.int32)
     cfg = dataclasses.replace(small, n_layers=1)
-    params = jax.tree.map(lambda x: x[:1] if x.ndim > 1 and x.shape[0] == small.n_layers else x, small_params)
+    params = jax.tree.map(
+        lambda x: x[:1] if x.ndim > 1 and x.shape[0] == small.n_layers else x, small_params
+    )
     llama.forward(params, None, tokens, cfg)
     llama.forward(params, None, tokens, cfg, branch_ids=tokens)
     unstacked = params | {"layers": unstack(params["layers"], 1)}

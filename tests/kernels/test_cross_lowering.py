@@ -1,4 +1,5 @@
-"""The kernels as programs for a TPU and a GPU, on a machine that has neither, at Llama-2-7B's shapes."""
+"""The kernels as programs for a TPU and a GPU, on a machine that has neither, at Llama-2-7B's
+shapes."""
 
 import importlib.util
 
@@ -26,7 +27,8 @@ NEWER = pytest.mark.skipif(
     reason=f"lowering for a GPU that is not there needs jax 0.11, this is {jax.__version__}",
 )
 LIBTPU = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu (extra tpu)"
+    importlib.util.find_spec("libtpu") is None,
+    reason="compiling for a TPU needs libtpu (extra tpu)",
 )
 
 
@@ -38,14 +40,23 @@ def operands(name, form, sharding=None):
     sizes = ((ROWS, inputs), (inputs, RANK), (RANK, outputs), (ROWS, RANK), (ROWS, outputs))
     shaped = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     x, a, b, gate, dy = (shaped(size, jnp.bfloat16) for size in sizes)
-    return x, jax.tree.map(lambda s: shaped(s.shape, s.dtype), held, is_leaf=spec.is_spec), a, b, gate, dy
+    return (
+        x,
+        jax.tree.map(lambda s: shaped(s.shape, s.dtype), held, is_leaf=spec.is_spec),
+        a,
+        b,
+        gate,
+        dy,
+    )
 
 
 def both_passes(implementation):
     """A program: y and every gradient."""
 
     def run(x, w, a, b, gate, dy):
-        f = lambda x, a, b, gate: low_rank_projection(x, w, a, b, gate, implementation=implementation)  # noqa: E731
+        f = lambda x, a, b, gate: low_rank_projection(  # noqa: E731
+            x, w, a, b, gate, implementation=implementation
+        )
         y, pull = jax.vjp(f, x, a, b, gate)
         return y, *pull(dy)
 
@@ -54,7 +65,9 @@ def both_passes(implementation):
 
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_lowering_for_a_tpu(name, form):
-    program = export.export(both_passes(PallasTPU(device=V5E)), platforms=["tpu"])(*operands(name, form))
+    program = export.export(both_passes(PallasTPU(device=V5E)), platforms=["tpu"])(
+        *operands(name, form)
+    )
     assert program.mlir_module().count("tpu_custom_call") == 2
 
 
@@ -63,7 +76,9 @@ def test_lowering_for_a_tpu(name, form):
 def test_lowering_for_a_gpu(name, form):
     device = AbstractDevice(device_kind=H200, num_cores=132, platform="gpu")
     with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
-        program = export.export(both_passes(PallasGPU(device=H200)), platforms=["cuda"])(*operands(name, form))
+        program = export.export(both_passes(PallasGPU(device=H200)), platforms=["cuda"])(
+            *operands(name, form)
+        )
     assert program.mlir_module().count("mosaic_gpu") >= 2
 
 
@@ -83,10 +98,14 @@ def v5e():
 @LIBTPU
 @pytest.mark.parametrize(
     ("name", "form"),
-    [case if case == ("q", "dense") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    [
+        case if case == ("q", "dense") else pytest.param(*case, marks=pytest.mark.slow)
+        for case in CASES
+    ],
 )
 def test_compiling_for_a_v5e(v5e, name, form):
-    """Both passes, by the TPU's own compiler; a quantised W is nowhere written in bfloat16 or float32."""
+    """Both passes, by the TPU's own compiler; a quantised W is nowhere written in bfloat16 or
+    float32."""
     compiled = both_passes(PallasTPU(device=V5E)).lower(*operands(name, form, v5e)).compile()
     inputs, outputs = WEIGHTS[name]
     written = [f"{dtype}[{inputs},{outputs}]" in compiled.as_text() for dtype in ("bf16", "f32")]
@@ -96,7 +115,8 @@ def test_compiling_for_a_v5e(v5e, name, form):
 @LIBTPU
 @pytest.mark.parametrize("form", ["int8", "nf4"])
 def test_products_by_xla_write_no_dequantised_weight_on_a_v5e(v5e, form):
-    """Codes become numbers on their way into a product: its temporaries are far from W in bfloat16."""
+    """Codes become numbers on their way into a product: its temporaries are far from W in
+    bfloat16."""
     x, w, *_, dy = operands("q", form, v5e)
     for product, rows in ((quant.matmul, x), (quant.matmul_transposed, dy)):
         compiled = jax.jit(product).lower(rows, w).compile()

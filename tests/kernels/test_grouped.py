@@ -21,7 +21,10 @@ IDS = {
 
 FORMS = {
     "routed": grouped.routed,
-    **{name: functools.partial(grouped.grouped_low_rank, implementation=name) for name in grouped.FORMS},
+    **{
+        name: functools.partial(grouped.grouped_low_rank, implementation=name)
+        for name in grouped.FORMS
+    },
 }
 
 
@@ -44,12 +47,14 @@ def one_by_one(x, a, b, ids, scale):
 def test_every_row_meets_its_own_adapter(implementation, ids):
     x, a, b, ids, scale, cotangent = inputs(ids)
     found, wanted = (
-        jax.value_and_grad(lambda x, a, b, s, f=f: jnp.sum(f(x, a, b, ids, s) * cotangent), argnums=(0, 1, 2, 3))(
-            x, a, b, scale
-        )
+        jax.value_and_grad(
+            lambda x, a, b, s, f=f: jnp.sum(f(x, a, b, ids, s) * cotangent), argnums=(0, 1, 2, 3)
+        )(x, a, b, scale)
         for f in (implementation, one_by_one)
     )
-    np.testing.assert_allclose(implementation(x, a, b, ids, scale), one_by_one(x, a, b, ids, scale), atol=1e-5)
+    np.testing.assert_allclose(
+        implementation(x, a, b, ids, scale), one_by_one(x, a, b, ids, scale), atol=1e-5
+    )
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
@@ -68,19 +73,26 @@ def test_compiled_and_in_bfloat16(implementation):
     x, a, b, ids, scale, _ = inputs(IDS["mixed"])
     got = jax.jit(implementation)(x.astype(jnp.bfloat16), a, b, ids, scale)
     assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(got.astype(jnp.float32), one_by_one(x, a, b, ids, scale), rtol=0.05, atol=0.2)
+    np.testing.assert_allclose(
+        got.astype(jnp.float32), one_by_one(x, a, b, ids, scale), rtol=0.05, atol=0.2
+    )
 
 
 def test_examples_that_are_one_adapters_need_no_sorting():
     _, a, b, _, scale, _ = inputs([0])
-    x, cotangent = jax.random.normal(jax.random.key(1), (5, 6, 12)), jax.random.normal(jax.random.key(2), (5, 6, 7))
+    x, cotangent = (
+        jax.random.normal(jax.random.key(1), (5, 6, 12)),
+        jax.random.normal(jax.random.key(2), (5, 6, 7)),
+    )
     ids = jnp.array([3, -1, 0, 3, 1])
 
     def rows(x, a, b, scale):
         return one_by_one(x.reshape(30, 12), a, b, jnp.repeat(ids, 6), scale).reshape(5, 6, 7)
 
     found, wanted = (
-        jax.value_and_grad(lambda *args, f=f: jnp.sum(f(*args) * cotangent), argnums=(0, 1, 2, 3))(x, a, b, scale)
+        jax.value_and_grad(lambda *args, f=f: jnp.sum(f(*args) * cotangent), argnums=(0, 1, 2, 3))(
+            x, a, b, scale
+        )
         for f in (lambda x, a, b, scale: grouped.low_rank_by_example(x, a, b, ids, scale), rows)
     )
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -90,7 +102,8 @@ def test_examples_that_are_one_adapters_need_no_sorting():
 
 
 @pytest.mark.parametrize(
-    ("n", "members", "rows"), [(32, 32, 1), (32, 64, 1), (1, 1, 1), (64, 32, 2), (256, 32, 8), (8192, 64, 32)]
+    ("n", "members", "rows"),
+    [(32, 32, 1), (32, 64, 1), (1, 1, 1), (64, 32, 2), (256, 32, 8), (8192, 64, 32)],
 )
 def test_tiles_hold_what_an_adapter_has_on_average(n, members, rows):
     assert grouped.tile(n, members) == rows
@@ -105,7 +118,8 @@ def test_tiles_do_not_multiply_the_rows():
 
 
 def test_the_work_does_not_grow_with_the_number_of_adapters():
-    """FLOPs of the compiled program: eight times the members cost the routed form eight times as much."""
+    """FLOPs of the compiled program: eight times the members cost the routed form eight times as
+    much."""
 
     def flops(form, members):
         x, a, b, _, scale, _ = inputs([0] * 1024, i=64, o=64, r=8, m=members)

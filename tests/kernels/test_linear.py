@@ -12,7 +12,9 @@ from lfl_jax.kernels.linear.reference import matmul
 def test_gradients_are_autodiffs(shape):
     b, t, i, o = shape
     keys = jax.random.split(jax.random.key(0), 3)
-    x, w, ct = (jax.random.normal(k, s) for k, s in zip(keys, ((b, t, i), (i, o), (b, t, o)), strict=True))
+    x, w, ct = (
+        jax.random.normal(k, s) for k, s in zip(keys, ((b, t, i), (i, o), (b, t, o)), strict=True)
+    )
     got = jax.grad(lambda x, w: jnp.sum(matmul(x, w) * ct), argnums=(0, 1))(x, w)
     wanted = jax.grad(lambda x, w: jnp.sum((x @ w) * ct), argnums=(0, 1))(x, w)
     np.testing.assert_array_equal(matmul(x, w), x @ w)

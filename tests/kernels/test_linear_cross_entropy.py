@@ -1,4 +1,5 @@
-"""The chunked head and loss against all logits at once: values, gradients, and which positions are computed."""
+"""The chunked head and loss against all logits at once: values, gradients, and which positions are
+computed."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ def inputs(b=3, t=150, d=8, v=40, keep=0.6, seed=0):
 def test_values_and_gradients_equal_the_plain_form(t, keep):
     hidden, head, targets, weights = inputs(t=t, keep=keep)
     both = [
-        jax.value_and_grad(lambda h, w, f=f: 0.5 * f(h, w, targets, weights), argnums=(0, 1))(hidden, head)
+        jax.value_and_grad(lambda h, w, f=f: 0.5 * f(h, w, targets, weights), argnums=(0, 1))(
+            hidden, head
+        )
         for f in (lce.weighted_nll_sum, lce.naive_sum)
     ]
     (value, grads), (wanted, wanted_grads) = both
@@ -54,7 +57,9 @@ def test_positions_without_weight_are_never_looked_at():
     poisoned = jnp.where(weights[..., None] > 0, hidden, jnp.nan)
     value, grad = jax.value_and_grad(lce.weighted_nll_sum)(poisoned, head, targets, weights)
     assert jnp.isfinite(value) and jnp.isfinite(grad).all()
-    np.testing.assert_allclose(value, lce.weighted_nll_sum(hidden, head, targets, weights), rtol=1e-6)
+    np.testing.assert_allclose(
+        value, lce.weighted_nll_sum(hidden, head, targets, weights), rtol=1e-6
+    )
 
 
 def test_all_logits_are_never_held():

@@ -1,4 +1,5 @@
-"""Every implementation of the low-rank projection against the formulas in float64: values, gradients, residuals."""
+"""Every implementation of the low-rank projection against the formulas in float64: values,
+gradients, residuals."""
 
 import secrets
 
@@ -20,10 +21,12 @@ from lfl_jax.kernels.low_rank.tiles import Tiles
 
 INTERPRETER = getattr(plgpu, "InterpretGPUParams", None)
 ON_GPU = pytest.mark.skipif(
-    INTERPRETER is None, reason=f"the GPU kernel is interpreted by jax 0.11 or newer, this is {jax.__version__}"
+    INTERPRETER is None,
+    reason=f"the GPU kernel is interpreted by jax 0.11 or newer, this is {jax.__version__}",
 )
 
-# By dtype, the bound on the relative error; by name, an implementation with several tiles in every axis.
+# By dtype, the bound on the relative error; by name, an implementation with several tiles in every
+# axis.
 FLOATS = {"float32": 1e-5, "bfloat16": 1e-2}
 IMPLEMENTATIONS = {
     "xla": lambda: XLA(),
@@ -35,7 +38,9 @@ CASES = [
     for name, dtypes in {"xla": FLOATS, "pallas_tpu": FLOATS, "pallas_gpu": ("bfloat16",)}.items()
     for dtype in dtypes
 ]
-ONE_DTYPE = [case for case in CASES if case.values[0] == "pallas_gpu" or case.values[1] == "float32"]
+ONE_DTYPE = [
+    case for case in CASES if case.values[0] == "pallas_gpu" or case.values[1] == "float32"
+]
 FORMATS = {
     "dense": lambda w: w,
     "int8": quant.int8.quantise,
@@ -49,7 +54,12 @@ def gate_of(kind, rng):
     """A gate (N, R) as adapters use it."""
     one_hot = np.zeros((ROWS, RANK))
     one_hot[np.arange(ROWS), rng.integers(0, RANK, ROWS)] = 1
-    made = {"random": rng.normal(size=(ROWS, RANK)), "zeros": np.zeros((ROWS, RANK)), "one-hot": one_hot, "none": None}
+    made = {
+        "random": rng.normal(size=(ROWS, RANK)),
+        "zeros": np.zeros((ROWS, RANK)),
+        "one-hot": one_hot,
+        "none": None,
+    }
     return made[kind]
 
 
@@ -57,9 +67,21 @@ def inputs(form, dtype, gate, seed):
     """x, w, a, b, gate and dy."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
-    x, w, a, b = normal(ROWS, INPUTS), normal(INPUTS, OUTPUTS), normal(INPUTS, RANK), normal(RANK, OUTPUTS)
+    x, w, a, b = (
+        normal(ROWS, INPUTS),
+        normal(INPUTS, OUTPUTS),
+        normal(INPUTS, RANK),
+        normal(RANK, OUTPUTS),
+    )
     gate = gate_of(gate, rng)
-    return x, FORMATS[form](w), a, b, None if gate is None else jnp.asarray(gate, dtype), normal(ROWS, OUTPUTS)
+    return (
+        x,
+        FORMATS[form](w),
+        a,
+        b,
+        None if gate is None else jnp.asarray(gate, dtype),
+        normal(ROWS, OUTPUTS),
+    )
 
 
 def wanted(x, w, a, b, gate, dy):
@@ -76,7 +98,9 @@ def results(implementation, x, w, a, b, gate, dy):
 
     @jax.jit
     def run(w, dy, *learned):
-        f = lambda x, a, b, *gate: low_rank_projection(x, w, a, b, *gate, implementation=implementation)  # noqa: E731
+        f = lambda x, a, b, *gate: low_rank_projection(  # noqa: E731
+            x, w, a, b, *gate, implementation=implementation
+        )
         y, pull = jax.vjp(f, *learned)
         return y, *pull(dy)
 
@@ -94,9 +118,13 @@ class TestImplementation:
         given = inputs(form, dtype, gate, seed)
         found, formulas = results(IMPLEMENTATIONS[name](), *given), wanted(*given)
         assert len(found) == len(formulas) == (4 if gate == "none" else 5)
-        for part, got, want in zip(("y", "dx", "dA", "dB", "d gate"), found, formulas, strict=False):
+        for part, got, want in zip(
+            ("y", "dx", "dA", "dB", "d gate"), found, formulas, strict=False
+        ):
             assert got.dtype == dtype and got.shape == want.shape
-            assert distance(got, want) < FLOATS[dtype], f"{part} of {form}, gate {gate}, seed {seed}"
+            assert distance(got, want) < FLOATS[dtype], (
+                f"{part} of {form}, gate {gate}, seed {seed}"
+            )
 
     @pytest.mark.parametrize(("name", "dtype"), CASES)
     @pytest.mark.parametrize("form", FORMATS)
@@ -114,18 +142,27 @@ class TestImplementation:
         x, w, a, b, gate, _ = inputs("nf4", dtype, "random", 0)
         f = lambda *v: low_rank_projection(v[0], w, *v[1:], implementation=IMPLEMENTATIONS[name]())  # noqa: E731
         named = jax.checkpoint(f, policy=jax.checkpoint_policies.save_only_these_names("shrink"))
-        for run in (f,) if name == "pallas_gpu" else (f, named):  # the interpreter's effects cannot be recomputed
-            kept = [leaf.shape for leaf in jax.tree.leaves(jax.vjp(run, x, a, b, gate)[1]) if leaf.dtype == dtype]
+        # the interpreter's effects cannot be recomputed
+        for run in (f,) if name == "pallas_gpu" else (f, named):
+            kept = [
+                leaf.shape
+                for leaf in jax.tree.leaves(jax.vjp(run, x, a, b, gate)[1])
+                if leaf.dtype == dtype
+            ]
             assert (INPUTS, OUTPUTS) not in kept
             assert kept.count((ROWS, RANK)) == 2, "the gate and x A"
 
 
 def test_a_gradient_of_the_weight_is_computed_for_nobody():
     x, w, a, b, gate, _ = inputs("dense", "float32", "random", 0)
-    loss = lambda x, w, a, b: jnp.sum(low_rank_projection(x, w, a, b, gate, implementation="xla") ** 2)  # noqa: E731
+    loss = lambda x, w, a, b: jnp.sum(  # noqa: E731
+        low_rank_projection(x, w, a, b, gate, implementation="xla") ** 2
+    )
     program = lambda wrt: jax.jit(jax.grad(loss, wrt)).lower(x, w, a, b).compile().as_text()  # noqa: E731
     assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" not in program((0, 2, 3))
-    assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" in program((0, 1, 2, 3)), "the text that is looked for"
+    assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" in program((0, 1, 2, 3)), (
+        "the text that is looked for"
+    )
     y, pull = jax.vjp(lambda w: low_rank_projection(x, w, a, b, gate, implementation="xla"), w)
     dy = np.asarray(y, np.float64)
     assert distance(pull(y)[0], np.asarray(x, np.float64).T @ dy) < 1e-5
@@ -142,7 +179,9 @@ class Half:
 def test_each_pass_has_an_implementation_of_its_own():
     x, w, a, b, gate, dy = inputs("dense", "float32", "random", 0)
     one, other = [], []
-    jax.vjp(lambda x: low_rank_projection(x, w, a, b, gate, implementation=(Half(one), Half(other))), x)[1](dy)
+    jax.vjp(
+        lambda x: low_rank_projection(x, w, a, b, gate, implementation=(Half(one), Half(other))), x
+    )[1](dy)
     assert (one, other) == (["forward"], ["backward"])
 
 
@@ -157,7 +196,9 @@ def test_the_table_is_asked_for_these_rows_and_ranks(monkeypatch):
 
 def test_the_interpreter_hands_out_poisoned_buffers():
     """What a kernel does not write is NaN, so that the tests above would see it."""
-    untouched = pl.pallas_call(lambda y: None, out_shape=jax.ShapeDtypeStruct((8, 128), jnp.float32), interpret=True)
+    untouched = pl.pallas_call(
+        lambda y: None, out_shape=jax.ShapeDtypeStruct((8, 128), jnp.float32), interpret=True
+    )
     assert jnp.isnan(untouched()).all()
 
 
@@ -171,7 +212,9 @@ def test_the_gpu_interpreter_hands_out_poisoned_buffers():
 def test_the_tpu_simulator_agrees():
     """The interpreter that models a TPU's memory finds no read of what was not written either."""
     given = inputs("nf4", "float32", "random", 1)
-    simulated = PallasTPU(tiles=Tiles(32, 128, 128), interpret=pltpu.InterpretParams(uninitialized_memory="nan"))
+    simulated = PallasTPU(
+        tiles=Tiles(32, 128, 128), interpret=pltpu.InterpretParams(uninitialized_memory="nan")
+    )
     for got, want in zip(results(simulated, *given), wanted(*given), strict=True):
         assert distance(got, want) < 1e-5
 

@@ -1,4 +1,5 @@
-"""The selection table: empty means XLA; an entry stands for its device, format, pass and shape class, if it pays."""
+"""The selection table: empty means XLA; an entry stands for its device, format, pass and shape
+class, if it pays."""
 
 import dataclasses
 from pathlib import Path

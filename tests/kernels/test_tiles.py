@@ -1,4 +1,5 @@
-"""Tiles of every Llama-2 product: they fit the chip, are shapes its compiler takes, and waste little."""
+"""Tiles of every Llama-2 product: they fit the chip, are shapes its compiler takes, and waste
+little."""
 
 import itertools
 import math
@@ -30,27 +31,38 @@ def test_on_a_tpu(device, rows, rank):
         for tile, size in ((t.cols, p.cols), (t.depth, p.depth)):
             assert tile % tiles.LANES == 0 or tile == size
         assert t.rows % 16 == 0 and t.rows < 2 * max(rows, 16)
-        computed = math.prod(math.ceil(size / tile) * tile for size, tile in ((p.cols, t.cols), (p.depth, t.depth)))
-        assert rows <= 512 or computed <= 1.06 * p.cols * p.depth, "edges, where the products take the time"
+        computed = math.prod(
+            math.ceil(size / tile) * tile for size, tile in ((p.cols, t.cols), (p.depth, t.depth))
+        )
+        assert rows <= 512 or computed <= 1.06 * p.cols * p.depth, (
+            "edges, where the products take the time"
+        )
 
 
 def test_an_axis_of_43_lanes_squared_is_covered():
     """11008 = 2^8 · 43 and its half have no large power of two; tiles of both leave little over."""
-    for p in (Product(8192, 4096, 11008, 16), Product(8192, 4096, 5504, 16, in_planes=2, bytes_w=1)):
+    for p in (
+        Product(8192, 4096, 11008, 16),
+        Product(8192, 4096, 5504, 16, in_planes=2, bytes_w=1),
+    ):
         depth = tiles.tpu(p, "TPU v5 lite").depth
         assert depth >= 256 and math.ceil(p.depth / depth) * depth <= 1.03 * p.depth
 
 
 def test_more_memory_is_never_slower():
     for p in products(8192, 64):
-        less, more = (tiles.seconds(p, tiles.tpu(p, device), "TPU v6 lite") for device in ("TPU v4", "TPU v6 lite"))
+        less, more = (
+            tiles.seconds(p, tiles.tpu(p, device), "TPU v6 lite")
+            for device in ("TPU v4", "TPU v6 lite")
+        )
         assert more <= less
 
 
 def test_blocks_that_move_lie_in_memory_once_a_stage():
     p = Product(512, 4096, 4096, 16)
     two, three = (tiles.vmem(p, Tiles(128, 256, 256, stages)) for stages in (2, 3))
-    wide, narrow = 128 * 256 + 256 * 256 + 128 * 256, tiles.LANES * (256 + 256 + 128 + 128)  # x, W, y; A, B, h, gate
+    # x, W, y; A, B, h, gate
+    wide, narrow = 128 * 256 + 256 * 256 + 128 * 256, tiles.LANES * (256 + 256 + 128 + 128)
     assert three - two == 2 * (wide + narrow)
 
 
@@ -70,4 +82,7 @@ def test_on_a_gpu(device, rows, rank):
 
 def test_on_a_gpu_a_weight_that_wide_tiles_do_not_divide_takes_narrow_ones():
     for cols, tile in ((256, 128), (192, 64)):
-        assert max(t.cols for t in tiles.shortlist_gpu(Product(512, cols, 512, 16), "NVIDIA H200")) == tile
+        assert (
+            max(t.cols for t in tiles.shortlist_gpu(Product(512, cols, 512, 16), "NVIDIA H200"))
+            == tile
+        )

@@ -1,4 +1,5 @@
-"""Run in its own process with 8 CPU devices: a model whose adapters go through kernels, and by ids, on a mesh."""
+"""Run in its own process with 8 CPU devices: a model whose adapters go through kernels, and by ids,
+on a mesh."""
 
 import jax
 
@@ -28,10 +29,13 @@ from lfl_jax.kernels.low_rank.tiles import Tiles  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
 
-CFG = ModelConfig(vocab_size=128, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=64)
+CFG = ModelConfig(
+    vocab_size=128, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=64
+)
 ROWS, LENGTH, MEMBERS, RANK = 8, 16, 8, 2
 TOKENS = jnp.arange(ROWS * LENGTH).reshape(ROWS, LENGTH) * 7 % CFG.vocab_size
-LOCAL = {"q": (32, 16), "down": (32, 32)}  # adapted weights (32, 32) and (64, 32), as a device of (2, 2, 2) sees them
+# adapted weights (32, 32) and (64, 32), as a device of (2, 2, 2) sees them
+LOCAL = {"q": (32, 16), "down": (32, 32)}
 IDS = np.array([3, -1, 0, 7, 7, 2, 5, 3])
 SPECS = llama.specs(CFG)
 seen = set()
@@ -58,7 +62,10 @@ def results(sizes, gate):
     rules = make_rules(*sizes, devices=jax.devices()[: math.prod(sizes)])
     params = jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, spec.init(SPECS, jax.random.key(0)))
     adapter = adapters.stack(
-        *(adapter_for(CFG, params, rank=RANK, seed=seed, targets=tuple(LOCAL)) for seed in range(MEMBERS))
+        *(
+            adapter_for(CFG, params, rank=RANK, seed=seed, targets=tuple(LOCAL))
+            for seed in range(MEMBERS)
+        )
     )
     params = jax.device_put(params, spec.shardings(SPECS, rules))
     put = lambda x, *axes: jax.device_put(x, rules.sharding(axes, x.shape))  # noqa: E731
@@ -66,13 +73,16 @@ def results(sizes, gate):
     adapter = jax.tree.map(lambda x: put(x, "layers", *("rank",) * (x.ndim - 1)), adapter)
 
     def loss(adapter):
-        return jnp.sum(jnp.sin(llama.forward(params, adapter, tokens, CFG, gate=gate, rules=rules)[0]))
+        return jnp.sum(
+            jnp.sin(llama.forward(params, adapter, tokens, CFG, gate=gate, rules=rules)[0])
+        )
 
     return jax.device_get(jax.jit(jax.value_and_grad(loss))(adapter))
 
 
 def worst(found, wanted):
-    """The largest distance of a leaf, relative where it is not zero: members that no row names have no gradient."""
+    """The largest distance of a leaf, relative where it is not zero: members that no row names have
+    no gradient."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
     return max(float(np.linalg.norm(x - y) / (np.linalg.norm(y) or 1.0)) for x, y in pairs)
 
@@ -104,4 +114,6 @@ selection.IMPLEMENTATIONS["kernel"] = Kernel
 far = worst(results((2, 2, 2), one_hot), wanted)
 print(f"kernels on a mesh: equal, {far:.1e}, {len(seen)} of them")
 assert far < 1e-4
-assert seen == {(way, ROWS * LENGTH // 4, *shape) for way in ("forward", "backward") for shape in LOCAL.values()}
+assert seen == {
+    (way, ROWS * LENGTH // 4, *shape) for way in ("forward", "backward") for shape in LOCAL.values()
+}

@@ -1,4 +1,5 @@
-"""Run in its own process with 8 CPU devices: kernels on shards of a mesh against the same on one device."""
+"""Run in its own process with 8 CPU devices: kernels on shards of a mesh against the same on one
+device."""
 
 import jax
 
@@ -18,7 +19,8 @@ from lfl_jax.kernels.attention.shards import per_shard  # noqa: E402
 from lfl_jax.kernels.linear_cross_entropy.reference import token_nll, weighted_nll_sum  # noqa: E402
 
 MESHES = ((2, 2, 2), (1, 1, 8), (1, 2, 4))
-# Rows and query heads that a device of each mesh has, of 4 and 8; four key heads cannot be split over 8 devices.
+# Rows and query heads that a device of each mesh has, of 4 and 8; four key heads cannot be split
+# over 8 devices.
 LOCAL = {(2, 2, 2): (1, 4), (1, 1, 8): (4, 8), (1, 2, 4): (2, 2)}
 
 
@@ -41,7 +43,9 @@ def attention():
         wanted = jax.value_and_grad(value, argnums=(0, 1, 2))(q, k, v, None)
         for mesh in MESHES[: 3 if name == "cudnn" else 1]:
             seen.clear()
-            found = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)), static_argnums=3)(q, k, v, make_rules(*mesh))
+            found = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)), static_argnums=3)(
+                q, k, v, make_rules(*mesh)
+            )
             assert seen == {LOCAL[mesh]}, seen
             for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
@@ -49,7 +53,8 @@ def attention():
 
 
 def cross_entropy():
-    """The head sharded over its vocabulary: equal, and nothing of the vocabulary's width is ever put together."""
+    """The head sharded over its vocabulary: equal, and nothing of the vocabulary's width is ever
+    put together."""
     b, t, d, v = 4, 70, 16, 1024
     hidden, head = normal(0, b, t, d), normal(1, v, d)
     targets = jax.random.randint(jax.random.key(2), (b, t), 0, v)
@@ -61,12 +66,17 @@ def cross_entropy():
     def each(hidden, head, rules):
         return token_nll(hidden, losses.shard_head(head, rules), targets, weights)
 
-    for name, f in (("loss and gradients", jax.value_and_grad(loss, argnums=(0, 1))), ("per token", each)):
+    for name, f in (
+        ("loss and gradients", jax.value_and_grad(loss, argnums=(0, 1))),
+        ("per token", each),
+    ):
         wanted = f(hidden, head, None)
         for mesh in MESHES:
             rules = make_rules(*mesh)
             placed = (
-                jax.device_put(hidden, rules.sharding(("batch", "time", "activation"), hidden.shape)),
+                jax.device_put(
+                    hidden, rules.sharding(("batch", "time", "activation"), hidden.shape)
+                ),
                 jax.device_put(head, rules.sharding(("vocab", "embed"), head.shape)),
             )
             compiled = jax.jit(f, static_argnums=2).lower(*placed, rules).compile()
@@ -74,7 +84,9 @@ def cross_entropy():
             for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
             widest = max(wide_collectives(compiled.as_text(), v), default=0)
-            assert not widest, f"{name} on {mesh}: a collective of {widest} elements has the whole vocabulary"
+            assert not widest, (
+                f"{name} on {mesh}: a collective of {widest} elements has the whole vocabulary"
+            )
             print(f"{name} on {mesh}: equal, no collective of the whole vocabulary")
 
 

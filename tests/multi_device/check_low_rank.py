@@ -1,4 +1,5 @@
-"""Run in its own process with 8 CPU devices: the sharded low-rank projection against the one on one device."""
+"""Run in its own process with 8 CPU devices: the sharded low-rank projection against the one on one
+device."""
 
 import jax
 
@@ -18,7 +19,14 @@ from lfl_jax.kernels.low_rank.tiles import Tiles  # noqa: E402
 ROWS, INPUTS, OUTPUTS, RANK = 48, 512, 384, 6
 KERNEL = PallasTPU(tiles=Tiles(16, 128, 128), interpret=True)
 KEYS = jax.random.split(jax.random.key(0), 6)
-SIZES = ((ROWS, INPUTS), (INPUTS, OUTPUTS), (INPUTS, RANK), (RANK, OUTPUTS), (ROWS, RANK), (ROWS, OUTPUTS))
+SIZES = (
+    (ROWS, INPUTS),
+    (INPUTS, OUTPUTS),
+    (INPUTS, RANK),
+    (RANK, OUTPUTS),
+    (ROWS, RANK),
+    (ROWS, OUTPUTS),
+)
 X, W, A, B, GATE, DY = (jax.random.normal(key, size) for key, size in zip(KEYS, SIZES, strict=True))
 HELD = {"dense": W, "int8": quant.int8.quantise(W), "nf4": quant.nf4.quantise(W)}
 
@@ -35,7 +43,9 @@ def results(implementation, x, w, a, b, gate, dy):
 def placed(rules, axes, w):
     """The operands as the model lays them out on the mesh."""
     put = lambda v, *axes: jax.device_put(v, rules.sharding(axes, v.shape))  # noqa: E731
-    weight = jax.tree.map(lambda v: put(v, *axes) if v.ndim == 2 else put(v, *("activation",) * v.ndim), w)
+    weight = jax.tree.map(
+        lambda v: put(v, *axes) if v.ndim == 2 else put(v, *("activation",) * v.ndim), w
+    )
     features = ["activation" if axis == "embed" else axis for axis in axes]
     return (
         put(X, "batch", features[0]), weight, put(A, axes[0], "rank"), put(B, "rank", axes[1]),
@@ -50,7 +60,13 @@ for sizes, form, inner in CASES:
         given = placed(rules, axes, HELD[form])
         shared = results(Sharded(inner, rules, axes), *given)
         alone = results(XLA(), X, HELD[form], A, B, GATE, DY)
-        worst = max(float(np.linalg.norm(s - y) / np.linalg.norm(y)) for s, y in zip(shared, alone, strict=True))
+        worst = max(
+            float(np.linalg.norm(s - y) / np.linalg.norm(y))
+            for s, y in zip(shared, alone, strict=True)
+        )
         spread = shared[0].sharding.num_devices > 1 and not shared[0].sharding.is_fully_replicated
-        print(f"{form} {axes} on {sizes} by {type(inner).__name__}: differs by {worst:.1e}, sharded {spread}")
+        print(
+            f"{form} {axes} on {sizes} by {type(inner).__name__}: differs by {worst:.1e}, sharded"
+            f" {spread}"
+        )
         assert worst < 1e-5 and spread

@@ -28,7 +28,14 @@ from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
 
 CFG = ModelConfig(
-    vocab_size=128, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=64, adapter_dropout=0.1
+    vocab_size=128,
+    d_model=32,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=8,
+    d_ff=64,
+    adapter_dropout=0.1,
 )
 OPTIM = OptimConfig(
     name="adamw", lr=1e-2, b1=0.9, b2=0.999, eps=1e-3, weight_decay=0.01, clip=1.0, schedule="constant",
@@ -44,23 +51,41 @@ def step(mesh, kind, trainable, form, optimizer):
     params = jax.device_put(params, spec.shardings(specs, rules))
     adapter, originals = {}, params
     if form:
-        hold, name = holder(form, rules), lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+        hold, name = (
+            holder(form, rules),
+            lambda path: jax.tree_util.keystr(path, simple=True, separator="/"),
+        )
         quantised = lambda path, s, x: hold(name(path), s, x)  # noqa: E731
         params = jax.tree_util.tree_map_with_path(quantised, specs, params, is_leaf=spec.is_spec)
     if kind != "none":
-        adapter_specs = adapters.specs(specs, AdapterConfig(kind=kind, rank=4 if "mora" in kind else 8))
-        start = jax.jit(lambda params, originals: adapters.init(adapter_specs, params, jax.random.key(1), originals))
+        adapter_specs = adapters.specs(
+            specs, AdapterConfig(kind=kind, rank=4 if "mora" in kind else 8)
+        )
+        start = jax.jit(
+            lambda params, originals: adapters.init(
+                adapter_specs, params, jax.random.key(1), originals
+            )
+        )
         adapter = jax.device_put(start(params, originals), spec.shardings(adapter_specs, rules))
     config = dataclasses.replace(OPTIM, name=optimizer)
     tx = optim.make(config, schedules.make(config, 4))
     current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
     rows = packed(LENGTHS, 32, CFG.vocab_size)
     sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
-    batch = {k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding) for k in train.MODEL_INPUTS}
+    batch = {
+        k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding)
+        for k in train.MODEL_INPUTS
+    }
     key = jax.random.key(5)
     for _ in range(2):
-        current, metrics = train.train_step(current, frozen, batch, key, cfg=CFG, tx=tx, rules=rules)
-    spread = [x.sharding.num_devices for x in jax.tree.leaves(current.trainable) if not x.sharding.is_fully_replicated]
+        current, metrics = train.train_step(
+            current, frozen, batch, key, cfg=CFG, tx=tx, rules=rules
+        )
+    spread = [
+        x.sharding.num_devices
+        for x in jax.tree.leaves(current.trainable)
+        if not x.sharding.is_fully_replicated
+    ]
     return jax.device_get(current.trainable), float(metrics["loss"]), len(spread)
 
 
@@ -74,6 +99,11 @@ optimizer = (sys.argv[3:] or ["adamw"])[0]
 kind, mesh = sys.argv[1], tuple(map(int, sys.argv[2].split("x")))
 alone, loss, _ = step((1, 1, 1), kind, *CASES[kind], optimizer)
 shared, other, spread = step(mesh, kind, *CASES[kind], optimizer)
-worst = max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (alone, shared)), strict=True))
-print(f"{kind} on {mesh}: loss differs by {abs(loss - other):.1e}, weights by {worst:.1e}; {spread} sharded")
+worst = max(
+    float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (alone, shared)), strict=True)
+)
+print(
+    f"{kind} on {mesh}: loss differs by {abs(loss - other):.1e}, weights by {worst:.1e}; {spread}"
+    " sharded"
+)
 assert abs(loss - other) < 1e-5 and worst < 1e-5 and spread > 0

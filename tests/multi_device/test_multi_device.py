@@ -1,4 +1,5 @@
-"""Sharded steps and kernels, in processes of their own, because the number of devices is fixed when jax starts."""
+"""Sharded steps and kernels, in processes of their own, because the number of devices is fixed when
+jax starts."""
 
 import subprocess
 import sys
@@ -11,7 +12,12 @@ CASES = [
     ("lora+dora", "2x2x2"),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
-        for case in ((MIXTURE, "2x2x2"), ("none", "2x2x2"), ("none", "1x8x1"), ("lora+dora", "1x8x1"))
+        for case in (
+            (MIXTURE, "2x2x2"),
+            ("none", "2x2x2"),
+            ("none", "1x8x1"),
+            ("lora+dora", "1x8x1"),
+        )
     ),
 ]
 

@@ -1,4 +1,5 @@
-"""Two processes of four devices, through `python -m lfl_jax.main --distributed`, against one process of eight."""
+"""Two processes of four devices, through `python -m lfl_jax.main --distributed`, against one
+process of eight."""
 
 import itertools
 import json
@@ -36,7 +37,12 @@ CODING = {
 }
 NAMES = ("Ann", "Bob", "Cleo", "Dan", "Eve")
 CHOICES = [
-    {"sentence": f"{a} lent {b} a book because _ asked for it.", "option1": a, "option2": b, "answer": "2"}
+    {
+        "sentence": f"{a} lent {b} a book because _ asked for it.",
+        "option1": a,
+        "option2": b,
+        "answer": "2",
+    }
     for a, b in zip(NAMES, NAMES[1:] + NAMES[:1], strict=True)
 ]
 PROGRAMS = [
@@ -64,10 +70,27 @@ class Start:
         environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count)}
         self.processes = []
         for process in range(count):
-            joined = ["--distributed", f"--coordinator={where}", f"--processes={count}", f"--process_id={process}"]
+            joined = [
+                "--distributed",
+                f"--coordinator={where}",
+                f"--processes={count}",
+                f"--process_id={process}",
+            ]
             words = [f"--{name}={value}" for name, value in flags.items()]
-            command = [sys.executable, "-m", f"lfl_jax.{module}", *words, *own(process), *(joined if count > 1 else [])]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+            command = [
+                sys.executable,
+                "-m",
+                f"lfl_jax.{module}",
+                *words,
+                *own(process),
+                *(joined if count > 1 else []),
+            ]
+            pipes = {
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                "env": environment,
+            }
             self.processes.append(subprocess.Popen(command, cwd=folder, **pipes))
 
     def __enter__(self):
@@ -93,14 +116,21 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("two_processes")
     for name, rows in (("winogrande", CHOICES), ("humaneval", PROGRAMS)):
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    texts = [f"Rain fell on day {i} of the {i + 2}nd week, and {i * 7} people stayed at home." for i in range(6)]
+    texts = [
+        f"Rain fell on day {i} of the {i + 2}nd week, and {i * 7} people stayed at home."
+        for i in range(6)
+    ]
     (place / "text.txt").write_text("\n\n".join(texts) + "\n")
     return place
 
 
 def settings(folder, workdir, words="smoke", **more):
     files = tuple(f"{name}={folder / name}.jsonl" for name in ("winogrande", "humaneval"))
-    given = {"eval.tasks": str(TASKS), "eval.files": str(files), "eval.source_text": folder / "text.txt"}
+    given = {
+        "eval.tasks": str(TASKS),
+        "eval.files": str(files),
+        "eval.source_text": folder / "text.txt",
+    }
     fields = {f"config.{name}": value for name, value in (SIZES | given | more).items()}
     return {"config": f"configs/math_ift.py:{words}", "workdir": folder / workdir} | fields
 
@@ -118,12 +148,15 @@ def one_process(folder):
 
 
 def killed(folder):
-    """(exit code, stderr) of process 0 when process 1 is killed after the first checkpoint, and the seconds it took."""
+    """(exit code, stderr) of process 0 when process 1 is killed after the first checkpoint, and the
+    seconds it took."""
     with Start(folder, 2, **settings(folder, "two")) as start:
         first, second = start.processes
         deadline = time.monotonic() + 300
         while not (folder / "two" / "checkpoints" / "2").exists():
-            assert time.monotonic() < deadline and first.poll() is None, first.communicate()[1][-3000:]
+            assert time.monotonic() < deadline and first.poll() is None, first.communicate()[1][
+                -3000:
+            ]
             time.sleep(0.05)
         second.send_signal(signal.SIGKILL)
         start_of_the_end = time.monotonic()
@@ -148,7 +181,9 @@ def records(folder, when, task):
 
 
 # What Gloo prints for every device. Its threads write piece by piece, so that lines get mixed.
-GLOO = re.compile(r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d+")
+GLOO = re.compile(
+    r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d+"
+)
 
 
 def without_times(value):
@@ -166,7 +201,9 @@ def close(value):
         return {name: close(each) for name, each in value.items()}
     if isinstance(value, list):
         return [close(each) for each in value]
-    return pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True) if isinstance(value, float) else value
+    return (
+        pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True) if isinstance(value, float) else value
+    )
 
 
 def check_same_records(first, second, tasks, whens=("before", "after")):
@@ -174,7 +211,10 @@ def check_same_records(first, second, tasks, whens=("before", "after")):
     for when, task in itertools.product(whens, tasks):
         (about, one), (other, two) = (records(each, when, task) for each in (first, second))
         assert [record["id"] for record in two] == [record["id"] for record in one], (when, task)
-        assert [without_times(r) for r in two] == [close(without_times(r)) for r in one], (when, task)
+        assert [without_times(r) for r in two] == [close(without_times(r)) for r in one], (
+            when,
+            task,
+        )
         assert other["settings"] == about["settings"], (when, task)
 
 
@@ -188,7 +228,10 @@ def test_the_table_on_two_processes_is_that_on_one(folder, ran):
     assert two["rows"] == close(one["rows"])
     assert two["facts"]["device"] == one["facts"]["device"], "eight CPU devices"
     losses = [
-        [json.loads(line).get("loss") for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line).get("loss")
+            for line in (folder / name / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("one", "two")
     ]
     assert [x for x in losses[1] if x is not None] == close([x for x in losses[0] if x is not None])
@@ -212,7 +255,10 @@ def test_a_killed_process_ends_the_other_within_a_minute_with_a_line(ran):
 
 def test_a_run_that_lost_a_process_resumes(folder, ran):
     _, _, ((_, err), _) = ran
-    found = [json.loads(line)["step"] for line in (folder / "two" / "metrics.jsonl").read_text().splitlines()]
+    found = [
+        json.loads(line)["step"]
+        for line in (folder / "two" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert sorted(set(found)) == list(range(STEPS + 1)), "the base's scores are step 0"
     assert f"train 1/{STEPS}" not in err, "not from the start"
 
@@ -231,24 +277,36 @@ def test_a_mistake_of_one_process_ends_both_with_its_words(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["smoke", "smoke,full", "smoke,pissa+dora,r=4"])
 def test_programs_and_sharded_weights_on_two_processes(folder, words):
-    """The default mesh splits weights over both processes; generated programs run in process 0 alone."""
+    """The default mesh splits weights over both processes; generated programs run in process 0
+    alone."""
     for name, count in (("coding_one", 1), ("coding_two", 2)):
         with Start(folder, count, **settings(folder, f"{name} {words}", words, **CODING)) as start:
             first, *others = finished(start)
         assert "humaneval: " in first[0], "the policy of the sandbox is said"
         assert all("humaneval" not in out + err for out, err in others)
-    check_same_records(folder / f"coding_one {words}", folder / f"coding_two {words}", ("target_nll", "humaneval"))
+    check_same_records(
+        folder / f"coding_one {words}", folder / f"coding_two {words}", ("target_nll", "humaneval")
+    )
 
 
 @pytest.mark.slow
 def test_a_run_is_evaluated_by_two_processes(folder, ran):
     out = []
     for name, count in (("scores_one", 1), ("scores_two", 2)):
-        flags = {"run": folder / "one", "out": folder / name, "config.eval.tasks": "('target_nll:6','source_test:2')"}
+        flags = {
+            "run": folder / "one",
+            "out": folder / name,
+            "config.eval.tasks": "('target_nll:6','source_test:2')",
+        }
         with Start(folder, count, "evaluate", **flags) as start:
             out.append(finished(start))
     assert "written to" in out[1][0][0] and "written to" not in out[1][1][0]
-    check_same_records(folder / "scores_one", folder / "scores_two", ("target_nll", "source_test"), ("base", "tuned"))
+    check_same_records(
+        folder / "scores_one",
+        folder / "scores_two",
+        ("target_nll", "source_test"),
+        ("base", "tuned"),
+    )
 
 
 @pytest.mark.slow

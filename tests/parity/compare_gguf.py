@@ -3,8 +3,8 @@
     pip install -e .[peers]
     python tests/parity/compare_gguf.py MODEL.gguf
 
-prints JSON: the largest difference by parameter, and the seconds that each takes to read the file. For
-transformers a matrix is (out, in) and one layer's; ours are transposed and stacked.
+prints JSON: the largest difference by parameter, and the seconds that each takes to read the file.
+For transformers a matrix is (out, in) and one layer's; ours are transposed and stacked.
 """
 
 import json
@@ -44,7 +44,9 @@ def differences(params: dict, theirs: dict[str, np.ndarray]) -> dict[str, float]
         stack = params["layers"]
         for key in path.split("/"):
             stack = stack[key]
-        found[path] = max(largest(w.T, f"model.layers.{i}.{name}.weight") for i, w in enumerate(stack))
+        found[path] = max(
+            largest(w.T, f"model.layers.{i}.{name}.weight") for i, w in enumerate(stack)
+        )
     assert not theirs, f"weights we do not have: {sorted(theirs)}"
     return found
 
@@ -60,7 +62,12 @@ def main() -> None:
     )
     theirs_s = time.perf_counter() - start
     found = differences(params, {name: w.numpy() for name, w in model.state_dict().items()})
-    print(json.dumps({"max_abs_difference": found, "seconds": ours_s, "transformers_seconds": theirs_s}, indent=1))
+    print(
+        json.dumps(
+            {"max_abs_difference": found, "seconds": ours_s, "transformers_seconds": theirs_s},
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

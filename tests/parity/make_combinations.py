@@ -1,10 +1,11 @@
-"""Writes tests/parity/combinations.npz: small LoRA adapters, and dW of what peft's add_weighted_adapter makes of them.
+"""Writes tests/parity/combinations.npz: small LoRA adapters, and dW of what peft's
+add_weighted_adapter makes of them.
 
     python tests/parity/make_combinations.py
 
-Needs the extra peers: torch, peft (0.21.2 wrote the file). Two layers of two linear weights; adapters of ranks 3 and
-2, one of them on one weight only. The masks of DARE are recorded from torch.bernoulli as it is called. Arrays are in
-lfl_jax's layout: (in, out), layers stacked.
+Needs the extra peers: torch, peft (0.21.2 wrote the file). Two layers of two linear weights;
+adapters of ranks 3 and 2, one of them on one weight only. The masks of DARE are recorded from
+torch.bernoulli as it is called. Arrays are in lfl_jax's layout: (in, out), layers stacked.
 """
 
 import json
@@ -88,7 +89,11 @@ def build():
 
 def modules(model):
     """(layer, name, module) of all adapted weights, in the order in which peft combines them."""
-    return [(i, n, getattr(block, n)) for i, block in enumerate(model.base_model.model["layers"]) for n in SHAPES]
+    return [
+        (i, n, getattr(block, n))
+        for i, block in enumerate(model.base_model.model["layers"])
+        for n in SHAPES
+    ]
 
 
 def stacked(arrays, key):
@@ -111,7 +116,8 @@ def factors(model, adapter):
 
 
 def masks(model, case, options, drawn):
-    """The recorded masks: by weight, then (A before B, unless on dW) by adapter that has the weight."""
+    """The recorded masks: by weight, then (A before B, unless on dW) by adapter that has the
+    weight."""
     dense, drawn, found = options["combination_type"].endswith("svd"), iter(drawn), {}
     for i, name, module in modules(model):
         for leaf in ("dw",) if dense else ("a", "b"):

@@ -1,11 +1,12 @@
-"""Writes hf/: small checkpoints as transformers saves them, and what it computes with them, for test_hf.py.
+"""Writes hf/: small checkpoints as transformers saves them, and what it computes with them, for
+test_hf.py.
 
     python tests/parity/make_hf.py            needs the extra peers; a new file is right only when this script changes
     python tests/parity/make_hf.py --check FOLDER ...   loads folders that `io.hf.save` wrote, and prints their logits
 
-For every case: config.json and safetensors (sharded, in the case's dtype), and in CASE.npz the tokens, logits, the
-gradient of the mean loss by every parameter (by its name in the file), and a greedy continuation of left-padded
-prompts.
+For every case: config.json and safetensors (sharded, in the case's dtype), and in CASE.npz the
+tokens, logits, the gradient of the mean loss by every parameter (by its name in the file), and a
+greedy continuation of left-padded prompts.
 """
 
 import argparse
@@ -47,9 +48,17 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 CASES = {
-    "gqa_tied": (LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=True), "float32"),
+    "gqa_tied": (
+        LlamaForCausalLM,
+        LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=True),
+        "float32",
+    ),
     "mha_bf16": (LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=4), "bfloat16"),
-    "llama3_fp16": (LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=2, rope_parameters=LLAMA3), "float16"),
+    "llama3_fp16": (
+        LlamaForCausalLM,
+        LlamaConfig(**SIZES, num_key_value_heads=2, rope_parameters=LLAMA3),
+        "float16",
+    ),
     "mistral": (
         MistralForCausalLM,
         MistralConfig(**SIZES, num_key_value_heads=2, head_dim=8, sliding_window=None),
@@ -64,14 +73,24 @@ CASES = {
 }
 for name, rope in {
     "linear": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
-    "yarn": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 16},
+    "yarn": {
+        "rope_type": "yarn",
+        "rope_theta": 500.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 16,
+    },
 }.items():
-    CASES[name] = (LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=2, rope_parameters=rope), "float32")
+    CASES[name] = (
+        LlamaForCausalLM,
+        LlamaConfig(**SIZES, num_key_value_heads=2, rope_parameters=rope),
+        "float32",
+    )
 biases = {"attention_bias": True, "mlp_bias": True, "head_dim": 8, "num_key_value_heads": 2}
 CASES["biases"] = (LlamaForCausalLM, LlamaConfig(**SIZES, **biases), "float32")
 CASES["window"] = (
     MistralForCausalLM,
-    MistralConfig(**SIZES, num_key_value_heads=2, head_dim=8, sliding_window=9),  # shorter than rows, and than greedy's
+    # shorter than rows, and than greedy's
+    MistralConfig(**SIZES, num_key_value_heads=2, head_dim=8, sliding_window=9),
     "float32",
 )
 PROMPTS = ([5, 9, 11], [7, 3, 40, 41, 42, 43, 8])
@@ -95,7 +114,9 @@ def make(name: str) -> None:
     model = kind(config)
     with torch.no_grad():
         for p in model.parameters():
-            norm = p.ndim == 1 and not any(p is m.bias for m in model.modules() if isinstance(m, torch.nn.Linear))
+            norm = p.ndim == 1 and not any(
+                p is m.bias for m in model.modules() if isinstance(m, torch.nn.Linear)
+            )
             p.copy_(torch.randn_like(p) * 0.25 + (1.0 if norm else 0.0))
     model = model.to(getattr(torch, dtype))
     shutil.rmtree(FOLDER / name, ignore_errors=True)
@@ -107,13 +128,18 @@ def make(name: str) -> None:
     model = kind.from_pretrained(FOLDER / name, dtype=torch.float64, attn_implementation="eager")
     tokens = torch.randint(0, SIZES["vocab_size"], (2, 48))
     out = model(tokens)
-    loss = torch.nn.functional.cross_entropy(out.logits[:, :-1].reshape(-1, 56), tokens[:, 1:].reshape(-1))
+    loss = torch.nn.functional.cross_entropy(
+        out.logits[:, :-1].reshape(-1, 56), tokens[:, 1:].reshape(-1)
+    )
     loss.backward()
     width = max(map(len, PROMPTS))
     padded = torch.tensor([[0] * (width - len(p)) + p for p in PROMPTS])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in PROMPTS])
-    single = kind.from_pretrained(FOLDER / name, dtype=torch.float32)  # masked rows are not a number in float64
-    greedy = single.generate(padded, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=None)
+    # masked rows are not a number in float64
+    single = kind.from_pretrained(FOLDER / name, dtype=torch.float32)
+    greedy = single.generate(
+        padded, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=None
+    )
     found = {"tokens": tokens.numpy(), "logits": out.logits.detach().numpy(), "loss": loss.item()}
     found |= {"greedy": greedy[:, width:].numpy()}
     found |= {f"grad/{n}": p.grad.numpy().astype(np.float32) for n, p in model.named_parameters()}
@@ -121,9 +147,14 @@ def make(name: str) -> None:
 
 
 def check(folders: list[str]) -> None:
-    """Prints the float64 logits of each folder for the tokens that lie in it as tokens.npy; saves them beside."""
+    """Prints the float64 logits of each folder for the tokens that lie in it as tokens.npy; saves
+    them beside."""
     for folder in map(Path, folders):
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").double().eval()
+        model = (
+            AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+            .double()
+            .eval()
+        )
         with torch.no_grad():
             logits = model(torch.tensor(np.load(folder / "tokens.npy"))).logits.numpy()
         np.save(folder / "logits.npy", logits)
@@ -131,7 +162,9 @@ def check(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", nargs="+", default=[], metavar="FOLDER")
     parser.add_argument("cases", nargs="*", help="the cases to make; by default all")
     arguments = parser.parse_args()

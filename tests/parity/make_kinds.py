@@ -1,9 +1,11 @@
-"""Writes kinds.npz: what peft computes with VeRA, (IA)^3, PiSSA and OLoRA on a tiny Llama, for test_kinds.py here.
+"""Writes kinds.npz: what peft computes with VeRA, (IA)^3, PiSSA and OLoRA on a tiny Llama, for
+test_kinds.py here.
 
     python tests/parity/make_kinds.py         needs the extra peers; a new file is right only when this changes
 
-The base is that of make_tiny_llama.py, stored there. Stored here, weights (in, out): every trained tensor at a
-trained-looking value, its gradient, logits, and, for the two initialisations, where peft started.
+The base is that of make_tiny_llama.py, stored there. Stored here, weights (in, out): every trained
+tensor at a trained-looking value, its gradient, logits, and, for the two initialisations, where
+peft started.
 """
 
 from pathlib import Path
@@ -18,7 +20,9 @@ IA3_MODULES = ("k", "v", "down")
 ALL = [name.split(".")[-1] for name in NAMES.values()]
 CONFIGS = {
     "vera": VeraConfig(r=4, target_modules=ALL, vera_dropout=0.0),
-    "ia3": IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    "ia3": IA3Config(
+        target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+    ),
     "pissa": LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ALL, init_lora_weights="pissa"),
     "olora": LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=ALL, init_lora_weights="olora"),
 }
@@ -80,7 +84,9 @@ def main() -> None:
     """Write the fixture."""
     tokens = torch.from_numpy(np.load(Path(__file__).with_name("tiny_llama.npz"))["tokens"]).long()
     found = {f"{kind}/{name}": x for kind in CONFIGS for name, x in case(kind, tokens).items()}
-    np.savez_compressed(Path(__file__).with_name("kinds.npz"), **{k: np.float32(x) for k, x in found.items()})
+    np.savez_compressed(
+        Path(__file__).with_name("kinds.npz"), **{k: np.float32(x) for k, x in found.items()}
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Write what lm-evaluation-harness itself makes of SmolLM2-135M-Instruct: its HFLM, running transformers.
+"""Write what lm-evaluation-harness itself makes of SmolLM2-135M-Instruct: its HFLM, running
+transformers.
 
     pip install -e .[peers]
     python -m lfl_jax.fetch smollm2-135m evals
     python tests/parity/make_lm_eval_bridge.py [--gsm8k-train train.jsonl]    # of openai/grade-school-math
 
-writes tests/parity/lm_eval_bridge/smollm2.json: 20 documents of HellaSwag, ARC-Challenge, WinoGrande and GSM8K (with 0
-shots; with 5 given --gsm8k-train), of each the prompt and token ids as digests, log-likelihoods, answers and metrics.
-Weights come from the GGUF by transformers' reader, token ids from a tokenizer that lm_eval/write_real_docs.py makes of
-its vocabulary. A few more are cut on the left, in the chat template, or scored in windows. 8 minutes on two cores.
---count=200 --cases=hellaswag,gsm8k --out=FILE writes more of some, for the slow test: LM_EVAL_FIXTURE=FILE pytest -m
-slow -k on_all tests/evals/test_lm_eval_bridge.py.
+writes tests/parity/lm_eval_bridge/smollm2.json: 20 documents of HellaSwag, ARC-Challenge,
+WinoGrande and GSM8K (with 0 shots; with 5 given --gsm8k-train), of each the prompt and token ids as
+digests, log-likelihoods, answers and metrics. Weights come from the GGUF by transformers' reader,
+token ids from a tokenizer that lm_eval/write_real_docs.py makes of its vocabulary. A few more are
+cut on the left, in the chat template, or scored in windows. 8 minutes on two cores. --count=200
+--cases=hellaswag,gsm8k --out=FILE writes more of some, for the slow test: LM_EVAL_FIXTURE=FILE
+pytest -m slow -k on_all tests/evals/test_lm_eval_bridge.py.
 """
 
 import argparse
@@ -37,9 +39,15 @@ from lfl_jax import assets
 from lfl_jax.assets import readers
 from lfl_jax.evals import lm_eval_data
 
-ITEMS = {"hellaswag": "hellaswag", "arc_challenge": "arc-challenge", "winogrande": "winogrande", "gsm8k": "gsm8k-test"}
+ITEMS = {
+    "hellaswag": "hellaswag",
+    "arc_challenge": "arc-challenge",
+    "winogrande": "winogrande",
+    "gsm8k": "gsm8k-test",
+}
 COUNT, TOKENS, LENGTH = 20, 48, 1024
-# Names in the fixture: task, documents, few-shot examples, max_length, generated tokens, chat template.
+# Names in the fixture: task, documents, few-shot examples, max_length, generated tokens, chat
+# template.
 CASES = {
     "hellaswag": ("hellaswag", COUNT, 0, LENGTH, TOKENS, False),
     "arc_challenge": ("arc_challenge", COUNT, 0, LENGTH, TOKENS, False),
@@ -68,7 +76,11 @@ class Recorder(HFLM):
 def indices(item, count):
     """Documents spread over the set; GSM8K's first, since its few-shot draw goes by order."""
     total = len(readers.docs(item))
-    return list(range(count)) if item == "gsm8k-test" else [(2 * i + 1) * total // (2 * count) for i in range(count)]
+    return (
+        list(range(count))
+        if item == "gsm8k-test"
+        else [(2 * i + 1) * total // (2 * count) for i in range(count)]
+    )
 
 
 def digest(value):
@@ -107,7 +119,11 @@ def evaluate(model, tokenizer, case, docs):
             apply_chat_template=chat,
         )
     results = {k: v for k, v in found["results"][task].items() if isinstance(v, float)}
-    return {"case": list(case), "results": results, "documents": documents(found["samples"][task], lm, chosen)}
+    return {
+        "case": list(case),
+        "results": results,
+        "documents": documents(found["samples"][task], lm, chosen),
+    }
 
 
 def documents(samples, lm, chosen):
@@ -117,7 +133,11 @@ def documents(samples, lm, chosen):
         arguments = [tuple(a) for a in sample["arguments"]]
         if isinstance(arguments[0][1], dict):
             context = arguments[0][0]
-            entry |= {"prompt": digest(context), "ids": digest(lm.tok_encode(context)), "text": sample["resps"][0][0]}
+            entry |= {
+                "prompt": digest(context),
+                "ids": digest(lm.tok_encode(context)),
+                "text": sample["resps"][0][0],
+            }
             entry[sample["filter"]] = [sample["filtered_resps"][0], float(sample["exact_match"])]
         else:
             entry |= {"prompt": digest(arguments), "ids": digest([lm.ids[a] for a in arguments])}
@@ -132,24 +152,38 @@ def rolling(model, tokenizer):
     texts = [doc["passage"] for doc in readers.docs("boolq")[:count]]
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=length)
     requests = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
-    return {"length": length, "ll": [round(float(x), 4) for x in lm.loglikelihood_rolling(requests)]}
+    return {
+        "length": length,
+        "ll": [round(float(x), 4) for x in lm.loglikelihood_rolling(requests)],
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gsm8k-train", type=Path)
-    parser.add_argument("--count", type=int, default=COUNT, help="documents of each of the first five cases")
+    parser.add_argument(
+        "--count", type=int, default=COUNT, help="documents of each of the first five cases"
+    )
     parser.add_argument("--cases", default=",".join(CASES), help="names, with commas")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "lm_eval_bridge" / "smollm2.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "lm_eval_bridge" / "smollm2.json"
+    )
     args = parser.parse_args()
 
     def docs(item):
         if item == "gsm8k-train" and args.gsm8k_train:
-            return [json.loads(line) for line in args.gsm8k_train.read_text(encoding="utf-8").splitlines()]
+            return [
+                json.loads(line)
+                for line in args.gsm8k_train.read_text(encoding="utf-8").splitlines()
+            ]
         return readers.docs(item)
 
     model, tokenizer = load(str(assets.path("smollm2-135m", "model.gguf")))
-    versions = {"lm_eval": lm_eval.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
+    versions = {
+        "lm_eval": lm_eval.__version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
     fixture = {"made_with": versions, "rolling": rolling(model, tokenizer), "cases": {}}
     for name, case in CASES.items():
         case = (case[0], args.count if case[1] == COUNT else case[1], *case[2:])

@@ -1,12 +1,14 @@
-"""Writes tests/parity/peft: adapter folders that peft saved, and what peft computes with them, for test_peft.py.
+"""Writes tests/parity/peft: adapter folders that peft saved, and what peft computes with them, for
+test_peft.py.
 
     python tests/parity/make_peft.py                  the fixtures; new ones are right only when this script changes
     python tests/parity/make_peft.py --kinds          those of (IA)^3 and VeRA, in peft/kinds
     python tests/parity/make_peft.py --check FOLDER   logits of folders that lfl_jax.io.peft.save wrote
 
-Needs the extra peers: torch, transformers, peft. The second is called by `pytest -m peers tests/parity/test_peft.py`,
-which is to be run with new fixtures, too. Factors look trained; one folder is in bfloat16. Numbers are computed in
-float64 from what the folder holds, with the base's weights rounded to float16, in which they are stored.
+Needs the extra peers: torch, transformers, peft. The second is called by `pytest -m peers
+tests/parity/test_peft.py`, which is to be run with new fixtures, too. Factors look trained; one
+folder is in bfloat16. Numbers are computed in float64 from what the folder holds, with the base's
+weights rounded to float16, in which they are stored.
 """
 
 import copy
@@ -37,7 +39,8 @@ CASES = {
     "rslora": {"r": 4, "lora_alpha": 3, "target_modules": ["q_proj", "down_proj"], "use_rslora": True,
                "exclude_modules": ["layers.1.mlp.down_proj"]},
     "dora": {"r": 2, "lora_alpha": 4, "target_modules": "all-linear", "use_dora": True},
-    # peft sorts the patterns when it saves and takes the first match when it loads: these are in order already
+    # peft sorts the patterns when it saves and takes the first match when it loads: these are in
+    # order already
     "patterns": {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "k_proj", "o_proj", "gate_proj"],
                  "rank_pattern": {"k_proj": 3, "layers.0.self_attn.q_proj": 4, r"layers\.[01]\..*_proj": 1},
                  "alpha_pattern": {"model.layers.2.mlp.gate_proj": 7, "o_proj|gate_proj": 1}},
@@ -60,8 +63,12 @@ KINDS = {
 }  # fmt: skip
 # Over the bases of hf/: biases and norms that a Llama does not have
 FAMILIES = {
-    "qwen2_bias_all": LoraConfig(r=2, target_modules=["q_proj", "up_proj"], bias="all", modules_to_save=["lm_head"]),
-    "qwen2_lora_only": LoraConfig(r=2, target_modules=["q_proj", "up_proj"], bias="lora_only", use_dora=True),
+    "qwen2_bias_all": LoraConfig(
+        r=2, target_modules=["q_proj", "up_proj"], bias="all", modules_to_save=["lm_head"]
+    ),
+    "qwen2_lora_only": LoraConfig(
+        r=2, target_modules=["q_proj", "up_proj"], bias="lora_only", use_dora=True
+    ),
     "qwen2_whole": LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["v_proj"]),
     "qwen2_vera": VeraConfig(r=2, bias="vera_only"),
     "qwen3_ia3": IA3Config(modules_to_save=["q_norm"]),
@@ -103,12 +110,20 @@ def parameters(model) -> dict[str, np.ndarray]:
     found = dict(model.named_parameters())
 
     def stack(module: str) -> np.ndarray:
-        rows = [found[f"model.layers.{i}.{module}.weight"].detach().numpy().T for i in range(LAYERS)]
+        rows = [
+            found[f"model.layers.{i}.{module}.weight"].detach().numpy().T for i in range(LAYERS)
+        ]
         return np.stack(rows)
 
     values = {f"layers/{path}": stack(module) for path, module in (NAMES | NORMS).items()}
-    single = {"embed": "model.embed_tokens.weight", "final_norm": "model.norm.weight", "head": "lm_head.weight"}
-    return values | {path: found[name].detach().numpy() for path, name in single.items() if name in found}
+    single = {
+        "embed": "model.embed_tokens.weight",
+        "final_norm": "model.norm.weight",
+        "head": "lm_head.weight",
+    }
+    return values | {
+        path: found[name].detach().numpy() for path, name in single.items() if name in found
+    }
 
 
 def train_like(model) -> None:
@@ -157,18 +172,25 @@ def make(case: str, options: dict, tokens) -> dict[str, np.ndarray]:
     """Write a case's folder and return what peft computes with it."""
     folder = HERE / case
     tied = case.startswith("tied")
-    model = get_peft_model(base(tied), LoraConfig(**options, lora_dropout=0.0, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        base(tied), LoraConfig(**options, lora_dropout=0.0, task_type="CAUSAL_LM")
+    )
     train_like(model)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     file = folder / "adapter_model.safetensors"
     if case.endswith("bf16"):
-        save_file({k: v.bfloat16() for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+        save_file(
+            {k: v.bfloat16() for k, v in load_file(file).items()}, file, metadata={"format": "pt"}
+        )
     model = PeftModel.from_pretrained(base(tied), folder, is_trainable=True).double()
     assert trainable(model).keys() == load_file(file).keys()
     loss = loss_of(model, tokens)
     loss.backward()
-    found = {"logits": model(input_ids=tokens[:, :-1]).logits.detach().numpy(), "loss": np.float64(loss.item())}
+    found = {
+        "logits": model(input_ids=tokens[:, :-1]).logits.detach().numpy(),
+        "loss": np.float64(loss.item()),
+    }
     if not tied:
         found |= {f"grad/{key}": p.grad.numpy().copy() for key, p in trainable(model).items()}
         found |= {"steps": five_steps(copy.deepcopy(model), tokens, None)}
@@ -203,7 +225,9 @@ def write_kinds() -> None:
         folder = home / case
         config.task_type, config.base_model_name_or_path = "CAUSAL_LM", case.split("_")[0]
         folder.mkdir(parents=True)
-        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": case.split("_")[0]}))
+        (folder / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": case.split("_")[0]})
+        )
         torch.manual_seed(0)
         model = get_peft_model(base_of(folder), config)
         train_like(model)
@@ -217,11 +241,13 @@ def write_kinds() -> None:
 
 
 def check(parent: Path) -> None:
-    """For each folder in it: peft's logits of parent/tokens.npy, into logits.npy. Names say where the base is tied."""
+    """For each folder in it: peft's logits of parent/tokens.npy, into logits.npy. Names say where
+    the base is tied."""
     tokens = torch.tensor(np.load(parent / "tokens.npy"))
     for folder in sorted(file.parent for file in parent.glob("*/adapter_config.json")):
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("error", RuntimeWarning)  # patterns and targets that match nothing
+            # patterns and targets that match nothing
+            warnings.simplefilter("error", RuntimeWarning)
             model = PeftModel.from_pretrained(base_of(folder), folder).double()
             np.save(folder / "logits.npy", model(input_ids=tokens).logits.numpy())
 

@@ -3,10 +3,11 @@
     pip install -e .[peers]
     python tests/parity/make_smollm2_logits.py MODEL.gguf
 
-writes tests/parity/smollm2_logits.json: for each prompt its token ids, the negative log-likelihood of each
-next token of the prompt, the 20 largest logits at the last position with their ids, the logarithm of the sum
-of exponentials there, and 20 greedily decoded tokens. The ids are by this package's tokenizer: transformers'
-reading of the one in the GGUF leaves out the step that sets digits apart.
+writes tests/parity/smollm2_logits.json: for each prompt its token ids, the negative log-likelihood
+of each next token of the prompt, the 20 largest logits at the last position with their ids, the
+logarithm of the sum of exponentials there, and 20 greedily decoded tokens. The ids are by this
+package's tokenizer: transformers' reading of the one in the GGUF leaves out the step that sets
+digits apart.
 """
 
 import json
@@ -20,7 +21,9 @@ import transformers
 from lfl_jax.text import tokenizers
 from lfl_jax.text.chat import TEMPLATES
 
-PROBLEM = "Mia has 3 boxes with 12 pencils each. She gives 7 pencils away. How many pencils are left?"
+PROBLEM = (
+    "Mia has 3 boxes with 12 pencils each. She gives 7 pencils away. How many pencils are left?"
+)
 PROMPTS = {
     "plain": "The capital of France is",
     "gsm8k": TEMPLATES["plain"].render(PROBLEM, "")[0],
@@ -49,10 +52,19 @@ def measure(model: transformers.PreTrainedModel, ids: list[int]) -> dict:
 def main() -> None:
     path = sys.argv[1]
     tokenizer = tokenizers.from_gguf(path)
-    options = {"gguf_file": os.path.basename(path), "dtype": torch.float32, "attn_implementation": "eager"}
-    model = transformers.AutoModelForCausalLM.from_pretrained(os.path.dirname(path), **options).eval()
+    options = {
+        "gguf_file": os.path.basename(path),
+        "dtype": torch.float32,
+        "attn_implementation": "eager",
+    }
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        os.path.dirname(path), **options
+    ).eval()
     made_with = {"transformers": transformers.__version__, "torch": torch.__version__}
-    prompts = {name: {"text": text} | measure(model, tokenizer.encode(text)) for name, text in PROMPTS.items()}
+    prompts = {
+        name: {"text": text} | measure(model, tokenizer.encode(text))
+        for name, text in PROMPTS.items()
+    }
     for entry in prompts.values():
         print(repr(tokenizer.decode(entry["greedy"])))
     out = Path(__file__).with_name("smollm2_logits.json")

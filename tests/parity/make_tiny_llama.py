@@ -1,9 +1,11 @@
-"""Writes tiny_llama.npz: what transformers and peft compute for a tiny Llama, for tests/parity/test_tiny_llama.py.
+"""Writes tiny_llama.npz: what transformers and peft compute for a tiny Llama, for
+tests/parity/test_tiny_llama.py.
 
     python tests/parity/make_tiny_llama.py         needs the extra peers; a new file is right only when this changes
 
-Weights are stored in our layout (in, out), so the test maps nothing: logits, the loss of the second half of the
-tokens, gradients of every parameter, and the same for LoRA and DoRA with non-zero factors on all linear modules.
+Weights are stored in our layout (in, out), so the test maps nothing: logits, the loss of the second
+half of the tokens, gradients of every parameter, and the same for LoRA and DoRA with non-zero
+factors on all linear modules.
 """
 
 from pathlib import Path
@@ -20,7 +22,8 @@ LAYERS, RANK, ALPHA = 2, 3, 5.0
 
 
 def base() -> LlamaForCausalLM:
-    """Grouped queries, untied head, weights larger than at initialisation so that everything matters."""
+    """Grouped queries, untied head, weights larger than at initialisation so that everything
+    matters."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=48, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=4,
@@ -35,7 +38,8 @@ def base() -> LlamaForCausalLM:
 
 
 def run(model, tokens) -> tuple[np.ndarray, float]:
-    """Logits and the summed loss of the targets in the second half; gradients are left on the parameters."""
+    """Logits and the summed loss of the targets in the second half; gradients are left on the
+    parameters."""
     model.zero_grad()
     logits = model(input_ids=tokens[:, :-1]).logits
     half = tokens.shape[1] // 2
@@ -49,7 +53,9 @@ def run(model, tokens) -> tuple[np.ndarray, float]:
 def stacked(get) -> dict[str, np.ndarray]:
     """{"layers/attn/q": (L, in, out)} of a per-layer getter of torch's (out, in) arrays."""
     return {
-        f"layers/{part}/{name}": np.stack([get(layer, name) for layer in range(LAYERS)]).swapaxes(1, 2)
+        f"layers/{part}/{name}": np.stack([get(layer, name) for layer in range(LAYERS)]).swapaxes(
+            1, 2
+        )
         for part, names in PARTS.items()
         for name in names
     }
@@ -60,7 +66,10 @@ def parameters(model, what) -> dict[str, np.ndarray]:
     inner, get = model.model, lambda p: what(p).detach().numpy()
     norms = {"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
     found = stacked(lambda i, n: get(inner.layers[i].get_submodule(NAMES[n]).weight))
-    found |= {f"layers/{k}": np.stack([get(getattr(x, v).weight) for x in inner.layers]) for k, v in norms.items()}
+    found |= {
+        f"layers/{k}": np.stack([get(getattr(x, v).weight) for x in inner.layers])
+        for k, v in norms.items()
+    }
     return found | {
         "embed": get(inner.embed_tokens.weight),
         "final_norm": get(inner.norm.weight),
@@ -71,7 +80,9 @@ def parameters(model, what) -> dict[str, np.ndarray]:
 def adapted(kind: str, tokens) -> dict[str, np.ndarray]:
     """Factors, logits, loss and gradients of a peft model with trained-looking factors."""
     options = {"r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.0, "target_modules": "all-linear"}
-    model = get_peft_model(base(), LoraConfig(**options, use_dora=kind == "dora", task_type="CAUSAL_LM")).double()
+    model = get_peft_model(
+        base(), LoraConfig(**options, use_dora=kind == "dora", task_type="CAUSAL_LM")
+    ).double()
     torch.manual_seed(1)
     trained = [p for n, p in model.named_parameters() if p.requires_grad]
     with torch.no_grad():
@@ -84,7 +95,11 @@ def adapted(kind: str, tokens) -> dict[str, np.ndarray]:
         for what, read in (("value", lambda p: p), ("grad", lambda p: p.grad)):
 
             def get(i: int, name: str, leaf=leaf, read=read) -> np.ndarray:
-                x = read(leaf_parameter(layers[i].get_submodule(NAMES[name]), leaf)).detach().numpy()
+                x = (
+                    read(leaf_parameter(layers[i].get_submodule(NAMES[name]), leaf))
+                    .detach()
+                    .numpy()
+                )
                 return x.reshape(len(x), -1)
 
             found |= {f"{what}/{path}/{leaf}": x for path, x in stacked(get).items()}
@@ -93,7 +108,11 @@ def adapted(kind: str, tokens) -> dict[str, np.ndarray]:
 
 def leaf_parameter(module, name):
     """The parameter behind a leaf of ours."""
-    holder = {"a": module.lora_A, "b": module.lora_B, "m": getattr(module, "lora_magnitude_vector", {})}[name]
+    holder = {
+        "a": module.lora_A,
+        "b": module.lora_B,
+        "m": getattr(module, "lora_magnitude_vector", {}),
+    }[name]
     return holder["default"].weight
 
 

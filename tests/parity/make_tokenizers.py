@@ -1,10 +1,12 @@
-"""Writes tokenizers.json: ids that transformers gives for the cases of tokenizer_cases.py, for test_tokenizers.py.
+"""Writes tokenizers.json: ids that transformers gives for the cases of tokenizer_cases.py, for
+test_tokenizers.py.
 
     python -m tests.parity.make_tokenizers          needs the extra peers
     python -m tests.parity.make_tokenizers --check  compares with the file instead; exit 1 where they differ
 
-GGUF: the vocabulary is trained here on the texts. llama-bpe by transformers' reading of the file; qwen2 by its
-Qwen2Tokenizer, which composes characters as the published tokenizer does and its reading of a GGUF file does not.
+GGUF: the vocabulary is trained here on the texts. llama-bpe by transformers' reading of the file;
+qwen2 by its Qwen2Tokenizer, which composes characters as the published tokenizer does and its
+reading of a GGUF file does not.
 """
 
 import json
@@ -34,7 +36,9 @@ def vocabulary() -> dict:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|begin|>", "<|end|>"]
     options = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
-    trained.train_from_iterator(cases.GGUF_TEXTS * 3, trainers.BpeTrainer(vocab_size=330, **options))
+    trained.train_from_iterator(
+        cases.GGUF_TEXTS * 3, trainers.BpeTrainer(vocab_size=330, **options)
+    )
     tree = json.loads(trained.to_str())["model"]
     tokens = sorted(tree["vocab"], key=tree["vocab"].get)
     # Whole words that no merge makes, as Llama 3 has: its rule takes them whole, and no other does.

@@ -1,4 +1,5 @@
-"""Our merging methods give the dW that peft's add_weighted_adapter gives; make_combinations.py wrote the fixture."""
+"""Our merging methods give the dW that peft's add_weighted_adapter gives; make_combinations.py
+wrote the fixture."""
 
 import json
 from pathlib import Path
@@ -15,7 +16,9 @@ CASES = json.loads(str(FILE["cases"]))
 PARTS = {"q": "attn", "down": "mlp"}
 PARAMS = {  # dW of LoRA does not depend on them
     "embed": jnp.zeros((2, 2)),
-    "layers": {part: {name: jnp.zeros(FILE[f"linear/{name}"].shape)} for name, part in PARTS.items()},
+    "layers": {
+        part: {name: jnp.zeros(FILE[f"linear/{name}"].shape)} for name, part in PARTS.items()
+    },
 }
 BOUND = 1e-5
 
@@ -34,7 +37,10 @@ def masks(case, names):
         a, b, dw = (FILE.get(f"{case}/mask/{name}/{weight}/{leaf}") for leaf in ("a", "b", "dw"))
         return dw if a is None else (a, b)
 
-    return [{"layers": {part: {weight: of(name, weight)} for weight, part in PARTS.items()}} for name in names]
+    return [
+        {"layers": {part: {weight: of(name, weight)} for weight, part in PARTS.items()}}
+        for name in names
+    ]
 
 
 def ours(case):
@@ -71,7 +77,11 @@ def ours(case):
 
 def changes(found):
     layers = deltas(found, PARAMS)["layers"]
-    return {name: np.asarray(layers[part][name]) for name, part in PARTS.items() if layers[part].get(name) is not None}
+    return {
+        name: np.asarray(layers[part][name])
+        for name, part in PARTS.items()
+        if layers[part].get(name) is not None
+    }
 
 
 def peft(case):
@@ -94,7 +104,8 @@ def test_the_change_is_pefts(case):
 
 @pytest.mark.parametrize("case", ["linear_rslora", "cat_rslora"])
 def test_rslora_is_not_scaled_twice(case):
-    """peft 0.21 gives the result use_rslora with alpha = rank, which scales its dW by the root of the rank again."""
+    """peft 0.21 gives the result use_rslora with alpha = rank, which scales its dW by the root of
+    the rank again."""
     rank = 3 if case.startswith("linear") else 6
     peft_undone = {name: x / np.sqrt(rank) for name, x in peft(case).items()}
     assert largest_difference(ours(case), peft_undone) < BOUND

@@ -1,6 +1,8 @@
-"""GGUF files of the checkpoints in hf/: the same logits as transformers computes from their safetensors.
+"""GGUF files of the checkpoints in hf/: the same logits as transformers computes from their
+safetensors.
 
-The files are written as llama.cpp's convert_hf_to_gguf.py does it, with the gguf package's own table of names.
+The files are written as llama.cpp's convert_hf_to_gguf.py does it, with the gguf package's own
+table of names.
 """
 
 import json
@@ -25,7 +27,17 @@ FOLDER = Path(__file__).parent / "hf"
 RULES = make_rules(devices=jax.devices()[:1])
 TOKENIZERS = {"llama": "smollm", "qwen2": "qwen2", "qwen3": "qwen2"}
 ARCHITECTURES = {"qwen2": MODEL_ARCH.QWEN2, "qwen3": MODEL_ARCH.QWEN3}
-CASES = ["biases", "gqa_tied", "linear", "llama3_fp16", "mistral", "qwen2", "qwen3", "window", "yarn"]
+CASES = [
+    "biases",
+    "gqa_tied",
+    "linear",
+    "llama3_fp16",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "window",
+    "yarn",
+]
 
 
 def permuted(rows, heads):
@@ -35,19 +47,27 @@ def permuted(rows, heads):
 
 def factors(rope, head_dim):
     """rope_freqs.weight of Llama 3, as the converter computes it."""
-    old, low, high = (rope[x] for x in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
+    old, low, high = (
+        rope[x] for x in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
     found = []
     for frequency in rope["rope_theta"] ** (-np.arange(0, head_dim, 2) / head_dim):
         turns = old * frequency / (2 * math.pi)
         smooth = (turns - low) / (high - low)
-        blended = 1 / ((1 - smooth) / rope["factor"] + smooth) if low <= turns <= high else rope["factor"]
+        blended = (
+            1 / ((1 - smooth) / rope["factor"] + smooth) if low <= turns <= high else rope["factor"]
+        )
         found.append(1.0 if turns > high else blended)
     return np.array(found, np.float32)
 
 
 def write(case, path):
     fields = json.loads((FOLDER / case / "config.json").read_text())
-    rope, heads, kv_heads = fields["rope_parameters"], fields["num_attention_heads"], fields["num_key_value_heads"]
+    rope, heads, kv_heads = (
+        fields["rope_parameters"],
+        fields["num_attention_heads"],
+        fields["num_key_value_heads"],
+    )
     head_dim = fields.get("head_dim") or fields["hidden_size"] // heads
     family = fields["model_type"] if fields["model_type"] in ARCHITECTURES else "llama"
     writer = GGUFWriter(str(path), family)
@@ -70,7 +90,9 @@ def write(case, path):
         writer.add_float32(f"{family}.rope.scaling.factor", rope["factor"])
         writer.add_uint32(f"{family}.rope.scaling.original_context_length", 16)
     tensors = tensor_file.open_folder(FOLDER / case)
-    names = get_tensor_name_map(ARCHITECTURES.get(family, MODEL_ARCH.LLAMA), fields["num_hidden_layers"])
+    names = get_tensor_name_map(
+        ARCHITECTURES.get(family, MODEL_ARCH.LLAMA), fields["num_hidden_layers"]
+    )
     for name in tensors:
         tensor = tensors[name].astype(np.float32)
         if family == "llama" and "q_proj" in name:

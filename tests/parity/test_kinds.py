@@ -21,9 +21,11 @@ def at(kind, path, suffix=""):
     """{leaf: array} of one weight."""
     prefix = f"{kind}/{path}/"
     found = {name.removeprefix(prefix): x for name, x in FIXTURE.items() if name.startswith(prefix)}
-    return {n.removesuffix(suffix): jnp.asarray(x) for n, x in found.items() if n.endswith(suffix) and suffix} or {
-        n: jnp.asarray(x) for n, x in found.items() if not n.endswith("_grad")
-    }
+    return {
+        n.removesuffix(suffix): jnp.asarray(x)
+        for n, x in found.items()
+        if n.endswith(suffix) and suffix
+    } or {n: jnp.asarray(x) for n, x in found.items() if not n.endswith("_grad")}
 
 
 def layer(kind, path, suffix=""):
@@ -37,13 +39,18 @@ def layer(kind, path, suffix=""):
         side = ("inputs", "outputs") if path.endswith("down") else ("outputs", "inputs")
         return IA3(**{side[0]: leaves["vector"], side[1]: None}, gain=jnp.asarray(ONES))
     start = at(kind, path)
-    return START[kind](a=leaves["a"], b=leaves["b"], scale=jnp.asarray(SCALE), a0=start["a0"], b0=start["b0"])
+    return START[kind](
+        a=leaves["a"], b=leaves["b"], scale=jnp.asarray(SCALE), a0=start["a0"], b0=start["b0"]
+    )
 
 
 def adapter_of(kind, suffix=""):
     tree = {part: {name: layer(kind, f"{part}/{name}", suffix) for name in PARAMS["layers"][part]}
             for part in ("attn", "mlp")}  # fmt: skip
-    shared = {"a": jnp.asarray(FIXTURE["vera/shared/a"]), "b": jnp.asarray(FIXTURE["vera/shared/b"])}
+    shared = {
+        "a": jnp.asarray(FIXTURE["vera/shared/a"]),
+        "b": jnp.asarray(FIXTURE["vera/shared/b"]),
+    }
     return {"layers": tree} | ({"shared": {"vera": shared}} if kind == "vera" else {})
 
 
@@ -60,10 +67,14 @@ def test_logits_and_gradients_are_pefts(kind):
     np.testing.assert_allclose(value, FIXTURE[f"{kind}/loss"], rtol=1e-4)
     theirs = adapter_of(kind, "_grad")["layers"]
     constants = ("gain", "scale", "a0", "b0")
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(grads["layers"]), jax.tree.leaves(theirs), strict=True):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(grads["layers"]), jax.tree.leaves(theirs), strict=True
+    ):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name.split("/")[-1] not in constants:
-            np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4 * float(jnp.abs(y).max()), err_msg=name)
+            np.testing.assert_allclose(
+                x, y, rtol=2e-3, atol=2e-4 * float(jnp.abs(y).max()), err_msg=name
+            )
 
 
 @pytest.mark.parametrize("kind", ["pissa", "olora"])
@@ -75,5 +86,7 @@ def test_they_start_where_peft_starts(kind):
     bound = adapters.bind({"layers": fresh}, PARAMS)["layers"]
     for part, name in (("attn", "q"), ("attn", "k"), ("mlp", "down"), ("mlp", "up")):
         found, theirs = bound[part][name], at(kind, f"{part}/{name}")
-        np.testing.assert_allclose(found.a @ found.b, theirs["a0"] @ theirs["b0"], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(
+            found.a @ found.b, theirs["a0"] @ theirs["b0"], rtol=0, atol=2e-5
+        )
         assert jnp.array_equal(found.a, found.a0) and jnp.array_equal(found.b, found.b0)

@@ -1,4 +1,5 @@
-"""Folders that peft saved give peft's logits, gradients and training; folders that we save give ours in peft.
+"""Folders that peft saved give peft's logits, gradients and training; folders that we save give
+ours in peft.
 
 make_peft.py wrote the fixtures. The second half runs it in a Python that has peft (marked peers).
 """
@@ -71,7 +72,9 @@ def batch():
     ones, weights = np.ones((rows, t), np.int32), np.zeros((rows, t), np.float32)
     weights[:, (t + 1) // 2 :] = 1
     found = {"tokens": TOKENS[:, :-1], "targets": TOKENS[:, 1:], "weights": weights}
-    return jax.tree.map(jnp.asarray, found | {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1})
+    return jax.tree.map(
+        jnp.asarray, found | {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1}
+    )
 
 
 @jax.jit
@@ -92,12 +95,16 @@ def leaf_of(key, grads, rank):
     """The gradient behind a tensor of adapter_model.safetensors, in its layout."""
     if key.endswith("lm_head.weight"):
         return grads["params"]["head"]
-    layer, module, leaf = re.fullmatch(r".*\.layers\.(\d)\.(.*?)\.(lora_.*?)(?:\.weight)?", key).groups()
+    layer, module, leaf = re.fullmatch(
+        r".*\.layers\.(\d)\.(.*?)\.(lora_.*?)(?:\.weight)?", key
+    ).groups()
     path = {theirs: ours for ours, theirs in MODULES.items()}[module]
     part, name = path.split("/")
     found = grads["adapter"]["layers"][part][name]
     a, b = found.a[int(layer)].T[:rank], found.b[int(layer)].T[:, :rank]
-    return {"lora_A": a, "lora_B": b, "lora_magnitude_vector": getattr(found, "m", a)[int(layer)]}[leaf]
+    return {"lora_A": a, "lora_B": b, "lora_magnitude_vector": getattr(found, "m", a)[int(layer)]}[
+        leaf
+    ]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -161,7 +168,9 @@ def test_logits_of_other_kinds_and_families_are_pefts(case):
 def test_other_kinds_and_families_saved_again_are_the_same(case, tmp_path):
     params, _ = base_of(case)
     loaded = peft.load(HERE / "kinds" / case, params)
-    own = {path: places.get_path(loaded.params, path) for path in tree.changed(loaded.params, params)}
+    own = {
+        path: places.get_path(loaded.params, path) for path in tree.changed(loaded.params, params)
+    }
     peft.save(tmp_path, loaded.adapter, params, base_name="tiny", replaced=own)
     again = peft.load(tmp_path, params)
     assert jax.tree.structure(again.adapter) == jax.tree.structure(loaded.adapter)
@@ -172,7 +181,9 @@ def test_other_kinds_and_families_saved_again_are_the_same(case, tmp_path):
 def test_ia3_on_a_bias_is_refused_as_peft_scales_the_bias_too(tmp_path):
     params, cfg = base_of("qwen2")
     shutil.copytree(HERE / "kinds" / "qwen3_ia3", tmp_path / "ia3")
-    with pytest.raises(UserError, match="IA..3 at .*q_proj, which has a bias: PEFT scales the bias too"):
+    with pytest.raises(
+        UserError, match="IA..3 at .*q_proj, which has a bias: PEFT scales the bias too"
+    ):
         peft.load(tmp_path / "ia3", params)
     adapter = adapter_for(cfg, params, "ia3", targets=("v",))
     with pytest.raises(UserError, match="IA..3 at .*v_proj, which has a bias"):
@@ -182,7 +193,10 @@ def test_ia3_on_a_bias_is_refused_as_peft_scales_the_bias_too(tmp_path):
 def test_biases_beside_a_whole_module_with_a_bias_have_no_form(tmp_path):
     params, cfg = base_of("qwen2")
     adapter = adapter_for(cfg, params, targets=("q",))
-    own = {"layers/attn/v": params["layers"]["attn"]["v"] + 1, "layers/qkv_bias/q": params["layers"]["qkv_bias"]["q"]}
+    own = {
+        "layers/attn/v": params["layers"]["attn"]["v"] + 1,
+        "layers/qkv_bias/q": params["layers"]["qkv_bias"]["q"],
+    }
     with pytest.raises(UserError, match="biases, and a whole module with a bias"):
         peft.save(tmp_path / "ours", adapter, params, base_name="qwen2", replaced=own)
 
@@ -196,10 +210,14 @@ def test_gradients_are_pefts(case):
     for key, gradient in wanted.items():
         rank = gradient.shape[0] if "lora_A" in key else gradient.shape[-1]
         found = leaf_of(key, {"params": by_params, "adapter": by_adapter}, rank)
-        np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max(), err_msg=key)
+        np.testing.assert_allclose(
+            found, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max(), err_msg=key
+        )
     pairs = (jax.tree.leaves(x, is_leaf=is_layer) for x in (loaded.adapter, by_adapter))
     for layer, gradient in zip(*pairs, strict=True):
-        assert layer is None or not np.any(gradient.a * (layer.scale == 0)[:, None]), "padding has a gradient"
+        assert layer is None or not np.any(gradient.a * (layer.scale == 0)[:, None]), (
+            "padding has a gradient"
+        )
 
 
 def load_file_keys(case):
@@ -226,7 +244,9 @@ def test_training_follows_pefts(case):
     wanted = {1e9: EXPECTED[f"{case}/steps"], 0.05: EXPECTED[f"{case}/clipped_steps"]}
     for clip in wanted:
         loaded, found = load(case), []
-        current, frozen = state.create({"params": loaded.params, "adapter": loaded.adapter}, trainable, TX)
+        current, frozen = state.create(
+            {"params": loaded.params, "adapter": loaded.adapter}, trainable, TX
+        )
         current.opt_state.hyperparams["clip"] = jnp.float32(clip)
         for _ in range(5):
             current, metrics = train.train_step(current, frozen, micro, None, cfg=CFG, tx=TX)
@@ -239,7 +259,10 @@ def test_training_follows_pefts(case):
 # What we save, in peft
 
 SOME = {"targets": ("layers/[02]/attn/q", "layers/1/mlp/.*", "v"), "rank": 3, "alpha": 5.0}
-UNEVEN = SOME | {"rank_pattern": (("layers/1/.*", 2), (".*/q", 5)), "alpha_pattern": ((".*/v", 0.7),)}
+UNEVEN = SOME | {
+    "rank_pattern": (("layers/1/.*", 2), (".*/q", 5)),
+    "alpha_pattern": ((".*/v", 0.7),),
+}
 # peft rewrites lists of twenty and more targets
 TWENTY = {"targets": (r"layers/\d/(attn|mlp)/(q|k|v|o|gate|up)", "layers/[12]/mlp/down"), "rank": 2}
 
@@ -286,7 +309,11 @@ SAVED = {
 
 def by_rank(adapter):
     factors = np.arange(1.0, 5.0, dtype=np.float32)
-    return jax.tree.map(lambda x: None if x is None else x.replace(scale=x.scale * factors), adapter, is_leaf=is_layer)
+    return jax.tree.map(
+        lambda x: None if x is None else x.replace(scale=x.scale * factors),
+        adapter,
+        is_leaf=is_layer,
+    )
 
 
 def moved(params, paths):
@@ -294,7 +321,10 @@ def moved(params, paths):
     leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
     leaves["head"] = leaves.get("head", leaves["embed"])
     noise = np.random.default_rng(0)
-    own = {path: leaves[path] + 0.2 * noise.standard_normal(leaves[path].shape, np.float32) for path in paths}
+    own = {
+        path: leaves[path] + 0.2 * noise.standard_normal(leaves[path].shape, np.float32)
+        for path in paths
+    }
     for path, leaf in own.items():
         first, *rest = path.split("/")
         if not rest:
@@ -348,14 +378,20 @@ def test_what_we_save_peft_loads(tmp_path):
     """Runs make_peft.py in the Python named by PEER_PYTHON, or this one."""
     python = os.environ.get("PEER_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import peft"], capture_output=True).returncode:
-        pytest.skip("peft is not installed (extra peers); PEER_PYTHON may name a Python that has it")
+        pytest.skip(
+            "peft is not installed (extra peers); PEER_PYTHON may name a Python that has it"
+        )
     tokens = np.random.default_rng(3).integers(0, 56, (2, 8)).astype(np.int32)
     np.save(tmp_path / "tokens.npy", tokens)
     ours = {case: save_and_load(case, tmp_path / case, jnp.asarray(tokens)) for case in SAVED}
-    ours |= {case: save_over_family(case, tmp_path / case, jnp.asarray(tokens)) for case in FAMILIES}
+    ours |= {
+        case: save_over_family(case, tmp_path / case, jnp.asarray(tokens)) for case in FAMILIES
+    }
     script = Path(__file__).with_name("make_peft.py")
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    run = subprocess.run([python, script, "--check", tmp_path], capture_output=True, text=True, env=env)
+    run = subprocess.run(
+        [python, script, "--check", tmp_path], capture_output=True, text=True, env=env
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     theirs = {case: np.load(tmp_path / case / "logits.npy") for case in ours}
     found = {case: max(float(np.abs(theirs[case] - x).max()) for x in ours[case]) for case in ours}

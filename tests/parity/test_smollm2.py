@@ -1,4 +1,5 @@
-"""The embedded model from its GGUF against transformers' numbers (make_smollm2_logits.py), and its word on Paris."""
+"""The embedded model from its GGUF against transformers' numbers (make_smollm2_logits.py), and its
+word on Paris."""
 
 import json
 from pathlib import Path
@@ -38,5 +39,9 @@ def test_paris(base):
     assert base.quantised == "Q4_1" and base.fingerprint == "553a8774f1c278d8"
     prompt = base.tokenizer.encode("The capital of France is")
     model = sample.unstacked({"params": base.params, "adapter": {}}, base.cfg.n_layers)
-    (made,) = sample.generate(model, [prompt], base.cfg, max_new_tokens=8, eos_id=base.tokenizer.eos_id)
-    assert made == WANTED["plain"]["greedy"][:8] and base.tokenizer.decode(made).startswith(" Paris.")
+    (made,) = sample.generate(
+        model, [prompt], base.cfg, max_new_tokens=8, eos_id=base.tokenizer.eos_id
+    )
+    assert made == WANTED["plain"]["greedy"][:8] and base.tokenizer.decode(made).startswith(
+        " Paris."
+    )

@@ -1,4 +1,5 @@
-"""Logits, loss and gradients against what transformers and peft computed (make_tiny_llama.py writes the fixture)."""
+"""Logits, loss and gradients against what transformers and peft computed (make_tiny_llama.py writes
+the fixture)."""
 
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def batch():
     ones, half = np.ones((2, t), np.int32), TOKENS.shape[1] // 2
     weights = np.broadcast_to((np.arange(t) >= half).astype(np.float32), (2, t))
     found = {"tokens": TOKENS[:, :-1], "targets": TOKENS[:, 1:], "weights": weights}
-    return jax.tree.map(jnp.asarray, found | {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1})
+    return jax.tree.map(
+        jnp.asarray, found | {"segment_ids": ones, "positions": np.cumsum(ones, axis=1) - 1}
+    )
 
 
 def logits(params, adapter):
@@ -61,8 +64,12 @@ def logits(params, adapter):
 
 
 def compare_gradients(got, wanted):
-    for name, x, y in zip(tree.paths(wanted), jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * float(jnp.abs(y).max()), err_msg=name)
+    for name, x, y in zip(
+        tree.paths(wanted), jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True
+    ):
+        np.testing.assert_allclose(
+            x, y, rtol=1e-3, atol=1e-4 * float(jnp.abs(y).max()), err_msg=name
+        )
 
 
 def test_the_base_is_transformers():
@@ -75,16 +82,25 @@ def test_the_base_is_transformers():
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_adapters_are_pefts(kind):
     adapter = adapter_of(kind, nested(f"{kind}/value/"))
-    np.testing.assert_allclose(logits(PARAMS, adapter), FIXTURE[f"{kind}/logits"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        logits(PARAMS, adapter), FIXTURE[f"{kind}/logits"], rtol=0, atol=1e-4
+    )
     assert np.abs(FIXTURE[f"{kind}/logits"] - FIXTURE["base/logits"]).max() > 0.1
     value, grads = jax.value_and_grad(losses.nll_sum, argnums=1)(PARAMS, adapter, batch(), CFG)
     np.testing.assert_allclose(value, FIXTURE[f"{kind}/loss"], rtol=1e-5)
     wanted = adapter_of("lora", nested(f"{kind}/grad/"))
-    factors = jax.tree.map(lambda x: LoRA(x.a, x.b, None), grads, is_leaf=lambda x: not isinstance(x, dict))
+    factors = jax.tree.map(
+        lambda x: LoRA(x.a, x.b, None), grads, is_leaf=lambda x: not isinstance(x, dict)
+    )
     compare_gradients(
-        factors, jax.tree.map(lambda x: x.replace(scale=None), wanted, is_leaf=lambda x: isinstance(x, LoRA))
+        factors,
+        jax.tree.map(
+            lambda x: x.replace(scale=None), wanted, is_leaf=lambda x: isinstance(x, LoRA)
+        ),
     )
     if kind == "dora":
         for name, wanted_m in nested("dora/grad/")["layers"]["attn"].items():
             got = grads["layers"]["attn"][name].m
-            np.testing.assert_allclose(got, wanted_m["m"][:, 0], rtol=1e-3, atol=1e-4 * float(jnp.abs(got).max()))
+            np.testing.assert_allclose(
+                got, wanted_m["m"][:, 0], rtol=1e-3, atol=1e-4 * float(jnp.abs(got).max())
+            )

@@ -1,4 +1,5 @@
-"""Folders and GGUF files whose tokenizers test_tokenizers.py compares with transformers' (make_tokenizers.py)."""
+"""Folders and GGUF files whose tokenizers test_tokenizers.py compares with transformers'
+(make_tokenizers.py)."""
 
 import json
 import shutil
@@ -6,7 +7,9 @@ from pathlib import Path
 
 LLAMA = Path(__file__).parents[1] / "fixtures" / "tiny_llama"
 ADDED = {"<|x|>": 600, "<|y|>": 601}
-DECODER = {str(i): {"content": text, "special": True, "normalized": False} for text, i in ADDED.items()}
+DECODER = {
+    str(i): {"content": text, "special": True, "normalized": False} for text, i in ADDED.items()
+}
 NAMED = {"bos_token": "<s>", "eos_token": "</s>"}
 LEGACY = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
 JSON, MODEL = "tokenizer.json", "tokenizer.model"
@@ -21,7 +24,12 @@ def _json(processor: bool, flag: bool | None) -> tuple:
 FOLDERS: dict[str, tuple] = {
     **{f"processor {p}, flag {f}": _json(p, f) for p in (True, False) for f in (True, False, None)},
     "padding beside": (JSON, {}, NAMED | {"pad_token": "[PAD]"}, {}),
-    "map wins": (JSON, {}, NAMED, {"special_tokens_map.json": {"eos_token": "</s>", "pad_token": "<unk>"}}),
+    "map wins": (
+        JSON,
+        {},
+        NAMED,
+        {"special_tokens_map.json": {"eos_token": "</s>", "pad_token": "<unk>"}},
+    ),
     "map ignored": (
         JSON,
         {},
@@ -32,11 +40,17 @@ FOLDERS: dict[str, tuple] = {
     "sentencepiece, no bos": (MODEL, {}, LEGACY | {"add_bos_token": False}, {}),
     "sentencepiece, legacy": (MODEL, {}, LEGACY | {"legacy": True}, {"added_tokens.json": ADDED}),
     "sentencepiece": (MODEL, {}, LEGACY | {"legacy": False}, {"added_tokens.json": ADDED}),
-    "sentencepiece, decoder": (MODEL, {}, LEGACY | {"legacy": False, "added_tokens_decoder": DECODER}, {}),
+    "sentencepiece, decoder": (
+        MODEL,
+        {},
+        LEGACY | {"legacy": False, "added_tokens_decoder": DECODER},
+        {},
+    ),
     "sentencepiece, padding": (MODEL, {}, LEGACY | {"legacy": False, "pad_token": "[PAD]"}, {}),
 }
-# No text that begins with a space, or has one after a special token: there transformers 5 leaves out the space that
-# SentencePiece adds, in its class for Llama alone; Llama-2's own tokenizer.json has it.
+# No text that begins with a space, or has one after a special token: there transformers 5 leaves
+# out the space that SentencePiece adds, in its class for Llama alone; Llama-2's own tokenizer.json
+# has it.
 TEXTS = [
     "the",
     "Question: 12+30?\nAnswer:",
@@ -67,13 +81,16 @@ def write_folder(name: str, folder: Path) -> Path:
     if changes:
         tree = json.loads((folder / vocabulary).read_text())
         (folder / vocabulary).write_text(json.dumps(tree | changes))
-    for file, content in ({"tokenizer_config.json": settings, "config.json": {"model_type": "llama"}} | files).items():
+    for file, content in (
+        {"tokenizer_config.json": settings, "config.json": {"model_type": "llama"}} | files
+    ).items():
         (folder / file).write_text(json.dumps(content))
     return folder
 
 
 def write_gguf(rule: str, vocabulary: dict, file: Path) -> Path:
-    """A GGUF file with a byte-level vocabulary {"tokens", "merges"} and this splitting rule; no weights."""
+    """A GGUF file with a byte-level vocabulary {"tokens", "merges"} and this splitting rule; no
+    weights."""
     from gguf import GGUFWriter
 
     tokens = vocabulary["tokens"]

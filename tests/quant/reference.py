@@ -1,13 +1,26 @@
-"""NF4, its second level, and int8 in plain numpy: blocks are runs of a torch weight (out, in), read row by row."""
+"""NF4, its second level, and int8 in plain numpy: blocks are runs of a torch weight (out, in), read
+row by row."""
 
 import itertools
 import math
 
 import numpy as np
 
-NEGATIVE = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635]
+NEGATIVE = [
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+]
 NEGATIVE += [-0.18477343022823334, -0.09105003625154495]
-POSITIVE = [0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434]
+POSITIVE = [
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+]
 POSITIVE += [0.5626170039176941, 0.7229568362236023, 1.0]
 LEVELS = np.array([*NEGATIVE, 0.0, *POSITIVE], np.float32)
 TINY = np.finfo(np.float32).tiny
@@ -31,11 +44,14 @@ def nearest(x, levels):
 
 def tie_distance(x, levels):
     """How far x is from the closest point halfway between two levels."""
-    return np.abs(x[..., None].astype(np.float64) - (levels[1:].astype(np.float64) + levels[:-1]) / 2).min(-1)
+    return np.abs(
+        x[..., None].astype(np.float64) - (levels[1:].astype(np.float64) + levels[:-1]) / 2
+    ).min(-1)
 
 
 def blocks_of(w):
-    """(O, J, 64) of a weight (I, O): the inputs of each output unit in blocks, the last filled with zeros."""
+    """(O, J, 64) of a weight (I, O): the inputs of each output unit in blocks, the last filled with
+    zeros."""
     rows, columns = w.shape
     full = np.zeros((columns, -(-rows // 64) * 64), np.float32)
     full[:, :rows] = w.T
@@ -51,7 +67,8 @@ def nf4(w):
 
 
 def second_level(absmax):
-    """(codes (O, J), scale (S,), offset, what was rounded (O, J)) of absmax (O, J), runs of 256 in its own order."""
+    """(codes (O, J), scale (S,), offset, what was rounded (O, J)) of absmax (O, J), runs of 256 in
+    its own order."""
     offset = absmax.mean(dtype=np.float64).astype(np.float32)
     centred = (absmax - offset).reshape(-1)
     scale, scaled = [], np.zeros_like(centred)
@@ -60,7 +77,12 @@ def second_level(absmax):
         scale.append(max(np.abs(run).max(), TINY))
         scaled[start : start + 256] = run / scale[-1]
     codes = nearest(scaled, dynamic_map())
-    return codes.reshape(absmax.shape), np.array(scale, np.float32), offset, scaled.reshape(absmax.shape)
+    return (
+        codes.reshape(absmax.shape),
+        np.array(scale, np.float32),
+        offset,
+        scaled.reshape(absmax.shape),
+    )
 
 
 def restored_absmax(codes, scale, offset):
@@ -91,9 +113,9 @@ def int8(w):
 def gaussian_error(block=64):
     """Relative error that NF4 makes of independent Gaussian weights, by integration.
 
-    Given the largest |w| of a block, m, the others are Gaussians cut at m, and the largest itself is exact. So the
-    squared error is (block - 1) / block times the mean over m, whose density is block (2 Phi(m) - 1)^(block - 1) 2
-    phi(m), of the mean over |x| < m of (x - m level(x / m))^2.
+    Given the largest |w| of a block, m, the others are Gaussians cut at m, and the largest itself
+    is exact. So the squared error is (block - 1) / block times the mean over m, whose density is
+    block (2 Phi(m) - 1)^(block - 1) 2 phi(m), of the mean over |x| < m of (x - m level(x / m))^2.
     """
     x = np.linspace(-1, 1, 4001)
     miss = (x - LEVELS[nearest(x, LEVELS)]) ** 2

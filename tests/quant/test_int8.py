@@ -21,15 +21,24 @@ def gaussian(*shape, seed=0, dtype=jnp.float32):
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 150), st.integers(1, 12), st.sampled_from([1e-30, 1e-3, 1.0, 1e20]), st.booleans())
+@given(
+    st.integers(1, 150),
+    st.integers(1, 12),
+    st.sampled_from([1e-30, 1e-3, 1.0, 1e20]),
+    st.booleans(),
+)
 def test_codes_and_values_are_the_restatement_s(rows, columns, size, half):
-    w = (gaussian(rows, columns, seed=rows * 13 + columns) * size).astype(jnp.bfloat16 if half else jnp.float32)
+    w = (gaussian(rows, columns, seed=rows * 13 + columns) * size).astype(
+        jnp.bfloat16 if half else jnp.float32
+    )
     q = int8.quantise(w)
     codes, scale, rounded = reference.int8(np.asarray(w, np.float32))
     clear = np.abs(np.abs(rounded % 1) - 0.5) > 1e-4
     np.testing.assert_array_equal(np.asarray(q.codes)[clear], codes[clear])
     np.testing.assert_allclose(q.scale, scale, rtol=1e-6)
-    np.testing.assert_allclose(int8.dequantise(q, jnp.float32), np.asarray(q.codes) * scale, rtol=1e-6)
+    np.testing.assert_allclose(
+        int8.dequantise(q, jnp.float32), np.asarray(q.codes) * scale, rtol=1e-6
+    )
     assert int8.dequantise(q).dtype == w.dtype and q.shape == w.shape
     assert quant.nbytes(q) == rows * columns + 4 * columns
 
@@ -62,7 +71,9 @@ def test_a_stack_is_its_layers_and_specs_describe_it():
         lambda s: (s.shape, jnp.dtype(s.dtype)), specs, is_leaf=spec.is_spec
     )
     assert specs.codes.axes == ("layers", "embed", "mlp") and specs.scale.axes == ("layers", "mlp")
-    np.testing.assert_array_equal(int8.dequantise(spec.init(specs, jax.random.key(0))), jnp.zeros(w.shape))
+    np.testing.assert_array_equal(
+        int8.dequantise(spec.init(specs, jax.random.key(0))), jnp.zeros(w.shape)
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -1,4 +1,5 @@
-"""NF4 against its restatement in numpy, the size and error it promises, and products with it inside autodiff."""
+"""NF4 against its restatement in numpy, the size and error it promises, and products with it inside
+autodiff."""
 
 import os
 import subprocess
@@ -25,7 +26,8 @@ def gaussian(*shape, seed=0, dtype=jnp.float32):
 
 
 def check_one_layer(w, q):
-    """q, the leaves of one layer, is what numpy makes of w; codes may differ where rounding decides a tie."""
+    """q, the leaves of one layer, is what numpy makes of w; codes may differ where rounding decides
+    a tie."""
     index, absmax, scaled = reference.nf4(np.asarray(w, np.float32))
     got = reference.unpack(np.asarray(q.codes))
     clear = reference.tie_distance(scaled, reference.LEVELS) > 1e-6
@@ -34,7 +36,9 @@ def check_one_layer(w, q):
         codes, scale, offset, rounded = reference.second_level(absmax)
         np.testing.assert_allclose(q.offset, offset, rtol=1e-6)
         # the mean's last bit moves what is rounded, most where absmax hardly varies
-        slack = 1e-6 + 1e-6 * np.abs(offset) / np.repeat(scale, 256)[: codes.size].reshape(codes.shape)
+        slack = 1e-6 + 1e-6 * np.abs(offset) / np.repeat(scale, 256)[: codes.size].reshape(
+            codes.shape
+        )
         clear = reference.tie_distance(rounded, reference.dynamic_map()) > slack
         mine = np.asarray(q.absmax).T
         np.testing.assert_array_equal(mine[clear], codes[clear])
@@ -42,7 +46,9 @@ def check_one_layer(w, q):
     else:
         np.testing.assert_array_equal(q.absmax, absmax.T)
     wanted = reference.weight(got, absmax, w.shape[0])
-    np.testing.assert_allclose(nf4.dequantise(q, jnp.float32), wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
+    np.testing.assert_allclose(
+        nf4.dequantise(q, jnp.float32), wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max()
+    )
 
 
 def test_levels_are_bitsandbytes_numbers():
@@ -58,7 +64,9 @@ def test_the_second_level_s_values_follow_the_published_construction():
     np.testing.assert_allclose(nf4.DYNAMIC_LEVELS[[0, 1, 128, 254, 255]], outer)
 
 
-@pytest.mark.parametrize(("look_up", "table"), [(nf4.select, nf4.LEVELS), (nf4._match, nf4.DYNAMIC_LEVELS)])
+@pytest.mark.parametrize(
+    ("look_up", "table"), [(nf4.select, nf4.LEVELS), (nf4._match, nf4.DYNAMIC_LEVELS)]
+)
 def test_what_a_tpu_looks_up_is_the_table(look_up, table):
     index = np.arange(len(table), dtype=np.uint8)[::-1]
     np.testing.assert_array_equal(jax.jit(lambda i: look_up(table, i))(index), table[::-1])
@@ -74,13 +82,23 @@ def test_codes_and_values_are_the_restatement_s(shape, double):
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 200), st.integers(1, 12), st.sampled_from([1e-30, 1e-3, 1.0, 1e20]), st.booleans(), st.booleans())
+@given(
+    st.integers(1, 200),
+    st.integers(1, 12),
+    st.sampled_from([1e-30, 1e-3, 1.0, 1e20]),
+    st.booleans(),
+    st.booleans(),
+)
 def test_any_shape_and_size(rows, columns, size, double, half):
-    w = (gaussian(rows, columns, seed=rows * 13 + columns) * size).astype(jnp.bfloat16 if half else jnp.float32)
+    w = (gaussian(rows, columns, seed=rows * 13 + columns) * size).astype(
+        jnp.bfloat16 if half else jnp.float32
+    )
     q = nf4.quantise(w, double=double)
     check_one_layer(w, q)
     assert nf4.dequantise(q).dtype == w.dtype and nf4.dequantise(q).shape == w.shape
-    assert quant.nbytes(q) == quant.nbytes(nf4.specs(ArraySpec(w.shape, ("embed", "mlp"), spec.zeros), double))
+    assert quant.nbytes(q) == quant.nbytes(
+        nf4.specs(ArraySpec(w.shape, ("embed", "mlp"), spec.zeros), double)
+    )
 
 
 @pytest.mark.parametrize("exponent", [-30, -3, 0, 5])
@@ -98,7 +116,9 @@ def test_levels_times_powers_of_two_come_back_exactly(exponent):
 def test_zeros_stay_zeros(double):
     w = gaussian(128, 3).at[64:, 1].set(0.0)
     np.testing.assert_array_equal(nf4.dequantise(nf4.quantise(w, double=double))[64:, 1], 0)
-    np.testing.assert_array_equal(nf4.dequantise(nf4.quantise(jnp.zeros((70, 3)), double=double)), 0)
+    np.testing.assert_array_equal(
+        nf4.dequantise(nf4.quantise(jnp.zeros((70, 3)), double=double)), 0
+    )
 
 
 def test_the_error_of_gaussian_weights_is_the_theory_s():
@@ -193,7 +213,9 @@ def test_a_tree_with_frozen_weights_is_split_scanned_and_differentiated():
     got = jax.jit(jax.grad(lambda t: scanned(quant.matmul, x, tree.combine(t, frozen))))(train)
     dense = params | {"w": quant.dense(params["w"])}
     wanted = jax.grad(lambda gain: scanned(jnp.matmul, x, dense | {"gain": gain}))(dense["gain"])
-    np.testing.assert_allclose(got["gain"], wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max()))
+    np.testing.assert_allclose(
+        got["gain"], wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max())
+    )
 
 
 def test_several_runs_share_one_quantised_weight():
@@ -271,6 +293,12 @@ for kind in (nf4, int8):
 
 
 def test_codes_are_sharded_as_the_weight_is():
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    run = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, timeout=300)
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr[-3000:]

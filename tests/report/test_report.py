@@ -1,4 +1,5 @@
-"""What a run says of its results: the answer, the tables, contaminated items, format, prompting alone."""
+"""What a run says of its results: the answer, the tables, contaminated items, format, prompting
+alone."""
 
 import io
 import json
@@ -15,19 +16,36 @@ from lfl_jax.report.rows import Report, report
 
 
 def answers(right: str, ended: float = 1.0, levels: str = "") -> list[dict]:
-    """A generated answer for each character: 1 right, 0 wrong, x in no form; and its level, where given."""
+    """A generated answer for each character: 1 right, 0 wrong, x in no form; and its level, where
+    given."""
     made = []
     for i, mark in enumerate(right):
         found = {"strict": "[invalid]" if mark == "x" else "7", "exact_strict": float(mark == "1")}
         groups = [f"level_{levels[i]}"] if levels else []
-        made.append(found | {"id": str(i), "cluster": str(i), "groups": groups, "exact_flexible": 0.0, "ended": ended})
+        made.append(
+            found
+            | {
+                "id": str(i),
+                "cluster": str(i),
+                "groups": groups,
+                "exact_flexible": 0.0,
+                "ended": ended,
+            }
+        )
     return made
 
 
 def choices(right: str) -> list[dict]:
-    head = {"gold_logprob": -1.0, "gold_logprob_norm": -1.0, "ll": [-1.0] * 4, "gold": 0, "bytes": [4] * 4}
+    head = {
+        "gold_logprob": -1.0,
+        "gold_logprob_norm": -1.0,
+        "ll": [-1.0] * 4,
+        "gold": 0,
+        "bytes": [4] * 4,
+    }
     return [
-        head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)} for i, c in enumerate(right)
+        head | {"id": str(i), "cluster": str(i), "acc": float(c), "acc_norm": float(c)}
+        for i, c in enumerate(right)
     ]
 
 
@@ -39,7 +57,9 @@ def results(folder, made):
 
 
 def both(folder, before, after, overlapping=None):
-    found = report(results(folder / "before", before), results(folder / "after", after), overlapping)
+    found = report(
+        results(folder / "before", before), results(folder / "after", after), overlapping
+    )
     out = io.StringIO()
     table.show(found, {}, [], folder, Console(file=out, width=100))
     return found, out.getvalue()
@@ -48,10 +68,17 @@ def both(folder, before, after, overlapping=None):
 def test_scores_without_the_items_that_the_source_contains(tmp_path):
     overlapping = {"hellaswag": {"0", "3", "9"}, "gsm8k": set()}
     made = {"hellaswag": choices("1100"), "gsm8k": answers("10")}
-    found, printed = both(tmp_path, made, {"hellaswag": choices("1001"), "gsm8k": answers("11")}, overlapping)
+    found, printed = both(
+        tmp_path, made, {"hellaswag": choices("1001"), "gsm8k": answers("11")}, overlapping
+    )
     rows = {row.label: row for row in found.rows if row.in_table}
     clean = rows["HellaSwag, acc_norm"].clean
-    assert (clean.items, clean.before.mean, clean.after.mean, clean.change.mean) == (2, 0.5, 0.0, -0.5)
+    assert (clean.items, clean.before.mean, clean.after.mean, clean.change.mean) == (
+        2,
+        0.5,
+        0.0,
+        -0.5,
+    )
     assert (clean.flips.lost, clean.flips.gained) == (1, 0)
     assert rows["GSM8K, strict match"].clean is None, "no item of it is in the source"
     assert "Without items that the training source contains" in printed
@@ -71,16 +98,25 @@ def test_format_and_accuracy_given_it(tmp_path):
     before, after = {"gsm8k": answers("xxxx", ended=0.0)}, {"gsm8k": answers("10x1")}
     found, printed = both(tmp_path, before, after)
     rows = {row.metric: row for row in found.rows}
-    assert (rows["format_compliance"].before.mean, rows["format_compliance"].after.mean) == (0.0, 0.75)
+    assert (rows["format_compliance"].before.mean, rows["format_compliance"].after.mean) == (
+        0.0,
+        0.75,
+    )
     accuracy = rows["accuracy_given_valid_format"]
-    assert accuracy.before is None and accuracy.change is None and accuracy.after.mean == pytest.approx(2 / 3)
+    assert (
+        accuracy.before is None
+        and accuracy.change is None
+        and accuracy.after.mean == pytest.approx(2 / 3)
+    )
     (line,) = [line for line in printed.splitlines() if line.startswith("GSM8K  ")]
     assert line.split() == ["GSM8K", "0%", "->", "75%", "none", "->", "67%", "0%", "->", "100%"]
 
 
 def test_what_the_base_does_by_prompting_alone(tmp_path):
     found, printed = both(
-        tmp_path, {"gsm8k": answers("00"), "source_test_shots": answers("0011")}, {"gsm8k": answers("11")}
+        tmp_path,
+        {"gsm8k": answers("00"), "source_test_shots": answers("0011")},
+        {"gsm8k": answers("11")},
     )
     prompted = next(row for row in found.rows if row.task == "source_test_shots")
     assert (prompted.items, prompted.before.mean, prompted.after) == (4, 0.5, None)
@@ -89,7 +125,9 @@ def test_what_the_base_does_by_prompting_alone(tmp_path):
 
 def test_prompting_alone_is_shown_by_level_to_be_compared_with_training(tmp_path):
     shots = answers("1" * 7 + "0" * 29, levels="1" * 24 + "2" * 12)
-    tested, trained = (answers("1" * right + "0" * (72 - right), levels="1" * 48 + "2" * 24) for right in (1, 37))
+    tested, trained = (
+        answers("1" * right + "0" * (72 - right), levels="1" * 48 + "2" * 24) for right in (1, 37)
+    )
     found = report(
         results(tmp_path / "before", {"source_test": tested, "source_test_shots": shots}),
         results(tmp_path / "after", {"source_test": trained}),
@@ -99,8 +137,13 @@ def test_prompting_alone_is_shown_by_level_to_be_compared_with_training(tmp_path
     prompted = out.getvalue().partition("The base, by prompting alone")[2].partition("\n\n")[0]
     rows = [" ".join(line.split()) for line in prompted.splitlines()]
     assert "held-out problems, after worked examples, exact 36 19.4% [9.8, 35.0]" in rows
-    assert "level 1, one step 24 29.2% [14.9, 49.2]" in rows and "level 2, two steps 12 0.0% [0.0, 24.2]" in rows
-    assert not any(word in prompted for word in ("EOS", "format")), "these belong to a trained model's answers"
+    assert (
+        "level 1, one step 24 29.2% [14.9, 49.2]" in rows
+        and "level 2, two steps 12 0.0% [0.0, 24.2]" in rows
+    )
+    assert not any(word in prompted for word in ("EOS", "format")), (
+        "these belong to a trained model's answers"
+    )
 
 
 def headlines(folder, before, after, width=80):
@@ -144,7 +187,10 @@ def test_undecided_is_said_and_better_than_nothing_is_named(tmp_path):
     before = {"source_test": answers("0110"), "source_nll": nll(3.0)}
     after = {"source_test": answers("0110"), "source_nll": shifted(2.9)}
     _, lines = headlines(tmp_path, before, after, width=100)
-    assert lines[0] == "learned: undecided, held-out problems, exact: 50.0% -> 50.0%, +0.0 [-49.0, +49.0]"
+    assert (
+        lines[0]
+        == "learned: undecided, held-out problems, exact: 50.0% -> 50.0%, +0.0 [-49.0, +49.0]"
+    )
     assert lines[1].startswith("forgotten: nothing, it gained, general text")
     _, lines = headlines(tmp_path / "at 80", before, after, width=80)
     assert lines[:2] == [
@@ -164,7 +210,9 @@ def test_the_answer_is_chosen_by_the_base_and_the_order_of_tasks(tmp_path):
     found, _ = headlines(tmp_path / "high", one | high, one | low)
     assert (found.learned.task, found.forgotten.task) == ("target_nll", "mean_of_three")
     found, _ = headlines(tmp_path / "low", one | low, one | high)
-    assert found.forgotten.task == "source_nll", "the mean of three is at chance before: no headroom"
+    assert found.forgotten.task == "source_nll", (
+        "the mean of three is at chance before: no headroom"
+    )
 
 
 FULL = {
@@ -195,7 +243,9 @@ def test_no_figure_is_wrapped_or_cut(tmp_path, width):
             figures = [table._figure(row.before, row), table._cell(row.change, row, "+")]
             assert any(all(x in line for x in figures) for line in printed.splitlines()), row.label
     alone = io.StringIO()
-    table.show_results(results(tmp_path / "base", before), [], Path("out"), Console(file=alone, width=width))
+    table.show_results(
+        results(tmp_path / "base", before), [], Path("out"), Console(file=alone, width=width)
+    )
     assert "…" not in alone.getvalue() and "[0.000, 0.003]" not in alone.getvalue()
 
 
@@ -211,7 +261,15 @@ def test_rows_for_pandas(tmp_path):
 def programs(passed: int, n: int) -> list[dict]:
     head = {"unique": 1, "unique_passed": 1, "unique_failed": 0}
     return [
-        head | {"id": str(i), "cluster": str(i), "n": n, "c": passed * i % n, "samples": [], "ended": 1.0}
+        head
+        | {
+            "id": str(i),
+            "cluster": str(i),
+            "n": n,
+            "c": passed * i % n,
+            "samples": [],
+            "ended": 1.0,
+        }
         for i in range(6)
     ]
 
@@ -243,14 +301,20 @@ def test_results_json_holds_it_all(tmp_path):
 
 def test_a_run_s_report_is_read_by_task(tmp_path):
     assert contamination.read(tmp_path) is None
-    (tmp_path / contamination.FILE).write_text(json.dumps({"tasks": {"gsm8k": {"ngrams": {"3": "one two"}}}}))
+    (tmp_path / contamination.FILE).write_text(
+        json.dumps({"tasks": {"gsm8k": {"ngrams": {"3": "one two"}}}})
+    )
     assert contamination.read(tmp_path) == {"gsm8k": {"3"}}
 
 
 def test_learning_against_forgetting_is_drawn(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plots)")
     before = {"source_test": answers("0" * 40), "source_nll": nll(3.28), "target_nll": nll(1.7)}
-    after = {"source_test": answers("1" * 29 + "0" * 11), "source_nll": shifted(3.3), "target_nll": shifted(1.0)}
+    after = {
+        "source_test": answers("1" * 29 + "0" * 11),
+        "source_nll": shifted(3.3),
+        "target_nll": shifted(1.0),
+    }
     found, _ = headlines(tmp_path, before, after)
     x, y = plots._axes(found, plots._dev_scores(tmp_path))
     assert (x.row.task, y.row.task, x.by_step) == ("source_test", "source_nll", {})
@@ -266,8 +330,12 @@ def test_learning_against_forgetting_is_drawn(tmp_path, capsys):
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     x, y = plots._axes(found, plots._dev_scores(tmp_path))
-    assert (x.row.task, y.row.task) == ("target_nll", "source_nll"), "of these there are scores in training"
-    assert x.path([0, 8, 24]) == pytest.approx([0, 0.4, 0.7]) and y.path([0, 24]) == pytest.approx([0, 0.05])
+    assert (x.row.task, y.row.task) == ("target_nll", "source_nll"), (
+        "of these there are scores in training"
+    )
+    assert x.path([0, 8, 24]) == pytest.approx([0, 0.4, 0.7]) and y.path([0, 24]) == pytest.approx(
+        [0, 0.05]
+    )
     assert plots.learning_forgetting(found, tmp_path).stat().st_size > 10_000
 
     only_learned, _ = headlines(tmp_path / "one", {"gsm8k": answers("0")}, {"gsm8k": answers("1")})
@@ -277,4 +345,7 @@ def test_learning_against_forgetting_is_drawn(tmp_path, capsys):
 def test_without_matplotlib_a_line_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     assert plots.draw(Report([]), {}, tmp_path) == []
-    assert capsys.readouterr().out == "no figures: matplotlib is not installed (pip install 'lfl_jax[plots]')\n"
+    assert (
+        capsys.readouterr().out
+        == "no figures: matplotlib is not installed (pip install 'lfl_jax[plots]')\n"
+    )

@@ -1,4 +1,5 @@
-"""A published tokenizer restated in 30 lines, slowly and without a tokenizer library, to compare with."""
+"""A published tokenizer restated in 30 lines, slowly and without a tokenizer library, to compare
+with."""
 
 from itertools import pairwise
 
@@ -26,7 +27,8 @@ def smollm2_ids(text: str, tokens: list[str], merges: list[str], special: list[s
             continue
         for run in regex.findall(r"\p{N}|\P{N}+", part):
             for word in regex.findall(GPT2_SPLIT, run):
-                # The vocabulary lacks bytes that no text had (0x04, 0xFF, ...): they vanish before merging.
+                # The vocabulary lacks bytes that no text had (0x04, 0xFF, ...): they vanish before
+                # merging.
                 letters = [spell[b] for b in word.encode() if spell[b] in id_of]
                 ids += [id_of[piece] for piece in _merged(letters, rank)]
     return ids

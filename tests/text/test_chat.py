@@ -1,4 +1,5 @@
-"""Prompt formats: as their sources define them, and stable where the prompt ends and the response begins."""
+"""Prompt formats: as their sources define them, and stable where the prompt ends and the response
+begins."""
 
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def tokenizer(request):
     if request.param == "bytes":
         return tokenizers.byte_tokenizer()
     if request.param == "llama":
-        return tokenizers.from_sentencepiece(Path(__file__).parents[1] / "fixtures/tiny_llama/tokenizer.model")
+        return tokenizers.from_sentencepiece(
+            Path(__file__).parents[1] / "fixtures/tiny_llama/tokenizer.model"
+        )
     return smollm2()
 
 
@@ -41,8 +44,10 @@ def test_alpaca():
 
 # Stanford's second prompt, but for the line break at its end (see `_alpaca`).
 ALPACA_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. Write a"
-    " response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n2, 3"
+    "Below is an instruction that describes a task, paired with an input that provides further"
+    " context. Write a"
+    " response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n###"
+    " Input:\n2, 3"
     "\n\n### Response:\n"
 )
 
@@ -67,10 +72,13 @@ def test_llama2():
 def test_llama2_conversation():
     pieces = TEMPLATES["llama2"].render_turns([("system", "Be brief."), *CONVERSATION])
     system = "<<SYS>>\nBe brief.\n<</SYS>>\n\n"
-    assert "".join(text for text, _ in pieces) == (f"[INST] {system}Hi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 ")
+    assert "".join(text for text, _ in pieces) == (
+        f"[INST] {system}Hi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 "
+    )
 
 
-# What transformers 5.23 makes of CONVERSATION with the Jinja templates of Llama-2-7b-chat-hf and of ChatML.
+# What transformers 5.23 makes of CONVERSATION with the Jinja templates of Llama-2-7b-chat-hf and of
+# ChatML.
 SYSTEM = [("system", "Be brief.\n")]
 LLAMA2 = "<s>[INST] Hi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 </s>"
 LLAMA2_SYSTEM = "<s>[INST] <<SYS>>\nBe brief.\n\n<</SYS>>\n\nHi [/INST] Hello. </s><s>[INST] 2 + 2? [/INST] 4 </s>"
@@ -91,12 +99,15 @@ CHATML_SYSTEM = "<|im_start|>system\nBe brief.\n<|im_end|>\n" + CHATML
     ],
 )
 def test_conversations_are_what_transformers_makes_of_them(name, turns, whole, before, after):
-    """BOS and EOS of the whole are the tokenizer's; the loss is on every assistant turn and the mark that ends it."""
+    """BOS and EOS of the whole are the tokenizer's; the loss is on every assistant turn and the
+    mark that ends it."""
     pieces = TEMPLATES[name].render_turns(turns)
     assert before + "".join(text for text, _ in pieces) + after == whole
     spoken = [text for text, loss in pieces if loss]
     assert spoken == {"llama2": [" Hello. </s>", " 4 "], "chatml": ["Hello.<|im_end|>", "4"]}[name]
-    assert TEMPLATES[name].render_turns(turns[:-1]) == pieces[:-1], "a question to answer is the start of the whole"
+    assert TEMPLATES[name].render_turns(turns[:-1]) == pieces[:-1], (
+        "a question to answer is the start of the whole"
+    )
 
 
 def test_chatml():
@@ -142,7 +153,9 @@ def test_system_turn_is_used(name):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
-    "roles", [[], ["system"], ["assistant"], ["user", "user"], ["user", "system"], ["user", "tool"]], ids=str
+    "roles",
+    [[], ["system"], ["assistant"], ["user", "user"], ["user", "system"], ["user", "tool"]],
+    ids=str,
 )
 def test_turns_out_of_order_are_refused(name, roles):
     with pytest.raises(UserError, match="expected 'user' and 'assistant' in alternation"):
@@ -157,7 +170,8 @@ def test_one_exchange_formats_refuse_more(name):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
-    "answer", [A, "The answer is 15.", "$15", "(3, 12)", "```python\nx\n```", "-1", "\u4e00", "it's"]
+    "answer",
+    [A, "The answer is 15.", "$15", "(3, 12)", "```python\nx\n```", "-1", "\u4e00", "it's"],
 )
 def test_boundary_is_where_the_whole_text_is_cut(name, answer, tokenizer):
     prompt, response = TEMPLATES[name].render(Q, answer)
@@ -175,7 +189,9 @@ def test_boundary_holds_for_white_space_after_a_space(name, answer, tokenizer):
 
 @pytest.fixture(scope="module")
 def jinja():
-    jinja2 = pytest.importorskip("jinja2", reason="rendering the model's own chat template needs jinja2")
+    jinja2 = pytest.importorskip(
+        "jinja2", reason="rendering the model's own chat template needs jinja2"
+    )
     template = jinja2.Environment(autoescape=False).from_string(smollm2().chat_template)
 
     def render(turns, prompt=False):
@@ -202,7 +218,9 @@ class TestChatTemplateInTheModel:
         chatml = "".join(text for text, _ in TEMPLATES["chatml"].render_turns(CONVERSATION[:1]))
         whole = jinja(CONVERSATION[:1], prompt=True)
         assert whole.endswith(chatml)
-        assert whole.removesuffix(chatml).startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+        assert whole.removesuffix(chatml).startswith(
+            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
+        )
 
     def test_response_ends_with_the_models_eos(self):
         assert smollm2().eos == "<|im_end|>"

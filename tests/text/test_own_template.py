@@ -1,4 +1,5 @@
-"""A tokenizer's own chat template: the text transformers makes of it, and which of it carries loss."""
+"""A tokenizer's own chat template: the text transformers makes of it, and which of it carries
+loss."""
 
 import dataclasses
 
@@ -14,12 +15,14 @@ pytest.importorskip("jinja2", reason="chat templates need jinja2 (extra chat)")
 
 TURNS = [("user", "Hi"), ("assistant", "Hello."), ("user", "2 + 2?"), ("assistant", "4")]
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' +"
+    " '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 MARKED = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '<|im_end|>' }}{%"
+    " endgeneration %}{{ '\n' }}"
     "{% else %}{{ m['content'] + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -32,7 +35,8 @@ LLAMA2 = (
 # As Qwen3's: what an answer thought is taken out once another question follows.
 FORGETS = (
     "{% for m in messages %}{{ '<' + m['role'] + '>' }}"
-    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}{{ m['content'] }}{% endfor %}"
+    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}{{"
+    " m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
 
@@ -60,7 +64,9 @@ def test_a_llama2_template_is_ours_but_for_its_bos():
 
 
 def test_an_end_that_is_not_the_eos_stays_and_the_eos_follows_it():
-    (_, _), (response, _) = from_tokenizer(tokenizer(CHATML, "<|endoftext|>")).render_turns(TURNS[:2])
+    (_, _), (response, _) = from_tokenizer(tokenizer(CHATML, "<|endoftext|>")).render_turns(
+        TURNS[:2]
+    )
     assert response == "Hello.<|im_end|>"
 
 
@@ -68,7 +74,8 @@ def test_a_template_that_writes_earlier_turns_otherwise_is_refused_with_both_tex
     template = from_tokenizer(tokenizer(FORGETS))
     assert template.render("Q?", "A.") == ("<user>Q?<assistant>", "<think></think>A.")
     with pytest.raises(
-        UserError, match=r"writes earlier turns otherwise .*<think>.* against .*Hello.*\{% generation %\}"
+        UserError,
+        match=r"writes earlier turns otherwise .*<think>.* against .*Hello.*\{% generation %\}",
     ):
         template.render_turns(TURNS)
 
@@ -99,7 +106,9 @@ class TestRender:
         messages = [{"role": role, "content": text} for role, text in TURNS]
         text = jinja.render(MARKED, messages[:1], True, tokenizer(MARKED))
         assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-        assert jinja.render(MARKED, messages[:2], False, tokenizer(MARKED)).endswith("assistant\nHello.")
+        assert jinja.render(MARKED, messages[:2], False, tokenizer(MARKED)).endswith(
+            "assistant\nHello."
+        )
 
     def test_a_refused_system_message_is_left_out_and_other_refusals_are_said(self):
         messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "Q?"}]
@@ -115,7 +124,9 @@ def test_text_and_spans_are_those_of_transformers(template):
     messages = [{"role": role, "content": text} for role, text in TURNS]
     own = tokenizer(template)
     options = {"bos_token": own.bos, "eos_token": own.eos}
-    (text,), spans = theirs.render_jinja_template([messages], None, None, template, template is MARKED, **options)
+    (text,), spans = theirs.render_jinja_template(
+        [messages], None, None, template, template is MARKED, **options
+    )
     pieces = from_tokenizer(own).render_turns(TURNS)
     assert text.rstrip().removesuffix(own.eos) == "".join(part for part, _ in pieces)
     if template is MARKED:

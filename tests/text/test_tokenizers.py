@@ -41,7 +41,10 @@ def llama_gguf(path):
 
     model = SentencePieceProcessor(model_file=str(LLAMA / "tokenizer.model"))
     ids = range(model.vocab_size())
-    kinds = [2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1 for i in ids]
+    kinds = [
+        2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1
+        for i in ids
+    ]
     writer = GGUFWriter(str(path), "llama")
     writer.add_tokenizer_model("llama")
     writer.add_token_list([model.id_to_piece(i) for i in ids])
@@ -68,7 +71,8 @@ class TestSmolLM2:
         assert smollm2.pieces(smollm2.encode("a   55+6")) == ["a", "   ", "5", "5", "+", "6"]
 
     def test_ids_published_by_others(self, smollm2):
-        """From a dump of the published tokenizer (github bulebrainbrand/smollm2-135M, reference.json)."""
+        """From a dump of the published tokenizer (github bulebrainbrand/smollm2-135M,
+        reference.json)."""
         assert smollm2.encode("1234567890 + 3.14159") == [
             *range(33, 42),
             32,
@@ -85,13 +89,20 @@ class TestSmolLM2:
         assert smollm2.encode("The quick brown fox") == [504, 2365, 6354, 16438]
 
     def test_special_tokens(self, smollm2):
-        assert (smollm2.vocab_size, smollm2.bos_id, smollm2.eos_id, smollm2.pad_id) == (49152, 1, 2, 2)
+        assert (smollm2.vocab_size, smollm2.bos_id, smollm2.eos_id, smollm2.pad_id) == (
+            49152,
+            1,
+            2,
+            2,
+        )
         assert (smollm2.add_bos, smollm2.bos, smollm2.eos) == (False, "<|im_start|>", "<|im_end|>")
         assert smollm2.encode("<|im_start|>user")[0] == 1
         assert smollm2.decode([1, *smollm2.encode("hi"), 2]) == "hi"
         assert smollm2.chat_template.startswith("{% for message in messages %}")
 
-    @pytest.mark.parametrize("text", [t for t in TEXTS if "<|" not in t and "<" not in t], ids=ascii)
+    @pytest.mark.parametrize(
+        "text", [t for t in TEXTS if "<|" not in t and "<" not in t], ids=ascii
+    )
     def test_round_trip(self, smollm2, text):
         assert smollm2.decode(smollm2.encode(text)) == text
 
@@ -123,11 +134,15 @@ class TestLlama:
         assert "".join(llama.pieces(llama.encode_continuation("the</s>the"))) == "the</s> the"
         assert "".join(llama.pieces(llama.encode_continuation("</s>the"))) == "</s> the"
 
-    @pytest.mark.parametrize("text", [t for t in TEXTS if "<" not in t and "\u2581" not in t], ids=ascii)
+    @pytest.mark.parametrize(
+        "text", [t for t in TEXTS if "<" not in t and "\u2581" not in t], ids=ascii
+    )
     def test_round_trip(self, llama, text):
         assert llama.decode([llama.bos_id, *llama.encode(text)]) == text
 
-    @pytest.mark.parametrize("text", [t for t in TEXTS if "<" not in t and "\u2581" not in t], ids=ascii)
+    @pytest.mark.parametrize(
+        "text", [t for t in TEXTS if "<" not in t and "\u2581" not in t], ids=ascii
+    )
     def test_round_trip_of_a_continuation(self, llama, text):
         """What a model writes after "Answer:" keeps its first space."""
         ids = llama.encode_continuation(text)
@@ -163,7 +178,11 @@ class TestJson:
     def folder(self, tmp_path):
         tree = json.loads((LLAMA / "tokenizer.json").read_text())
         self.write(tmp_path, "tokenizer.json", tree)
-        self.write(tmp_path, "tokenizer_config.json", {"bos_token": "<s>", "eos_token": {"content": "</s>"}})
+        self.write(
+            tmp_path,
+            "tokenizer_config.json",
+            {"bos_token": "<s>", "eos_token": {"content": "</s>"}},
+        )
         return tmp_path
 
     def write(self, folder, name, tree):
@@ -171,12 +190,16 @@ class TestJson:
 
     @pytest.mark.parametrize("flag", [True, False, None])
     @pytest.mark.parametrize("processor", [True, False])
-    def test_the_post_processor_decides_about_bos_whatever_the_flag_says(self, folder, processor, flag):
+    def test_the_post_processor_decides_about_bos_whatever_the_flag_says(
+        self, folder, processor, flag
+    ):
         """As transformers 5 does: test_transformers_gives_the_same_ids below compares the ids."""
         if not processor:
             tree = json.loads((folder / "tokenizer.json").read_text())
             self.write(folder, "tokenizer.json", tree | {"post_processor": None})
-        settings = {"bos_token": "<s>", "eos_token": "</s>"} | ({} if flag is None else {"add_bos_token": flag})
+        settings = {"bos_token": "<s>", "eos_token": "</s>"} | (
+            {} if flag is None else {"add_bos_token": flag}
+        )
         self.write(folder, "tokenizer_config.json", settings)
         assert tokenizers.from_json(folder / "tokenizer.json").add_bos is processor
 
@@ -185,7 +208,8 @@ class TestJson:
         self.write(folder, "special_tokens_map.json", {"eos_token": "</s>", "pad_token": "<unk>"})
         tokenizer = tokenizers.from_json(folder)
         assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 0)
-        assert tokenizer.add_bos is True  # nobody names BOS, and the post-processor puts it before a text
+        # nobody names BOS, and the post-processor puts it before a text
+        assert tokenizer.add_bos is True
 
     def test_the_map_decides_unless_the_settings_list_the_added_tokens(self, folder):
         settings = {"eos_token": "</s>", "pad_token": "</s>"}
@@ -217,13 +241,23 @@ class TestJson:
 
     def test_truncation_and_padding_are_off(self, folder):
         tree = json.loads((folder / "tokenizer.json").read_text())
-        tree["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+        tree["truncation"] = {
+            "direction": "Right",
+            "max_length": 2,
+            "strategy": "LongestFirst",
+            "stride": 0,
+        }
         self.write(folder, "tokenizer.json", tree)
         assert len(tokenizers.from_json(folder).encode("a long text")) > 2
 
     def test_metaspace_prefix_is_left_out_of_continuations(self, folder):
         tree = json.loads((folder / "tokenizer.json").read_text()) | {"normalizer": None}
-        metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": False}
+        metaspace = {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": "always",
+            "split": False,
+        }
         self.write(folder, "tokenizer.json", tree | {"pre_tokenizer": metaspace})
         tokenizer = tokenizers.from_json(folder)
         assert tokenizer.pieces(tokenizer.encode("x")) == [" x"]
@@ -278,7 +312,10 @@ class TestGguf:
     @pytest.mark.parametrize(
         ("changes", "match"),
         [
-            ({"pre": "kimi-k2"}, r"(?s)rule 'kimi-k2'; known are gpt-2, smollm, .*config.model.tokenizer"),
+            (
+                {"pre": "kimi-k2"},
+                r"(?s)rule 'kimi-k2'; known are gpt-2, smollm, .*config.model.tokenizer",
+            ),
             ({"model": "t5"}, "kind 't5'"),
             ({"model": "llama"}, "'tokenizer.ggml.scores' is missing"),
             ({"tokenizer": False}, "'tokenizer.ggml.model' is missing"),
@@ -290,7 +327,8 @@ class TestGguf:
 
     def test_every_truncation_is_refused(self, tmp_path):
         path = self.write(tmp_path / "t.gguf")
-        data = path.read_bytes().rstrip(b"\0")  # without the alignment of the tensors that are not there
+        # without the alignment of the tensors that are not there
+        data = path.read_bytes().rstrip(b"\0")
         for cut in range(0, len(data), 3):
             path.write_bytes(data[:cut])
             with pytest.raises(UserError, match=r"truncated|not a GGUF"):
@@ -334,7 +372,11 @@ class TestFolderOfSentencePiece:
     def test_settings_hold(self, folder):
         settings = {"pad_token": "<unk>", "add_bos_token": False, "chat_template": "{{ messages }}"}
         tokenizer = self.read(folder, settings)
-        assert (tokenizer.pad_id, tokenizer.add_bos, tokenizer.chat_template) == (0, False, "{{ messages }}")
+        assert (tokenizer.pad_id, tokenizer.add_bos, tokenizer.chat_template) == (
+            0,
+            False,
+            "{{ messages }}",
+        )
         (folder / "chat_template.jinja").write_text("j")
         assert self.read(folder, {"add_bos_token": True}).chat_template == "j"
         assert tokenizers.from_folder(folder).add_bos is True
@@ -347,19 +389,36 @@ class TestFolderOfSentencePiece:
         if listed == "added_tokens":
             tokenizer = self.read(folder, settings, added_tokens={"<|x|>": 600, "<|y|>": 601})
         else:
-            tokens = {str(600 + i): {"content": text, "special": True} for i, text in enumerate(("<|x|>", "<|y|>"))}
+            tokens = {
+                str(600 + i): {"content": text, "special": True}
+                for i, text in enumerate(("<|x|>", "<|y|>"))
+            }
             tokenizer = self.read(folder, settings | {"added_tokens_decoder": tokens})
-        assert tokenizer.encode("a <|x|> the<|y|>b")[-9:] == [264, 441, 600, 274, 463, 443, 601, 466]
+        assert tokenizer.encode("a <|x|> the<|y|>b")[-9:] == [
+            264,
+            441,
+            600,
+            274,
+            463,
+            443,
+            601,
+            466,
+        ]
         assert (tokenizer.eos_id, tokenizer.eos, tokenizer.vocab_size) == (601, "<|y|>", 602)
         assert tokenizer.decode([264, 600, 274, 463, 443, 601]) == " a the"
         assert tokenizer.pieces([600, 441]) == ["<|x|>", " "]
-        legacy = self.read(folder, json.loads((folder / "tokenizer_config.json").read_text()) | {"legacy": True})
+        legacy = self.read(
+            folder, json.loads((folder / "tokenizer_config.json").read_text()) | {"legacy": True}
+        )
         assert legacy.encode("the<|x|>the") == [274, 463, 443, 600, 274, 463, 443]
 
     def test_a_token_that_is_not_special_stays_in_the_text(self, folder):
         tokenizer = self.read(folder, {}, added_tokens={"<think>": 600})
         ids = tokenizer.encode("a<think> the<think><think>")
-        assert ids.count(600) == 3 and tokenizer.decode([1, *ids]).replace("  ", " ") == "a<think> the<think><think>"
+        assert (
+            ids.count(600) == 3
+            and tokenizer.decode([1, *ids]).replace("  ", " ") == "a<think> the<think><think>"
+        )
 
     def test_white_space_goes_with_a_token_that_takes_it(self, folder):
         tokens = {"600": {"content": "<|x|>", "special": True, "rstrip": True}}
@@ -373,7 +432,11 @@ class TestFolderOfSentencePiece:
 
     def test_its_files_are_those_of_the_folder(self, folder):
         tokenizer = self.read(folder, {"pad_token": "<unk>"}, added_tokens={"<|x|>": 600})
-        assert set(tokenizer.files()) == {"tokenizer.model", "tokenizer_config.json", "added_tokens.json"}
+        assert set(tokenizer.files()) == {
+            "tokenizer.model",
+            "tokenizer_config.json",
+            "added_tokens.json",
+        }
 
     @pytest.mark.parametrize(
         ("settings", "match"),
@@ -398,9 +461,17 @@ class TestWithin:
         byte = tokenizers.byte_tokenizer()
         limited = within(byte, 257, "model")
         assert limited.encode("abc") == byte.encode("abc") and limited.vocab_size == 257
-        assert limited.encode_batch(["a", "b"]) == [[97], [98]] and limited.encode_continuation("a") == [97]
-        for encode in (limited.encode, limited.encode_continuation, lambda text: limited.encode_batch([text])):
-            with pytest.raises(UserError, match=r"model: a text contains '<\|bos\|>', token 257, .* it has 257"):
+        assert limited.encode_batch(["a", "b"]) == [[97], [98]] and limited.encode_continuation(
+            "a"
+        ) == [97]
+        for encode in (
+            limited.encode,
+            limited.encode_continuation,
+            lambda text: limited.encode_batch([text]),
+        ):
+            with pytest.raises(
+                UserError, match=r"model: a text contains '<\|bos\|>', token 257, .* it has 257"
+            ):
                 encode("a<|bos|>")
 
     def test_padding_without_a_row_becomes_eos(self):
@@ -422,7 +493,11 @@ def test_files_of_a_tokenizer_are_the_tokenizer(llama, tmp_path):
         (tmp_path / name).write_bytes(content)
     again = tokenizers.from_folder(tmp_path)
     assert [again.encode(text) for text in TEXTS] == [llama.encode(text) for text in TEXTS]
-    assert (again.bos_id, again.eos_id, again.add_bos) == (llama.bos_id, llama.eos_id, llama.add_bos)
+    assert (again.bos_id, again.eos_id, again.add_bos) == (
+        llama.bos_id,
+        llama.eos_id,
+        llama.add_bos,
+    )
 
 
 def test_files_of_a_gguf_tokenizer_are_the_tokenizer(smollm2, tmp_path):

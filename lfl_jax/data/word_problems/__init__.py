@@ -1,4 +1,5 @@
-"""Our own seeded generator of grade-school word problems, every sentence written for this project."""
+"""Our own seeded generator of grade-school word problems, every sentence written for this
+project."""
 
 from lfl_jax.data.word_problems.generator import (
     HELD_OUT,

@@ -1,11 +1,13 @@
-"""The templates of each level by name, the splits, and the draw of one item from (seed, split, index).
+"""The templates of each level by name, the splits, and the draw of one item from (seed, split,
+index).
 
-The levels are a ladder: one step with small numbers, two steps, and two to six steps told in sentences.
-Items of "train", "dev" and "test_seen" come from the same templates and never coincide, for any seeds and
-sizes: the name of the template and the set of numbers in a question (fractions and multiples in words
-included) are hashed to one of ten strata, and a draw is repeated until it falls into a stratum of its split.
-A test item thus differs from every training item of its template in its numbers, not only in names and
-wording. "test_unseen" draws from templates that no other split uses.
+The levels are a ladder: one step with small numbers, two steps, and two to six steps told in
+sentences. Items of "train", "dev" and "test_seen" come from the same templates and never coincide,
+for any seeds and
+sizes: the name of the template and the set of numbers in a question (fractions and multiples in
+words included) are hashed to one of ten strata, and a draw is repeated until it falls into a
+stratum of its split. A test item thus differs from every training item of its template in its
+numbers, not only in names and wording. "test_unseen" draws from templates that no other split uses.
 """
 
 import hashlib
@@ -137,7 +139,10 @@ HELD_OUT: dict[int, tuple[str, ...]] = {
 Levels = tuple[int, int, int]  # of so many items in all, how many are of level 1, 2 and 3
 TOP: Levels = (0, 0, 1)  # level 3 alone
 SYNTHETIC = True
-_TRAINING = {level: tuple(name for name in TEMPLATES[level] if name not in HELD_OUT[level]) for level in TEMPLATES}
+_TRAINING = {
+    level: tuple(name for name in TEMPLATES[level] if name not in HELD_OUT[level])
+    for level in TEMPLATES
+}
 
 _STRATA: dict[str, range] = {
     "train": range(8),
@@ -168,7 +173,8 @@ def _stratum(template: str, question: str) -> int:
 def template_at(seed: int, index: int, split: str, level: int) -> str:
     """Name of the template of item `index` of a level.
 
-    Each block of as many indices as there are templates holds every one once, in an order of its own.
+    Each block of as many indices as there are templates holds every one once, in an order of its
+    own.
     """
     names = list(HELD_OUT[level] if split == "test_unseen" else _TRAINING[level])
     block, place = divmod(index, len(names))
@@ -182,10 +188,11 @@ def _rounds(levels: Levels) -> Rounds:
 
 
 def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
-    """Item `index` of a split, a pure function of its arguments; the templates of a level occur equally often.
+    """Item `index` of a split, a pure function of its arguments; the templates of a level occur
+    equally often.
 
-    Every sum(levels) items in a row hold each level as often as `levels` says; its `group` names the level.
-    Raises UserError for a split that is none of SPLITS.
+    Every sum(levels) items in a row hold each level as often as `levels` says; its `group` names
+    the level. Raises UserError for a split that is none of SPLITS.
     """
     _check(split)
     below, number = _rounds(levels).place(index)
@@ -195,13 +202,19 @@ def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
     for _ in range(1000):
         problem = TEMPLATES[level][name](rng)
         if _stratum(name, problem.question) in _STRATA[split]:
-            return Example(problem.question, problem.solution, f"{split}/{index}", name, f"level_{level}")
-    raise AssertionError(f"template {name} draws too few different numbers to fill the split {split}")
+            return Example(
+                problem.question, problem.solution, f"{split}/{index}", name, f"level_{level}"
+            )
+    raise AssertionError(
+        f"template {name} draws too few different numbers to fill the split {split}"
+    )
 
 
 def _check(split: str) -> None:
     if split not in _STRATA:
-        raise UserError(f"unknown split {split!r} of the word problems; expected one of {', '.join(SPLITS)}")
+        raise UserError(
+            f"unknown split {split!r} of the word problems; expected one of {', '.join(SPLITS)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -216,7 +229,8 @@ class WordProblems(Drawn):
 
 
 def source(seed: int, split: str, size: int, levels: Levels) -> WordProblems:
-    """A random-access source of `size` items; raises UserError for an unknown split or a negative size."""
+    """A random-access source of `size` items; raises UserError for an unknown split or a negative
+    size."""
     _check(split)
     if size < 0:
         raise UserError(f"size of the word problems must be at least 0, got {size}")

@@ -9,7 +9,9 @@ from lfl_jax.data.word_problems.vocabulary import an, person, plural
 def garden_fence(rng: random.Random) -> Problem:
     """The perimeter of a rectangle without its gate, times a price."""
     who = person(rng)
-    place = rng.choice(("garden", "chicken yard", "playground", "vegetable patch", "dog run", "meadow"))
+    place = rng.choice(
+        ("garden", "chicken yard", "playground", "vegetable patch", "dog run", "meadow")
+    )
     width, length = sorted(rng.sample(range(6, 40), 2))
     gate, price = rng.randint(2, 4), rng.randint(2, 9)
     half = length + width
@@ -18,21 +20,28 @@ def garden_fence(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} fences a rectangular {place} that is {length} m long and {width} m wide, leaving {gate} "
-            f"m open for a gate. The fence costs ${price} per meter. How many dollars does it cost?",
-            f"A rectangular {place} measures {length} m by {width} m. {who} puts a fence around it except "
-            f"for a {gate} m entrance. At ${price} a meter, what is the price of the fence in dollars?",
+            f"{who} fences a rectangular {place} that is {length} m long and {width} m wide,"
+            f" leaving {gate} "
+            f"m open for a gate. The fence costs ${price} per meter. How many dollars does it"
+            " cost?",
+            f"A rectangular {place} measures {length} m by {width} m. {who} puts a fence around it"
+            " except "
+            f"for a {gate} m entrance. At ${price} a meter, what is the price of the fence in"
+            " dollars?",
         ],
         [
             [
                 f"Length and width add up to {length} + {width} = {half} m.",
-                f"The way around is 2 * {half} = {around} m, so the fence has {around} - {gate} = {fence} m.",
+                f"The way around is 2 * {half} = {around} m, so the fence has {around} - {gate} ="
+                f" {fence} m.",
                 f"It costs {fence} * ${price} = ${fence * price}.",
             ],
             [
-                f"The long sides take 2 * {length} = {2 * length} m and the short sides 2 * {width} = {2 * width} m.",
+                f"The long sides take 2 * {length} = {2 * length} m and the short sides 2 * {width}"
+                f" = {2 * width} m.",
                 f"This makes {2 * length} + {2 * width} = {around} m.",
-                f"Without the opening {around} - {gate} = {fence} m are left to build, at {fence} * {price} "
+                f"Without the opening {around} - {gate} = {fence} m are left to build, at {fence} *"
+                f" {price} "
                 f"= {fence * price} dollars.",
             ],
         ],
@@ -53,24 +62,31 @@ def floor_tiles(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"The floor of a {room} is {width} feet by {length} feet. {who} covers it with square tiles "
-            f"whose sides are {side} feet. A box of {box} tiles costs ${price}. How many dollars do the "
+            f"The floor of a {room} is {width} feet by {length} feet. {who} covers it with square"
+            " tiles "
+            f"whose sides are {side} feet. A box of {box} tiles costs ${price}. How many dollars do"
+            " the "
             "tiles cost?",
-            f"{who} tiles a {room} that is {width} feet wide and {length} feet long. Each tile is a square "
-            f"of {side} feet by {side} feet, and tiles come in boxes of {box} for ${price}. Find the total "
+            f"{who} tiles a {room} that is {width} feet wide and {length} feet long. Each tile is a"
+            " square "
+            f"of {side} feet by {side} feet, and tiles come in boxes of {box} for ${price}. Find"
+            " the total "
             "price in dollars.",
         ],
         [
             [
-                f"Along the sides fit {width} / {side} = {rows} and {length} / {side} = {columns} tiles, so "
+                f"Along the sides fit {width} / {side} = {rows} and {length} / {side} = {columns}"
+                " tiles, so "
                 f"{rows} * {columns} = {tiles} tiles are needed.",
                 f"That is {tiles} / {box} = {boxes} boxes.",
                 f"They cost {boxes} * ${price} = ${boxes * price}.",
             ],
             [
-                f"The floor has {width} * {length} = {width * length} square feet and a tile covers {side} "
+                f"The floor has {width} * {length} = {width * length} square feet and a tile covers"
+                f" {side} "
                 f"* {side} = {side * side}.",
-                f"So {width * length} / {side * side} = {tiles} tiles are needed, in {tiles} / {box} = {boxes} boxes.",
+                f"So {width * length} / {side * side} = {tiles} tiles are needed, in {tiles} /"
+                f" {box} = {boxes} boxes.",
                 f"The price is {boxes} * {price} = {boxes * price} dollars.",
             ],
         ],
@@ -90,20 +106,26 @@ def box_cubes(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A box is {a * side} cm long, {b * side} cm wide and {c * side} cm high. It is filled with "
-            f"{many} whose edges are {side} cm. If {inside} {many} are already inside, how many more fit?",
-            f"How many more {many} with {side} cm edges fit into a box of {a * side} cm by {b * side} cm by "
+            f"A box is {a * side} cm long, {b * side} cm wide and {c * side} cm high. It is filled"
+            " with "
+            f"{many} whose edges are {side} cm. If {inside} {many} are already inside, how many"
+            " more fit?",
+            f"How many more {many} with {side} cm edges fit into a box of {a * side} cm by"
+            f" {b * side} cm by "
             f"{c * side} cm that already contains {inside} of them?",
         ],
         [
             [
-                f"Along the edges fit {a * side} / {side} = {a}, {b * side} / {side} = {b} and {c * side} / "
+                f"Along the edges fit {a * side} / {side} = {a}, {b * side} / {side} = {b} and"
+                f" {c * side} / "
                 f"{side} = {c} cubes.",
-                f"A layer has {a} * {b} = {layer} cubes, and the full box has {layer} * {c} = {total}.",
+                f"A layer has {a} * {b} = {layer} cubes, and the full box has {layer} * {c} ="
+                f" {total}.",
                 f"There is room for {total} - {inside} = {total - inside} more.",
             ],
             [
-                f"One row holds {a * side} / {side} = {a} cubes, and a layer has {b * side} / {side} = {b} "
+                f"One row holds {a * side} / {side} = {a} cubes, and a layer has {b * side} /"
+                f" {side} = {b} "
                 f"rows, so {a} * {b} = {layer} cubes.",
                 f"With {c * side} / {side} = {c} layers the box holds {layer} * {c} = {total}.",
                 f"Then {total} - {inside} = {total - inside} more fit.",
@@ -124,22 +146,29 @@ def wire_square(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} forms a rectangle of {length} cm by {width} cm from a {stuff}. Then {who.they} bends "
-            f"the same {stuff} into a square. By how many square centimeters is the area of the square "
+            f"{who} forms a rectangle of {length} cm by {width} cm from a {stuff}. Then {who.they}"
+            " bends "
+            f"the same {stuff} into a square. By how many square centimeters is the area of the"
+            " square "
             "larger?",
-            f"A {stuff} that just fits around a rectangle {length} cm long and {width} cm wide is made into "
+            f"A {stuff} that just fits around a rectangle {length} cm long and {width} cm wide is"
+            " made into "
             "a square. How many square centimeters does the enclosed area gain?",
         ],
         [
             [
                 f"The {stuff} is 2 * ({length} + {width}) = {around} cm long.",
-                f"The square has sides of {around} / 4 = {side} cm and an area of {side} * {side} = {new}.",
-                f"The rectangle has {length} * {width} = {old}, so the gain is {new} - {old} = {new - old}.",
+                f"The square has sides of {around} / 4 = {side} cm and an area of {side} * {side} ="
+                f" {new}.",
+                f"The rectangle has {length} * {width} = {old}, so the gain is {new} - {old} ="
+                f" {new - old}.",
             ],
             [
-                f"Half of the way around is {length} + {width} = {length + width} cm, so a side of the "
+                f"Half of the way around is {length} + {width} = {length + width} cm, so a side of"
+                " the "
                 f"square is {length + width} / 2 = {side} cm.",
-                f"The areas are {length} * {width} = {old} and {side} * {side} = {new} square centimeters.",
+                f"The areas are {length} * {width} = {old} and {side} * {side} = {new} square"
+                " centimeters.",
                 f"They differ by {new} - {old} = {new - old}.",
             ],
         ],
@@ -150,28 +179,39 @@ def wire_square(rng: random.Random) -> Problem:
 def roadside_trees(rng: random.Random) -> Problem:
     """Things at equal distances on both sides of a line, both ends included."""
     town = rng.choice(("A town", "The council", "A park keeper", "A school"))
-    thing, verb = rng.choice((("lamp", "puts up"), ("tree", "plants"), ("bench", "sets up"), ("flagpole", "puts up")))
+    thing, verb = rng.choice(
+        (("lamp", "puts up"), ("tree", "plants"), ("bench", "sets up"), ("flagpole", "puts up"))
+    )
     way = rng.choice(("avenue", "path", "canal", "riverbank walk", "street"))
-    step, gaps, price = rng.choice((4, 5, 6, 8, 10, 12, 15, 20)), rng.randint(5, 20), rng.randint(3, 9) * 10
+    step, gaps, price = (
+        rng.choice((4, 5, 6, 8, 10, 12, 15, 20)),
+        rng.randint(5, 20),
+        rng.randint(3, 9) * 10,
+    )
     length, side = step * gaps, gaps + 1
     both = 2 * side
     return compose(
         rng,
         [
-            f"{town} {verb} {plural(thing)} on both sides of {an(way)} that is {length} m long, one every "
+            f"{town} {verb} {plural(thing)} on both sides of {an(way)} that is {length} m long, one"
+            " every "
             f"{step} m with one at each end. A {thing} costs ${price}. How many dollars are spent?",
-            f"On each of the two sides of {an(way)} of {length} m there is a {thing} every {step} m, from "
-            f"one end to the other, both ends included. If a {thing} costs ${price}, what do all of them "
+            f"On each of the two sides of {an(way)} of {length} m there is a {thing} every {step}"
+            " m, from "
+            f"one end to the other, both ends included. If a {thing} costs ${price}, what do all of"
+            " them "
             "cost in dollars?",
         ],
         [
             [
-                f"There are {length} / {step} = {gaps} gaps on a side, so {gaps} + 1 = {side} {plural(thing)}.",
+                f"There are {length} / {step} = {gaps} gaps on a side, so {gaps} + 1 = {side}"
+                f" {plural(thing)}.",
                 f"Both sides have 2 * {side} = {both}.",
                 f"They cost {both} * ${price} = ${both * price}.",
             ],
             [
-                f"A side is divided into {length} / {step} = {gaps} gaps and needs {gaps} + 1 = {side} "
+                f"A side is divided into {length} / {step} = {gaps} gaps and needs {gaps} + 1 ="
+                f" {side} "
                 f"{plural(thing)}.",
                 f"One side costs {side} * {price} = {side * price} dollars.",
                 f"Two sides cost 2 * {side * price} = {both * price} dollars.",

@@ -6,7 +6,14 @@ from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import an, cap, count, person, plural
 
 _GOODS = (
-    (("notebook", 3), ("marker", 2), ("folder", 4), ("sketch pad", 6), ("pencil case", 7), ("glue stick", 2)),
+    (
+        ("notebook", 3),
+        ("marker", 2),
+        ("folder", 4),
+        ("sketch pad", 6),
+        ("pencil case", 7),
+        ("glue stick", 2),
+    ),
     (
         ("melon", 4),
         ("pineapple", 5),
@@ -15,8 +22,21 @@ _GOODS = (
         ("jar of honey", 8),
         ("loaf of bread", 3),
     ),
-    (("tulip bulb", 2), ("rose bush", 9), ("flower pot", 4), ("bag of soil", 6), ("watering can", 8)),
-    (("puzzle", 9), ("yo-yo", 3), ("toy truck", 7), ("kite", 8), ("bouncy ball", 2), ("card game", 6)),
+    (
+        ("tulip bulb", 2),
+        ("rose bush", 9),
+        ("flower pot", 4),
+        ("bag of soil", 6),
+        ("watering can", 8),
+    ),
+    (
+        ("puzzle", 9),
+        ("yo-yo", 3),
+        ("toy truck", 7),
+        ("kite", 8),
+        ("bouncy ball", 2),
+        ("card game", 6),
+    ),
 )
 
 
@@ -34,10 +54,13 @@ def shopping_change(rng: random.Random) -> Problem:
         [
             f"{who} buys {count(m, first)} at ${p} each and {count(n, second)} at ${q} each. "
             f"{cap(who.they)} pays with ${bill}. How many dollars of change does {who.they} get?",
-            f"In a shop, {plural(first)} cost ${p} apiece and {plural(second)} cost ${q} apiece. {who} "
-            f"takes {count(m, first)} and {count(n, second)} and hands over ${bill}. How many dollars come "
+            f"In a shop, {plural(first)} cost ${p} apiece and {plural(second)} cost ${q} apiece."
+            f" {who} "
+            f"takes {count(m, first)} and {count(n, second)} and hands over ${bill}. How many"
+            " dollars come "
             "back?",
-            f"{who} has ${bill}. How many dollars are left after {who.they} buys {count(m, first)} for ${p} "
+            f"{who} has ${bill}. How many dollars are left after {who.they} buys {count(m, first)}"
+            f" for ${p} "
             f"each and {count(n, second)} for ${q} each?",
         ],
         [
@@ -48,9 +71,11 @@ def shopping_change(rng: random.Random) -> Problem:
                 f"What remains is ${bill} - ${total} = ${bill - total}.",
             ],
             [
-                f"{who} spends {m} * {p} = {cost} dollars on {plural(first)} and {n} * {q} = {other} "
+                f"{who} spends {m} * {p} = {cost} dollars on {plural(first)} and {n} * {q} ="
+                f" {other} "
                 f"dollars on {plural(second)}.",
-                f"That makes {cost} + {other} = {total} dollars, so {who.they} keeps {bill} - {total} = "
+                f"That makes {cost} + {other} = {total} dollars, so {who.they} keeps {bill} -"
+                f" {total} = "
                 f"{bill - total} dollars.",
             ],
         ],
@@ -70,10 +95,12 @@ def bake_sale(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} bakes {trays} trays of {per_tray} {plural(treat)} for the {event} and spends ${spent} "
+            f"{who} bakes {trays} trays of {per_tray} {plural(treat)} for the {event} and spends"
+            f" ${spent} "
             f"on ingredients. Every {treat} sells for ${price}. What is the profit in dollars?",
             f"For the {event}, {who} fills {trays} trays with {per_tray} {plural(treat)} each. The "
-            f"ingredients cost ${spent}, and all {plural(treat)} are sold at ${price} each. How many "
+            f"ingredients cost ${spent}, and all {plural(treat)} are sold at ${price} each. How"
+            " many "
             f"dollars does {who.they} earn after paying for the ingredients?",
         ],
         [
@@ -85,7 +112,8 @@ def bake_sale(rng: random.Random) -> Problem:
             [
                 f"One tray brings in {per_tray} * {price} = {per_tray * price} dollars.",
                 f"All {trays} trays bring in {trays} * {per_tray * price} = {income} dollars.",
-                f"Without the cost of the ingredients, {income} - {spent} = {income - spent} dollars are left.",
+                f"Without the cost of the ingredients, {income} - {spent} = {income - spent}"
+                " dollars are left.",
             ],
         ],
         income - spent,
@@ -95,8 +123,12 @@ def bake_sale(rng: random.Random) -> Problem:
 def saving_goal(rng: random.Random) -> Problem:
     """Weeks until a goal is reached from what is kept each week."""
     who = person(rng)
-    thing = rng.choice(("bicycle", "guitar", "tent", "camera", "telescope", "skateboard", "sewing machine"))
-    job = rng.choice(("walking dogs", "tutoring", "mowing lawns", "delivering papers", "babysitting"))
+    thing = rng.choice(
+        ("bicycle", "guitar", "tent", "camera", "telescope", "skateboard", "sewing machine")
+    )
+    job = rng.choice(
+        ("walking dogs", "tutoring", "mowing lawns", "delivering papers", "babysitting")
+    )
     kept, spent, weeks, start = (
         rng.randint(4, 15),
         rng.randint(3, 12),
@@ -108,11 +140,15 @@ def saving_goal(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} wants {an(thing)} that costs ${goal} and already has ${start}. Each week {who.they} "
-            f"earns ${earned} by {job} and spends ${spent} of it. After how many weeks can {who.they} buy "
+            f"{who} wants {an(thing)} that costs ${goal} and already has ${start}. Each week"
+            f" {who.they} "
+            f"earns ${earned} by {job} and spends ${spent} of it. After how many weeks can"
+            f" {who.they} buy "
             f"the {thing}?",
-            f"{cap(an(thing))} costs ${goal}. {who} has saved ${start} so far. Every week {who.they} makes "
-            f"${earned} {job} but uses ${spent} for lunches. How many weeks does {who.they} need to save "
+            f"{cap(an(thing))} costs ${goal}. {who} has saved ${start} so far. Every week"
+            f" {who.they} makes "
+            f"${earned} {job} but uses ${spent} for lunches. How many weeks does {who.they} need to"
+            " save "
             "the rest?",
         ],
         [
@@ -123,7 +159,8 @@ def saving_goal(rng: random.Random) -> Problem:
             ],
             [
                 f"A week adds {earned} - {spent} = {kept} dollars to the savings.",
-                f"The missing amount is {goal} - {start} = {missing} dollars, which is {missing} / {kept} = "
+                f"The missing amount is {goal} - {start} = {missing} dollars, which is {missing} /"
+                f" {kept} = "
                 f"{weeks} weeks of saving.",
             ],
         ],
@@ -134,7 +171,17 @@ def saving_goal(rng: random.Random) -> Problem:
 def sale_coupon(rng: random.Random) -> Problem:
     """A percentage off the price, then a fixed amount off."""
     who = person(rng)
-    thing = rng.choice(("winter coat", "desk lamp", "backpack", "blender", "office chair", "rain jacket", "suitcase"))
+    thing = rng.choice(
+        (
+            "winter coat",
+            "desk lamp",
+            "backpack",
+            "blender",
+            "office chair",
+            "rain jacket",
+            "suitcase",
+        )
+    )
     percent = rng.choice((10, 20, 25, 30, 40, 50, 60))
     price = rng.randint(3, 16) * (20 if percent == 25 else 10)
     cut = price * percent // 100
@@ -143,19 +190,23 @@ def sale_coupon(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{cap(an(thing))} normally costs ${price}. Today it is {percent}% off, and {who} has a coupon "
+            f"{cap(an(thing))} normally costs ${price}. Today it is {percent}% off, and {who} has a"
+            " coupon "
             f"for another ${coupon} off the sale price. How many dollars does {who.they} pay?",
-            f"{who} finds {an(thing)} marked ${price}. The shop takes {percent}% off the marked price and "
+            f"{who} finds {an(thing)} marked ${price}. The shop takes {percent}% off the marked"
+            " price and "
             f"then ${coupon} more for members. As a member, how many dollars does {who.they} pay?",
         ],
         [
             [
                 f"The discount is {price} * {percent} / 100 = {cut} dollars.",
                 f"The sale price is ${price} - ${cut} = ${sale}.",
-                f"After taking off ${coupon} more, {who} pays ${sale} - ${coupon} = ${sale - coupon}.",
+                f"After taking off ${coupon} more, {who} pays ${sale} - ${coupon} ="
+                f" ${sale - coupon}.",
             ],
             [
-                f"With {percent}% off, 100 - {percent} = {100 - percent} percent of the price remains.",
+                f"With {percent}% off, 100 - {percent} = {100 - percent} percent of the price"
+                " remains.",
                 f"That is {price} * {100 - percent} / 100 = {sale} dollars.",
                 f"Taking off ${coupon} more leaves {sale} - {coupon} = {sale - coupon} dollars.",
             ],
@@ -166,7 +217,9 @@ def sale_coupon(rng: random.Random) -> Problem:
 
 def group_tickets(rng: random.Random) -> Problem:
     """Adults at full price, children at half, minus a voucher."""
-    place = rng.choice(("aquarium", "castle", "planetarium", "zoo", "science museum", "water park", "wax museum"))
+    place = rng.choice(
+        ("aquarium", "castle", "planetarium", "zoo", "science museum", "water park", "wax museum")
+    )
     child, adults, children = rng.randint(3, 12), rng.randint(2, 6), rng.randint(2, 9)
     adult = 2 * child
     grown, small = adults * adult, children * child
@@ -175,22 +228,29 @@ def group_tickets(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A ticket to the {place} costs ${adult} for an adult and half as much for a child. A group of "
-            f"{adults} adults and {children} children uses a voucher worth ${voucher}. How many dollars "
+            f"A ticket to the {place} costs ${adult} for an adult and half as much for a child. A"
+            " group of "
+            f"{adults} adults and {children} children uses a voucher worth ${voucher}. How many"
+            " dollars "
             "does the group pay?",
-            f"At the {place}, children pay half of the ${adult} adult price. A group of {adults} adults and "
-            f"{children} children gets ${voucher} off the total. Find what the group pays in dollars.",
+            f"At the {place}, children pay half of the ${adult} adult price. A group of {adults}"
+            " adults and "
+            f"{children} children gets ${voucher} off the total. Find what the group pays in"
+            " dollars.",
         ],
         [
             [
                 f"A child ticket costs ${adult} / 2 = ${child}.",
-                f"The adults cost {adults} * ${adult} = ${grown} and the children cost {children} * "
+                f"The adults cost {adults} * ${adult} = ${grown} and the children cost {children} *"
+                " "
                 f"${child} = ${small}.",
-                f"That is ${grown} + ${small} = ${total}, and with the voucher ${total} - ${voucher} = "
+                f"That is ${grown} + ${small} = ${total}, and with the voucher ${total} -"
+                f" ${voucher} = "
                 f"${total - voucher}.",
             ],
             [
-                f"Each child pays {adult} / 2 = {child} dollars, so all children pay {children} * {child} = "
+                f"Each child pays {adult} / 2 = {child} dollars, so all children pay {children} *"
+                f" {child} = "
                 f"{small} dollars.",
                 f"The adults pay {adults} * {adult} = {grown} dollars.",
                 f"The total is {small} + {grown} = {total} dollars.",
@@ -217,22 +277,28 @@ def spoiled_crates(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} pays ${paid} for {crates} crates with {size} {plural(item)} in each. In the end {lost} "
-            f"of the {plural(item)} spoil, and the others sell for ${price} each. How many dollars of "
+            f"{who} pays ${paid} for {crates} crates with {size} {plural(item)} in each. In the end"
+            f" {lost} "
+            f"of the {plural(item)} spoil, and the others sell for ${price} each. How many dollars"
+            " of "
             "profit is that?",
-            f"A stall owner buys {crates} crates of {size} {plural(item)} for ${paid} altogether. After "
-            f"throwing away {lost} bad ones, the owner sells the rest at ${price} each. What is the profit "
+            f"A stall owner buys {crates} crates of {size} {plural(item)} for ${paid} altogether."
+            " After "
+            f"throwing away {lost} bad ones, the owner sells the rest at ${price} each. What is the"
+            " profit "
             "in dollars?",
         ],
         [
             [
                 f"The crates hold {crates} * {size} = {bought} {plural(item)}.",
                 f"Of these, {bought} - {lost} = {good} can be sold.",
-                f"They bring in {good} * ${price} = ${income}, so the profit is ${income} - ${paid} = "
+                f"They bring in {good} * ${price} = ${income}, so the profit is ${income} - ${paid}"
+                " = "
                 f"${income - paid}.",
             ],
             [
-                f"There are {crates} * {size} = {bought} {plural(item)}, and {bought} - {lost} = {good} "
+                f"There are {crates} * {size} = {bought} {plural(item)}, and {bought} - {lost} ="
+                f" {good} "
                 f"{plural(item)} remain for sale.",
                 f"The sales come to {good} * {price} = {income} dollars.",
                 f"Subtracting the cost gives {income} - {paid} = {income - paid} dollars.",

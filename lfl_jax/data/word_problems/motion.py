@@ -13,14 +13,19 @@ def two_leg_trip(rng: random.Random) -> Problem:
     h1, h2, rest = rng.randint(2, 5), rng.randint(2, 4), rng.randint(10, 95)
     a, b = first * h1, second * h2
     total = a + b + rest
-    goal = rng.choice(("the coast", "a mountain hut", "the border", "a music festival", "the next big city"))
+    goal = rng.choice(
+        ("the coast", "a mountain hut", "the border", "a music festival", "the next big city")
+    )
     return compose(
         rng,
         [
-            f"{who} drives to {goal}, {total} km away. After {h1} hours at {first} km per hour and {h2} "
+            f"{who} drives to {goal}, {total} km away. After {h1} hours at {first} km per hour and"
+            f" {h2} "
             f"hours at {second} km per hour, how many kilometers are still left?",
-            f"The road to {goal} is {total} km long. {who} travels at {first} km per hour for {h1} hours, "
-            f"has a rest, and then travels at {second} km per hour for {h2} hours. How many kilometers "
+            f"The road to {goal} is {total} km long. {who} travels at {first} km per hour for {h1}"
+            " hours, "
+            f"has a rest, and then travels at {second} km per hour for {h2} hours. How many"
+            " kilometers "
             "remain?",
         ],
         [
@@ -31,8 +36,10 @@ def two_leg_trip(rng: random.Random) -> Problem:
                 f"There are {total} - {a + b} = {rest} km left.",
             ],
             [
-                f"After {h1} hours, {h1} * {first} = {a} km are done and {total} - {a} = {total - a} km remain.",
-                f"The next {h2} hours add {h2} * {second} = {b} km, which leaves {total - a} - {b} = {rest} km.",
+                f"After {h1} hours, {h1} * {first} = {a} km are done and {total} - {a} ="
+                f" {total - a} km remain.",
+                f"The next {h2} hours add {h2} * {second} = {b} km, which leaves {total - a} - {b}"
+                f" = {rest} km.",
             ],
         ],
         rest,
@@ -42,18 +49,24 @@ def two_leg_trip(rng: random.Random) -> Problem:
 def meeting_halfway(rng: random.Random) -> Problem:
     """Two travellers approach each other; how far one of them gets."""
     one, two = people(rng, 2)
-    verb, low, high = rng.choice((("cycle", 10, 24), ("drive", 40, 80), ("walk", 3, 6), ("ride on horseback", 8, 15)))
+    verb, low, high = rng.choice(
+        (("cycle", 10, 24), ("drive", 40, 80), ("walk", 3, 6), ("ride on horseback", 8, 15))
+    )
     fast, slow = rng.randint(low, high), rng.randint(low, high)
     hours = rng.randint(2, 6)
     both, gap, way = fast + slow, (fast + slow) * hours, fast * hours
     return compose(
         rng,
         [
-            f"{one} and {two} live {gap} km apart and {verb} toward each other, starting at the same time. "
-            f"{one} makes {fast} km per hour and {two} {slow} km per hour. How many kilometers has {one} "
+            f"{one} and {two} live {gap} km apart and {verb} toward each other, starting at the"
+            " same time. "
+            f"{one} makes {fast} km per hour and {two} {slow} km per hour. How many kilometers has"
+            f" {one} "
             "covered when they meet?",
-            f"Two friends, {one} and {two}, start at the same time from towns {gap} km apart and {verb} "
-            f"toward each other at {fast} km per hour and {slow} km per hour. How far, in kilometers, is it "
+            f"Two friends, {one} and {two}, start at the same time from towns {gap} km apart and"
+            f" {verb} "
+            f"toward each other at {fast} km per hour and {slow} km per hour. How far, in"
+            " kilometers, is it "
             f"from {one}'s town to the place where they meet?",
         ],
         [
@@ -63,7 +76,8 @@ def meeting_halfway(rng: random.Random) -> Problem:
                 f"In that time {one} covers {hours} * {fast} = {way} km.",
             ],
             [
-                f"Each hour the gap shrinks by {fast} + {slow} = {both} km, so it is closed in {gap} / "
+                f"Each hour the gap shrinks by {fast} + {slow} = {both} km, so it is closed in"
+                f" {gap} / "
                 f"{both} = {hours} hours.",
                 f"At {fast} km per hour, {one} covers {fast} * {hours} = {way} km by then.",
             ],
@@ -83,23 +97,29 @@ def catch_up(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{one} sets off at {slow} km per hour. {count(head, 'hour')} later {two} follows on the same "
-            f"road at {fast} km per hour. How many kilometers has {two} traveled when {two.they} catches up "
+            f"{one} sets off at {slow} km per hour. {count(head, 'hour')} later {two} follows on"
+            " the same "
+            f"road at {fast} km per hour. How many kilometers has {two} traveled when {two.they}"
+            " catches up "
             f"with {one}?",
-            f"{two} leaves {count(head, 'hour')} after {one} and takes the same route. {one} moves at "
-            f"{slow} km per hour and {two} at {fast} km per hour. How far from the start, in kilometers, "
+            f"{two} leaves {count(head, 'hour')} after {one} and takes the same route. {one} moves"
+            " at "
+            f"{slow} km per hour and {two} at {fast} km per hour. How far from the start, in"
+            " kilometers, "
             f"does {two} reach {one}?",
         ],
         [
             [
                 f"{one} has a lead of {head} * {slow} = {lead} km.",
                 f"{two} gains {fast} - {slow} = {gain} km each hour.",
-                f"Catching up takes {lead} / {gain} = {hours} hours, and in that time {two} goes {hours} * "
+                f"Catching up takes {lead} / {gain} = {hours} hours, and in that time {two} goes"
+                f" {hours} * "
                 f"{fast} = {hours * fast} km.",
             ],
             [
                 f"When {two} starts, {one} is already {slow} * {head} = {lead} km ahead.",
-                f"The gap closes by {fast} - {slow} = {gain} km per hour, so it takes {lead} / {gain} = {hours} hours.",
+                f"The gap closes by {fast} - {slow} = {gain} km per hour, so it takes {lead} /"
+                f" {gain} = {hours} hours.",
                 f"By then {two} has gone {fast} * {hours} = {fast * hours} km.",
             ],
         ],
@@ -110,7 +130,9 @@ def catch_up(rng: random.Random) -> Problem:
 def fuel_cost(rng: random.Random) -> Problem:
     """There and back, the fuel it needs and its price."""
     who = person(rng)
-    vehicle, low, high = rng.choice((("pickup truck", 15, 25), ("car", 25, 40), ("van", 15, 30), ("scooter", 60, 80)))
+    vehicle, low, high = rng.choice(
+        (("pickup truck", 15, 25), ("car", 25, 40), ("van", 15, 30), ("scooter", 60, 80))
+    )
     economy, gallons, price = rng.randint(low, high), rng.randint(2, 12), rng.randint(3, 6)
     if economy * gallons % 2:
         gallons += 1
@@ -120,10 +142,13 @@ def fuel_cost(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} takes {who.their} {vehicle} to {goal}, {leg} miles away, and returns by the same road. "
-            f"The {vehicle} goes {economy} miles on a gallon, and a gallon costs ${price}. How many dollars "
+            f"{who} takes {who.their} {vehicle} to {goal}, {leg} miles away, and returns by the"
+            " same road. "
+            f"The {vehicle} goes {economy} miles on a gallon, and a gallon costs ${price}. How many"
+            " dollars "
             "does the fuel cost?",
-            f"It is {leg} miles from {who}'s house to {goal}. With a {vehicle} that does {economy} miles "
+            f"It is {leg} miles from {who}'s house to {goal}. With a {vehicle} that does {economy}"
+            " miles "
             f"per gallon and fuel at ${price} a gallon, how many dollars does a round trip cost?",
         ],
         [
@@ -133,7 +158,8 @@ def fuel_cost(rng: random.Random) -> Problem:
                 f"The fuel costs {gallons} * ${price} = ${cost}.",
             ],
             [
-                f"There and back is {leg} + {leg} = {total} miles, which uses {total} / {economy} = "
+                f"There and back is {leg} + {leg} = {total} miles, which uses {total} / {economy} ="
+                " "
                 f"{gallons} gallons of fuel.",
                 f"At ${price} a gallon this is {gallons} * {price} = {cost} dollars.",
             ],

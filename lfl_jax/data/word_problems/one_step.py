@@ -1,4 +1,5 @@
-"""Level 1: one addition, subtraction or product of small numbers; the answer is the bare equation."""
+"""Level 1: one addition, subtraction or product of small numbers; the answer is the bare
+equation."""
 
 import random
 
@@ -47,8 +48,10 @@ def two_places(rng: random.Random) -> Problem:
         rng,
         a,
         b,
-        f"There are {a} {things} in the {first} and {b} in the {second}. How many {things} are there in total?",
-        f"The {first} contains {a} {things} and the {second} contains {b}. How many {things} is that altogether?",
+        f"There are {a} {things} in the {first} and {b} in the {second}. How many {things} are"
+        " there in total?",
+        f"The {first} contains {a} {things} and the {second} contains {b}. How many {things} is"
+        " that altogether?",
     )
 
 
@@ -60,8 +63,10 @@ def two_days(rng: random.Random) -> Problem:
         rng,
         a,
         b,
-        f"{who} {verb} {a} {things} on Monday and {b} on Tuesday. How many {things} is that in total?",
-        f"On Monday {who} {verb} {a} {things}, on Tuesday {b}. How many {things} is that on both days?",
+        f"{who} {verb} {a} {things} on Monday and {b} on Tuesday. How many {things} is that in"
+        " total?",
+        f"On Monday {who} {verb} {a} {things}, on Tuesday {b}. How many {things} is that on both"
+        " days?",
     )
 
 
@@ -74,7 +79,8 @@ def exceeds_by(rng: random.Random) -> Problem:
         b,
         f"A shop sells {a} {things} in the morning and {b} more than that in the afternoon. "
         f"How many {things} does it sell in the afternoon?",
-        f"{who} wants {b} more {things} than last year, when it was {a}. How many {things} does {who} want?",
+        f"{who} wants {b} more {things} than last year, when it was {a}. How many {things} does"
+        f" {who} want?",
     )
 
 
@@ -99,7 +105,8 @@ def some_used(rng: random.Random) -> Problem:
         a,
         b,
         f"There were {a} {things} in the {where}. Then {b} were taken. How many {things} remain?",
-        f"A {where} had {a} {things} and {b} were sold. How many {things} does the {where} still have?",
+        f"A {where} had {a} {things} and {b} were sold. How many {things} does the {where} still"
+        " have?",
     )
 
 
@@ -136,7 +143,8 @@ def boxes_of(rng: random.Random) -> Problem:
         a,
         b,
         f"{who} has {a} {pack} with {b} {things} in each. How many {things} does {who} have?",
-        f"There are {a} {pack} of {things}, and each has {b}. How many {things} are there in total?",
+        f"There are {a} {pack} of {things}, and each has {b}. How many {things} are there in"
+        " total?",
     )
 
 
@@ -178,7 +186,10 @@ def days_of_work(rng: random.Random) -> Problem:
 
 def fly_away(rng: random.Random) -> Problem:
     """A difference: animals that leave."""
-    animals, (a, b) = plural(rng.choice(("bird", "duck", "bee", "pigeon", "moth"))), _larger_first(rng)
+    animals, (a, b) = (
+        plural(rng.choice(("bird", "duck", "bee", "pigeon", "moth"))),
+        _larger_first(rng),
+    )
     return _difference(
         rng,
         a,
@@ -196,6 +207,8 @@ def pages_left(rng: random.Random) -> Problem:
         rng,
         a,
         b,
-        f"{who} has to read {a} {plural(what)} and has read {b}. How many {plural(what)} are left to read?",
-        f"Of {a} {plural(what)}, {who} has already read {b}. How many {plural(what)} are not read yet?",
+        f"{who} has to read {a} {plural(what)} and has read {b}. How many {plural(what)} are left"
+        " to read?",
+        f"Of {a} {plural(what)}, {who} has already read {b}. How many {plural(what)} are not read"
+        " yet?",
     )

@@ -22,16 +22,25 @@ def spend_fractions(rng: random.Random) -> Problem:
     first = int(money * one)
     left = money - first
     if left % two.denominator:
-        money, first, left = money * two.denominator, first * two.denominator, left * two.denominator
+        money, first, left = (
+            money * two.denominator,
+            first * two.denominator,
+            left * two.denominator,
+        )
     second = int(left * two)
     end = left - second
-    a, b = rng.sample(("books", "a concert", "shoes", "a train ticket", "a present", "groceries", "paint"), 2)
+    a, b = rng.sample(
+        ("books", "a concert", "shoes", "a train ticket", "a present", "groceries", "paint"), 2
+    )
     return compose(
         rng,
         [
-            f"{who} has ${money}. {cap(who.they)} spends {FRACTION_WORDS[one]} of it on {a} and then "
-            f"{FRACTION_WORDS[two]} of what is left on {b}. How many dollars does {who.they} have now?",
-            f"Out of ${money}, {who} uses {FRACTION_WORDS[one]} for {a}. Of the remaining money {who.they} "
+            f"{who} has ${money}. {cap(who.they)} spends {FRACTION_WORDS[one]} of it on {a} and"
+            " then "
+            f"{FRACTION_WORDS[two]} of what is left on {b}. How many dollars does {who.they} have"
+            " now?",
+            f"Out of ${money}, {who} uses {FRACTION_WORDS[one]} for {a}. Of the remaining money"
+            f" {who.they} "
             f"uses {FRACTION_WORDS[two]} for {b}. How many dollars remain?",
         ],
         [
@@ -42,9 +51,11 @@ def spend_fractions(rng: random.Random) -> Problem:
                 f"In the end {left} - {second} = {end} dollars remain.",
             ],
             [
-                f"The money for {a} is {share(money, one)} = {first} dollars, so {money} - {first} = {left} "
+                f"The money for {a} is {share(money, one)} = {first} dollars, so {money} - {first}"
+                f" = {left} "
                 "dollars are left.",
-                f"Of these, {share(left, two)} = {second} dollars go to {b}, and {left} - {second} = {end} "
+                f"Of these, {share(left, two)} = {second} dollars go to {b}, and {left} - {second}"
+                f" = {end} "
                 "dollars are kept.",
             ],
         ],
@@ -57,7 +68,9 @@ _PERCENTS = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80)
 
 def club_percent(rng: random.Random) -> Problem:
     """A percentage of a whole, then a fraction of that part, and the others in it."""
-    group, member = rng.choice((("school", "student"), ("company", "employee"), ("sports club", "member")))
+    group, member = rng.choice(
+        (("school", "student"), ("company", "employee"), ("sports club", "member"))
+    )
     activity, special = rng.choice(
         (
             ("play an instrument", "the violin"),
@@ -68,7 +81,11 @@ def club_percent(rng: random.Random) -> Problem:
     percent = rng.choice(_PERCENTS)
     part = rng.choice([p for p in FRACTION_WORDS if p.denominator <= 5])
     total = rng.choice(
-        [n for n in range(40, 620, 20) if n * percent % 100 == 0 and n * percent // 100 % part.denominator == 0]
+        [
+            n
+            for n in range(40, 620, 20)
+            if n * percent % 100 == 0 and n * percent // 100 % part.denominator == 0
+        ]
     )
     active = total * percent // 100
     chosen = int(active * part)
@@ -77,7 +94,8 @@ def club_percent(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"Of the {total} {many} at a {group}, {percent}% {activity}. {cap(FRACTION_WORDS[part])} of "
+            f"Of the {total} {many} at a {group}, {percent}% {activity}."
+            f" {cap(FRACTION_WORDS[part])} of "
             f"those have picked {special}. How many {many} {activity} other than {special}?",
             f"A {group} has {total} {many}, and {percent}% of them {activity}. Among these, "
             f"{FRACTION_WORDS[part]} picked {special}. How many {many} picked something else?",
@@ -101,7 +119,9 @@ def club_percent(rng: random.Random) -> Problem:
 def original_amount(rng: random.Random) -> Problem:
     """Backwards from what is left to what there was."""
     who, friend = people(rng, 2)
-    item = rng.choice(("sticker", "marble", "stamp", "postcard", "seashell", "trading card", "button"))
+    item = rng.choice(
+        ("sticker", "marble", "stamp", "postcard", "seashell", "trading card", "button")
+    )
     part = rng.choice([p for p in FRACTION_WORDS if p.numerator == 1])
     unit, lost = rng.randint(6, 25), rng.randint(2, 15)
     kept = part.denominator - 1
@@ -110,7 +130,8 @@ def original_amount(rng: random.Random) -> Problem:
     left, start = after - lost, unit * part.denominator
     many = plural(item)
     undo = [
-        f"They are {part.denominator} - 1 = {kept} of {part.denominator} equal parts, so one part is "
+        f"They are {part.denominator} - 1 = {kept} of {part.denominator} equal parts, so one part"
+        " is "
         f"{after} / {kept} = {unit}.",
         f"At first there were {unit} * {part.denominator} = {start} {many}.",
     ]
@@ -119,9 +140,12 @@ def original_amount(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} gives {FRACTION_WORDS[part]} of {who.their} {many} to {friend} and then loses {lost} of "
-            f"the others. Now {who.they} has {left}. How many {many} did {who} have in the beginning?",
-            f"After giving away {FRACTION_WORDS[part]} of {who.their} {many}, {who} sold {lost} more and "
+            f"{who} gives {FRACTION_WORDS[part]} of {who.their} {many} to {friend} and then loses"
+            f" {lost} of "
+            f"the others. Now {who.they} has {left}. How many {many} did {who} have in the"
+            " beginning?",
+            f"After giving away {FRACTION_WORDS[part]} of {who.their} {many}, {who} sold {lost}"
+            " more and "
             f"was left with {left}. How many {many} did {who.they} own at first?",
         ],
         [
@@ -135,32 +159,48 @@ def original_amount(rng: random.Random) -> Problem:
 def survey_rest(rng: random.Random) -> Problem:
     """A fraction and a percentage of one whole; the remaining part against the first."""
     place, who = rng.choice(
-        (("ski resort", "visitor"), ("hotel", "guest"), ("holiday village", "family"), ("camp", "child"))
+        (
+            ("ski resort", "visitor"),
+            ("hotel", "guest"),
+            ("holiday village", "family"),
+            ("camp", "child"),
+        )
     )
-    a, b, c = rng.sample(("a hike", "a boat tour", "a cooking class", "a film", "a puppet show", "a quiz night"), 3)
-    part = rng.choice((Fraction(1, 2), Fraction(1, 4), Fraction(1, 5), Fraction(2, 5), Fraction(1, 3)))
+    a, b, c = rng.sample(
+        ("a hike", "a boat tour", "a cooking class", "a film", "a puppet show", "a quiz night"), 3
+    )
+    part = rng.choice(
+        (Fraction(1, 2), Fraction(1, 4), Fraction(1, 5), Fraction(2, 5), Fraction(1, 3))
+    )
     percent = rng.choice((10, 15, 20, 25, 30, 40))
-    total = rng.choice([n for n in range(40, 600, 20) if n * percent % 100 == 0 and n % part.denominator == 0])
+    total = rng.choice(
+        [n for n in range(40, 600, 20) if n * percent % 100 == 0 and n % part.denominator == 0]
+    )
     first, second = int(total * part), total * percent // 100
     used, many = first + second, plural(who)
     return compose(
         rng,
         [
-            f"A {place} asks {total} {many} what they would like to do. {cap(FRACTION_WORDS[part])} of them "
+            f"A {place} asks {total} {many} what they would like to do. {cap(FRACTION_WORDS[part])}"
+            " of them "
             f"choose {a}, {percent}% choose {b}, and the rest choose {c}. How many choose {c}?",
-            f"There are {total} {many}. {cap(FRACTION_WORDS[part])} of them sign up for {a}, {percent}% of "
-            f"all {total} sign up for {b}, and the others for {c}. How many {many} sign up for {c}?",
+            f"There are {total} {many}. {cap(FRACTION_WORDS[part])} of them sign up for {a},"
+            f" {percent}% of "
+            f"all {total} sign up for {b}, and the others for {c}. How many {many} sign up for"
+            f" {c}?",
         ],
         [
             [
                 f"{cap(a)} is the choice of {share(total, part)} = {first} {many}.",
                 f"{cap(b)} is the choice of {total} * {percent} / 100 = {second}.",
-                f"Together these are {first} + {second} = {used}, so {total} - {used} = {total - used} choose {c}.",
+                f"Together these are {first} + {second} = {used}, so {total} - {used} ="
+                f" {total - used} choose {c}.",
             ],
             [
                 f"First take away {share(total, part)} = {first}, which leaves {total} - {first} = "
                 f"{total - first} {many}.",
-                f"Then take away {total} * {percent} / 100 = {second}, which leaves {total - first} - "
+                f"Then take away {total} * {percent} / 100 = {second}, which leaves {total - first}"
+                " - "
                 f"{second} = {total - used}.",
             ],
         ],

@@ -23,20 +23,24 @@ def ages_later(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{one} is {young} years old. {cap(one.their)} {link} {two} is {TIMES_WORDS[k]} as old. What "
+            f"{one} is {young} years old. {cap(one.their)} {link} {two} is {TIMES_WORDS[k]} as old."
+            " What "
             f"will the sum of their ages be in {years} years?",
-            f"{two} is {TIMES_WORDS[k]} as old as {one}, who is {young}. What will their ages add up to "
+            f"{two} is {TIMES_WORDS[k]} as old as {one}, who is {young}. What will their ages add"
+            " up to "
             f"{years} years from now?",
         ],
         [
             [
                 f"{two} is {k} * {young} = {old} years old.",
-                f"In {years} years {one} will be {young} + {years} = {young + years} and {two} will be "
+                f"In {years} years {one} will be {young} + {years} = {young + years} and {two} will"
+                " be "
                 f"{old} + {years} = {old + years}.",
                 f"The sum is {young + years} + {old + years} = {total}.",
             ],
             [
-                f"{two} is now {young} * {k} = {old}, so today the ages add up to {young} + {old} = {young + old}.",
+                f"{two} is now {young} * {k} = {old}, so today the ages add up to {young} + {old} ="
+                f" {young + old}.",
                 f"Each of the two gets {years} years older, which adds 2 * {years} = {2 * years}.",
                 f"Together they will be {young + old} + {2 * years} = {total}.",
             ],
@@ -54,13 +58,16 @@ def ages_sum(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{one} is {gap} years older than {two}. Their ages add up to {total}. How old was {one} {ago} years ago?",
-            f"The ages of {one} and {two} sum to {total}, and {two} is {gap} years younger than {one}. What "
+            f"{one} is {gap} years older than {two}. Their ages add up to {total}. How old was"
+            f" {one} {ago} years ago?",
+            f"The ages of {one} and {two} sum to {total}, and {two} is {gap} years younger than"
+            f" {one}. What "
             f"was {one}'s age {ago} years ago?",
         ],
         [
             [
-                f"Without the {gap} extra years, the ages would sum to {total} - {gap} = {total - gap}.",
+                f"Without the {gap} extra years, the ages would sum to {total} - {gap} ="
+                f" {total - gap}.",
                 f"So {two} is {total - gap} / 2 = {young} and {one} is {young} + {gap} = {old}.",
                 f"Back then, {one} was {old} - {ago} = {old - ago}.",
             ],
@@ -97,9 +104,11 @@ def comparison_chain(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{one} has {a} {many}. {two} has {TIMES_WORDS[k]} as many as {one}, and {three} has {fewer} "
+            f"{one} has {a} {many}. {two} has {TIMES_WORDS[k]} as many as {one}, and {three} has"
+            f" {fewer} "
             f"fewer than {two}. How many {many} do the three have together?",
-            f"{three} collected {fewer} fewer {many} than {two}. {two} collected {TIMES_WORDS[k]} as many "
+            f"{three} collected {fewer} fewer {many} than {two}. {two} collected {TIMES_WORDS[k]}"
+            " as many "
             f"as {one}, who has {a}. Find the number of {many} that all three have in total.",
         ],
         [
@@ -131,9 +140,11 @@ def make_equal(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{one} has {start} {many} and {two} has {poor}. {one} buys {bought} more and wants both to "
+            f"{one} has {start} {many} and {two} has {poor}. {one} buys {bought} more and wants"
+            " both to "
             f"have the same number. How many {many} should {one} give to {two}?",
-            f"{two} owns {poor} {many}. {one} owns {start} and has just found {bought} more. How many must "
+            f"{two} owns {poor} {many}. {one} owns {start} and has just found {bought} more. How"
+            " many must "
             f"{one} hand to {two} so that they have equally many?",
         ],
         [
@@ -144,7 +155,8 @@ def make_equal(rng: random.Random) -> Problem:
             ],
             [
                 f"After the {bought} new ones {one} has {start} + {bought} = {rich}.",
-                f"Both together have {rich} + {poor} = {rich + poor}, so each should have {rich + poor} / 2 "
+                f"Both together have {rich} + {poor} = {rich + poor}, so each should have"
+                f" {rich + poor} / 2 "
                 f"= {(rich + poor) // 2}.",
                 f"{one} gives away {rich} - {(rich + poor) // 2} = {give}.",
             ],
@@ -172,21 +184,27 @@ def legs_and_heads(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{place} {lows} and {highs}, {heads} in all. A {low} has {low_each} {pieces} and a {high} has "
+            f"{place} {lows} and {highs}, {heads} in all. A {low} has {low_each} {pieces} and a"
+            f" {high} has "
             f"{high_each}. Altogether there are {parts} {pieces}. How many {highs} are there?",
-            f"{place} {heads} {lows} and {highs} with {parts} {pieces} in total. Each {low} has {low_each} "
+            f"{place} {heads} {lows} and {highs} with {parts} {pieces} in total. Each {low} has"
+            f" {low_each} "
             f"{pieces} and each {high} has {high_each}. Find the number of {highs}.",
         ],
         [
             [
-                f"If all {heads} were {lows}, there would be {heads} * {low_each} = {base} {pieces}.",
+                f"If all {heads} were {lows}, there would be {heads} * {low_each} = {base}"
+                f" {pieces}.",
                 f"There are {parts} - {base} = {parts - base} more {pieces} than that.",
-                f"Each {high} adds {high_each} - {low_each} = {gap}, so {parts - base} / {gap} = {y} are {highs}.",
+                f"Each {high} adds {high_each} - {low_each} = {gap}, so {parts - base} / {gap} ="
+                f" {y} are {highs}.",
             ],
             [
-                f"{cap(NUMBER_WORDS[low_each])} {pieces} each would make {low_each} * {heads} = {base} {pieces}.",
+                f"{cap(NUMBER_WORDS[low_each])} {pieces} each would make {low_each} * {heads} ="
+                f" {base} {pieces}.",
                 f"A {high} has {high_each} - {low_each} = {gap} more than a {low}.",
-                f"The extra {pieces} number {parts} - {base} = {parts - base}, which means {parts - base} / "
+                f"The extra {pieces} number {parts} - {base} = {parts - base}, which means"
+                f" {parts - base} / "
                 f"{gap} = {y} {highs}.",
             ],
         ],
@@ -214,8 +232,10 @@ def two_ticket_kinds(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"At a {place}, {who} sells {cheaps} for ${cheap} and {dears} for ${dear}. {cap(who.they)} "
-            f"sells {sold} of them in all and takes in ${income}. How many {dears} does {who.they} sell?",
+            f"At a {place}, {who} sells {cheaps} for ${cheap} and {dears} for ${dear}."
+            f" {cap(who.they)} "
+            f"sells {sold} of them in all and takes in ${income}. How many {dears} does {who.they}"
+            " sell?",
             f"{who} has sold {sold} {cheaps} and {dears} at a {place} and counts ${income}. One "
             f"{cheap_kind} costs ${cheap} and one {dear_kind} ${dear}. How many {dears} were sold?",
         ],
@@ -223,12 +243,14 @@ def two_ticket_kinds(rng: random.Random) -> Problem:
             [
                 f"With only {cheaps}, the income would be {sold} * ${cheap} = ${base}.",
                 f"It is ${income} - ${base} = ${income - base} higher.",
-                f"One {dear_kind} brings ${dear} - ${cheap} = ${gap} more, so there are {income - base} / "
+                f"One {dear_kind} brings ${dear} - ${cheap} = ${gap} more, so there are"
+                f" {income - base} / "
                 f"{gap} = {y} {dears}.",
             ],
             [
                 f"A {dear_kind} costs {dear} - {cheap} = {gap} dollars more than a {cheap_kind}.",
-                f"At the low price, {sold} pieces give {cheap} * {sold} = {base} dollars, which is {income} "
+                f"At the low price, {sold} pieces give {cheap} * {sold} = {base} dollars, which is"
+                f" {income} "
                 f"- {base} = {income - base} dollars too little.",
                 f"Therefore {income - base} / {gap} = {y} {dears} were sold.",
             ],

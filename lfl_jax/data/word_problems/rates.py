@@ -19,16 +19,25 @@ def monthly_plan(rng: random.Random) -> Problem:
         )
     )
     month = rng.choice(("March", "May", "June", "October", "November"))
-    fee, included, extra, rate = rng.randint(9, 40), rng.randint(5, 20), rng.randint(2, 12), rng.randint(2, 6)
+    fee, included, extra, rate = (
+        rng.randint(9, 40),
+        rng.randint(5, 20),
+        rng.randint(2, 12),
+        rng.randint(2, 6),
+    )
     used, cost = included + extra, extra * rate
     return compose(
         rng,
         [
-            f"A {plan} costs ${fee} a month with {included} {plural(unit)} included. Each further {unit} "
-            f"costs ${rate}. In {month}, {who} uses {used} {plural(unit)}. How many dollars does {who.they} "
+            f"A {plan} costs ${fee} a month with {included} {plural(unit)} included. Each further"
+            f" {unit} "
+            f"costs ${rate}. In {month}, {who} uses {used} {plural(unit)}. How many dollars does"
+            f" {who.they} "
             "pay for the month?",
-            f"{who} has a {plan}: ${fee} a month covers the first {included} {plural(unit)}, and every "
-            f"{unit} beyond that is ${rate}. What is the bill in dollars for {month}, when {who.they} uses "
+            f"{who} has a {plan}: ${fee} a month covers the first {included} {plural(unit)}, and"
+            " every "
+            f"{unit} beyond that is ${rate}. What is the bill in dollars for {month}, when"
+            f" {who.they} uses "
             f"{used} {plural(unit)}?",
         ],
         [
@@ -38,7 +47,8 @@ def monthly_plan(rng: random.Random) -> Problem:
                 f"The whole bill is ${fee} + ${cost} = ${fee + cost}.",
             ],
             [
-                f"Beyond the {included} included {plural(unit)} there are {used} - {included} = {extra} "
+                f"Beyond the {included} included {plural(unit)} there are {used} - {included} ="
+                f" {extra} "
                 f"more, and they add {extra} * {rate} = {cost} dollars.",
                 f"With the monthly fee this comes to {fee} + {cost} = {fee + cost} dollars.",
             ],
@@ -63,20 +73,24 @@ def rental_comparison(rng: random.Random) -> Problem:
         rng,
         [
             f"One shop rents out a {thing} for ${low_fee} plus ${high_rate} an hour. Another asks "
-            f"${high_fee} plus ${low_rate} an hour. {who} needs it for {hours} hours. How many dollars does "
+            f"${high_fee} plus ${low_rate} an hour. {who} needs it for {hours} hours. How many"
+            " dollars does "
             f"{who.they} save with the cheaper offer?",
             f"{who} wants to rent a {thing} for {hours} hours. The first offer is ${low_fee} plus "
-            f"${high_rate} per hour, the second is ${high_fee} plus ${low_rate} per hour. By how many "
+            f"${high_rate} per hour, the second is ${high_fee} plus ${low_rate} per hour. By how"
+            " many "
             "dollars do the two prices differ?",
         ],
         [
             [
                 f"The first offer costs {low_fee} + {high_rate} * {hours} = {slow} dollars.",
                 f"The second offer costs {high_fee} + {low_rate} * {hours} = {fast} dollars.",
-                f"The difference is {max(slow, fast)} - {min(slow, fast)} = {abs(slow - fast)} dollars.",
+                f"The difference is {max(slow, fast)} - {min(slow, fast)} = {abs(slow - fast)}"
+                " dollars.",
             ],
             [
-                f"For {hours} hours the hourly charges are {hours} * ${high_rate} = ${high_rate * hours} "
+                f"For {hours} hours the hourly charges are {hours} * ${high_rate} ="
+                f" ${high_rate * hours} "
                 f"and {hours} * ${low_rate} = ${low_rate * hours}.",
                 f"With the fees, the offers cost ${high_rate * hours} + ${low_fee} = ${slow} and "
                 f"${low_rate * hours} + ${high_fee} = ${fast}.",
@@ -90,7 +104,9 @@ def rental_comparison(rng: random.Random) -> Problem:
 def overtime_pay(rng: random.Random) -> Problem:
     """Normal hours at one rate and the hours beyond at double pay."""
     who = person(rng)
-    job = rng.choice(("a bakery", "a garage", "a call center", "a hospital", "a warehouse", "a print shop"))
+    job = rng.choice(
+        ("a bakery", "a garage", "a call center", "a hospital", "a warehouse", "a print shop")
+    )
     normal, extra, rate = rng.choice((20, 25, 30, 35, 40)), rng.randint(2, 10), rng.randint(9, 24)
     hours, double = normal + extra, 2 * rate
     base, bonus = normal * rate, extra * double
@@ -98,9 +114,11 @@ def overtime_pay(rng: random.Random) -> Problem:
         rng,
         [
             f"At {job}, {who} earns ${rate} an hour for up to {normal} hours a week and double for "
-            f"every hour beyond. One week {who.they} works {hours} hours. How many dollars does {who.they} "
+            f"every hour beyond. One week {who.they} works {hours} hours. How many dollars does"
+            f" {who.they} "
             "earn?",
-            f"{who} works {hours} hours in a week at {job}. The first {normal} hours pay ${rate} each, the "
+            f"{who} works {hours} hours in a week at {job}. The first {normal} hours pay ${rate}"
+            " each, the "
             "others pay double. What is the pay for the week in dollars?",
         ],
         [
@@ -112,7 +130,8 @@ def overtime_pay(rng: random.Random) -> Problem:
             ],
             [
                 f"The normal hours pay {normal} * {rate} = {base} dollars.",
-                f"The {hours} - {normal} = {extra} hours beyond pay {rate} * 2 = {double} dollars each, "
+                f"The {hours} - {normal} = {extra} hours beyond pay {rate} * 2 = {double} dollars"
+                " each, "
                 f"which is {extra} * {double} = {bonus} dollars.",
                 f"The week pays {base} + {bonus} = {base + bonus} dollars.",
             ],
@@ -134,24 +153,30 @@ def defect_rate(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A machine makes {rate} {many} a minute and runs for {hours} hours. Of every {every} {many}, "
+            f"A machine makes {rate} {many} a minute and runs for {hours} hours. Of every {every}"
+            f" {many}, "
             f"{bad_each} {fails}. How many good {many} does it make?",
-            f"In a factory, {rate} {many} leave a machine each minute, and {bad_each} out of every {every} "
+            f"In a factory, {rate} {many} leave a machine each minute, and {bad_each} out of every"
+            f" {every} "
             f"{fails}. How many {many} without a defect come out in {hours} hours?",
         ],
         [
             [
-                f"The machine runs for {hours} * 60 = {hours * 60} minutes and makes {hours * 60} * {rate} "
+                f"The machine runs for {hours} * 60 = {hours * 60} minutes and makes {hours * 60} *"
+                f" {rate} "
                 f"= {made} {many}.",
-                f"That is {made} / {every} = {lots} groups of {every}, with {lots} * {bad_each} = {bad} "
+                f"That is {made} / {every} = {lots} groups of {every}, with {lots} * {bad_each} ="
+                f" {bad} "
                 "defective ones.",
                 f"The good ones number {made} - {bad} = {made - bad}.",
             ],
             [
-                f"An hour yields 60 * {rate} = {60 * rate} {many}, and {hours} hours yield {hours} * "
+                f"An hour yields 60 * {rate} = {60 * rate} {many}, and {hours} hours yield {hours}"
+                " * "
                 f"{60 * rate} = {made}.",
                 f"Of each {every}, {every} - {bad_each} = {every - bad_each} are good.",
-                f"With {made} / {every} = {lots} such groups, {lots} * {every - bad_each} = {made - bad} are good.",
+                f"With {made} / {every} = {lots} such groups, {lots} * {every - bad_each} ="
+                f" {made - bad} are good.",
             ],
         ],
         made - bad,
@@ -180,9 +205,12 @@ def leaking_tank(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A {tank} that can hold {full} liters contains {start} liters. A hose adds {inflow} liters a "
-            f"minute, while {out} liters a minute {drain}. After how many minutes is the {tank} full?",
-            f"There are {start} liters in a {tank} with room for {full}. Every minute {inflow} liters come "
+            f"A {tank} that can hold {full} liters contains {start} liters. A hose adds {inflow}"
+            " liters a "
+            f"minute, while {out} liters a minute {drain}. After how many minutes is the {tank}"
+            " full?",
+            f"There are {start} liters in a {tank} with room for {full}. Every minute {inflow}"
+            " liters come "
             f"in and {out} liters {drain}. How many minutes does it take until the {tank} is full?",
         ],
         [
@@ -193,7 +221,8 @@ def leaking_tank(rng: random.Random) -> Problem:
             ],
             [
                 f"Still missing are {full} - {start} = {missing} liters.",
-                f"Of {inflow} liters a minute, {inflow} - {out} = {net} stay in the {tank}, so it is full "
+                f"Of {inflow} liters a minute, {inflow} - {out} = {net} stay in the {tank}, so it"
+                " is full "
                 f"after {missing} / {net} = {minutes} minutes.",
             ],
         ],

@@ -28,21 +28,27 @@ def juice_ratio(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"To make {drink}, {who} mixes {a} {units} of {strong} with every {b} {units} of {weak}. "
-            f"{cap(who.they)} needs {total} {units} of the mixture. If {strong} costs ${price} a {unit}, "
+            f"To make {drink}, {who} mixes {a} {units} of {strong} with every {b} {units} of"
+            f" {weak}. "
+            f"{cap(who.they)} needs {total} {units} of the mixture. If {strong} costs ${price} a"
+            f" {unit}, "
             f"how many dollars does {who.they} spend on it?",
-            f"{cap(drink)} is made from {a} parts {strong} and {b} parts {weak}. {who} prepares {total} "
-            f"{units} of it. One {unit} of {strong} costs ${price}. What does the {strong} cost in dollars?",
+            f"{cap(drink)} is made from {a} parts {strong} and {b} parts {weak}. {who} prepares"
+            f" {total} "
+            f"{units} of it. One {unit} of {strong} costs ${price}. What does the {strong} cost in"
+            " dollars?",
         ],
         [
             [
                 f"One batch is {a} + {b} = {a + b} {units}.",
                 f"{who} makes {total} / {a + b} = {batches} batches.",
-                f"They contain {batches} * {a} = {need} {units} of {strong}, which cost {need} * ${price} = "
+                f"They contain {batches} * {a} = {need} {units} of {strong}, which cost {need} *"
+                f" ${price} = "
                 f"${need * price}.",
             ],
             [
-                f"There are {a} + {b} = {a + b} parts, so each part is {total} / {a + b} = {batches} {units}.",
+                f"There are {a} + {b} = {a + b} parts, so each part is {total} / {a + b} ="
+                f" {batches} {units}.",
                 f"The {strong} takes {a} * {batches} = {need} {units}.",
                 f"Its price is {need} * {price} = {need * price} dollars.",
             ],
@@ -54,30 +60,40 @@ def juice_ratio(rng: random.Random) -> Problem:
 def ratio_difference(rng: random.Random) -> Problem:
     """A total shared in a ratio; how much more the larger share is."""
     one, two = people(rng, 2)
-    small, big = rng.choice([(a, b) for a in range(1, 6) for b in range(a + 1, 10) if gcd(a, b) == 1])
+    small, big = rng.choice(
+        [(a, b) for a in range(1, 6) for b in range(a + 1, 10) if gcd(a, b) == 1]
+    )
     unit = rng.randint(3, 25)
     total = (small + big) * unit
-    bundle, thing = rng.choice((("prize", "dollar"), ("bag", "bead"), ("roll", "ticket"), ("box", "nail")))
+    bundle, thing = rng.choice(
+        (("prize", "dollar"), ("bag", "bead"), ("roll", "ticket"), ("box", "nail"))
+    )
     what = plural(thing)
     extra = big - small
     return compose(
         rng,
         [
-            f"{one} and {two} divide a {bundle} of {total} {what} in the ratio {small}:{big}. How many more "
+            f"{one} and {two} divide a {bundle} of {total} {what} in the ratio {small}:{big}. How"
+            " many more "
             f"{what} does {two} get than {one}?",
-            f"For every {count(small, thing)} that {one} gets, {two} gets {big}. Together they receive "
+            f"For every {count(small, thing)} that {one} gets, {two} gets {big}. Together they"
+            " receive "
             f"{total} {what}. By how many {what} is {two}'s share larger?",
         ],
         [
             [
-                f"There are {small} + {big} = {small + big} shares of {total} / {small + big} = {unit} {what} each.",
-                f"{one} gets {small} * {unit} = {small * unit} and {two} gets {big} * {unit} = {big * unit}.",
+                f"There are {small} + {big} = {small + big} shares of {total} / {small + big} ="
+                f" {unit} {what} each.",
+                f"{one} gets {small} * {unit} = {small * unit} and {two} gets {big} * {unit} ="
+                f" {big * unit}.",
                 f"The difference is {big * unit} - {small * unit} = {extra * unit} {what}.",
             ],
             [
-                f"The total has {small} + {big} = {small + big} equal parts, so a part is {total} / "
+                f"The total has {small} + {big} = {small + big} equal parts, so a part is {total} /"
+                " "
                 f"{small + big} = {unit} {what}.",
-                f"{two} has {big} - {small} = {extra} more of them than {one}, which is {extra} * {unit} = "
+                f"{two} has {big} - {small} = {extra} more of them than {one}, which is {extra} *"
+                f" {unit} = "
                 f"{extra * unit} {what}.",
             ],
         ],
@@ -87,7 +103,8 @@ def ratio_difference(rng: random.Random) -> Problem:
 
 @functools.cache
 def _blends() -> list[tuple[int, int, int, int]]:
-    """Amounts and percentages (x, p, y, q) of two mixtures whose parts and whole come out as integers."""
+    """Amounts and percentages (x, p, y, q) of two mixtures whose parts and whole come out as
+    integers."""
     kinds = [(x, p) for x in range(2, 31) for p in range(10, 100, 5) if x * p % 100 == 0]
     pairs = [(x, p, y, q) for x, p in kinds for y, q in kinds if p != q]
     return [(x, p, y, q) for x, p, y, q in pairs if (x * p + y * q) % (x + y) == 0]
@@ -109,20 +126,25 @@ def juice_blend(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"In the {place}, {who} pours {x} kg of a {drink} that is {p}% {pure} into {y} kg of a {drink} "
+            f"In the {place}, {who} pours {x} kg of a {drink} that is {p}% {pure} into {y} kg of a"
+            f" {drink} "
             f"that is {q}% {pure}. What percent of the mixture is {pure}?",
-            f"{who} blends two kinds of {drink}: {x} kg with {p}% {pure} and {y} kg with {q}% {pure}. Find "
+            f"{who} blends two kinds of {drink}: {x} kg with {p}% {pure} and {y} kg with {q}%"
+            f" {pure}. Find "
             f"the percentage of {pure} in the blend.",
         ],
         [
             [
-                f"The first contains {x} * {p} / 100 = {first} kg of {pure}, the second {y} * {q} / 100 = {second} kg.",
-                f"Together there are {first} + {second} = {first + second} kg of {pure} in {x} + {y} = {x + y} kg.",
+                f"The first contains {x} * {p} / 100 = {first} kg of {pure}, the second {y} * {q} /"
+                f" 100 = {second} kg.",
+                f"Together there are {first} + {second} = {first + second} kg of {pure} in {x} +"
+                f" {y} = {x + y} kg.",
                 f"That is {first + second} / {x + y} * 100 = {strength} percent.",
             ],
             [
                 f"The mixture weighs {x} + {y} = {x + y} kg.",
-                f"Its {pure} weighs {x} * {p} / 100 = {first} kg plus {y} * {q} / 100 = {second} kg, so "
+                f"Its {pure} weighs {x} * {p} / 100 = {first} kg plus {y} * {q} / 100 = {second}"
+                " kg, so "
                 f"{first} + {second} = {first + second} kg.",
                 f"The share is {first + second} * 100 / {x + y} = {strength} percent.",
             ],
@@ -151,11 +173,14 @@ def recipe_scale(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A recipe for {dish} uses {base} {unit} of {stuff} for {serves} people. {who} is cooking for "
+            f"A recipe for {dish} uses {base} {unit} of {stuff} for {serves} people. {who} is"
+            " cooking for "
             f"{guests} people and has {have} {unit} of {stuff} at home. How many more {unit} does "
             f"{who.they} need?",
-            f"{who} makes {dish} for {guests} guests. The cookbook says {base} {unit} of {stuff} are enough "
-            f"for {serves}. With {have} {unit} already in the cupboard, how many {unit} must {who.they} buy?",
+            f"{who} makes {dish} for {guests} guests. The cookbook says {base} {unit} of {stuff}"
+            " are enough "
+            f"for {serves}. With {have} {unit} already in the cupboard, how many {unit} must"
+            f" {who.they} buy?",
         ],
         [
             [
@@ -164,9 +189,11 @@ def recipe_scale(rng: random.Random) -> Problem:
                 f"{who} still needs {total} - {have} = {total - have} {unit}.",
             ],
             [
-                f"One serving takes {base} / {serves} = {per} {unit} of {stuff}, so {guests} servings take "
+                f"One serving takes {base} / {serves} = {per} {unit} of {stuff}, so {guests}"
+                " servings take "
                 f"{per} * {guests} = {total} {unit}.",
-                f"With {have} {unit} in stock, {total} - {have} = {total - have} {unit} are missing.",
+                f"With {have} {unit} in stock, {total} - {have} = {total - have} {unit} are"
+                " missing.",
             ],
         ],
         total - have,

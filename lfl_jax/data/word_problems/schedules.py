@@ -19,29 +19,39 @@ def course_day(rng: random.Random) -> Problem:
     n, length, pause = rng.randint(3, 7), rng.choice((25, 30, 35, 40, 45, 50)), rng.randint(5, 15)
     lunch = rng.choice((30, 40, 45, 60))
     event, part = rng.choice(
-        (("workshop", "session"), ("training day", "lesson"), ("chess event", "game"), ("conference", "talk"))
+        (
+            ("workshop", "session"),
+            ("training day", "lesson"),
+            ("chess event", "game"),
+            ("conference", "talk"),
+        )
     )
     work, pauses = n * length, (n - 1) * pause
     total = work + pauses + lunch
     return compose(
         rng,
         [
-            f"A {event} has {n} {plural(part)} of {length} minutes each. Between one {part} and the next "
-            f"there are {pause} minutes of break, and a lunch of {lunch} minutes follows the last one. How "
+            f"A {event} has {n} {plural(part)} of {length} minutes each. Between one {part} and the"
+            " next "
+            f"there are {pause} minutes of break, and a lunch of {lunch} minutes follows the last"
+            " one. How "
             "many minutes does everything take?",
             f"At a {event}, {n} {plural(part)} last {length} minutes each, with {pause} "
-            f"minutes of rest between neighboring {plural(part)}. At the end all share a {lunch}-minute "
+            f"minutes of rest between neighboring {plural(part)}. At the end all share a"
+            f" {lunch}-minute "
             f"lunch. How many minutes pass from the start of the first {part} to the end of lunch?",
         ],
         [
             [
                 f"The {plural(part)} take {n} * {length} = {work} minutes.",
-                f"There are {n} - 1 = {n - 1} breaks, which take {n - 1} * {pause} = {pauses} minutes.",
+                f"There are {n} - 1 = {n - 1} breaks, which take {n - 1} * {pause} = {pauses}"
+                " minutes.",
                 f"With lunch it is {work} + {pauses} + {lunch} = {total} minutes.",
             ],
             [
                 f"Between {n} {plural(part)} there are {n} - 1 = {n - 1} breaks.",
-                f"Breaks add {n - 1} * {pause} = {pauses} minutes to the {n} * {length} = {work} minutes of "
+                f"Breaks add {n - 1} * {pause} = {pauses} minutes to the {n} * {length} = {work}"
+                " minutes of "
                 f"{plural(part)}: {work} + {pauses} = {work + pauses} minutes.",
                 f"Lunch makes it {work + pauses} + {lunch} = {total} minutes.",
             ],
@@ -62,7 +72,12 @@ def reading_plan(rng: random.Random) -> Problem:
             ("scans", "archive", "card"),
         )
     )
-    first, days, second, later = rng.randint(8, 30), rng.randint(3, 9), rng.randint(9, 40), rng.randint(2, 9)
+    first, days, second, later = (
+        rng.randint(8, 30),
+        rng.randint(3, 9),
+        rng.randint(9, 40),
+        rng.randint(2, 9),
+    )
     if first == second:
         second += 5
     done, rest = first * days, second * later
@@ -71,20 +86,26 @@ def reading_plan(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} {verb} {an(thing)} with {total} {many}. For the first {days} days {who.they} does "
-            f"{first} {many} a day, and from then on {second} {many} a day. How many days does it take "
+            f"{who} {verb} {an(thing)} with {total} {many}. For the first {days} days {who.they}"
+            " does "
+            f"{first} {many} a day, and from then on {second} {many} a day. How many days does it"
+            " take "
             "altogether?",
-            f"{cap(an(thing))} has {total} {many}. {who} {verb} {first} {many} per day for {days} days and "
-            f"then switches to {second} {many} per day. After how many days in total is {who.they} finished?",
+            f"{cap(an(thing))} has {total} {many}. {who} {verb} {first} {many} per day for {days}"
+            " days and "
+            f"then switches to {second} {many} per day. After how many days in total is {who.they}"
+            " finished?",
         ],
         [
             [
                 f"In the first {days} days {who} finishes {days} * {first} = {done} {many}.",
                 f"This leaves {total} - {done} = {rest} {many}.",
-                f"They take {rest} / {second} = {later} more days, so {days} + {later} = {days + later} days in total.",
+                f"They take {rest} / {second} = {later} more days, so {days} + {later} ="
+                f" {days + later} days in total.",
             ],
             [
-                f"First {first} * {days} = {done} {many} get done, and {total} - {done} = {rest} {many} remain.",
+                f"First {first} * {days} = {done} {many} get done, and {total} - {done} = {rest}"
+                f" {many} remain.",
                 f"At {second} a day the rest needs {rest} / {second} = {later} days.",
                 f"The whole time is {days} + {later} = {days + later} days.",
             ],
@@ -95,7 +116,9 @@ def reading_plan(rng: random.Random) -> Problem:
 
 def shuttle_departures(rng: random.Random) -> Problem:
     """Departures at a fixed interval, both ends included, times the seats of one."""
-    vehicle = rng.choice(("shuttle bus", "cable car", "ferry", "tram", "tour boat", "mountain train"))
+    vehicle = rng.choice(
+        ("shuttle bus", "cable car", "ferry", "tram", "tour boat", "mountain train")
+    )
     start, hours, interval = rng.randint(6, 10), rng.randint(2, 8), rng.choice((10, 12, 15, 20, 30))
     seats = rng.randint(6, 24)
     minutes = 60 * hours
@@ -105,20 +128,27 @@ def shuttle_departures(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A {vehicle} with {seats} seats leaves every {interval} minutes. The first one departs at "
-            f"{first} and the last one at {last}. How many people can travel if every seat is taken?",
-            f"From {first} until {last}, both included, a {vehicle} departs every {interval} minutes. Each "
-            f"departure has room for {seats} people. How many people at most can travel in this time?",
+            f"A {vehicle} with {seats} seats leaves every {interval} minutes. The first one departs"
+            " at "
+            f"{first} and the last one at {last}. How many people can travel if every seat is"
+            " taken?",
+            f"From {first} until {last}, both included, a {vehicle} departs every {interval}"
+            " minutes. Each "
+            f"departure has room for {seats} people. How many people at most can travel in this"
+            " time?",
         ],
         [
             [
                 f"From {first} to {last} there are {hours} * 60 = {minutes} minutes.",
-                f"That is {minutes} / {interval} = {gaps} intervals, so {gaps} + 1 = {trips} departures.",
+                f"That is {minutes} / {interval} = {gaps} intervals, so {gaps} + 1 = {trips}"
+                " departures.",
                 f"They carry {trips} * {seats} = {trips * seats} people.",
             ],
             [
-                f"From the first to the last departure it is {hours} hours, or {hours} * 60 = {minutes} minutes.",
-                f"After the first departure there are {minutes} / {interval} = {gaps} more, {gaps} + 1 = "
+                f"From the first to the last departure it is {hours} hours, or {hours} * 60 ="
+                f" {minutes} minutes.",
+                f"After the first departure there are {minutes} / {interval} = {gaps} more, {gaps}"
+                " + 1 = "
                 f"{trips} in all.",
                 f"With {seats} people each, {trips} * {seats} = {trips * seats} people can travel.",
             ],
@@ -138,30 +168,42 @@ def printer_pauses(rng: random.Random) -> Problem:
             ("sewing robot", "sews", "pillowcase"),
         )
     )
-    rate, length, batches, pause = rng.randint(2, 9), rng.randint(3, 12), rng.randint(3, 8), rng.randint(2, 9)
+    rate, length, batches, pause = (
+        rng.randint(2, 9),
+        rng.randint(3, 12),
+        rng.randint(3, 8),
+        rng.randint(2, 9),
+    )
     batch = rate * length
     total, work, idle = batch * batches, length * batches, pause * (batches - 1)
     many = plural(unit)
     return compose(
         rng,
         [
-            f"{cap(an(machine))} {verb} {rate} {many} a minute. After every {batch} {many} it has to cool "
+            f"{cap(an(machine))} {verb} {rate} {many} a minute. After every {batch} {many} it has"
+            " to cool "
             f"for {pause} minutes. How many minutes after the start are {total} {many} ready?",
-            f"{cap(an(machine))} makes {rate} {many} per minute but needs {pause} minutes of rest between "
-            f"one batch of {batch} and the next. How many minutes does an order of {total} {many} take?",
+            f"{cap(an(machine))} makes {rate} {many} per minute but needs {pause} minutes of rest"
+            " between "
+            f"one batch of {batch} and the next. How many minutes does an order of {total} {many}"
+            " take?",
         ],
         [
             [
                 f"Without pauses it takes {total} / {rate} = {work} minutes.",
-                f"There are {total} / {batch} = {batches} batches and {batches} - 1 = {batches - 1} pauses "
+                f"There are {total} / {batch} = {batches} batches and {batches} - 1 = {batches - 1}"
+                " pauses "
                 "between them.",
-                f"The pauses last {batches - 1} * {pause} = {idle} minutes, so the time is {work} + {idle} "
+                f"The pauses last {batches - 1} * {pause} = {idle} minutes, so the time is {work} +"
+                f" {idle} "
                 f"= {work + idle} minutes.",
             ],
             [
-                f"A batch takes {batch} / {rate} = {length} minutes, and there are {total} / {batch} = "
+                f"A batch takes {batch} / {rate} = {length} minutes, and there are {total} /"
+                f" {batch} = "
                 f"{batches} batches: {batches} * {length} = {work} minutes.",
-                f"Between the batches are {batches} - 1 = {batches - 1} pauses, {batches - 1} * {pause} = "
+                f"Between the batches are {batches} - 1 = {batches - 1} pauses, {batches - 1} *"
+                f" {pause} = "
                 f"{idle} minutes.",
                 f"Altogether it takes {work} + {idle} = {work + idle} minutes.",
             ],
@@ -188,23 +230,30 @@ def two_packers(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{one} {verb} {a} {many} an hour and {two} {verb} {b} an hour. There are {total} {many} to do. "
-            f"{one} works alone for {alone} hours, then {two} joins. How many hours after {one}'s start is "
+            f"{one} {verb} {a} {many} an hour and {two} {verb} {b} an hour. There are {total}"
+            f" {many} to do. "
+            f"{one} works alone for {alone} hours, then {two} joins. How many hours after {one}'s"
+            " start is "
             "everything done?",
-            f"A job of {total} {many} is waiting. {one} {verb} {a} per hour and works alone for the first "
-            f"{alone} hours. Then {two}, who {verb} {b} per hour, helps until the end. How many hours does "
+            f"A job of {total} {many} is waiting. {one} {verb} {a} per hour and works alone for the"
+            " first "
+            f"{alone} hours. Then {two}, who {verb} {b} per hour, helps until the end. How many"
+            " hours does "
             "the job last?",
         ],
         [
             [
-                f"Alone, {one} does {alone} * {a} = {done} {many}, which leaves {total} - {done} = {rest}.",
-                f"Together they do {a} + {b} = {a + b} an hour, so they need {rest} / {a + b} = {both} hours.",
+                f"Alone, {one} does {alone} * {a} = {done} {many}, which leaves {total} - {done} ="
+                f" {rest}.",
+                f"Together they do {a} + {b} = {a + b} an hour, so they need {rest} / {a + b} ="
+                f" {both} hours.",
                 f"The whole job takes {alone} + {both} = {alone + both} hours.",
             ],
             [
                 f"In the first {alone} hours {a} * {alone} = {done} {many} get done.",
                 f"The remaining {total} - {done} = {rest} are shared.",
-                f"Together they do {a} + {b} = {a + b} per hour and finish in {rest} / {a + b} = {both} hours.",
+                f"Together they do {a} + {b} = {a + b} per hour and finish in {rest} / {a + b} ="
+                f" {both} hours.",
                 f"That makes {alone} + {both} = {alone + both} hours.",
             ],
         ],
@@ -241,23 +290,29 @@ def crew_days(rng: random.Random) -> Problem:
         rng,
         [
             f"{few} {many} would need {days} days to {job}. After {first} days "
-            f"{count(more, 'more ' + worker)} of the same speed {'joins' if more == 1 else 'join'} them. "
+            f"{count(more, 'more ' + worker)} of the same speed {'joins' if more == 1 else 'join'}"
+            " them. "
             "How many days does the whole job take?",
-            f"It would take a team of {few} {many} {days} days to {job}. They work alone for {first} days, "
+            f"It would take a team of {few} {many} {days} days to {job}. They work alone for"
+            f" {first} days, "
             f"and then {more} further {worker if more == 1 else many} of equal skill "
             f"{'helps' if more == 1 else 'help'} until the end. How many days pass in total?",
         ],
         [
             [
-                f"After {first} days, {days} - {first} = {later} days of work for {few} {many} remain.",
+                f"After {first} days, {days} - {first} = {later} days of work for {few} {many}"
+                " remain.",
                 f"One {worker} alone would need {later} * {few} = {effort} days for it.",
-                f"Now there are {few} + {more} = {crew} {many}, who need {effort} / {crew} = {rest} days.",
+                f"Now there are {few} + {more} = {crew} {many}, who need {effort} / {crew} = {rest}"
+                " days.",
                 f"The whole job takes {first} + {rest} = {first + rest} days.",
             ],
             [
-                f"The rest is {days} - {first} = {later} days for {few} {many}, or {few} * {later} = "
+                f"The rest is {days} - {first} = {later} days for {few} {many}, or {few} * {later}"
+                " = "
                 f"{effort} days for one.",
-                f"The larger team has {few} + {more} = {crew} {many} and finishes in {effort} / {crew} = {rest} days.",
+                f"The larger team has {few} + {more} = {crew} {many} and finishes in {effort} /"
+                f" {crew} = {rest} days.",
                 f"In total {first} + {rest} = {first + rest} days pass.",
             ],
         ],

@@ -25,9 +25,11 @@ def needed_score(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"In three {what}, {who} gets {a}, {b} and {c} {unit}. How many {unit} does {who.they} need in "
+            f"In three {what}, {who} gets {a}, {b} and {c} {unit}. How many {unit} does {who.they}"
+            " need in "
             f"the fourth to reach an average of {goal}?",
-            f"{who} wants an average of {goal} {unit} over four {what}. The first three gave {a}, {b} and "
+            f"{who} wants an average of {goal} {unit} over four {what}. The first three gave {a},"
+            f" {b} and "
             f"{c}. What must the last one give?",
         ],
         [
@@ -37,7 +39,8 @@ def needed_score(rng: random.Random) -> Problem:
                 f"The fourth must give {4 * goal} - {total} = {last} {unit}.",
             ],
             [
-                f"{who} has {a} + {b} = {a + b} after two, and {a + b} + {c} = {total} after three.",
+                f"{who} has {a} + {b} = {a + b} after two, and {a + b} + {c} = {total} after"
+                " three.",
                 f"The four together need {goal} * 4 = {4 * goal}.",
                 f"The missing part is {4 * goal} - {total} = {last}.",
             ],
@@ -65,25 +68,33 @@ def share_leftover(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} has {total} {many}. {cap(who.they)} puts {size} into each {pack}, sells the full "
-            f"{plural(pack)} at ${price} each and every leftover {item} for $1. How many dollars does "
+            f"{who} has {total} {many}. {cap(who.they)} puts {size} into each {pack}, sells the"
+            " full "
+            f"{plural(pack)} at ${price} each and every leftover {item} for $1. How many dollars"
+            " does "
             f"{who.they} get?",
-            f"A {pack} holds {size} {many} and costs ${price} when full. {who} has {total} {many}, fills as "
-            f"many {plural(pack)} as possible and sells the remaining {many} singly for $1. What is the "
+            f"A {pack} holds {size} {many} and costs ${price} when full. {who} has {total} {many},"
+            " fills as "
+            f"many {plural(pack)} as possible and sells the remaining {many} singly for $1. What is"
+            " the "
             "income in dollars if everything is sold?",
         ],
         [
             [
-                f"{total} divided by {size} is {packs} and a remainder: {packs} {plural(pack)} hold {packs} "
+                f"{total} divided by {size} is {packs} and a remainder: {packs} {plural(pack)} hold"
+                f" {packs} "
                 f"* {size} = {used} {many}.",
                 f"Left over are {total} - {used} = {rest}, worth {rest} * $1 = ${rest}.",
-                f"The {plural(pack)} bring {packs} * ${price} = ${income}, so all together ${income} + "
+                f"The {plural(pack)} bring {packs} * ${price} = ${income}, so all together"
+                f" ${income} + "
                 f"${rest} = ${income + rest}.",
             ],
             [
-                f"Since {size} * {packs} = {used} is the largest multiple of {size} up to {total}, there "
+                f"Since {size} * {packs} = {used} is the largest multiple of {size} up to {total},"
+                " there "
                 f"are {packs} full {plural(pack)} and {total} - {used} = {rest} single {many}.",
-                f"The income is {packs} * {price} = {income} dollars plus {rest} dollars, and {income} + "
+                f"The income is {packs} * {price} = {income} dollars plus {rest} dollars, and"
+                f" {income} + "
                 f"{rest} = {income + rest}.",
             ],
         ],
@@ -112,7 +123,8 @@ def theatre_rows(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"In {place}, the first {row} has {first} {many}, and each {row} after it has {step} more than "
+            f"In {place}, the first {row} has {first} {many}, and each {row} after it has {step}"
+            " more than "
             f"the one before. How many {many} are there in {n} {plural(row)}?",
             f"The {n} {plural(row)} of {place} grow steadily: the first has {first} {many} "
             f"and every next one {step} more. Find the total number of {many}.",
@@ -126,10 +138,12 @@ def theatre_rows(rng: random.Random) -> Problem:
                 f"In total there are {' + '.join(map(str, terms))} = {total} {many}.",
             ],
             [
-                f"From the first to the last {row} there are {n} - 1 = {n - 1} increases, so {n - 1} * "
+                f"From the first to the last {row} there are {n} - 1 = {n - 1} increases, so"
+                f" {n - 1} * "
                 f"{step} = {(n - 1) * step} more {many}.",
                 f"The last {row} has {first} + {(n - 1) * step} = {last} {many}.",
-                f"The first and the last, times the number of {plural(row)}, and halved: {pairs} = {total} {many}.",
+                f"The first and the last, times the number of {plural(row)}, and halved: {pairs} ="
+                f" {total} {many}.",
             ],
         ],
         total,
@@ -157,9 +171,11 @@ def doubling_views(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who}'s {thing} starts with {start} {many}, and the number {word} every day. How many {many} "
+            f"{who}'s {thing} starts with {start} {many}, and the number {word} every day. How many"
+            f" {many} "
             f"short of {goal} is it after {days} days?",
-            f"A {thing} has {start} {many} today. Each day the number {word}. After {days} days, how many "
+            f"A {thing} has {start} {many} today. Each day the number {word}. After {days} days,"
+            " how many "
             f"more {many} does it need to reach {goal}?",
         ],
         [
@@ -171,7 +187,8 @@ def doubling_views(rng: random.Random) -> Problem:
                 f"The gap to {goal} is {goal} - {values[-1]} = {missing}.",
             ],
             [
-                f"In {days} days the number grows by a factor of {' * '.join([str(k)] * days)} = {k**days}.",
+                f"In {days} days the number grows by a factor of {' * '.join([str(k)] * days)} ="
+                f" {k**days}.",
                 f"It becomes {start} * {k**days} = {values[-1]}.",
                 f"Then {goal} - {values[-1]} = {missing} {many} are missing.",
             ],

@@ -15,8 +15,10 @@ def gets_and_gives(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} has {a} {things}, gets {b} more and gives away {c}. How many {things} are left?",
-            f"{who} finds {a} {things} and then {b} more, but loses {c}. How many {things} does {who} have?",
+            f"{who} has {a} {things}, gets {b} more and gives away {c}. How many {things} are"
+            " left?",
+            f"{who} finds {a} {things} and then {b} more, but loses {c}. How many {things} does"
+            f" {who} have?",
         ],
         [[f"{a} + {b} = {total}", f"{total} - {c} = {total - c}"]],
         total - c,
@@ -31,8 +33,10 @@ def gives_and_gets(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} has {a} {things}, sells {b} and buys {c} new ones. How many {things} does {who} have now?",
-            f"Of {a} {things}, {who} gives away {b}. Then {who} gets {c} new ones. How many {things} is that?",
+            f"{who} has {a} {things}, sells {b} and buys {c} new ones. How many {things} does {who}"
+            " have now?",
+            f"Of {a} {things}, {who} gives away {b}. Then {who} gets {c} new ones. How many"
+            f" {things} is that?",
         ],
         [[f"{a} - {b} = {left}", f"{left} + {c} = {left + c}"]],
         left + c,
@@ -41,7 +45,10 @@ def gives_and_gets(rng: random.Random) -> Problem:
 
 def three_places(rng: random.Random) -> Problem:
     """A sum of three numbers."""
-    things, places = small_things(rng), rng.sample(("box", "bag", "drawer", "basket", "jar", "tin"), 3)
+    things, places = (
+        small_things(rng),
+        rng.sample(("box", "bag", "drawer", "basket", "jar", "tin"), 3),
+    )
     a, b, c = (rng.randint(2, 20) for _ in range(3))
     return compose(
         rng,
@@ -66,8 +73,10 @@ def two_gifts(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} has {a} {things} and gives {b} to a friend and {c} to a neighbor. How many {things} are left?",
-            f"From a pile of {a} {things}, {who} takes {b} and later {c}. How many {things} remain in the pile?",
+            f"{who} has {a} {things} and gives {b} to a friend and {c} to a neighbor. How many"
+            f" {things} are left?",
+            f"From a pile of {a} {things}, {who} takes {b} and later {c}. How many {things} remain"
+            " in the pile?",
         ],
         [[f"{a} - {b} = {a - b}", f"{a - b} - {c} = {a - b - c}"]],
         a - b - c,
@@ -83,7 +92,8 @@ def boxes_and_more(rng: random.Random) -> Problem:
         [
             f"{who} has {a} {pack} with {b} {things} in each, and {c} more {things}. "
             f"How many {things} does {who} have?",
-            f"There are {a} {pack} of {b} {things} and {c} loose ones. How many {things} are there in total?",
+            f"There are {a} {pack} of {b} {things} and {c} loose ones. How many {things} are there"
+            " in total?",
         ],
         [[f"{a} * {b} = {a * b}", f"{a * b} + {c} = {a * b + c}"]],
         a * b + c,
@@ -98,8 +108,10 @@ def boxes_and_less(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} buys {a} {pack} with {b} {things} in each and gives away {c}. How many {things} are left?",
-            f"There are {a} {pack} of {b} {things}, but {c} are broken. How many {things} are not broken?",
+            f"{who} buys {a} {pack} with {b} {things} in each and gives away {c}. How many {things}"
+            " are left?",
+            f"There are {a} {pack} of {b} {things}, but {c} are broken. How many {things} are not"
+            " broken?",
         ],
         [[f"{a} * {b} = {a * b}", f"{a * b} - {c} = {a * b - c}"]],
         a * b - c,
@@ -115,8 +127,10 @@ def change_from(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} buys {a} {things} for ${b} each and pays with ${bill}. How many dollars come back?",
-            f"{cap(things)} cost ${b} apiece. {who} has ${bill} and buys {a}. How many dollars are left?",
+            f"{who} buys {a} {things} for ${b} each and pays with ${bill}. How many dollars come"
+            " back?",
+            f"{cap(things)} cost ${b} apiece. {who} has ${bill} and buys {a}. How many dollars are"
+            " left?",
         ],
         [[f"{a} * {b} = {cost}", f"{bill} - {cost} = {bill - cost}"]],
         bill - cost,
@@ -130,7 +144,8 @@ def both_together(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} has {a} {things} and a friend has {b} more than that. How many {things} do they have together?",
+            f"{who} has {a} {things} and a friend has {b} more than that. How many {things} do they"
+            " have together?",
             f"A shop sells {a} {things} in the morning and {b} more than that in the afternoon. "
             f"How many {things} does it sell that day?",
         ],
@@ -147,8 +162,10 @@ def bus_stop(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{a} people are on the {where}. {b} get off and {c} get on. How many people are on the {where} now?",
-            f"Of {a} people on the {where}, {b} leave. Then {c} others join. How many people is that?",
+            f"{a} people are on the {where}. {b} get off and {c} get on. How many people are on the"
+            f" {where} now?",
+            f"Of {a} people on the {where}, {b} leave. Then {c} others join. How many people is"
+            " that?",
         ],
         [[f"{a} - {b} = {left}", f"{left} + {c} = {left + c}"]],
         left + c,
@@ -164,7 +181,8 @@ def team_points(rng: random.Random) -> Problem:
         [
             f"{who} gets {a} {what} in the first round, {b} in the next and {c} in the last. "
             f"How many {what} is that in total?",
-            f"In the rounds of a contest {who} earns {a}, {b} and {c} {what}. How many {what} does {who} have?",
+            f"In the rounds of a contest {who} earns {a}, {b} and {c} {what}. How many {what} does"
+            f" {who} have?",
         ],
         [[f"{a} + {b} = {a + b}", f"{a + b} + {c} = {a + b + c}"]],
         a + b + c,
@@ -178,8 +196,10 @@ def tables_and_guests(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A room has {a} tables with {b} seats at each. {c} seats are taken. How many seats are free?",
-            f"At each of {a} tables there are {b} seats, and {c} guests sit down. How many seats stay empty?",
+            f"A room has {a} tables with {b} seats at each. {c} seats are taken. How many seats are"
+            " free?",
+            f"At each of {a} tables there are {b} seats, and {c} guests sit down. How many seats"
+            " stay empty?",
         ],
         [[f"{a} * {b} = {a * b}", f"{a * b} - {c} = {a * b - c}"]],
         a * b - c,
@@ -193,7 +213,8 @@ def weekly_and_start(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} saves ${b} a week for {a} weeks and had ${c} before. How many dollars does {who} have now?",
+            f"{who} saves ${b} a week for {a} weeks and had ${c} before. How many dollars does"
+            f" {who} have now?",
             f"Each week {who} earns ${b}. After {a} weeks of this, how many dollars does {who} "
             "have with the "
             f"${c} from before?",

@@ -19,7 +19,9 @@ def lap_training(rng: random.Random) -> Problem:
             if track * laps * days % 1000 == 0
         ]
     )
-    place, verb = rng.choice((("a track", "runs"), ("a lake path", "jogs"), ("a skating rink", "skates")))
+    place, verb = rng.choice(
+        (("a track", "runs"), ("a lake path", "jogs"), ("a skating rink", "skates"))
+    )
     daily = track * laps
     done = daily * days // 1000
     missing = rng.randint(2, 20)
@@ -27,22 +29,26 @@ def lap_training(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"One lap of {place} is {track} meters. {who} {verb} {laps} laps on each of {days} days. "
+            f"One lap of {place} is {track} meters. {who} {verb} {laps} laps on each of {days}"
+            " days. "
             f"{cap(who.their)} goal is {goal} km. How many kilometers are still missing?",
-            f"{who} wants to complete {goal} km on {place} where a lap measures {track} meters. For {days} "
+            f"{who} wants to complete {goal} km on {place} where a lap measures {track} meters. For"
+            f" {days} "
             f"days {who.they} {verb} {laps} laps a day. How many kilometers remain after that?",
         ],
         [
             [
                 f"Each day {who} covers {laps} * {track} = {daily} meters.",
-                f"In {days} days that is {days} * {daily} = {daily * days} meters, or {daily * days} / 1000 "
+                f"In {days} days that is {days} * {daily} = {daily * days} meters, or"
+                f" {daily * days} / 1000 "
                 f"= {done} km.",
                 f"The goal is still {goal} - {done} = {missing} km away.",
             ],
             [
                 f"{who} does {laps} * {days} = {laps * days} laps in all.",
                 f"They measure {laps * days} * {track} = {daily * days} meters.",
-                f"This is {daily * days} / 1000 = {done} km, so {goal} - {done} = {missing} km remain.",
+                f"This is {daily * days} / 1000 = {done} km, so {goal} - {done} = {missing} km"
+                " remain.",
             ],
         ],
         missing,
@@ -63,23 +69,30 @@ def ribbon_pieces(rng: random.Random) -> Problem:
     )
     parts, size = rng.randint(3, 8), rng.randint(6, 40)
     rest = parts * size
-    n, length = rng.choice([(n, cm) for n in range(2, 15) for cm in range(12, 60) if (n * cm + rest) % 100 == 0])
+    n, length = rng.choice(
+        [(n, cm) for n in range(2, 15) for cm in range(12, 60) if (n * cm + rest) % 100 == 0]
+    )
     total = n * length + rest
     meters = total // 100
     return compose(
         rng,
         [
-            f"From {count(meters, 'meter')} of {stuff}, {who} makes {n} {plural(piece)} that take {length} "
-            f"cm each. The rest is cut into {parts} equal {other}. How many centimeters long is each of the "
+            f"From {count(meters, 'meter')} of {stuff}, {who} makes {n} {plural(piece)} that take"
+            f" {length} "
+            f"cm each. The rest is cut into {parts} equal {other}. How many centimeters long is"
+            " each of the "
             f"{other}?",
-            f"{who} has {count(meters, 'meter')} of {stuff}. {cap(who.they)} uses {length} cm for each of "
-            f"{n} {plural(piece)} and divides what is left into {parts} {other} of the same length. Find "
+            f"{who} has {count(meters, 'meter')} of {stuff}. {cap(who.they)} uses {length} cm for"
+            " each of "
+            f"{n} {plural(piece)} and divides what is left into {parts} {other} of the same length."
+            " Find "
             "this length in centimeters.",
         ],
         [
             [
                 f"The {stuff} is {meters} * 100 = {total} cm long.",
-                f"The {plural(piece)} take {n} * {length} = {n * length} cm, which leaves {total} - "
+                f"The {plural(piece)} take {n} * {length} = {n * length} cm, which leaves {total} -"
+                " "
                 f"{n * length} = {rest} cm.",
                 f"Each of the {parts} {other} is {rest} / {parts} = {size} cm long.",
             ],
@@ -98,22 +111,28 @@ def _parcels() -> list[tuple[int, int, int]]:
     """Number of things, grams of the empty box and of one thing, with full kilograms in total."""
     draws = [(n, each) for n in range(3, 13) for each in range(150, 900, 5)]
     boxes = range(100, 1200, 25)
-    return [(n, empty, each) for n, each in draws for empty in boxes if (n * each + empty) % 1000 == 0]
+    return [
+        (n, empty, each) for n, each in draws for empty in boxes if (n * each + empty) % 1000 == 0
+    ]
 
 
 def parcel_weights(rng: random.Random) -> Problem:
     """Kilograms to grams; the weight of one of several equal things in a box."""
     who = person(rng)
-    thing = rng.choice(("jar of jam", "book", "can of paint", "bottle of oil", "brick", "bag of tea", "mug"))
+    thing = rng.choice(
+        ("jar of jam", "book", "can of paint", "bottle of oil", "brick", "bag of tea", "mug")
+    )
     n, empty, each = rng.choice(_parcels())
     total = n * each + empty
     kilos, load, many = total // 1000, n * each, plural(thing)
     return compose(
         rng,
         [
-            f"A parcel with {n} equal {many} weighs {kilos} kg. The empty box weighs {empty} grams. How "
+            f"A parcel with {n} equal {many} weighs {kilos} kg. The empty box weighs {empty} grams."
+            " How "
             f"many grams does one {thing} weigh?",
-            f"{who} packs {n} {many} of the same kind into a box of {empty} grams. On the scale everything "
+            f"{who} packs {n} {many} of the same kind into a box of {empty} grams. On the scale"
+            " everything "
             f"weighs {kilos} kg. What is the weight of a single {thing} in grams?",
         ],
         [
@@ -124,7 +143,8 @@ def parcel_weights(rng: random.Random) -> Problem:
             ],
             [
                 f"In grams the whole weight is {kilos} * 1000 = {total}.",
-                f"The {many} weigh {total} - {empty} = {load} grams together, so each weighs {load} / {n} = "
+                f"The {many} weigh {total} - {empty} = {load} grams together, so each weighs {load}"
+                f" / {n} = "
                 f"{each} grams.",
             ],
         ],
@@ -136,7 +156,12 @@ def bottle_filling(rng: random.Random) -> Problem:
     """Liters to milliliters, the number of bottles, and how many are still to be filled."""
     who = person(rng)
     liquid, tank = rng.choice(
-        (("apple juice", "barrel"), ("olive oil", "tank"), ("liquid soap", "drum"), ("cold tea", "vat"))
+        (
+            ("apple juice", "barrel"),
+            ("olive oil", "tank"),
+            ("liquid soap", "drum"),
+            ("cold tea", "vat"),
+        )
     )
     size = rng.choice((125, 200, 250, 400, 500, 750))
     liters = rng.choice([n for n in range(3, 31) if n * 1000 % size == 0])
@@ -146,10 +171,13 @@ def bottle_filling(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A {tank} holds {liters} liters of {liquid}, and {who} pours all of it into bottles of {size} "
+            f"A {tank} holds {liters} liters of {liquid}, and {who} pours all of it into bottles of"
+            f" {size} "
             f"ml. So far {done} bottles are full. How many more can {who.they} fill?",
-            f"{who} has a {tank} with {liters} liters of {liquid} and bottles that take {size} ml each. "
-            f"After {done} bottles are filled, how many more does {who.they} need to empty the {tank}?",
+            f"{who} has a {tank} with {liters} liters of {liquid} and bottles that take {size} ml"
+            " each. "
+            f"After {done} bottles are filled, how many more does {who.they} need to empty the"
+            f" {tank}?",
         ],
         [
             [
@@ -159,7 +187,8 @@ def bottle_filling(rng: random.Random) -> Problem:
             ],
             [
                 f"So far {done} * {size} = {done * size} ml are in bottles.",
-                f"From {liters} * 1000 = {total} ml, {total} - {done * size} = {total - done * size} ml remain.",
+                f"From {liters} * 1000 = {total} ml, {total} - {done * size} ="
+                f" {total - done * size} ml remain.",
                 f"They need {total - done * size} / {size} = {bottles - done} bottles.",
             ],
         ],

@@ -27,7 +27,20 @@ FRACTION_WORDS = {
     Fraction(1, 6): "one sixth",
 }
 TIMES_WORDS = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
-_SMALL_THINGS = ["apple", "shell", "coin", "stamp", "marble", "book", "pen", "egg", "sticker", "button", "card", "key"]
+_SMALL_THINGS = [
+    "apple",
+    "shell",
+    "coin",
+    "stamp",
+    "marble",
+    "book",
+    "pen",
+    "egg",
+    "sticker",
+    "button",
+    "card",
+    "key",
+]
 NUMBER_WORDS = {2: "two", 3: "three", 6: "six"}
 
 
@@ -46,7 +59,9 @@ class Person:
 def people(rng: random.Random, number: int) -> list[Person]:
     """Different people in random order."""
     names = rng.sample(_SHE + _HE, number)
-    return [Person(name, "she", "her") if name in _SHE else Person(name, "he", "his") for name in names]
+    return [
+        Person(name, "she", "her") if name in _SHE else Person(name, "he", "his") for name in names
+    ]
 
 
 def person(rng: random.Random) -> Person:

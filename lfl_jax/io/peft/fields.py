@@ -1,4 +1,5 @@
-"""What adapter_config.json says: every field checked, and what it means for the modules of a model."""
+"""What adapter_config.json says: every field checked, and what it means for the modules of a
+model."""
 
 import json
 import re
@@ -25,7 +26,8 @@ ADVICE = {
     "alora_invocation_tokens": "the adapter acts after certain tokens only; train a plain LoRA",
     "target_parameters": "these models have no such parameters; name modules in target_modules",
     "trainable_token_indices": "save the whole embedding with modules_to_save=['embed_tokens']",
-    "layer_replication": "the adapter belongs to a model with repeated layers; train on the model itself",
+    "layer_replication": "the adapter belongs to a model with repeated layers; train on the model"
+    " itself",
 }
 _SHORT = reprlib.Repr()  # what a file says can be of any length
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -33,27 +35,39 @@ show = _SHORT.repr
 
 
 class Fields:
-    """The fields of adapter_config.json, each checked when it is asked for; null counts as absent."""
+    """The fields of adapter_config.json, each checked when it is asked for; null counts as
+    absent."""
 
     def __init__(self, folder: Path):
         """Read the file. UserError for no file and no JSON object."""
         self.file = folder / CONFIG
         if not self.file.is_file():
-            raise UserError(f"{self.file}: no such file; expected a folder that PEFT's save_pretrained wrote")
+            raise UserError(
+                f"{self.file}: no such file; expected a folder that PEFT's save_pretrained wrote"
+            )
         try:
             with open(self.file, "rb") as opened:
                 self.raw = json.loads(opened.read(1 << 24))
         except (OSError, ValueError, RecursionError):
             self.raw = None
         if not isinstance(self.raw, dict):
-            raise UserError(f"{self.file}: not a JSON object of at most 16 MiB; save the adapter again")
+            raise UserError(
+                f"{self.file}: not a JSON object of at most 16 MiB; save the adapter again"
+            )
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
         """UserError for a field that is in use and has no meaning here."""
         for field, value in self.raw.items():
-            if value and field not in PROVENANCE and field not in known and (field, value) != ("bias", "none"):
+            if (
+                value
+                and field not in PROVENANCE
+                and field not in known
+                and (field, value) != ("bias", "none")
+            ):
                 why = ADVICE.get(field, "it has no counterpart here; train without it")
-                raise UserError(f"{self.file}: {show(field)[1:-1]}={show(value)} is not supported: {why}")
+                raise UserError(
+                    f"{self.file}: {show(field)[1:-1]}={show(value)} is not supported: {why}"
+                )
 
     def get(self, field: str, default: Any, legal: Callable[[Any], bool], expected: str) -> Any:
         """The field's value, or the default; UserError says what was expected."""
@@ -72,7 +86,12 @@ class Fields:
 
     def names_or_regex(self, field: str) -> Any:
         """A list of strings, or a compiled regex where there is one string."""
-        value = self.get(field, [], lambda x: isinstance(x, str) or _is_names(x), "a list of strings or one regex")
+        value = self.get(
+            field,
+            [],
+            lambda x: isinstance(x, str) or _is_names(x),
+            "a list of strings or one regex",
+        )
         return self.regex(field, value) if isinstance(value, str) and value else value
 
     def regex(self, field: str, pattern: str, around: str = "{}") -> re.Pattern:
@@ -81,11 +100,18 @@ class Fields:
             with warnings.catch_warnings(action="ignore"):
                 return re.compile(around.format(pattern))
         except (re.error, OverflowError, RecursionError, MemoryError) as error:
-            raise UserError(f"{self.file}: {field}: {show(pattern)} is not a regex ({error})") from None
+            raise UserError(
+                f"{self.file}: {field}: {show(pattern)} is not a regex ({error})"
+            ) from None
 
-    def pattern(self, field: str, legal: Callable[[Any], bool], expected: str) -> list[tuple[re.Pattern, Any]]:
-        """rank_pattern or alpha_pattern: each key matches the end of a module's path, from a dot on."""
-        found = self.get(field, {}, lambda x: isinstance(x, dict) and all(map(legal, x.values())), expected)
+    def pattern(
+        self, field: str, legal: Callable[[Any], bool], expected: str
+    ) -> list[tuple[re.Pattern, Any]]:
+        """rank_pattern or alpha_pattern: each key matches the end of a module's path, from a dot
+        on."""
+        found = self.get(
+            field, {}, lambda x: isinstance(x, dict) and all(map(legal, x.values())), expected
+        )
         return [(self.regex(field, key, r"(.*\.)?({})$"), value) for key, value in found.items()]
 
 
@@ -97,7 +123,9 @@ def _is_layers(x: Any) -> bool:
     return all(type(i) is int and i >= 0 for i in (x if isinstance(x, list) else [x]))
 
 
-def target_modules(fields: Fields, places: dict[str, Place], default: list[str]) -> tuple[list[str], list[str]]:
+def target_modules(
+    fields: Fields, places: dict[str, Place], default: list[str]
+) -> tuple[list[str], list[str]]:
     """(linear modules of the layers, embedding and head) that the config names.
 
     default: PEFT's for this type of model, where the config names none.
@@ -108,16 +136,24 @@ def target_modules(fields: Fields, places: dict[str, Place], default: list[str])
         there = ", ".join(module.split(".")[-1] for module in MODULES.values())
         targets = show(fields.raw.get("target_modules"))
         raise UserError(
-            f"{fields.file}: target_modules={targets} names no module of this model's layers; there are: {there}"
+            f"{fields.file}: target_modules={targets} names no module of this model's layers; there"
+            f" are: {there}"
         )
     return found, list(filter(chosen, EMBEDDINGS))
 
 
 def _chooser(fields: Fields, layers: int, default: list[str]) -> Callable[[str], bool]:
-    """Whether the config puts an adapter at a module: what is excluded or saved whole is not adapted."""
-    targets, excluded = fields.names_or_regex("target_modules"), fields.names_or_regex("exclude_modules")
+    """Whether the config puts an adapter at a module: what is excluded or saved whole is not
+    adapted."""
+    targets, excluded = (
+        fields.names_or_regex("target_modules"),
+        fields.names_or_regex("exclude_modules"),
+    )
     targets = default if fields.raw.get("target_modules") is None else targets
-    saved = [fields.regex("modules_to_save", m, r"(^|.*\.){}($|\..*)") for m in fields.names("modules_to_save")]
+    saved = [
+        fields.regex("modules_to_save", m, r"(^|.*\.){}($|\..*)")
+        for m in fields.names("modules_to_save")
+    ]
     inside = _layer_filter(fields, isinstance(targets, re.Pattern), layers)
     if isinstance(targets, re.Pattern) and targets.pattern.lower() == "all-linear":
         targets = list(MODULES.values())
@@ -140,16 +176,24 @@ def _layer_filter(fields: Fields, regex: bool, layers: int) -> Callable[[str], b
     """layers_to_transform: the numbers that may follow layers_pattern in a module's path."""
     wanted = fields.get("layers_to_transform", [], _is_layers, "a layer's number or a list of them")
     wanted = wanted if isinstance(wanted, list) else [wanted]
-    before = fields.get("layers_pattern", [], lambda x: isinstance(x, str) or _is_names(x), "names of module lists")
+    before = fields.get(
+        "layers_pattern", [], lambda x: isinstance(x, str) or _is_names(x), "names of module lists"
+    )
     if (wanted and regex) or (before and not wanted):
         raise UserError(
-            f"{fields.file}: layers_to_transform needs target_modules to be a list, and layers_pattern needs"
+            f"{fields.file}: layers_to_transform needs target_modules to be a list, and"
+            " layers_pattern needs"
             " layers_to_transform (PEFT refuses the rest, too); write the layers into the regex"
         )
     if any(layer >= layers for layer in wanted):
-        raise UserError(f"{fields.file}: layers_to_transform has {show(max(wanted))}; the model has {layers} layers")
+        raise UserError(
+            f"{fields.file}: layers_to_transform has {show(max(wanted))}; the model has {layers}"
+            " layers"
+        )
     names = [before] if isinstance(before, str) else before
-    patterns = [fields.regex("layers_pattern", p, r"(?:^|.*?\.){}\.(?P<idx>\d+)\.") for p in names if p]
+    patterns = [
+        fields.regex("layers_pattern", p, r"(?:^|.*?\.){}\.(?P<idx>\d+)\.") for p in names if p
+    ]
     patterns = patterns or [re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")]
 
     def inside(name: str) -> bool:
@@ -160,7 +204,8 @@ def _layer_filter(fields: Fields, regex: bool, layers: int) -> Callable[[str], b
 
 
 def saved_modules(fields: Fields, places: dict[str, Place]) -> list[str]:
-    """Modules that modules_to_save names, or is around; PEFT compares the ends of paths, not whole names."""
+    """Modules that modules_to_save names, or is around; PEFT compares the ends of paths, not whole
+    names."""
     ends = tuple(fields.names("modules_to_save"))
 
     def around(name: str) -> list[str]:
@@ -170,18 +215,24 @@ def saved_modules(fields: Fields, places: dict[str, Place]) -> list[str]:
     return [name for name in places if any(module.endswith(ends) for module in around(name))]
 
 
-def trained_biases(fields: Fields, modules: Iterable[str], places: dict[str, Place], only: str) -> dict[str, Leaf]:
-    """{key: bias} that the folder brings: none, those of the adapted modules (`only`), or the whole model's.
+def trained_biases(
+    fields: Fields, modules: Iterable[str], places: dict[str, Place], only: str
+) -> dict[str, Leaf]:
+    """{key: bias} that the folder brings: none, those of the adapted modules (`only`), or the whole
+    model's.
 
     A model without biases has none to bring, whatever the config says; so it is in PEFT.
     """
-    value = fields.get("bias", "none", lambda x: x in ("none", "all", only), f"'none', 'all' or {only!r}")
+    value = fields.get(
+        "bias", "none", lambda x: x in ("none", "all", only), f"'none', 'all' or {only!r}"
+    )
     adapted = set(modules)
     wanted = {"none": set(), "all": set(places), only: adapted}[value]
     names = [name for name in places if name in wanted and places[name].bias]
     if names and any(places[name].bias for name in saved_modules(fields, places)):
         raise UserError(
-            f"{fields.file}: bias={value!r} beside modules_to_save={show(fields.raw['modules_to_save'])}: both bring"
+            f"{fields.file}: bias={value!r} beside"
+            f" modules_to_save={show(fields.raw['modules_to_save'])}: both bring"
             " biases of this model; expected one of them"
         )
     keys = {name: key_of(name, "base_layer.bias" if name in adapted else "bias") for name in names}

@@ -1,6 +1,8 @@
-"""(IA)^3 as PEFT stores it: ia3_l (1, I) on a feed-forward module's input, ia3_l (O, 1) on any other's output.
+"""(IA)^3 as PEFT stores it: ia3_l (1, I) on a feed-forward module's input, ia3_l (O, 1) on any
+other's output.
 
-PEFT scales the whole output of a module, its bias too; ours scales x W. So a module with a bias is refused.
+PEFT scales the whole output of a module, its bias too; ours scales x W. So a module with a bias is
+refused.
 """
 
 from typing import Any
@@ -20,7 +22,8 @@ BIAS_OF_ADAPTED = "none"  # PEFT's IA3 trains no biases
 
 
 def default_targets(params: dict) -> list[str]:
-    """PEFT 0.21's for llama and mistral; for qwen2 (biases on q, k and v alone) and qwen3 (norms of q and k)."""
+    """PEFT 0.21's for llama and mistral; for qwen2 (biases on q, k and v alone) and qwen3 (norms of
+    q and k)."""
     layers = params["layers"]
     qwen = "qk_norm" in layers or ("qkv_bias" in layers and "o_bias" not in layers)
     return ["q_proj" if qwen else "k_proj", "v_proj", "down_proj"]
@@ -35,21 +38,28 @@ def check(fields: Fields, places: dict[str, Place], names: list[str]) -> None:
     for path, rows in rows_of(names, places).items():
         if len({sides[name] for name in rows.values()}) > 1:
             raise UserError(
-                f"{fields.file}: feedforward_modules has {path.split('/')[1]} in some layers and not in others; one"
+                f"{fields.file}: feedforward_modules has {path.split('/')[1]} in some layers and"
+                " not in others; one"
                 " side for all layers is expected"
             )
 
 
-def shapes(fields: Fields, places: dict[str, Place], names: list[str]) -> dict[str, tuple[int, ...]]:
+def shapes(
+    fields: Fields, places: dict[str, Place], names: list[str]
+) -> dict[str, tuple[int, ...]]:
     """{key: shape in PyTorch's order} of the tensors that the config asks for."""
     sides = _sides(fields, names)
     return {
-        key_of(name, "ia3_l"): (1, places[name].shape[1]) if sides[name] else (places[name].shape[0], 1)
+        key_of(name, "ia3_l"): (1, places[name].shape[1])
+        if sides[name]
+        else (places[name].shape[0], 1)
         for name in names
     }
 
 
-def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict) -> dict:
+def build(
+    fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict
+) -> dict:
     """The adapter: ones and gain 0 in the layers that have none."""
     sides, rows = _sides(fields, names), rows_of(names, places)
 
@@ -59,11 +69,18 @@ def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place]
         part, module = path.split("/")
         layers, fan_in, fan_out = params["layers"][part][module].shape
         at_input = sides[next(iter(rows[path].values()))]
-        vector, gain = np.ones((layers, fan_in if at_input else fan_out), np.float32), np.zeros((layers, 1), np.float32)
+        vector, gain = (
+            np.ones((layers, fan_in if at_input else fan_out), np.float32),
+            np.zeros((layers, 1), np.float32),
+        )
         for i, name in rows[path].items():
             vector[i], gain[i] = read(key_of(name, "ia3_l")).ravel(), 1
         value = jnp.asarray(vector)
-        return IA3(inputs=value if at_input else None, outputs=None if at_input else value, gain=jnp.asarray(gain))
+        return IA3(
+            inputs=value if at_input else None,
+            outputs=None if at_input else value,
+            gain=jnp.asarray(gain),
+        )
 
     return layer_tree(stack)
 
@@ -73,8 +90,11 @@ def describe(adapter: dict) -> str:
     return "(IA)^3"
 
 
-def export(adapter: dict, places: dict[str, Place], names: list[str]) -> tuple[dict, dict[str, dict], list[str]]:
-    """(config fields, {module: {leaf: tensor}}, the adapted modules). UserError for a module with a bias."""
+def export(
+    adapter: dict, places: dict[str, Place], names: list[str]
+) -> tuple[dict, dict[str, dict], list[str]]:
+    """(config fields, {module: {leaf: tensor}}, the adapted modules). UserError for a module with a
+    bias."""
     tensors, inputs = {}, []
     for name in names:
         layer = layer_at(adapter, places[name])
@@ -82,11 +102,14 @@ def export(adapter: dict, places: dict[str, Place], names: list[str]) -> tuple[d
             continue
         if places[name].bias and layer.inputs is None:
             raise UserError(_scaled_bias(name))
-        vector = 1 + np.asarray(layer.gain) * (np.asarray(layer.outputs if layer.inputs is None else layer.inputs) - 1)
+        vector = 1 + np.asarray(layer.gain) * (
+            np.asarray(layer.outputs if layer.inputs is None else layer.inputs) - 1
+        )
         tensors[name] = {"ia3_l": vector[:, None] if layer.inputs is None else vector[None]}
         if layer.inputs is not None:
             inputs.append(name)
-    called = short_names(list(tensors), places)  # as in target_modules: PEFT wants a subset of those
+    # as in target_modules: PEFT wants a subset of those
+    called = short_names(list(tensors), places)
     config = {
         "peft_type": "IA3",
         "feedforward_modules": sorted({called[name] for name in inputs}),
@@ -106,6 +129,7 @@ def _sides(fields: Fields, names: list[str]) -> dict[str, bool]:
 
 def _scaled_bias(name: str) -> str:
     return (
-        f"(IA)^3 at {name}, which has a bias: PEFT scales the bias too and lfl_jax does not; use modules without a"
+        f"(IA)^3 at {name}, which has a bias: PEFT scales the bias too and lfl_jax does not; use"
+        " modules without a"
         " bias, or export its weight change as a LoRA (adapters.truncate)"
     )

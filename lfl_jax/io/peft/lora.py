@@ -1,4 +1,5 @@
-"""LoRA, rank-stabilised LoRA and DoRA as PEFT stores them: lora_A (R, I), lora_B (O, R), lora_magnitude_vector (O,)."""
+"""LoRA, rank-stabilised LoRA and DoRA as PEFT stores them: lora_A (R, I), lora_B (O, R),
+lora_magnitude_vector (O,)."""
 
 import dataclasses
 import math
@@ -45,52 +46,77 @@ def default_targets(params: dict) -> list[str]:
 def check(fields: Fields, places: dict[str, Place], names: list[str]) -> None:
     """UserError for an initialisation that changed the base."""
     expected = "true, false or the name of an initialisation"
-    start = str(fields.get("init_lora_weights", True, lambda x: isinstance(x, bool | str), expected)).lower()
+    start = str(
+        fields.get("init_lora_weights", True, lambda x: isinstance(x, bool | str), expected)
+    ).lower()
     if start.startswith(CONVERTIBLE_INITS):
         raise UserError(
-            f"{fields.file}: init_lora_weights={show(start)} changed the base that the adapter belongs to; PEFT's"
+            f"{fields.file}: init_lora_weights={show(start)} changed the base that the adapter"
+            " belongs to; PEFT's"
             " save_pretrained(path_initial_model_for_weight_conversion=...) writes a plain LoRA"
         )
     if start not in PLAIN_INITS:
         raise UserError(
-            f"{fields.file}: init_lora_weights={show(start)} is not known to keep the base (loftq replaces it),"
+            f"{fields.file}: init_lora_weights={show(start)} is not known to keep the base (loftq"
+            " replaces it),"
             f" and PEFT cannot convert it; expected one of {', '.join(PLAIN_INITS)}"
         )
 
 
-def shapes(fields: Fields, places: dict[str, Place], names: list[str]) -> dict[str, tuple[int, ...]]:
+def shapes(
+    fields: Fields, places: dict[str, Place], names: list[str]
+) -> dict[str, tuple[int, ...]]:
     """{key: shape in PyTorch's order} of the tensors that the config asks for."""
     found, dora = {}, fields.flag("use_dora")
     for name, (rank, _) in _ranks(fields, names).items():
         fan_out, fan_in = places[name].shape
-        found |= {key_of(name, "lora_A.weight"): (rank, fan_in), key_of(name, "lora_B.weight"): (fan_out, rank)}
+        found |= {
+            key_of(name, "lora_A.weight"): (rank, fan_in),
+            key_of(name, "lora_B.weight"): (fan_out, rank),
+        }
         found |= {key_of(name, "lora_magnitude_vector"): (fan_out,)} if dora else {}
     return found
 
 
-def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict) -> dict:
-    """The adapter, bound to the parameters; a magnitude is the folder's where a module is adapted."""
+def build(
+    fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict
+) -> dict:
+    """The adapter, bound to the parameters; a magnitude is the folder's where a module is
+    adapted."""
     ranks, dora = _ranks(fields, names), fields.flag("use_dora")
     rows = rows_of(names, places)
-    built = layer_tree(lambda path: _stack(read, rows[path], ranks, params, path, dora) if path in rows else None)
+    built = layer_tree(
+        lambda path: _stack(read, rows[path], ranks, params, path, dora) if path in rows else None
+    )
 
     def keep_m(read: Any, bound: Any) -> Any:
-        return bound.replace(m=jnp.where(read.gain > 0, read.m, bound.m)) if isinstance(read, DoRA) else bound
+        return (
+            bound.replace(m=jnp.where(read.gain > 0, read.m, bound.m))
+            if isinstance(read, DoRA)
+            else bound
+        )
 
     return jax.tree.map(keep_m, built, bind(built, params), is_leaf=is_layer)
 
 
-def embedding_shapes(fields: Fields, places: dict[str, Place], names: list[str]) -> dict[str, tuple[int, ...]]:
-    """{key: shape} of LoRA on the embedding and the head. UserError for their DoRA, and for one that ties them."""
+def embedding_shapes(
+    fields: Fields, places: dict[str, Place], names: list[str]
+) -> dict[str, tuple[int, ...]]:
+    """{key: shape} of LoRA on the embedding and the head. UserError for their DoRA, and for one
+    that ties them."""
     for flag in ("use_dora", "ensure_weight_tying"):
         if names and fields.flag(flag):
             last = names[0].split(".")[-1]
-            raise UserError(f"{fields.file}: {flag} with an adapter on {last} is not supported; exclude {last}")
+            raise UserError(
+                f"{fields.file}: {flag} with an adapter on {last} is not supported; exclude {last}"
+            )
     found: dict[str, tuple[int, ...]] = {}
     for name, (rank, _) in _ranks(fields, names).items():
         (v, d), (a, b) = places[name].shape, _embedding_keys(name)
         # An embedding's input is the vocabulary, a head's the width.
-        found |= {a: (rank, v), b: (d, rank)} if name == EMBEDDINGS[0] else {a: (rank, d), b: (v, rank)}
+        found |= (
+            {a: (rank, v), b: (d, rank)} if name == EMBEDDINGS[0] else {a: (rank, d), b: (v, rank)}
+        )
     return found
 
 
@@ -103,7 +129,11 @@ def embedding_delta(fields: Fields, read: Read, name: str) -> Float[np.ndarray, 
 
 
 def _embedding_keys(name: str) -> tuple[str, str]:
-    ends = ("lora_embedding_A", "lora_embedding_B") if name == EMBEDDINGS[0] else ("lora_A.weight", "lora_B.weight")
+    ends = (
+        ("lora_embedding_A", "lora_embedding_B")
+        if name == EMBEDDINGS[0]
+        else ("lora_A.weight", "lora_B.weight")
+    )
     return key_of(name, ends[0]), key_of(name, ends[1])
 
 
@@ -111,7 +141,11 @@ def describe(adapter: dict) -> str:
     """The ranks, for a line about what was loaded."""
     layers = [x for x in jax.tree.leaves(adapter["layers"], is_leaf=is_layer) if x is not None]
     ranks = {int(r) for x in layers for r in np.sum(np.asarray(x.scale) != 0, axis=1) if r}
-    return f"rank {max(ranks)}" if len(ranks) == 1 else f"rank {min(ranks, default=0)} to {max(ranks, default=0)}"
+    return (
+        f"rank {max(ranks)}"
+        if len(ranks) == 1
+        else f"rank {min(ranks, default=0)} to {max(ranks, default=0)}"
+    )
 
 
 def _ranks(fields: Fields, names: list[str]) -> dict[str, tuple[int, float]]:
@@ -139,11 +173,17 @@ def _is_number(x: Any) -> bool:
     return type(x) in (int, float) and abs(x) < 1e30
 
 
-def _stack(read: Read, rows: dict[int, str], ranks: dict, params: dict, path: str, dora: bool) -> Any:
-    """One stacked weight's layer, ranks padded to the largest; DoRA's m and w2 are left for `bind`."""
+def _stack(
+    read: Read, rows: dict[int, str], ranks: dict, params: dict, path: str, dora: bool
+) -> Any:
+    """One stacked weight's layer, ranks padded to the largest; DoRA's m and w2 are left for
+    `bind`."""
     layers, fan_in, fan_out = params["layers"][path.split("/")[0]][path.split("/")[1]].shape
     width = max(ranks[name][0] for name in rows.values())
-    a, b = np.zeros((layers, fan_in, width), np.float32), np.zeros((layers, width, fan_out), np.float32)
+    a, b = (
+        np.zeros((layers, fan_in, width), np.float32),
+        np.zeros((layers, width, fan_out), np.float32),
+    )
     scale, m, gain = (np.zeros((layers, n), np.float32) for n in (width, fan_out, 1))
     for i, name in rows.items():
         rank, factor = ranks[name]
@@ -153,7 +193,9 @@ def _stack(read: Read, rows: dict[int, str], ranks: dict, params: dict, path: st
         if dora:
             m[i] = read(key_of(name, "lora_magnitude_vector"))
     lora = LoRA(jnp.asarray(a), jnp.asarray(b), jnp.asarray(scale))
-    return DoRA(lora.a, lora.b, lora.scale, jnp.asarray(m), jnp.asarray(gain), None) if dora else lora
+    return (
+        DoRA(lora.a, lora.b, lora.scale, jnp.asarray(m), jnp.asarray(gain), None) if dora else lora
+    )
 
 
 # Writing
@@ -161,7 +203,8 @@ def _stack(read: Read, rows: dict[int, str], ranks: dict, params: dict, path: st
 
 @dataclasses.dataclass(frozen=True)
 class _Module:
-    """A module as PEFT stores it, weights still (in, out): W' = W + scale A B, or DoRA's with a magnitude m."""
+    """A module as PEFT stores it, weights still (in, out): W' = W + scale A B, or DoRA's with a
+    magnitude m."""
 
     a: np.ndarray
     b: np.ndarray
@@ -169,8 +212,11 @@ class _Module:
     m: np.ndarray | None
 
 
-def export(adapter: dict, places: dict[str, Place], names: list[str]) -> tuple[dict, dict[str, dict], list[str]]:
-    """(config fields, {module: {leaf: tensor}}, the adapted modules). UserError for what PEFT has no form for."""
+def export(
+    adapter: dict, places: dict[str, Place], names: list[str]
+) -> tuple[dict, dict[str, dict], list[str]]:
+    """(config fields, {module: {leaf: tensor}}, the adapted modules). UserError for what PEFT has
+    no form for."""
     modules = {name: x for name in names if (x := _export(adapter, name, places[name])) is not None}
     if len({x.m is None for x in modules.values()}) > 1:
         raise UserError(_no_counterpart("LoRA beside DoRA in one adapter"))
@@ -191,19 +237,26 @@ def _export(adapter: dict, name: str, place: Place) -> _Module | None:
         gain = float(layer.gain[0])
         if gain not in (0, 1):
             raise UserError(_no_counterpart(f"DoRA scaled by {gain:g} (at {name})"))
-        return _module(*low_rank_factors(LoRA(layer.a, layer.b, layer.scale)), np.asarray(layer.m)) if gain else None
+        return (
+            _module(*low_rank_factors(LoRA(layer.a, layer.b, layer.scale)), np.asarray(layer.m))
+            if gain
+            else None
+        )
     factors = low_rank_factors(layer) if layer else None
     if layer and factors is None:
         kinds = sorted({type(member).__name__ for member in members(layer)})
         what = f"a Mix of {' and '.join(kinds)}" if isinstance(layer, Mix) else kinds[0]
         if any(member.on_output for member in members(layer)):
-            raise UserError(f"peft cannot represent {what} (at {name}); save it as a file, NAME.safetensors")
+            raise UserError(
+                f"peft cannot represent {what} (at {name}); save it as a file, NAME.safetensors"
+            )
         raise UserError(_no_counterpart(f"{what} (at {name})"))
     return _module(*factors, None) if factors and factors[2].size else None
 
 
 def _module(a: np.ndarray, b: np.ndarray, scale: np.ndarray, m: np.ndarray | None) -> _Module:
-    """One scale per module: scales that differ by rank go into B. Rank 0 (a DoRA's) is written as a rank of zeros."""
+    """One scale per module: scales that differ by rank go into B. Rank 0 (a DoRA's) is written as a
+    rank of zeros."""
     if not scale.size:
         return _Module(np.zeros((len(a), 1), a.dtype), np.zeros((1, b.shape[1]), b.dtype), 1.0, m)
     if not np.isfinite(scale).all():
@@ -231,7 +284,10 @@ def _tensors(module: _Module) -> Iterator[tuple[str, np.ndarray]]:
 def _config(modules: dict[str, _Module]) -> dict:
     if not modules:
         return {}
-    ranks, alphas = {n: x.a.shape[1] for n, x in modules.items()}, {n: _alpha(x) for n, x in modules.items()}
+    ranks, alphas = (
+        {n: x.a.shape[1] for n, x in modules.items()},
+        {n: _alpha(x) for n, x in modules.items()},
+    )
     (rank, _), (alpha, _) = (Counter(x.values()).most_common(1)[0] for x in (ranks, alphas))
     return {
         "peft_type": "LORA",

@@ -1,4 +1,5 @@
-"""The modules of a model by Hugging Face's names, and where their weights are among our parameters."""
+"""The modules of a model by Hugging Face's names, and where their weights are among our
+parameters."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +20,8 @@ EMBEDDINGS = ("model.embed_tokens", "lm_head")
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a module's weight is among our parameters, its shape in PyTorch's order, and the path of its bias."""
+    """Where a module's weight is among our parameters, its shape in PyTorch's order, and the path
+    of its bias."""
 
     path: str
     layer: int | None
@@ -34,7 +36,8 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One tensor of a module: its path among our parameters, its row of a stack, its shape in PyTorch's order."""
+    """One tensor of a module: its path among our parameters, its row of a stack, its shape in
+    PyTorch's order."""
 
     path: str
     layer: int | None
@@ -44,7 +47,12 @@ class Leaf:
 def find_places(params: dict) -> dict[str, Place]:
     """Every module with a weight, by Hugging Face's name; a tied head has the embedding's shape."""
     stacks, found = params["layers"], {}
-    biases = {name: f"{group}/{name}" for group, names in BIASES.items() for name in names if group in stacks}
+    biases = {
+        name: f"{group}/{name}"
+        for group, names in BIASES.items()
+        for name in names
+        if group in stacks
+    }
     for layer in range(len(stacks["attn_norm"])):
         for path, module in (MODULES | NORMS).items():
             stack = get_path(stacks, path)
@@ -52,9 +60,13 @@ def find_places(params: dict) -> dict[str, Place]:
                 continue
             bias = biases.get(path.split("/")[1]) if path in MODULES else None
             where = f"layers/{bias}" if bias else None
-            found[f"model.layers.{layer}.{module}"] = Place(f"layers/{path}", layer, stack.shape[1:][::-1], where)
+            found[f"model.layers.{layer}.{module}"] = Place(
+                f"layers/{path}", layer, stack.shape[1:][::-1], where
+            )
     single = {"head": params["embed"]} | params
-    return found | {module: Place(path, None, single[path].shape) for path, module in SINGLE.items()}
+    return found | {
+        module: Place(path, None, single[path].shape) for path, module in SINGLE.items()
+    }
 
 
 def adaptable(places: dict[str, Place]) -> list[str]:

@@ -32,14 +32,19 @@ def layer_tree(layer: Callable[[str], Any]) -> dict:
 
 
 def layer_at(adapter: dict, place: Place) -> Any:
-    """One module's layer with what it needs of the shared arrays; None where the stacked weight has none."""
+    """One module's layer with what it needs of the shared arrays; None where the stacked weight has
+    none."""
     stacked = get_path(adapter, place.path) or None
     layer = jax.tree.map(lambda x: x[place.layer], stacked)
     return layer and layer.with_shared(adapter.get("shared"))
 
 
 def short_names(names: list[str], places: dict[str, Place]) -> dict[str, str]:
-    """{module: what the config calls it}: its last name where every layer has one, else its whole path."""
+    """{module: what the config calls it}: its last name where every layer has one, else its whole
+    path."""
     layers = max(place.layer for place in places.values() if place.layer is not None) + 1
     adapted = Counter(places[name].path for name in names)
-    return {name: name.split(".")[-1] if adapted[places[name].path] == layers else name for name in names}
+    return {
+        name: name.split(".")[-1] if adapted[places[name].path] == layers else name
+        for name in names
+    }

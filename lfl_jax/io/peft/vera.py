@@ -1,4 +1,5 @@
-"""VeRA as PEFT stores it: vera_lambda_d (R,), vera_lambda_b (O,), and vera_A (R, I), vera_B (O, R) once for all."""
+"""VeRA as PEFT stores it: vera_lambda_d (R,), vera_lambda_b (O,), and vera_A (R, I), vera_B (O, R)
+once for all."""
 
 import math
 from typing import Any
@@ -12,7 +13,13 @@ from lfl_jax.io.peft.fields import CHOICE, Fields
 from lfl_jax.io.peft.places import Place, key_of
 from lfl_jax.io.peft.stacks import Read, layer_at, layer_tree, rows_of
 
-READ = CHOICE | {"r", "projection_prng_key", "save_projection", "layers_to_transform", "layers_pattern"}
+READ = CHOICE | {
+    "r",
+    "projection_prng_key",
+    "save_projection",
+    "layers_to_transform",
+    "layers_pattern",
+}
 IGNORED = {"vera_dropout", "d_initial", "init_weights"}
 BIAS_OF_ADAPTED = "vera_only"
 A, B = "base_model.vera_A", "base_model.vera_B"
@@ -27,19 +34,27 @@ def check(fields: Fields, places: dict[str, Place], names: list[str]) -> None:
     """Nothing beyond what each field's own check says."""
 
 
-def shapes(fields: Fields, places: dict[str, Place], names: list[str]) -> dict[str, tuple[int, ...]]:
+def shapes(
+    fields: Fields, places: dict[str, Place], names: list[str]
+) -> dict[str, tuple[int, ...]]:
     """{key: shape in PyTorch's order} of the tensors that the config asks for."""
     rank, found = _rank(fields), {}
     for name in names:
-        found |= {key_of(name, "vera_lambda_d"): (rank,), key_of(name, "vera_lambda_b"): places[name].shape[:1]}
+        found |= {
+            key_of(name, "vera_lambda_d"): (rank,),
+            key_of(name, "vera_lambda_b"): places[name].shape[:1],
+        }
     if _saved(fields):
         fan_out, fan_in = _largest(places, names)
         found |= {A: (rank, fan_in), B: (fan_out, rank)}
     return found
 
 
-def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict) -> dict:
-    """The adapter, with A and B from the folder or, where it leaves them out, drawn as PEFT draws them."""
+def build(
+    fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict
+) -> dict:
+    """The adapter, with A and B from the folder or, where it leaves them out, drawn as PEFT draws
+    them."""
     rank, rows = _rank(fields), rows_of(names, places)
 
     def stack(path: str) -> Any:
@@ -49,13 +64,21 @@ def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place]
         layers, fan_in, fan_out = params["layers"][part][module].shape
         d, b, gain = (np.zeros((layers, n), np.float32) for n in (rank, fan_out, 1))
         for i, name in rows[path].items():
-            d[i], b[i], gain[i] = read(key_of(name, "vera_lambda_d")), read(key_of(name, "vera_lambda_b")), 1
-        return VeRA(lambda_d=jnp.asarray(d), lambda_b=jnp.asarray(b), gain=jnp.asarray(gain), fan_in=fan_in)
+            d[i], b[i], gain[i] = (
+                read(key_of(name, "vera_lambda_d")),
+                read(key_of(name, "vera_lambda_b")),
+                1,
+            )
+        return VeRA(
+            lambda_d=jnp.asarray(d), lambda_b=jnp.asarray(b), gain=jnp.asarray(gain), fan_in=fan_in
+        )
 
     if _saved(fields):
         a, b = read(A), read(B)
     else:
-        key = fields.get("projection_prng_key", 0, lambda x: type(x) is int and abs(x) < 1 << 63, "an integer")
+        key = fields.get(
+            "projection_prng_key", 0, lambda x: type(x) is int and abs(x) < 1 << 63, "an integer"
+        )
         a, b = projections(key, rank, *_largest(places, names))
     return layer_tree(stack) | {"shared": {"vera": {"a": jnp.asarray(a.T), "b": jnp.asarray(b.T)}}}
 
@@ -63,10 +86,11 @@ def build(fields: Fields, read: Read, names: list[str], places: dict[str, Place]
 def projections(
     key: int, rank: int, fan_out: int, fan_in: int
 ) -> tuple[Float[np.ndarray, "R I"], Float[np.ndarray, "O R"]]:
-    """PEFT's A and B for a projection_prng_key: torch.Generator("cpu").manual_seed(key), Kaiming uniform, bit-exact.
+    """PEFT's A and B for a projection_prng_key: torch.Generator("cpu").manual_seed(key), Kaiming
+    uniform, bit-exact.
 
-    PyTorch's generator is the Mersenne Twister of NumPy's RandomState, from the lower 32 bits of the seed. A uniform
-    float32 is the lower 24 bits of a draw, scaled in float64.
+    PyTorch's generator is the Mersenne Twister of NumPy's RandomState, from the lower 32 bits of
+    the seed. A uniform float32 is the lower 24 bits of a draw, scaled in float64.
     """
     twister = np.random.RandomState(key & 0xFFFFFFFF)
 
@@ -84,7 +108,9 @@ def describe(adapter: dict) -> str:
     return f"VeRA of rank {adapter['shared']['vera']['a'].shape[1]}"
 
 
-def export(adapter: dict, places: dict[str, Place], names: list[str]) -> tuple[dict, dict[str, dict], list[str]]:
+def export(
+    adapter: dict, places: dict[str, Place], names: list[str]
+) -> tuple[dict, dict[str, dict], list[str]]:
     """(config fields, {module: {leaf: tensor}} with A and B under "", the adapted modules)."""
     tensors: dict[str, dict] = {}
     for name in names:
@@ -95,7 +121,10 @@ def export(adapter: dict, places: dict[str, Place], names: list[str]) -> tuple[d
     adapted, shared = list(tensors), adapter["shared"]["vera"]
     if adapted:
         fan_out, fan_in = _largest(places, adapted)
-        tensors[""] = {A: np.asarray(shared["a"])[:fan_in].T, B: np.asarray(shared["b"])[:, :fan_out].T}
+        tensors[""] = {
+            A: np.asarray(shared["a"])[:fan_in].T,
+            B: np.asarray(shared["b"])[:, :fan_out].T,
+        }
     config = {
         "peft_type": "VERA",
         "r": shared["a"].shape[1],

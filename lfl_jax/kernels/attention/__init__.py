@@ -1,4 +1,5 @@
-"""Grouped-query attention under an explicit mask: one function, several implementations, chosen by platform."""
+"""Grouped-query attention under an explicit mask: one function, several implementations, chosen by
+platform."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +22,10 @@ KERNELS: dict[str, Callable] = {"cudnn": cudnn, "splash": splash}
 # platform -> the kernel that is faster there than what XLA makes of `blocked`.
 PREFERRED = {"gpu": "cudnn", "tpu": "splash"}
 # What a kernel cannot do, in words, or None: (q, k).
-PROBLEMS: dict[str, Callable[[Any, Any], str | None]] = {"cudnn": cudnn_problem, "splash": lambda q, k: None}
+PROBLEMS: dict[str, Callable[[Any, Any], str | None]] = {
+    "cudnn": cudnn_problem,
+    "splash": lambda q, k: None,
+}
 # The forms under any causal mask: (q, k, v, mask) -> out. The partitioner can split them.
 FORMS: dict[str, Callable] = {"blocked": blocked, "reference": reference}
 
@@ -38,11 +42,12 @@ def attention(
     rules: Rules | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T H P"]:
-    """softmax(q k^T / sqrt(P)) v. Without a cache (T = S) the mask must be causal: keys after a query are not computed.
+    """softmax(q k^T / sqrt(P)) v. Without a cache (T = S) the mask must be causal: keys after a
+    query are not computed.
 
-    segment_ids: given where the mask says no more than "earlier, and of the same segment"; a kernel that makes its own
-    mask can then be used. Such a kernel works on every shard of the rules' mesh by itself. implementation: a name of
-    KERNELS or FORMS in place of the platform's choice.
+    segment_ids: given where the mask says no more than "earlier, and of the same segment"; a kernel
+    that makes its own mask can then be used. Such a kernel works on every shard of the rules' mesh
+    by itself. implementation: a name of KERNELS or FORMS in place of the platform's choice.
     Attention dropout and cached keys take the plain form.
     """
     if q.shape[1] != k.shape[1] or (key is not None and dropout > 0.0):

@@ -1,4 +1,5 @@
-"""cuDNN's flash attention, as jax has it: causal, with the segments as a bias. It needs an NVIDIA GPU."""
+"""cuDNN's flash attention, as jax has it: causal, with the segments as a bias. It needs an NVIDIA
+GPU."""
 
 from typing import Any
 
@@ -17,13 +18,15 @@ def cudnn(
     *,
     implementation: str = "cudnn",
 ) -> Float[Array, "B T H P"]:
-    """Causal attention within segments. Blocks above the diagonal are skipped; other segments get a bias of about
-    -1e38, which is a weight of exactly 0, since every token sees at least itself.
+    """Causal attention within segments. Blocks above the diagonal are skipped; other segments get a
+    bias of about -1e38, which is a weight of exactly 0, since every token sees at least itself.
 
     implementation: "xla" is the same call without the library, for tests.
     """
     same = (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=True, implementation=implementation)
+    return jax.nn.dot_product_attention(
+        q, k, v, mask=same, is_causal=True, implementation=implementation
+    )
 
 
 def problem(q: Any, k: Any) -> str | None:
@@ -32,4 +35,8 @@ def problem(q: Any, k: Any) -> str | None:
         return f"it computes in bfloat16 and float16, not {q.dtype}"
     if q.shape[-1] % 8 or q.shape[-1] > LARGEST_HEAD:
         return f"its heads are multiples of 8 up to {LARGEST_HEAD}, not {q.shape[-1]}"
-    return f"with a bias it takes an even number of tokens, not {q.shape[1]}" if q.shape[1] % 2 else None
+    return (
+        f"with a bias it takes an even number of tokens, not {q.shape[1]}"
+        if q.shape[1] % 2
+        else None
+    )

@@ -1,4 +1,5 @@
-"""Plain XLA attention: exact for packed rows, branches and caches, since the mask is an argument."""
+"""Plain XLA attention: exact for packed rows, branches and caches, since the mask is an
+argument."""
 
 from typing import Any
 

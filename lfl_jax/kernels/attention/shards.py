@@ -1,4 +1,5 @@
-"""A kernel the partitioner cannot look into, on every shard of a mesh: rows and heads do not meet in attention."""
+"""A kernel the partitioner cannot look into, on every shard of a mesh: rows and heads do not meet
+in attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +19,15 @@ def per_shard(
     segment_ids: Int[Array, "B T"],
     rules: Rules | None,
 ) -> Float[Array, "B T H P"]:
-    """kernel(q, k, v, segment_ids) with rows over data and fsdp, and heads over tensor where the key heads divide."""
+    """kernel(q, k, v, segment_ids) with rows over data and fsdp, and heads over tensor where the
+    key heads divide."""
     if rules is None or rules.mesh.size == 1:
         return kernel(q, k, v, segment_ids)
-    # The layout of the key heads serves the query heads too: each takes a whole number of them along.
+    # The layout of the key heads serves the query heads too: each takes a whole number of them
+    # along.
     heads = rules.partition(("batch", "time", "kv_heads", "activation"), k.shape)
     specs: Any = (heads, heads, heads, PartitionSpec(heads[0], None))
-    sharded = jax.shard_map(kernel, mesh=rules.mesh, in_specs=specs, out_specs=heads, check_vma=False)
+    sharded = jax.shard_map(
+        kernel, mesh=rules.mesh, in_specs=specs, out_specs=heads, check_vma=False
+    )
     return sharded(q, k, v, segment_ids)

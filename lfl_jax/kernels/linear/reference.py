@@ -1,7 +1,8 @@
 """x W over all leading axes of x, with its own backward pass.
 
-Autodiff writes dW as (dy^T x)^T. XLA then copies the wide dy transposed, and on CPU fuses whatever made dy into that
-strided copy, which costs as much as the product. Here dW = x^T dy takes the narrower side first, so that only it is
+Autodiff writes dW as (dy^T x)^T. XLA then copies the wide dy transposed, and on CPU fuses whatever
+made dy into that strided copy, which costs as much as the product. Here dW = x^T dy takes the
+narrower side first, so that only it is
 transposed: x for a wide output, dy for a narrow one (the shrink of a low-rank adapter).
 """
 

@@ -1,9 +1,11 @@
-"""Chunked head and cross-entropy: only target positions are multiplied with the head, a chunk of logits at a time.
+"""Chunked head and cross-entropy: only target positions are multiplied with the head, a chunk of
+logits at a time.
 
-In every row the target positions are moved to the front; a loop with as many rounds as the fullest row needs takes
-`CHUNK` of them per row and round. The head is (V, D), an output unit a row, as a tied embedding is: its transpose
-is never written. The loss's forward pass already knows its gradient (softmax minus one-hot), so it
-computes d hidden at once, and d head only if somebody differentiates the head.
+In every row the target positions are moved to the front; a loop with as many rounds as the fullest
+row needs takes `CHUNK` of them per row and round. The head is (V, D), an output unit a row, as a
+tied embedding is: its transpose is never written. The loss's forward pass already knows its
+gradient (softmax minus one-hot), so it computes d hidden at once, and d head only if somebody
+differentiates the head.
 """
 
 from functools import partial
@@ -19,7 +21,9 @@ CHUNK = 64  # positions per row and round
 def unembed(hidden: Float[Array, "*N D"], head: Float[Array, "V D"]) -> Float[Array, "*N V"]:
     """Logits in float32."""
     contract = (((hidden.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(hidden, head.astype(hidden.dtype), contract, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        hidden, head.astype(hidden.dtype), contract, preferred_element_type=jnp.float32
+    )
 
 
 def naive_sum(hidden: Any, head: Any, targets: Any, weights: Any) -> Any:
@@ -62,7 +66,8 @@ def token_nll(
     targets: Int[Array, "B T"],
     weights: Float[Array, "B T"],
 ) -> tuple[Float[Array, "B T"], Any]:
-    """(-log p(target), whether the target is the most likely token) where weight > 0; (0, False) elsewhere."""
+    """(-log p(target), whether the target is the most likely token) where weight > 0; (0, False)
+    elsewhere."""
     order, rounds = _compact(weights)
     size = order.shape[1]
 
@@ -82,24 +87,33 @@ def token_nll(
 
 
 def _compact(weights: Any) -> tuple[Int[Array, "B S"], Any]:
-    """Per row, positions with those of weight > 0 first, padded to a multiple of CHUNK; and the rounds needed."""
+    """Per row, positions with those of weight > 0 first, padded to a multiple of CHUNK; and the
+    rounds needed."""
     order = jnp.argsort(weights <= 0, axis=1, stable=True)
     rounds = -(-jnp.max(jnp.sum(weights > 0, axis=1)) // CHUNK)
     pad = -order.shape[1] % CHUNK
-    extra = jnp.broadcast_to(jnp.arange(order.shape[1], order.shape[1] + pad), (order.shape[0], pad))
+    extra = jnp.broadcast_to(
+        jnp.arange(order.shape[1], order.shape[1] + pad), (order.shape[0], pad)
+    )
     return jnp.concatenate([order, extra], axis=1), rounds
 
 
-def _chunk(i: Any, order: Any, hidden: Any, targets: Any, weights: Any) -> tuple[Any, tuple[Any, Any, Any]]:
-    """Round i: its offset, and hidden (B, C, D), targets, weights (B, C) of its positions (weight 0 past the end)."""
+def _chunk(
+    i: Any, order: Any, hidden: Any, targets: Any, weights: Any
+) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Round i: its offset, and hidden (B, C, D), targets, weights (B, C) of its positions (weight 0
+    past the end)."""
     where = i * CHUNK
     index = jax.lax.dynamic_slice(order, (0, where), (order.shape[0], CHUNK))
     inside = index < hidden.shape[1]
     index = jnp.minimum(index, hidden.shape[1] - 1)
     take = partial(jnp.take_along_axis, indices=index, axis=1)
     weight = jnp.where(inside, take(weights), 0.0)
-    # Rows with fewer targets than the fullest fill up with others: zeroed, so that no value of theirs can matter.
-    rows = jnp.where(weight[..., None] > 0, jnp.take_along_axis(hidden, index[..., None], axis=1), 0)
+    # Rows with fewer targets than the fullest fill up with others: zeroed, so that no value of
+    # theirs can matter.
+    rows = jnp.where(
+        weight[..., None] > 0, jnp.take_along_axis(hidden, index[..., None], axis=1), 0
+    )
     return where, (rows, take(targets), weight)
 
 
@@ -110,7 +124,9 @@ def _logits(chunk: Any, head: Any) -> tuple[Any, Any, Any]:
     return logits, jax.nn.logsumexp(logits, axis=-1), gold
 
 
-def _forward(hidden: Any, head: Any, targets: Any, weights: Any, want_hidden: bool, want_head: bool) -> Any:
+def _forward(
+    hidden: Any, head: Any, targets: Any, weights: Any, want_hidden: bool, want_head: bool
+) -> Any:
     order, rounds = _compact(weights)
 
     def body(i: Any, carry: Any) -> Any:
@@ -127,10 +143,16 @@ def _forward(hidden: Any, head: Any, targets: Any, weights: Any, want_hidden: bo
             d_rows = jnp.matmul(d_logits, head.astype(rows.dtype))
             d_hidden = jax.lax.dynamic_update_slice(d_hidden, d_rows, (0, where, 0))
         if want_head:
-            d_head = d_head + jnp.einsum("bcv,bcd->vd", d_logits, rows, preferred_element_type=jnp.float32)
+            d_head = d_head + jnp.einsum(
+                "bcv,bcd->vd", d_logits, rows, preferred_element_type=jnp.float32
+            )
         return total, d_hidden, d_head
 
-    blank = jnp.zeros((hidden.shape[0], order.shape[1], hidden.shape[2]), hidden.dtype) if want_hidden else None
+    blank = (
+        jnp.zeros((hidden.shape[0], order.shape[1], hidden.shape[2]), hidden.dtype)
+        if want_hidden
+        else None
+    )
     d_head = jnp.zeros(head.shape, jnp.float32) if want_head else None
     total, d_hidden, d_head = jax.lax.fori_loop(0, rounds, body, (jnp.float32(0), blank, d_head))
     if want_hidden:

@@ -1,7 +1,10 @@
-"""What a kernel reads of a weight W (I, O), by the format it is held in, and how a tile of it becomes numbers.
+"""What a kernel reads of a weight W (I, O), by the format it is held in, and how a tile of it
+becomes numbers.
 
-A stored row holds `planes` rows of W: two for NF4, whose byte is rows 2i and 2i + 1. A kernel does not interleave them
-again: x W = x[:, 0::2] W[0::2] + x[:, 1::2] W[1::2], so x and A come as planes, and dx leaves as planes.
+A stored row holds `planes` rows of W: two for NF4, whose byte is rows 2i and 2i + 1. A kernel does
+not interleave them
+again: x W = x[:, 0::2] W[0::2] + x[:, 1::2] W[1::2], so x and A come as planes, and dx leaves as
+planes.
 """
 
 import dataclasses
@@ -18,10 +21,11 @@ from lfl_jax.quant.nf4 import BLOCK, LEVELS, select
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format: rows of W in a stored row, stored rows that share a scale (0: all of them), and two functions.
+    """A format: rows of W in a stored row, stored rows that share a scale (0: all of them), and two
+    functions.
 
-    operands(w) is (stored (S, O), scale (J, O) float32 or None). decode(tile, scale, dtype) is a tile's planes, its
-    scale being broadcastable to it.
+    operands(w) is (stored (S, O), scale (J, O) float32 or None). decode(tile, scale, dtype) is a
+    tile's planes, its scale being broadcastable to it.
     """
 
     planes: int
@@ -35,7 +39,9 @@ def format_of(w: Any) -> str:
     return {quant.NF4: "nf4", quant.Int8: "int8"}.get(type(w), "dense")
 
 
-def product(form: Format, stored: Any, rows: int, rank: int, bytes_x: int, transposed: bool) -> Product:
+def product(
+    form: Format, stored: Any, rows: int, rank: int, bytes_x: int, transposed: bool
+) -> Product:
     """What one pass over a weight multiplies; transposed: the backward pass."""
     cols, depth = stored.shape[:: 1 if transposed else -1]
     planes = (1, form.planes) if transposed else (form.planes, 1)
@@ -45,7 +51,9 @@ def product(form: Format, stored: Any, rows: int, rank: int, bytes_x: int, trans
 def _decode_nf4(codes: Any, scale: Any, dtype: Any) -> tuple[Any, ...]:
     """By selection: in a kernel neither accelerator looks up a table fast."""
     codes = codes.astype(jnp.int32)
-    return tuple((select(LEVELS, index) * scale).astype(dtype) for index in (codes >> 4, codes & 15))
+    return tuple(
+        (select(LEVELS, index) * scale).astype(dtype) for index in (codes >> 4, codes & 15)
+    )
 
 
 FORMATS = {
@@ -62,7 +70,8 @@ FORMATS = {
 
 
 def split(x: Float[Array, "N I"], planes: int, stored: int) -> Float[Array, "P N S"]:
-    """The columns of x as planes, one column per stored row of W; the columns of rows that only fill a block are 0."""
+    """The columns of x as planes, one column per stored row of W; the columns of rows that only
+    fill a block are 0."""
     x = jnp.pad(x, ((0, 0), (0, planes * stored - x.shape[1])))
     return x[None] if planes == 1 else jnp.moveaxis(x.reshape(x.shape[0], stored, planes), 2, 0)
 

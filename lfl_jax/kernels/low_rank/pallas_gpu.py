@@ -1,11 +1,12 @@
 """Mosaic GPU (Hopper): the shrink h = (x A) * gate by XLA, then one kernel for x W + h B.
 
-A thread block computes a tile of the output: a pipeline over the contracted axis, then one over the ranks, both into
-the same accumulators. A tile of a quantised W is decoded on its way from shared memory to the tensor cores and never
-written to device memory. The backward pass is the same kernel on (dy, W, (dy B^T) * gate, A) with transposed tiles.
+A thread block computes a tile of the output: a pipeline over the contracted axis, then one over the
+ranks, both into the same accumulators. A tile of a quantised W is decoded on its way from shared
+memory to the tensor cores and never written to device memory. The backward pass is the same kernel
+on (dy, W, (dy B^T) * gate, A) with transposed tiles.
 
-It multiplies bfloat16 only. Sizes are padded to the tiles by XLA: rows and ranks cheaply; a weight whose stored sizes
-are no multiples of 64 is copied as it is stored, which no Llama-2 weight needs.
+It multiplies bfloat16 only. Sizes are padded to the tiles by XLA: rows and ranks cheaply; a weight
+whose stored sizes are no multiples of 64 is copied as it is stored, which no Llama-2 weight needs.
 """
 
 import dataclasses
@@ -29,7 +30,8 @@ TRANSFORMS = (plgpu.TilingTransform((8, UNIT)), plgpu.SwizzleTransform(128))
 
 @dataclasses.dataclass(frozen=True)
 class PallasGPU:
-    """device: the kind whose shared memory it plans with; tiles: instead of those `tiles.gpu` chooses, multiples of 64;
+    """device: the kind whose shared memory it plans with; tiles: instead of those `tiles.gpu`
+    chooses, multiples of 64;
     interpret: plgpu.InterpretGPUParams() (jax 0.11 or newer) to run it on a CPU."""
 
     device: str = ""
@@ -57,7 +59,10 @@ class PallasGPU:
         self, form: Format, x: Any, stored: Any, scale: Any, h: Any, outer: Any, transposed: bool
     ) -> Any:  # (P, N, cols)
         if x.dtype != jnp.bfloat16:
-            raise UserError(f"pallas_gpu multiplies bfloat16, not {x.dtype}; cast x, or use implementation='xla'")
+            raise UserError(
+                f"pallas_gpu multiplies bfloat16, not {x.dtype}; cast x, or use"
+                " implementation='xla'"
+            )
         stored = stored.astype(x.dtype) if scale is None else stored
         p = product(form, stored, x.shape[1], h.shape[1], x.dtype.itemsize, transposed)
         t = self.tiles or tiles.gpu(p, self.device)
@@ -65,7 +70,11 @@ class PallasGPU:
         x, h = _pad(x, 1, t.rows, t.depth), _pad(h, t.rows, UNIT)
         outer = _pad(outer, 1, *((t.cols, UNIT) if transposed else (UNIT, t.cols)))
         groups = sizes[0] // form.group if form.group else 1
-        weight = (_pad(stored, *sizes),) if scale is None else (_pad(stored, *sizes), _pad(scale, groups, sizes[1]))
+        weight = (
+            (_pad(stored, *sizes),)
+            if scale is None
+            else (_pad(stored, *sizes), _pad(scale, groups, sizes[1]))
+        )
         decoded = [_shared(*sizes) for _ in range(form.planes if len(weight) > 1 else 0)]
         grid = (x.shape[1] // t.rows, outer.shape[1 if transposed else 2] // t.cols)
         kernel = plgpu.kernel(
@@ -96,7 +105,9 @@ def _kernel(
     tiled = partial(plgpu.BlockSpec, transforms=TRANSFORMS)
     weight_specs = [plgpu.BlockSpec(sizes, at) if decoded else tiled(sizes, at)]
     if len(weight) > 1:
-        weight_specs.append(plgpu.BlockSpec((groups, sizes[1]), at if form.group else lambda k: (0, at(k)[1])))
+        weight_specs.append(
+            plgpu.BlockSpec((groups, sizes[1]), at if form.group else lambda k: (0, at(k)[1]))
+        )
     outer_sizes = (t.cols, UNIT) if transposed else (UNIT, t.cols)
 
     def run(*totals: Any) -> None:
@@ -123,21 +134,26 @@ def _kernel(
             grid=(h.shape[1] // UNIT,),
             in_specs=[
                 tiled((t.rows, UNIT), lambda r: (m, r)),
-                tiled((p.out_planes, *outer_sizes), lambda r: (0, n, r) if transposed else (0, r, n)),
+                tiled(
+                    (p.out_planes, *outer_sizes), lambda r: (0, n, r) if transposed else (0, r, n)
+                ),
             ],
             max_concurrent_steps=2,
         )(h, outer)
         for i, total in enumerate(totals):
             result[...] = total[...].astype(result.dtype)
             plgpu.commit_smem()
-            plgpu.copy_smem_to_gmem(result, y.at[i, pl.ds(m * t.rows, t.rows), pl.ds(n * t.cols, t.cols)])
+            plgpu.copy_smem_to_gmem(
+                result, y.at[i, pl.ds(m * t.rows, t.rows), pl.ds(n * t.cols, t.cols)]
+            )
             plgpu.wait_smem_to_gmem(0)
 
     pl.run_scoped(run, *(plgpu.ACC((t.rows, t.cols), jnp.float32) for _ in range(p.out_planes)))
 
 
 def _decode(tile: Any, decoded: Any, form: Format) -> None:
-    """The numbers of a tile of the weight, written to shared memory as the tensor cores want them."""
+    """The numbers of a tile of the weight, written to shared memory as the tensor cores want
+    them."""
     stored, scales = tile
     codes = stored[...]
     spread = lambda g: jax.lax.broadcast_in_dim(scales[g], codes.shape, (1,))  # noqa: E731

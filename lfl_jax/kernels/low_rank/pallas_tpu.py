@@ -1,8 +1,9 @@
 """Mosaic TPU: x W + ((x A) * gate) B in one pass over the contracted axis.
 
-The grid is (rows, cols, depth) with depth innermost. Every step adds a tile's product to an accumulator in VMEM; the
-steps of the first column tile also add x A, which stays in VMEM for the other column tiles of these rows and leaves as
-the residual. The backward pass is the same kernel on (dy, W, B, A) with transposed tiles, so that W is never copied.
+The grid is (rows, cols, depth) with depth innermost. Every step adds a tile's product to an
+accumulator in VMEM; the steps of the first column tile also add x A, which stays in VMEM for the
+other column tiles of these rows and leaves as the residual. The backward pass is the same kernel on
+(dy, W, B, A) with transposed tiles, so that W is never copied.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ from lfl_jax.kernels.low_rank.tiles import Product, Tiles
 
 @dataclasses.dataclass(frozen=True)
 class PallasTPU:
-    """device: the kind whose VMEM it plans with; tiles: instead of those `tiles.tpu` chooses, multiples of 128 but for
-    rows (of 16), or a whole axis; interpret: pallas_call's."""
+    """device: the kind whose VMEM it plans with; tiles: instead of those `tiles.tpu` chooses,
+    multiples of 128 but for rows (of 16), or a whole axis; interpret: pallas_call's."""
 
     device: str = ""
     tiles: Tiles | None = None
@@ -34,7 +35,9 @@ class PallasTPU:
         form = FORMATS[format_of(w)]
         stored, scale = form.operands(w)
         planes = partial(split, planes=form.planes, stored=stored.shape[0])
-        y, h = self._call(form, planes(x), stored, scale, planes(a.T).swapaxes(1, 2), b[None], gate, False)
+        y, h = self._call(
+            form, planes(x), stored, scale, planes(a.T).swapaxes(1, 2), b[None], gate, False
+        )
         return y[0], h
 
     def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
@@ -46,10 +49,25 @@ class PallasTPU:
         return join(dx, w.shape[0]), back
 
     def _call(
-        self, form: Format, x: Any, stored: Any, scale: Any, inner: Any, outer: Any, gate: Any, transposed: bool
+        self,
+        form: Format,
+        x: Any,
+        stored: Any,
+        scale: Any,
+        inner: Any,
+        outer: Any,
+        gate: Any,
+        transposed: bool,
     ) -> tuple[Any, Any]:
         """inner is what x meets (A forward, B backward), outer what the gated ranks meet."""
-        p = product(form, stored, x.shape[1], inner.shape[1 if transposed else 2], x.dtype.itemsize, transposed)
+        p = product(
+            form,
+            stored,
+            x.shape[1],
+            inner.shape[1 if transposed else 2],
+            x.dtype.itemsize,
+            transposed,
+        )
         t = self.tiles or tiles.tpu(p, self.device)
         places = _Places(p, t, form, transposed)
         call = pl.pallas_call(
@@ -62,7 +80,10 @@ class PallasTPU:
                 places.outer(),
                 None if gate is None else places.ranks(),
             ),
-            out_specs=(pl.BlockSpec((p.out_planes, t.rows, t.cols), lambda m, n, k: (0, m, n)), places.ranks()),
+            out_specs=(
+                pl.BlockSpec((p.out_planes, t.rows, t.cols), lambda m, n, k: (0, m, n)),
+                places.ranks(),
+            ),
             out_shape=(
                 jax.ShapeDtypeStruct((p.out_planes, p.rows, p.cols), x.dtype),
                 jax.ShapeDtypeStruct((p.rows, p.rank), x.dtype),
@@ -116,11 +137,14 @@ def _dot(x: Any, w: Any, *, transposed: bool) -> Any:
     """x w, or x w^T, in float32."""
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     contract = (((1,), (int(transposed),)), ((), ()))
-    return jax.lax.dot_general(x, w, contract, precision=precision, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        x, w, contract, precision=precision, preferred_element_type=jnp.float32
+    )
 
 
 def _inside(block: Any, *, start: Any, size: int, axis: int) -> Any:
-    """The block with what lies past the end of the contracted axis set to 0: it may be anything, NaN too."""
+    """The block with what lies past the end of the contracted axis set to 0: it may be anything,
+    NaN too."""
     if size % block.shape[axis] == 0:
         return block
     place = start + jax.lax.broadcasted_iota(jnp.int32, block.shape, axis)
@@ -135,7 +159,8 @@ def _spread(scale: Any, rows: int) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Places:
-    """Which block of each operand a grid step (m, n, k) sees. Of the weight's axes, I is the output's if transposed."""
+    """Which block of each operand a grid step (m, n, k) sees. Of the weight's axes, I is the
+    output's if transposed."""
 
     p: Product
     t: Tiles
@@ -158,16 +183,21 @@ class _Places:
         return stored, pl.BlockSpec((groups, 1, sizes[1]), lambda m, n, k: first(*at(m, n, k)))
 
     def inner(self) -> Any:
-        """Of A (P, S, R), or B (1, R, O). Later column tiles use no block of it, and move none: they name the last."""
+        """Of A (P, S, R), or B (1, R, O). Later column tiles use no block of it, and move none:
+        they name the last."""
         once = lambda n, k: jnp.where(n == 0, k, self.steps - 1)  # noqa: E731
         if self.transposed:
             return pl.BlockSpec((1, self.p.rank, self.t.depth), lambda m, n, k: (0, 0, once(n, k)))
-        return pl.BlockSpec((self.p.in_planes, self.t.depth, self.p.rank), lambda m, n, k: (0, once(n, k), 0))
+        return pl.BlockSpec(
+            (self.p.in_planes, self.t.depth, self.p.rank), lambda m, n, k: (0, once(n, k), 0)
+        )
 
     def outer(self) -> Any:
         """Of B (1, R, O), or A (P, S, R)."""
         if self.transposed:
-            return pl.BlockSpec((self.p.out_planes, self.t.cols, self.p.rank), lambda m, n, k: (0, n, 0))
+            return pl.BlockSpec(
+                (self.p.out_planes, self.t.cols, self.p.rank), lambda m, n, k: (0, n, 0)
+            )
         return pl.BlockSpec((1, self.p.rank, self.t.cols), lambda m, n, k: (0, 0, n))
 
     def ranks(self) -> Any:

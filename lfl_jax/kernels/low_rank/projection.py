@@ -22,16 +22,21 @@ def low_rank_projection(
     *,
     implementation: Any = None,
 ) -> Float[Array, "N O"]:
-    """x W + ((x A) * gate) B, in x's dtype (bfloat16 or float32), accumulated in float32 by the kernels.
+    """x W + ((x A) * gate) B, in x's dtype (bfloat16 or float32), accumulated in float32 by the
+    kernels.
 
-    w: W (I, O) as an array, `quant.NF4` or `quant.Int8`. It is frozen: a quantised one has no gradient, and an array's
-    costs nothing unless somebody differentiates it, which no kernel is made for.
-    row_gate: a factor per row and rank: scale, mixture weights, routing, or a product of them; None is all ones.
-    implementation: a name of IMPLEMENTATIONS, an instance of one, or a pair (forward, backward) of instances; None asks
-    the selection table, which names XLA unless a committed measurement shows a kernel to be faster.
+    w: W (I, O) as an array, `quant.NF4` or `quant.Int8`. It is frozen: a quantised one has no
+    gradient, and an array's costs nothing unless somebody differentiates it, which no kernel is
+    made for.
+    row_gate: a factor per row and rank: scale, mixture weights, routing, or a product of them; None
+    is all ones.
+    implementation: a name of IMPLEMENTATIONS, an instance of one, or a pair (forward, backward) of
+    instances; None asks the selection table, which names XLA unless a committed measurement shows a
+    kernel to be faster.
 
-    The derivative has dx, dA, dB and d gate. It keeps x, x A and what is given, and never a dequantised W.
-    Raises UserError for shapes that do not fit, and for an implementation that is not there.
+    The derivative has dx, dA, dB and d gate. It keeps x, x A and what is given, and never a
+    dequantised W. Raises UserError for shapes that do not fit, and for an implementation that is
+    not there.
     """
     _check(x, w, a, b, row_gate)
     passes = _passes(implementation, w, x.shape[0], a.shape[1])
@@ -45,7 +50,9 @@ def _passes(implementation: Any, w: Any, rows: int, rank: int) -> tuple[Any, Any
         return choose(w, rows, rank)
     if isinstance(implementation, str):
         if implementation not in IMPLEMENTATIONS:
-            raise UserError(f"implementation {implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}")
+            raise UserError(
+                f"implementation {implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}"
+            )
         implementation = IMPLEMENTATIONS[implementation]()
     return implementation if isinstance(implementation, tuple) else (implementation, implementation)
 
@@ -55,11 +62,14 @@ def _check(x: Any, w: Any, a: Any, b: Any, gate: Any) -> None:
         {} if gate is None else {"gate": gate.shape}
     )
     (n, i), (r, o) = x.shape, b.shape
-    wanted = {"x": (n, i), "W": (i, o), "A": (i, r), "B": (r, o)} | ({} if gate is None else {"gate": (n, r)})
+    wanted = {"x": (n, i), "W": (i, o), "A": (i, r), "B": (r, o)} | (
+        {} if gate is None else {"gate": (n, r)}
+    )
     if shapes != wanted:
         given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise UserError(
-            f"low_rank_projection got {given}; expected x (N, I), W (I, O), A (I, R), B (R, O), gate (N, R)"
+            f"low_rank_projection got {given}; expected x (N, I), W (I, O), A (I, R), B (R, O),"
+            " gate (N, R)"
         )
 
 

@@ -11,8 +11,8 @@ from lfl_jax.kernels.linear.reference import matmul
 
 
 def shrink(x: Any, factors: tuple[Any, ...]) -> tuple[Any, ...]:
-    """x A for every A (I, R_i): one product against their concatenation. Skinny products run far below peak, and a
-    wider one costs about the same as a narrow one."""
+    """x A for every A (I, R_i): one product against their concatenation. Skinny products run far
+    below peak, and a wider one costs about the same as a narrow one."""
     splits, total = [], 0
     for a in factors[:-1]:
         total += a.shape[-1]
@@ -30,7 +30,8 @@ def expand(hidden: tuple[Any, ...], factors: tuple[Any, ...]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class XLA:
-    """The implementation of `low_rank_projection` by three products, which XLA fuses with the gate and the sum."""
+    """The implementation of `low_rank_projection` by three products, which XLA fuses with the gate
+    and the sum."""
 
     def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
         """(y, x A)."""

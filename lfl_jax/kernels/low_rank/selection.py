@@ -1,7 +1,9 @@
-"""Which implementation computes a projection: XLA, unless a committed measurement shows a kernel to be faster.
+"""Which implementation computes a projection: XLA, unless a committed measurement shows a kernel to
+be faster.
 
-selected.json is that table, a list that benchmarks/tune_low_rank.py writes. An entry stands for one device kind, weight
-format, pass and shape class, and carries both times. While it is empty, XLA is used everywhere.
+selected.json is that table, a list that benchmarks/tune_low_rank.py writes. An entry stands for one
+device kind, weight format, pass and shape class, and carries both times. While it is empty, XLA is
+used everywhere.
 """
 
 import dataclasses
@@ -32,14 +34,19 @@ def _pallas_gpu(**options: Any) -> Any:
 
 
 # Pallas takes 0.4 s to import: only a command that uses a kernel pays for it.
-IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"xla": XLA, "pallas_tpu": _pallas_tpu, "pallas_gpu": _pallas_gpu}
+IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
+    "xla": XLA,
+    "pallas_tpu": _pallas_tpu,
+    "pallas_gpu": _pallas_gpu,
+}
 TABLE = Path(__file__).with_name("selected.json")
 FASTER = 0.97  # of XLA's time: a kernel within the noise of XLA is not worth its compile time
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What is measured once for all shapes like it: I and O as they are, rows and ranks up to the next power of two."""
+    """What is measured once for all shapes like it: I and O as they are, rows and ranks up to the
+    next power of two."""
 
     rows: int
     inputs: int
@@ -49,7 +56,8 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A measurement: seconds of the kernel and of XLA for one pass ("forward" or "backward"), and where it is kept."""
+    """A measurement: seconds of the kernel and of XLA for one pass ("forward" or "backward"), and
+    where it is kept."""
 
     device: str
     format: str
@@ -78,24 +86,30 @@ def shape_class(rows: int, inputs: int, outputs: int, rank: int) -> Shape:
 
 
 def read(text: str) -> tuple[Entry, ...]:
-    """The entries of a table; UserError for one that names no kernel, whose own numbers speak against it, or that was
-    measured on a CPU, where kernels are only interpreted."""
+    """The entries of a table; UserError for one that names no kernel, whose own numbers speak
+    against it, or that was measured on a CPU, where kernels are only interpreted."""
     entries = tuple(
-        Entry(**row | {"shape": Shape(**row["shape"]), "tiles": Tiles(**row["tiles"])}) for row in json.loads(text)
+        Entry(**row | {"shape": Shape(**row["shape"]), "tiles": Tiles(**row["tiles"])})
+        for row in json.loads(text)
     )
     for entry in entries:
         if entry.implementation not in IMPLEMENTATIONS:
             known = ", ".join(IMPLEMENTATIONS)
-            raise UserError(f"the selection table names {entry.implementation!r}; there are: {known}")
+            raise UserError(
+                f"the selection table names {entry.implementation!r}; there are: {known}"
+            )
         if entry.device == "cpu":
             raise UserError(
-                f"the selection table has {entry.key}, which rehearses a kernel on a CPU; remove the entry, or measure"
+                f"the selection table has {entry.key}, which rehearses a kernel on a CPU; remove"
+                " the entry, or measure"
                 " on the accelerator (benchmarks/tune_low_rank.py without --rehearse)"
             )
         if not entry.pays:
             raise UserError(
-                f"the selection table has {entry.implementation} for {entry.key}, which took {entry.seconds} s where"
-                f" XLA took {entry.xla_seconds} s; remove the entry, or measure again (benchmarks/tune_low_rank.py)"
+                f"the selection table has {entry.implementation} for {entry.key}, which took"
+                f" {entry.seconds} s where"
+                f" XLA took {entry.xla_seconds} s; remove the entry, or measure again"
+                " (benchmarks/tune_low_rank.py)"
             )
     return entries
 
@@ -123,8 +137,8 @@ def choose(
 ) -> tuple[Any, Any]:
     """The implementations of the forward and the backward pass for this weight.
 
-    shards: into how many parts a mesh splits rows, I and O; a kernel sees one. device: a device kind, by default that
-    of the first device; table: by default the committed one.
+    shards: into how many parts a mesh splits rows, I and O; a kernel sees one. device: a device
+    kind, by default that of the first device; table: by default the committed one.
     """
     found = {entry.key: entry for entry in (committed() if table is None else table)}
     if not found:
@@ -132,8 +146,13 @@ def choose(
     device = jax.devices()[0].device_kind if device is None else device
     sizes = (size // parts for size, parts in zip((rows, *w.shape), shards, strict=True))
     shape = shape_class(*sizes, rank)
-    entries = (found.get((device, formats.format_of(w), direction, shape)) for direction in ("forward", "backward"))
+    entries = (
+        found.get((device, formats.format_of(w), direction, shape))
+        for direction in ("forward", "backward")
+    )
     return tuple(
-        XLA() if entry is None else IMPLEMENTATIONS[entry.implementation](device=device, tiles=entry.tiles)
+        XLA()
+        if entry is None
+        else IMPLEMENTATIONS[entry.implementation](device=device, tiles=entry.tiles)
         for entry in entries
     )

@@ -1,16 +1,18 @@
 """Tile sizes as pure functions of shape, format, dtype and device kind.
 
-Sizes are those of the product as the kernel runs it: N rows, a contracted axis (`depth`) and an output axis (`cols`).
-Of these the one that stands for I counts stored rows, I/2 for NF4.
+Sizes are those of the product as the kernel runs it: N rows, a contracted axis (`depth`) and an
+output axis (`cols`). Of these the one that stands for I counts stored rows, I/2 for NF4.
 """
 
 import dataclasses
 import itertools
 import math
 
-LANES = 128  # elements of a register's last axis on a TPU; on a Hopper GPU tiles of 64 and 128 fill a warp group
+# elements of a register's last axis on a TPU; on a Hopper GPU tiles of 64 and 128 fill a warp group
+LANES = 128
 MIB = 2**20
-LARGEST = 1024  # of a TPU tile's axes: the compiler unrolls a tile, and takes minutes for larger ones
+# of a TPU tile's axes: the compiler unrolls a tile, and takes minutes for larger ones
+LARGEST = 1024
 
 # On-chip memory a kernel may plan with, in bytes; an unknown device gets the least.
 VMEM = {
@@ -24,8 +26,13 @@ VMEM_LEAST = 14 * MIB
 SMEM = {"NVIDIA A100": 164 * 1024}
 SMEM_LEAST = 227 * 1024  # Hopper, and data-centre Blackwell
 
-# FLOP and byte a second of bf16 products and device memory: only their quotient matters for the choice.
-RATES = {"TPU v5 lite": (197e12, 0.82e12), "TPU v5": (459e12, 2.77e12), "TPU v6 lite": (918e12, 1.64e12)}
+# FLOP and byte a second of bf16 products and device memory: only their quotient matters for the
+# choice.
+RATES = {
+    "TPU v5 lite": (197e12, 0.82e12),
+    "TPU v5": (459e12, 2.77e12),
+    "TPU v6 lite": (918e12, 1.64e12),
+}
 RATES_OTHERWISE = (275e12, 1.2e12)
 
 
@@ -41,7 +48,8 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """x (in_planes, N, depth) W -> (out_planes, N, cols) with R ranks beside it; bytes of x's and W's elements."""
+    """x (in_planes, N, depth) W -> (out_planes, N, cols) with R ranks beside it; bytes of x's and
+    W's elements."""
 
     rows: int
     cols: int
@@ -59,14 +67,16 @@ def tpu(p: Product, device: str = "") -> Tiles:
 
 
 def shortlist_tpu(p: Product, device: str = "") -> list[Tiles]:
-    """The tiles that fit VMEM, those with the least modelled time first; ties go to fewer grid steps."""
+    """The tiles that fit VMEM, those with the least modelled time first; ties go to fewer grid
+    steps."""
     budget = VMEM.get(device, VMEM_LEAST)
     fitting = [t for t in _candidates(p) if vmem(p, t) <= budget]
     return sorted(fitting, key=lambda t: (seconds(p, t, device), _steps(p, t)))
 
 
 def vmem(p: Product, t: Tiles) -> int:
-    """Bytes of VMEM: two buffers of every block that moves, the accumulators, and a quantised tile's numbers."""
+    """Bytes of VMEM: two buffers of every block that moves, the accumulators, and a quantised
+    tile's numbers."""
     rank = _up(p.rank, LANES)
     moving = p.in_planes * t.rows * t.depth * p.bytes_x + t.depth * t.cols * p.bytes_w
     moving += rank * (p.in_planes * t.depth + p.out_planes * t.cols) * p.bytes_x
@@ -86,7 +96,8 @@ def _candidates(p: Product) -> list[Tiles]:
 
 
 def _divisors(size: int) -> list[int]:
-    """Tiles up to LARGEST that divide an axis: what others leave over is computed in vain, and masked if contracted."""
+    """Tiles up to LARGEST that divide an axis: what others leave over is computed in vain, and
+    masked if contracted."""
     return [d for d in range(LANES, min(size, LARGEST) + 1, LANES) if size % d == 0]
 
 
@@ -104,9 +115,12 @@ def _steps(p: Product, t: Tiles) -> int:
 
 
 def seconds(p: Product, t: Tiles, device: str) -> float:
-    """A roofline: W is read once per row tile, x once per column tile, edges are computed in full, 0.35 us a step."""
+    """A roofline: W is read once per row tile, x once per column tile, edges are computed in full,
+    0.35 us a step."""
     flops, bandwidth = RATES.get(device, RATES_OTHERWISE)
-    rows, cols, depth = (_up(size, tile) for size, tile in ((p.rows, t.rows), (p.cols, t.cols), (p.depth, t.depth)))
+    rows, cols, depth = (
+        _up(size, tile) for size, tile in ((p.rows, t.rows), (p.cols, t.cols), (p.depth, t.depth))
+    )
     work = 2 * p.in_planes * p.out_planes * rows * cols * depth
     moved = rows // t.rows * cols * depth * p.bytes_w
     moved += p.bytes_x * rows * (cols // t.cols * depth * p.in_planes + p.out_planes * cols)
@@ -122,7 +136,8 @@ def gpu(p: Product, device: str = "") -> Tiles:
 def shortlist_gpu(p: Product, device: str = "") -> list[Tiles]:
     """The tiles that fit shared memory and divide the weight, larger ones and more stages first.
 
-    A warp group holds the accumulators in registers, 128 x 128 float32 at most; decoding a tile takes as many again.
+    A warp group holds the accumulators in registers, 128 x 128 float32 at most; decoding a tile
+    takes as many again.
     """
     budget = SMEM.get(device, SMEM_LEAST)
     rows = [r for r in (128, 64) if r == 64 or p.rows > 64]
@@ -133,7 +148,8 @@ def shortlist_gpu(p: Product, device: str = "") -> list[Tiles]:
 
 
 def smem(p: Product, t: Tiles) -> int:
-    """Bytes of shared memory: the stages of x and W, the decoded W, and the output tile; or of the ranks' pipeline."""
+    """Bytes of shared memory: the stages of x and W, the decoded W, and the output tile; or of the
+    ranks' pipeline."""
     stage = p.in_planes * t.rows * t.depth * p.bytes_x + t.depth * t.cols * p.bytes_w
     ranks = 2 * 64 * (t.rows + p.out_planes * t.cols) * p.bytes_x
     quantised = p.bytes_w < p.bytes_x

@@ -1,9 +1,11 @@
-"""Programs that try to harm the machine or to pass without solving anything: name -> (code, reason, output).
+"""Programs that try to harm the machine or to pass without solving anything: name -> (code, reason,
+output).
 
-Each is run with the tests `assert f(1) == 2` and `assert f(2) == 3`. reason and output are regular expressions that
-the verdict must match, so that a program that fails for another reason, before its attack, is noticed. The text
-that is printed when the attack got as far as it could is put together at run time. {canary} is a file outside of the
-sandbox, {port} a listening TCP port of the machine, {token} a word that only the tests contain (split in two).
+Each is run with the tests `assert f(1) == 2` and `assert f(2) == 3`. reason and output are regular
+expressions that the verdict must match, so that a program that fails for another reason, before its
+attack, is noticed. The text that is printed when the attack got as far as it could is put together
+at run time. {canary} is a file outside of the sandbox, {port} a listening TCP port of the machine,
+{token} a word that only the tests contain (split in two).
 """
 
 WRONG = "\ndef f(x):\n    return 0\n"
@@ -21,28 +23,50 @@ EXHAUSTING = {
         "assertion",
         "stopped True",
     ),
-    "memory, bit by bit": ("kept = []\nwhile True:\n    kept.append(bytearray(10**6))", "memory", ""),
+    "memory, bit by bit": (
+        "kept = []\nwhile True:\n    kept.append(bytearray(10**6))",
+        "memory",
+        "",
+    ),
     "memory, at once": ("def f(x):\n    return 'x' * 10**11", "memory", ""),
     "memory, shared": (
         "import ctypes\nprint('got', ctypes.CDLL(None).shmget(0, 10**8, 0o1600) >= 0)" + WRONG,
         "assertion",
         "got False",
     ),
-    "memory, in a file that is none": ("import os\nos.memfd_create('x')", "exception: PermissionError", ""),
+    "memory, in a file that is none": (
+        "import os\nos.memfd_create('x')",
+        "exception: PermissionError",
+        "",
+    ),
     "a large file": (
-        "with open('x', 'wb', buffering=0) as file:\n    while True:\n        file.write(bytes(10**6))",
+        "with open('x', 'wb', buffering=0) as file:\n    while True:\n"
+        "        file.write(bytes(10**6))",
         "exception: OSError .*(No space|too large)",
         "",
     ),
     "many large files": (
-        "for i in range(100):\n    with open(str(i), 'wb', buffering=0) as file:\n        file.write(bytes(10**6))",
+        "for i in range(100):\n    with open(str(i), 'wb', buffering=0) as file:\n"
+        "        file.write(bytes(10**6))",
         "exception: OSError .*No space",
         "",
     ),
-    "many files": ("for i in range(10**6):\n    open(str(i), 'w').close()", "exception: OSError .*No space", ""),
-    "many open files": ("kept = [open('x', 'w') for i in range(10**4)]", "exception: OSError .*Too many open", ""),
+    "many files": (
+        "for i in range(10**6):\n    open(str(i), 'w').close()",
+        "exception: OSError .*No space",
+        "",
+    ),
+    "many open files": (
+        "kept = [open('x', 'w') for i in range(10**4)]",
+        "exception: OSError .*Too many open",
+        "",
+    ),
     "endless output": ("while True:\n    print('x' * 1000)", "timeout", "^x{100}"),
-    "endless output, raw": ("import os\nwhile True:\n    os.write(2, b'y' * 60000)", "timeout", "^y{100}"),
+    "endless output, raw": (
+        "import os\nwhile True:\n    os.write(2, b'y' * 60000)",
+        "timeout",
+        "^y{100}",
+    ),
     "a large power": ("def f(x):\n    return 7 ** 7 ** 9 % 10", "timeout|memory", ""),
     "a regular expression that backtracks": (
         "import re\ndef f(x):\n    return re.match('(a+)+$', 'a' * 60 + 'b')",
@@ -50,7 +74,8 @@ EXHAUSTING = {
         "",
     ),
     "an endless loop that catches everything": (
-        "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass",
+        "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n"
+        "        pass",
         "timeout",
         "",
     ),
@@ -64,7 +89,8 @@ EXHAUSTING = {
         "",
     ),
     "deep recursion in C": (
-        "import sys\nsys.setrecursionlimit(2**31 - 1)\nx = []\nfor i in range(10**6):\n    x = [x]\nrepr(x)",
+        "import sys\nsys.setrecursionlimit(2**31 - 1)\nx = []\nfor i in range(10**6):\n    x ="
+        " [x]\nrepr(x)",
         "memory|timeout|killed by signal|exception: RecursionError",
         "",
     ),
@@ -79,62 +105,90 @@ EXHAUSTING = {
         "exception: RecursionError|memory|timeout",
         "",
     ),
-    "an endless iterator": ("import itertools\ndef f(x):\n    return itertools.count()", "assertion", ""),
+    "an endless iterator": (
+        "import itertools\ndef f(x):\n    return itertools.count()",
+        "assertion",
+        "",
+    ),
 }
 
 OUTLIVING = {
     "a daemon": (
-        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n"
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        time.sleep(600)\n"
         "    os._exit(0)\nprint('forked')" + WRONG,
         "assertion",
         "forked",
     ),
     "a daemon whose parent exits": (
-        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n"
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        time.sleep(600)\n"
         "os._exit(0)",
         "exited early: code 0",
         "",
     ),
     "a child in a session of its own": (
-        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\nprint('forked')" + WRONG,
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\nprint('forked')"
+        + WRONG,
         "assertion",
         "forked",
     ),
     "signals ignored": (
-        "import signal\nfor s in (signal.SIGTERM, signal.SIGALRM, signal.SIGXCPU, signal.SIGINT, signal.SIGHUP):\n"
+        "import signal\nfor s in (signal.SIGTERM, signal.SIGALRM, signal.SIGXCPU, signal.SIGINT,"
+        " signal.SIGHUP):\n"
         "    signal.signal(s, signal.SIG_IGN)\nwhile True:\n    pass",
         "timeout",
         "",
     ),
     "signals blocked": (
-        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(600)",
+        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1,"
+        " 65))\ntime.sleep(600)",
         "timeout",
         "",
     ),
     "prctl": (
-        "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nlibc.prctl(1, 0)\nlibc.prctl(36, 1)\nlibc.prctl(4, 1)\n"
+        "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nlibc.prctl(1, 0)\nlibc.prctl(36,"
+        " 1)\nlibc.prctl(4, 1)\n"
         "if os.fork() == 0:\n    libc.prctl(1, 0)\n    time.sleep(600)\ntime.sleep(600)",
         "timeout",
         "",
     ),
     "a timer that answers its own signals": (
-        "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a: signal.setitimer(signal.ITIMER_REAL, 0.01))\n"
+        "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a:"
+        " signal.setitimer(signal.ITIMER_REAL, 0.01))\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.01)\nwhile True:\n    time.sleep(1)",
         "timeout",
         "",
     ),
-    "exiting late": ("import atexit, time\natexit.register(time.sleep, 600)\nraise SystemExit(0)", "exited early", ""),
+    "exiting late": (
+        "import atexit, time\natexit.register(time.sleep, 600)\nraise SystemExit(0)",
+        "exited early",
+        "",
+    ),
     "a finaliser that sleeps": (
-        "import time\nclass Late:\n    def __del__(self):\n        time.sleep(600)\nlate = Late()" + WRONG,
+        "import time\nclass Late:\n    def __del__(self):\n        time.sleep(600)\nlate = Late()"
+        + WRONG,
         "assertion",
         "",
     ),
 }
 
 REACHING_OUT = {
-    "reading a file": ("print(open({canary!r}).read())", "exception: (FileNotFound|Permission)Error", ""),
-    "writing a file": ("open({canary!r}, 'a').write('x')", "exception: (FileNotFound|Permission)Error", ""),
-    "removing a file": ("import os\nos.remove({canary!r})", "exception: (FileNotFound|Permission)Error", ""),
+    "reading a file": (
+        "print(open({canary!r}).read())",
+        "exception: (FileNotFound|Permission)Error",
+        "",
+    ),
+    "writing a file": (
+        "open({canary!r}, 'a').write('x')",
+        "exception: (FileNotFound|Permission)Error",
+        "",
+    ),
+    "removing a file": (
+        "import os\nos.remove({canary!r})",
+        "exception: (FileNotFound|Permission)Error",
+        "",
+    ),
     "changing a file's mode": (
         "import os\nos.chmod({canary!r}, 0o777)",
         "exception: (FileNotFound|Permission)Error",
@@ -160,14 +214,19 @@ REACHING_OUT = {
         "assertion",
         "linked",
     ),
-    "a hard link": ("import os\nos.link({canary!r}, 'link')", "exception: (FileNotFound|Permission|OS)Error", ""),
+    "a hard link": (
+        "import os\nos.link({canary!r}, 'link')",
+        "exception: (FileNotFound|Permission|OS)Error",
+        "",
+    ),
     "leaving the folder by dots": (
         "import os\nprint(open('../' * 30 + {canary!r}).read())",
         "exception: (FileNotFound|Permission)Error",
         "",
     ),
     "a folder that cannot be removed": (
-        "import os\nos.mkdir('x')\nopen('x/y', 'w').close()\nprint('made')\ntry:\n    os.chmod('x', 0)\n"
+        "import os\nos.mkdir('x')\nopen('x/y', 'w').close()\nprint('made')\ntry:\n    os.chmod('x',"
+        " 0)\n"
         "except OSError:\n    pass" + WRONG,
         "assertion",
         "made",
@@ -182,19 +241,25 @@ REACHING_OUT = {
         "exception: (FileNotFound|Permission)Error",
         "",
     ),
-    "the environment": ("import os\nprint(sorted(os.environ))" + WRONG, "assertion", r"^\[('LC_CTYPE')?\]"),
+    "the environment": (
+        "import os\nprint(sorted(os.environ))" + WRONG,
+        "assertion",
+        r"^\[('LC_CTYPE')?\]",
+    ),
     "a connection to this machine": (
         "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=1).send(b'x')",
         "exception: (OSError|PermissionError|ConnectionRefusedError)",
         "",
     ),
     "a datagram": (
-        "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port}))",
+        "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1',"
+        " {port}))",
         "exception: (OSError|PermissionError)",
         "",
     ),
     "killing the parent": (
-        "import os\ntry:\n    os.kill(os.getppid(), 9)\nexcept OSError:\n    pass\nprint('tried')" + WRONG,
+        "import os\ntry:\n    os.kill(os.getppid(), 9)\nexcept OSError:\n    pass\nprint('tried')"
+        + WRONG,
         "assertion",
         "tried",
     ),
@@ -203,7 +268,11 @@ REACHING_OUT = {
         "assertion",
         "tried",
     ),
-    "killing its group": ("import os\nprint('tried')\nos.killpg(0, 9)" + WRONG, "killed by signal 9", ""),
+    "killing its group": (
+        "import os\nprint('tried')\nos.killpg(0, 9)" + WRONG,
+        "killed by signal 9",
+        "",
+    ),
     "ptrace": (
         "import ctypes, os\nlibc = ctypes.CDLL(None)\nfor pid in (1, os.getppid()):\n"
         "    print('attached', libc.ptrace(16, pid, 0, 0))" + WRONG,
@@ -215,7 +284,11 @@ REACHING_OUT = {
         "exception: (FileNotFound|Permission)Error",
         "",
     ),
-    "its own memory": ("open('/proc/self/mem', 'r+b')", "exception: (FileNotFound|Permission)Error", ""),
+    "its own memory": (
+        "open('/proc/self/mem', 'r+b')",
+        "exception: (FileNotFound|Permission)Error",
+        "",
+    ),
     "a shell": (
         "import os\nos.execv('/bin/sh', ['sh', '-c', 'touch {canary}-new'])",
         "exception: (FileNotFound|Permission)Error",
@@ -243,12 +316,14 @@ REACHING_OUT = {
         "entered -1",
     ),
     "a child in a namespace of its own": (
-        "import ctypes\nprint('entered', ctypes.CDLL(None).syscall(56, 0x10000011, 0, 0, 0, 0))" + WRONG,
+        "import ctypes\nprint('entered', ctypes.CDLL(None).syscall(56, 0x10000011, 0, 0, 0, 0))"
+        + WRONG,
         "assertion",
         "entered -1",
     ),
     "a mount": (
-        "import ctypes\nprint('mounted', ctypes.CDLL(None).mount(b'x', b'.', b'tmpfs', 0, None))" + WRONG,
+        "import ctypes\nprint('mounted', ctypes.CDLL(None).mount(b'x', b'.', b'tmpfs', 0, None))"
+        + WRONG,
         "assertion",
         "mounted -1",
     ),
@@ -258,15 +333,27 @@ REACHING_OUT = {
         "exception: PermissionError",
         "",
     ),
-    "another user": ("import os\nos.setuid(0)\nprint('still', os.listdir('/root'))", "exception: ", ""),
+    "another user": (
+        "import os\nos.setuid(0)\nprint('still', os.listdir('/root'))",
+        "exception: ",
+        "",
+    ),
 }
 
 PRETENDING = {
     "os._exit": ("import os\nos._exit(0)", "exited early: code 0", ""),
     "os._exit in the call": ("import os\ndef f(x):\n    os._exit(0)", "exited early: code 0", ""),
     "sys.exit": ("import sys\nsys.exit(0)", "exited early: SystemExit", ""),
-    "SystemExit in the call": ("def f(x):\n    raise SystemExit(0)", "exited early: SystemExit", ""),
-    "KeyboardInterrupt": ("def f(x):\n    raise KeyboardInterrupt", "exited early: KeyboardInterrupt", ""),
+    "SystemExit in the call": (
+        "def f(x):\n    raise SystemExit(0)",
+        "exited early: SystemExit",
+        "",
+    ),
+    "KeyboardInterrupt": (
+        "def f(x):\n    raise KeyboardInterrupt",
+        "exited early: KeyboardInterrupt",
+        "",
+    ),
     "GeneratorExit": ("def f(x):\n    raise GeneratorExit", "exited early: GeneratorExit", ""),
     "an exception of its own": (
         "class Stop(BaseException):\n    pass\ndef f(x):\n    raise Stop('passed')",
@@ -274,7 +361,8 @@ PRETENDING = {
         "",
     ),
     "exit handlers": (
-        "import atexit, os\natexit.register(os._exit, 0)\natexit.register(print, 'passed')\nraise SystemExit",
+        "import atexit, os\natexit.register(os._exit, 0)\natexit.register(print, 'passed')\nraise"
+        " SystemExit",
         "exited early",
         "",
     ),
@@ -282,35 +370,41 @@ PRETENDING = {
     "a number instead of a function": ("f = 2", "exception: TypeError", ""),
     "a syntax error": ("def f(x)\n    return 2", "exception: SyntaxError", ""),
     "an object that equals everything": (
-        "class Any:\n    def __eq__(self, other):\n        return True\n    def __ne__(self, other):\n"
+        "class Any:\n    def __eq__(self, other):\n        return True\n    def __ne__(self,"
+        " other):\n"
         "        return False\n    __hash__ = object.__hash__\ndef f(x):\n    return Any()",
         "assertion",
         "",
     ),
     "a number that equals everything": (
-        "class Any(int):\n    def __eq__(self, other):\n        return True\ndef f(x):\n    return Any(99)",
+        "class Any(int):\n    def __eq__(self, other):\n        return True\ndef f(x):\n    return"
+        " Any(99)",
         "assertion",
         "",
     ),
     "an object that says it is a number": (
-        "class Any:\n    __class__ = property(lambda self: int)\n    def __eq__(self, other):\n        return True\n"
+        "class Any:\n    __class__ = property(lambda self: int)\n    def __eq__(self, other):\n"
+        "        return True\n"
         "def f(x):\n    return Any()",
         "assertion|exception: TypeError",
         "",
     ),
     "a type that equals everything": (
-        "class Meta(type):\n    def __eq__(self, other):\n        return True\n    __hash__ = type.__hash__\n"
+        "class Meta(type):\n    def __eq__(self, other):\n        return True\n    __hash__ ="
+        " type.__hash__\n"
         "class Any(metaclass=Meta):\n    pass\ndef f(x):\n    return Any",
         "assertion",
         "",
     ),
     "no assertion error": (
-        "import builtins\nbuiltins.AssertionError = type('Fine', (BaseException,), {{}})\nprint('patched')" + WRONG,
+        "import builtins\nbuiltins.AssertionError = type('Fine', (BaseException,),"
+        " {{}})\nprint('patched')" + WRONG,
         "assertion",
         "patched",
     ),
     "patched builtins": (
-        "import builtins\nfor name in ('compile', 'exec', 'eval', 'isinstance', 'getattr', 'len', '__build_class__'):\n"
+        "import builtins\nfor name in ('compile', 'exec', 'eval', 'isinstance', 'getattr', 'len',"
+        " '__build_class__'):\n"
         "    setattr(builtins, name, lambda *a, **k: True)\nos = None" + WRONG,
         "",
         "",
@@ -335,12 +429,14 @@ PRETENDING = {
     ),
     "the success message on every descriptor": (
         "import os\nfor fd in range(32):\n    try:\n        "
-        "os.write(fd, repr(('verdict', True, 'passed', 0.1, '')).encode())\n    except OSError:\n        pass" + WRONG,
+        "os.write(fd, repr(('verdict', True, 'passed', 0.1, '')).encode())\n    except OSError:\n"
+        "        pass" + WRONG,
         "unreadable reply",
         "verdict",
     ),
     "the success message as a reply": (
-        "import __main__\nmessage = b'v' + __main__.encode(('verdict', True, 'passed', 0.1, ''), None)\n"
+        "import __main__\nmessage = b'v' + __main__.encode(('verdict', True, 'passed', 0.1, ''),"
+        " None)\n"
         "for i in range(9):\n    __main__.write(4, message)" + WRONG,
         "assertion",
         "",
@@ -361,17 +457,23 @@ PRETENDING = {
         "",
     ),
     "closed descriptors": ("import os\nos.closerange(0, 1000)" + WRONG, "exited early", ""),
-    "a closed reply, and sleep": ("import os, time\nos.close(4)\ntime.sleep(600)", "exited early", ""),
+    "a closed reply, and sleep": (
+        "import os, time\nos.close(4)\ntime.sleep(600)",
+        "exited early",
+        "",
+    ),
     "the tests in the frames": (
         "import sys\nframe, found = sys._getframe(), []\nwhile frame:\n"
-        "    found.append(repr(frame.f_locals) + repr(frame.f_globals) + repr(frame.f_code.co_consts))\n"
+        "    found.append(repr(frame.f_locals) + repr(frame.f_globals) +"
+        " repr(frame.f_code.co_consts))\n"
         "    frame = frame.f_back\nprint('found', {token} in ''.join(found))" + WRONG,
         "assertion",
         "found False",
     ),
     "the tests among all objects": (
         "import gc\nword = {token}\n"
-        "found = [x for o in gc.get_objects() for x in (o.values() if type(o) is dict else o if type(o) in "
+        "found = [x for o in gc.get_objects() for x in (o.values() if type(o) is dict else o if"
+        " type(o) in "
         "(list, tuple) else ()) if type(x) in (str, bytes) and word in str(x)]\n"
         "print('found', len([x for x in found if x is not word and len(x) < 5000]) > 0)" + WRONG,
         "assertion",
@@ -379,12 +481,17 @@ PRETENDING = {
     ),
     "the tests in the call": (
         "import sys\ndef f(x):\n    frame, found = sys._getframe(), ''\n    while frame:\n"
-        "        found += repr(frame.f_locals)\n        frame = frame.f_back\n    print('found', {token} in found)\n"
+        "        found += repr(frame.f_locals)\n        frame = frame.f_back\n    print('found',"
+        " {token} in found)\n"
         "    return 0",
         "assertion",
         "found False",
     ),
-    "standard input": ("import sys\nprint('read', repr(sys.stdin.read()))" + WRONG, "assertion", "read ''"),
+    "standard input": (
+        "import sys\nprint('read', repr(sys.stdin.read()))" + WRONG,
+        "assertion",
+        "read ''",
+    ),
     "a crash": ("import ctypes\nctypes.string_at(0)", "killed by signal 11", ""),
     "an abort": ("import os\nos.abort()", "killed by signal 6", ""),
     "a crash through faulthandler": (
@@ -393,7 +500,8 @@ PRETENDING = {
         "Segmentation fault",
     ),
     "an exit through faulthandler": (
-        "import faulthandler, time\nfaulthandler.dump_traceback_later(0.1, exit=True)\ntime.sleep(60)",
+        "import faulthandler, time\nfaulthandler.dump_traceback_later(0.1,"
+        " exit=True)\ntime.sleep(60)",
         "exited early: code 1",
         "Timeout",
     ),

@@ -1,10 +1,11 @@
-"""Run lm-evaluation-harness itself (0.4.13) on local documents with the toy scorer, and write down what it did.
+"""Run lm-evaluation-harness itself (0.4.13) on local documents with the toy scorer, and write down
+what it did.
 
     python run_lm_eval.py DOCS OUT.json [--tokenizer tokenizer.json] [--hash]
 
-DOCS holds hellaswag.jsonl, arc_challenge.jsonl, winogrande.jsonl, gsm8k.jsonl (any of them) and gsm8k_train.jsonl.
-Needs the `peers` extra, not lfl_jax. --hash keeps SHA-256 digests in place of texts and ids. SOURCES.md has the
-commands that made the committed fixtures.
+DOCS holds hellaswag.jsonl, arc_challenge.jsonl, winogrande.jsonl, gsm8k.jsonl (any of them) and
+gsm8k_train.jsonl. Needs the `peers` extra, not lfl_jax. --hash keeps SHA-256 digests in place of
+texts and ids. SOURCES.md has the commands that made the committed fixtures.
 """
 
 import argparse
@@ -51,7 +52,9 @@ class Recorder(TemplateLM):
         return self.encode(string)
 
     def _loglikelihood_tokens(self, requests, disable_tqdm=False):
-        self.requests |= {texts: (context, continuation) for texts, context, continuation in requests}
+        self.requests |= {
+            texts: (context, continuation) for texts, context, continuation in requests
+        }
         return [toy.score(context, continuation) for _, context, continuation in requests]
 
     def loglikelihood_rolling(self, requests, disable_tqdm=False):
@@ -73,14 +76,23 @@ def evaluate(docs, name, encode):
     file = name.removesuffix("_0shot")
     files = {split: str((docs / f"{file}.jsonl").resolve())}
     train = docs / f"{file}_train.jsonl"
-    lines = [f"include: {HOME / yaml}", f"task: {name}_local", "dataset_path: json", "dataset_name: null"]
+    lines = [
+        f"include: {HOME / yaml}",
+        f"task: {name}_local",
+        "dataset_path: json",
+        "dataset_name: null",
+    ]
     if train.is_file():
         files["train"] = str(train.resolve())
     else:
         lines += ["training_split: null"]
     if split == "test":
         lines += ["validation_split: null"]
-    lines += ["dataset_kwargs:", "  data_files:", *(f"    {split}: {path}" for split, path in files.items())]
+    lines += [
+        "dataset_kwargs:",
+        "  data_files:",
+        *(f"    {split}: {path}" for split, path in files.items()),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / f"{name}.yaml").write_text("\n".join(lines) + "\n")
         model = Recorder(encode)
@@ -124,7 +136,8 @@ def digest(value):
 
 def hashed(task):
     documents = [
-        document | {field: digest(document[field]) for field in ("requests", "ids") if field in document}
+        document
+        | {field: digest(document[field]) for field in ("requests", "ids") if field in document}
         for document in task["documents"]
     ]
     return task | {"documents": documents}
@@ -136,7 +149,9 @@ def windows():
     for length in (1, 4, 10):
         for n in range(24):
             made = get_rolling_token_windows(list(range(n)), -1, length, 1)
-            found.append([n, length, [list(map(list, make_disjoint_window(pair))) for pair in made]])
+            found.append(
+                [n, length, [list(map(list, make_disjoint_window(pair))) for pair in made]]
+            )
     return found
 
 
@@ -160,7 +175,9 @@ def main():
             tasks[name] = hashed(task) if args.hash else task
             print(name, task["results"], file=sys.stderr)
     fixture = {"lm_eval": lm_eval.__version__, "tasks": tasks, "windows": windows()}
-    args.out.write_text(json.dumps(fixture, ensure_ascii=False, indent=None) + "\n", encoding="utf-8")
+    args.out.write_text(
+        json.dumps(fixture, ensure_ascii=False, indent=None) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A toy tokenizer, scorer and generator, simple enough to be the same on both sides of a comparison.
+"""A toy tokenizer, scorer and generator, simple enough to be the same on both sides of a
+comparison.
 
 No numpy, no package: the script that runs lm-evaluation-harness and our tests both load this file.
 """
@@ -11,15 +12,18 @@ VOCAB = 50_000
 BOS, EOS = 1, 2
 MODULUS = 65_521
 
-# A colon takes the space after it, so a token can span the border of context and continuation; runs of white
-# space are one token.
+# A colon takes the space after it, so a token can span the border of context and continuation; runs
+# of white space are one token.
 _PIECE = re.compile(r"<bos>|:\s| ?\w+| ?[^\w\s:]+|:|\s+")
 
 
 def encode(text: str) -> list[int]:
     """Ids of the pieces of a text, from 3 on; "<bos>" is the special token."""
     pieces = _PIECE.findall(text)
-    return [BOS if piece == "<bos>" else 3 + zlib.crc32(piece.encode()) % (VOCAB - 3) for piece in pieces]
+    return [
+        BOS if piece == "<bos>" else 3 + zlib.crc32(piece.encode()) % (VOCAB - 3)
+        for piece in pieces
+    ]
 
 
 def feature(token: int, position: int) -> int:
@@ -28,17 +32,20 @@ def feature(token: int, position: int) -> int:
 
 
 def nll(state: int, target: int) -> float:
-    """Of the next token in [0, 8), a multiple of 1/8192, so that sums of it are exact in any order."""
+    """Of the next token in [0, 8), a multiple of 1/8192, so that sums of it are exact in any
+    order."""
     return ((state * 48_271 + target * 69_621 + 11) % MODULUS) / 8192
 
 
 def greedy(value: float) -> bool:
-    """Whether a token of this nll counts as the model's first choice; likely enough to happen for short texts."""
+    """Whether a token of this nll counts as the model's first choice; likely enough to happen for
+    short texts."""
     return value < 4.0
 
 
 def score(context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
-    """Log-probability of a continuation, and whether all of it is greedy; the state is the sum over what was read."""
+    """Log-probability of a continuation, and whether all of it is greedy; the state is the sum over
+    what was read."""
     ids = [*context, *continuation]
     state, values = 0, []
     for i, target in enumerate(ids[1:]):
@@ -49,7 +56,8 @@ def score(context: Sequence[int], continuation: Sequence[int]) -> tuple[float, b
 
 
 def generate(prompt: str) -> str:
-    """An answer to the last question of a prompt, right or wrong in one of many ways, chosen by its hash."""
+    """An answer to the last question of a prompt, right or wrong in one of many ways, chosen by its
+    hash."""
     question = prompt.rpartition("Question:")[2]
     number = (re.findall(r"\d+", question) or ["7"])[-1]
     forms = (

@@ -3,7 +3,8 @@
     python -m lfl_jax.fetch smollm2-135m evals
     python write_real_docs.py OUT [--gsm8k-train train.jsonl] [--all]
 
-20 documents of each task, evenly spread (GSM8K: the first 20, since its few-shot draw goes by order), or --all.
+20 documents of each task, evenly spread (GSM8K: the first 20, since its few-shot draw goes by
+order), or --all.
 """
 
 import argparse
@@ -26,7 +27,12 @@ def original_arc(doc):
     question = doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
     labels = "ABCDE"[: len(doc["choices"])]
     choices = {"text": doc["choices"], "label": list(labels)}
-    return {"id": doc["id"], "question": question, "choices": choices, "answerKey": labels[doc["gold"]]}
+    return {
+        "id": doc["id"],
+        "question": question,
+        "choices": choices,
+        "answerKey": labels[doc["gold"]],
+    }
 
 
 def write(file, docs, indices):
@@ -40,7 +46,9 @@ def write_tokenizer(file):
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     fields = gguf.GGUFReader(assets.path("smollm2-135m", "model.gguf")).fields
-    tokens, merges, types = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges", "token_type"))
+    tokens, merges, types = (
+        fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges", "token_type")
+    )
     bpe = models.BPE({t: i for i, t in enumerate(tokens)}, [tuple(m.split(" ")) for m in merges])
     tokenizer = Tokenizer(bpe)
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -61,7 +69,9 @@ def main():
     for name, item in FILES.items():
         docs = readers.docs(item)
         docs = [original_arc(doc) for doc in docs] if name == "arc_challenge" else docs
-        spread = range(20) if name == "gsm8k" else range(len(docs) // 40, len(docs), len(docs) // 20)
+        spread = (
+            range(20) if name == "gsm8k" else range(len(docs) // 40, len(docs), len(docs) // 20)
+        )
         write(args.out / f"{name}.jsonl", docs, range(len(docs)) if args.all else list(spread)[:20])
     if args.gsm8k_train:
         (args.out / "gsm8k_train.jsonl").write_bytes(args.gsm8k_train.read_bytes())
