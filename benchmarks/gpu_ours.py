@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax import adapters, base_model, optim, sample, schedules, train
+from lfl_jax import adapters, optim, sample, schedules, train
 from lfl_jax import state as states
 from lfl_jax.config import AdapterConfig, OptimConfig
 from lfl_jax.core import spec
@@ -28,6 +28,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
+from lfl_jax.run_setup import base_model
 
 Row = dict[str, Any]
 OPTIM = OptimConfig(

@@ -14,8 +14,8 @@ import paired
 
 from lfl_jax import assets
 from lfl_jax.assets import readers
-from lfl_jax.evals import hellaswag, multiple_choice
-from lfl_jax.evals.base import Inputs
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import hellaswag, multiple_choice
 from lfl_jax.text import tokenizers
 
 LENGTH = 512
@@ -38,7 +38,7 @@ def ours(a: argparse.Namespace):
 
     from lfl_jax.core import spec
     from lfl_jax.core.sharding import make_rules
-    from lfl_jax.evals import plan, scorer
+    from lfl_jax.evals import batching, scorer
     from lfl_jax.models import llama
     from lfl_jax.models.presets import PRESETS
 
@@ -48,10 +48,10 @@ def ours(a: argparse.Namespace):
     of_questions = requests(a)
 
     def measure() -> float:
-        planned = plan.plan(of_questions, 1, LENGTH)
+        planned = batching.plan(of_questions, 1, LENGTH)
         done = np.zeros(len(of_questions), bool)
         return float(
-            sum(len(finished) for finished in plan.score_items(planned, model.score, done))
+            sum(len(finished) for finished in batching.score_items(planned, model.score, done))
         )
 
     return measure, a.questions

@@ -7,7 +7,7 @@ After MoRA (arXiv 2405.12130, §3 and §5.1), where Llama-2-7B learns 10,000 pai
 rank 8 MoRA has all of them by step 900, LoRA 54 %. Here a two-layer Llama of width 64 is pretrained
 on other pairs in the same format, by the same loop and as a whole; then every method learns new
 pairs on it, all pairs in every step, and writes their values down every few steps (greedily; see
-evals/uuid_recall.py). MoRA's square has LoRA's number of weights, rounded.
+evals/tasks/uuid_recall.py). MoRA's square has LoRA's number of weights, rounded.
 
 Each method gets the learning rate of its grid with the lowest loss at the end of a run of the same
 length on pairs of another seed; the grids have one size, and a choice at a grid's edge is said in

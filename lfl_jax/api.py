@@ -19,33 +19,26 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from lfl_jax import (
-    adapter_formats,
-    assets,
-    command_line,
-    locations,
-    notices,
-    own_code,
-    sample,
-    train,
-)
+from lfl_jax import assets, notices, sample, train
 from lfl_jax.adapters import replaced as replaced_parameters
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.trees import as_params, on_weights
-from lfl_jax.config import Config
+from lfl_jax.analysis import contamination
+from lfl_jax.config import Config, command_line, locations, own_code
+from lfl_jax.config.own_code import Own
 from lfl_jax.core import hosts, tree
 from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
-from lfl_jax.evals import contamination, suite
+from lfl_jax.evals import suite
 from lfl_jax.evals.run import Result
 from lfl_jax.io import adapter_file, hf, peft, pretrained, wandb_log
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.own_code import Own
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import Report, report
+from lfl_jax.run_setup import adapter_formats
 from lfl_jax.text.stops import cut, said
 from lfl_jax.text.tokenizers import Tokenizer
 

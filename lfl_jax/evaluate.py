@@ -34,8 +34,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lfl_jax import command_line, locations, own_code
 from lfl_jax import config as configs
+from lfl_jax.config import command_line, locations, own_code
 from lfl_jax.errors import UserError, entry
 
 FLAGS = {
@@ -104,11 +104,12 @@ def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     """Load the model, evaluate it, print and write what came of it."""
     import jax
 
-    from lfl_jax import assets, base_model
+    from lfl_jax import assets
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.core.sharding import make_rules
     from lfl_jax.evals import suite
     from lfl_jax.io.lock import DirectoryLock
+    from lfl_jax.run_setup import base_model
 
     keep_compiled_programs(assets.writable("compiled"))
     base_model.check(config)
@@ -129,13 +130,15 @@ def _learned(options: dict[str, Any]) -> str:
 
 def _subjects(base: Any, options: dict[str, Any]) -> list[Subject]:
     """The base, and what was learned on it."""
-    from lfl_jax import runs
     from lfl_jax.api import load_adapter
+    from lfl_jax.run_setup import earlier_run
 
     allowed = command_line.files_of(options["allow_code"])
     if options["run"]:
-        code, step = own_code.allowing(allowed), runs.step_of(options["step"])
-        params, adapter = runs.load_onto(Path(options["run"]), base.params, step=step, code=code)
+        code, step = own_code.allowing(allowed), earlier_run.step_of(options["step"])
+        params, adapter = earlier_run.load_onto(
+            Path(options["run"]), base.params, step=step, code=code
+        )
     elif options["adapter"]:
         params, adapter = load_adapter(options["adapter"], base.params, allow_code=allowed)
     else:
@@ -170,8 +173,9 @@ def _tasks(
     from rich.console import Console
 
     from lfl_jax import notices
+    from lfl_jax.analysis import contamination
     from lfl_jax.core import hosts
-    from lfl_jax.evals import contamination, inputs, suite
+    from lfl_jax.evals import inputs, suite
     from lfl_jax.report import plots, table
     from lfl_jax.report.rows import report
 
@@ -206,17 +210,18 @@ def _tasks(
 def _harness(
     config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any
 ) -> None:
-    from lfl_jax.evals import lm_eval, suite
+    from lfl_jax.evals import suite
+    from lfl_jax.evals.harness import bridge
 
     for subject in subjects:
         judged = _judged(config, base, subject, rules)
         print(f"{subject.name}: {base.source}")
-        lm_eval.run(
+        bridge.run(
             judged,
             base.tokenizer,
             options["lm_eval"].split(","),
             dataclasses.replace(
-                suite.settings(config, base.cfg), max_new_tokens=lm_eval.MAX_NEW_TOKENS
+                suite.settings(config, base.cfg), max_new_tokens=bridge.MAX_NEW_TOKENS
             ),
             out=out / subject.name,
             limit=options["limit"] or None,

@@ -96,19 +96,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    from lfl_jax import own_code, runs
     from lfl_jax.api import find, load_adapter
+    from lfl_jax.config import own_code
     from lfl_jax.core.sharding import make_rules
+    from lfl_jax.run_setup import earlier_run
 
     allowed = [file for text in options.allow_code for file in text.split(",")]
     if options.run:
         code = own_code.allowing(allowed)
-        step = runs.step_of(options.step)
-        run = runs.restore(Path(options.run), step=step, model_path=options.model_path, code=code)
+        step = earlier_run.step_of(options.step)
+        run = earlier_run.restore(
+            Path(options.run), step=step, model_path=options.model_path, code=code
+        )
         base = run.base
         print(f"{options.run}: step {run.step} over {base.source}")
         adapter = (
-            runs.second(Path(options.run), run.adapter, base.params, code)
+            earlier_run.second(Path(options.run), run.adapter, base.params, code)
             if options.second
             else run.adapter
         )

@@ -17,8 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from lfl_jax import command_line, notices
 from lfl_jax import config as configs
+from lfl_jax import notices
+from lfl_jax.config import command_line
 from lfl_jax.data import checks
 from lfl_jax.data.examples import Source
 from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
@@ -150,12 +151,13 @@ def main(argv: Sequence[str]) -> None:
         **command_line.CODE,
     }
     config, options = command_line.parse(argv, __doc__, extra)
-    from lfl_jax import base_model  # pays for jax, which --help must not
+    from lfl_jax.run_setup import base_model
 
     if options["rows"] < 0:
         raise UserError(f"--rows={options['rows']} must be 0 or more")
     if options["decontaminate"]:
-        from lfl_jax.evals import contamination, suite
+        from lfl_jax.analysis import contamination
+        from lfl_jax.evals import suite
 
         source = open_source(config.data, "train", config.seed.data)
         render_contamination(

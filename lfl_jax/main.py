@@ -26,8 +26,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lfl_jax import command_line
 from lfl_jax import config as configs
+from lfl_jax.config import command_line
 from lfl_jax.errors import UserError, entry
 
 FLAGS = {

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lfl_jax import own_code
-from lfl_jax.config import OptimConfig
+from lfl_jax.config import OptimConfig, own_code
 from lfl_jax.errors import UserError
 
 Tree = Any  # arrays in dicts and adapter layers, None where nothing trains

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from lfl_jax import own_code
-from lfl_jax.config import OptimConfig
+from lfl_jax.config import OptimConfig, own_code
 from lfl_jax.errors import UserError
 
 Schedule = Callable[[object], object]

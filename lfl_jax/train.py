@@ -14,21 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import (
-    adapters,
-    base_model,
-    branches,
-    config_checks,
-    lengthening,
-    losses,
-    notices,
-    optim,
-    runs,
-    schedules,
-    starting,
-)
+from lfl_jax import adapters, losses, notices, optim, schedules
 from lfl_jax import state as states
+from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
+from lfl_jax.config import checks as config_checks
 from lfl_jax.core import hosts, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
@@ -36,10 +26,10 @@ from lfl_jax.data import checks
 from lfl_jax.data.loader import estimate_rows, training_batches
 from lfl_jax.data.sources import open_source
 from lfl_jax.errors import NonFiniteLoss
-from lfl_jax.evals import contamination, scorer, suite
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals.base import Task
+from lfl_jax.evals import scorer, suite
 from lfl_jax.evals.run import Result
+from lfl_jax.evals.task import Task
 from lfl_jax.io import wandb_log, workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
 from lfl_jax.io.interrupt import interrupts
@@ -48,6 +38,7 @@ from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter, peak_memory_bytes, p
 from lfl_jax.io.profile import Profiler
 from lfl_jax.io.throughput import Meter
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.run_setup import base_model, branches, earlier_run, lengthening, starting
 from lfl_jax.state import State
 
 # Compiled steps kept in one process. A program takes 25 MB and 650 memory mappings, of which Linux
@@ -147,7 +138,7 @@ def run(run: Run) -> Outcome:
 
 
 def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
-    meter, config = Meter(time.monotonic()), runs.remembering(run.config, run.workdir)
+    meter, config = Meter(time.monotonic()), earlier_run.remembering(run.config, run.workdir)
     base_model.check(config)
     tasks = suite.tasks_of(config, run.tasks)
     wandb_log.check(config.log.wandb)
@@ -246,7 +237,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             like = abstract(states.checkpointables(state, frozen, key))
             if latest is not None:
                 found = saved.restore(latest, like, base_fingerprint=base.fingerprint)
-                runs.require_same_data(found.metadata, contents, config)
+                earlier_run.require_same_data(found.metadata, contents, config)
             else:
                 found = branches.restore(config, steps, like, base.fingerprint)
             state, frozen = states.restored(found.state, state, frozen)
@@ -308,7 +299,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                             "config": config.hash(),
                             "figures": meter.state(),
                             "data": contents,
-                            "shape": runs.shape_fields(cfg),
+                            "shape": earlier_run.shape_fields(cfg),
                             "start": start.provenance,
                         },
                     )

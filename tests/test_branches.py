@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from lfl_jax.configs import math_ift
 
-from lfl_jax import runs, schedules, train
+from lfl_jax import schedules, train
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
+from lfl_jax.run_setup import earlier_run
 
 
 def config(steps, branch_from="", every=1, keep=20, **fields):
@@ -25,7 +26,7 @@ def config(steps, branch_from="", every=1, keep=20, **fields):
 
 
 def learned(folder):
-    return jax.device_get(runs.restore(folder).adapter)
+    return jax.device_get(earlier_run.restore(folder).adapter)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from lfl_jax import command_line, config_values
-from lfl_jax.config import Config
+from lfl_jax.config import Config, command_line, values
 from lfl_jax.errors import UserError
 
 SMOKE = "--config=configs/math_ift.py:smoke"
@@ -114,9 +113,9 @@ def test_several_mistakes_are_said_together():
 
 
 def test_every_alias_is_a_field_and_no_field_is_an_alias():
-    fields = config_values.all_fields()
-    assert set(config_values.ALIASES.values()) <= set(fields)
-    assert not set(config_values.ALIASES) & {field.rpartition(".")[2] for field in fields}
+    fields = values.all_fields()
+    assert set(values.ALIASES.values()) <= set(fields)
+    assert not set(values.ALIASES) & {field.rpartition(".")[2] for field in fields}
 
 
 def test_a_length_on_the_command_line_replaces_the_configs():

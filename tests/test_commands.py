@@ -7,7 +7,7 @@ import pytest
 
 import lfl_jax
 from lfl_jax import __main__ as listing
-from lfl_jax import command_line
+from lfl_jax.config import command_line
 from lfl_jax.errors import UserError
 
 FILES = Path(lfl_jax.__file__).parent.glob("*.py")

@@ -8,8 +8,7 @@ import re
 import pytest
 from lfl_jax.configs import base, math_ift
 
-from lfl_jax import command_line, config_checks
-from lfl_jax.config import Config
+from lfl_jax.config import Config, checks, command_line
 from lfl_jax.errors import UserError
 
 
@@ -211,15 +210,15 @@ def test_quantised_bases_do_not_train_and_loftq_needs_one():
 def test_what_a_run_does_otherwise_than_its_config_seems_to_say_is_a_warning(words, said):
     kind = "full" if "lora_plus" in words else "lora"
     config, _ = parse(f"--config=configs/math_ift.py:smoke,{kind}", *words.split())
-    (found,) = config_checks.warnings(config, 6)
+    (found,) = checks.warnings(config, 6)
     assert re.search(said, found)
 
 
 def test_ordinary_configs_have_no_warnings():
     for words in ("", "full", "smoke", "paper", "paper,full"):
-        assert not config_checks.warnings(parse(f"--config=configs/math_ift.py:{words}")[0], 32)
+        assert not checks.warnings(parse(f"--config=configs/math_ift.py:{words}")[0], 32)
     beyond = parse("--config=configs/math_ift.py", "--config.checkpoint.every=500")[0]
-    assert not config_checks.warnings(beyond, 32) and config_checks.warnings(beyond, 300)
+    assert not checks.warnings(beyond, 32) and checks.warnings(beyond, 300)
 
 
 @pytest.mark.parametrize(
@@ -261,15 +260,13 @@ def test_rows_beyond_a_sliding_window_are_warned_of_once_with_what_to_set():
         "--config.data.seq_len=300",
         "--config.eval.seq_len=200",
     )
-    assert (
-        config_checks.warnings(config, 100, None) == config_checks.warnings(config, 100, 300) == []
-    )
-    (said,) = config_checks.warnings(config, 100, 256)
+    assert checks.warnings(config, 100, None) == checks.warnings(config, 100, 300) == []
+    (said,) = checks.warnings(config, 100, 256)
     assert (
         "sliding window of 256 tokens (config.data.seq_len=300) are" in said
         and "set at most 256" in said
     )
-    (said,) = config_checks.warnings(config, 100, 100)
+    (said,) = checks.warnings(config, 100, 100)
     assert "(config.data.seq_len=300 and config.eval.seq_len=200)" in said
 
 
@@ -278,7 +275,4 @@ def test_the_steps_to_profile_are_two_numbers_within_the_run():
         with pytest.raises(UserError, match="must be FIRST:LAST"):
             parse("--config=configs/math_ift.py:smoke", f"--config.log.profile={wrong}")
     config, _ = parse("--config=configs/math_ift.py:smoke", "--config.log.profile=10:15")
-    assert (
-        config_checks.warnings(config, 15) == []
-        and "no profile" in config_checks.warnings(config, 9)[0]
-    )
+    assert checks.warnings(config, 15) == [] and "no profile" in checks.warnings(config, 9)[0]

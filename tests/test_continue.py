@@ -12,10 +12,11 @@ import pytest
 from lfl_jax.configs import math_ift
 
 import lfl_jax
-from lfl_jax import adapters, evaluate, export, locations, main, runs, train
-from lfl_jax.config import Config
+from lfl_jax import adapters, evaluate, export, main, train
+from lfl_jax.config import Config, locations
 from lfl_jax.errors import UserError
 from lfl_jax.report import table
+from lfl_jax.run_setup import earlier_run
 
 
 def config(argument: str = "r=4", steps: int = 1, **changes: object) -> Config:
@@ -36,9 +37,9 @@ def config(argument: str = "r=4", steps: int = 1, **changes: object) -> Config:
     return Config.from_dict(c)
 
 
-def run(folder: Path, *args: object, **changes: object) -> runs.Tuned:
+def run(folder: Path, *args: object, **changes: object) -> earlier_run.Tuned:
     train.run(train.Run(config(*args, **changes), folder))
-    return runs.restore(folder)
+    return earlier_run.restore(folder)
 
 
 def same(one: object, other: object) -> bool:
@@ -47,7 +48,7 @@ def same(one: object, other: object) -> bool:
     )
 
 
-def layer(tuned: runs.Tuned, name: str = "q") -> object:
+def layer(tuned: earlier_run.Tuned, name: str = "q") -> object:
     return tuned.adapter["layers"]["attn"][name]
 
 
@@ -73,7 +74,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_adapter_is_trained_further_from_where_it_was(
     first: Path, tmp_path: Path, form: str
 ) -> None:
-    start = runs.restore(first / "run")
+    start = earlier_run.restore(first / "run")
     found = run(tmp_path / "a", "r=4", 1, adapter_targets=("q", "v"), adapter_path=first / form)
     assert same(found.adapter, start.adapter) and np.abs(layer(found).b).max() > 0
 
@@ -139,8 +140,8 @@ def both(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert any(
         "frozen, under the one that trains" in line for line in table.flags(facts["provenance"])
     )
-    found = runs.restore(folder)
-    alone = runs.second(folder, found.adapter, found.base.params)
+    found = earlier_run.restore(folder)
+    alone = earlier_run.second(folder, found.adapter, found.base.params)
     assert (facts["trainable"], facts["trainable_stored"]) == adapters.sizes(alone), (
         "the first does not count"
     )
@@ -148,13 +149,13 @@ def both(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_second_adapter_trains_over_a_first_that_stays(first: Path, both: Path) -> None:
-    found, start = runs.restore(both), runs.restore(first / "run")
+    found, start = earlier_run.restore(both), earlier_run.restore(first / "run")
     q, k, v = (layer(found, name) for name in "qkv")
     assert same(q.layers[0], layer(start, "q")) and same(v, layer(start, "v"))
     assert np.abs(q.layers[1].b).max() > 0 and np.abs(k.b).max() > 0 and type(k).__name__ == "DoRA"
     _, adapter = lfl_jax.load_adapter(both, found.base.params)
     assert same(adapter, found.adapter)
-    alone = runs.second(both, adapter, found.base.params)["layers"]["attn"]
+    alone = earlier_run.second(both, adapter, found.base.params)["layers"]["attn"]
     assert same(alone["q"], q.layers[1]) and alone["v"] is None
     lines = [json.loads(line) for line in (both / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
@@ -164,7 +165,7 @@ def test_a_second_adapter_trains_over_a_first_that_stays(first: Path, both: Path
 def test_a_third_goes_over_both(both: Path, tmp_path: Path) -> None:
     found = run(tmp_path / "third", "r=2", 1, adapter_targets=("q",), adapter_over=both)
     assert [type(m).__name__ for m in layer(found).layers] == ["LoRA", "DoRA", "LoRA"]
-    assert same(layer(found).layers[:2], layer(runs.restore(both)).layers)
+    assert same(layer(found).layers[:2], layer(earlier_run.restore(both)).layers)
 
 
 def test_both_are_evaluated_and_exported(both: Path, tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_both_are_evaluated_and_exported(both: Path, tmp_path: Path) -> None:
     export.main([*command, "--to=adapter", "--second", f"--out={tmp_path / 's.safetensors'}"])
     export.main([*command, "--to=peft", "--second", f"--out={tmp_path / 'peft'}"])
     export.main([*command, "--to=adapter", f"--out={tmp_path / 'both.safetensors'}"])
-    base = runs.restore(both).base
+    base = earlier_run.restore(both).base
     kinds = [
         [type(x).__name__ for x in (adapter["layers"]["attn"][name] for name in "qkv")]
         for _, adapter in (
@@ -208,12 +209,12 @@ def test_parameters_that_came_with_an_adapter_train_on(tmp_path: Path) -> None:
     c = config("r=4", 2, **changes).to_json()
     both = Config.from_record(json.loads(c) | {"trainable": ["adapter/.*", "params/final_norm"]})
     train.run(train.Run(both, tmp_path / "first"))
-    start = runs.restore(tmp_path / "first")
+    start = earlier_run.restore(tmp_path / "first")
     further = json.loads(c) | {"trainable": ["adapter/.*", "params/final_norm"]}
     further["adapter"] |= {"path": str(tmp_path / "first")}
     further["train"] |= {"steps": 1}
     train.run(train.Run(Config.from_record(further), tmp_path / "further"))
-    found = runs.restore(tmp_path / "further")
+    found = earlier_run.restore(tmp_path / "further")
     assert same(found.adapter, start.adapter) and same(found.params, start.params)
     assert not same(found.params, found.base.params)
     with pytest.raises(UserError, match=r"trainable=\"\('adapter/\.\*','params/final_norm'\)\""):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from lfl_jax.configs import base
 
-from lfl_jax import command_line, config_values, main
-from lfl_jax.config import Config
+from lfl_jax import main
+from lfl_jax.config import Config, command_line, values
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "config.md").read_text("utf-8")
@@ -32,7 +32,7 @@ def test_every_field_is_there_with_a_default_and_most_with_words():
     rows = re.findall(
         r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", PAGE.partition(fields().MARK)[2], re.MULTILINE
     )
-    names = [field.rpartition(".")[2] for field in config_values.all_fields()]
+    names = [field.rpartition(".")[2] for field in values.all_fields()]
     assert sorted(row[0] for row in rows) == sorted(names)
     assert sum(not row[2] for row in rows) <= 8, "fields whose name says all"
     assert (

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lfl_jax import command_line, main, optim, own_code
+from lfl_jax import main, optim
 from lfl_jax.adapters import find_kinds
+from lfl_jax.config import command_line, own_code
 from lfl_jax.evals import suite
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text("utf-8")

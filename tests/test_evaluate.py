@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from lfl_jax import command_line, evaluate
+from lfl_jax import evaluate
+from lfl_jax.config import command_line
 from lfl_jax.errors import UserError
 
 TASKS = "--config.eval.tasks=('target_nll:4',)"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from lfl_jax.configs import math_ift
 
-from lfl_jax import config_values, train
-from lfl_jax.config import Config
+from lfl_jax import train
+from lfl_jax.config import Config, values
 
 # field -> (another value, other fields that must be set, in both runs, for it to matter)
 TRAPEZOID, LOOKS = {"optim.schedule": "trapezoid"}, {"eval.every": 1}
@@ -128,7 +128,7 @@ NOT_HERE = {
     "eval.rows": "scores do not depend on the shape of a batch beyond rounding",
     "eval.generate_rows": "texts do not depend on the shape of a batch",
 }
-FIELDS = sorted(config_values.all_fields())
+FIELDS = sorted(values.all_fields())
 
 
 def test_every_field_is_here():

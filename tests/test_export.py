@@ -14,7 +14,7 @@ from lfl_jax.configs import math_ift
 from safetensors import SafetensorError
 
 import lfl_jax
-from lfl_jax import adapters, assets, base_model, export, runs, train
+from lfl_jax import adapters, assets, export, train
 from lfl_jax.analysis.merge_error import merge_error
 from lfl_jax.config import Config
 from lfl_jax.core import spec
@@ -22,6 +22,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError, entry
 from lfl_jax.io import hf
 from lfl_jax.models import llama
+from lfl_jax.run_setup import base_model, earlier_run
 from lfl_jax.text.tokenizers import from_folder
 
 
@@ -59,7 +60,7 @@ def command(*options):
 
 
 def test_a_runs_adapter_as_a_peft_folder_is_the_same_model(lora, tmp_path):
-    run = runs.restore(lora)
+    run = earlier_run.restore(lora)
     command(f"--run={lora}", "--to=peft", f"--out={tmp_path / 'peft'}", "--dtype=float32")
     params, adapter = lfl_jax.load_adapter(tmp_path / "peft", run.base.params)
     ours = logits(run.params, run.adapter, run.base.cfg)
@@ -69,7 +70,7 @@ def test_a_runs_adapter_as_a_peft_folder_is_the_same_model(lora, tmp_path):
 
 
 def test_a_runs_adapter_as_one_file_is_the_same_to_the_bit(mix, tmp_path):
-    run, file = runs.restore(mix), tmp_path / "a.safetensors"
+    run, file = earlier_run.restore(mix), tmp_path / "a.safetensors"
     command(f"--run={mix}", "--to=adapter", f"--out={file}")
     _, adapter = lfl_jax.load_adapter(file, run.base.params)
     jax.tree.map(np.testing.assert_array_equal, adapter, run.adapter)
@@ -84,7 +85,7 @@ def test_a_merged_model_is_within_rounding_of_the_unmerged(mix, tmp_path, capsys
         "logits against the unmerged model over 128 tokens: max" in said and "warning" not in said
     )
     assert "plain bytes have none" in said
-    run = runs.restore(mix)
+    run = earlier_run.restore(mix)
     cfg = hf.read_config(tmp_path / "hf")
     merged = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
     np.testing.assert_allclose(
@@ -94,7 +95,7 @@ def test_a_merged_model_is_within_rounding_of_the_unmerged(mix, tmp_path, capsys
 
 def test_a_full_finetune_is_written_as_it_is(full, tmp_path):
     command(f"--run={full}", "--to=hf", f"--out={tmp_path / 'hf'}", "--dtype=float32")
-    run, cfg = runs.restore(full), hf.read_config(tmp_path / "hf")
+    run, cfg = earlier_run.restore(full), hf.read_config(tmp_path / "hf")
     again = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
     jax.tree.map(np.testing.assert_array_equal, again, run.params)
     assert any(
@@ -115,7 +116,7 @@ def test_what_peft_cannot_hold_is_written_as_lora_with_its_error(mix, tmp_path, 
 
 
 def test_a_wrong_merge_is_more_than_rounding(lora):
-    run = runs.restore(lora)
+    run = earlier_run.restore(lora)
     merged = adapters.merge(run.adapter, run.params, jnp.bfloat16)
     fine = merge_error(run.params, run.adapter, merged, TOKENS, run.base.cfg, jax.random.key(0))
     wrong = merge_error(
@@ -185,7 +186,7 @@ def test_a_full_finetune_has_no_adapter_to_export(full, tmp_path):
 
 
 def test_a_published_adapter_of_another_rank_than_its_name_is_refused(lora, tmp_path, monkeypatch):
-    run, name = runs.restore(lora), "lfl:metamath-lora-rank-64-alpha-128"
+    run, name = earlier_run.restore(lora), "lfl:metamath-lora-rank-64-alpha-128"
     lfl_jax.save_adapter(tmp_path / "peft", run.adapter, run.base.params)
     monkeypatch.setattr(assets, "path", lambda asked: {name: tmp_path / "peft"}[asked])
     with pytest.raises(UserError, match="its adapter has rank 16, its name says 64: mislabelled"):
@@ -199,7 +200,7 @@ def test_what_is_no_adapter_is_refused(lora, tmp_path):
     with pytest.raises(
         UserError, match="no adapter here; expected a PEFT folder, a run directory, an adapter file"
     ):
-        lfl_jax.load_adapter(tmp_path, runs.restore(lora).base.params)
+        lfl_jax.load_adapter(tmp_path, earlier_run.restore(lora).base.params)
 
 
 def test_another_base_is_refused(lora, small_params):

@@ -10,13 +10,13 @@ from hub_server import COMMIT, Repository, in_place_of_the_hub
 from lfl_jax.configs import base
 
 import lfl_jax
-from lfl_jax import base_model
 from lfl_jax.assets import readers
 from lfl_jax.config import Config, DataConfig
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.data import sources
 from lfl_jax.models import llama
+from lfl_jax.run_setup import base_model
 from lfl_jax.text.tokenizers import from_folder
 
 TOKENS = jnp.arange(12).reshape(2, 6)

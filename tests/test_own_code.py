@@ -13,27 +13,17 @@ from flax import struct
 from lfl_jax.configs import math_ift
 
 import lfl_jax
-from lfl_jax import (
-    adapters,
-    base_model,
-    command_line,
-    evaluate,
-    export,
-    main,
-    optim,
-    own_code,
-    runs,
-    schedules,
-)
+from lfl_jax import adapters, evaluate, export, main, optim, schedules
 from lfl_jax.adapters.trees import layers_of
-from lfl_jax.config import AdapterConfig, Config
+from lfl_jax.config import AdapterConfig, Config, command_line, own_code
+from lfl_jax.config.own_code import Own
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.data import sources
 from lfl_jax.errors import UserError
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
-from lfl_jax.own_code import Own
+from lfl_jax.run_setup import base_model, earlier_run
 
 MINE = '''
 """A source, a template, an evaluation, a model shape, and a kind of adapter."""
@@ -199,7 +189,8 @@ def base():
 def of_the_run(finished):
     """The base that the run drew."""
     return base_model.load(
-        runs.read_config(finished, own_code.allowing([finished.parent / "mine.py"])), make_rules()
+        earlier_run.read_config(finished, own_code.allowing([finished.parent / "mine.py"])),
+        make_rules(),
     )
 
 

@@ -12,13 +12,14 @@ import pytest
 from lfl_jax.configs import math_ift
 
 import lfl_jax
-from lfl_jax import evaluate, export, lengthening, runs, train
+from lfl_jax import evaluate, export, train
 from lfl_jax.config import Config
 from lfl_jax.core import spec
 from lfl_jax.errors import UserError
 from lfl_jax.io.checkpoint import Checkpoints
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
+from lfl_jax.run_setup import earlier_run, lengthening
 from lfl_jax.text.tokenizers import from_folder
 
 TOKENIZER = Path(__file__).parent / "fixtures" / "tiny_llama"
@@ -120,7 +121,7 @@ def test_a_moved_run_resumes_and_is_lengthened_exactly(moved: Path, tmp_path: Pa
     assert outcome.trained == 2 and "target_nll" in outcome.after
     train.run(train.Run(config(moved, train_steps=4), tmp_path / "whole"))
     pair = [
-        runs.restore(folder, model_path=str(moved / "model"))
+        earlier_run.restore(folder, model_path=str(moved / "model"))
         for folder in (moved / "run", tmp_path / "whole")
     ]
     assert jax.tree.all(jax.tree.map(np.array_equal, pair[0].adapter, pair[1].adapter))

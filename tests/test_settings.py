@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from lfl_jax import command_line, schedules
 from lfl_jax import config as configs
+from lfl_jax import schedules
 from lfl_jax.assets.published import published
+from lfl_jax.config import command_line
 from lfl_jax.errors import UserError
 
 # setting: data, sequence, batch, full, LoRA of ranks 16, 64, 256, weight decay

@@ -11,15 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lfl_jax"
 
-CONFIG = ("own_code", "config", "config_values", "config_checks", "command_line", "locations")
 TIERS = {
-    0: ("core", "quant", "assets", *CONFIG, "errors", "notices", "configs", "third_party"),
+    0: ("core", "quant", "assets", "config", "errors", "notices", "configs", "third_party"),
     1: ("kernels", "text"),
     2: ("adapters",),
     3: ("models",),
     4: ("losses", "optim", "schedules", "data", "io"),
-    5: ("state", "sample", "base_model", "runs", "branches", "lengthening", "adapter_formats"),
-    6: ("evals", "analysis", "starting"),
+    5: ("state", "sample", "run_setup"),
+    6: ("evals", "analysis"),
     7: ("train",),
     8: ("sweep", "report", "planning"),
     9: (

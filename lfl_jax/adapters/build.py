@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lfl_jax import own_code, quant
+from lfl_jax import quant
 from lfl_jax.adapters import mora, routed, trees
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
@@ -21,7 +21,7 @@ from lfl_jax.adapters.mix import Bank, Mix, members
 from lfl_jax.adapters.placement import Placement, place
 from lfl_jax.adapters.trees import Adapter, is_layer, layers_of, member_count
 from lfl_jax.adapters.vera import VeRA
-from lfl_jax.config import AdapterConfig
+from lfl_jax.config import AdapterConfig, own_code
 from lfl_jax.core import spec, tree
 from lfl_jax.errors import UserError
 

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lfl_jax import locations, notices
+from lfl_jax import notices
 from lfl_jax.assets import hub_names
 from lfl_jax.assets.manifest import Item, Wheel, item
+from lfl_jax.config import locations
 from lfl_jax.errors import UserError
 
 STAMP = "item.json"

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from lfl_jax.command_line import DISTRIBUTED
+from lfl_jax.config.command_line import DISTRIBUTED
 from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError, exit_code, report
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lfl_jax import own_code
+from lfl_jax.config import own_code
+from lfl_jax.config.own_code import Code
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
-from lfl_jax.own_code import Code
 from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.own_template import from_tokenizer
 from lfl_jax.text.tokenizer_files import with_eos

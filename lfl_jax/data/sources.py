@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lfl_jax import locations, own_code
 from lfl_jax.assets import tables
-from lfl_jax.config import DataConfig
+from lfl_jax.config import DataConfig, locations, own_code
 from lfl_jax.data import file_sources, generated_sources, mixes
 from lfl_jax.data.examples import Example, HeldOut, Source
 from lfl_jax.data.file_sources import document_source, file_source, of_split, own_held_out

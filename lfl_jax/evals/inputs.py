@@ -3,14 +3,14 @@ text."""
 
 from pathlib import Path
 
-from lfl_jax import base_model
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
 from lfl_jax.data.examples import Example, Source, interleaved
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.sources import held_out_splits, open_source
-from lfl_jax.evals.base import Inputs
+from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import TASKS
+from lfl_jax.run_setup import base_model
 from lfl_jax.text.chat import Template
 
 MOST = 2000  # held-out examples of a source, for an evaluation that asks for all

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.evals.base import Record
+from lfl_jax.evals.task import Record
 
 log = logging.getLogger(__name__)
 

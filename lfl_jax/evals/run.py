@@ -13,10 +13,10 @@ from lfl_jax import notices
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
-from lfl_jax.evals.base import Execute, Generate, Inputs, Likelihood, Model, Record, Task
+from lfl_jax.evals.batching import Scored, plan, score_items
 from lfl_jax.evals.metrics import Measured
-from lfl_jax.evals.plan import Scored, plan, score_items
 from lfl_jax.evals.stats import Estimate
+from lfl_jax.evals.task import Execute, Generate, Inputs, Likelihood, Model, Record, Task
 from lfl_jax.text.stops import cut
 from lfl_jax.text.tokenizers import Tokenizer
 

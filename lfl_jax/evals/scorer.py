@@ -14,8 +14,8 @@ from lfl_jax import losses, sample
 from lfl_jax.adapters import fixed, member_count
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
-from lfl_jax.evals import base
-from lfl_jax.evals.plan import Rows
+from lfl_jax.evals import task
+from lfl_jax.evals.batching import Rows
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.stops import said
 from lfl_jax.text.tokenizers import Tokenizer
@@ -40,7 +40,7 @@ def build(
     adapted: bool = True,
     generate_rows: int = 16,
     seed: int = 0,
-) -> base.Model:
+) -> task.Model:
     """The model for `evaluate`, which scores and decodes from these very weights: nothing is
     copied.
 
@@ -51,7 +51,7 @@ def build(
         "adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]
     }
     subject = _Subject(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
-    return base.Model(tag=tag, score=subject.score, generate=subject.generate)
+    return task.Model(tag=tag, score=subject.score, generate=subject.generate)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from lfl_jax import notices
 from lfl_jax.config import Config
 from lfl_jax.core import hosts
-from lfl_jax.evals.base import Inputs, Model, Task
 from lfl_jax.evals.run import Result, Sampling, Settings, evaluate
+from lfl_jax.evals.task import Inputs, Model, Task
 from lfl_jax.evals.tasks import TASKS, check_tasks, find, named
 from lfl_jax.io.metrics import progress
 from lfl_jax.models.config import ModelConfig

@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax import own_code
 from lfl_jax.adapters.build import KINDS, is_kind, is_layer
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import Bank, Mix, members
 from lfl_jax.adapters.project import project
+from lfl_jax.config import own_code
+from lfl_jax.config.own_code import Code
 from lfl_jax.core import tree
 from lfl_jax.core.pytree import NODE_TYPE
 from lfl_jax.errors import UserError
 from lfl_jax.io.tensor_file import FINGERPRINT, Tensors, check_base, write
-from lfl_jax.own_code import Code
 
 STRUCTURE = "lfl_adapter"  # in the header's metadata
 

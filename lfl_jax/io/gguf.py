@@ -13,10 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lfl_jax.assets import gguf_header
+from lfl_jax.assets.gguf_header import TensorInfo
 from lfl_jax.errors import UserError
 from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, RopeScaling, YarnRope
-from lfl_jax.text import gguf_header
-from lfl_jax.text.gguf_header import TensorInfo
 
 # parameter path -> (GGUF name, shape in the file). Matrices are (out, in) there and (in, out) here.
 _LAYER = {

@@ -5,9 +5,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from lfl_jax.evals import forgetting, stats
-from lfl_jax.evals.contamination import Overlapping
-from lfl_jax.evals.forgetting import Flips, Score
+from lfl_jax.analysis import forgetting
+from lfl_jax.analysis.contamination import Overlapping
+from lfl_jax.analysis.forgetting import Flips, Score
+from lfl_jax.evals import stats
 from lfl_jax.evals.metrics import Measured, Metric, Section
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.stats import Estimate

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import gguf_header
 
 AnyPath = str | os.PathLike
 # tokens of a prompt that decoding what follows can depend on: a character has at most 4

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import gguf_header
 from lfl_jax.text.base import (
     CONTROL,
     USER_DEFINED,

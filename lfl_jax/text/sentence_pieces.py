@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import gguf_header
 from lfl_jax.text.base import (
     CONTROL,
     UNKNOWN,

@@ -4,8 +4,9 @@ bytes."""
 from collections.abc import Sequence
 from pathlib import Path
 
+from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import bpe, gguf_header, sentence_pieces
+from lfl_jax.text import bpe, sentence_pieces
 from lfl_jax.text.base import AnyPath, Tokenizer, parsing, shown
 from lfl_jax.text.bpe import from_json
 from lfl_jax.text.sentence_pieces import from_sentencepiece

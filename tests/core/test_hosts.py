@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from lfl_jax.command_line import DISTRIBUTED
+from lfl_jax.config.command_line import DISTRIBUTED
 from lfl_jax.core import hosts
 from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError

@@ -7,8 +7,8 @@ from lfl_jax.configs import base
 from lfl_jax.config import DataConfig
 from lfl_jax.data import gym_problems, sources
 from lfl_jax.errors import UserError
-from lfl_jax.evals import reasoning_gym
-from lfl_jax.evals.base import Inputs
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import reasoning_gym
 from lfl_jax.text.chat import TEMPLATES
 
 pytest.importorskip("reasoning_gym", reason="needs the extra gym")

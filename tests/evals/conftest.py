@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfl_jax.evals.base import Inputs, Model
+from lfl_jax.evals.task import Inputs, Model
 from lfl_jax.text.tokenizers import Tokenizer
 
 PARITY = Path(__file__).parents[1] / "parity" / "lm_eval"

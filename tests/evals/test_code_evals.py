@@ -12,10 +12,12 @@ import pytest
 from lfl_jax import assets
 from lfl_jax.assets import readers
 from lfl_jax.errors import UserError
-from lfl_jax.evals import code_text, humaneval, mbpp, pass_at_k, records, sandbox
-from lfl_jax.evals.base import Inputs, Model
+from lfl_jax.evals import records, sandbox
+from lfl_jax.evals.grading import code_text, pass_at_k
 from lfl_jax.evals.run import MOST_SAMPLES, Sampling, Settings, evaluate
 from lfl_jax.evals.sandbox import Verdict
+from lfl_jax.evals.task import Inputs, Model
+from lfl_jax.evals.tasks import humaneval, mbpp
 from lfl_jax.text import stops
 from lfl_jax.text.chat import TEMPLATES
 from lfl_jax.text.tokenizers import byte_tokenizer

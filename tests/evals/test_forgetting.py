@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lfl_jax.analysis import forgetting
+from lfl_jax.analysis.forgetting import Flips
 from lfl_jax.errors import UserError
-from lfl_jax.evals import forgetting, records, stats
-from lfl_jax.evals.forgetting import Flips
+from lfl_jax.evals import records, stats
 from lfl_jax.evals.run import Result, read
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import table

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from lfl_jax import assets
 from lfl_jax.assets import readers
-from lfl_jax.evals import formulas, formulas_child, math_answers, math_problems, minerva_answers
-from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.formulas import Comparer, Verdict
+from lfl_jax.evals.grading import formulas, formulas_child, math_answers, minerva_answers
+from lfl_jax.evals.grading.formulas import Comparer, Verdict
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import math_problems
 
 for needed in ("sympy", "antlr4", "math_verify"):
     pytest.importorskip(needed, reason="needs the extra lfl_jax[math]")

@@ -3,8 +3,10 @@
 import pytest
 
 from lfl_jax import assets
-from lfl_jax.evals import answers, gsm8k, gsm8k_cot, records
-from lfl_jax.evals.base import Inputs
+from lfl_jax.evals import records
+from lfl_jax.evals.grading import numbers
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import gsm8k, gsm8k_cot
 
 
 def test_prompt_after_worked_examples(inputs):
@@ -31,11 +33,11 @@ def test_prompt_step_by_step(inputs):
     [
         (" 3 + 3 is 6. The answer is 6.", "6", 1.0),
         (" The answer is 6. ", "6.", 1.0),  # a last dot is the number's when a character follows it
-        (" The answer is 6", answers.INVALID, 0.0),
+        (" The answer is 6", numbers.INVALID, 0.0),
         # the character after the number is not the end of the line
         (" The answer is 16\n", "1", 0.0),
-        (" The answer is $6.", answers.INVALID, 0.0),
-        ("#### 6", answers.INVALID, 0.0),
+        (" The answer is $6.", numbers.INVALID, 0.0),
+        ("#### 6", numbers.INVALID, 0.0),
     ],
 )
 def test_strict_answer(text, strict, exact):

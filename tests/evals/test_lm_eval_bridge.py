@@ -17,18 +17,21 @@ import pytest
 from helpers import adapter_for
 from lfl_jax.configs import math_ift
 
-from lfl_jax import assets, base_model
+from lfl_jax import assets
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
-from lfl_jax.evals import lm_eval, lm_eval_data, records, run, scorer
-from lfl_jax.evals.base import Inputs, Model
-from lfl_jax.evals.lm_eval import Answers, Decoding, decoding, grouped, harness
+from lfl_jax.evals import records, run, scorer
+from lfl_jax.evals.harness import bridge as lm_eval
+from lfl_jax.evals.harness import documents
+from lfl_jax.evals.harness.bridge import Answers, Decoding, decoding, grouped, harness
 from lfl_jax.evals.requests import Request
 from lfl_jax.evals.run import Settings
+from lfl_jax.evals.task import Inputs, Model
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.models import llama
+from lfl_jax.run_setup import base_model
 from lfl_jax.text.chat import TEMPLATES
 from lfl_jax.text.tokenizers import byte_tokenizer
 
@@ -680,7 +683,7 @@ def test_arc_is_the_original_again(inputs):
             "choices": doc["choices"]["text"],
             "gold": gold,
         }
-        again = lm_eval_data.arc_fields(rendered)
+        again = documents.arc_fields(rendered)
         assert (again["question"], again["choices"]["text"]) == (
             doc["question"],
             doc["choices"]["text"],
@@ -703,7 +706,7 @@ def refuse(*args, **kwargs): raise SystemExit("a connection was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
 from lfl_jax.evals import lm_eval
-from lfl_jax.evals.base import Model
+from lfl_jax.evals.task import Model
 from lfl_jax.evals.run import Settings
 from lfl_jax.text.tokenizers import byte_tokenizer
 score = lambda rows: (rows["weights"] * rows["targets"], rows["targets"] > 99)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from lfl_jax import assets
-from lfl_jax.evals import gsm8k, stats
-from lfl_jax.evals import plan as planning
-from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.tasks import TASKS
+from lfl_jax.evals import batching as planning
+from lfl_jax.evals import stats
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import TASKS, gsm8k
 from lfl_jax.text import tokenizers
 from lfl_jax.text.stops import cut
 

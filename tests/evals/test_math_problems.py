@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
-from lfl_jax import assets, base_model, evaluate, main
+from lfl_jax import assets, evaluate, main
 from lfl_jax.assets import readers
 from lfl_jax.errors import UserError
-from lfl_jax.evals import math_answers, math_problems, records
-from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.tasks import check_tasks
+from lfl_jax.evals import records
+from lfl_jax.evals.grading import math_answers
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import check_tasks, math_problems
+from lfl_jax.run_setup import base_model
 
 DOCS = [
     {"problem": "Half of 3?", "solution": r"It is $\boxed{\frac{3}{2}}$.", "type": "Algebra"},

@@ -7,9 +7,9 @@ import pytest
 
 from lfl_jax.assets import readers
 from lfl_jax.errors import UserError
-from lfl_jax.evals import mmlu
-from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.plan import Scored
+from lfl_jax.evals.batching import Scored
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import mmlu
 
 
 def doc(subject: str, n: int, answer) -> dict:

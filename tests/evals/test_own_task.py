@@ -12,10 +12,11 @@ from rich.console import Console
 from lfl_jax import train
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
-from lfl_jax.evals import base, tasks
-from lfl_jax.evals.base import Generate, Likelihood, Task
+from lfl_jax.evals import task as base
+from lfl_jax.evals import tasks
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.requests import encode_pairs
+from lfl_jax.evals.task import Generate, Likelihood, Task
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import report
 

@@ -4,7 +4,7 @@ alone."""
 import numpy as np
 import pytest
 
-from lfl_jax.evals import plan as planning
+from lfl_jax.evals import batching as planning
 from lfl_jax.evals.requests import Request
 
 

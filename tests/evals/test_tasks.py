@@ -10,20 +10,20 @@ from lfl_jax.config import Config
 from lfl_jax.data import formatting
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
-from lfl_jax.evals import (
-    answers,
+from lfl_jax.evals import inputs as evaluation_inputs
+from lfl_jax.evals import tasks
+from lfl_jax.evals.batching import Scored
+from lfl_jax.evals.grading import numbers
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import (
     arc_challenge,
     gsm8k,
+    held_out_problems,
     hellaswag,
     multiple_choice,
     perplexity,
-    source_test,
-    tasks,
     winogrande,
 )
-from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals.base import Inputs
-from lfl_jax.evals.plan import Scored
 from lfl_jax.text.chat import TEMPLATES
 
 
@@ -135,14 +135,14 @@ def test_more_shots_than_there_are(inputs, source):
     [
         ("#### 1,234 apples 5", "1,234", "5"),
         ("a #### -3. #### 4", "-3.", "4"),
-        ("####7", answers.INVALID, "7"),
-        ("it costs $1.50", answers.INVALID, "$1.50"),
-        ("no digits", answers.INVALID, answers.INVALID),
-        ("so ...", answers.INVALID, "..."),
+        ("####7", numbers.INVALID, "7"),
+        ("it costs $1.50", numbers.INVALID, "$1.50"),
+        ("no digits", numbers.INVALID, numbers.INVALID),
+        ("so ...", numbers.INVALID, "..."),
     ],
 )
 def test_numbers_out_of_text(text, strict, flexible):
-    assert (answers.strict(text), answers.flexible(text)) == (strict, flexible)
+    assert (numbers.strict(text), numbers.flexible(text)) == (strict, flexible)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_numbers_out_of_text(text, strict, flexible):
     ],
 )
 def test_equality_is_of_strings(answer, gold, same):
-    assert answers.exact(answer, gold) is same
+    assert numbers.exact(answer, gold) is same
 
 
 def examples(group: str, n: int) -> list[Example]:
@@ -167,7 +167,7 @@ def examples(group: str, n: int) -> list[Example]:
 
 def test_groups_of_problems_take_turns(inputs):
     groups = {"seen": examples("seen", 3), "unseen": examples("unseen", 2)}
-    problems = source_test.problems(dataclasses.replace(inputs, problems=groups))
+    problems = held_out_problems.problems(dataclasses.replace(inputs, problems=groups))
     assert [p.id for p in problems] == [
         "seen/seen-0",
         "unseen/unseen-0",
@@ -178,7 +178,7 @@ def test_groups_of_problems_take_turns(inputs):
     assert problems[0].prompt == "Question: seen 0?\nAnswer:"
     records = [gsm8k.record(p, "#### 0") for p in problems]
     records = [record | {"ended": 0.0} for record in records]
-    found = source_test.TASK.measure(records)
+    found = held_out_problems.TASK.measure(records)
     exact = {name: each.estimate for name, each in found.items() if name.startswith("exact_match")}
     assert {name: (m.mean, m.n) for name, m in exact.items()} == {
         "exact_match": (0.4, 5),
@@ -186,14 +186,14 @@ def test_groups_of_problems_take_turns(inputs):
         "exact_match_unseen": (0.5, 2),
     }
     assert records[1]["groups"] == ["unseen"]
-    assert [n for n in source_test.TASK.measure(records[::2]) if n.startswith("exact_match")] == [
-        "exact_match"
-    ]
+    assert [
+        n for n in held_out_problems.TASK.measure(records[::2]) if n.startswith("exact_match")
+    ] == ["exact_match"]
 
 
 def test_levels_are_tested_as_often_as_they_are_trained_and_scored_apart():
     config = Config.from_dict(math_ift.get_config())
-    problems = source_test.problems(evaluation_inputs.from_config(config))[:80]
+    problems = held_out_problems.problems(evaluation_inputs.from_config(config))[:80]
     levels = [problem.groups[1] for problem in problems]
     assert [levels.count(f"level_{n}") for n in (1, 2, 3)] == [48, 24, 8]
     assert [problem.groups[0] for problem in problems[:2]] == ["test_seen", "test_unseen"]
@@ -203,7 +203,7 @@ def test_levels_are_tested_as_often_as_they_are_trained_and_scored_apart():
     records = [
         gsm8k.record(p, text) | {"ended": 1.0} for p, text in zip(problems, texts, strict=True)
     ]
-    found = source_test.TASK.measure(records)
+    found = held_out_problems.TASK.measure(records)
     assert {
         name: (m.estimate.mean, m.estimate.n) for name, m in found.items() if "level" in name
     } == {
@@ -221,16 +221,17 @@ def test_problems_asked_in_other_ways_than_in_training(inputs):
         worked=lambda: examples("train", 2),
     )
     first = {
-        task.name: task.items(trained)[0].prompt for task in (source_test.PLAIN, source_test.SHOTS)
+        task.name: task.items(trained)[0].prompt
+        for task in (held_out_problems.PLAIN, held_out_problems.SHOTS)
     }
-    assert source_test.TASK.items(trained)[0].prompt.endswith(
+    assert held_out_problems.TASK.items(trained)[0].prompt.endswith(
         "### Instruction:\nseen 0?\n\n### Response:\n"
     )
     assert first["source_test_plain"] == "Question: seen 0?\nAnswer:"
     shots = "".join(f"Question: train {i}?\nAnswer: So.\n#### {i}\n\n" for i in (0, 1))
     assert first["source_test_shots"] == shots + first["source_test_plain"]
     with pytest.raises(UserError, match="base_shots of at least 1"):
-        source_test.SHOTS.items(dataclasses.replace(trained, worked=list))
+        held_out_problems.SHOTS.items(dataclasses.replace(trained, worked=list))
 
 
 def test_gsm8k_asked_as_in_training(inputs):
@@ -356,8 +357,8 @@ def test_exact_answers_are_left_out_where_most_references_have_none(inputs, grad
         Example(f"q{i}", f"#### {i}" if i < graded else "A town.", f"e{i}", "c") for i in range(4)
     ]
     given = dataclasses.replace(inputs, problems={"test": made})
-    assert source_test.TASK.meaningless(given).startswith(words)
-    assert bool(source_test.TASK.meaningless(given)) is bool(words)
+    assert held_out_problems.TASK.meaningless(given).startswith(words)
+    assert bool(held_out_problems.TASK.meaningless(given)) is bool(words)
 
 
 def test_a_conversation_is_asked_and_scored_with_all_that_comes_before_its_last_answer(
@@ -374,7 +375,7 @@ def test_a_conversation_is_asked_and_scored_with_all_that_comes_before_its_last_
     given = dataclasses.replace(
         inputs, problems={"test": [chat]}, target=[chat], template=TEMPLATES["chatml"]
     )
-    (problem,), (target,) = source_test.problems(given), perplexity.targets(given)
+    (problem,), (target,) = held_out_problems.problems(given), perplexity.targets(given)
     before, answer = TEMPLATES["chatml"].prompt_and_response(turns)
     assert problem.prompt == target.prompt == before
     assert "Terse." in before and "Hello.<|im_end|>" in before and before.endswith("assistant\n")

@@ -7,9 +7,9 @@ import pytest
 from lfl_jax.data import uuid_pairs
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
-from lfl_jax.evals import uuid_recall
-from lfl_jax.evals.base import Inputs
 from lfl_jax.evals.run import Settings, evaluate
+from lfl_jax.evals.task import Inputs
+from lfl_jax.evals.tasks import uuid_recall
 
 PAIRS = uuid_pairs.source(0, "train", 4, hyphens=True)
 INPUTS = Inputs(problems={"train": list(PAIRS)})

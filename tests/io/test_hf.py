@@ -18,11 +18,11 @@ from mutate import LONG, SHORT, mutated
 from safetensors.numpy import load_file, save_file
 
 import lfl_jax
-from lfl_jax import base_model
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.io import hf, pretrained, tensor_file
+from lfl_jax.run_setup import base_model
 from lfl_jax.text import tokenizers
 
 CASES = Path(__file__).parents[1] / "parity" / "hf"

@@ -37,7 +37,7 @@ from write_real_docs import write_tokenizer
 
 from lfl_jax import assets
 from lfl_jax.assets import readers
-from lfl_jax.evals import lm_eval_data
+from lfl_jax.evals.harness import documents as lm_eval_data
 
 ITEMS = {
     "hellaswag": "hellaswag",

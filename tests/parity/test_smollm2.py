@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from lfl_jax.configs import math_ift
 
-from lfl_jax import assets, base_model, sample
+from lfl_jax import assets, sample
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.models import llama
+from lfl_jax.run_setup import base_model
 
 WANTED = json.loads(Path(__file__).with_name("smollm2_logits.json").read_text())["prompts"]
 

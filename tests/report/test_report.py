@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lfl_jax.evals import contamination, records
+from lfl_jax.analysis import contamination
+from lfl_jax.evals import records
 from lfl_jax.evals.run import read
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import plots, table

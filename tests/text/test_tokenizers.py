@@ -11,8 +11,9 @@ from gguf import GGUFWriter
 from text.torture import TEXTS
 
 from lfl_jax import assets
+from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import gguf_header, tokenizers
+from lfl_jax.text import tokenizers
 from lfl_jax.text.base import within
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

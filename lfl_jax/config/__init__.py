@@ -1,0 +1,374 @@
+"""A run's config: ml_collections on the outside, validated frozen dataclasses inside, turned
+once."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lfl_jax.config import locations, own_code
+from lfl_jax.config.own_code import Allowed, Code, Own, Passed
+from lfl_jax.errors import mistakes
+
+NO_OPTION = {"option": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a config. code: what it may run of one's own, which travels with it and is never
+    recorded."""
+
+    code: Code = dataclasses.field(
+        default=own_code.NOTHING, kw_only=True, repr=False, metadata=NO_OPTION
+    )
+
+
+def options(cls: Any) -> list[dataclasses.Field]:
+    """The fields of a section, or of a config, that configs/base.py lists."""
+    return [field for field in dataclasses.fields(cls) if field.metadata.get("option", True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSection(Section):
+    """Which weights, and how they are held and computed with."""
+
+    name: str
+    path: str
+    tokenizer: str
+    init: str
+    compute_dtype: str
+    base_dtype: str
+    remat: str
+    attention_dropout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig(Section):
+    """Which adapters, where, with which rank; `kinds` are the parts of `kind`."""
+
+    kind: str = "lora"
+    rank: int | None = None
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
+    scaling: str = "alpha/rank"
+    mora_rounding: str = "nearest"
+    dora_norm: str = "output"
+    dora_norm_gradient: bool = False
+    path: str = ""
+    over: str = ""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds at every target; empty without adapters."""
+        return () if self.kind == "none" else tuple(self.kind.split("+"))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig(Section):
+    """Optimizer and learning-rate schedule."""
+
+    name: str
+    lr: float
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    clip: float
+    schedule: str
+    warmup_steps: int
+    warmup_fraction: float
+    final_fraction: float
+    cooldown_fraction: float
+    lora_plus: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, and how many sequences per step."""
+
+    steps: int
+    tokens: float
+    epochs: float
+    branch_from: str
+    batch: int
+    microbatch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Section):
+    """Training source, prompt format and packing."""
+
+    source: str
+    path: str
+    size: int
+    seq_len: int
+    template: str
+    too_long: str
+    pack_bins: int
+    uuid_prompt: str = "{key}"
+    uuid_hyphens: bool = False
+    packing: str = "first_fit"
+    packing_ratio: float = 1.0
+    cross_document: str = "isolate"
+    levels: tuple[int, int, int] = (0, 0, 1)
+    columns: str = ""
+    dev_path: str = ""
+    test_path: str = ""
+    loss_turns: str = "all"
+    end_token: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig(Section):
+    """What is measured, on how many items, and how."""
+
+    tasks: tuple[str, ...]
+    limit: int | None
+    base_tasks: tuple[str, ...]
+    base_shots: int
+    every: int
+    every_tokens: float
+    every_tasks: tuple[str, ...]
+    rows: int
+    seq_len: int
+    max_new_tokens: int
+    generate_rows: int
+    shots: int
+    shots_from: str
+    samples: int
+    temperature: float
+    top_p: float
+    allow_weak_sandbox: bool
+    source_text: str
+    decontaminate: bool
+    files: tuple[str, ...]
+
+    def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
+        """{task: number of items, 0 = all} of "name:n" strings, with `limit` in place of n where it
+        is set."""
+        pairs = map(name_and_items, tasks)
+        return {name: int(n or 0) if self.limit is None else self.limit for name, n in pairs}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep."""
+
+    every: int
+    keep: int
+    best: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one may be -1."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedConfig:
+    """Independent seeds."""
+
+    data: int
+    init: int
+    dropout: int
+    sample: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is written while training."""
+
+    every: int
+    tensorboard: bool
+    wandb: str
+    profile: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run. Fields are documented, with units and legal values, in configs/base.py."""
+
+    model: ModelSection
+    adapter: AdapterConfig
+    trainable: tuple[str, ...]
+    optim: OptimConfig
+    train: TrainConfig
+    data: DataConfig
+    eval: EvalConfig
+    checkpoint: CheckpointConfig
+    mesh: MeshConfig
+    seed: SeedConfig
+    log: LogConfig
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Config":
+        """From a ConfigDict or nested dict. UserError for unknown or missing fields, wrong types,
+        contradictions."""
+        config, problems = cls.read(values)
+        if problems:
+            raise mistakes(problems)
+        return config
+
+    @classmethod
+    def read(cls, values: Any) -> tuple["Config | None", list[str]]:
+        """From a ConfigDict or nested dict, and everything that is wrong with it; None where a
+        field is."""
+        from lfl_jax.config import checks
+        from lfl_jax.config import values as config_values
+
+        problems: list[str] = []
+        config = config_values.build(cls, values, "config", problems)
+        return config, problems or checks.contradictions(config)
+
+    @classmethod
+    def from_record(cls, values: dict, code: Code = own_code.NOTHING) -> "Config":
+        """From the JSON object of a run directory; fields newer than the run have their default.
+
+        code: what of the files that it names may run. What a record says is never enough.
+        """
+        from lfl_jax.config import values as config_values
+        from lfl_jax.configs import base
+
+        given = config_values.with_defaults(config_values.as_tuples(values), base.base().to_dict())
+        return cls.from_dict(given).with_code(lambda _: code)
+
+    def with_places(self, change: locations.Change) -> "Config":
+        """Every place on this machine that the config names (`locations.FIELDS`), changed."""
+        sections: dict[str, dict] = {}
+        for path, apply in locations.FIELDS.items():
+            section, field = path.split(".")
+            value = getattr(getattr(self, section), field)
+            sections.setdefault(section, {})[field] = apply(value, change)
+        changed = {
+            name: dataclasses.replace(getattr(self, name), **fields)
+            for name, fields in sections.items()
+        }
+        return dataclasses.replace(self, **changed)
+
+    def with_code(self, change: Callable[[Code], Code]) -> "Config":
+        """What sections with objects of one's own may run, changed; other sections never run
+        any."""
+        named = {field.partition(".")[0] for field, place in self.own_places()}
+        sections = {name: getattr(self, name) for name in named}
+        changed = {
+            name: dataclasses.replace(x, code=change(x.code)) for name, x in sections.items()
+        }
+        return dataclasses.replace(self, **changed)
+
+    def own_places(self) -> list[tuple[str, str]]:
+        """(field, FILE.py:NAME or python:NAME) of every object of one's own that the config
+        names."""
+        values = {
+            path: getattr(getattr(self, path.split(".")[0]), path.split(".")[1])
+            for path in own_code.FIELDS
+        }
+        return [
+            (path, place)
+            for path, value in values.items()
+            for place in own_code.places(path, value)
+        ]
+
+    def own_files(self) -> dict[str, str]:
+        """{FILE.py: its SHA-256 now} of every file that the config names an object of."""
+        named = [
+            (getattr(self, path.partition(".")[0]).code, place) for path, place in self.own_places()
+        ]
+        files = {own_code.split(place)[0]: code.digest(place) for code, place in named}
+        return {file: sha256 for file, sha256 in files.items() if file != own_code.PASSED}
+
+    def with_record(self, record: Mapping[str, Any]) -> "Config":
+        """The config with what a record says of its files, {FILE.py: SHA-256}: others than those
+        may not run."""
+        recorded = own_code.as_recorded([place for _, place in self.own_places()], record)
+        return self.with_code(lambda code: dataclasses.replace(code, recorded=recorded))
+
+    def allowing(self, files: Iterable[str | Allowed]) -> "Config":
+        """The config with these files allowed to run, too: FILE.py or FILE.py@HASH each."""
+        allowed = tuple(Allowed.parse(file) if isinstance(file, str) else file for file in files)
+        return self.with_code(
+            lambda code: dataclasses.replace(code, allowed=(*code.allowed, *allowed))
+        )
+
+    def with_own(self, own: Own) -> "Config":
+        """The config with each of these objects in the place of what its field names; one that it
+        names stays there.
+
+        Tasks that config.eval does not name are evaluated on all their items, before and after.
+        """
+        config = self
+        for path, field in own_code.FIELDS.items():
+            value = getattr(own, field.argument)
+            if value is not None and field.argument != "tasks":
+                config = config._with_own(path, value)
+        e = config.eval
+        named = e.items((*e.tasks, *e.base_tasks, *e.every_tasks))
+        added = tuple(task.name for task in own.tasks if task.name not in named)
+        return dataclasses.replace(config, eval=dataclasses.replace(e, tasks=(*e.tasks, *added)))
+
+    def _with_own(self, path: str, value: Any) -> "Config":
+        section, field = path.split(".")
+        place, old = own_code.place_of(value), getattr(self, section)
+        name = own_code.split(place)[1]
+        named = [own_code.split(there)[1] for there in own_code.places(path, getattr(old, field))]
+        code = old.code.with_passed([Passed(own_code.FIELDS[path].argument, name, value)])
+        changed = {"code": code} if name in named else {"code": code, field: place}
+        return dataclasses.replace(self, **{section: dataclasses.replace(old, **changed)})
+
+    def values(self) -> dict[str, Any]:
+        """The options as nested dicts of plain values."""
+        sections = {field.name: getattr(self, field.name) for field in options(self)}
+        return {
+            name: _values(x) if dataclasses.is_dataclass(x) else x for name, x in sections.items()
+        }
+
+    def to_json(self) -> str:
+        """Canonical JSON, as written to the run directory."""
+        return json.dumps(self.values(), indent=1, sort_keys=True)
+
+    def hash(self) -> str:
+        """12 hex digits of what the config trains: sections that may change between resumed runs do
+        not count.
+
+        Nor does where files lie on this machine: what is in them is compared by content (base,
+        data, evaluation items).
+        """
+        here = self.with_places(
+            lambda place: place if not place or place.startswith(locations.SHARED) else "here"
+        )
+        values = {name: x for name, x in here.values().items() if name not in MAY_CHANGE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def name_and_items(task: str) -> tuple[str, str]:
+    """("gsm8k", "8") of "gsm8k:8", and ("FILE.py:NAME", "8") of "FILE.py:NAME:8"; "" without a
+    number."""
+    if not own_code.is_place(task):
+        return task.partition(":")[::2]
+    name = ":".join(own_code.split(task))
+    return name, task.strip().removeprefix(name).removeprefix(":")
+
+
+def _values(section: Any) -> dict[str, Any]:
+    return {field.name: getattr(section, field.name) for field in options(section)}
+
+
+def parse(
+    argv: Sequence[str], usage: str, extra: dict[str, tuple[Any, str]]
+) -> tuple[Config, dict[str, Any]]:
+    """`command_line.parse`: config and values of the extra flags."""
+    from lfl_jax.config import command_line
+
+    return command_line.parse(argv, usage, extra)
+
+
+# Sections that may differ when a run is resumed: they change what is printed, measured or kept, not
+# what is trained.
+MAY_CHANGE = ("log", "checkpoint", "mesh", "eval")

@@ -1,0 +1,1 @@
+"""How an answer becomes right or wrong: numbers, formulas, programs."""

@@ -1,0 +1,106 @@
+"""Every evaluation by name. A new one is a file with its TASK and what it measures, and a line
+here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lfl_jax.config import EvalConfig, own_code
+from lfl_jax.errors import UserError
+from lfl_jax.evals.task import Task
+from lfl_jax.evals.tasks import (
+    arc_challenge,
+    gauntlet,
+    gsm8k,
+    gsm8k_cot,
+    held_out_problems,
+    hellaswag,
+    humaneval,
+    math_problems,
+    mbpp,
+    mmlu,
+    perplexity,
+    reasoning_gym,
+    uuid_recall,
+    winogrande,
+)
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        held_out_problems.TASK,
+        held_out_problems.PLAIN,
+        held_out_problems.SHOTS,
+        gsm8k.TASK,
+        gsm8k.TRAINED,
+        perplexity.TARGET_NLL,
+        perplexity.SOURCE_NLL,
+        uuid_recall.TASK,
+        reasoning_gym.TASK,
+        hellaswag.TASK,
+        arc_challenge.TASK,
+        winogrande.TASK,
+        gauntlet.HELLASWAG,
+        gauntlet.ARC_CHALLENGE,
+        gauntlet.WINOGRANDE,
+        mmlu.TASK,
+        mmlu.FIVE_SHOT,
+        gsm8k_cot.TASK,
+        gsm8k_cot.ZERO_SHOT,
+        math_problems.TASK,
+        math_problems.MINERVA,
+        math_problems.LM_EVAL,
+        humaneval.TASK,
+        humaneval.LM_EVAL,
+        humaneval.TRAINED,
+        mbpp.TASK,
+        mbpp.BIGCODE,
+    )
+}
+
+
+def find(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
+    """The task of a name; UserError lists the names there are."""
+    if name not in tasks:
+        raise UserError(
+            f"unknown evaluation {name!r}; there are: {', '.join(tasks)}. Your own is"
+            " FILE.py:NAME:n, or passed in"
+            " Python again: own=lfl_jax.Own(tasks=[...])"
+        )
+    return tasks[name]
+
+
+def named(config: EvalConfig, names: Iterable[str], own: Sequence[Task] = ()) -> dict[str, Task]:
+    """The tasks that "name:n" and "FILE.py:NAME:n" may mean: the built-in ones, those of files, and
+    these.
+
+    UserError for a name that is taken, and for a file that may not run.
+    """
+    found = with_own(own)
+    places = [name for name in config.items(tuple(names)) if own_code.is_place(name)]
+    from_files = {
+        place: own_code.find(config.code, "eval.tasks", place, is_task) for place in places
+    }
+    with_own([*own, *{id(task): task for task in from_files.values()}.values()])
+    return found | from_files
+
+
+def is_task(found: object) -> bool:
+    """Whether this is an evaluation."""
+    return isinstance(found, Task)
+
+
+def with_own(own: Sequence[Task]) -> dict[str, Task]:
+    """The built-in tasks and these; UserError for a name that is taken."""
+    found = dict(TASKS)
+    for task in own:
+        if task.name in found:
+            raise UserError(
+                f"there is already an evaluation called {task.name!r}: give your task another name"
+            )
+        found[task.name] = task
+    return found
+
+
+def check_tasks(names: Iterable[str], tasks: Mapping[str, Task] = TASKS) -> None:
+    """Raise UserError for an unknown task, and for one that lacks something on this machine."""
+    for name in names:
+        find(name, tasks).check()

@@ -1,0 +1,1 @@
+"""What a run starts from: a base model, an adapter, an earlier run."""

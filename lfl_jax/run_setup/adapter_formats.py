@@ -1,0 +1,86 @@
+"""Reading an adapter from wherever it is: a PEFT folder, a run directory, an adapter file, or a
+name to fetch."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+from lfl_jax import assets
+from lfl_jax.adapters import replaced as replaced_parameters
+from lfl_jax.adapters.trees import layers_of
+from lfl_jax.config import own_code
+from lfl_jax.config.own_code import Code
+from lfl_jax.core import tree
+from lfl_jax.errors import UserError
+from lfl_jax.io import adapter_file, peft
+from lfl_jax.run_setup import earlier_run
+
+
+def _from_peft(path: Path, params: dict, code: Code = own_code.NOTHING) -> tuple[dict, dict]:
+    fingerprint = tree.fingerprint(params)
+    found = peft.load(path, params, fingerprint=fingerprint)
+    print(f"{path}: {found.summary()}")  # noqa: T201 (what was found belongs before the user at once)
+    return found.params, _remembering(found.adapter, found.params, params, fingerprint)
+
+
+def _from_file(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
+    return params, adapter_file.load(path, params, fingerprint=tree.fingerprint(params), code=code)
+
+
+def _from_run(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
+    found, adapter = earlier_run.load_onto(path, params, code=code)
+    return found, _remembering(adapter, found, params, None)
+
+
+def _remembering(adapter: dict, params: dict, base: dict, fingerprint: str | None) -> dict:
+    """The adapter with the paths of the parameters that it brought, so that saving it does not lose
+    them."""
+    brought = tuple(tree.changed(params, base))
+    if not adapter or not brought:
+        return adapter
+    before, rest = fingerprint or tree.fingerprint(base), tree.fingerprint(without(params, brought))
+    return adapter | {replaced_parameters.KEY: replaced_parameters.Replaced(brought, before, rest)}
+
+
+def without(params: dict, paths: Sequence[str]) -> dict:
+    """{path: leaf} of all parameters but these."""
+    leaves = zip(tree.paths(params), jax.tree.leaves(params), strict=True)
+    return {path: leaf for path, leaf in leaves if path not in paths}
+
+
+# format -> (whether a path is of it, how it is read)
+ADAPTER_FORMATS: dict[
+    str, tuple[Callable[[Path], bool], Callable[[Path, dict, Code], tuple[dict, dict]]]
+] = {
+    "a PEFT folder": (lambda path: (path / "adapter_config.json").is_file(), _from_peft),
+    "a run directory": (lambda path: (path / "checkpoints").is_dir(), _from_run),
+    "an adapter file (.safetensors)": (lambda path: path.suffix == ".safetensors", _from_file),
+}
+
+
+def load(path_or_name: str | os.PathLike, params: dict, code: Code) -> tuple[dict, dict]:
+    """(params, adapter) of `lfl_jax.load_adapter`; code: what may run of the files that a kind of
+    one's own is in."""
+    place, name = Path(path_or_name), str(path_or_name)
+    if not place.exists() and name.partition("@")[0] in assets.manifest():
+        return _published(name, params)
+    place = assets.local(place)
+    for matches, read in ADAPTER_FORMATS.values():
+        if matches(place):
+            return read(place, params, code)
+    raise UserError(f"{place}: no adapter here; expected {', '.join(ADAPTER_FORMATS)}")
+
+
+def _published(name: str, params: dict) -> tuple[dict, dict]:
+    folder, rank = assets.path(name), assets.item(name).rank
+    params, adapter = _from_peft(folder, params)
+    found = {layer.scale.shape[-1] for layer in layers_of(adapter)}
+    if rank is not None and found != {rank}:
+        raise UserError(
+            f"{name}: its adapter has rank {', '.join(map(str, sorted(found)))}, its name says"
+            f" {rank}: mislabelled"
+            f" where it was published? To use it as it is, name its folder: {folder}"
+        )
+    return params, adapter

@@ -1,0 +1,162 @@
+"""The base model of a run: its parameters on the mesh, its shape, its tokenizer, and where it all
+came from."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lfl_jax import adapters, assets, quant
+from lfl_jax import state as states
+from lfl_jax.config import Config, locations, own_code
+from lfl_jax.core import spec, tree
+from lfl_jax.core.sharding import Rules
+from lfl_jax.data.formatting import with_end_token
+from lfl_jax.errors import UserError
+from lfl_jax.io import pretrained
+from lfl_jax.io.pretrained import Pretrained
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.models.presets import PRESETS
+from lfl_jax.text import tokenizers
+from lfl_jax.text.tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """Parameters and what belongs to them.
+
+    quantised: the formats that rounded the weights ("Q4_1" in their file, "nf4" as they are held),
+    or None.
+    """
+
+    params: Any
+    cfg: ModelConfig
+    tokenizer: Tokenizer
+    source: str
+    quantised: str | None
+    fingerprint: str
+
+    def provenance(self) -> dict[str, Any]:
+        """What every result records about its base."""
+        return {
+            "source": self.source,
+            "dequantised_from": self.quantised,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def check(config: Config) -> None:
+    """Raise UserError, before any loading, for unknown models and kinds, and for names or patterns
+    without a match."""
+    params = llama.specs(shape(config))
+    adapter = adapters.specs(params, config.adapter) if config.adapter.kinds else {}
+    states.trainable_mask({"params": params, "adapter": adapter}, config.trainable)
+
+
+def shape(config: Config) -> ModelConfig:
+    """The model's shape, from its files where a path is given, else by its name."""
+    if config.model.path:
+        return _files(config).cfg
+    if own_code.is_place(config.model.name):
+        return own_code.find(
+            config.model.code, "model.name", config.model.name, lambda x: isinstance(x, ModelConfig)
+        )
+    if config.model.name not in PRESETS:
+        raise UserError(
+            f"config.model.name={config.model.name!r} is unknown; there are: {', '.join(PRESETS)};"
+            " or give a folder or file with --config.model.path, or a shape of your own as"
+            " FILE.py:NAME"
+        )
+    return PRESETS[config.model.name]
+
+
+def load(config: Config, rules: Rules) -> Base:
+    """The base that config.model names. What trains is held in float32, a frozen base in
+    config.model.base_dtype.
+
+    Raises UserError for weights that are not fetched (with the command), or damaged.
+    """
+    trains = any(pattern.startswith("params") for pattern in config.trainable)
+    held = "float32" if trains else config.model.base_dtype
+    if config.model.init == "random":
+        cfg = _numerics(shape(config), config)
+        params = random_params(cfg, config.seed.init, rules, held)
+        source, rounded = f"random weights, seed {config.seed.init}", None
+    else:
+        found = _files(config)
+        cfg = _numerics(found.cfg, config)
+        params = found.load(cfg, rules, held)
+        source, rounded = assets.origin(config.model.path) or str(found.path), found.quantised
+    formats = ", ".join(filter(None, (rounded, held if held in quant.FORMATS else None)))
+    return Base(params, cfg, tokenizer(config), source, formats or None, tree.fingerprint(params))
+
+
+def originals(config: Config, rules: Rules) -> dict | None:
+    """The parameters before they were quantised, for adapters that start from what that lost; None
+    for others."""
+    if not any(kind.reads_original for kind in adapters.find_kinds(config.adapter)):
+        return None
+    model = dataclasses.replace(config.model, base_dtype=config.model.compute_dtype)
+    return load(dataclasses.replace(config, model=model), rules).params
+
+
+def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
+    model = config.model
+    return dataclasses.replace(
+        cfg,
+        compute_dtype=model.compute_dtype,
+        remat=model.remat,
+        attention_dropout=model.attention_dropout,
+        adapter_dropout=config.adapter.dropout,
+    )
+
+
+def random_params(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
+    """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
+    specs = llama.specs(cfg, pretrained.dense_dtype(held, cfg))
+    build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
+    params, hold = build(jax.random.key(seed)), pretrained.holder(held, rules)
+    held_leaves = map(
+        hold,
+        tree.paths(params),
+        jax.tree.leaves(specs, is_leaf=spec.is_spec),
+        jax.tree.leaves(params),
+    )
+    return jax.tree.unflatten(jax.tree.structure(params), held_leaves)
+
+
+def _files(config: Config) -> Pretrained:
+    """The weights' files; UserError with the fetch command, or the field that names them, when they
+    are not there."""
+    place = config.model.path
+    if place and not place.startswith(locations.SHARED) and not Path(place).exists():
+        raise UserError(
+            f"{place}: no such model; name where it is now with --config.model.path=PATH"
+        )
+    if not place and own_code.is_place(config.model.name):
+        raise UserError(
+            f"config.model.name={config.model.name} is a shape without weights: set"
+            " config.model.init=random, or name"
+            " weights with config.model.path"
+        )
+    return pretrained.open_model(Path(place) if place else assets.path(config.model.name))
+
+
+def tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer of the base, or the one that config.model.tokenizer names, with
+    config.data.end_token as its EOS.
+
+    No weights are loaded for it.
+    """
+    return with_end_token(_own_tokenizer(config), config.data.end_token)
+
+
+def _own_tokenizer(config: Config) -> Tokenizer:
+    if config.model.tokenizer:
+        return pretrained.open_tokenizer(config.model.tokenizer, shape(config))
+    return (
+        tokenizers.byte_tokenizer() if config.model.init == "random" else _files(config).tokenizer()
+    )

@@ -1,0 +1,177 @@
+"""What a run directory holds: its config, its base, and what was learned."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lfl_jax import adapters
+from lfl_jax import state as states
+from lfl_jax.adapters import over
+from lfl_jax.config import Config, own_code
+from lfl_jax.config.own_code import Code
+from lfl_jax.core import spec, tree
+from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.errors import UserError
+from lfl_jax.io import adapter_file, workdir
+from lfl_jax.io.checkpoint import Checkpoints
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.run_setup import base_model
+from lfl_jax.run_setup.base_model import Base
+
+# In the directory of a run with config.adapter.over: the frozen adapter, from which the tree of
+# both is made again.
+FIRST_ADAPTER = "first_adapter.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A base, and params and adapter as they were at a step; params are the base's own unless they
+    trained."""
+
+    config: Config
+    base: Base
+    params: dict
+    adapter: dict
+    step: int
+
+
+def read_config(folder: Path, code: Code = own_code.NOTHING) -> Config:
+    """The config of a run; code: what of the files that it names may run, which is nothing unless
+    somebody says so."""
+    config = Config.from_record(workdir.read_config(folder), code)
+    return config.with_record(workdir.read_code(folder))
+
+
+def remembering(config: Config, folder: Path) -> Config:
+    """The config for a start in this directory, with what earlier starts recorded of files that it
+    names."""
+    record = workdir.read_code(folder)
+    if not record:
+        return config
+    found = config.with_record(record)
+    own_code.warn_of_changes(record, found.own_files())
+    return found
+
+
+def restore(
+    folder: Path,
+    *,
+    step: int | str | None = None,
+    rules: Rules | None = None,
+    model_path: str = "",
+    code: Code = own_code.NOTHING,
+) -> Tuned:
+    """The model of a run at a step: a number, "best" (by config.checkpoint.best), or the latest.
+
+    model_path: where the base lies now, when it was moved. code: as of `read_config`. Raises
+    UserError when there is no such checkpoint, or it belongs to another base than the one found
+    now.
+    """
+    config = read_config(folder, code)
+    if model_path:
+        config = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, path=model_path)
+        )
+    rules = rules or make_rules()
+    base = base_model.load(config, rules)
+    params, adapter, step = _read(folder, config, base.params, base.fingerprint, step, rules)
+    return Tuned(config, base, params, adapter, step)
+
+
+def load_onto(
+    folder: Path,
+    params: dict,
+    *,
+    step: int | str | None = None,
+    rules: Rules | None = None,
+    code: Code = own_code.NOTHING,
+) -> tuple[dict, dict]:
+    """(params, adapter) of a run's step over its base's parameters, which are loaded already: no
+    file of the base is
+    read. step, code: as of `restore`.
+    """
+    config = read_config(folder, code)
+    return _read(folder, config, params, tree.fingerprint(params), step, rules or make_rules())[:2]
+
+
+def step_of(text: str) -> int | str | None:
+    """What --step=latest, best or a number means to `restore`; UserError for anything else."""
+    if text.isdecimal():
+        return int(text)
+    if text not in ("latest", "best"):
+        raise UserError(f"--step={text}: expected latest, best or a number")
+    return None if text == "latest" else text
+
+
+def shape_fields(cfg: ModelConfig) -> dict[str, Any]:
+    """What decides the shapes of a model's parameters, as JSON: a checkpoint can be read without
+    its base's files."""
+    return {name: x for name, x in dataclasses.asdict(cfg).items() if name != "rope_scaling"}
+
+
+def require_same_data(metadata: Mapping[str, Any], contents: Sequence[str], config: Config) -> None:
+    """UserError when a checkpoint was trained on other data than this; contents: SHA-256 of every
+    source."""
+    trained_on = metadata["data"]
+    if trained_on != list(contents):
+        place = config.data.path or config.data.source
+        raise UserError(
+            f"{place} is not the data that this run was trained on (SHA-256 {contents[0][:12]}, the"
+            " run's is"
+            f" {trained_on[0][:12]}): name that with --config.data.path=FILE, or use another"
+            " --workdir"
+        )
+
+
+def _read(
+    folder: Path, config: Config, base: dict, fingerprint: str, step: int | str | None, rules: Rules
+) -> tuple[dict, dict, int]:
+    with Checkpoints(
+        folder / "checkpoints", best_metric=config.checkpoint.best, read_only=True
+    ) as saved:
+        number = saved.best_step() if step == "best" else step
+        if step == "best" and number is None:
+            raise UserError(
+                f"{folder}: no checkpoint was evaluated by {config.checkpoint.best}; give"
+                " --step=latest"
+            )
+        like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules, folder)
+        found = saved.restore(number, like, base_fingerprint=fingerprint)
+    trained = found.state["params"]
+    return (
+        tree.combine(trained, base) if jax.tree.leaves(trained) else base,
+        found.state["adapter"],
+        found.step,
+    )
+
+
+def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTHING) -> dict:
+    """Of a run over a frozen first adapter, the one that trained alone; UserError for a run without
+    a first."""
+    if not (folder / FIRST_ADAPTER).exists():
+        raise UserError(
+            f"{folder} has no first adapter under the one it trained (config.adapter.over); leave"
+            " out --second"
+        )
+    return over.without_first(adapter, adapter_file.load(folder / FIRST_ADAPTER, params, code=code))
+
+
+def _like(config: Config, cfg: ModelConfig, rules: Rules, folder: Path) -> dict[str, Any]:
+    """What of a checkpoint the model needs, as `Checkpoints.restore` takes it."""
+    specs = {"params": llama.specs(cfg), "adapter": {}}
+    if config.adapter.kinds:
+        specs["adapter"] = adapters.specs(specs["params"], config.adapter)
+    if config.adapter.over:
+        first = adapter_file.load(
+            folder / FIRST_ADAPTER, spec.abstract(specs["params"]), code=config.adapter.code
+        )
+        specs["adapter"] = over.specs_over(first, specs["adapter"])
+    trains = tree.split(specs, states.trainable_mask(specs, config.trainable))[0]
+    return {
+        "adapter": spec.abstract(specs["adapter"], rules),
+        "params": spec.abstract(trains["params"], rules),
+    }
