@@ -4,7 +4,7 @@ all linear modules.
     python benchmarks/adapters.py --what=step      a training step of 1 x 256 tokens for each kind; eight routed LoRAs
     python benchmarks/adapters.py --what=large     LoRA, DoRA and MoRA at 4 x 256 tokens: a norm beside more rows
     python benchmarks/adapters.py --what=decode    a token at batch 1, 8 and 32: base, merged and unmerged LoRA, Houlsby
-    python benchmarks/adapters.py --what=dozens    4 to 64 LoRAs routed by a one-hot gate and by ids: a step, a token
+    python benchmarks/adapters.py --what=dozens    4 to 64 LoRAs routed by a one-hot routing and by ids: a step, a token
     python benchmarks/adapters.py --what=memory    bytes of the frozen base, and the step's temporary memory under NF4
 
 Variants take turns within a round, and a ratio is the median over rounds of (variant / reference)
@@ -126,10 +126,10 @@ def steps(a: argparse.Namespace) -> dict:
     variants = {kind: step(params, adapter(params, kind), one) for kind in kinds}
     variants["qlora"] = step(held(params, "nf4"), adapter(params, "lora"), one)
     found = {"1 x 256 tokens": measure(variants, "lora", a.rounds)}
-    gate = adapters.route(np.arange(MEMBERS), MEMBERS)[None]
+    routing = adapters.route(np.arange(MEMBERS), MEMBERS)[None]
     routed = {
         "one adapter": step(params, adapter(params, "lora"), many),
-        "eight, routed": step(params, stack(params), many | {"gate": gate}),
+        "eight, routed": step(params, stack(params), many | {"routing": routing}),
     }
     return found | {"8 x 64 tokens": measure(routed, "one adapter", a.rounds)}
 
@@ -203,17 +203,20 @@ def routes(targets: tuple[str, ...], members: int, rounds: int) -> dict:
     by_token = {"ids by token": np.repeat(ids[:, None], tokens, axis=1)}
     training = {
         name: step(
-            params, many, batch(rows, tokens, TENTH) | {"gate": jnp.asarray(gate)[None]}, TENTH
+            params,
+            many,
+            batch(rows, tokens, TENTH) | {"routing": jnp.asarray(routing)[None]},
+            TENTH,
         )
-        for name, gate in (gates | by_token).items()
+        for name, routing in (gates | by_token).items()
     }
     model = sample.unstacked({"params": params, "adapter": many}, TENTH.n_layers)
     options = {"max_new_tokens": sample.ROUND, "eos_id": -1}
     decoding = {
         name: functools.partial(
-            sample.generate, model, [[5] * 32] * rows, TENTH, gate=gate, **options
+            sample.generate, model, [[5] * 32] * rows, TENTH, routing=routing, **options
         )
-        for name, gate in gates.items()
+        for name, routing in gates.items()
     }
     return {
         "step": measure(training, "one-hot", rounds),

@@ -104,8 +104,8 @@ def kernel(x: Any, w: Any, a: Any, b: Any) -> Any:
     runs, no more."""
     name = {"gpu": "pallas_gpu", "tpu": "pallas_tpu"}.get(jax.default_backend())
     chosen = name or selection.IMPLEMENTATIONS["pallas_tpu"](interpret=True)
-    gate = jnp.full((x.shape[0], a.shape[1]), SCALE, x.dtype)
-    return low_rank_projection(x, w, a, b, gate, implementation=chosen)
+    routing = jnp.full((x.shape[0], a.shape[1]), SCALE, x.dtype)
+    return low_rank_projection(x, w, a, b, routing, implementation=chosen)
 
 
 XLA = {"xw": times, "xla": xla}
@@ -235,7 +235,8 @@ def _normal(shape: tuple[int, ...], seed: int = 0) -> Any:
 
 
 def grouped(size: gpu_sizes.Size) -> Iterator[Row]:
-    """Many adapters in one batch: one product a group, beside the gate over all members' ranks."""
+    """Many adapters in one batch: one product a group, beside the routing over all members'
+    ranks."""
     (n, i, o), r = size.grouped, 16
     forms = {"routed": many.routed}
     forms |= {

@@ -46,8 +46,8 @@ def measure(implementation: Any, direction: str, given: tuple[Any, ...], rounds:
 def operands(
     form: str, inputs: int, outputs: int, rows: int, rank: int, direction: str
 ) -> tuple[Any, ...]:
-    """Lists as long as there are layers: x or dy, w, a, b, gate. The weights are equal and apart in
-    memory."""
+    """Lists as long as there are layers: x or dy, w, a, b, routing. The weights are equal and apart
+    in memory."""
     keys = jax.random.split(jax.random.key(0), 5)
     normal = lambda key, *shape: jax.random.normal(key, shape, jnp.bfloat16)  # noqa: E731
     one = FORMATS[form](normal(keys[0], inputs, outputs))
@@ -58,9 +58,9 @@ def operands(
         (rank, outputs),
         (rows, rank),
     )
-    x, a, b, gate = (normal(key, *size) for key, size in zip(keys[1:], sizes, strict=True))
+    x, a, b, routing = (normal(key, *size) for key, size in zip(keys[1:], sizes, strict=True))
     ws = [jax.tree.map(jnp.copy, one) for _ in range(count)]
-    return [x] * count, ws, [a] * count, [b] * count, [gate] * count
+    return [x] * count, ws, [a] * count, [b] * count, [routing] * count
 
 
 def compare(

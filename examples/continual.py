@@ -4,8 +4,8 @@
 
 Training the one adapter further makes it forget the first skill. A second adapter, trained while
 the first is active,
-leaves it as it was: with the second one's gate at 0 the model of before is there again, to the last
-bit.
+leaves it as it was: with the second one's routing at 0 the model of before is there again, to the
+last bit.
 """
 
 import jax

@@ -2,8 +2,8 @@
 
     python examples/routing.py
 
-A gate of integers (B,) names the adapter that example b uses, -1 being the base alone; factors (B,
-M) would say how much it uses of each. The two adapters train together, in one forward pass per
+A routing of integers (B,) names the adapter that example b uses, -1 being the base alone; factors
+(B, M) would say how much it uses of each. The two adapters train together, in one forward pass per
 batch, yet neither sees the other's examples.
 """
 
@@ -19,10 +19,10 @@ IDS = {"caps": 0, "next": 1, "copy": -1}
 
 
 def routed(rows: int = 36) -> Iterator[dict]:
-    """Batches of all skills, with the gate that sends every row to its adapter."""
+    """Batches of all skills, with the routing that sends every row to its adapter."""
     names = [ORDER[i % len(ORDER)] for i in range(rows)]
-    gate = np.array([[IDS[name] for name in names]])
-    return ({**skills.batch(names, seed), "gate": gate} for seed in range(10**6))
+    routing = np.array([[IDS[name] for name in names]])
+    return ({**skills.batch(names, seed), "routing": routing} for seed in range(10**6))
 
 
 def main() -> list[tuple[str, str, str]]:

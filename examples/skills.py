@@ -143,12 +143,14 @@ def nll(params: dict, adapter: dict) -> dict[str, float]:
 
 
 def answers(
-    params: dict, adapter: dict, prompts: list[str], gate: list[int] | None = None
+    params: dict, adapter: dict, prompts: list[str], routing: list[int] | None = None
 ) -> list[str]:
     """What the model writes after each prompt, all of them decoded together."""
     model = sample.unstacked({"params": params, "adapter": adapter}, CFG.n_layers)
     ids = [TOKENIZER.encode(text) for text in prompts]
-    rows = sample.generate(model, ids, CFG, max_new_tokens=8, eos_id=TOKENIZER.eos_id, gate=gate)
+    rows = sample.generate(
+        model, ids, CFG, max_new_tokens=8, eos_id=TOKENIZER.eos_id, routing=routing
+    )
     return [TOKENIZER.decode(row) for row in rows]
 
 

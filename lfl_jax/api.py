@@ -205,7 +205,7 @@ def generate(
     prompts: str | Sequence[str],
     *,
     adapter: dict | None = None,
-    gate: Any = None,
+    routing: Any = None,
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -215,8 +215,8 @@ def generate(
     """What the model writes after each prompt, all prompts decoded together; greedy at temperature
     0.
 
-    gate (B, M): a factor per prompt on each member of the adapter; or integers (B,): the one each
-    prompt uses, -1 being
+    routing (B, M): a factor per prompt on each member of the adapter; or integers (B,): the one
+    each prompt uses, -1 being
     the base. stop: texts that end an answer and are left out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -231,7 +231,7 @@ def generate(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
-        gate=gate,
+        routing=routing,
         stop=said(tokenizer, stop),
     )
     texts = [tokenizer.decode_continuation(ids, row) for ids, row in zip(before, rows, strict=True)]

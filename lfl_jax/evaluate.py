@@ -144,7 +144,7 @@ def _subjects(base: Any, options: dict[str, Any]) -> list[Subject]:
     else:
         return [Subject("base", {"params": base.params, "adapter": {}}, adapted=False)]
     whole = {"params": params, "adapter": adapter}
-    # Without replaced parameters the base is the same program with the adapter's gate at 0.
+    # Without replaced parameters the base is the same program with the adapter's routing at 0.
     first = whole if params is base.params else {"params": base.params, "adapter": {}}
     return [Subject("base", first, adapted=False), Subject("tuned", whole, adapted=True)]
 

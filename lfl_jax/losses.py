@@ -19,12 +19,12 @@ def nll_sum(
     cfg: ModelConfig,
     *,
     key: Any = None,
-    gate: Any = None,
+    routing: Any = None,
     rules: Rules | None = None,
 ) -> Float[Array, ""]:
     """Sum over a batch of weight · nll. Divide by the sum of weights once, over microbatches and
     devices together."""
-    hidden = _hidden(params, adapter, batch, cfg, key, gate, rules)
+    hidden = _hidden(params, adapter, batch, cfg, key, routing, rules)
     head = shard_head(llama.head(params), rules)
     return weighted_nll_sum(hidden, head, batch["targets"], batch["weights"])
 
@@ -35,12 +35,12 @@ def per_token(
     batch: Mapping[str, Any],
     cfg: ModelConfig,
     *,
-    gate: Any = None,
+    routing: Any = None,
     rules: Rules | None = None,
 ) -> tuple[Float[Array, "B T"], Any]:
     """(nll, whether the target was the most likely token) at positions of positive weight; 0 and
     False elsewhere."""
-    hidden = _hidden(params, adapter, batch, cfg, None, gate, rules)
+    hidden = _hidden(params, adapter, batch, cfg, None, routing, rules)
     return token_nll(
         hidden, shard_head(llama.head(params), rules), batch["targets"], batch["weights"]
     )
@@ -59,7 +59,7 @@ def _hidden(
     batch: Mapping[str, Any],
     cfg: ModelConfig,
     key: Any,
-    gate: Any,
+    routing: Any,
     rules: Any,
 ) -> Any:
     return llama.forward(
@@ -70,7 +70,7 @@ def _hidden(
         positions=batch["positions"],
         segment_ids=batch["segment_ids"],
         branch_ids=batch.get("branch_ids"),
-        gate=gate,
+        routing=routing,
         key=key,
         rules=rules,
     )[0]

@@ -64,19 +64,20 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     ids: Sequence[int] | None = None,
-    gate: Any = None,
+    routing: Any = None,
     stop: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[list[int]]:
     """Continuations of the prompts, each with EOS at its end if it got there.
 
     model: {"params", "adapter"}, stacked or `unstacked`. temperature 0 is greedy. ids: a number per
-    prompt; with `seed` it alone decides a row's random draws, whatever else is in the batch. gate
+    prompt; with `seed` it alone decides a row's random draws, whatever else is in the batch.
+    routing
     (B, M): factors on the members of the adapter; or integers (B,): the one a prompt uses, -1 being
-    the base. stop: called on a row's tokens between rounds. UserError for a gate that names members
-    there are not.
+    the base. stop: called on a row's tokens between rounds. UserError for a routing that names
+    members there are not.
     """
-    gate = _gate(gate, model["adapter"])
-    shared = _shared_prefix(prompts, gate)
+    routing = _gate(routing, model["adapter"])
+    shared = _shared_prefix(prompts, routing)
     rest = [prompt[shared:] for prompt in prompts]
     length = -(-max(map(len, rest)) // BUCKET) * BUCKET
     rounds = -(-max_new_tokens // ROUND)
@@ -87,17 +88,22 @@ def generate(
     if shared:
         first = np.asarray(prompts[0][:shared], np.int32)[None]
         cache = _prefix(
-            model, first, gate if gate is None else gate[:1], rows=len(prompts), size=size, cfg=cfg
+            model,
+            first,
+            routing if routing is None else routing[:1],
+            rows=len(prompts),
+            size=size,
+            cfg=cfg,
         )
     else:
         cache = llama.empty_cache(model["params"], cfg, len(prompts), size)
     static = {"cfg": cfg, "greedy": temperature == 0.0}
-    state = _prefill(model, tokens, segment_ids, cache, row_keys, gate, settings, **static)
+    state = _prefill(model, tokens, segment_ids, cache, row_keys, routing, settings, **static)
 
-    def advance(state: Decoding, gate: Any) -> tuple[Decoding, Any]:
-        return _round(model, state, gate, settings, eos_id, **static)
+    def advance(state: Decoding, routing: Any) -> tuple[Decoding, Any]:
+        return _round(model, state, routing, settings, eos_id, **static)
 
-    rows = _rounds(advance, state, gate, rounds, lambda row: eos_id in row or stop(row))
+    rows = _rounds(advance, state, routing, rounds, lambda row: eos_id in row or stop(row))
     return [_cut(row[:max_new_tokens], eos_id) for row in rows]
 
 
@@ -110,7 +116,7 @@ def _row_keys(seed: int, ids: Sequence[int]) -> Any:
 def _rounds(
     advance: Callable[[Decoding, Any], tuple[Decoding, Any]],
     state: Decoding,
-    gate: np.ndarray | None,
+    routing: np.ndarray | None,
     count: int,
     ended: Callable[[list[int]], bool],
 ) -> list[list[int]]:
@@ -120,7 +126,7 @@ def _rounds(
     finished = np.zeros(total, bool)
     decoded = np.arange(total)  # the rows that `state` still holds
     for _ in range(count):
-        state, new = advance(state, gate)
+        state, new = advance(state, routing)
         for i, ids in zip(decoded, hosts.whole(new).tolist(), strict=True):
             rows[i].extend([] if finished[i] else ids)
         finished = np.array([over or ended(row) for row, over in zip(rows, finished, strict=True)])
@@ -130,10 +136,10 @@ def _rounds(
         state = state.replace(done=state.done | finished[decoded])
         kept = _quarter(finished[decoded], total)
         if kept is not None:
-            state, decoded, gate = (
+            state, decoded, routing = (
                 _take(state, kept),
                 decoded[kept],
-                gate if gate is None else gate[kept],
+                routing if routing is None else routing[kept],
             )
     return rows
 
@@ -163,21 +169,22 @@ def _cut(row: list[int], eos_id: int) -> list[int]:
     return row[: row.index(eos_id) + 1] if eos_id in row else row
 
 
-def _gate(gate: Any, adapter: dict) -> np.ndarray | None:
-    """The gate as an array, its ids checked against the adapter."""
-    gate = None if gate is None else np.asarray(gate)
-    if adapters.is_ids(gate):
-        adapters.check_ids("gate", gate, adapters.member_count(adapter))
-    return gate
+def _gate(routing: Any, adapter: dict) -> np.ndarray | None:
+    """The routing as an array, its ids checked against the adapter."""
+    routing = None if routing is None else np.asarray(routing)
+    if adapters.is_ids(routing):
+        adapters.check_ids("routing", routing, adapters.member_count(adapter))
+    return routing
 
 
-def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:
+def _shared_prefix(prompts: Sequence[Sequence[int]], routing: Any) -> int:
     """How many tokens, a multiple of BUCKET, all prompts begin with and none ends with.
 
     None for rows that use adapters differently: their prefixes are not the same to the model.
     """
     if len(prompts) < 2 or (
-        gate is not None and not np.array_equal(gate, np.broadcast_to(gate[:1], gate.shape))
+        routing is not None
+        and not np.array_equal(routing, np.broadcast_to(routing[:1], routing.shape))
     ):
         return 0
     shortest = min(map(len, prompts))
@@ -188,11 +195,13 @@ def _shared_prefix(prompts: Sequence[Sequence[int]], gate: Any) -> int:
 
 @partial(jax.jit, static_argnames=("rows", "size", "cfg"))
 def _prefix(
-    model: dict, tokens: Any, gate: Any, *, rows: int, size: int, cfg: ModelConfig
+    model: dict, tokens: Any, routing: Any, *, rows: int, size: int, cfg: ModelConfig
 ) -> llama.Cache:
     """A cache of `rows` rows that all begin with these tokens (1, T)."""
     empty = llama.empty_cache(model["params"], cfg, 1, size)
-    _, cache = llama.forward(model["params"], model["adapter"], tokens, cfg, cache=empty, gate=gate)
+    _, cache = llama.forward(
+        model["params"], model["adapter"], tokens, cfg, cache=empty, routing=routing
+    )
     return llama.repeat(cache, rows)
 
 
@@ -212,7 +221,7 @@ def _prefill(
     segment_ids: Any,
     cache: llama.Cache,
     keys: Any,
-    gate: Any,
+    routing: Any,
     settings: dict,
     *,
     cfg: ModelConfig,
@@ -227,7 +236,7 @@ def _prefill(
         positions=positions,
         segment_ids=segment_ids,
         cache=cache,
-        gate=gate,
+        routing=routing,
     )
     position = positions[:, -1] + 1
     last = _pick(model, hidden[:, -1], position, keys, settings, greedy)
@@ -238,7 +247,7 @@ def _prefill(
 def _round(
     model: dict,
     state: Decoding,
-    gate: Any,
+    routing: Any,
     settings: dict,
     eos_id: Any,
     *,
@@ -262,7 +271,7 @@ def _round(
             positions=s.position[:, None],
             segment_ids=ones,
             cache=s.cache,
-            gate=gate,
+            routing=routing,
         )
         following = _pick(model, hidden[:, 0], s.position + 1, s.keys, settings, greedy)
         return (

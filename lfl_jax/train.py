@@ -61,8 +61,8 @@ def train_step(
     """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the
     trainable half only.
 
-    batch["gate"] (A, B, M), if there is one, says how much each example uses of each adapter at a
-    weight; integers (A, B) name the one it uses, -1 being none.
+    batch["routing"] (A, B, M), if there is one, says how much each example uses of each adapter at
+    a weight; integers (A, B) name the one it uses, -1 being none.
     Loss and gradient are sums over target tokens divided once by their number in the whole batch.
     key: dropout of this run; it is folded with the step here. Metrics: loss (nats per target
     token), targets, grad_norm and update_norm (global norms over what trains, gradients before
@@ -73,7 +73,7 @@ def train_step(
 
     def loss(trainable: Any, micro: dict, micro_key: Any) -> Any:
         model = tree.combine(trainable, frozen)
-        options = {"key": micro_key, "gate": micro.get("gate"), "rules": rules}
+        options = {"key": micro_key, "routing": micro.get("routing"), "rules": rules}
         total = losses.nll_sum(model["params"], model["adapter"], micro, cfg, **options)
         return total / targets
 

@@ -76,8 +76,8 @@ def test_a_row_is_drawn_by_its_id_and_not_by_its_neighbours(small, small_params)
 
 def test_gates_decide_by_row_which_adapter_decodes(small, small_params):
     adapter = adapter_for(small, small_params)
-    gate = jnp.array([[1.0], [0.0], [1.0]])
-    mixed = decode(small_params, adapter, small, gate=gate)
+    routing = jnp.array([[1.0], [0.0], [1.0]])
+    mixed = decode(small_params, adapter, small, routing=routing)
     assert mixed[1] == decode(small_params, {}, small)[1]
     assert mixed[0] == decode(small_params, adapter, small)[0] != decode(small_params, {}, small)[0]
 
@@ -101,8 +101,8 @@ def test_what_prompts_share_is_computed_once(stacked, small, small_params, monke
     model = model if stacked else sample.unstacked(model, 3)
     long = dataclasses.replace(small, max_seq_len=512)
 
-    def texts(gate=None):
-        return sample.generate(model, prompts, long, max_new_tokens=12, eos_id=0, gate=gate)
+    def texts(routing=None):
+        return sample.generate(model, prompts, long, max_new_tokens=12, eos_id=0, routing=routing)
 
     assert sample._shared_prefix(prompts, None) == sample.BUCKET
     assert sample._shared_prefix([common[: sample.BUCKET]] * 2, None) == 0, (
@@ -112,7 +112,7 @@ def test_what_prompts_share_is_computed_once(stacked, small, small_params, monke
     assert sample._shared_prefix(prompts, ones) == sample.BUCKET
     assert sample._shared_prefix(prompts, ones.at[1].set(0)) == 0
     found, gated = texts(), texts(ones)
-    monkeypatch.setattr(sample, "_shared_prefix", lambda prompts, gate: 0)
+    monkeypatch.setattr(sample, "_shared_prefix", lambda prompts, routing: 0)
     assert found == gated == texts() and len({tuple(row) for row in found}) == 3
 
 
@@ -144,8 +144,13 @@ def test_the_last_quarter_of_a_batch_goes_on_alone(
     prompts = [[7 + i, 3, 60 - i] for i in range(9)]
 
     def texts(**options):
-        never, gate = small.vocab_size, np.array([0, 1, -1] * 3)
-        options |= {"max_new_tokens": 96, "eos_id": never, "temperature": temperature, "gate": gate}
+        never, routing = small.vocab_size, np.array([0, 1, -1] * 3)
+        options |= {
+            "max_new_tokens": 96,
+            "eos_id": never,
+            "temperature": temperature,
+            "routing": routing,
+        }
         return sample.generate(model, prompts, small, **options)
 
     whole = texts()

@@ -29,7 +29,7 @@ from lfl_jax.errors import UserError
 
 def add(*adapters: Adapter) -> dict:
     """The adapter whose dW is the sum: a Mix wherever more than one is present, with the summands
-    as gate columns.
+    as routing columns.
 
     Columns follow the order of the summands only at weights that all of them adapt; `stack` keeps
     it everywhere.
@@ -67,8 +67,8 @@ def interpolate(a: Adapter, b: Adapter, t: Any) -> dict:
 
 
 def stack(*adapters: Adapter, weights: Any = None, params: dict | None = None) -> dict:
-    """The adapters kept apart: a Mix of all of them at every weight that any adapts, so gate column
-    m is adapter m.
+    """The adapters kept apart: a Mix of all of them at every weight that any adapts, so routing
+    column m is adapter m.
 
     weights: (M,) factors on dW, possibly traced; None is all ones. An adapter that is missing at a
     weight is a LoRA of rank 0 there, which costs nothing. params: needed only where no adapter
@@ -129,10 +129,10 @@ def select(stacked: dict, index: int) -> dict:
 
 
 def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B *T M"]:
-    """The gate that sends each example (B,) or token (B, T) to one member of a stack; id -1 is the
-    base.
+    """The routing that sends each example (B,) or token (B, T) to one member of a stack; id -1 is
+    the base.
 
-    The ids themselves are a gate, too, and the faster one for many members. UserError as for
+    The ids themselves are a routing, too, and the faster one for many members. UserError as for
     `check_ids`.
     """
     check_ids("route", ids, members)
@@ -154,7 +154,7 @@ def check_ids(name: str, ids: Int[Array | np.ndarray, "..."], members: int) -> N
 
 def fuse(adapter: Adapter) -> dict:
     """One LoRA, ranks side by side, where all members at a weight are low-rank: the same dW, and a
-    single gate column.
+    single routing column.
 
     LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank, and so is a Bank. Weights with members of other
     kinds stay as they are. VeRA's shared A and B, once multiplied in, are gone.

@@ -27,15 +27,15 @@ def kernels(
 
 def fused(x: Any, w: Any, parts: tuple[LowRank, ...], columns: list[Any], passes: Passes) -> Any:
     """y (B, T, O). columns: a factor on each member, to be multiplied with (B, T, ...); with the
-    scales they make the kernel's gate on rows and ranks, which so serves a single adapter, a stack,
-    a mixture and a routed batch."""
+    scales they make the kernel's routing on rows and ranks, which so serves a single adapter, a
+    stack, a mixture and a routed batch."""
     lead = x.shape[:-1]
     factors = [
         part.scale.astype(x.dtype) * column for part, column in zip(parts, columns, strict=True)
     ]
-    gate = jnp.concatenate([jnp.broadcast_to(f, (*lead, f.shape[-1])) for f in factors], axis=-1)
+    routing = jnp.concatenate([jnp.broadcast_to(f, (*lead, f.shape[-1])) for f in factors], axis=-1)
     a = jnp.concatenate([part.a for part in parts], axis=-1)
     b = jnp.concatenate([part.b for part in parts], axis=-2)
     rows = lambda v: v.reshape(-1, v.shape[-1])  # noqa: E731
-    y = low_rank_projection(rows(x), w, a, b, rows(gate), implementation=passes)
+    y = low_rank_projection(rows(x), w, a, b, rows(routing), implementation=passes)
     return y.reshape(*lead, y.shape[-1])

@@ -13,7 +13,7 @@ from lfl_jax.core.pytree import Node
 
 @struct.dataclass
 class Mix(Node):
-    """Members at one weight, in the order of the gate's columns."""
+    """Members at one weight, in the order of the routing weights."""
 
     layers: tuple[Any, ...]
 

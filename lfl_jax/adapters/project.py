@@ -22,7 +22,7 @@ def project(
     ws: tuple[Any, ...],
     layers: tuple[Any, ...],
     *,
-    gate: Float[Array, "B *T M"] | Int[Array, " B"] | Int[Array, "B T"] | None = None,
+    routing: Float[Array, "B *T M"] | Int[Array, " B"] | Int[Array, "B T"] | None = None,
     key: Any = None,
     dropout: float = 0.0,
     shared: Any = None,
@@ -31,8 +31,8 @@ def project(
 ) -> tuple[Any, ...]:
     """One y (B, T, O) per weight.
 
-    gate: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None is
-    all ones. Or ids,
+    routing: a factor per example (B, M) or token (B, T, M) and member on the adapter's change; None
+    is all ones. Or ids,
     (B,) or (B, T): the one member that an example or token uses, -1 being the base.
     key: turns on dropout of the adapters' input (one draw for the group, so that the shrink is
     shared).
@@ -40,8 +40,8 @@ def project(
     one of several devices, axes are the logical axes of each weight.
     """
     axes = axes or ((),) * len(ws)
-    routed.check_columns(gate, layers)
-    by_ids = routed.applies(gate, rules)
+    routed.check_columns(routing, layers)
+    by_ids = routed.applies(routing, rules)
     banks = [
         routed.factors(layer, w, shared) if by_ids else None
         for layer, w in zip(layers, ws, strict=True)
@@ -64,45 +64,47 @@ def project(
     changed = []
     for y, w, group, each, passes, bank in zip(ys, ws, groups, parts, chosen, banks, strict=True):
         if bank:
-            changed.append(y + routed.low_rank(x, bank, gate))
+            changed.append(y + routed.low_rank(x, bank, routing))
         elif passes:
             changed.append(
-                fused(x, w, each, [_column(gate, m, x) for m in range(len(each))], passes)
+                fused(x, w, each, [_column(routing, m, x) for m in range(len(each))], passes)
             )
         else:
             here = tuple(None if part is None else next(hidden) for part in each)
             # what changes y differentiates it
             y = y if all(map(only_low_rank, group)) else checkpoint_name(y, "base")
-            changed.append(_others(x, y, w, group, _low_rank(y, each, here, gate), gate))
+            changed.append(_others(x, y, w, group, _low_rank(y, each, here, routing), routing))
     return tuple(changed)
 
 
-def _low_rank(y: Any, parts: tuple[LowRank | None, ...], hidden: tuple[Any, ...], gate: Any) -> Any:
+def _low_rank(
+    y: Any, parts: tuple[LowRank | None, ...], hidden: tuple[Any, ...], routing: Any
+) -> Any:
     """y with the low-rank parts of all members, in one product: mixture weights and routing are
     factors on ranks."""
     found = [m for m, part in enumerate(parts) if part is not None]
     if not found:
         return y
-    inner = [hidden[m] * parts[m].scale.astype(y.dtype) * _column(gate, m, y) for m in found]
+    inner = [hidden[m] * parts[m].scale.astype(y.dtype) * _column(routing, m, y) for m in found]
     return y + expand(tuple(inner), tuple(parts[m].b.astype(y.dtype) for m in found))
 
 
-def _others(x: Any, y: Any, w: Any, group: tuple[Any, ...], total: Any, gate: Any) -> Any:
+def _others(x: Any, y: Any, w: Any, group: tuple[Any, ...], total: Any, routing: Any) -> Any:
     """total with the other changes: those of the weight see y, then those of the output see the
     sum."""
     for last in (False, True):
         for m, member in enumerate(group):
             if member.on_output is last:
                 change = member.change(x, total if last else y, w)
-                total = total if change is None else total + change * _column(gate, m, y)
+                total = total if change is None else total + change * _column(routing, m, y)
     return total
 
 
-def _column(gate: Any, index: int, y: Any) -> Any:
-    """The gate's factor on one member, to be multiplied with (B, T, ...); 1 without a gate."""
-    if gate is None:
+def _column(routing: Any, index: int, y: Any) -> Any:
+    """The routing weight of one member, to be multiplied with (B, T, ...); 1 without routing."""
+    if routing is None:
         return 1
-    column = (gate == index if routed.is_ids(gate) else gate[..., index]).astype(y.dtype)
+    column = (routing == index if routed.is_ids(routing) else routing[..., index]).astype(y.dtype)
     return column.reshape(column.shape + (1,) * (y.ndim - column.ndim))
 
 

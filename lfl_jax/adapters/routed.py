@@ -1,4 +1,4 @@
-"""A batch routed by ids: a gate of integers names the one member that each example (B,) or token
+"""A batch routed by ids: a routing of integers names the one member that each example (B,) or token
 (B, T) uses; any that is not there, such as -1, is the base."""
 
 from typing import Any
@@ -16,57 +16,61 @@ from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_examp
 MEMBERS = 8
 
 
-def is_ids(gate: Any) -> bool:
-    """Whether a gate is ids, and not factors."""
-    return gate is not None and jnp.issubdtype(gate.dtype, jnp.integer)
+def is_ids(routing: Any) -> bool:
+    """Whether a routing is ids, and not factors."""
+    return routing is not None and jnp.issubdtype(routing.dtype, jnp.integer)
 
 
-def as_gate(gate: Any, shape: tuple[int, int], columns: int) -> Any:
-    """The gate of (B, T) tokens and an adapter of `columns` members, as an array.
+def as_routing(routing: Any, shape: tuple[int, int], columns: int) -> Any:
+    """The routing of (B, T) tokens and an adapter of `columns` members, as an array.
 
     Integers are ids, (B,) or (B, T); floats are factors, (B, M) or (B, T, M), or (1, M) for every
     row alike. UserError for any other shape; values are not looked at.
     """
-    if gate is None:
+    if routing is None:
         return None
-    gate = jnp.asarray(gate)
-    if is_ids(gate):
-        if gate.shape not in (shape[:1], shape):
+    routing = jnp.asarray(routing)
+    if is_ids(routing):
+        if routing.shape not in (shape[:1], shape):
             raise UserError(
-                f"gate: integers {gate.shape}; expected ids of members, {shape[:1]} or {shape} for"
+                f"routing: integers {routing.shape}; expected ids of members, {shape[:1]} or"
+                f" {shape} for"
                 " this batch; factors"
                 " on members are floats, (B, M) or (B, T, M)"
             )
-        return gate
-    if gate.ndim == 1:
+        return routing
+    if routing.ndim == 1:
         raise UserError(
-            f"gate: floats {gate.shape}; ids of members are integers; factors on {columns} members"
+            f"routing: floats {routing.shape}; ids of members are integers; factors on {columns}"
+            " members"
             " are (B, M) or"
-            f" (B, T, M), and (1, {columns}), gate[None], for the same in every row"
+            f" (B, T, M), and (1, {columns}), routing[None], for the same in every row"
         )
-    if gate.shape[-1] != columns or gate.shape[:-1] not in ((1,), shape[:1], shape):
+    if routing.shape[-1] != columns or routing.shape[:-1] not in ((1,), shape[:1], shape):
         raise UserError(
-            f"gate: floats {gate.shape}; expected a factor on each member of this adapter, which"
+            f"routing: floats {routing.shape}; expected a factor on each member of this adapter,"
+            " which"
             f" has {columns}:"
             f" {(*shape[:1], columns)} or {(*shape, columns)} for this batch"
         )
-    return jnp.broadcast_to(gate, (*shape[: gate.ndim - 1], columns))
+    return jnp.broadcast_to(routing, (*shape[: routing.ndim - 1], columns))
 
 
-def check_columns(gate: Any, layers: tuple[Any, ...]) -> None:
+def check_columns(routing: Any, layers: tuple[Any, ...]) -> None:
     """UserError for factors on fewer members than these layers have."""
     most = max((count(layer) for layer in layers), default=0)
-    if gate is not None and not is_ids(gate) and gate.shape[-1] < most:
+    if routing is not None and not is_ids(routing) and routing.shape[-1] < most:
         raise UserError(
-            f"gate: floats {gate.shape}; expected a factor on each of {most} members, (B, M) or (B,"
+            f"routing: floats {routing.shape}; expected a factor on each of {most} members, (B, M)"
+            " or (B,"
             " T, M)"
         )
 
 
-def applies(gate: Any, rules: Rules | None) -> bool:
-    """Whether a gate is ids that `low_rank` can follow: rows that are each their own cannot be
+def applies(routing: Any, rules: Rules | None) -> bool:
+    """Whether a routing is ids that `low_rank` can follow: rows that are each their own cannot be
     sorted across a mesh."""
-    return is_ids(gate) and (gate.ndim == 1 or rules is None or rules.mesh.size == 1)
+    return is_ids(routing) and (routing.ndim == 1 or rules is None or rules.mesh.size == 1)
 
 
 def factors(layer: Any, w: Any, shared: Any) -> LowRank | None:

@@ -34,7 +34,7 @@ def named_layers(adapter: dict) -> list[tuple[str, Any]]:
 
 
 def member_count(adapter: dict | None) -> int:
-    """Columns of a gate: the most adapters at any one weight; 0 without an adapter."""
+    """Columns of a routing: the most adapters at any one weight; 0 without an adapter."""
     return max((count(layer) for layer in layers_of(adapter)), default=0)
 
 

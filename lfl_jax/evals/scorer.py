@@ -25,9 +25,11 @@ INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "position
 
 @partial(jax.jit, static_argnames=("cfg", "rules"))
 def _per_token(
-    model: dict, rows: Any, gate: Any, *, cfg: ModelConfig, rules: Rules
+    model: dict, rows: Any, routing: Any, *, cfg: ModelConfig, rules: Rules
 ) -> tuple[Any, Any]:
-    return losses.per_token(model["params"], model["adapter"], rows, cfg, gate=gate, rules=rules)
+    return losses.per_token(
+        model["params"], model["adapter"], rows, cfg, routing=routing, rules=rules
+    )
 
 
 def build(
@@ -44,7 +46,7 @@ def build(
     """The model for `evaluate`, which scores and decodes from these very weights: nothing is
     copied.
 
-    adapted=False is the base: the same compiled program with the gate at 0.
+    adapted=False is the base: the same compiled program with the routing at 0.
     """
     count = member_count(model["adapter"])
     model = model | {
@@ -56,7 +58,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated; members: columns of its gate."""
+    """What is evaluated; members: columns of its routing."""
 
     model: dict
     cfg: ModelConfig
@@ -67,7 +69,7 @@ class _Subject:
     generate_rows: int
     seed: int
 
-    def gate(self, rows: int) -> Any:
+    def routing(self, rows: int) -> Any:
         """All ones, or all zeros for the base."""
         return jnp.full((rows, self.members), float(self.adapted)) if self.members else None
 
@@ -77,8 +79,8 @@ class _Subject:
             k: hosts.place(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape))
             for k in INPUTS
         }
-        gate = self.gate(len(rows["tokens"]))
-        nll, greedy = _per_token(self.model, placed, gate, cfg=self.cfg, rules=self.rules)
+        routing = self.routing(len(rows["tokens"]))
+        nll, greedy = _per_token(self.model, placed, routing, cfg=self.cfg, rules=self.rules)
         return hosts.whole(nll), hosts.whole(greedy)
 
     def generate(
@@ -104,7 +106,7 @@ class _Subject:
             top_p=top_p,
             seed=self.seed,
             ids=[*example_ids, *[example_ids[0]] * missing],
-            gate=self.gate(self.generate_rows),
+            routing=self.routing(self.generate_rows),
             stop=said(self.tokenizer, stop),
         )
         return [

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.compose import check_ids
 from lfl_jax.adapters.project import project
-from lfl_jax.adapters.routed import as_gate, is_ids
+from lfl_jax.adapters.routed import as_routing, is_ids
 from lfl_jax.adapters.trees import as_adapter, member_count
 from lfl_jax.core import spec
 from lfl_jax.core.pytree import Node
@@ -124,7 +124,7 @@ def forward(
     positions: Int[Array, "B T"] | None = None,
     segment_ids: Int[Array, "B T"] | None = None,
     branch_ids: Int[Array, "B T"] | None = None,
-    gate: Any = None,
+    routing: Any = None,
     cache: Cache | None = None,
     key: Any = None,
     rules: Rules | None = None,
@@ -132,16 +132,16 @@ def forward(
     """Hidden states after the final norm, and the cache with these tokens appended.
 
     segment_ids: a token sees earlier tokens of its own segment only (0 marks padding). branch_ids:
-    inside a segment, branch 0 is seen by all, branch b > 0 by itself. gate (B, M) or (B, T, M):
+    inside a segment, branch 0 is seen by all, branch b > 0 by itself. routing (B, M) or (B, T, M):
     factors on the members of the adapter; or
     integers (B,) or (B, T): the one member to use, -1 being the base. key: turns on dropout
     (training).
     """
     b, t = tokens.shape
     adapter = as_adapter("forward", adapter)
-    gate = as_gate(gate, (b, t), member_count(adapter))
+    routing = as_routing(routing, (b, t), member_count(adapter))
     if not isinstance(tokens, jax.core.Tracer):
-        _check_values(params, adapter, gate)
+        _check_values(params, adapter, routing)
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
     windowed = (
@@ -160,7 +160,7 @@ def forward(
         x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any
     ) -> tuple[Any, Any]:
         return _block(
-            x, layer, layer_adapter, shared, cfg, rope, see, gate, layer_key, layer_cache, rules
+            x, layer, layer_adapter, shared, cfg, rope, see, routing, layer_key, layer_cache, rules
         )
 
     if cfg.remat != "none":
@@ -178,11 +178,11 @@ def forward(
     return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
 
 
-def _check_values(params: dict, adapter: dict, gate: Any) -> None:
+def _check_values(params: dict, adapter: dict, routing: Any) -> None:
     """UserError for ids of members there are not, and for an adapter that was trained over other
     weights."""
-    if is_ids(gate):
-        check_ids("gate", gate, member_count(adapter))
+    if is_ids(routing):
+        check_ids("routing", routing, member_count(adapter))
     # unstacked ones come from `adapters.fixed`, which has looked
     if isinstance(params["layers"], dict):
         require_bound("forward", adapter, params)
@@ -292,7 +292,7 @@ def _block(
     cfg: ModelConfig,
     rope: Any,
     see: Any,
-    gate: Any,
+    routing: Any,
     key: Any,
     cache: Any,
     rules: Rules | None,
@@ -311,7 +311,14 @@ def _block(
         ws = tuple(layer[part][name] for name in names)
         mesh = {"rules": rules, "axes": tuple(AXES[name] for name in names)}
         ys = project(
-            x, ws, layers, gate=gate, key=key, dropout=cfg.adapter_dropout, shared=shared, **mesh
+            x,
+            ws,
+            layers,
+            routing=routing,
+            key=key,
+            dropout=cfg.adapter_dropout,
+            shared=shared,
+            **mesh,
         )
         return tuple(
             y + biases[n].astype(y.dtype) if n in biases else y

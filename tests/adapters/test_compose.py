@@ -68,9 +68,11 @@ def same(x, y):
 def run(small, small_params):
     """Hidden states of the small model with an adapter."""
     forward = jax.jit(
-        lambda adapter, gate: llama.forward(small_params, adapter, TOKENS, small, gate=gate)[0]
+        lambda adapter, routing: llama.forward(
+            small_params, adapter, TOKENS, small, routing=routing
+        )[0]
     )
-    return lambda adapter, gate=None: np.asarray(forward(adapter, gate))
+    return lambda adapter, routing=None: np.asarray(forward(adapter, routing))
 
 
 @pytest.mark.parametrize("a", CASES | MIXED)
@@ -174,9 +176,9 @@ def test_weights_of_a_stack_have_a_gradient(three, small, small_params):
 
 def test_routes():
     np.testing.assert_array_equal(compose.route(jnp.array([1, -1]), 2), [[0, 1], [0, 0]])
-    gate = compose.route(np.array([[0, 2, -1], [1, 1, 0]]), 3)
-    assert gate.shape == (2, 3, 3) and gate.dtype == jnp.float32
-    np.testing.assert_array_equal(gate[0], [[1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    routing = compose.route(np.array([[0, 2, -1], [1, 1, 0]]), 3)
+    assert routing.shape == (2, 3, 3) and routing.dtype == jnp.float32
+    np.testing.assert_array_equal(routing[0], [[1, 0, 0], [0, 0, 1], [0, 0, 0]])
     np.testing.assert_array_equal(
         jax.jit(compose.route, static_argnums=1)(jnp.array([1, 2, -1]), 2), [[0, 1], [0, 0], [0, 0]]
     )

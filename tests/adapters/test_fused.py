@@ -25,13 +25,13 @@ class Kernel(XLA):
     device: str = ""
     tiles: Tiles | None = None
 
-    def forward(self, x, w, a, b, gate):
+    def forward(self, x, w, a, b, routing):
         USED.append(("forward", w.shape, a.shape[1]))
-        return super().forward(x, w, a, b, gate)
+        return super().forward(x, w, a, b, routing)
 
-    def backward(self, dy, w, a, b, gate):
+    def backward(self, dy, w, a, b, routing):
         USED.append(("backward", w.shape, a.shape[1]))
-        return super().backward(dy, w, a, b, gate)
+        return super().backward(dy, w, a, b, routing)
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def table(monkeypatch):
     return fill
 
 
-def results(cfg, params, adapter, gate):
+def results(cfg, params, adapter, routing):
     tokens = jnp.arange(16).reshape(2, 8) % cfg.vocab_size
 
     def loss(adapter):
-        hidden, _ = llama.forward(params, adapter, tokens, cfg, gate=gate)
+        hidden, _ = llama.forward(params, adapter, tokens, cfg, routing=routing)
         return jnp.sum(jnp.sin(hidden))
 
     return jax.jit(jax.value_and_grad(loss))(adapter)
@@ -92,10 +92,10 @@ def test_a_kernel_of_the_table_is_used_and_changes_nothing(
         params = params | {"layers": jax.tree_util.tree_map_with_path(hold, params["layers"])}
     one, other = (adapter_for(small, small_params, "lora") for _ in range(2))
     adapter = adapters.stack(one, adapters.scale(other, 0.5)) if routed else one
-    gate = adapters.route(np.array([1, -1]), 2) if routed else None
-    plain = results(small, params, adapter, gate)
+    routing = adapters.route(np.array([1, -1]), 2) if routed else None
+    plain = results(small, params, adapter, routing)
     table(form, 8 if routed else 4)
-    through = results(small, params, adapter, gate)
+    through = results(small, params, adapter, routing)
     assert {shape for _, shape, _ in USED} == {(32, 32), (48, 32)} and {d for d, _, _ in USED} == {
         "forward",
         "backward",

@@ -44,7 +44,7 @@ class Case:
     a: dict
     b: dict
     folder: Path
-    hidden: object  # hidden(params, adapter, gate=None), compiled once for each structure
+    hidden: object  # hidden(params, adapter, routing=None), compiled once for each structure
 
     @property
     def gates(self):
@@ -94,10 +94,10 @@ LAWS = {
     "a fresh adapter = the base": lambda x: (x.hidden(x.params, None), x.hidden, x.params, x.fresh),
     "`scale(a, 1)` = a": lambda x: (adapters.scale(x.a, 1.0), lambda a: a, x.a),
     "`scale(a, 0)` = the base": lambda x: (x.hidden(x.params, adapters.scale(x.a, 0.0)), x.hidden, x.params, None),
-    "gate 0 = the base": lambda x: (
+    "routing 0 = the base": lambda x: (
         x.hidden(x.params, adapters.add(x.a, x.b), x.gates[0]), x.hidden, x.params, None,
     ),
-    "gate 1 on a and 0 on b, of `add(a, b)` = a without a gate": lambda x: (
+    "routing 1 on a and 0 on b, of `add(a, b)` = a without routing": lambda x: (
         x.hidden(x.params, adapters.add(x.a, x.b), x.gates[1]), x.hidden, x.params, x.a,
     ),
     "dW of `scale(a, t)` = t dW": lambda x: (
@@ -177,7 +177,9 @@ STATED = table()
 def case_of(small, small_params, tmp_path_factory):
     """The case of a kind, made once."""
     run = jax.jit(
-        lambda params, adapter, gate: llama.forward(params, adapter, TOKENS, small, gate=gate)[0]
+        lambda params, adapter, routing: llama.forward(
+            params, adapter, TOKENS, small, routing=routing
+        )[0]
     )
 
     @functools.cache
@@ -187,7 +189,7 @@ def case_of(small, small_params, tmp_path_factory):
             small, small_params, kind, targets=TARGETS.get(kind, ("down",)), trained=False
         )
         a, b = moved(fresh, 1), moved(fresh, 2)
-        hidden = lambda params, adapter, gate=None: run(params, adapter, gate)  # noqa: E731
+        hidden = lambda params, adapter, routing=None: run(params, adapter, routing)  # noqa: E731
         return Case(params, fresh, a, b, tmp_path_factory.mktemp("case"), hidden)
 
     return case
@@ -270,9 +272,9 @@ def test_one_hot_routing_is_separate_runs_to_the_last_bit(small, small_params):
         adapter_for(small, small_params, "dora", seed=5),
     )
     mixed = adapters.add(first, second)
-    routed = run(small_params, mixed, small, gate=jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+    routed = run(small_params, mixed, small, routing=jnp.array([[1.0, 0.0], [0.0, 1.0]]))
     assert jnp.array_equal(
-        routed[0], run(small_params, mixed, small, gate=jnp.array([[1.0, 0.0]] * 2))[0]
+        routed[0], run(small_params, mixed, small, routing=jnp.array([[1.0, 0.0]] * 2))[0]
     )
     np.testing.assert_allclose(routed[0], run(small_params, first, small)[0], rtol=0, atol=2e-5)
     np.testing.assert_allclose(routed[1], run(small_params, second, small)[1], rtol=0, atol=2e-5)
@@ -283,11 +285,13 @@ def test_routing_per_token_is_routing_of_its_segment(small, small_params):
         adapter_for(small, small_params), adapter_for(small, small_params, "dora", seed=5)
     )
     segments = jnp.array([[1] * 5 + [2] * 6] * 2)
-    gate = jax.nn.one_hot(segments - 1, 2)
+    routing = jax.nn.one_hot(segments - 1, 2)
     positions = jnp.array([[*range(5), *range(6)]] * 2)
-    packed = run(small_params, mixed, small, gate=gate, segment_ids=segments, positions=positions)
+    packed = run(
+        small_params, mixed, small, routing=routing, segment_ids=segments, positions=positions
+    )
     alone = llama.forward(
-        small_params, mixed, TOKENS[:, 5:], small, gate=jnp.array([[0.0, 1.0]] * 2)
+        small_params, mixed, TOKENS[:, 5:], small, routing=jnp.array([[0.0, 1.0]] * 2)
     )[0]
     np.testing.assert_allclose(packed[:, 5:], alone, rtol=0, atol=2e-5)
 

@@ -27,8 +27,8 @@ def refused(message, function, *args, **options):
     assert "\n" not in str(error.value)
 
 
-def hidden(params, adapter, cfg, gate=None):
-    return llama.forward(params, adapter, TOKENS, cfg, gate=gate)[0]
+def hidden(params, adapter, cfg, routing=None):
+    return llama.forward(params, adapter, TOKENS, cfg, routing=routing)[0]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,16 @@ def dora(small, small_params):
 def test_gates_that_are_refused(traced, two, small, small_params):
     stacked = adapters.stack(*two)
 
-    def run(adapter, gate):
-        function = lambda gate: hidden(small_params, adapter, small, gate)  # noqa: E731
-        return jax.jit(function)(gate) if traced else function(gate)
+    def run(adapter, routing):
+        function = lambda routing: hidden(small_params, adapter, small, routing)  # noqa: E731
+        return jax.jit(function)(routing) if traced else function(routing)
 
     for shape in ((2, 1), (2, 3), (3, 2), (2, 5, 2), (2, 11, 1)):
-        refused(r"gate: floats .* has 2: \(2, 2\) or \(2, 11, 2\)", run, stacked, jnp.ones(shape))
+        refused(
+            r"routing: floats .* has 2: \(2, 2\) or \(2, 11, 2\)", run, stacked, jnp.ones(shape)
+        )
     for ids in ([0.0, 1.0], [0.0, -1.0], [1.0, 0.0, 0.0]):
-        refused("gate: floats .*ids of members are integers", run, stacked, jnp.array(ids))
+        refused("routing: floats .*ids of members are integers", run, stacked, jnp.array(ids))
     refused(r"which has 1: \(2, 1\)", run, two[0], jnp.ones((2, 5)))
     refused("which has 0", run, None, jnp.ones((2, 1)))
     if not traced:
@@ -60,10 +62,10 @@ def test_gates_that_are_refused(traced, two, small, small_params):
 
 
 def test_a_row_of_factors_is_every_rows(two, small, small_params):
-    stacked, gate = adapters.stack(*two), jnp.array([[0.3, -2.0]])
-    found = hidden(small_params, stacked, small, gate)
+    stacked, routing = adapters.stack(*two), jnp.array([[0.3, -2.0]])
+    found = hidden(small_params, stacked, small, routing)
     np.testing.assert_array_equal(
-        found, hidden(small_params, stacked, small, jnp.repeat(gate, 2, axis=0))
+        found, hidden(small_params, stacked, small, jnp.repeat(routing, 2, axis=0))
     )
     assert jnp.abs(found - hidden(small_params, stacked, small)).max() > 0.01
 

@@ -1,4 +1,4 @@
-"""A batch routed by ids against the same batch routed by a one-hot gate, through the whole
+"""A batch routed by ids against the same batch routed by a one-hot routing, through the whole
 model."""
 
 import dataclasses
@@ -48,8 +48,8 @@ def members(small, small_params):
     return [adapter_for(small, small_params, seed=seed, targets=TARGETS) for seed in range(4)]
 
 
-def run(params, adapter, cfg, gate, **options):
-    return jax.jit(lambda a: llama.forward(params, a, TOKENS, cfg, gate=gate, **options)[0])(
+def run(params, adapter, cfg, routing, **options):
+    return jax.jit(lambda a: llama.forward(params, a, TOKENS, cfg, routing=routing, **options)[0])(
         adapter
     )
 
@@ -63,14 +63,14 @@ def test_values_and_all_gradients_are_those_of_the_one_hot_gate(
     direction = jax.random.normal(key, (4, 8, 32))
 
     @partial(jax.jit, static_argnums=0)
-    def results(by, gate, params, adapter):
+    def results(by, routing, params, adapter):
         def loss(params, adapter):
-            hidden = llama.forward(params, adapter, TOKENS, cfg, gate=gate, key=key)[0]
+            hidden = llama.forward(params, adapter, TOKENS, cfg, routing=routing, key=key)[0]
             return jnp.vdot(hidden, direction), hidden
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, adapter)
 
-    one_hot = partial(results, "gate", adapters.route(ids, 4))
+    one_hot = partial(results, "routing", adapters.route(ids, 4))
     wanted = one_hot(small_params, stacked)
     assert not used
     found = results("ids", ids, small_params, stacked)
@@ -95,23 +95,23 @@ def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(
     ids, x = jnp.asarray(IDS["by example"]), jax.random.normal(jax.random.key(0), (4, 8, 32))
     w = small_params["layers"]["attn"]["q"][0]
 
-    def several(adapter, gate, **options):
+    def several(adapter, routing, **options):
         layer = jax.tree.map(lambda x: x[0], adapter["layers"]["attn"]["q"])
-        return adapters.project(x, (w,), (layer,), gate=gate, **options)[0]
+        return adapters.project(x, (w,), (layer,), routing=routing, **options)[0]
 
-    one, gate = adapters.stack(*members), adapters.route(ids, 4)
+    one, routing = adapters.stack(*members), adapters.route(ids, 4)
     wider = adapter_for(small, small_params, rank=5, targets=TARGETS)
     other = adapter_for(small, small_params, "dora", targets=TARGETS)
     elsewhere = adapter_for(small, small_params, targets=("up",))
     for last in (wider, other, elsewhere):
         mixed = adapters.stack(*members[:3], last)
-        assert jnp.array_equal(several(mixed, ids), several(mixed, gate))
+        assert jnp.array_equal(several(mixed, ids), several(mixed, routing))
         assert jnp.abs(several(mixed, ids) - several(mixed, None)).max() > 0.1
     few = adapters.stack(*members[:3])
-    assert jnp.array_equal(several(few, ids), several(few, gate[:, :3]))
-    assert jnp.array_equal(several(members[0], ids), several(members[0], gate[:, :1]))
+    assert jnp.array_equal(several(few, ids), several(few, routing[:, :3]))
+    assert jnp.array_equal(several(members[0], ids), several(members[0], routing[:, :1]))
     assert not used
-    np.testing.assert_allclose(several(one, ids), several(one, gate), atol=1e-4)
+    np.testing.assert_allclose(several(one, ids), several(one, routing), atol=1e-4)
     assert used
 
 
@@ -120,15 +120,15 @@ def test_for_evaluation_many_members_lie_side_by_side(members, used, small, smal
     fixed = adapters.fixed(stacked, small_params)
     assert isinstance(fixed["layers"]["attn"]["q"], Bank) and fixed["layers"]["attn"]["o"] is None
     assert adapters.member_count(fixed) == 4
-    for gate in (
+    for routing in (
         *IDS.values(),
         adapters.route(IDS["by token"], 4),
         jnp.linspace(0.1, 2, 16).reshape(4, 4),
         None,
     ):
         assert jnp.allclose(
-            run(small_params, fixed, small, gate),
-            run(small_params, stacked, small, gate),
+            run(small_params, fixed, small, routing),
+            run(small_params, stacked, small, routing),
             atol=1e-5,
         )
     assert set(used) == set(FORMS)
@@ -144,7 +144,9 @@ def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_param
         one = lambda tree: jax.tree.map(lambda x: x[0], tree["layers"]["attn"]["q"])  # noqa: E731
         x, w = jnp.ones((4, 8, 32)), small_params["layers"]["attn"]["q"][0]
         run = jax.jit(
-            lambda layer: adapters.project(x, (w,), (layer,), gate=jnp.array(IDS["by example"]))[0]
+            lambda layer: adapters.project(x, (w,), (layer,), routing=jnp.array(IDS["by example"]))[
+                0
+            ]
         )
         return run.lower(one(fixed)).compile().memory_analysis().temp_size_in_bytes
 
@@ -152,12 +154,12 @@ def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_param
 
 
 def test_the_work_does_not_grow_with_the_number_of_members(members, small, small_params):
-    def flops(count, gate):
+    def flops(count, routing):
         stacked = adapters.stack(*(members * 8)[:count])
         forward = jax.jit(
-            lambda a, gate: llama.forward(small_params, a, TOKENS, small, gate=gate)[0]
+            lambda a, routing: llama.forward(small_params, a, TOKENS, small, routing=routing)[0]
         )
-        return forward.lower(stacked, gate).compile().cost_analysis()["flops"]
+        return forward.lower(stacked, routing).compile().cost_analysis()["flops"]
 
     by_example, by_token = IDS.values()
     assert flops(32, by_example) < 1.01 * flops(4, by_example)
@@ -173,8 +175,8 @@ def test_a_training_step_takes_ids(ids, members, used, small, small_params):
     )
     ids = ids if ids.ndim == 1 else np.repeat(ids, 2, axis=1)
 
-    def learned(gate):
-        batch = {k: rows[k] for k in train.MODEL_INPUTS} | {"gate": gate}
+    def learned(routing):
+        batch = {k: rows[k] for k in train.MODEL_INPUTS} | {"routing": routing}
         # two microbatches
         batch = {k: jnp.asarray(x).reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}
         model = jax.tree.map(
@@ -207,7 +209,7 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
         return sample.generate(model, prompts, shallow, max_new_tokens=9, eos_id=0, **options)
 
     stacked, ids = adapters.stack(*members), [2, -1, 0, 2]
-    together = decode(stacked, prompts, gate=ids)
+    together = decode(stacked, prompts, routing=ids)
     assert used
     alone = [
         decode(members[m] if m >= 0 else {}, [prompt])[0]
@@ -224,24 +226,24 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
         small,
         max_new_tokens=9,
         eos_id=0,
-        gate=ids,
+        routing=ids,
     )
-    assert sample.generate(model, prompts, small, max_new_tokens=9, eos_id=0, gate=ids) == deep
-    assert decode(stacked, long, gate=[3] * 4) == decode(members[3], long)
+    assert sample.generate(model, prompts, small, max_new_tokens=9, eos_id=0, routing=ids) == deep
+    assert decode(stacked, long, routing=[3] * 4) == decode(members[3], long)
 
 
 def test_refusals(members, small, small_params):
     stacked = adapters.stack(*members)
-    for gate in (np.array([0, 1]), np.eye(4, dtype=int)):
+    for routing in (np.array([0, 1]), np.eye(4, dtype=int)):
         with pytest.raises(
             UserError,
-            match=r"gate: integers .* expected ids of members, \(4,\) or \(4, 8\) .* floats",
+            match=r"routing: integers .* expected ids of members, \(4,\) or \(4, 8\) .* floats",
         ):
-            llama.forward(small_params, stacked, TOKENS, small, gate=gate)
+            llama.forward(small_params, stacked, TOKENS, small, routing=routing)
     for adapter, last in ((stacked, 3), (members[0], 0), ({}, -1)):
         with pytest.raises(
-            UserError, match=rf"gate: ids from -1 to 4; expected -1 .the base. to {last}"
+            UserError, match=rf"routing: ids from -1 to 4; expected -1 .the base. to {last}"
         ):
             api.generate(
-                small_params, small, byte_tokenizer(), ["a", "b"], adapter=adapter, gate=[4, -1]
+                small_params, small, byte_tokenizer(), ["a", "b"], adapter=adapter, routing=[4, -1]
             )

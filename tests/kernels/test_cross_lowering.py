@@ -33,19 +33,19 @@ LIBTPU = pytest.mark.skipif(
 
 
 def operands(name, form, sharding=None):
-    """Shapes of x, w, a, b, gate and dy."""
+    """Shapes of x, w, a, b, routing and dy."""
     inputs, outputs = WEIGHTS[name]
     weight = ArraySpec((inputs, outputs), ("embed", "mlp"), spec.zeros, jnp.bfloat16)
     held = FORMATS[form].specs(weight) if form in FORMATS else weight
     sizes = ((ROWS, inputs), (inputs, RANK), (RANK, outputs), (ROWS, RANK), (ROWS, outputs))
     shaped = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
-    x, a, b, gate, dy = (shaped(size, jnp.bfloat16) for size in sizes)
+    x, a, b, routing, dy = (shaped(size, jnp.bfloat16) for size in sizes)
     return (
         x,
         jax.tree.map(lambda s: shaped(s.shape, s.dtype), held, is_leaf=spec.is_spec),
         a,
         b,
-        gate,
+        routing,
         dy,
     )
 
@@ -53,11 +53,11 @@ def operands(name, form, sharding=None):
 def both_passes(implementation):
     """A program: y and every gradient."""
 
-    def run(x, w, a, b, gate, dy):
-        f = lambda x, a, b, gate: low_rank_projection(  # noqa: E731
-            x, w, a, b, gate, implementation=implementation
+    def run(x, w, a, b, routing, dy):
+        f = lambda x, a, b, routing: low_rank_projection(  # noqa: E731
+            x, w, a, b, routing, implementation=implementation
         )
-        y, pull = jax.vjp(f, x, a, b, gate)
+        y, pull = jax.vjp(f, x, a, b, routing)
         return y, *pull(dy)
 
     return jax.jit(run)

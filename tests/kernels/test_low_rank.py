@@ -50,8 +50,8 @@ FORMATS = {
 ROWS, INPUTS, OUTPUTS, RANK = 69, 300, 260, 5
 
 
-def gate_of(kind, rng):
-    """A gate (N, R) as adapters use it."""
+def routing_of(kind, rng):
+    """A routing (N, R) as adapters use it."""
     one_hot = np.zeros((ROWS, RANK))
     one_hot[np.arange(ROWS), rng.integers(0, RANK, ROWS)] = 1
     made = {
@@ -63,8 +63,8 @@ def gate_of(kind, rng):
     return made[kind]
 
 
-def inputs(form, dtype, gate, seed):
-    """x, w, a, b, gate and dy."""
+def inputs(form, dtype, routing, seed):
+    """x, w, a, b, routing and dy."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
     x, w, a, b = (
@@ -73,38 +73,38 @@ def inputs(form, dtype, gate, seed):
         normal(INPUTS, RANK),
         normal(RANK, OUTPUTS),
     )
-    gate = gate_of(gate, rng)
+    routing = routing_of(routing, rng)
     return (
         x,
         FORMATS[form](w),
         a,
         b,
-        None if gate is None else jnp.asarray(gate, dtype),
+        None if routing is None else jnp.asarray(routing, dtype),
         normal(ROWS, OUTPUTS),
     )
 
 
-def wanted(x, w, a, b, gate, dy):
-    """y, dx, dA, dB, d gate by their formulas, W dequantised."""
+def wanted(x, w, a, b, routing, dy):
+    """y, dx, dA, dB, d routing by their formulas, W dequantised."""
     x, w, a, b, dy = (np.asarray(v, np.float64) for v in (x, quant.dense(w), a, b, dy))
-    g = np.ones((ROWS, RANK)) if gate is None else np.asarray(gate, np.float64)
+    g = np.ones((ROWS, RANK)) if routing is None else np.asarray(routing, np.float64)
     h, back = x @ a, dy @ b.T
     found = [x @ w + (h * g) @ b, dy @ w.T + (back * g) @ a.T, x.T @ (back * g), (h * g).T @ dy]
-    return found if gate is None else [*found, h * back]
+    return found if routing is None else [*found, h * back]
 
 
-def results(implementation, x, w, a, b, gate, dy):
+def results(implementation, x, w, a, b, routing, dy):
     """y and the gradients of what is differentiated, W not among it."""
 
     @jax.jit
     def run(w, dy, *learned):
-        f = lambda x, a, b, *gate: low_rank_projection(  # noqa: E731
-            x, w, a, b, *gate, implementation=implementation
+        f = lambda x, a, b, *routing: low_rank_projection(  # noqa: E731
+            x, w, a, b, *routing, implementation=implementation
         )
         y, pull = jax.vjp(f, *learned)
         return y, *pull(dy)
 
-    return run(w, dy, x, a, b, *(() if gate is None else (gate,)))
+    return run(w, dy, x, a, b, *(() if routing is None else (routing,)))
 
 
 def distance(got, want):
@@ -113,17 +113,17 @@ def distance(got, want):
 
 
 class TestImplementation:
-    def check(self, name, dtype, form, gate):
+    def check(self, name, dtype, form, routing):
         seed = secrets.randbits(32)
-        given = inputs(form, dtype, gate, seed)
+        given = inputs(form, dtype, routing, seed)
         found, formulas = results(IMPLEMENTATIONS[name](), *given), wanted(*given)
-        assert len(found) == len(formulas) == (4 if gate == "none" else 5)
+        assert len(found) == len(formulas) == (4 if routing == "none" else 5)
         for part, got, want in zip(
-            ("y", "dx", "dA", "dB", "d gate"), found, formulas, strict=False
+            ("y", "dx", "dA", "dB", "d routing"), found, formulas, strict=False
         ):
             assert got.dtype == dtype and got.shape == want.shape
             assert distance(got, want) < FLOATS[dtype], (
-                f"{part} of {form}, gate {gate}, seed {seed}"
+                f"{part} of {form}, routing {routing}, seed {seed}"
             )
 
     @pytest.mark.parametrize(("name", "dtype"), CASES)
@@ -132,38 +132,38 @@ class TestImplementation:
         self.check(name, dtype, form, "random")
 
     @pytest.mark.parametrize(("name", "dtype"), ONE_DTYPE)
-    @pytest.mark.parametrize("gate", ["none", "zeros", "one-hot"])
-    def test_gates(self, name, dtype, gate):
-        self.check(name, dtype, "dense", gate)
+    @pytest.mark.parametrize("routing", ["none", "zeros", "one-hot"])
+    def test_gates(self, name, dtype, routing):
+        self.check(name, dtype, "dense", routing)
 
     @pytest.mark.parametrize(("name", "dtype"), ONE_DTYPE)
     def test_what_is_kept_for_the_backward_pass(self, name, dtype):
         """x A, and nothing of W's size but W."""
-        x, w, a, b, gate, _ = inputs("nf4", dtype, "random", 0)
+        x, w, a, b, routing, _ = inputs("nf4", dtype, "random", 0)
         f = lambda *v: low_rank_projection(v[0], w, *v[1:], implementation=IMPLEMENTATIONS[name]())  # noqa: E731
         named = jax.checkpoint(f, policy=jax.checkpoint_policies.save_only_these_names("shrink"))
         # the interpreter's effects cannot be recomputed
         for run in (f,) if name == "pallas_gpu" else (f, named):
             kept = [
                 leaf.shape
-                for leaf in jax.tree.leaves(jax.vjp(run, x, a, b, gate)[1])
+                for leaf in jax.tree.leaves(jax.vjp(run, x, a, b, routing)[1])
                 if leaf.dtype == dtype
             ]
             assert (INPUTS, OUTPUTS) not in kept
-            assert kept.count((ROWS, RANK)) == 2, "the gate and x A"
+            assert kept.count((ROWS, RANK)) == 2, "the routing and x A"
 
 
 def test_a_gradient_of_the_weight_is_computed_for_nobody():
-    x, w, a, b, gate, _ = inputs("dense", "float32", "random", 0)
+    x, w, a, b, routing, _ = inputs("dense", "float32", "random", 0)
     loss = lambda x, w, a, b: jnp.sum(  # noqa: E731
-        low_rank_projection(x, w, a, b, gate, implementation="xla") ** 2
+        low_rank_projection(x, w, a, b, routing, implementation="xla") ** 2
     )
     program = lambda wrt: jax.jit(jax.grad(loss, wrt)).lower(x, w, a, b).compile().as_text()  # noqa: E731
     assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" not in program((0, 2, 3))
     assert f"f32[{INPUTS},{OUTPUTS}]{{1,0}} dot(" in program((0, 1, 2, 3)), (
         "the text that is looked for"
     )
-    y, pull = jax.vjp(lambda w: low_rank_projection(x, w, a, b, gate, implementation="xla"), w)
+    y, pull = jax.vjp(lambda w: low_rank_projection(x, w, a, b, routing, implementation="xla"), w)
     dy = np.asarray(y, np.float64)
     assert distance(pull(y)[0], np.asarray(x, np.float64).T @ dy) < 1e-5
 
@@ -177,10 +177,11 @@ class Half:
 
 
 def test_each_pass_has_an_implementation_of_its_own():
-    x, w, a, b, gate, dy = inputs("dense", "float32", "random", 0)
+    x, w, a, b, routing, dy = inputs("dense", "float32", "random", 0)
     one, other = [], []
     jax.vjp(
-        lambda x: low_rank_projection(x, w, a, b, gate, implementation=(Half(one), Half(other))), x
+        lambda x: low_rank_projection(x, w, a, b, routing, implementation=(Half(one), Half(other))),
+        x,
     )[1](dy)
     assert (one, other) == (["forward"], ["backward"])
 
@@ -226,8 +227,8 @@ def test_the_gpu_kernel_refuses_float32():
 
 
 def test_what_does_not_fit_is_refused():
-    x, w, a, b, gate, _ = inputs("dense", "float32", "random", 0)
+    x, w, a, b, routing, _ = inputs("dense", "float32", "random", 0)
     with pytest.raises(UserError, match=r"W \(299, 260\), A \(300, 5\)"):
-        low_rank_projection(x, w[1:], a, b, gate)
+        low_rank_projection(x, w[1:], a, b, routing)
     with pytest.raises(UserError, match="'triton' is not one of xla, pallas_tpu, pallas_gpu"):
-        low_rank_projection(x, w, a, b, gate, implementation="triton")
+        low_rank_projection(x, w, a, b, routing, implementation="triton")

@@ -61,7 +61,7 @@ def test_more_memory_is_never_slower():
 def test_blocks_that_move_lie_in_memory_once_a_stage():
     p = Product(512, 4096, 4096, 16)
     two, three = (tiles.vmem(p, Tiles(128, 256, 256, stages)) for stages in (2, 3))
-    # x, W, y; A, B, h, gate
+    # x, W, y; A, B, h, routing
     wide, narrow = 128 * 256 + 256 * 256 + 128 * 256, tiles.LANES * (256 + 256 + 128 + 128)
     assert three - two == 2 * (wide + narrow)
 

@@ -48,16 +48,16 @@ class Kernel(XLA):
     device: str = ""
     tiles: Tiles | None = None
 
-    def forward(self, x, w, a, b, gate):
+    def forward(self, x, w, a, b, routing):
         seen.add(("forward", x.shape[0], *w.shape))
-        return super().forward(x, w, a, b, gate)
+        return super().forward(x, w, a, b, routing)
 
-    def backward(self, dy, w, a, b, gate):
+    def backward(self, dy, w, a, b, routing):
         seen.add(("backward", dy.shape[0], *w.shape))
-        return super().backward(dy, w, a, b, gate)
+        return super().backward(dy, w, a, b, routing)
 
 
-def results(sizes, gate):
+def results(sizes, routing):
     """Loss and gradients of all members on a mesh of these sizes."""
     rules = make_rules(*sizes, devices=jax.devices()[: math.prod(sizes)])
     params = jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, spec.init(SPECS, jax.random.key(0)))
@@ -69,12 +69,15 @@ def results(sizes, gate):
     )
     params = jax.device_put(params, spec.shardings(SPECS, rules))
     put = lambda x, *axes: jax.device_put(x, rules.sharding(axes, x.shape))  # noqa: E731
-    tokens, gate = put(TOKENS, "batch", "time"), put(gate, *("batch", "activation")[: gate.ndim])
+    tokens, routing = (
+        put(TOKENS, "batch", "time"),
+        put(routing, *("batch", "activation")[: routing.ndim]),
+    )
     adapter = jax.tree.map(lambda x: put(x, "layers", *("rank",) * (x.ndim - 1)), adapter)
 
     def loss(adapter):
         return jnp.sum(
-            jnp.sin(llama.forward(params, adapter, tokens, CFG, gate=gate, rules=rules)[0])
+            jnp.sin(llama.forward(params, adapter, tokens, CFG, routing=routing, rules=rules)[0])
         )
 
     return jax.device_get(jax.jit(jax.value_and_grad(loss))(adapter))
@@ -99,7 +102,7 @@ print(f"ids on a mesh: equal, {far:.1e}")
 assert far < 1e-4
 far = worst(results((1, 8, 1), jnp.repeat(jnp.asarray(IDS)[:, None], LENGTH, axis=1)), wanted)
 assert not seen
-print(f"ids by token on a mesh of one axis go by the gate: equal, {far:.1e}")
+print(f"ids by token on a mesh of one axis go by the routing: equal, {far:.1e}")
 assert far < 1e-4
 
 # Of what a device has of them on (2, 2, 2), both adapted weights have a kernel.

@@ -31,13 +31,13 @@ X, W, A, B, GATE, DY = (jax.random.normal(key, size) for key, size in zip(KEYS, 
 HELD = {"dense": W, "int8": quant.int8.quantise(W), "nf4": quant.nf4.quantise(W)}
 
 
-def results(implementation, x, w, a, b, gate, dy):
+def results(implementation, x, w, a, b, routing, dy):
     def run(w, dy, *learned):
         f = lambda *v: low_rank_projection(v[0], w, *v[1:], implementation=implementation)  # noqa: E731
         y, pull = jax.vjp(f, *learned)
         return y, *pull(dy)
 
-    return jax.jit(run)(w, dy, x, a, b, gate)
+    return jax.jit(run)(w, dy, x, a, b, routing)
 
 
 def placed(rules, axes, w):

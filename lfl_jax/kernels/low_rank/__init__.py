@@ -1,4 +1,4 @@
-"""The low-rank projection x W + ((x A) * gate) B: a low-rank adapter beside a weight."""
+"""The low-rank projection x W + ((x A) * routing) B: a low-rank adapter beside a weight."""
 
 from lfl_jax.kernels.low_rank.projection import low_rank_projection
 

@@ -135,9 +135,9 @@ def routed(
     ids: Int[Array, " N"],
     scale: Float[Array, "M R"],
 ) -> Float[Array, "N O"]:
-    """The same by a one-hot gate over all members' ranks, as `adapters.project` computes a
+    """The same by a one-hot routing over all members' ranks, as `adapters.project` computes a
     stack."""
     one_hot = jax.nn.one_hot(ids, a.shape[0], dtype=x.dtype)  # all zeros for -1
     wide = jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1).astype(x.dtype)
-    gate = (one_hot[:, :, None] * scale.astype(x.dtype)).reshape(x.shape[0], -1)
-    return (x @ wide * gate) @ b.reshape(-1, b.shape[-1]).astype(x.dtype)
+    routing = (one_hot[:, :, None] * scale.astype(x.dtype)).reshape(x.shape[0], -1)
+    return (x @ wide * routing) @ b.reshape(-1, b.shape[-1]).astype(x.dtype)

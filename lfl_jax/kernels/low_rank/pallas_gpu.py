@@ -1,9 +1,9 @@
-"""Mosaic GPU (Hopper): the shrink h = (x A) * gate by XLA, then one kernel for x W + h B.
+"""Mosaic GPU (Hopper): the shrink h = (x A) * routing by XLA, then one kernel for x W + h B.
 
 A thread block computes a tile of the output: a pipeline over the contracted axis, then one over the
 ranks, both into the same accumulators. A tile of a quantised W is decoded on its way from shared
 memory to the tensor cores and never written to device memory. The backward pass is the same kernel
-on (dy, W, (dy B^T) * gate, A) with transposed tiles.
+on (dy, W, (dy B^T) * routing, A) with transposed tiles.
 
 It multiplies bfloat16 only. Sizes are padded to the tiles by XLA: rows and ranks cheaply; a weight
 whose stored sizes are no multiples of 64 is copied as it is stored, which no Llama-2 weight needs.
@@ -38,21 +38,21 @@ class PallasGPU:
     tiles: Tiles | None = None
     interpret: Any = None
 
-    def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def forward(self, x: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(y, x A)."""
         form = FORMATS[format_of(w)]
         stored, scale = form.operands(w)
         h = x @ a
         planes = split(x, form.planes, stored.shape[0])
-        return self._call(form, planes, stored, scale, gated(h, gate), b[None], False)[0], h
+        return self._call(form, planes, stored, scale, gated(h, routing), b[None], False)[0], h
 
-    def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def backward(self, dy: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
         form = FORMATS[format_of(w)]
         stored, scale = form.operands(w)
         back = dy @ b.T
         outer = split(a.T, form.planes, stored.shape[0]).swapaxes(1, 2)
-        planes = self._call(form, dy[None], stored, scale, gated(back, gate), outer, True)
+        planes = self._call(form, dy[None], stored, scale, gated(back, routing), outer, True)
         return join(planes, w.shape[0]), back
 
     def _call(

@@ -1,4 +1,4 @@
-"""Mosaic TPU: x W + ((x A) * gate) B in one pass over the contracted axis.
+"""Mosaic TPU: x W + ((x A) * routing) B in one pass over the contracted axis.
 
 The grid is (rows, cols, depth) with depth innermost. Every step adds a tile's product to an
 accumulator in VMEM; the steps of the first column tile also add x A, which stays in VMEM for the
@@ -30,22 +30,22 @@ class PallasTPU:
     tiles: Tiles | None = None
     interpret: Any = False
 
-    def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def forward(self, x: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(y, x A)."""
         form = FORMATS[format_of(w)]
         stored, scale = form.operands(w)
         planes = partial(split, planes=form.planes, stored=stored.shape[0])
         y, h = self._call(
-            form, planes(x), stored, scale, planes(a.T).swapaxes(1, 2), b[None], gate, False
+            form, planes(x), stored, scale, planes(a.T).swapaxes(1, 2), b[None], routing, False
         )
         return y[0], h
 
-    def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def backward(self, dy: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
         form = FORMATS[format_of(w)]
         stored, scale = form.operands(w)
         outer = split(a.T, form.planes, stored.shape[0]).swapaxes(1, 2)
-        dx, back = self._call(form, dy[None], stored, scale, b[None], outer, gate, True)
+        dx, back = self._call(form, dy[None], stored, scale, b[None], outer, routing, True)
         return join(dx, w.shape[0]), back
 
     def _call(
@@ -56,7 +56,7 @@ class PallasTPU:
         scale: Any,
         inner: Any,
         outer: Any,
-        gate: Any,
+        routing: Any,
         transposed: bool,
     ) -> tuple[Any, Any]:
         """inner is what x meets (A forward, B backward), outer what the gated ranks meet."""
@@ -78,7 +78,7 @@ class PallasTPU:
                 *places.weight(scale),
                 places.inner(),
                 places.outer(),
-                None if gate is None else places.ranks(),
+                None if routing is None else places.ranks(),
             ),
             out_specs=(
                 pl.BlockSpec((p.out_planes, t.rows, t.cols), lambda m, n, k: (0, m, n)),
@@ -99,11 +99,11 @@ class PallasTPU:
             interpret=self.interpret,
             name="low_rank_backward" if transposed else "low_rank_forward",
         )
-        return call(x, stored, None if scale is None else scale[:, None], inner, outer, gate)
+        return call(x, stored, None if scale is None else scale[:, None], inner, outer, routing)
 
 
 def _kernel(
-    x: Any, stored: Any, scale: Any, inner: Any, outer: Any, gate: Any, y: Any, h: Any, total: Any, total_h: Any,
+    x: Any, stored: Any, scale: Any, inner: Any, outer: Any, routing: Any, y: Any, h: Any, total: Any, total_h: Any,
     *, form: Format, p: Product, t: Tiles, transposed: bool,
 ) -> None:  # fmt: skip
     """One grid step."""
@@ -127,7 +127,7 @@ def _kernel(
 
     @pl.when(k == pl.num_programs(2) - 1)
     def _() -> None:
-        ranks = total_h[...] if gate is None else total_h[...] * gate[...].astype(jnp.float32)
+        ranks = total_h[...] if routing is None else total_h[...] * routing[...].astype(jnp.float32)
         h[...] = total_h[...].astype(h.dtype)
         for i in range(p.out_planes):
             y[i] = (total[i] + dot(ranks.astype(x.dtype), outer[i])).astype(y.dtype)
@@ -201,5 +201,5 @@ class _Places:
         return pl.BlockSpec((1, self.p.rank, self.t.cols), lambda m, n, k: (0, 0, n))
 
     def ranks(self) -> Any:
-        """Of the gate and of the residual (N, R)."""
+        """Of the routing and of the residual (N, R)."""
         return pl.BlockSpec((self.t.rows, self.p.rank), lambda m, n, k: (m, 0))

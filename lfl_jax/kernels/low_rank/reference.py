@@ -30,20 +30,20 @@ def expand(hidden: tuple[Any, ...], factors: tuple[Any, ...]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class XLA:
-    """The implementation of `low_rank_projection` by three products, which XLA fuses with the gate
-    and the sum."""
+    """The implementation of `low_rank_projection` by three products, which XLA fuses with the
+    routing and the sum."""
 
-    def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def forward(self, x: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(y, x A)."""
         h = x @ a
-        return linear(x, w) + gated(h, gate) @ b, h
+        return linear(x, w) + gated(h, routing) @ b, h
 
-    def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def backward(self, dy: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
         back = dy @ b.T
-        return linear_transposed(dy, w) + gated(back, gate) @ a.T, back
+        return linear_transposed(dy, w) + gated(back, routing) @ a.T, back
 
 
-def gated(ranks: Any, gate: Any) -> Any:
-    """ranks (N, R) times their gate, where there is one."""
-    return ranks if gate is None else ranks * gate
+def gated(ranks: Any, routing: Any) -> Any:
+    """ranks (N, R) times their routing, where there is one."""
+    return ranks if routing is None else ranks * routing

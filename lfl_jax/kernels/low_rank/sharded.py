@@ -3,8 +3,8 @@
 Rows are split over the mesh axes that split a batch (data and fsdp), W over the others (tensor).
 W's shards along fsdp
 are gathered before, as they are stored: 4 bits a parameter for NF4. Where the contracted axis is
-split, the partial products are added up; (x A * gate) B is linear in x A, so that its parts add up
-with them.
+split, the partial products are added up; (x A * routing) B is linear in x A, so that its parts add
+up with them.
 """
 
 import dataclasses
@@ -47,27 +47,27 @@ class Sharded:
     rules: Rules
     axes: tuple[str, ...]
 
-    def forward(self, x: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def forward(self, x: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(y, x A)."""
         parts = rows, i, o = split(self.rules, self.axes, w, x.shape[0])
         return self._mapped(self.inner.forward, parts, P(rows, i), P(rows, o), i)(
-            x, _one_level(w), a, b, gate
+            x, _one_level(w), a, b, routing
         )
 
-    def backward(self, dy: Any, w: Any, a: Any, b: Any, gate: Any) -> tuple[Any, Any]:
+    def backward(self, dy: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
         parts = rows, i, o = split(self.rules, self.axes, w, dy.shape[0])
         return self._mapped(self.inner.backward, parts, P(rows, o), P(rows, i), o)(
-            dy, _one_level(w), a, b, gate
+            dy, _one_level(w), a, b, routing
         )
 
     def _mapped(self, run: Any, parts: Any, taken: Any, given: Any, summed: Any) -> Any:
         """run on every shard; summed: the mesh axes over which its results are parts of a sum."""
         rows, i, o = parts
 
-        def local(v: Any, w: Any, a: Any, b: Any, gate: Any) -> Any:
+        def local(v: Any, w: Any, a: Any, b: Any, routing: Any) -> Any:
             found = run(
-                v, w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w, a, b, gate
+                v, w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w, a, b, routing
             )
             return jax.lax.psum(found, summed) if summed else found
 
