@@ -14,8 +14,9 @@ import paired
 
 from lfl_jax import assets
 from lfl_jax.assets import readers
+from lfl_jax.evals import multiple_choice
 from lfl_jax.evals.task import Inputs
-from lfl_jax.evals.tasks import hellaswag, multiple_choice
+from lfl_jax.evals.tasks import hellaswag
 from lfl_jax.text import tokenizers
 
 LENGTH = 512

@@ -10,7 +10,7 @@ import pytest
 import lfl_jax
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
-from lfl_jax.evals.tasks import multiple_choice
+from lfl_jax.evals import multiple_choice
 from lfl_jax.models.presets import PRESETS
 
 LITTLE = {

@@ -12,9 +12,9 @@ from lfl_jax.assets import readers
 from lfl_jax.evals import batching as planning
 from lfl_jax.evals import records
 from lfl_jax.evals.batching import Scored
+from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import gauntlet
-from lfl_jax.evals.tasks.multiple_choice import Question
 from lfl_jax.text.tokenizers import byte_tokenizer
 
 TASKS = (gauntlet.HELLASWAG, gauntlet.ARC_CHALLENGE, gauntlet.WINOGRANDE)

@@ -11,7 +11,7 @@ from lfl_jax.data import formatting
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals import tasks
+from lfl_jax.evals import multiple_choice, tasks
 from lfl_jax.evals.batching import Scored
 from lfl_jax.evals.grading import numbers
 from lfl_jax.evals.task import Inputs
@@ -20,7 +20,6 @@ from lfl_jax.evals.tasks import (
     gsm8k,
     held_out_problems,
     hellaswag,
-    multiple_choice,
     perplexity,
     winogrande,
 )

@@ -1,9 +1,9 @@
 """ARC-Challenge: grade-school science questions with three to five choices (Clark et al., arXiv
 1803.05457)."""
 
+from lfl_jax.evals import multiple_choice
+from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.task import Inputs
-from lfl_jax.evals.tasks import multiple_choice
-from lfl_jax.evals.tasks.multiple_choice import Question
 
 
 def questions(inputs: Inputs) -> list[Question]:

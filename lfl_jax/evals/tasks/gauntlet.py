@@ -25,11 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfl_jax.data.formatting import prompt_ids
+from lfl_jax.evals import multiple_choice
 from lfl_jax.evals.batching import Scored
+from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.requests import Request, truncate
 from lfl_jax.evals.task import Inputs, Likelihood, Record, Task
-from lfl_jax.evals.tasks import arc_challenge, hellaswag, multiple_choice, winogrande
-from lfl_jax.evals.tasks.multiple_choice import Question
+from lfl_jax.evals.tasks import arc_challenge, hellaswag, winogrande
 from lfl_jax.text.tokenizers import Tokenizer
 
 SEED = 1234  # of the shots: one random.Random for the whole task

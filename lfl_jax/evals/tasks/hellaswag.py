@@ -2,9 +2,9 @@
 
 import re
 
+from lfl_jax.evals import multiple_choice
+from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.task import Inputs
-from lfl_jax.evals.tasks import multiple_choice
-from lfl_jax.evals.tasks.multiple_choice import Question
 
 
 def questions(inputs: Inputs) -> list[Question]:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lfl_jax.errors import UserError
+from lfl_jax.evals import multiple_choice
+from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.task import Inputs, Likelihood, Record, Task
-from lfl_jax.evals.tasks import multiple_choice
-from lfl_jax.evals.tasks.multiple_choice import Question
 
 LETTERS = ("A", "B", "C", "D")
 

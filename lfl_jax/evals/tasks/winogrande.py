@@ -8,9 +8,9 @@ to the blank with the one name or the other.
 import difflib
 from collections.abc import Sequence
 
+from lfl_jax.evals import multiple_choice
+from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.task import Inputs
-from lfl_jax.evals.tasks import multiple_choice
-from lfl_jax.evals.tasks.multiple_choice import Question
 
 # Of the sentences with the same two options, twins share more than 3/4 of their words and others
 # less than 0.55.
