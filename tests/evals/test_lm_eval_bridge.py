@@ -705,7 +705,7 @@ sys.meta_path = [Without(finder) for finder in sys.meta_path]
 def refuse(*args, **kwargs): raise SystemExit("a connection was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
-from lfl_jax.evals import lm_eval
+from lfl_jax.evals.harness import bridge as lm_eval
 from lfl_jax.evals.task import Model
 from lfl_jax.evals.run import Settings
 from lfl_jax.text.tokenizers import byte_tokenizer
