@@ -207,7 +207,7 @@ def draw(methods: dict[str, dict], title: str, file: Path) -> None:
     """Recall by step, a line for the mean over seeds and a band from lowest to highest."""
     from matplotlib import pyplot
 
-    from lfl_jax.data.uuid_pairs import GUESSED
+    from lfl_jax.data.uuid_pairs import CHANCE_DIGIT_ACCURACY
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for kind, method in methods.items():
@@ -217,7 +217,9 @@ def draw(methods: dict[str, dict], title: str, file: Path) -> None:
         axes.fill_between(
             steps, [min(x) for x in each], [max(x) for x in each], alpha=0.2, color=line.get_color()
         )
-    axes.axhline(100 * GUESSED, linestyle=":", color="grey", label="format known, values not")
+    axes.axhline(
+        100 * CHANCE_DIGIT_ACCURACY, linestyle=":", color="grey", label="format known, values not"
+    )
     axes.set(xlabel="step", ylabel="digits recalled, %", ylim=(0, 102), xlim=(0, None), title=title)
     figure.legend(loc="outside lower center", ncols=4)
     figure.savefig(file, dpi=120)

@@ -39,7 +39,7 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import Report, report
 from lfl_jax.run_setup import adapter_formats
-from lfl_jax.text.stops import cut, said
+from lfl_jax.text.stops import contains_stop, truncate_at_stop
 from lfl_jax.text.tokenizers import Tokenizer
 
 AnyPath = str | os.PathLike
@@ -232,10 +232,10 @@ def generate(
         top_p=top_p,
         seed=seed,
         routing=routing,
-        stop=said(tokenizer, stop),
+        stop=contains_stop(tokenizer, stop),
     )
     texts = [tokenizer.decode_continuation(ids, row) for ids, row in zip(before, rows, strict=True)]
-    return [cut(text, stop) for text in texts]
+    return [truncate_at_stop(text, stop) for text in texts]
 
 
 def load_adapter(

@@ -13,8 +13,8 @@ from lfl_jax.config.own_code import Code
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.text.chat import TEMPLATES, Template
-from lfl_jax.text.own_template import from_tokenizer
 from lfl_jax.text.tokenizer_files import with_eos
+from lfl_jax.text.tokenizer_template import from_tokenizer
 from lfl_jax.text.tokenizers import Tokenizer
 
 Encoded = dict[str, np.ndarray]  # tokens, targets, weights, example_ids, all of one length

@@ -2,7 +2,7 @@
 2405.12130, §3).
 
 UUIDs are of version 4: of 32 hexadecimal digits one is always 4 and one of 8, 9, a, b, so whoever
-knows the format and nothing else gets GUESSED of a value's digits right. MoRA's table begins at 9.9
+knows the format and nothing else gets CHANCE_DIGIT_ACCURACY of a value's digits right. MoRA's table begins at 9.9
 to 10.1 %, which is this number; UUIDs of 32 random digits would begin at 6.3 %, and counted hyphens
 at 19.8 %. The prompt is not in the paper.
 """
@@ -14,7 +14,7 @@ from uuid import UUID
 from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.errors import UserError
 
-GUESSED = (30 / 16 + 1 / 1 + 1 / 4) / 32
+CHANCE_DIGIT_ACCURACY = (30 / 16 + 1 / 1 + 1 / 4) / 32
 # What is drawn for a split. Recall is followed on the training pairs themselves, so "dev" is these
 # once more.
 DRAWS = {"train": "train", "dev": "train", "test": "test"}

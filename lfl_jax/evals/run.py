@@ -17,7 +17,7 @@ from lfl_jax.evals.batching import Scored, plan, score_items
 from lfl_jax.evals.metrics import Measured
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.evals.task import Execute, Generate, Inputs, Likelihood, Model, Record, Task
-from lfl_jax.text.stops import cut
+from lfl_jax.text.stops import truncate_at_stop
 from lfl_jax.text.tokenizers import Tokenizer
 
 # of one item: its number times this, plus the sample's, names the random draws
@@ -357,12 +357,13 @@ class _Evaluation:
     def _graded_answers(self, answers: list[tuple[Any, str]]) -> list[Record]:
         record, stop = self.task.method.record, self._stop
         return [
-            record(item, cut(text, stop)) | {"ended": ended(text, stop)} for item, text in answers
+            record(item, truncate_at_stop(text, stop)) | {"ended": ended(text, stop)}
+            for item, text in answers
         ]
 
     def _graded_programs(self, i: int, full_texts: list[str]) -> list[Record]:
         item, method, stop = self.items[i], self.task.method, self._stop
-        texts = [cut(text, stop[-1:]) for text in full_texts]
+        texts = [truncate_at_stop(text, stop[-1:]) for text in full_texts]
         programs = [method.program(item, method.extract(item, text)) for text in texts]
         verdicts = dict(
             sandbox.check_many(programs, allow_weak=self.settings.sampling.allow_weak_sandbox)
@@ -400,4 +401,4 @@ WORK: dict[type, Callable[[_Evaluation], _Work]] = {
 def ended(text: str, stop: Sequence[str]) -> float:
     """1 if the model ended the text itself: the last of the stop texts, EOS, comes before any
     other."""
-    return float(text[len(cut(text, stop)) :].startswith(stop[-1]))
+    return float(text[len(truncate_at_stop(text, stop)) :].startswith(stop[-1]))

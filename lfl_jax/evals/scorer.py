@@ -17,7 +17,7 @@ from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import task
 from lfl_jax.evals.batching import Rows
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.text.stops import said
+from lfl_jax.text.stops import contains_stop
 from lfl_jax.text.tokenizers import Tokenizer
 
 INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
@@ -107,7 +107,7 @@ class _Subject:
             seed=self.seed,
             ids=[*example_ids, *[example_ids[0]] * missing],
             routing=self.routing(self.generate_rows),
-            stop=said(self.tokenizer, stop),
+            stop=contains_stop(self.tokenizer, stop),
         )
         return [
             self._text(prompt, row)

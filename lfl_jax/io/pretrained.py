@@ -19,7 +19,7 @@ from lfl_jax.io import gguf, hf, hf_config
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text import tokenizers
-from lfl_jax.text.base import within
+from lfl_jax.text.tokenizer import within
 from lfl_jax.text.tokenizers import Tokenizer
 
 

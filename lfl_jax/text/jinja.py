@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from lfl_jax.errors import UserError
-from lfl_jax.text.base import Tokenizer
+from lfl_jax.text.tokenizer import Tokenizer
 
 Message = Mapping[str, str]
 # Around what stands between {% generation %} and {% endgeneration %}: Unicode's noncharacters,

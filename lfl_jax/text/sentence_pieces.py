@@ -9,7 +9,7 @@ from typing import Any
 
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text.base import (
+from lfl_jax.text.tokenizer import (
     CONTROL,
     UNKNOWN,
     AnyPath,

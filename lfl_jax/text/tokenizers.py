@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import bpe, sentence_pieces
-from lfl_jax.text.base import AnyPath, Tokenizer, parsing, shown
-from lfl_jax.text.bpe import from_json
+from lfl_jax.text import hf_tokenizers, sentence_pieces
+from lfl_jax.text.hf_tokenizers import from_json
 from lfl_jax.text.sentence_pieces import from_sentencepiece
+from lfl_jax.text.tokenizer import AnyPath, Tokenizer, parsing, shown
 
 __all__ = [
     "Tokenizer",
@@ -30,7 +30,7 @@ def from_gguf(path: AnyPath) -> Tokenizer:
     metadata = gguf_header.read(path)
     kind = gguf_header.field(metadata, "tokenizer.ggml.model", str)
     if kind == "gpt2":
-        return bpe.from_gguf(metadata)
+        return hf_tokenizers.from_gguf(metadata)
     if kind == "llama":
         return sentence_pieces.from_gguf(metadata)
     raise UserError(

@@ -59,8 +59,8 @@ def test_guessing_the_format_alone_scores_guessed():
     """A reader who writes 4 and 8 where they are likely and 0 elsewhere."""
     guess, pairs = "0" * 12 + "4000" + "8" + "0" * 15, uuid_pairs.source(0, "train", 2000)
     right = sum(a == b for e in pairs for a, b in zip(guess, e.response, strict=True))
-    assert right / (32 * len(pairs)) == pytest.approx(uuid_pairs.GUESSED, abs=0.003)
-    assert round(uuid_pairs.GUESSED, 4) == 0.0977
+    assert right / (32 * len(pairs)) == pytest.approx(uuid_pairs.CHANCE_DIGIT_ACCURACY, abs=0.003)
+    assert round(uuid_pairs.CHANCE_DIGIT_ACCURACY, 4) == 0.0977
 
 
 def test_the_source_follows_its_fields(make_data):

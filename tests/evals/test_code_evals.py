@@ -145,7 +145,7 @@ def test_the_first_block(text, code):
 def test_cutting_in_turn_differs_where_stops_overlap():
     assert (
         code_text.earliest("ab-bc", ("bc", "b-b")) == "a"
-        and stops.cut("ab-bc", ("bc", "b-b")) == "ab-"
+        and stops.truncate_at_stop("ab-bc", ("bc", "b-b")) == "ab-"
     )
 
 

@@ -18,7 +18,7 @@ from lfl_jax.evals import stats
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import TASKS, gsm8k
 from lfl_jax.text import tokenizers
-from lfl_jax.text.stops import cut
+from lfl_jax.text.stops import truncate_at_stop
 
 CHOICE = ("hellaswag", "arc_challenge", "winogrande")
 SHOTS = {"gsm8k": 5, "gsm8k_0shot": 0}
@@ -54,7 +54,8 @@ def generated(inputs, shots, toy):
     """The same for GSM8K with the harness's own shots."""
     problems = gsm8k.problems(dataclasses.replace(inputs, shots=shots, shots_from="lm_eval"))
     records = [
-        gsm8k.record(p, cut(toy.generate(p.prompt), gsm8k.TASK.method.stop)) for p in problems
+        gsm8k.record(p, truncate_at_stop(toy.generate(p.prompt), gsm8k.TASK.method.stop))
+        for p in problems
     ]
     documents = [
         {

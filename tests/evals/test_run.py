@@ -14,7 +14,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals import records, stats
 from lfl_jax.evals.run import Settings, evaluate, pick
 from lfl_jax.evals.tasks import find
-from lfl_jax.text.stops import cut
+from lfl_jax.text.stops import truncate_at_stop
 
 SETTINGS = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=16, window=256)
 TASKS = {
@@ -107,7 +107,7 @@ def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everyth
     _, made = records.read(tmp_path / "gsm8k.jsonl")
     # "<eos> Question: 5" is gone
     assert all(r["text"].rpartition("#### ")[2].isdigit() for r in made)
-    assert cut("a</s>b<eos>", ("Question:", "</s>", "<eos>")) == "a"
+    assert truncate_at_stop("a</s>b<eos>", ("Question:", "</s>", "<eos>")) == "a"
 
 
 @pytest.mark.parametrize("calls", range(9))

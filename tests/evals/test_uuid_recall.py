@@ -41,7 +41,10 @@ def test_mean_over_values():
         [record | {"id": str(i), "ended": 1.0} for i, record in enumerate(records)]
     )
     assert (found["acc_char"].estimate.mean, found["whole"].estimate.mean) == (0.75, 0.5)
-    assert found["acc_char"].chance == uuid_pairs.GUESSED and next(iter(found)) == "acc_char"
+    assert (
+        found["acc_char"].chance == uuid_pairs.CHANCE_DIGIT_ACCURACY
+        and next(iter(found)) == "acc_char"
+    )
 
 
 def test_a_model_that_knows_two_of_four_values(tmp_path, toy_model, tokenizer):

@@ -14,7 +14,7 @@ from lfl_jax import assets
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
 from lfl_jax.text import tokenizers
-from lfl_jax.text.base import within
+from lfl_jax.text.tokenizer import within
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LLAMA = FIXTURES / "tiny_llama"

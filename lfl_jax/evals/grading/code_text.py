@@ -7,7 +7,7 @@ Every rule takes the text after the prompt and returns the part of it that count
 import re
 from collections.abc import Callable, Sequence
 
-from lfl_jax.text.stops import cut
+from lfl_jax.text.stops import truncate_at_stop
 
 STOP = {
     "humaneval-bigcode": (
@@ -50,9 +50,9 @@ def first_block(text: str) -> str:
 
 RULES: dict[str, Callable[[str], str]] = {
     "humaneval-bigcode": lambda text: earliest(text, STOP["humaneval-bigcode"]),
-    "humaneval-lm-eval": lambda text: cut(text, STOP["humaneval-lm-eval"]),
+    "humaneval-lm-eval": lambda text: truncate_at_stop(text, STOP["humaneval-lm-eval"]),
     "humaneval-lm-eval-instruct": before_fence,
     "mbpp-bigcode": lambda text: earliest(text, STOP["mbpp-bigcode"]),
-    "mbpp-lm-eval": lambda text: cut(text, STOP["mbpp-lm-eval"]),
+    "mbpp-lm-eval": lambda text: truncate_at_stop(text, STOP["mbpp-lm-eval"]),
     "mbpp-lm-eval-instruct": first_block,
 }

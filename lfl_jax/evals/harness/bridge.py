@@ -30,7 +30,7 @@ from lfl_jax.evals.task import Model
 from lfl_jax.io import workdir
 from lfl_jax.io.metrics import progress
 from lfl_jax.text.jinja import render
-from lfl_jax.text.stops import cut
+from lfl_jax.text.stops import truncate_at_stop
 from lfl_jax.text.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -319,7 +319,7 @@ class Bridge:
             example_ids=[int(key[:7], 16) for key in keys],
             **sampling,
         )
-        return [cut(text, how.stop) for text in texts]
+        return [truncate_at_stop(text, how.stop) for text in texts]
 
 
 def harness(

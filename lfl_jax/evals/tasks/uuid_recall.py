@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from lfl_jax.data.uuid_pairs import GUESSED
+from lfl_jax.data.uuid_pairs import CHANCE_DIGIT_ACCURACY
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Metric
 from lfl_jax.evals.task import Generate, Inputs, Record, Task
@@ -64,7 +64,7 @@ TASK = Task(
     items=pairs,
     method=Generate(("\n",), record),
     metrics=(
-        Metric("acc_char", "acc_char", "digits recalled", chance=GUESSED),
+        Metric("acc_char", "acc_char", "digits recalled", chance=CHANCE_DIGIT_ACCURACY),
         Metric("whole", "whole", "recalled whole", chance=0.0),
     ),
     reads_source=True,

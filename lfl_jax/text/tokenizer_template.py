@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from lfl_jax.errors import UserError
 from lfl_jax.text import jinja
-from lfl_jax.text.base import Tokenizer
 from lfl_jax.text.chat import Piece, Template, Turn
+from lfl_jax.text.tokenizer import Tokenizer
 
 
 def from_tokenizer(tokenizer: Tokenizer | None) -> Template:

@@ -8,7 +8,7 @@ import pytest
 from lfl_jax.errors import UserError
 from lfl_jax.text import jinja
 from lfl_jax.text.chat import TEMPLATES
-from lfl_jax.text.own_template import from_tokenizer
+from lfl_jax.text.tokenizer_template import from_tokenizer
 from lfl_jax.text.tokenizers import byte_tokenizer
 
 pytest.importorskip("jinja2", reason="chat templates need jinja2 (extra chat)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text.base import (
+from lfl_jax.text.tokenizer import (
     CONTROL,
     USER_DEFINED,
     AnyPath,
