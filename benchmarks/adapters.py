@@ -32,7 +32,7 @@ from lfl_jax import adapters, optim, quant, sample, schedules, train
 from lfl_jax import state as states
 from lfl_jax.adapters import routed
 from lfl_jax.config import AdapterConfig, Config
-from lfl_jax.core import spec
+from lfl_jax.core import spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.io.pretrained import holder
@@ -275,8 +275,7 @@ def base(cfg: ModelConfig = CFG) -> dict:
 def held(params: dict, form: str) -> dict:
     """The parameters with their linear weights quantised."""
     hold = holder(form, make_rules())
-    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-    visit = lambda path, s, x: hold(name(path), dataclasses.replace(s, dtype=x.dtype), x)  # noqa: E731
+    visit = lambda path, s, x: hold(tree.name(path), dataclasses.replace(s, dtype=x.dtype), x)  # noqa: E731
     return jax.tree_util.tree_map_with_path(visit, SPECS, params, is_leaf=spec.is_spec)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from rich.console import Console
 
@@ -325,14 +324,14 @@ def _own_parameters(
             " its base's; give"
             " base=, the base's parameters"
         )
-    leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
+    leaves = dict(tree.items(params))
     return params, known.base, {path: leaves[path] for path in known.paths} | more
 
 
 def _differences(params: dict, base: dict) -> dict:
     """{path: parameter} of those that differ from the base's in value; a head that is the tied
     embedding does not."""
-    before = dict(zip(tree.paths(base), jax.tree.leaves(base), strict=True))
+    before = dict(tree.items(base))
     lost = sorted(set(before) - set(tree.paths(params)))
     if lost:
         raise UserError(

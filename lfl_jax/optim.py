@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from lfl_jax.config import OptimConfig, own_code
+from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 
 Tree = Any  # arrays in dicts and adapter layers, None where nothing trains
@@ -59,9 +60,7 @@ DIRECTIONS: dict[str, Direction] = {
 
 def _is_stacked(path: tuple, x: jax.Array) -> bool:
     """Whether an array holds one of each layer along its first axis."""
-    return (
-        "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/") and x.ndim > 0
-    )
+    return "layers" in tree.name(path).split("/") and x.ndim > 0
 
 
 def _matrices(tree: Tree) -> Tree:
@@ -180,11 +179,7 @@ def _faster_b(ratio: float) -> optax.GradientTransformation:
         return optax.identity()
 
     def scale(path: Any, x: Any) -> Any:
-        return (
-            ratio * x
-            if jax.tree_util.keystr(path, simple=True, separator="/").endswith("/b")
-            else x
-        )
+        return ratio * x if tree.name(path).endswith("/b") else x
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 

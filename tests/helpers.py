@@ -24,7 +24,7 @@ def quantised(cfg, params, form="nf4"):
     """The parameters with their linear weights in this format."""
     hold, specs = holder(form, make_rules(devices=jax.devices()[:1])), llama.specs(cfg)
     return jax.tree_util.tree_map_with_path(
-        lambda path, s, x: hold(jax.tree_util.keystr(path, simple=True, separator="/"), s, x), specs, params,
+        lambda path, s, x: hold(tree.name(path), s, x), specs, params,
         is_leaf=lambda x: hasattr(x, "axes"),
     )  # fmt: skip
 

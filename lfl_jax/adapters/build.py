@@ -89,7 +89,7 @@ def specs(param_specs: dict, config: AdapterConfig) -> dict:
     kinds = find_kinds(config)
 
     def layer(path: Any, weight: spec.ArraySpec) -> Any:
-        where = placed.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        where = placed.get(tree.name(path))
         here = [
             kind for kind in kinds if where and where.module in (kind.modules or (where.module,))
         ]
@@ -103,9 +103,7 @@ def specs(param_specs: dict, config: AdapterConfig) -> dict:
                 f"adapter kind {name!r} stands at {', '.join(kind.modules)}; targets name none of"
                 " them"
             )
-    shared = _shared(
-        config, dict(zip(tree.paths(weights, spec.is_spec), stacked, strict=True)), placed
-    )
+    shared = _shared(config, dict(tree.items(weights, spec.is_spec)), placed)
     return made | ({"shared": shared} if shared else {})
 
 

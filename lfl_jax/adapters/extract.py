@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
@@ -62,8 +61,7 @@ class _Tuned(Kind):
 
 def _weights(params: dict) -> dict[str, Any]:
     """Every parameter by path, quantised ones whole."""
-    leaves = jax.tree.leaves(params, is_leaf=quant.is_quantised)
-    return dict(zip(tree.paths(params, quant.is_quantised), leaves, strict=True))
+    return dict(tree.items(params, quant.is_quantised))
 
 
 def _equal(x: Any, y: Any) -> bool:

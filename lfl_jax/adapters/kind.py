@@ -8,7 +8,6 @@ of weights together. `change` is the rest.
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -100,8 +99,7 @@ class Kind(Node):
 
     def effective_size(self) -> Any:
         """Trainable scalars of the stacked layers that are adapted, without padding."""
-        named = zip(tree.paths(self), jax.tree.leaves(self), strict=True)
-        stored = sum(x.size for name, x in named if name not in self.constants)
+        stored = sum(x.size for name, x in tree.items(self) if name not in self.constants)
         return jnp.sum(self.gain != 0) * (stored // self.gain.size)
 
 

@@ -29,8 +29,7 @@ def layers_of(adapter: dict | None) -> list[Any]:
 def named_layers(adapter: dict) -> list[tuple[str, Any]]:
     """(path, layer) of every adapted weight, for example ("layers/attn/q", LoRA)."""
     layers = {"layers": adapter["layers"]}
-    paths, found = tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer)
-    return [(p, layer) for p, layer in zip(paths, found, strict=True) if layer is not None]
+    return [(path, layer) for path, layer in tree.items(layers, is_layer) if layer is not None]
 
 
 def member_count(adapter: dict | None) -> int:

@@ -14,6 +14,7 @@ from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import members
 from lfl_jax.adapters.trees import Adapter, is_layer, on_weights
+from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 
 
@@ -35,9 +36,9 @@ def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
         if layer is None:
             return None
         if not 1 <= rank <= min(w.shape[1:]):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(
-                f"truncate: rank {rank} does not fit {name}; expected 1 to {min(w.shape[1:])}"
+                f"truncate: rank {rank} does not fit {tree.name(path)}; expected 1 to"
+                f" {min(w.shape[1:])}"
             )
         parts = [_svd(_row(layer, i, shared), _row(w, i)) for i in range(w.shape[0])]
         total += sum(float(np.sum(np.square(s))) for _, s, _ in parts)

@@ -9,9 +9,12 @@ an adapter was silently computed as one of another kind.
 """
 
 import inspect
-from typing import Any
+from typing import Any, TypeAlias
 
 from flax import struct
+
+# Any tree that JAX flattens. (It is defined below `core.types`, which imports quant and so spec.)
+PyTree: TypeAlias = Any
 
 NODE_TYPE = "node_type"
 

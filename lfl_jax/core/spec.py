@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lfl_jax.core import tree
 from lfl_jax.core.sharding import Rules
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], Any]
@@ -57,8 +58,8 @@ def init(specs: Any, key: jax.Array) -> Any:
     another's."""
 
     def leaf(path, spec):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return spec.init(jax.random.fold_in(key, zlib.crc32(name.encode())), spec.shape, spec.dtype)
+        leaf_key = jax.random.fold_in(key, zlib.crc32(tree.name(path).encode()))
+        return spec.init(leaf_key, spec.shape, spec.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, specs, is_leaf=is_spec)
 

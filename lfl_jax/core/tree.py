@@ -3,24 +3,37 @@ fingerprints."""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lfl_jax.core.pytree import PyTree
 from lfl_jax.errors import UserError
+
+KeyPath = tuple[Any, ...]  # as jax.tree_util gives them: a key for each node from the root
 
 
 def _is_none(x: Any) -> bool:
     return x is None
 
 
-def paths(tree: Any, is_leaf: Any = None) -> list[str]:
-    """Slash paths of the leaves, in flattening order, for example 'adapter/layers/attn/q/a'."""
-    flat = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+def name(path: KeyPath) -> str:
+    """A key path of jax.tree_util as a slash path, for example 'adapter/layers/attn/q/a'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def items(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> list[tuple[str, Any]]:
+    """(slash path, leaf) of every leaf, in flattening order."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    return [(name(path), leaf) for path, leaf in flat]
+
+
+def paths(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> list[str]:
+    """Slash paths of the leaves, in flattening order."""
+    return [path for path, _ in items(tree, is_leaf)]
 
 
 def mask(tree: Any, patterns: Sequence[tuple[str, bool]], is_leaf: Any = None) -> Any:
@@ -28,20 +41,20 @@ def mask(tree: Any, patterns: Sequence[tuple[str, bool]], is_leaf: Any = None) -
 
     Raises UserError for a leaf that no pattern matches and for a pattern that matches no leaf.
     """
-    names = paths(tree, is_leaf)
+    leaf_paths = paths(tree, is_leaf)
     for pattern, _ in patterns:
-        if not any(re.fullmatch(pattern, name) for name in names):
-            shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-            raise UserError(f"pattern {pattern!r} matches nothing; there is: {shown}")
-    values = [_first_match(name, patterns) for name in names]
+        if not any(re.fullmatch(pattern, path) for path in leaf_paths):
+            examples = ", ".join(leaf_paths[:8]) + (" ..." if len(leaf_paths) > 8 else "")
+            raise UserError(f"pattern {pattern!r} matches nothing; there is: {examples}")
+    values = [_first_match(path, patterns) for path in leaf_paths]
     return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_leaf), values)
 
 
-def _first_match(name: str, patterns: Sequence[tuple[str, bool]]) -> bool:
+def _first_match(path: str, patterns: Sequence[tuple[str, bool]]) -> bool:
     for pattern, value in patterns:
-        if re.fullmatch(pattern, name):
+        if re.fullmatch(pattern, path):
             return value
-    raise UserError(f"no pattern matches {name!r}; patterns, in order: {[p for p, _ in patterns]}")
+    raise UserError(f"no pattern matches {path!r}; patterns, in order: {[p for p, _ in patterns]}")
 
 
 def split(tree: Any, keep: Any, is_leaf: Any = None) -> tuple[Any, Any]:
@@ -81,9 +94,8 @@ def _views(x: jax.Array) -> list[jax.Array]:
 
 def changed(new: Any, old: Any) -> dict[str, Any]:
     """Leaves of `new` that are not the objects of `old`, or not in it, by slash path."""
-    before = dict(zip(paths(old), jax.tree.leaves(old), strict=True))
-    pairs = zip(paths(new), jax.tree.leaves(new), strict=True)
-    return {path: leaf for path, leaf in pairs if leaf is not before.get(path)}
+    before = dict(items(old))
+    return {path: leaf for path, leaf in items(new) if leaf is not before.get(path)}
 
 
 def nbytes(tree: Any) -> int:
@@ -116,6 +128,5 @@ def fingerprint(tree: Any) -> str:
     float32.
     """
     sums = [int(x) for x in jax.device_get(_checksums(tree))]
-    leaves = jax.tree.leaves(tree)
-    rows = [f"{p} {x.shape} {s}" for p, x, s in zip(paths(tree), leaves, sums, strict=True)]
+    rows = [f"{p} {x.shape} {s}" for (p, x), s in zip(items(tree), sums, strict=True)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]

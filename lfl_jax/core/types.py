@@ -11,15 +11,13 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from lfl_jax.core.pytree import PyTree
 from lfl_jax.quant.linear import Quantised
 
 # Nested dicts of arrays. Specs, shapes or shardings stand in the arrays' places where those are
 # asked for.
 Params: TypeAlias = dict[str, Any]
 AdapterTree: TypeAlias = dict[str, Any]
-
-# Any tree that JAX flattens.
-PyTree: TypeAlias = Any
 
 # A linear weight (I, O), or stacked (L, I, O): an array, or quantised in its place.
 Weight: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct | Quantised

@@ -32,14 +32,9 @@ def save(file: Path, adapter: dict, *, fingerprint: str | None = None) -> None:
     in no file.
     """
     layers, shared = {"layers": adapter["layers"]}, {"shared": adapter.get("shared", {})}
-    tensors = {
-        path: np.asarray(x)
-        for path, x in zip(tree.paths(shared), jax.tree.leaves(shared), strict=True)
-    }
+    tensors = {path: np.asarray(x) for path, x in tree.items(shared)}
     structure: dict[str, Any] = {"kinds": {}, "empty": [], "static": {}, "code": _code(layers)}
-    for path, layer in zip(
-        tree.paths(layers, is_layer), jax.tree.leaves(layers, is_leaf=is_layer), strict=True
-    ):
+    for path, layer in tree.items(layers, is_layer):
         structure["kinds"][path] = None if layer is None else _kinds(path, layer)
         for i, member in enumerate(members(layer)):
             for field in _fields(member):

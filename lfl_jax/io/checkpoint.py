@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from lfl_jax.core import hosts
-from lfl_jax.core.tree import paths
+from lfl_jax.core.tree import items
 from lfl_jax.errors import MAKE_ROOM, UserError, full
 
 SHOWN_DIFFERENCES = 3
@@ -372,10 +372,11 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _flat(tree: Any) -> dict[str, Any]:
     """Leaves by slash path; a tree that is one bare array has the path "value"."""
-    names, leaves = paths(tree), jax.tree.leaves(tree)
-    if len(set(names)) != len(leaves):
+    leaves = items(tree)
+    flat = {path or "value": leaf for path, leaf in leaves}
+    if len(flat) != len(leaves):
         raise ValueError("two leaves share one path")
-    return {name or "value": leaf for name, leaf in zip(names, leaves, strict=True)}
+    return flat
 
 
 def _nested(tree: Any) -> dict[str, Any]:

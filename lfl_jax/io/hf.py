@@ -100,13 +100,9 @@ def load(
     _check(folder, tensors, specs, cfg)
     leaves = [
         finish(path, leaf, _leaf(path, leaf, tensors, rules, progress or (lambda _: None)))
-        for path, leaf in zip(tree.paths(specs, spec.is_spec), _leaves(specs), strict=True)
+        for path, leaf in tree.items(specs, spec.is_spec)
     ]
     return jax.tree.unflatten(jax.tree.structure(specs, is_leaf=spec.is_spec), leaves)
-
-
-def _leaves(specs: dict) -> list[ArraySpec]:
-    return jax.tree.leaves(specs, is_leaf=spec.is_spec)
 
 
 def tensor_names(path: str, n_layers: int) -> list[str]:
@@ -123,7 +119,7 @@ def _check(folder: Path, tensors: Tensors, specs: dict, cfg: ModelConfig) -> Non
             " tensors"
         )
     expected = {}
-    for path, leaf in zip(tree.paths(specs, spec.is_spec), _leaves(specs), strict=True):
+    for path, leaf in tree.items(specs, spec.is_spec):
         shape = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
         stacked_matrix = path.startswith("layers/") and len(shape) == 2
         for name in tensor_names(path, leaf.shape[0]):
@@ -211,7 +207,7 @@ def _write_json(file: Path, fields: dict[str, Any]) -> None:
 
 
 def _tensors(params: dict, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-    for path, leaf in zip(tree.paths(params), jax.tree.leaves(params), strict=True):
+    for path, leaf in tree.items(params):
         for i, name in enumerate(tensor_names(path, leaf.shape[0])):
             tensor = leaf[i].T if path.startswith("layers/") else leaf
             yield name, np.asarray(tensor.astype(dtype))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lfl_jax import assets, quant
-from lfl_jax.core import hosts, spec
+from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
@@ -63,7 +63,7 @@ def _open_gguf(path: Path) -> Pretrained:
 
         def place(path: Any, weight: ArraySpec, x: np.ndarray) -> Any:
             placed = hosts.place(np.asarray(x, dtype), rules.sharding(weight.axes, weight.shape))
-            return hold(jax.tree_util.keystr(path, simple=True, separator="/"), weight, placed)
+            return hold(tree.name(path), weight, placed)
 
         params, specs = gguf.to_params(metadata, tensors), llama.specs(cfg, dtype)
         return jax.tree_util.tree_map_with_path(place, specs, params, is_leaf=spec.is_spec)

@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-
 from lfl_jax import assets
 from lfl_jax.adapters import replaced as replaced_parameters
 from lfl_jax.adapters.trees import layers_of
@@ -46,8 +44,7 @@ def _remembering(adapter: dict, params: dict, base: dict, fingerprint: str | Non
 
 def without(params: dict, paths: Sequence[str]) -> dict:
     """{path: leaf} of all parameters but these."""
-    leaves = zip(tree.paths(params), jax.tree.leaves(params), strict=True)
-    return {path: leaf for path, leaf in leaves if path not in paths}
+    return {path: leaf for path, leaf in tree.items(params) if path not in paths}
 
 
 # format -> (whether a path is of it, how it is read)

@@ -59,7 +59,7 @@ class Start:
             x
             if path not in self.params
             else jax.device_put(jnp.array(self.params[path], x.dtype), x.sharding)
-            for path, x in zip(tree.paths(own), jax.tree.leaves(own), strict=True)
+            for path, x in tree.items(own)
         ]
         return state.replace(
             trainable=state.trainable
@@ -199,7 +199,7 @@ def _require_trained(place: str, brought: dict[str, Any], base: dict, config: Co
     mask = states.trainable_mask(
         {"params": base, "adapter": {}}, [p for p in config.trainable if p[:6] == "params"]
     )
-    trains = dict(zip(tree.paths(base), jax.tree.leaves(mask["params"]), strict=True))
+    trains = dict(tree.items(mask["params"]))
     if frozen := [path for path in brought if not trains[path]]:
         also = ",".join(
             f"'{pattern}'"
@@ -244,14 +244,7 @@ def _require_described(place: str, found: dict, specs: dict, config: Config) -> 
 def _differences(found: dict, specs: dict) -> list[str]:
     """Paths of leaves of another shape, of factors of another value, and of leaves on one side
     only."""
-    ours = dict(
-        zip(
-            tree.paths(specs, spec.is_spec),
-            jax.tree.leaves(specs, is_leaf=spec.is_spec),
-            strict=True,
-        )
-    )
-    theirs = dict(zip(tree.paths(found), jax.tree.leaves(found), strict=True))
+    ours, theirs = dict(tree.items(specs, spec.is_spec)), dict(tree.items(found))
     differing = [
         path for path in ours | theirs if not _agree(path, theirs.get(path), ours.get(path))
     ]

@@ -29,9 +29,7 @@ def write(folder: Path, name: str, shard_bytes: int) -> None:
     cfg = PRESETS[name]
     shapes = {}
     specs = llama.specs(cfg)
-    for path, leaf in zip(
-        tree.paths(specs, spec.is_spec), jax.tree.leaves(specs, is_leaf=spec.is_spec), strict=True
-    ):
+    for path, leaf in tree.items(specs, spec.is_spec):
         for tensor in hf.tensor_names(path, cfg.n_layers):
             shape = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
             shapes[tensor] = shape[::-1] if path.startswith("layers/") else shape

@@ -21,7 +21,7 @@ from helpers import packed  # noqa: E402
 
 from lfl_jax import adapters, optim, schedules, state, train  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
-from lfl_jax.core import spec  # noqa: E402
+from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
 from lfl_jax.io.pretrained import holder  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
@@ -51,11 +51,8 @@ def step(mesh, kind, trainable, form, optimizer):
     params = jax.device_put(params, spec.shardings(specs, rules))
     adapter, originals = {}, params
     if form:
-        hold, name = (
-            holder(form, rules),
-            lambda path: jax.tree_util.keystr(path, simple=True, separator="/"),
-        )
-        quantised = lambda path, s, x: hold(name(path), s, x)  # noqa: E731
+        hold = holder(form, rules)
+        quantised = lambda path, s, x: hold(tree.name(path), s, x)  # noqa: E731
         params = jax.tree_util.tree_map_with_path(quantised, specs, params, is_leaf=spec.is_spec)
     if kind != "none":
         adapter_specs = adapters.specs(

@@ -10,6 +10,7 @@ from parity.test_tiny_llama import CFG, PARAMS, batch, logits
 
 from lfl_jax import adapters, losses
 from lfl_jax.adapters import IA3, OLoRA, PiSSA, VeRA
+from lfl_jax.core import tree
 from lfl_jax.models import llama
 
 FIXTURE = dict(np.load(Path(__file__).with_name("kinds.npz")))
@@ -67,10 +68,7 @@ def test_logits_and_gradients_are_pefts(kind):
     np.testing.assert_allclose(value, FIXTURE[f"{kind}/loss"], rtol=1e-4)
     theirs = adapter_of(kind, "_grad")["layers"]
     constants = ("gain", "scale", "a0", "b0")
-    for (path, x), y in zip(
-        jax.tree_util.tree_leaves_with_path(grads["layers"]), jax.tree.leaves(theirs), strict=True
-    ):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for (name, x), y in zip(tree.items(grads["layers"]), jax.tree.leaves(theirs), strict=True):
         if name.split("/")[-1] not in constants:
             np.testing.assert_allclose(
                 x, y, rtol=2e-3, atol=2e-4 * float(jnp.abs(y).max()), err_msg=name

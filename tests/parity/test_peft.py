@@ -318,7 +318,7 @@ def by_rank(adapter):
 
 def moved(params, paths):
     """(parameters with noise on some, those alone by path)."""
-    leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
+    leaves = dict(tree.items(params))
     leaves["head"] = leaves.get("head", leaves["embed"])
     noise = np.random.default_rng(0)
     own = {
