@@ -48,8 +48,9 @@ def unstacked(model: dict, n_layers: int) -> dict:
     params, adapter = model["params"], model["adapter"]
     params = params | {"layers": tree.unstack(params["layers"], n_layers)}
     if adapter:
-        fixed = adapters.fixed(adapter, model["params"])
-        adapter = fixed | {"layers": tree.unstack(fixed["layers"], n_layers)}
+        precomputed = adapters.precompute_for_inference(adapter, model["params"])
+        layers = tree.unstack(precomputed["layers"], n_layers)
+        adapter = precomputed | {"layers": layers}
     return {"params": params, "adapter": adapter}
 
 

@@ -7,9 +7,9 @@ from lfl_jax.adapters.build import (
     bind,
     deltas,
     find_kinds,
-    fixed,
     init,
     merge,
+    precompute_for_inference,
     rebind,
     sizes,
     specs,
@@ -40,6 +40,8 @@ from lfl_jax.adapters.trees import member_count
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.adapters.vera import VeRA
 
+fixed = precompute_for_inference  # its name before; programs outside of this repository use it
+
 __all__ = [
     "KINDS",
     "Bottleneck",
@@ -60,7 +62,6 @@ __all__ = [
     "deltas",
     "extract",
     "find_kinds",
-    "fixed",
     "fuse",
     "init",
     "interpolate",
@@ -69,6 +70,7 @@ __all__ = [
     "member_count",
     "merge",
     "negate",
+    "precompute_for_inference",
     "project",
     "rebind",
     "route",

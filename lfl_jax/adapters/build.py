@@ -137,7 +137,7 @@ def bind(adapter: Adapter, params: dict, originals: dict | None = None) -> dict:
     adapter, params = trees.on_weights("bind", adapter, params)
     if all(type(m).bind is Kind.bind for layer in layers_of(adapter) for m in members(layer)):
         return adapter
-    return _without_problems(
+    return _validated(
         adapter | {"layers": _at_weights(_bound, adapter, params, originals or params)}
     )
 
@@ -152,7 +152,7 @@ def rebind(adapter: Adapter, params: dict) -> dict:
     adapter, params = trees.on_weights("rebind", adapter, params)
     if all(type(m).rebind is Kind.rebind for layer in layers_of(adapter) for m in members(layer)):
         return adapter
-    return _without_problems(adapter | {"layers": _at_weights(_rebound, adapter, params)})
+    return _validated(adapter | {"layers": _at_weights(_rebound, adapter, params)})
 
 
 def require_bound(name: str, adapter: dict, params: dict) -> None:
@@ -176,11 +176,11 @@ def require_bound(name: str, adapter: dict, params: dict) -> None:
                 )
 
 
-def _without_problems(adapter: dict) -> dict:
+def _validated(adapter: dict) -> dict:
+    """The adapter itself; UserError for a layer that cannot be computed with."""
     for path, layer in trees.named_layers(adapter):
-        for problem in (m.problem() for m in members(layer)):
-            if problem:
-                raise UserError(f"{path}: {problem}")
+        for member in members(layer):
+            member.validate(path)
     return adapter
 
 
@@ -203,24 +203,27 @@ def _rebound(layer: Any, w: Any) -> Any:
     return jax.vmap(lambda x, v: x.rebind(v))(layer, w)
 
 
-def fixed(adapter: Adapter, params: dict) -> dict:
+def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
     """The adapter for evaluation: what its layers compute from their weights alone is computed once
     (DoRA's norm), and many members become a Bank. UserError for an adapter that was trained over
     other weights."""
-    adapter, params = trees.on_weights("fixed", adapter, params)
-    require_bound("fixed", adapter, params)
+    adapter, params = trees.on_weights("precompute_for_inference", adapter, params)
+    require_bound("precompute_for_inference", adapter, params)
     found = [m for layer in layers_of(adapter) for m in members(layer)]
-    if member_count(adapter) < routed.MEMBERS and all(type(m).fixed is Kind.fixed for m in found):
+    unchanged = all(
+        type(m).precompute_for_inference is Kind.precompute_for_inference for m in found
+    )
+    if member_count(adapter) < routed.MEMBERS and unchanged:
         return adapter
-    layers = _at_weights(functools.partial(_fixed, adapter.get("shared")), adapter, params)
+    layers = _at_weights(functools.partial(_precomputed, adapter.get("shared")), adapter, params)
     return trees.with_layers(adapter, layers)
 
 
 @jax.jit
-def _fixed(shared: Any, layer: Any, w: Any) -> Any:
+def _precomputed(shared: Any, layer: Any, w: Any) -> Any:
     def one(layer: Any, w: Any) -> Any:
         factors = routed.factors(layer, w, shared)
-        return layer.fixed(w) if factors is None else Bank(factors)
+        return layer.precompute_for_inference(w) if factors is None else Bank(factors)
 
     return jax.vmap(one)(layer, w)
 

@@ -15,6 +15,7 @@ from lfl_jax.adapters.lora import LoRA, factors
 from lfl_jax.adapters.placement import Placement, gain_spec
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.errors import UserError
 from lfl_jax.kernels.linear import linear
 
 
@@ -76,17 +77,19 @@ class DoRA(Kind):
             jnp.square(quant.dense(w).astype(jnp.float32)), axis=1 if self.per_input else 0
         )
 
-    def problem(self) -> str | None:
-        """A unit whose weights are all zero has no direction to scale."""
+    def validate(self, path: str) -> None:
+        """UserError for a unit whose weights are all zero: it has no direction to scale."""
         if isinstance(self.w2, jax.core.Tracer):
-            return None
+            return
         zero = jnp.argwhere((self.w2 == 0) & (self.gain != 0))
-        if not len(zero):
-            return None
-        unit, (layer, index) = "input" if self.per_input else "output", zero[0]
-        return f"dora divides by the norm of each {unit}'s weights; those of {unit} {index} in layer {layer} are all 0"
+        if len(zero):
+            unit, (layer, index) = "input" if self.per_input else "output", zero[0]
+            raise UserError(
+                f"{path}: dora divides by the norm of each {unit}'s weights; those of {unit}"
+                f" {index} in layer {layer} are all 0"
+            )
 
-    def fixed(self, w: Any) -> "DoRA":
+    def precompute_for_inference(self, w: Any) -> "DoRA":
         """With the norm held."""
         return self.replace(n=self.norm(w))
 

@@ -71,11 +71,10 @@ class Kind(Node):
         root mean square); None for a kind that keeps nothing of its weight."""
         return None
 
-    def problem(self) -> str | None:
-        """What is wrong with a stacked layer after `bind`, if anything is."""
-        return None
+    def validate(self, path: str) -> None:
+        """UserError, which starts with the path, for a stacked layer that `bind` left unusable."""
 
-    def fixed(self, w: Any) -> Any:
+    def precompute_for_inference(self, w: Any) -> Any:
         """The layer with everything computed that stays the same while it does not train."""
         return self
 

@@ -29,9 +29,9 @@ class Mix(Node):
         """Every member over another weight."""
         return Mix(tuple(layer.rebind(w) for layer in self.layers))
 
-    def fixed(self, w: Any) -> "Mix":
+    def precompute_for_inference(self, w: Any) -> "Mix":
         """Every member with what stays the same computed."""
-        return Mix(tuple(layer.fixed(w) for layer in self.layers))
+        return Mix(tuple(layer.precompute_for_inference(w) for layer in self.layers))
 
     def delta(self, w: Any) -> Float[Array, "I O"]:
         """The sum of the members' dW."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax import losses, sample
-from lfl_jax.adapters import fixed, member_count
+from lfl_jax.adapters import member_count, precompute_for_inference
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import task
@@ -49,9 +49,9 @@ def build(
     adapted=False is the base: the same compiled program with the routing at 0.
     """
     count = member_count(model["adapter"])
-    model = model | {
-        "adapter": fixed(model["adapter"], model["params"]) if count else model["adapter"]
-    }
+    if count:
+        adapter = precompute_for_inference(model["adapter"], model["params"])
+        model = model | {"adapter": adapter}
     subject = _Subject(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
     return task.Model(tag=tag, score=subject.score, generate=subject.generate)
 

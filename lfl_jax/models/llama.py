@@ -183,7 +183,7 @@ def _check_values(params: dict, adapter: dict, routing: Any) -> None:
     weights."""
     if is_ids(routing):
         check_ids("routing", routing, member_count(adapter))
-    # unstacked ones come from `adapters.fixed`, which has looked
+    # unstacked ones come from `adapters.precompute_for_inference`, which has looked
     if isinstance(params["layers"], dict):
         require_bound("forward", adapter, params)
 

@@ -116,7 +116,7 @@ def test_decoding_over_a_quantised_base(small, small_params):
 
 def test_doras_norm_is_computed_once_for_evaluation(small, small_params):
     adapter = adapter_for(small, small_params, "dora")
-    held = adapters.fixed(adapter, small_params)
+    held = adapters.precompute_for_inference(adapter, small_params)
     up = held["layers"]["mlp"]["up"]
     w = small_params["layers"]["mlp"]["up"] + np.asarray((up.a * up.scale[:, None]) @ up.b)
     np.testing.assert_allclose(up.n, np.linalg.norm(w, axis=1), rtol=1e-5)
@@ -131,4 +131,7 @@ def test_doras_norm_is_computed_once_for_evaluation(small, small_params):
         )
 
     assert products(held) < products(adapter)
-    assert adapters.fixed(adapter_for(small, small_params), small_params) is not None
+    assert (
+        adapters.precompute_for_inference(adapter_for(small, small_params), small_params)
+        is not None
+    )

@@ -76,7 +76,8 @@ def test_a_dora_over_other_weights_is_refused_until_it_is_rebound(
     other = adapters.merge(adapters.scale(two[0], 3.0), small_params)
     for name, call in {
         "forward": lambda: hidden(other, dora, small), "merge": lambda: adapters.merge(dora, other),
-        "deltas": lambda: adapters.deltas(dora, other), "fixed": lambda: adapters.fixed(dora, other),
+        "deltas": lambda: adapters.deltas(dora, other),
+        "precompute_for_inference": lambda: adapters.precompute_for_inference(dora, other),
         "truncate": lambda: adapters.truncate(dora, other, 2),
         "save_adapter": lambda: lfl_jax.save_adapter(tmp_path / "a.safetensors", dora, other),
     }.items():  # fmt: skip
@@ -97,7 +98,7 @@ def test_rebind_keeps_what_was_trained_and_bind_does_not(dora, two, small_params
     dw = adapters.deltas(adapters.rebind(dora, other), other)["layers"]["attn"]["q"][1]
     np.testing.assert_allclose(dw, wanted, rtol=0, atol=2e-5)
     assert jnp.abs(adapters.bind(dora, other)["layers"]["attn"]["q"].m - old.m).max() > 0.01
-    held = adapters.fixed(dora, small_params)
+    held = adapters.precompute_for_inference(dora, small_params)
     assert adapters.rebind(held, other)["layers"]["attn"]["q"].n is None, (
         "a norm that was held belongs to the old base"
     )
@@ -131,7 +132,7 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
     parts = [adapter_for(small, small_params, "vera", rank=8, seed=3, targets=("q", "up"))]
     parts += [adapters.scale(parts[0], 0.1 * i) for i in range(1, 8)]
     stacked = adapters.stack(*parts)
-    bank = adapters.fixed(stacked, small_params)
+    bank = adapters.precompute_for_inference(stacked, small_params)
     assert isinstance(bank["layers"]["attn"]["q"], Bank) and "shared" not in bank
     adapter_file.save(tmp_path / "a.safetensors", bank)
     pairs = {
@@ -155,7 +156,7 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
 
 def test_arguments_that_are_something_else(two, small, small_params, tmp_path):
     a, b = two
-    for name in ("merge", "deltas", "bind", "rebind", "fixed"):
+    for name in ("merge", "deltas", "bind", "rebind", "precompute_for_inference"):
         refused(f"{name}: the adapter comes first", getattr(adapters, name), small_params, a)
         refused(
             f"{name}: got an adapter where the model's parameters", getattr(adapters, name), a, b

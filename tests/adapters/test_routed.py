@@ -117,9 +117,12 @@ def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(
 
 def test_for_evaluation_many_members_lie_side_by_side(members, used, small, small_params):
     stacked = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7])
-    fixed = adapters.fixed(stacked, small_params)
-    assert isinstance(fixed["layers"]["attn"]["q"], Bank) and fixed["layers"]["attn"]["o"] is None
-    assert adapters.member_count(fixed) == 4
+    precomputed = adapters.precompute_for_inference(stacked, small_params)
+    assert (
+        isinstance(precomputed["layers"]["attn"]["q"], Bank)
+        and precomputed["layers"]["attn"]["o"] is None
+    )
+    assert adapters.member_count(precomputed) == 4
     for routing in (
         *IDS.values(),
         adapters.route(IDS["by token"], 4),
@@ -127,20 +130,24 @@ def test_for_evaluation_many_members_lie_side_by_side(members, used, small, smal
         None,
     ):
         assert jnp.allclose(
-            run(small_params, fixed, small, routing),
+            run(small_params, precomputed, small, routing),
             run(small_params, stacked, small, routing),
             atol=1e-5,
         )
     assert set(used) == set(FORMS)
     few = adapters.stack(*members[:3])
-    assert adapters.fixed(few, small_params) is few
+    assert adapters.precompute_for_inference(few, small_params) is few
     mixed = adapters.stack(*members[:3], adapter_for(small, small_params, "dora", targets=TARGETS))
-    assert isinstance(adapters.fixed(mixed, small_params)["layers"]["attn"]["q"], Mix)
+    assert isinstance(
+        adapters.precompute_for_inference(mixed, small_params)["layers"]["attn"]["q"], Mix
+    )
 
 
 def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_params):
     def temporaries(count):
-        fixed = adapters.fixed(adapters.stack(*(members * 16)[:count]), small_params)
+        precomputed = adapters.precompute_for_inference(
+            adapters.stack(*(members * 16)[:count]), small_params
+        )
         one = lambda tree: jax.tree.map(lambda x: x[0], tree["layers"]["attn"]["q"])  # noqa: E731
         x, w = jnp.ones((4, 8, 32)), small_params["layers"]["attn"]["q"][0]
         run = jax.jit(
@@ -148,7 +155,7 @@ def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_param
                 0
             ]
         )
-        return run.lower(one(fixed)).compile().memory_analysis().temp_size_in_bytes
+        return run.lower(one(precomputed)).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(64) == temporaries(4)
 
