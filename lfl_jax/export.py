@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.core import files
 from lfl_jax.errors import UserError, entry
-from lfl_jax.io import workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
         )
     if Path(options.out).exists():
         raise UserError(f"--out={options.out} exists; name a new place")
-    with workdir.new(options.out):
+    with files.removed_on_error(options.out):
         EXPORTS[options.to](_source(options), options)
 
 

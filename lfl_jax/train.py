@@ -19,7 +19,7 @@ from lfl_jax import state as states
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
-from lfl_jax.core import hosts, tree
+from lfl_jax.core import files, hosts, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data import checks
@@ -366,7 +366,7 @@ def _write_once(run: Run, step: int, values: dict[str, float]) -> None:
     them."""
     if not hosts.is_first():
         return
-    recorded = workdir.read_jsonl(run.workdir / METRICS_FILE)
+    recorded = files.read_jsonl(run.workdir / METRICS_FILE)
     if all(any(name in record for record in recorded) for name in values):
         return
     with MetricsWriter(

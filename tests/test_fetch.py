@@ -12,6 +12,7 @@ import pytest
 
 from lfl_jax import assets, fetch
 from lfl_jax.assets import cache, download, fetching
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 manifest = importlib.import_module("lfl_jax.assets.manifest")
@@ -70,7 +71,7 @@ def shop(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
-    pretend(monkeypatch, sha256=cache.sha256(wheel), bytes=wheel.stat().st_size)
+    pretend(monkeypatch, sha256=files.sha256(wheel), bytes=wheel.stat().st_size)
     return wheel
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lfl_jax.config import Config
+from lfl_jax.core import files
 from lfl_jax.data.decontaminate import item_text, overlaps, report
 from lfl_jax.data.examples import Source
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.task import Task
 from lfl_jax.evals.tasks import TASKS, find
-from lfl_jax.io import workdir
 from lfl_jax.io.metrics import progress
 
 FILE = "contamination.json"
@@ -50,7 +50,7 @@ def write(
     """The report into a run's directory; one that is there stands, since a run's source and tasks
     do not change."""
     if not (folder / FILE).exists():
-        workdir.write_json(folder / FILE, look(config, source, tasks, show_progress))
+        files.write_json(folder / FILE, look(config, source, tasks, show_progress))
 
 
 def read(folder: Path) -> Overlapping | None:

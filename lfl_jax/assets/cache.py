@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from lfl_jax import notices
 from lfl_jax.assets import hub_names
 from lfl_jax.assets.manifest import Item, Wheel, item
 from lfl_jax.config import locations
+from lfl_jax.core.files import sha256
 from lfl_jax.errors import UserError
 
 STAMP = "item.json"
@@ -157,12 +157,6 @@ def exclusive(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         for left in root().glob(f"{PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         yield
-
-
-def sha256(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _origin(wanted: Item) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lfl_jax.assets import cache
 from lfl_jax.assets.manifest import Item, Wheel
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 Report = Callable[[str, int, int], None]  # label, bytes so far, bytes in all
@@ -39,7 +40,7 @@ def fetch_wheel(wheel: Wheel, items: Sequence[Item], report: Report) -> None:
         file = _pip_download(
             label, folder, lambda done: report(label, min(done, wheel.bytes), wheel.bytes)
         )
-        found = cache.sha256(file)
+        found = files.sha256(file)
         if found != wheel.sha256:
             raise UserError(
                 f"{label}: the downloaded file has sha256 {found}, the manifest says"
@@ -91,10 +92,10 @@ def _pip_download(requirement: str, folder: Path, tell: Callable[[int], None]) -
         finally:
             process.kill()
             process.wait()
-    files = sorted(target.glob("*.whl"))
-    if process.returncode != 0 or len(files) != 1:
+    wheels = sorted(target.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
         raise UserError(_pip_failure(requirement, log.read_text(errors="replace")))
-    return files[0]
+    return wheels[0]
 
 
 def _running(process: subprocess.Popen) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lfl_jax.assets import cache, hub_names
 from lfl_jax.assets.manifest import Hub, Item
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -110,7 +111,7 @@ def _wanted(item: Item, listing: _Listing) -> list[str]:
 
 def _check(file: Path, size: int | None, sha256: str | None, hub: Hub) -> None:
     whole = file.is_file() and (size is None or file.stat().st_size == size)
-    if not whole or (sha256 is not None and cache.sha256(file) != sha256):
+    if not whole or (sha256 is not None and files.sha256(file) != sha256):
         file.unlink(missing_ok=True)  # so that the next fetch takes it again
         raise UserError(
             f"{hub.repo}: {file.name} arrived damaged and was removed; run the same command again"

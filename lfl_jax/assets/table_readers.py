@@ -5,6 +5,7 @@ also .gz or .zst, or in .parquet or .arrow. Blank lines, byte-order marks and Wi
 no content.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -12,12 +13,23 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lfl_jax.assets.compressed import DAMAGED, PACKED, all_bytes, damaged, open_packed, without_bom
+from lfl_jax.assets.compressed import (
+    DAMAGED,
+    PACKED,
+    all_bytes,
+    damaged,
+    lines,
+    open_packed,
+    without_bom,
+)
 from lfl_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 Row = dict[str, Any]
 Numbers = np.ndarray | range  # lines, or rows counted from 1
@@ -65,6 +77,13 @@ def _json_lines(path: Path) -> Rows:
         return parse(data[starts[number - 1] : ends[number - 1]], f"{path}:{number}")
 
     return numbers, read
+
+
+def stream_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    """(FILE:LINE, object) of each line, read as it is unpacked: a file may be larger than memory."""
+    for number, line in lines(path):
+        location = f"{path}:{number}"
+        yield location, parse(line, location)
 
 
 def _json(path: Path) -> Rows:
@@ -177,15 +196,21 @@ def _again(first: str, rest: io.TextIOBase) -> Iterator[str]:
     yield from rest
 
 
-def _parquet(path: Path) -> Rows:
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator["pyarrow.parquet.ParquetFile"]:
+    """A Parquet file, memory-mapped; what goes wrong inside while reading it is a UserError."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(path, memory_map=True).read()
+        yield pyarrow.parquet.ParquetFile(path, memory_map=True)
     except (pyarrow.ArrowException, *DAMAGED) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from error
-    return _batches(table.to_batches())
+
+
+def _parquet(path: Path) -> Rows:
+    with open_parquet(path) as file:
+        return _batches(file.read().to_batches())
 
 
 def _arrow(path: Path) -> Rows:

@@ -1,14 +1,14 @@
 """Which data files of a folder are of which split: by what datasets' save_to_disk wrote, or by the
 files' names."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lfl_jax.assets import fetching, hub_names
-from lfl_jax.assets.table_readers import Row, check_kind, is_table, kind, known
+from lfl_jax.assets.table_readers import check_kind, is_table, kind, known
+from lfl_jax.core.files import read_json_object
 from lfl_jax.errors import UserError
 
 # Names that datasets give their splits, at the head of a file's name or as a folder; ours are the
@@ -46,7 +46,7 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
 
 def _saved_splits(folder: Path) -> dict[str, list[Path]]:
     """The splits of a DatasetDict that save_to_disk wrote."""
-    names = _read_json(folder / "dataset_dict.json").get("splits", [])
+    names = read_json_object(folder / "dataset_dict.json").get("splits", [])
     splits = _one_each(folder, {name: _split_of(name) for name in names})
     if "train" not in splits:
         raise UserError(
@@ -57,20 +57,13 @@ def _saved_splits(folder: Path) -> dict[str, list[Path]]:
 
 def _saved_files(folder: Path) -> list[Path]:
     """The Arrow files of one Dataset that save_to_disk wrote."""
-    state = _read_json(folder / "state.json")
+    state = read_json_object(folder / "state.json")
     if state.get("_indices_data_files"):
         raise UserError(
             f"{folder}: rows were picked from its files; save it again with"
             " Dataset.flatten_indices()"
         )
     return [folder / entry["filename"] for entry in state["_data_files"]]
-
-
-def _read_json(path: Path) -> Row:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
 def _shards(folder: Path) -> dict[str, list[Path]]:

@@ -5,7 +5,6 @@ which their names may sort into splits (`table_splits`).
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from lfl_jax.assets import hub_names
 from lfl_jax.assets.table_readers import READERS, Numbers, Row, check_kind, kind, known, no_object
 from lfl_jax.assets.table_splits import files_by_split
+from lfl_jax.core.files import sha256_of_files
 from lfl_jax.errors import UserError
 
 
@@ -89,13 +89,4 @@ def read_tables(files: Sequence[Path], name: str) -> Table:
             f"{files[0] if len(files) == 1 else files[0].parent} is empty: expected at least one"
             " example"
         )
-    return Table(name, shards, digest(files))
-
-
-def digest(files: Sequence[Path]) -> str:
-    """SHA-256 of a file, or of the hashes of several."""
-    hashes = []
-    for path in files:
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return Table(name, shards, sha256_of_files(files))

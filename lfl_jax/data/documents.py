@@ -7,7 +7,6 @@ memory map.
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lfl_jax import assets
-from lfl_jax.assets import compressed, table_readers, tables
+from lfl_jax.assets import table_readers, tables
+from lfl_jax.core import files
 from lfl_jax.data.columns import NAMES
 from lfl_jax.data.examples import Example
 from lfl_jax.data.splits import SPLITS, check, split_index
@@ -104,19 +104,17 @@ def _write(file: Path, column: str, place: Path) -> None:
     whole."""
     import pyarrow as pa
 
-    place.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([("text", pa.large_string())])
-    partial = place.with_name(f"{place.name}.{os.getpid()}")
-    try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for texts in TEXTS.get(table_readers.kind(file.name), _rows)(file, column):
-                kept = [text for text in texts if text and text.strip()]
-                writer.write_batch(
-                    pa.record_batch([pa.array(kept, pa.large_string())], schema=schema)
-                )
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        files.replacing(place) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for texts in TEXTS.get(table_readers.kind(file.name), _rows)(file, column):
+            documents = pa.array(
+                [text for text in texts if text and text.strip()], pa.large_string()
+            )
+            writer.write_batch(pa.record_batch([documents], schema=schema))
 
 
 def _column(given: str, names: Sequence[str], file: Path) -> str:
@@ -133,16 +131,10 @@ def _column(given: str, names: Sequence[str], file: Path) -> str:
 
 def _parquet(file: Path, given: str) -> Iterator[list[str]]:
     """Of Parquet, the one column that is needed."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.ParquetFile(file)
+    with table_readers.open_parquet(file) as rows:
         column = _column(given, rows.schema_arrow.names, file)
         for batch in rows.iter_batches(BATCH, columns=[column]):
             yield batch.column(0).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({error})") from error
 
 
 def _json(file: Path, given: str) -> Iterator[list[str]]:
@@ -152,11 +144,7 @@ def _json(file: Path, given: str) -> Iterator[list[str]]:
 
 def _json_lines(file: Path, given: str) -> Iterator[list[str]]:
     """JSON lines as they are unpacked: they may be larger than memory."""
-    rows = (
-        (f"{file}:{number}", table_readers.parse(line, f"{file}:{number}"))
-        for number, line in compressed.lines(file)
-    )
-    yield from _batches(file, given, rows)
+    yield from _batches(file, given, table_readers.stream_json_lines(file))
 
 
 def _rows(file: Path, given: str) -> Iterator[list[str]]:

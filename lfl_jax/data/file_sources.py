@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lfl_jax.assets import hub_names, table_readers, table_splits, tables
+from lfl_jax.assets import hub_names, table_readers, table_splits
 from lfl_jax.config import DataConfig
+from lfl_jax.core.files import sha256_of_files
 from lfl_jax.data import columns
 from lfl_jax.data.examples import Source
 from lfl_jax.data.rows import TableExamples, read_split
@@ -201,5 +202,5 @@ def document_source(
     (column,) = columns.parse(data.columns).text or ("",)
     examples = read_documents(files, split, column, carved)
     return Source(
-        name, split, examples, licence, sha256 or tables.digest(files), None, False, about
+        name, split, examples, licence, sha256 or sha256_of_files(files), None, False, about
     )

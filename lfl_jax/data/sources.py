@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lfl_jax.assets import tables
 from lfl_jax.config import DataConfig, locations, own_code
+from lfl_jax.core.files import sha256_of_files
 from lfl_jax.data import file_sources, generated_sources, mixes
 from lfl_jax.data.examples import Example, HeldOut, Source
 from lfl_jax.data.file_sources import document_source, file_source, of_split, own_held_out
@@ -73,7 +73,7 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
     )
     source = parts[0] if len(parts) == 1 else _mix(parts, rates, split)
     held_out = tuple(
-        HeldOut(name, path, tables.digest(of_split(Path(path), name)))
+        HeldOut(name, path, sha256_of_files(of_split(Path(path), name)))
         for name, path in own_held_out(data).items()
     )
     return dataclasses.replace(source, held_out=held_out if split == "train" else ())

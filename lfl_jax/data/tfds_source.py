@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lfl_jax.assets.tables import Shard, Table, read_table
+from lfl_jax.core import files
 from lfl_jax.data.rows import TableExamples, split_examples
 from lfl_jax.data.splits import SPLITS
 from lfl_jax.errors import UserError
@@ -65,8 +66,7 @@ def _table(builder, split: str) -> Table:
     rows = builder.as_data_source(split=split)
     sha256 = hashlib.sha256()
     for name in sorted(builder.info.splits[split].filenames):
-        with (Path(builder.data_dir) / name).open("rb") as file:
-            sha256.update(hashlib.file_digest(file, "sha256").digest())
+        sha256.update(bytes.fromhex(files.sha256(Path(builder.data_dir) / name)))
     name = f"{builder.info.full_name}/{split}"
     return Table(
         name, (Shard(name, range(1, len(rows) + 1), rows.__getitem__),), sha256.hexdigest()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.core import files
+from lfl_jax.errors import UserError
 from lfl_jax.evals.task import Record
 
 log = logging.getLogger(__name__)
@@ -22,8 +24,7 @@ def digest(value: Any) -> str:
 def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """The header ({"settings": ..., "plan": ...}) and the records of a file; a last line cut short
     is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    header, *records = [json.loads(line) for line in lines] or [{"settings": None}]
+    header, *records = files.read_jsonl(path) or [{"settings": None}]
     return header, records
 
 
@@ -38,10 +39,10 @@ def resume(path: Path, settings: dict[str, Any]) -> list[Record] | None:
     try:
         header, records = read(path)
         found = header["settings"]
-    except (ValueError, KeyError, TypeError):  # not a file of ours, or damaged
+    except (UserError, KeyError, TypeError):  # not a file of ours, or damaged
         found, records = None, []
     if found == settings:
-        _drop_partial_line(path)
+        files.drop_half_line(path)
         return records
     old = path.with_suffix(".old.jsonl")
     os.replace(path, old)
@@ -57,18 +58,10 @@ def resume(path: Path, settings: dict[str, Any]) -> list[Record] | None:
 
 def start(path: Path, settings: dict[str, Any], plan: dict[str, Any]) -> None:
     """A new file with its header; it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"settings": settings, "plan": plan}) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    files.write_text(path, json.dumps({"settings": settings, "plan": plan}) + "\n")
 
 
 def append(path: Path, records: Sequence[Record]) -> None:
     """Add records, written out before this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
-def _drop_partial_line(path: Path) -> None:
-    data = path.read_bytes()
-    os.truncate(path, data.rfind(b"\n") + 1)
+    # A log-probability may be -inf, which Python's JSON writes and reads as -Infinity.
+    files.append_jsonl(path, records, ensure_ascii=False, allow_nan=True)

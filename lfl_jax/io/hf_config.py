@@ -2,13 +2,13 @@
 that mean a config."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.core.files import read_json_object
 from lfl_jax.errors import UserError
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, RopeScaling, YarnRope
@@ -57,19 +57,10 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
-    """config.json as it is; UserError when it is missing or malformed."""
-    file = folder / "config.json"
-    try:
-        fields = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{file}: no such file; a Hugging Face model is a folder with config.json"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: malformed JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{file}: expected a JSON object")
-    return fields
+    """The fields of config.json; UserError when it is missing or malformed."""
+    return read_json_object(
+        folder / "config.json", "a Hugging Face model is a folder with config.json"
+    )
 
 
 def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:

@@ -19,7 +19,8 @@ from typing import Any
 
 import jax
 
-from lfl_jax.io import wandb_log, workdir
+from lfl_jax.core import files
+from lfl_jax.io import wandb_log
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,13 @@ class MetricsWriter:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        records = [] if resume_step is None else workdir.read_jsonl(self._path)
+        records = [] if resume_step is None else files.read_jsonl(self._path)
         kept = [
             record
             for record in records
             if resume_step is not None and record["step"] <= resume_step
         ]
-        workdir.write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        files.write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         if wandb:
             self._wandb = wandb_log.start(wandb, self._path.parent, config or {})
         if tensorboard:
@@ -82,7 +83,7 @@ class MetricsWriter:
         }
         if nonfinite:
             record["nonfinite"] = nonfinite
-        workdir.append_jsonl(self._path, record)
+        files.append_jsonl(self._path, [record])
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
         if self._board is not None:

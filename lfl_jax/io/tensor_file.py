@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 # What parameters may be held in, and what they are read as.
@@ -201,7 +202,7 @@ def save(
         "metadata": {"total_size": total},
         "weight_map": {name: names[i] for name, i in places.items()},
     }
-    (folder / f"{stem}{INDEX}").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    files.write_json(folder / f"{stem}{INDEX}", index)
     return names
 
 
@@ -209,12 +210,8 @@ def write(
     file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write one file, which appears when it is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        _write(partial, tensors, metadata).rename(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.replacing(file) as partial:
+        _write(partial, tensors, metadata)
 
 
 def _write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str] | None) -> Path:

@@ -2,14 +2,13 @@
 
 import contextlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lfl_jax.errors import MAKE_ROOM, UserError, full
+from lfl_jax.core import files
+from lfl_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
 SHOWN_FIELDS = 5
@@ -43,7 +42,7 @@ def prepare(
             path.mkdir(parents=True, exist_ok=True)
             # Written even when unchanged: whether the directory takes files is found out now, not
             # in an hour.
-            write_json(
+            files.write_json(
                 path / CONFIG_FILE,
                 {"hash": config_hash, "config": config} | ({"code": code} if code else {}),
             )
@@ -142,89 +141,3 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
-
-
-@contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Inside, a disk that is full is a UserError that names this file: the system's own error does
-    not."""
-    try:
-        yield
-    except Exception as error:  # safetensors has an exception of its own
-        if full(error) is None:
-            raise
-        raise UserError(f"cannot write {path}: {full(error)}; {MAKE_ROOM}") from error
-
-
-@contextlib.contextmanager
-def new(path: str | Path) -> Iterator[None]:
-    """Inside, a file or folder that is not there yet is written; nothing of it stays when that
-    fails."""
-    path = Path(path)
-    try:
-        with writing(path):
-            yield
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Replace the file at once: a reader finds the old text or the new, whatever ends this
-    process."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path), partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Replace the file at once. Strict JSON: ValueError for a float that is not finite."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Add one line, which is with the operating system when this returns; a half line of a kill is
-    removed first.
-
-    Strict JSON: ValueError for a float that is not finite.
-    """
-    line = json.dumps(record, allow_nan=False) + "\n"
-    with writing(path), Path(path).open("ab+") as file:
-        size = file.tell()
-        if size and not _ends_line(file, size):
-            file.truncate(_whole_lines(Path(path).read_bytes()))
-        file.write(line.encode())
-
-
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The records of the file, none without a file. A half last line is left out; any other is a
-    UserError."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    records = []
-    for number, line in enumerate(data[: _whole_lines(data)].splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(
-                f"{path}:{number} is not JSON ({error}); restore or delete the file"
-            ) from error
-    return records
-
-
-def _ends_line(file: Any, size: int) -> bool:
-    file.seek(size - 1)
-    return file.read(1) == b"\n"
-
-
-def _whole_lines(data: bytes) -> int:
-    return data.rfind(b"\n") + 1

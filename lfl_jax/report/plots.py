@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.core import files
 from lfl_jax.evals.metrics import Section
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.io import workdir
 from lfl_jax.io.metrics import METRICS_FILE
 from lfl_jax.report.rows import Report, Row
 
@@ -239,7 +239,7 @@ def _of(dev: Mapping[str, Mapping[int, float]], row: Row) -> Mapping[int, float]
 def _dev_scores(folder: Path) -> dict[str, dict[int, float]]:
     """{name: {step: score}} of metrics.jsonl's finite dev scores."""
     found: dict[str, dict[int, float]] = {}
-    for record in workdir.read_jsonl(folder / METRICS_FILE):
+    for record in files.read_jsonl(folder / METRICS_FILE):
         for name, value in record.items():
             if name.startswith("dev/") and value is not None:
                 found.setdefault(name, {})[record["step"]] = value

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from lfl_jax.core import files
 from lfl_jax.evals.metrics import Section
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.io import workdir
 from lfl_jax.report.rows import Report, Row, report
 
 COLOURS = {True: "green", False: "red", None: ""}
@@ -347,6 +347,6 @@ def save_results(results: dict[str, Result], facts: dict[str, Any], folder: Path
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
-    workdir.write_json(
+    files.write_json(
         folder / "results.json", json.loads(json.dumps(content), parse_constant=lambda _: None)
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfl_jax.assets import gguf_header
+from lfl_jax.core.files import read_json_object
 from lfl_jax.errors import UserError
 from lfl_jax.text.tokenizer import (
     CONTROL,
@@ -26,7 +27,6 @@ from lfl_jax.text.tokenizer_files import (
     Added,
     added_tokens,
     chat_template,
-    read_json,
     read_settings,
     token_text,
 )
@@ -43,7 +43,7 @@ def from_json(path: AnyPath) -> Tokenizer:
     add_bos_token is not read: so does transformers 5, and so are the scores that others publish.
     """
     file = Path(path) / "tokenizer.json" if os.path.isdir(path) else Path(path)
-    tree, settings = read_json(file), read_settings(file.parent)
+    tree, settings = read_json_object(file), read_settings(file.parent)
     added = added_tokens(file.parent, settings)
     whole, continuing = _build(file, tree, added)
     eos = token_text(settings, "eos_token")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfl_jax.core.files import read_json_object
 from lfl_jax.errors import UserError
 
 Settings = dict[str, Any]  # the fields of tokenizer_config.json and special_tokens_map.json
@@ -46,22 +47,10 @@ def read_settings(folder: Path) -> Settings:
     As in transformers, the map decides unless the config lists the added tokens itself.
     """
     config, named = (
-        read_json(folder / name) if (folder / name).is_file() else {} for name in SETTINGS_FILES
+        read_json_object(folder / name) if (folder / name).is_file() else {}
+        for name in SETTINGS_FILES
     )
     return named | config if "added_tokens_decoder" in config else config | named
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; UserError for what is missing or malformed."""
-    try:
-        tree = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such tokenizer file") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: malformed JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: expected a JSON object")
-    return tree
 
 
 def token_text(settings: Settings, key: str) -> str | None:
@@ -118,7 +107,7 @@ def added_tokens(folder: Path, settings: Settings) -> list[Added]:
             found = [_described(int(i), fields) for i, fields in listed.items()]
         elif (folder / "added_tokens.json").is_file():
             special = _special_texts(settings)
-            tokens = read_json(folder / "added_tokens.json").items()
+            tokens = read_json_object(folder / "added_tokens.json").items()
             found = [
                 Added(int(i), text, text in special, normalized=text not in special)
                 for text, i in tokens

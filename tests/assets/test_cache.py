@@ -8,6 +8,7 @@ import pytest
 
 from lfl_jax import assets
 from lfl_jax.assets import cache
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 manifest = importlib.import_module("lfl_jax.assets.manifest")
@@ -68,7 +69,7 @@ def test_an_installed_item_is_found_with_its_provenance(toy):
     found = assets.provenance("toy")
     assert found["licence"] == assets.licence("toy") == "MIT"
     assert found["origin"] == {"from": "wheel", "package": "pkg", "version": "1.0", "sha256": "00"}
-    assert found["files"]["a.txt"] == {"sha256": cache.sha256(place / "a.txt"), "bytes": 5}
+    assert found["files"]["a.txt"] == {"sha256": files.sha256(place / "a.txt"), "bytes": 5}
     assert [entry.name for entry in assets.root().iterdir() if entry.name != ".lock"] == ["toy"]
 
 

@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import errors
 
 from lfl_jax import assets
-from lfl_jax.assets import cache
 from lfl_jax.assets.hub import fetch as fetch_hub
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 manifest = importlib.import_module("lfl_jax.assets.manifest")
@@ -168,7 +168,7 @@ def test_a_hub_item_hashes_its_files(corpus, monkeypatch):
     Hub(monkeypatch)
     fetch_hub(corpus)
     file = assets.path("corpus", "data/a.jsonl")
-    assert assets.provenance("corpus")["files"]["data/a.jsonl"]["sha256"] == cache.sha256(file)
+    assert assets.provenance("corpus")["files"]["data/a.jsonl"]["sha256"] == files.sha256(file)
 
 
 def test_a_branch_is_resolved_once_and_its_commit_recorded(corpus, monkeypatch):

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lfl_jax.core.files import read_jsonl
 from lfl_jax.errors import UserError
 from lfl_jax.io import metrics
 from lfl_jax.io.metrics import MetricsWriter, peak_memory_bytes, progress
-from lfl_jax.io.workdir import read_jsonl
 
 
 def lines(directory: Path) -> list[dict]:

@@ -110,52 +110,19 @@ def test_a_place_that_takes_no_files_is_named() -> None:
         prepare(Path("/proc"), CONFIG)
 
 
-def test_a_failed_write_leaves_the_old_file(
+def test_a_full_disk_leaves_the_config_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.json"
-    workdir.write_json(path, {"x": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        workdir.write_json(path, {"x": float("nan")})
+    prepare(tmp_path, CONFIG)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=f"cannot write {path}: No space left on device; make room"):
-        workdir.write_json(path, {"x": 2})
     with pytest.raises(UserError, match="No space left on device"):
-        prepare(tmp_path, CONFIG)
-    assert json.loads(path.read_text()) == {"x": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
-
-
-def test_lines_survive_a_half_written_one(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    assert workdir.read_jsonl(path) == []
-    workdir.append_jsonl(path, {"i": 0, "text": "line\u2028one\n\r two"})
-    workdir.append_jsonl(path, {"i": 1})
-    with path.open("a") as file:
-        file.write('{"i": 2, "te')
-    assert [record["i"] for record in workdir.read_jsonl(path)] == [0, 1]
-    workdir.append_jsonl(path, {"i": 3})
-    assert [record["i"] for record in workdir.read_jsonl(path)] == [0, 1, 3]
-    assert workdir.read_jsonl(path)[0]["text"] == "line\u2028one\n\r two"
-
-
-def test_only_a_half_line_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"i"')
-    assert workdir.read_jsonl(path) == []
-    workdir.append_jsonl(path, {"i": 0})
-    assert path.read_text() == '{"i": 0}\n'
-
-
-def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"i": 0}\n{"i"\n{"i": 2}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl:2 is not JSON"):
-        workdir.read_jsonl(path)
+        prepare(tmp_path, {**CONFIG, "log": {"every": 5}})
+    assert json.loads((tmp_path / "config.json").read_text())["config"] == CONFIG
+    assert os.listdir(tmp_path) == ["config.json"]
 
 
 def test_flatten_keeps_lists_and_empty_sections() -> None:

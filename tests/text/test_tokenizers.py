@@ -286,7 +286,7 @@ class TestJson:
         assert str(folder) in str(caught.value)
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(UserError, match="no such tokenizer file"):
+        with pytest.raises(UserError, match="no such file"):
             tokenizers.from_json(tmp_path)
 
 

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from lfl_jax.assets import readers
+from lfl_jax.core import files
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records
@@ -27,7 +28,6 @@ from lfl_jax.evals.harness import documents
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
 from lfl_jax.evals.run import PROBE, Settings
 from lfl_jax.evals.task import Model
-from lfl_jax.io import workdir
 from lfl_jax.io.metrics import progress
 from lfl_jax.text.jinja import render
 from lfl_jax.text.stops import truncate_at_stop
@@ -450,7 +450,7 @@ def _write(out: Path, found: dict[str, Any], ours: dict[str, Any]) -> None:
             json.dumps(s, default=handle_non_serializable, ensure_ascii=False) + "\n"
             for s in samples
         ]
-        workdir.write_text(out / f"samples_{sanitize_task_name(task)}.jsonl", "".join(lines))
+        files.write_text(out / f"samples_{sanitize_task_name(task)}.jsonl", "".join(lines))
     kept = {name: value for name, value in found.items() if name not in UNWANTED}
     text = json.dumps(kept | {"lfl_jax": ours}, default=handle_non_serializable)
     plain = json.loads(text, parse_constant=lambda name: None)  # NaN is not JSON
@@ -459,7 +459,7 @@ def _write(out: Path, found: dict[str, Any], ours: dict[str, Any]) -> None:
             split["item"] for split in splits.values()
         )
         plain["configs"][task]["dataset_kwargs"] = None  # files that are gone
-    workdir.write_json(out / "results.json", plain)
+    files.write_json(out / "results.json", plain)
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.trees import layers_of
 from lfl_jax.adapters.vera import VeRA
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.io import tensor_file
 from lfl_jax.io.peft import ia3, lora, vera
@@ -75,9 +76,7 @@ def save(
     (folder / CONFIG).unlink(missing_ok=True)
     metadata = {} if fingerprint is None else {tensor_file.FINGERPRINT: fingerprint}
     tensor_file.save(folder, written, STEM, sys.maxsize, metadata)
-    partial = folder / f".{CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
-    partial.rename(folder / CONFIG)
+    files.write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _own_parameters(
