@@ -17,7 +17,7 @@ from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Bank, Mix, members
+from lfl_jax.adapters.mix import Mix, StackedFactors, members
 from lfl_jax.adapters.placement import Placement, place
 from lfl_jax.adapters.trees import Adapter, is_layer, layers_of, member_count
 from lfl_jax.adapters.vera import VeRA
@@ -205,7 +205,7 @@ def _rebound(layer: Any, w: Any) -> Any:
 
 def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
     """The adapter for evaluation: what its layers compute from their weights alone is computed once
-    (DoRA's norm), and many members become a Bank. UserError for an adapter that was trained over
+    (DoRA's norm), and many members become StackedFactors. UserError for an adapter trained over
     other weights."""
     adapter, params = trees.on_weights("precompute_for_inference", adapter, params)
     require_bound("precompute_for_inference", adapter, params)
@@ -223,7 +223,7 @@ def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
 def _precomputed(shared: Any, layer: Any, w: Any) -> Any:
     def one(layer: Any, w: Any) -> Any:
         factors = routed.factors(layer, w, shared)
-        return layer.precompute_for_inference(w) if factors is None else Bank(factors)
+        return layer.precompute_for_inference(w) if factors is None else StackedFactors(factors)
 
     return jax.vmap(one)(layer, w)
 

@@ -22,7 +22,7 @@ from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.inits import OffsetLoRA
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Bank, Mix, members
+from lfl_jax.adapters.mix import Mix, StackedFactors, members
 from lfl_jax.adapters.trees import Adapter, as_adapter, as_params, needs_shared, weight
 from lfl_jax.errors import UserError
 
@@ -105,7 +105,7 @@ def select(stacked: dict, index: int) -> dict:
         layer = layers[0]
         if layer is None:
             return None
-        if not isinstance(layer, Mix | Bank):
+        if not isinstance(layer, Mix | StackedFactors):
             raise UserError(
                 f"select: {path} holds a {type(layer).__name__}; expected what stack returns, a Mix"
             )
@@ -156,8 +156,8 @@ def fuse(adapter: Adapter) -> dict:
     """One LoRA, ranks side by side, where all members at a weight are low-rank: the same dW, and a
     single routing column.
 
-    LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank, and so is a Bank. Weights with members of other
-    kinds stay as they are. VeRA's shared A and B, once multiplied in, are gone.
+    LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank, and so are StackedFactors. Weights with members
+    of other kinds stay as they are. VeRA's shared A and B, once multiplied in, are gone.
     """
     shared = as_adapter("fuse", adapter).get("shared")
 

@@ -43,7 +43,7 @@ class Mix(Node):
 
 
 @struct.dataclass
-class Bank(Node):
+class StackedFactors(Node):
     """A Mix for evaluation, of many low-rank members of one shape: their factors side by side, so
     that picking one for every row does not touch the rest.
 
@@ -60,11 +60,11 @@ class Bank(Node):
             LoRA(a[..., m, :, :], b[..., m, :, :], scale[..., m, :]) for m in range(scale.shape[-2])
         )
 
-    def with_shared(self, shared: Any) -> "Bank":
+    def with_shared(self, shared: Any) -> "StackedFactors":
         """Itself: the factors hold all it needs."""
         return self
 
-    def rebind(self, w: Any) -> "Bank":
+    def rebind(self, w: Any) -> "StackedFactors":
         """Itself: low-rank members read nothing off their weight."""
         return self
 
@@ -72,18 +72,20 @@ class Bank(Node):
         """The sum of the members' dW."""
         return jnp.einsum("mir,mr,mro->io", *self.factors)
 
-    def scaled(self, factor: Any) -> "Bank":
+    def scaled(self, factor: Any) -> "StackedFactors":
         """Every member scaled."""
-        return Bank(self.factors._replace(scale=self.factors.scale * factor))
+        return StackedFactors(self.factors._replace(scale=self.factors.scale * factor))
 
 
 def members(layer: Any) -> tuple[Any, ...]:
     """The adapters at one weight: none, one, or a Mix's."""
     if layer is None:
         return ()
-    return layer.layers if isinstance(layer, Mix | Bank) else (layer,)
+    return layer.layers if isinstance(layer, Mix | StackedFactors) else (layer,)
 
 
 def count(layer: Any) -> int:
     """How many adapters are at one weight."""
-    return layer.factors.scale.shape[-2] if isinstance(layer, Bank) else len(members(layer))
+    return (
+        layer.factors.scale.shape[-2] if isinstance(layer, StackedFactors) else len(members(layer))
+    )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import LowRank, only_low_rank
-from lfl_jax.adapters.mix import Bank, count, members
+from lfl_jax.adapters.mix import StackedFactors, count, members
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
@@ -76,7 +76,7 @@ def applies(routing: Any, rules: Rules | None) -> bool:
 def factors(layer: Any, w: Any, shared: Any) -> LowRank | None:
     """A (M, I, R), scale (M, R) and B (M, R, O) of a layer's members, where `low_rank` is all they
     do, and faster."""
-    if isinstance(layer, Bank):
+    if isinstance(layer, StackedFactors):
         return layer.factors
     group = tuple(member.with_shared(shared) for member in members(layer))
     if len(group) < MEMBERS or not all(map(only_low_rank, group)):

@@ -60,7 +60,7 @@ def constants(adapter: dict) -> dict:
 
 
 def _constants(member: Any) -> Any:
-    if not isinstance(member, Kind):  # an array of a Bank, which is for evaluation
+    if not isinstance(member, Kind):  # an array of StackedFactors, which are for evaluation
         return True
     names = type(member).constants
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].name in names, member)

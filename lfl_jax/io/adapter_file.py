@@ -13,7 +13,7 @@ import numpy as np
 
 from lfl_jax.adapters.build import KINDS, is_kind, is_layer
 from lfl_jax.adapters.kind import Kind
-from lfl_jax.adapters.mix import Bank, Mix, members
+from lfl_jax.adapters.mix import Mix, StackedFactors, members
 from lfl_jax.adapters.project import project
 from lfl_jax.config import own_code
 from lfl_jax.config.own_code import Code
@@ -62,12 +62,12 @@ def _static(field: Any) -> bool:
 
 
 def _kinds(path: str, layer: Any) -> str | list[str]:
-    """The name of a layer's kind, or a list of them for a Mix or a Bank, which is saved as a
+    """The name of a layer's kind, or a list of them for a Mix or StackedFactors, which is saved as a
     Mix."""
     names = {type(m): _name(path, type(m)) for m in members(layer)}
     return (
         [names[type(m)] for m in layer.layers]
-        if isinstance(layer, Mix | Bank)
+        if isinstance(layer, Mix | StackedFactors)
         else names[type(layer)]
     )
 

@@ -11,7 +11,7 @@ import lfl_jax
 from lfl_jax import adapters
 from lfl_jax.adapters import KINDS, Kind, LoRA, combine
 from lfl_jax.adapters.kind import CONSTANTS
-from lfl_jax.adapters.mix import Bank
+from lfl_jax.adapters.mix import StackedFactors
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, hf
@@ -132,26 +132,29 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
     parts = [adapter_for(small, small_params, "vera", rank=8, seed=3, targets=("q", "up"))]
     parts += [adapters.scale(parts[0], 0.1 * i) for i in range(1, 8)]
     stacked = adapters.stack(*parts)
-    bank = adapters.precompute_for_inference(stacked, small_params)
-    assert isinstance(bank["layers"]["attn"]["q"], Bank) and "shared" not in bank
-    adapter_file.save(tmp_path / "a.safetensors", bank)
+    compact = adapters.precompute_for_inference(stacked, small_params)
+    assert isinstance(compact["layers"]["attn"]["q"], StackedFactors) and "shared" not in compact
+    adapter_file.save(tmp_path / "a.safetensors", compact)
     pairs = {
-        "deltas": (bank, stacked), "scale": (adapters.scale(bank, -2.0), adapters.scale(stacked, -2.0)),
-        "add": (adapters.add(bank, parts[0]), adapters.add(stacked, parts[0])), "fuse": (adapters.fuse(bank), stacked),
-        "select": (adapters.select(bank, 3), parts[3]), "rebind": (adapters.rebind(bank, small_params), stacked),
+        "deltas": (compact, stacked), "scale": (adapters.scale(compact, -2.0), adapters.scale(stacked, -2.0)),
+        "add": (adapters.add(compact, parts[0]), adapters.add(stacked, parts[0])),
+        "fuse": (adapters.fuse(compact), stacked),
+        "select": (adapters.select(compact, 3), parts[3]), "rebind": (adapters.rebind(compact, small_params), stacked),
         "file": (adapter_file.load(tmp_path / "a.safetensors", small_params), stacked),
-        "truncate": (adapters.truncate(bank, small_params, 16)[0], stacked),
+        "truncate": (adapters.truncate(compact, small_params, 16)[0], stacked),
     }  # fmt: skip
     for name, (found, wanted) in pairs.items():
         found, wanted = (
             adapters.deltas(x, small_params)["layers"]["attn"]["q"] for x in (found, wanted)
         )
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5, err_msg=name)
-    merged = adapters.merge(bank, small_params)["layers"]["mlp"]["up"]
+    merged = adapters.merge(compact, small_params)["layers"]["mlp"]["up"]
     np.testing.assert_allclose(
         merged, adapters.merge(stacked, small_params)["layers"]["mlp"]["up"], rtol=0, atol=2e-5
     )
-    refused("peft_cat: adapter 0 is a Bank", combine.peft_cat, [bank, bank], [1.0, 1.0])
+    refused(
+        "peft_cat: adapter 0 is a StackedFactors", combine.peft_cat, [compact, compact], [1.0, 1.0]
+    )
 
 
 def test_arguments_that_are_something_else(two, small, small_params, tmp_path):

@@ -13,7 +13,7 @@ from helpers import adapter_for, packed, same_up_to_rounding
 
 from lfl_jax import adapters, api, sample, state, train
 from lfl_jax.adapters import routed
-from lfl_jax.adapters.mix import Bank, Mix
+from lfl_jax.adapters.mix import Mix, StackedFactors
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.models import llama
@@ -119,7 +119,7 @@ def test_for_evaluation_many_members_lie_side_by_side(members, used, small, smal
     stacked = adapters.stack(*members, weights=[1.0, -0.5, 2.0, 0.7])
     precomputed = adapters.precompute_for_inference(stacked, small_params)
     assert (
-        isinstance(precomputed["layers"]["attn"]["q"], Bank)
+        isinstance(precomputed["layers"]["attn"]["q"], StackedFactors)
         and precomputed["layers"]["attn"]["o"] is None
     )
     assert adapters.member_count(precomputed) == 4
@@ -143,7 +143,7 @@ def test_for_evaluation_many_members_lie_side_by_side(members, used, small, smal
     )
 
 
-def test_picking_from_a_bank_does_not_touch_the_rest(members, small, small_params):
+def test_picking_from_stacked_factors_does_not_touch_the_rest(members, small, small_params):
     def temporaries(count):
         precomputed = adapters.precompute_for_inference(
             adapters.stack(*(members * 16)[:count]), small_params
