@@ -188,8 +188,8 @@ def _tasks(
                 if subject.adapted
                 else (*config.eval.tasks, *config.eval.base_tasks)
             )
-            about = (config, judged, base.cfg, base.tokenizer, read, names)
-            results[subject.name] = suite.run(*about, out / subject.name, tasks)
+            evaluations = suite.Suite(config.eval, base.cfg.max_seq_len, tasks)
+            results[subject.name] = evaluations.run(names, judged, read, out / subject.name)
     if not hosts.is_first():
         return
     about = {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}
@@ -218,10 +218,10 @@ def _harness(
         print(f"{subject.name}: {base.source}")
         bridge.run(
             judged,
-            base.tokenizer,
             options["lm_eval"].split(","),
             dataclasses.replace(
-                suite.settings(config, base.cfg), max_new_tokens=bridge.MAX_NEW_TOKENS
+                suite.settings(config.eval, base.cfg.max_seq_len),
+                max_new_tokens=bridge.MAX_NEW_TOKENS,
             ),
             out=out / subject.name,
             limit=options["limit"] or None,

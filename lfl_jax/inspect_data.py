@@ -161,7 +161,8 @@ def main(argv: Sequence[str]) -> None:
 
         source = open_source(config.data, "train", config.seed.data)
         render_contamination(
-            contamination.look(config, source, suite.tasks_of(config, training=False)), Console()
+            contamination.find_overlaps(config, source, suite.tasks_of(config, training=False)),
+            Console(),
         )
         return
     base_model.check(config)

@@ -197,10 +197,9 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     ) -> dict[str, Result]:
         model, name = states.model(state, frozen), f"{base.fingerprint}/{config.hash()}/{tag}"
         options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
-        judged = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
-        return suite.run(
-            config, judged, cfg, tokenizer, inputs, names, run.workdir / "evals" / tag, tasks, show
-        )
+        model_scorer = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
+        evaluations = suite.Suite(config.eval, cfg.max_seq_len, tasks, show)
+        return evaluations.run(names, model_scorer, inputs, run.workdir / "evals" / tag)
 
     hosts.require_same(
         {

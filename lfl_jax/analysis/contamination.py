@@ -22,7 +22,7 @@ FILE = "contamination.json"
 Overlapping = dict[str, set[str]]  # {task: ids of the items that the source contains}
 
 
-def look(
+def find_overlaps(
     config: Config, source: Source, tasks: Mapping[str, Task] = TASKS, show_progress: bool = True
 ) -> dict[str, Any]:
     """`data.decontaminate.report` of the source and every item of config.eval.tasks, without
@@ -31,7 +31,9 @@ def look(
     Raises UserError for an unknown task.
     """
     evaluated = dataclasses.replace(config.eval, limit=0)
-    inputs = evaluation_inputs.from_config(dataclasses.replace(config, eval=evaluated), alone=True)
+    inputs = evaluation_inputs.from_config(
+        dataclasses.replace(config, eval=evaluated), without_few_shot=True
+    )
     names = evaluated.items(evaluated.tasks)
     found = [find(name, tasks) for name in names]
     items = {task.name: {item.id: item_text(item) for item in task.items(inputs)} for task in found}
@@ -50,7 +52,7 @@ def write(
     """The report into a run's directory; one that is there stands, since a run's source and tasks
     do not change."""
     if not (folder / FILE).exists():
-        files.write_json(folder / FILE, look(config, source, tasks, show_progress))
+        files.write_json(folder / FILE, find_overlaps(config, source, tasks, show_progress))
 
 
 def read(folder: Path) -> Overlapping | None:

@@ -16,11 +16,11 @@ from lfl_jax.text.chat import Template
 MOST = 2000  # held-out examples of a source, for an evaluation that asks for all
 
 
-def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> Inputs:
+def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = False) -> Inputs:
     """Inputs from the test split, or from the dev split, on which choices such as the best
     checkpoint are made.
 
-    alone: of items without the examples before them.
+    without_few_shot: items without the examples that stand before them.
     """
     most = _most(config, dev)
     splits = () if most is None else ("dev",) if dev else held_out_splits(config.data)
@@ -36,12 +36,12 @@ def from_config(config: Config, *, dev: bool = False, alone: bool = False) -> In
         source_text=readers.texts(Path(config.eval.source_text))
         if config.eval.source_text
         else None,
-        worked=lambda: _first(
+        few_shot_examples=lambda: _first(
             open_source(config.data, "train", config.seed.data), config.eval.base_shots
         ),
         shots=config.eval.shots,
         shots_from=config.eval.shots_from,
-        alone=alone,
+        without_few_shot=without_few_shot,
     )
 
 

@@ -1,67 +1,87 @@
-"""Per-example records: a JSONL file per task whose first line says what settings the rest was made
-with."""
+"""A file of records: JSON lines, the first of which names the settings that the rest depends on."""
 
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
-from lfl_jax.evals.task import Record
+from lfl_jax.evals.metrics import Record
 
 log = logging.getLogger(__name__)
 
 
-def digest(value: Any) -> str:
-    """16 hexadecimal digits that stand for a JSON value."""
+def digest(value: object) -> str:
+    """16 hexadecimal digits of a hash of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
-    """The header ({"settings": ..., "plan": ...}) and the records of a file; a last line cut short
-    is left out."""
+def read(path: Path) -> tuple[Record, list[Record]]:
+    """The header ({"settings": ..., "plan": ...}) and the records, without a truncated last line."""
     header, *records = files.read_jsonl(path) or [{"settings": None}]
     return header, records
 
 
-def resume(path: Path, settings: dict[str, Any]) -> list[Record] | None:
-    """What an interrupted evaluation with the same settings has left, made ready to be appended to.
+@dataclass
+class RecordFile:
+    """A file that is appended to, with its content.
 
-    None when there is none. A file of other settings is kept under another name, and a warning says
-    so.
+    settings: everything that the records depend on. plan: figures of the header, None before
+    `start`.
     """
-    if not path.exists():
-        return None
-    try:
-        header, records = read(path)
-        found = header["settings"]
-    except (UserError, KeyError, TypeError):  # not a file of ours, or damaged
-        found, records = None, []
-    if found == settings:
-        files.drop_half_line(path)
-        return records
+
+    path: Path
+    settings: Record
+    plan: Record | None = None
+    records: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def resume(cls, path: Path, settings: Record) -> "RecordFile":
+        """The file that an interrupted evaluation with these settings left, or a new one.
+
+        A file of other settings is renamed, and a warning names them.
+        """
+        if not path.exists():
+            return cls(path, settings)
+        try:
+            header, records = read(path)
+            earlier, plan = header["settings"], header.get("plan")
+        except (UserError, KeyError, TypeError):  # not such a file, or damaged
+            earlier, plan, records = None, None, []
+
+        if earlier == settings:
+            files.drop_half_line(path)
+            return cls(path, settings, plan or {}, records)
+        _rename_old(path, settings, earlier or {})
+        return cls(path, settings)
+
+    def start(self, plan: Record) -> None:
+        """Write the header of a new file; the file appears complete or not at all."""
+        if self.plan is not None:
+            return
+        self.plan = plan
+        header = json.dumps({"settings": self.settings, "plan": plan})
+        files.write_text(self.path, header + "\n")
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add records, on disk before this returns."""
+        # A log-probability may be -inf, which Python's JSON writes and reads as -Infinity.
+        files.append_jsonl(self.path, records, ensure_ascii=False, allow_nan=True)
+        # As a restart reads them, where tuples are lists: results do not depend on interruptions.
+        self.records += json.loads(json.dumps(records))
+
+
+def _rename_old(path: Path, settings: Record, earlier: Record) -> None:
     old = path.with_suffix(".old.jsonl")
     os.replace(path, old)
-    differs = [key for key in settings if not found or found.get(key) != settings[key]]
+    differs = [key for key in settings if key not in earlier or earlier[key] != settings[key]]
     log.warning(
-        "%s: other settings (%s), evaluating anew; the old file is %s",
+        "%s: other settings (%s), evaluating again; the old file is %s",
         path,
         ", ".join(differs),
         old.name,
     )
-    return None
-
-
-def start(path: Path, settings: dict[str, Any], plan: dict[str, Any]) -> None:
-    """A new file with its header; it appears whole or not at all."""
-    files.write_text(path, json.dumps({"settings": settings, "plan": plan}) + "\n")
-
-
-def append(path: Path, records: Sequence[Record]) -> None:
-    """Add records, written out before this returns."""
-    # A log-probability may be -inf, which Python's JSON writes and reads as -Infinity.
-    files.append_jsonl(path, records, ensure_ascii=False, allow_nan=True)

@@ -14,8 +14,8 @@ from lfl_jax import losses, sample
 from lfl_jax.adapters import member_count, precompute_for_inference
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
-from lfl_jax.evals import task
 from lfl_jax.evals.batching import Rows
+from lfl_jax.evals.task import Scorer
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.stops import contains_stop
 from lfl_jax.text.tokenizers import Tokenizer
@@ -42,7 +42,7 @@ def build(
     adapted: bool = True,
     generate_rows: int = 16,
     seed: int = 0,
-) -> task.Model:
+) -> Scorer:
     """The model for `evaluate`, which scores and decodes from these very weights: nothing is
     copied.
 
@@ -53,7 +53,7 @@ def build(
         adapter = precompute_for_inference(model["adapter"], model["params"])
         model = model | {"adapter": adapter}
     subject = _Subject(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
-    return task.Model(tag=tag, score=subject.score, generate=subject.generate)
+    return Scorer(tag, tokenizer, subject.score, subject.generate)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Subject:
         return jnp.full((rows, self.members), float(self.adapted)) if self.members else None
 
     def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """`base.Model.score`."""
+        """`Scorer.score`."""
         placed = {
             k: hosts.place(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape))
             for k in INPUTS
@@ -93,7 +93,7 @@ class _Subject:
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[str]:
-        """`base.Model.generate`. A batch of one shape is one program: it is filled up with the
+        """`Scorer.generate`. A batch of one shape is one program: it is filled up with the
         first prompt."""
         missing = self.generate_rows - len(prompts)
         rows = sample.generate(

@@ -1,10 +1,9 @@
-"""An evaluation task, its three methods, what it reads, and the model it is given: data and
-functions, no jax."""
+"""An evaluation task: its items, its method, its metrics. Data and functions, no jax."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lfl_jax.assets import readers
 from lfl_jax.data.examples import Example
@@ -16,44 +15,61 @@ from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.tokenizers import Tokenizer
 
 
-def head(item: Any) -> Record:
-    """How the record of a generated answer begins: the item's id and cluster, and a digest of its
-    prompt."""
+@runtime_checkable
+class Item(Protocol):
+    """One question of a task: a frozen dataclass of text.
+
+    `id` is unique within the task; items that are not independent share their `cluster`.
+    """
+
+    id: str
+    cluster: str
+
+
+@runtime_checkable
+class PromptedItem(Item, Protocol):
+    """An item whose `prompt` the model continues."""
+
+    prompt: str
+
+
+def common_fields(item: PromptedItem) -> Record:
+    """The fields of every generated answer's record: id, cluster, a digest of the prompt."""
     digest = hashlib.sha256(item.prompt.encode()).hexdigest()[:16]
     return {"id": item.id, "cluster": item.cluster, "prompt_sha256": digest}
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model as evaluations see it; `tag` names its weights (base, or a run and step) in the
-    records.
+class Scorer:
+    """A model with its tokenizer, behind two functions; evaluations know no more of it.
 
-    score(rows) -> nll (B, T) float32 and greedy (B, T) bool, whether the target is the argmax; both
-    are read where rows["weights"] > 0. A row is one of `evals.plan`.
-    generate(prompts, *, max_new_tokens, stop, example_ids, temperature=0, top_p=1) -> the new text
-    of each prompt (token ids), with the text of EOS at its end where the model ended it, and no
-    other special token; it may go on after a stop text, but need not.
+    tag: names the weights (the base, or a run and step) in the records.
+    score(rows): nll (B, T) float32, and greedy (B, T) bool, true where the target is the argmax;
+    both are read where rows["weights"] > 0. `batching.arrange` makes the rows.
+    generate(prompts, *, max_new_tokens, stop, example_ids, temperature=0, top_p=1): the new text of
+    each prompt (token ids). It ends with the text of EOS where the model emitted it, and has no
+    other special token; it may continue after a stop text.
     """
 
     tag: str
+    tokenizer: Tokenizer
     score: Score
     generate: Callable[..., list[str]]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What tasks read: fetched documents by asset name, and what the run itself supplies.
+    """The data that tasks read: fetched documents by asset name, and data of the run itself.
 
-    problems: {group: held-out examples to answer}, a group each for templates seen and unseen in
-    training.
-    target: held-out examples whose responses are scored. template: the format the model is trained
-    with.
+    problems: {group: held-out examples to answer}, one group for templates seen in training, one
+    for unseen ones.
+    target: held-out examples whose responses are scored.
+    template: the prompt format of training.
     source_text: general text, one document each; None = the fetched default.
     shots_from: "fixed" (the first `shots` of `fixed_shots`, (question, answer) pairs that come with
-    GSM8K) or "lm_eval" (the harness's draw from the GSM8K training split). worked: training
-    examples to show in prompts.
-    alone: items without the examples that a task shows before them, as decontamination looks at
-    them.
+    GSM8K) or "lm_eval" (the harness's draw from the GSM8K training split).
+    few_shot_examples: training examples that prompts may begin with.
+    without_few_shot: no item has few-shot examples before it, for decontamination.
     """
 
     docs: Callable[[str], list[dict]] = readers.docs
@@ -64,34 +80,20 @@ class Inputs:
     source_text: Sequence[str] | None = None
     shots: int = 0
     shots_from: str = "fixed"
-    worked: Callable[[], Sequence[Example]] = tuple
-    alone: bool = False
+    few_shot_examples: Callable[[], Sequence[Example]] = tuple
+    without_few_shot: bool = False
 
-    def before(self, shown: str) -> str:
-        """What stands before an item: the text, or nothing where items are alone."""
-        return "" if self.alone else shown
-
-
-def nothing_missing() -> None:
-    """For tasks that need nothing but the package."""
-
-
-def meaningful(inputs: Inputs) -> str:
-    """For tasks whose score means something whatever they are given."""
-    return ""
-
-
-def no_details(inputs: Inputs) -> dict[str, Any]:
-    """For tasks whose items say everything."""
-    return {}
+    def preamble(self, text: str) -> str:
+        """The text that comes before an item, empty when few-shot examples are left out."""
+        return "" if self.without_few_shot else text
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Decided by log-probabilities of given texts.
+    """Items decided by the log-probabilities of given texts.
 
-    requests: an item's requests, none of more than the given number of input tokens. record: from
-    their scores.
+    requests(item, tokenizer, length): the item's requests, of at most `length` input tokens each.
+    record(item, scores): the item's record, from the scores of its requests in order.
     """
 
     requests: Callable[[Any, Tokenizer, int], list[Request]]
@@ -101,8 +103,10 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Generate:
-    """Decided by greedily generated text, ended by `stop` texts or EOS. Items also have a
-    `prompt`."""
+    """Items decided by greedily generated text, which ends at a `stop` text or EOS.
+
+    record(item, text): the item's record. Items have a `prompt`.
+    """
 
     stop: tuple[str, ...]
     record: Callable[[Any, str], Record]
@@ -111,11 +115,11 @@ class Generate:
 
 @dataclass(frozen=True)
 class Execute:
-    """Decided by running generated programs: several texts per item, drawn at a temperature. Items
-    have a `prompt`.
+    """Items decided by running generated programs, several samples for each `prompt`.
 
-    extract(item, text): the code that a text makes. program(item, code): that code with the item's
-    tests, for `evals.sandbox`. record(item, texts, verdicts): one record of all samples.
+    extract(item, text): the code in a generated text.
+    program(item, code): that code with the item's tests, for `evals.sandbox`.
+    record(item, texts, verdicts): one record of all samples of the item.
     """
 
     stop: tuple[str, ...]
@@ -128,22 +132,32 @@ class Execute:
 Method = Likelihood | Generate | Execute
 
 
+def _no_details(inputs: Inputs) -> dict[str, Any]:
+    return {}
+
+
+def _no_requirements() -> None:
+    pass
+
+
+def _never_skipped(inputs: Inputs) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Task:
-    """One evaluation: items, the method that turns them into records, and the metrics that are read
-    from records.
+    """One evaluation: its items, the method that makes records of them, the metrics of records.
 
-    Items are dataclasses of text with a unique `id` and a `cluster` (items that are not independent
-    share theirs). Raise `version` when the task's meaning changes: older records are then not taken
-    for its own.
-    label: in tables, before a metric's. metrics: the first is the task's main one.
-    details: what of the inputs the records' settings should name.
-    interleaved: kinds of items take turns, so a limit takes the first ones, however items are
-    picked otherwise.
-    check: raises UserError where the task cannot run here; called before anything is computed.
-    reads_source: whether its items are held-out examples of the training source.
-    meaningless: why a score on these inputs would mean nothing, so that it is left out; "" where it
-    means something.
+    version: raise it when the task's meaning changes; older records are then evaluated again.
+    label: precedes a metric's label in tables.
+    metrics: the first is the task's main metric.
+    details: what the records' settings should name of the inputs.
+    interleaved: kinds of items alternate, so that a limit takes the first items, whatever
+    `Settings.pick` says.
+    check: raises UserError where the task cannot run on this machine; called before any work.
+    reads_source: the items are held-out examples of the training source.
+    skip_reason: why scores on these inputs would mean nothing, so that the task is skipped; "" for
+    a meaningful score.
     """
 
     name: str
@@ -152,14 +166,16 @@ class Task:
     items: Callable[[Inputs], Sequence[Any]]
     method: Method
     metrics: tuple[Metric, ...]
-    details: Callable[[Inputs], dict[str, Any]] = no_details
+    details: Callable[[Inputs], dict[str, Any]] = _no_details
     interleaved: bool = False
-    check: Callable[[], None] = nothing_missing
+    check: Callable[[], None] = _no_requirements
     reads_source: bool = False
-    meaningless: Callable[[Inputs], str] = meaningful
+    skip_reason: Callable[[Inputs], str] = _never_skipped
 
     def measure(self, records: Sequence[Record]) -> dict[str, Measured]:
-        """{metric: its values and mean} of these records, the method's own metrics last."""
-        declared = (*self.metrics, *self.method.metrics)
-        found = [measured for metric in declared for measured in metric.measure(records)]
-        return {measured.metric.name: measured for measured in found}
+        """{metric name: its values and mean} of these records, the method's own metrics last."""
+        measured: dict[str, Measured] = {}
+        for metric in (*self.metrics, *self.method.metrics):
+            # A metric with groups gives one measurement more for each group.
+            measured |= {one.metric.name: one for one in metric.measure(records)}
+        return measured

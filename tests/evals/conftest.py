@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfl_jax.evals.task import Inputs, Model
+from lfl_jax.evals.task import Inputs, Scorer
 from lfl_jax.text.tokenizers import Tokenizer
 
 PARITY = Path(__file__).parents[1] / "parity" / "lm_eval"
@@ -65,7 +65,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def toy_model(tokenizer) -> Model:
+def toy_model(tokenizer) -> Scorer:
     """The toy as evaluations see it; it answers prompts of the synthetic documents by their
     text."""
 
@@ -75,7 +75,7 @@ def toy_model(tokenizer) -> Model:
             f" {sum(prompt) % 90}.\n#### {sum(prompt) % 7}<eos> Question: 5" for prompt in prompts
         ]
 
-    return Model(tag="toy", score=score, generate=generate)
+    return Scorer("toy", tokenizer, score, generate)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,11 @@ from lfl_jax.assets import readers
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
 from lfl_jax.evals.grading import code_text, pass_at_k
-from lfl_jax.evals.run import MOST_SAMPLES, Sampling, Settings, evaluate
+from lfl_jax.evals.methods import MAX_SAMPLES
+from lfl_jax.evals.run import Evaluation
 from lfl_jax.evals.sandbox import Verdict
-from lfl_jax.evals.task import Inputs, Model
+from lfl_jax.evals.settings import Sampling, Settings
+from lfl_jax.evals.task import Inputs, Scorer
 from lfl_jax.evals.tasks import humaneval, mbpp
 from lfl_jax.text import stops
 from lfl_jax.text.chat import TEMPLATES
@@ -326,7 +328,7 @@ def test_what_is_no_python_is_told_apart_from_what_is_wrong():
 
 
 def settings(tmp_path, done, samples=3):
-    """(evaluate, its calls): a model that answers right in every second sample, up to `done`
+    """(run, its calls): a model that answers right in every second sample, up to `done`
     calls."""
     calls = []
 
@@ -337,13 +339,14 @@ def settings(tmp_path, done, samples=3):
         return [texts[i % 2] for i in example_ids]
 
     tokenizer = byte_tokenizer()
-    model = Model(tag="m", score=lambda rows: (rows["tokens"], rows["tokens"]), generate=generate)
+    model = Scorer("m", tokenizer, lambda rows: (rows["tokens"], rows["tokens"]), generate)
     shapes = Settings(
         rows=1, length=64, generate_rows=2, max_new_tokens=16, window=512, sampling=Sampling(samples, 0.5, 0.9)
     )  # fmt: skip
     docs = [DOC | {"task_id": f"HumanEval/{i}"} for i in range(2)]
     inputs = Inputs(docs=lambda name: docs)
-    return lambda: evaluate(humaneval.TASK, 0, model, tokenizer, inputs, shapes, tmp_path), calls
+    evaluation = Evaluation(humaneval.TASK, model, inputs, shapes)
+    return lambda: evaluation.run(tmp_path), calls
 
 
 def test_programs_are_drawn_run_and_resumed(tmp_path):
@@ -356,8 +359,8 @@ def test_programs_are_drawn_run_and_resumed(tmp_path):
     result = run()
     first, second = records.read(tmp_path / "humaneval.jsonl")[1]
     assert calls == [
-        ([MOST_SAMPLES, MOST_SAMPLES + 1], 0.5, 0.9, calls[0][3]),
-        ([MOST_SAMPLES + 2], *calls[0][1:]),
+        ([MAX_SAMPLES, MAX_SAMPLES + 1], 0.5, 0.9, calls[0][3]),
+        ([MAX_SAMPLES + 2], *calls[0][1:]),
     ]
     assert "\ndef" in calls[0][3] and first["n"] == 3 and first["c"] == 2
     assert [s["passed"] for s in second["samples"]] == [True, False, True] and second["unique"] == 2

@@ -12,8 +12,9 @@ from rich.console import Console
 from lfl_jax.analysis import forgetting
 from lfl_jax.analysis.forgetting import Flips
 from lfl_jax.errors import UserError
-from lfl_jax.evals import records, stats
-from lfl_jax.evals.run import Result, read
+from lfl_jax.evals import stats
+from lfl_jax.evals.records import RecordFile
+from lfl_jax.evals.run import Result
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import table
 from lfl_jax.report.rows import Row, report
@@ -137,10 +138,10 @@ def test_other_items_are_refused():
 
 
 def results(folder: Path, made: dict) -> dict[str, Result]:
-    for task, of_task in made.items():
-        records.start(folder / f"{task}.jsonl", {"task": task}, {})
-        records.append(folder / f"{task}.jsonl", of_task)
-    return {task: read(folder / f"{task}.jsonl", TASKS[task]) for task in made}
+    return {
+        task: Result.of(TASKS[task], RecordFile(folder / f"{task}.jsonl", {}, {}, of_task))
+        for task, of_task in made.items()
+    }
 
 
 def shown(before: dict, after: dict, folder: Path) -> tuple[list[Row], str]:

@@ -27,8 +27,8 @@ from lfl_jax.evals.harness import bridge as lm_eval
 from lfl_jax.evals.harness import documents
 from lfl_jax.evals.harness.bridge import Answers, Decoding, decoding, grouped, harness
 from lfl_jax.evals.requests import Request
-from lfl_jax.evals.run import Settings
-from lfl_jax.evals.task import Inputs, Model
+from lfl_jax.evals.settings import Settings
+from lfl_jax.evals.task import Inputs, Scorer
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.models import llama
 from lfl_jax.run_setup import base_model
@@ -142,7 +142,6 @@ def test_a_suite_of_ones_own_is_scored_as_a_plain_computation_does(tmp_path, tin
     encode = lambda text: [257, *text.encode()]  # noqa: E731
     found = lm_eval.run(
         judged,
-        byte_tokenizer(),
         list(SUITE),
         SETTINGS,
         out=tmp_path,
@@ -184,7 +183,7 @@ def agree(tmp_path, judged, inputs, shots):
     docs = lambda item: inputs.docs(item)  # noqa: E731
     ours = dataclasses.replace(inputs, shots=shots, shots_from="lm_eval")
     for name in names:
-        run.evaluate(TASKS[name], 0, judged, byte_tokenizer(), ours, SETTINGS, tmp_path / "ours")
+        run.Evaluation(TASKS[name], judged, ours, SETTINGS).run(tmp_path / "ours")
     options = {
         "docs": docs,
         "report": quiet,
@@ -193,9 +192,7 @@ def agree(tmp_path, judged, inputs, shots):
     found = {}
     for few, tasks in ({0: names} if shots == 0 else {0: [*ZERO_SHOT], shots: ["gsm8k"]}).items():
         out = tmp_path / "theirs"
-        found |= lm_eval.run(
-            judged, byte_tokenizer(), tasks, SETTINGS, out=out, num_fewshot=few, **options
-        )
+        found |= lm_eval.run(judged, tasks, SETTINGS, out=out, num_fewshot=few, **options)
     for name in names:
         _, made = records.read(tmp_path / "ours" / f"{name}.jsonl")
         theirs = samples(tmp_path / "theirs", name)
@@ -274,7 +271,8 @@ class Asked:
 
 
 def bridge(model, tokenizer, **changes):
-    return harness(model, tokenizer, dataclasses.replace(SETTINGS, **changes))
+    scorer = dataclasses.replace(model, tokenizer=tokenizer)
+    return harness(scorer, dataclasses.replace(SETTINGS, **changes))
 
 
 CONTEXTS = (
@@ -426,7 +424,12 @@ def test_prompts_are_batched_by_settings_and_cut_on_the_left(tokenizer):
         calls.append((prompts, max_new_tokens, stop, example_ids, sampling))
         return [f"{len(prompt)} said stop and <eos> more" for prompt in prompts]
 
-    lm = bridge(Model("fake", lambda rows: None, generate), tokenizer, window=12, generate_rows=2)
+    lm = bridge(
+        Scorer("fake", tokenizer, lambda rows: None, generate),
+        tokenizer,
+        window=12,
+        generate_rows=2,
+    )
     greedy, other = {"until": ["stop"], "max_gen_toks": 4}, {"until": [], "max_gen_toks": 2}
     sampled = {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "max_gen_toks": 4}
     asked = [
@@ -530,9 +533,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path, toy_model, tokenizer
         model, made = limited(toy_model, calls)
         try:
             options = {"num_fewshot": 0, "docs": inputs.docs, "report": quiet}
-            return lm_eval.run(
-                model, tokenizer, tasks, settings, out=tmp_path / folder, **options
-            ), len(made)
+            return lm_eval.run(model, tasks, settings, out=tmp_path / folder, **options), len(made)
         finally:
             assert len(made) <= calls
 
@@ -564,7 +565,7 @@ def test_groups_hold_fetched_tasks_and_ones_own(
         "num_fewshot": 0,
         "report": quiet,
     }
-    assert set(lm_eval.run(toy_model, tokenizer, ["mine"], SETTINGS, **options)) == {
+    assert set(lm_eval.run(toy_model, ["mine"], SETTINGS, **options)) == {
         "hellaswag",
         "pets",
     }
@@ -580,7 +581,7 @@ def test_a_task_in_the_folder_comes_before_a_fetched_one(
     text = (suite / "pets.yaml").read_text().replace('"task": "pets"', '"task": "hellaswag"')
     (suite / "pets.yaml").write_text(text)
     options = {"out": tmp_path, "include": str(suite), "docs": inputs.docs, "report": quiet}
-    lm_eval.run(toy_model, tokenizer, ["hellaswag"], SETTINGS, **options)
+    lm_eval.run(toy_model, ["hellaswag"], SETTINGS, **options)
     assert len(samples(tmp_path, "hellaswag")) == 3
     assert json.loads((tmp_path / "results.json").read_text())["lfl_jax"]["sources"] == {}
 
@@ -647,7 +648,6 @@ def test_mistakes_are_named(
     with pytest.raises(UserError) as error:
         lm_eval.run(
             toy_model,
-            tokenizer,
             tasks,
             SETTINGS,
             out=tmp_path,
@@ -662,14 +662,14 @@ def test_mistakes_are_named(
 def test_one_process_only(tmp_path, toy_model, tokenizer, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match="evaluated by one process"):
-        lm_eval.run(toy_model, tokenizer, ["hellaswag"], SETTINGS, out=tmp_path)
+        lm_eval.run(toy_model, ["hellaswag"], SETTINGS, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_harness_is_named(tmp_path, toy_model, tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match=r"install the eval extra: pip install 'lfl_jax\[eval\]'"):
-        lm_eval.run(toy_model, tokenizer, ["hellaswag"], SETTINGS, out=tmp_path)
+        lm_eval.run(toy_model, ["hellaswag"], SETTINGS, out=tmp_path)
 
 
 def test_arc_is_the_original_again(inputs):
@@ -706,14 +706,16 @@ def refuse(*args, **kwargs): raise SystemExit("a connection was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
 from lfl_jax.evals.harness import bridge as lm_eval
-from lfl_jax.evals.task import Model
-from lfl_jax.evals.run import Settings
+from lfl_jax.evals.task import Scorer
+from lfl_jax.evals.settings import Settings
 from lfl_jax.text.tokenizers import byte_tokenizer
 score = lambda rows: (rows["weights"] * rows["targets"], rows["targets"] > 99)
-model = Model("fake", score, lambda prompts, **options: ["2"] * len(prompts))
+model = Scorer(
+    "fake", byte_tokenizer(), score, lambda prompts, **options: ["2"] * len(prompts)
+)
 settings = Settings(rows=2, length=128, generate_rows=4, max_new_tokens=12, window=512)
 out, include = Path({str(tmp_path)!r}), {str(suite)!r}
-lm_eval.run(model, byte_tokenizer(), ["pets", "sums"], settings, out=out, include=include)
+lm_eval.run(model, ["pets", "sums"], settings, out=out, include=include)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -734,16 +736,13 @@ def real():
     fixture = json.loads(PARITY.read_text(encoding="utf-8"))
     base = base_model.load(Config.from_dict(math_ift.get_config()), make_rules())
     model = {"params": base.params, "adapter": {}}
-    return (
-        fixture,
-        base.tokenizer,
-        scorer.build(model, base.cfg, base.tokenizer, make_rules(), "smollm2", generate_rows=8),
-    )
+    rules, tokenizer = make_rules(), base.tokenizer
+    return fixture, scorer.build(model, base.cfg, tokenizer, rules, "smollm2", generate_rows=8)
 
 
 def compare(tmp_path, real, name, most):
     """Prompts and token ids exactly, log-probabilities to 2e-3, answers and metrics exactly."""
-    fixture, tokenizer, judged = real
+    fixture, judged = real
     task, _, shots, length, tokens, chat = fixture["cases"][name]["case"]
     everything = fixture["cases"][name]["documents"]
     wanted = everything[:most]
@@ -753,7 +752,6 @@ def compare(tmp_path, real, name, most):
     options = {"gen_kwargs": {"max_gen_toks": tokens}} if task == "gsm8k" else {}
     found = lm_eval.run(
         judged,
-        tokenizer,
         [task],
         settings,
         out=tmp_path / name,
@@ -766,7 +764,7 @@ def compare(tmp_path, real, name, most):
     made = samples(tmp_path / name, task)
     for position, document in enumerate(wanted):
         of_document = {name: sample for (doc, name), sample in made.items() if doc == position}
-        check(harness(judged, tokenizer, settings), of_document, document)
+        check(harness(judged, settings), of_document, document)
     if wanted == everything:
         for metric, value in fixture["cases"][name]["results"].items():
             assert found[task][metric] == pytest.approx(value, abs=1e-12), metric
@@ -817,8 +815,8 @@ def test_smollm2_is_judged_as_by_hflm_on_all(tmp_path, real, name):
 
 @pytest.mark.slow
 def test_texts_are_scored_as_by_hflm(real):
-    fixture, tokenizer, judged = real
+    fixture, judged = real
     wanted = fixture["rolling"]
-    lm = harness(judged, tokenizer, dataclasses.replace(SETTINGS, rows=1, length=wanted["length"]))
+    lm = harness(judged, dataclasses.replace(SETTINGS, rows=1, length=wanted["length"]))
     asked = [Asked(doc["passage"]) for doc in readers.docs("boolq")[: len(wanted["ll"])]]
     np.testing.assert_allclose(lm.loglikelihood_rolling(asked), wanted["ll"], rtol=0, atol=1e-2)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lfl_jax.evals import records
-from lfl_jax.evals.run import read
+from lfl_jax.evals.records import RecordFile
+from lfl_jax.evals.run import Result
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import table
 from lfl_jax.report.rows import report
@@ -30,10 +30,8 @@ def made(task) -> list[dict]:
 
 
 def results(folder, name):
-    path = folder / f"{name}.jsonl"
-    records.start(path, {"task": name}, {})
-    records.append(path, made(TASKS[name]))
-    return {name: read(path, TASKS[name])}
+    file = RecordFile(folder / f"{name}.jsonl", {}, {}, made(TASKS[name]))
+    return {name: Result.of(TASKS[name], file)}
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -12,11 +12,10 @@ from rich.console import Console
 from lfl_jax import train
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
-from lfl_jax.evals import task as base
 from lfl_jax.evals import tasks
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.requests import encode_pairs
-from lfl_jax.evals.task import Generate, Likelihood, Task
+from lfl_jax.evals.task import Generate, Likelihood, Task, common_fields
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import report
 
@@ -36,7 +35,7 @@ def rhymes(inputs):
 
 
 def rhyme(item, text):
-    return base.head(item) | {
+    return common_fields(item) | {
         "letters": float(len(text)),
         "rhymes": float(text.strip().endswith("at")),
     }

@@ -12,7 +12,8 @@ from lfl_jax import notices
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, stats
-from lfl_jax.evals.run import Settings, evaluate, pick
+from lfl_jax.evals.run import Evaluation, pick
+from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.tasks import find
 from lfl_jax.text.stops import truncate_at_stop
 
@@ -27,9 +28,12 @@ TASKS = {
 }
 
 
-def evaluate_all(limits, *args, **options):
+def evaluate_all(limits, scorer, inputs, folder, **options):
     """{task: its result} of {task: number of items}."""
-    return {name: evaluate(find(name), limit, *args, **options) for name, limit in limits.items()}
+    return {
+        name: Evaluation(find(name), scorer, inputs, SETTINGS, limit).run(folder, **options)
+        for name, limit in limits.items()
+    }
 
 
 class Interrupted(Exception):
@@ -75,9 +79,7 @@ def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
     results = evaluate_all(
         TASKS,
         toy_model,
-        tokenizer,
         everything,
-        SETTINGS,
         tmp_path,
         progress=lambda *step: seen.append(step),
     )
@@ -103,7 +105,7 @@ def test_results_and_records(tmp_path, toy_model, tokenizer, everything):
 
 
 def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everything):
-    evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    Evaluation(find("gsm8k"), toy_model, everything, SETTINGS, 2).run(tmp_path)
     _, made = records.read(tmp_path / "gsm8k.jsonl")
     # "<eos> Question: 5" is gone
     assert all(r["text"].rpartition("#### ")[2].isdigit() for r in made)
@@ -115,21 +117,17 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     tmp_path, toy_model, tokenizer, everything, calls
 ):
     tasks = {"hellaswag": 0, "gsm8k": 0, "source_nll": 0}
-    whole = evaluate_all(tasks, toy_model, tokenizer, everything, SETTINGS, tmp_path / "whole")
+    whole = evaluate_all(tasks, toy_model, everything, tmp_path / "whole")
     total = sum(result.plan["batches"] for result in whole.values())
     assert total > 9
     with pytest.raises(Interrupted):
-        evaluate_all(
-            tasks, limited(toy_model, calls), tokenizer, everything, SETTINGS, tmp_path / "parts"
-        )
+        evaluate_all(tasks, limited(toy_model, calls), everything, tmp_path / "parts")
     for file in (tmp_path / "parts").glob("*.jsonl"):  # killed while writing a line
         file.write_text(file.read_text() + '{"id": "3", "clus')
     resumed = evaluate_all(
         tasks,
         limited(toy_model, total - calls),
-        tokenizer,
         everything,
-        SETTINGS,
         tmp_path / "parts",
     )
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
@@ -140,14 +138,12 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
 
 
 def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, everything):
-    first = evaluate_all(TASKS, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    first = evaluate_all(TASKS, toy_model, everything, tmp_path)
     seen = []
     again = evaluate_all(
         TASKS,
         limited(toy_model, 0),
-        tokenizer,
         everything,
-        SETTINGS,
         tmp_path,
         progress=lambda *step: seen.append(step),
     )
@@ -155,29 +151,31 @@ def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, ev
     assert not seen
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda m, t, i, s: (dataclasses.replace(m, tag="other"), t, i, s),
-        lambda m, t, i, s: (
-            m,
-            dataclasses.replace(t, encode=lambda text: t.encode(text)[::-1]),
-            i,
-            s,
-        ),
-        lambda m, t, i, s: (m, t, dataclasses.replace(i, shots=1), s),
-        lambda m, t, i, s: (m, t, dataclasses.replace(i, docs=lambda name: i.docs(name)[::-1]), s),
-        lambda m, t, i, s: (m, t, i, dataclasses.replace(s, max_new_tokens=17)),
-        lambda m, t, i, s: (m, t, i, dataclasses.replace(s, generate_rows=2)),
-    ],
-    ids=["model", "tokenizer", "shots", "documents", "max_new_tokens", "generate_rows"],
-)
-def test_other_settings_start_anew(tmp_path, toy_model, tokenizer, everything, change, caplog):
-    evaluate(find("gsm8k"), 3, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+def with_tokenizer(scorer, **changes):
+    return dataclasses.replace(scorer, tokenizer=dataclasses.replace(scorer.tokenizer, **changes))
+
+
+OTHER_SETTINGS = {
+    "model": lambda m, i, s: (dataclasses.replace(m, tag="other"), i, s),
+    "tokenizer": lambda m, i, s: (
+        with_tokenizer(m, encode=lambda text: m.tokenizer.encode(text)[::-1]), i, s
+    ),
+    "shots": lambda m, i, s: (m, dataclasses.replace(i, shots=1), s),
+    "documents": lambda m, i, s: (
+        m, dataclasses.replace(i, docs=lambda name: i.docs(name)[::-1]), s
+    ),
+    "max_new_tokens": lambda m, i, s: (m, i, dataclasses.replace(s, max_new_tokens=17)),
+    "generate_rows": lambda m, i, s: (m, i, dataclasses.replace(s, generate_rows=2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_other_settings_start_again(tmp_path, toy_model, everything, name, caplog):
+    Evaluation(find("gsm8k"), toy_model, everything, SETTINGS, 3).run(tmp_path)
     before = (tmp_path / "gsm8k.jsonl").read_text()
-    model, other, inputs, settings = change(toy_model, tokenizer, everything, SETTINGS)
+    model, inputs, settings = OTHER_SETTINGS[name](toy_model, everything, SETTINGS)
     with pytest.raises(Interrupted):
-        evaluate(find("gsm8k"), 3, limited(model, 0), other, inputs, settings, tmp_path)
+        Evaluation(find("gsm8k"), limited(model, 0), inputs, settings, 3).run(tmp_path)
     assert (tmp_path / "gsm8k.old.jsonl").read_text() == before
     assert any(
         "other settings" in message and "gsm8k.old.jsonl" in message for message in caplog.messages
@@ -186,8 +184,8 @@ def test_other_settings_start_anew(tmp_path, toy_model, tokenizer, everything, c
 
 def test_a_limit_is_a_setting_too(tmp_path, toy_model, tokenizer, everything):
     for limit in (3, 4, 0):
-        assert evaluate(
-            find("gsm8k"), limit, toy_model, tokenizer, everything, SETTINGS, tmp_path
+        assert Evaluation(find("gsm8k"), toy_model, everything, SETTINGS, limit).run(
+            tmp_path
         ).items == (limit or 16)
 
 
@@ -195,8 +193,7 @@ def test_damaged_file_starts_anew(tmp_path, toy_model, tokenizer, everything, ca
     (tmp_path / "gsm8k.jsonl").write_text("not json\n")
     with caplog.at_level(logging.WARNING):
         assert (
-            evaluate(find("gsm8k"), 2, toy_model, tokenizer, everything, SETTINGS, tmp_path).items
-            == 2
+            Evaluation(find("gsm8k"), toy_model, everything, SETTINGS, 2).run(tmp_path).items == 2
         )
     assert caplog.messages
 
@@ -205,7 +202,7 @@ def test_same_model_twice_has_forgotten_exactly_nothing(tmp_path, toy_model, tok
     made = []
     for tag in ("base", "identity"):
         model = dataclasses.replace(toy_model, tag=tag)
-        evaluate(find("hellaswag"), 0, model, tokenizer, everything, SETTINGS, tmp_path / tag)
+        Evaluation(find("hellaswag"), model, everything, SETTINGS).run(tmp_path / tag)
         made.append(find("hellaswag").measure(records.read(tmp_path / tag / "hellaswag.jsonl")[1]))
     found = stats.difference(*(measured["gold_logprob"].column for measured in made))
     assert (found.mean, found.se) == (0.0, 0.0)
@@ -223,7 +220,7 @@ def test_generated_ids_are_those_of_the_whole_set(tmp_path, toy_model, tokenizer
         dataclasses.replace(toy_model, generate=generate),
         dataclasses.replace(SETTINGS, pick="spread"),
     )
-    evaluate(find("gsm8k"), 4, model, tokenizer, everything, spread, tmp_path)
+    Evaluation(find("gsm8k"), model, everything, spread, 4).run(tmp_path)
     assert sorted(seen) == [2, 6, 10, 14]
 
 
@@ -235,7 +232,7 @@ def test_who_ended_a_text_is_recorded(tmp_path, toy_model, tokenizer, everything
         return [texts[i % 4] for i in example_ids]
 
     model = dataclasses.replace(toy_model, generate=generate)
-    result = evaluate(find("gsm8k"), 4, model, tokenizer, everything, SETTINGS, tmp_path)
+    result = Evaluation(find("gsm8k"), model, everything, SETTINGS, 4).run(tmp_path)
     ended = {record["id"]: record["ended"] for record in records.read(tmp_path / "gsm8k.jsonl")[1]}
     assert (
         ended == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0}
@@ -258,7 +255,7 @@ def test_long_prompts_lose_their_beginning_and_that_is_said(
         dataclasses.replace(SETTINGS, window=24),
     )
     with notices.collected() as said:
-        result = evaluate(find("gsm8k"), 0, model, tokenizer, everything, narrow, tmp_path)
+        result = Evaluation(find("gsm8k"), model, everything, narrow).run(tmp_path)
     assert re.fullmatch(
         r"gsm8k: \d+ of \d+ prompts lost their beginning: longer than the model's 24 .*", said[0]
     )
@@ -267,13 +264,9 @@ def test_long_prompts_lose_their_beginning_and_that_is_said(
     assert all(prompt[-len(ending) :] == ending for prompt in seen)
     assert result.plan["truncated"] > 0
     with pytest.raises(UserError, match="max_new_tokens=24 leaves no room"):
-        evaluate(
-            find("gsm8k"),
-            0,
-            model,
-            tokenizer,
-            everything,
-            dataclasses.replace(narrow, max_new_tokens=24),
+        Evaluation(
+            find("gsm8k"), model, everything, dataclasses.replace(narrow, max_new_tokens=24)
+        ).run(
             tmp_path,
         )
 
@@ -283,13 +276,7 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
     writer's results."""
     sent, calls = [], []
     written = tmp_path / "writer"
-    wrote = evaluate(
-        find("hellaswag"),
-        0,
-        toy_model,
-        tokenizer,
-        everything,
-        SETTINGS,
+    wrote = Evaluation(find("hellaswag"), toy_model, everything, SETTINGS).run(
         written,
         agree=lambda x: sent.append(x) or x,
     )
@@ -303,7 +290,7 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
     values = iter([(described, np.arange(len(done)) != 4), result])
     follower = {"writer": False, "agree": lambda value: next(values)}
     here, task = tmp_path / "follower", find("hellaswag")
-    assert evaluate(task, 0, model, tokenizer, everything, SETTINGS, here, **follower) == wrote
+    assert Evaluation(task, model, everything, SETTINGS).run(here, **follower) == wrote
     assert len(calls) == 1
     assert 4 in calls[0]
     assert not here.exists()
@@ -311,13 +298,7 @@ def test_other_processes_follow_the_writer(tmp_path, toy_model, tokenizer, every
     with pytest.raises(
         UserError, match="hellaswag: content of this process is not what process 0 has"
     ):
-        evaluate(
-            task,
-            0,
-            model,
-            tokenizer,
-            everything,
-            SETTINGS,
+        Evaluation(task, model, everything, SETTINGS).run(
             here,
             writer=False,
             agree=lambda _: next(other),
@@ -328,12 +309,12 @@ def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
     with pytest.raises(
         UserError, match=r"unknown evaluation 'sums'; there are: source_test, source_test_plain"
     ):
-        evaluate(find("sums"), 0, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+        Evaluation(find("sums"), toy_model, everything, SETTINGS).run(tmp_path)
     with pytest.raises(UserError, match="source_test has no items"):
-        evaluate(find("source_test"), 0, toy_model, tokenizer, inputs, SETTINGS, tmp_path)
+        Evaluation(find("source_test"), toy_model, inputs, SETTINGS).run(tmp_path)
     twice = dataclasses.replace(everything, target=[*everything.target, everything.target[0]])
     with pytest.raises(UserError, match="two items have the same id"):
-        evaluate(find("target_nll"), 0, toy_model, tokenizer, twice, SETTINGS, tmp_path)
+        Evaluation(find("target_nll"), toy_model, twice, SETTINGS).run(tmp_path)
     with pytest.raises(UserError, match="'first' or 'spread', not 'last'"):
         pick(10, 3, "last")
 
@@ -349,13 +330,11 @@ def test_a_limit_keeps_the_balance_of_groups(tmp_path, toy_model, tokenizer, eve
     made = [Example(f"{i}?", f"#### {i}", f"e{i}", "t") for i in range(32)]
     inputs = dataclasses.replace(everything, problems={"seen": made, "unseen": made})
     spread = dataclasses.replace(SETTINGS, pick="spread")
-    metrics = evaluate(
-        find("source_test"), 16, toy_model, tokenizer, inputs, spread, tmp_path
-    ).metrics
+    metrics = Evaluation(find("source_test"), toy_model, inputs, spread, 16).run(tmp_path).metrics
     assert metrics["exact_match_seen"].n == metrics["exact_match_unseen"].n == 8
 
 
 def test_headers_tell_how_much_was_saved(tmp_path, toy_model, tokenizer, everything):
-    evaluate(find("hellaswag"), 0, toy_model, tokenizer, everything, SETTINGS, tmp_path)
+    Evaluation(find("hellaswag"), toy_model, everything, SETTINGS).run(tmp_path)
     header = json.loads((tmp_path / "hellaswag.jsonl").read_text().splitlines()[0])
     assert header["plan"]["tokens"] < header["plan"]["naive_tokens"]

@@ -217,7 +217,7 @@ def test_problems_asked_in_other_ways_than_in_training(inputs):
         inputs,
         problems={"seen": examples("seen", 2)},
         template=TEMPLATES["alpaca"],
-        worked=lambda: examples("train", 2),
+        few_shot_examples=lambda: examples("train", 2),
     )
     first = {
         task.name: task.items(trained)[0].prompt
@@ -230,7 +230,7 @@ def test_problems_asked_in_other_ways_than_in_training(inputs):
     shots = "".join(f"Question: train {i}?\nAnswer: So.\n#### {i}\n\n" for i in (0, 1))
     assert first["source_test_shots"] == shots + first["source_test_plain"]
     with pytest.raises(UserError, match="base_shots of at least 1"):
-        held_out_problems.SHOTS.items(dataclasses.replace(trained, worked=list))
+        held_out_problems.SHOTS.items(dataclasses.replace(trained, few_shot_examples=list))
 
 
 def test_gsm8k_asked_as_in_training(inputs):
@@ -331,11 +331,14 @@ def test_items_alone_are_without_the_examples_before_them(name):
         docs=SHOWN[name].__getitem__,
         fixed_shots=lambda: [("One and one?", "So the answer is 2.")],
         problems={"test": source[:1]},
-        worked=lambda: source[1:],
+        few_shot_examples=lambda: source[1:],
         shots=1,
     )
     whole, alone = (
-        [prompt(item) for item in tasks.TASKS[name].items(dataclasses.replace(given, alone=a))]
+        [
+            prompt(item)
+            for item in tasks.TASKS[name].items(dataclasses.replace(given, without_few_shot=a))
+        ]
         for a in (False, True)
     )
     assert all(
@@ -356,8 +359,8 @@ def test_exact_answers_are_left_out_where_most_references_have_none(inputs, grad
         Example(f"q{i}", f"#### {i}" if i < graded else "A town.", f"e{i}", "c") for i in range(4)
     ]
     given = dataclasses.replace(inputs, problems={"test": made})
-    assert held_out_problems.TASK.meaningless(given).startswith(words)
-    assert bool(held_out_problems.TASK.meaningless(given)) is bool(words)
+    assert held_out_problems.TASK.skip_reason(given).startswith(words)
+    assert bool(held_out_problems.TASK.skip_reason(given)) is bool(words)
 
 
 def test_a_conversation_is_asked_and_scored_with_all_that_comes_before_its_last_answer(

@@ -7,7 +7,8 @@ import pytest
 from lfl_jax.data import uuid_pairs
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
-from lfl_jax.evals.run import Settings, evaluate
+from lfl_jax.evals.run import Evaluation
+from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import uuid_recall
 
@@ -48,7 +49,7 @@ def test_mean_over_values():
 
 
 def test_a_model_that_knows_two_of_four_values(tmp_path, toy_model, tokenizer):
-    """Through `evaluate`: prompts reach the model, what it writes after a line break is cut."""
+    """Through `Evaluation`: prompts reach the model, what it writes after a line break is cut."""
     known = {tuple(tokenizer.encode(p.prompt)): p.value for p in uuid_recall.pairs(INPUTS)[:2]}
 
     def generate(prompts, **options):
@@ -56,7 +57,7 @@ def test_a_model_that_knows_two_of_four_values(tmp_path, toy_model, tokenizer):
 
     model = dataclasses.replace(toy_model, generate=generate)
     settings = Settings(rows=2, length=64, generate_rows=3, max_new_tokens=48, window=512)
-    result = evaluate(uuid_recall.TASK, 0, model, tokenizer, INPUTS, settings, tmp_path)
+    result = Evaluation(uuid_recall.TASK, model, INPUTS, settings).run(tmp_path)
     assert (result.items, result.metrics["acc_char"].mean, result.metrics["whole"].mean) == (
         4,
         0.5,

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from lfl_jax.analysis import contamination
-from lfl_jax.evals import records
-from lfl_jax.evals.run import read
+from lfl_jax.evals.records import RecordFile
+from lfl_jax.evals.run import Result
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import Report, report
@@ -51,10 +51,10 @@ def choices(right: str) -> list[dict]:
 
 
 def results(folder, made):
-    for task, found in made.items():
-        records.start(folder / f"{task}.jsonl", {"task": task}, {})
-        records.append(folder / f"{task}.jsonl", found)
-    return {task: read(folder / f"{task}.jsonl", TASKS[task]) for task in made}
+    return {
+        task: Result.of(TASKS[task], RecordFile(folder / f"{task}.jsonl", {}, {}, of_task))
+        for task, of_task in made.items()
+    }
 
 
 def both(folder, before, after, overlapping=None):

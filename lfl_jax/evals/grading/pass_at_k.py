@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import task as base
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.sandbox import Program, Verdict
-from lfl_jax.evals.task import Execute, Inputs, Record, Task
+from lfl_jax.evals.task import Execute, Inputs, Record, Task, common_fields
 
 MALFORMED = tuple(f"exception: {name}" for name in ("SyntaxError", "IndentationError", "TabError"))
 SHOWN = ("passed", "reason", "seconds", "output")  # of a verdict, in a record
@@ -71,7 +70,7 @@ def record(
         for text, v in zip(texts, verdicts, strict=True)
     ]
     passed = [verdict.passed for verdict in verdicts]
-    return base.head(item) | {
+    return common_fields(item) | {
         "n": len(samples),
         "c": sum(passed),
         "rate": sum(passed) / len(samples),
@@ -88,7 +87,7 @@ def task(
     extract: Callable[[Any, str], str],
     program: Callable[[Any, str], Program],
 ) -> Task:
-    """An evaluation by pass@k: items with id, cluster and prompt; the rest as in `base.Execute`."""
+    """An evaluation by pass@k: items with id, cluster and prompt; the rest as in `Execute`."""
     return Task(
         name,
         2,

@@ -25,9 +25,11 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals import records
 from lfl_jax.evals.batching import Scored, plan, score_items
 from lfl_jax.evals.harness import documents
+from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
-from lfl_jax.evals.run import PROBE, Settings
-from lfl_jax.evals.task import Model
+from lfl_jax.evals.run import PROBE
+from lfl_jax.evals.settings import Settings
+from lfl_jax.evals.task import Scorer
 from lfl_jax.io.metrics import progress
 from lfl_jax.text.jinja import render
 from lfl_jax.text.stops import truncate_at_stop
@@ -133,11 +135,11 @@ class Answers:
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         """Read what an earlier evaluation with the same settings has left; a file of other settings
         is put aside."""
-        found = records.resume(path, settings) if path else []
-        if path and found is None:
-            records.start(path, settings, {})
-        self._path = path
-        self._known = {record["key"]: record["answer"] for record in found or ()}
+        self._file = RecordFile.resume(path, settings) if path else None
+        if self._file:
+            self._file.start({})
+        recorded = self._file.records if self._file else []
+        self._known = {record["key"]: record["answer"] for record in recorded}
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -148,10 +150,8 @@ class Answers:
     def add(self, answers: dict[str, Any]) -> None:
         """Keep new answers, JSON values, before this returns."""
         self._known |= answers
-        if self._path and answers:
-            records.append(
-                self._path, [{"key": key, "answer": answer} for key, answer in answers.items()]
-            )
+        if self._file and answers:
+            self._file.append([{"key": key, "answer": answer} for key, answer in answers.items()])
 
 
 class Bridge:
@@ -160,16 +160,10 @@ class Bridge:
 
     backend = "causal"
 
-    def __init__(
-        self, model: Model, tokenizer: Tokenizer, settings: Settings, answers: Answers
-    ) -> None:
+    def __init__(self, scorer: Scorer, settings: Settings, answers: Answers) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.settings, self.answers = (
-            model,
-            tokenizer,
-            settings,
-            answers,
-        )
+        self.scorer, self.settings, self.answers = scorer, settings, answers
+        self.tokenizer = scorer.tokenizer
         self.truncated = 0  # requests that lost the beginning of their context
 
     @property
@@ -257,7 +251,7 @@ class Bridge:
         planned = plan(items, self.settings.rows, self.settings.length)
         done = np.array([key in self.answers for key in keys])
         with progress(int(planned.figures["batches"]), "lm-eval: scoring") as advance:
-            for finished in score_items(planned, self.model.score, done):
+            for finished in score_items(planned, self.scorer.score, done):
                 self.answers.add({keys[i]: [asdict(s) for s in scored] for i, scored in finished})
                 advance()
         return [[Scored(**s) for s in self.answers[key]] for key in keys]
@@ -311,7 +305,7 @@ class Bridge:
     def _texts(self, asked: list[tuple[list[int], Decoding]], keys: list[str]) -> list[str]:
         how = asked[0][1]
         sampling = {"temperature": how.temperature, "top_p": how.top_p} if how.temperature else {}
-        texts = self.model.generate(
+        texts = self.scorer.generate(
             [ids for ids, _ in asked],
             max_new_tokens=how.max_new_tokens,
             stop=how.stop,
@@ -322,9 +316,7 @@ class Bridge:
         return [truncate_at_stop(text, how.stop) for text in texts]
 
 
-def harness(
-    model: Model, tokenizer: Tokenizer, settings: Settings, answers: Answers | None = None
-) -> Any:
+def harness(scorer: Scorer, settings: Settings, answers: Answers | None = None) -> Any:
     """The model as an `lm_eval.api.model.TemplateLM`, for `lm_eval.simple_evaluate(model=...)`.
 
     settings.length cuts what is scored and settings.window what is generated, as max_length does
@@ -337,12 +329,11 @@ def harness(
     class Harness(Bridge, TemplateLM):
         """Ours, with the harness's own encoding of pairs."""
 
-    return Harness(model, tokenizer, settings, answers or Answers(None, {}))
+    return Harness(scorer, settings, answers or Answers(None, {}))
 
 
 def run(
-    judged: Model,
-    tokenizer: Tokenizer,
+    scorer: Scorer,
     tasks: Sequence[str],
     settings: Settings,
     *,
@@ -369,8 +360,8 @@ def run(
     that cannot be had.
     """
     _check(tasks, data, include)
-    described = _describe(judged, tokenizer, settings)
-    model = harness(judged, tokenizer, settings, Answers(out / "requests.jsonl", described))
+    described = _describe(scorer, settings)
+    model = harness(scorer, settings, Answers(out / "requests.jsonl", described))
     with documents.surroundings(offline=data == "cache") as folder:
         manager, sources = documents.index(
             tasks, folder, include, docs if data == "cache" else None, num_fewshot
@@ -435,10 +426,10 @@ def _fingerprint(tokenizer: Tokenizer) -> str:
     return records.digest([*special, tokenizer.encode(PROBE)])
 
 
-def _describe(model: Model, tokenizer: Tokenizer, settings: Settings) -> dict[str, Any]:
+def _describe(scorer: Scorer, settings: Settings) -> dict[str, Any]:
     """All that an answer depends on, beside the request."""
     shapes = {name: value for name, value in asdict(settings).items() if name != "pick"}
-    return {"model": model.tag, "tokenizer": _fingerprint(tokenizer), **shapes}
+    return {"model": scorer.tag, "tokenizer": _fingerprint(scorer.tokenizer), **shapes}
 
 
 def _write(out: Path, found: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ def winogrande_choices(inputs: Inputs) -> list[Choice]:
 
 
 def _choices(inputs: Inputs, questions: Sequence[Question], task: str) -> list[Choice]:
-    return after_shots(questions, 0 if inputs.alone else SHOTS[task])
+    return after_shots(questions, 0 if inputs.without_few_shot else SHOTS[task])
 
 
 def after_shots(questions: Sequence[Question], shots: int) -> list[Choice]:

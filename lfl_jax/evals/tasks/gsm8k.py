@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import task
 from lfl_jax.evals.grading import numbers
 from lfl_jax.evals.metrics import Metric
-from lfl_jax.evals.task import Generate, Inputs, Record, Task
+from lfl_jax.evals.task import Generate, Inputs, Record, Task, common_fields
 
 SEED = 1234  # of the harness's shots: one random.Random for the whole task
 
@@ -61,7 +60,7 @@ def draw(inputs: Inputs, count: int) -> list[Sequence[dict]]:
 
     Raises UserError for more shots than there are.
     """
-    if inputs.alone or inputs.shots == 0:
+    if inputs.without_few_shot or inputs.shots == 0:
         return [()] * count
     lm_eval = inputs.shots_from == "lm_eval"
     pool = (
@@ -87,7 +86,7 @@ def rewrite(question: str, answer: str) -> dict:
 def record(problem: Problem, text: str, pattern: re.Pattern = numbers.STRICT) -> Record:
     """The generated text, what was extracted from it, and whether that is right."""
     return (
-        task.head(problem)
+        common_fields(problem)
         | {"groups": list(problem.groups)}
         | numbers.grade(text, problem.gold, pattern)
     )

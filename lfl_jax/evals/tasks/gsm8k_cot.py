@@ -21,7 +21,7 @@ STEPS = " Let's think step by step."
 
 def problems(inputs: Inputs) -> list[Problem]:
     """The test split after the eight worked examples."""
-    head = inputs.before("".join(turn(*shot) for shot in inputs.fixed_shots()))
+    head = inputs.preamble("".join(turn(*shot) for shot in inputs.fixed_shots()))
     return _problems(inputs, head, "")
 
 

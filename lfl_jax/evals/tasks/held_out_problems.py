@@ -20,18 +20,18 @@ from lfl_jax.text.chat import TEMPLATES, Template
 
 
 def problems(
-    inputs: Inputs, template: Template | None = None, worked: bool = False
+    inputs: Inputs, template: Template | None = None, few_shot: bool = False
 ) -> list[Problem]:
     """The problems in a format, by default the training's; splits in turns, so that the first n
     hold some of each.
 
-    worked: after `inputs.worked`, in the same format. Raises UserError when there are none.
+    few_shot: after `inputs.few_shot_examples`, in the same format. Raises UserError when there are none.
     """
-    template, shots = template or inputs.template, inputs.worked() if worked else ()
-    if worked and not shots:
+    template, shots = template or inputs.template, inputs.few_shot_examples() if few_shot else ()
+    if few_shot and not shots:
         raise UserError("source_test_shots needs config.eval.base_shots of at least 1")
     solved = ["".join(template.prompt_and_response(e.conversation)) for e in shots]
-    head = inputs.before("".join(f"{text}\n\n" for text in solved))
+    head = inputs.preamble("".join(f"{text}\n\n" for text in solved))
     make = functools.partial(_problem, template=template, head=head)
     splits = [
         [make(split, example) for example in examples]
@@ -60,7 +60,7 @@ METRICS = (
 )
 
 
-def meaningless(inputs: Inputs) -> str:
+def skip_reason(inputs: Inputs) -> str:
     """Why exact answers cannot be told: most references have no "#### number" to compare with."""
     references = [example.response for examples in inputs.problems.values() for example in examples]
     graded = sum(numbers.strict(reference) != numbers.INVALID for reference in references)
@@ -69,7 +69,7 @@ def meaningless(inputs: Inputs) -> str:
     return f"{graded} of {len(references)} held-out answers have a number after ####, which it compares"
 
 
-SOURCE = {"interleaved": True, "reads_source": True, "meaningless": meaningless}
+SOURCE = {"interleaved": True, "reads_source": True, "skip_reason": skip_reason}
 
 
 def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) -> Task:
@@ -87,5 +87,5 @@ PLAIN = task(
 SHOTS = task(
     "source_test_shots",
     "held-out problems, after worked examples",
-    functools.partial(problems, template=PLAIN_TEMPLATE, worked=True),
+    functools.partial(problems, template=PLAIN_TEMPLATE, few_shot=True),
 )

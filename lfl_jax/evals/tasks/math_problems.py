@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lfl_jax.errors import UserError
-from lfl_jax.evals import task as base
 from lfl_jax.evals.grading import formulas, math_answers, minerva_answers, numbers
 from lfl_jax.evals.metrics import Metric
-from lfl_jax.evals.task import Generate, Inputs, Record, Task
+from lfl_jax.evals.task import Generate, Inputs, Record, Task, common_fields
 from lfl_jax.evals.tasks.gsm8k import Problem
 
 STOP = ("Problem:",)
@@ -84,7 +83,7 @@ SHOTS = (
 def problems(inputs: Inputs, prompt: Callable[[str], str], shots: str = "") -> list[Problem]:
     """The test split, every problem its own cluster, its group the subject; UserError for one
     without an answer."""
-    made, head = [], inputs.before(shots)
+    made, head = [], inputs.preamble(shots)
     for i, doc in enumerate(inputs.docs("math-test")):
         gold = math_answers.boxed(doc["solution"])
         if gold == math_answers.INVALID:
@@ -116,7 +115,7 @@ def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record
     """The generated text, and whether its answer by the harness's rule (`extract`) and its last
     \\boxed are right."""
     answer, box = extract(text).strip(), math_answers.boxed(text)
-    return base.head(problem) | {
+    return common_fields(problem) | {
         "groups": list(problem.groups),
         "text": text,
         "answer": answer,

@@ -74,7 +74,7 @@ def problems(inputs: Inputs, form: str = "mbpp-lm-eval") -> list[Problem]:
     unknown form."""
     if form not in PROMPTS:
         raise UserError(f"unknown form of MBPP {form!r}; there are: {', '.join(PROMPTS)}")
-    return [problem(doc, form, inputs.alone) for doc in inputs.docs("mbpp-test")]
+    return [problem(doc, form, inputs.without_few_shot) for doc in inputs.docs("mbpp-test")]
 
 
 def problem(doc: dict, form: str, alone: bool = False) -> Problem:

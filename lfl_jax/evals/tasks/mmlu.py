@@ -35,7 +35,9 @@ def questions(inputs: Inputs, shots: int = 0) -> list[Question]:
         head = description(subject) + "".join(
             f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples
         )
-        made += [question(doc, inputs.before(head), f"{subject}/{i}") for i, doc in enumerate(docs)]
+        made += [
+            question(doc, inputs.preamble(head), f"{subject}/{i}") for i, doc in enumerate(docs)
+        ]
     return made
 
 

@@ -5,10 +5,9 @@ from typing import Any
 
 from lfl_jax.data import gym_problems
 from lfl_jax.errors import UserError
-from lfl_jax.evals import task
 from lfl_jax.evals.grading import numbers
 from lfl_jax.evals.metrics import Metric
-from lfl_jax.evals.task import Generate, Inputs, Record, Task
+from lfl_jax.evals.task import Generate, Inputs, Record, Task, common_fields
 from lfl_jax.evals.tasks.gsm8k import Problem
 
 METRICS = (
@@ -32,7 +31,7 @@ def record(problem: Problem, text: str) -> Record:
     """The generated text and what the library's scorer gives for it; 1 is a right answer."""
     score = gym_problems.score(problem.id, text.strip())
     graded = {"text": text, "gold": problem.gold, "score": score, "solved": float(score == 1.0)}
-    return task.head(problem) | graded
+    return common_fields(problem) | graded
 
 
 def details(inputs: Inputs) -> dict[str, Any]:

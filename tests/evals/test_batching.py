@@ -4,7 +4,7 @@ alone."""
 import numpy as np
 import pytest
 
-from lfl_jax.evals import batching as planning
+from lfl_jax.evals import batching
 from lfl_jax.evals.requests import Request
 
 
@@ -30,9 +30,9 @@ def random_requests(seed: int, items: int = 40, longest: int = 30) -> list[list[
 
 
 def run(requests, batch, length, score, done=None):
-    plan = planning.plan(requests, batch, length)
+    plan = batching.plan(requests, batch, length)
     done = np.zeros(len(requests), bool) if done is None else done
-    return dict(item for finished in planning.score_items(plan, score, done) for item in finished)
+    return dict(item for finished in batching.score_items(plan, score, done) for item in finished)
 
 
 @pytest.mark.parametrize("length", [40, 64, 257])
@@ -61,7 +61,7 @@ def test_a_choice_that_sees_another_would_show(toy, toy_model):
 
 def test_shared_part_is_laid_out_once():
     requests = [Request((5, 6, 7), (8, 9)), Request((5, 6, 7), (8, 4, 3)), Request((5, 6, 7), (2,))]
-    (segment,) = planning.split(0, requests, 32)
+    (segment,) = batching.split(0, requests, 32)
     # trunk 5 6; then per choice a copy of 7 and the continuation but its last token
     assert segment.arrays["tokens"].tolist() == [5, 6, 7, 8, 7, 8, 4, 7]
     assert segment.arrays["targets"].tolist() == [6, 7, 8, 9, 8, 4, 3, 2]
@@ -72,7 +72,7 @@ def test_shared_part_is_laid_out_once():
 
 def test_contexts_that_differ_share_their_beginning():
     requests = [Request((5, 6, 7, 8), (2, 3)), Request((5, 6, 9), (2, 3))]
-    (segment,) = planning.split(0, requests, 32)
+    (segment,) = batching.split(0, requests, 32)
     assert segment.arrays["tokens"].tolist() == [5, 6, 7, 8, 2, 6, 9, 2]
     assert segment.arrays["weights"].tolist() == [0, 0, 0, 1, 1, 0, 1, 1]
     assert segment.arrays["positions"].tolist() == [0, 1, 2, 3, 4, 1, 2, 3]
@@ -80,13 +80,13 @@ def test_contexts_that_differ_share_their_beginning():
 
 def test_a_question_longer_than_a_row_is_split(toy, toy_model):
     requests = [[Request((5,) * 10, (i, i, i, i)) for i in range(6)]]
-    segments = planning.split(0, requests[0], 20)
+    segments = batching.split(0, requests[0], 20)
     assert [(s.first, s.count, s.size) for s in segments] == [(0, 2, 17), (2, 2, 17), (4, 2, 17)]
     assert run(requests, 2, 20, toy_model.score)[0] == run(requests, 2, 64, toy_model.score)[0]
 
 
 def test_every_batch_has_the_same_shape():
-    plan = planning.plan(random_requests(6), 4, 64)
+    plan = batching.plan(random_requests(6), 4, 64)
     seen = []
 
     def score(rows):
@@ -95,7 +95,7 @@ def test_every_batch_has_the_same_shape():
         assert (rows["example_ids"][rows["segment_ids"] == 0] == -1).all()
         return rows["weights"], rows["weights"] > 0
 
-    list(planning.score_items(plan, score, np.zeros(len(plan.requests), bool)))
+    list(batching.score_items(plan, score, np.zeros(len(plan.requests), bool)))
     assert len(plan.rows) % 4 != 0  # the last batch is a padded one
     assert len(seen) == plan.figures["batches"] > 2
     assert all(shapes == seen[0] for shapes in seen)
@@ -103,7 +103,7 @@ def test_every_batch_has_the_same_shape():
 
 
 def test_what_is_scored_is_the_continuations():
-    plan = planning.plan(random_requests(4), 4, 64)
+    plan = batching.plan(random_requests(4), 4, 64)
     weights = sum(segment.arrays["weights"].sum() for row in plan.rows for segment in row)
     assert weights == sum(len(r.continuation) for of_item in plan.requests for r in of_item)
 
@@ -111,14 +111,14 @@ def test_what_is_scored_is_the_continuations():
 @pytest.mark.parametrize("seed", range(3))
 def test_packing_places_everything_once_and_nearly_full(seed):
     sizes = np.random.default_rng(seed).integers(1, 60, 500).tolist()
-    rows = planning.pack(sizes, 100)
+    rows = batching.pack(sizes, 100)
     assert sorted(i for row in rows for i in row) == list(range(500))
     assert max(sum(sizes[i] for i in row) for row in rows) <= 100
     assert len(rows) <= -(-sum(sizes) // 100) * 1.03
 
 
 def test_figures():
-    plan = planning.plan([[Request((5,) * 9, (1, 1)), Request((5,) * 9, (2, 2))]], 2, 16)
+    plan = batching.plan([[Request((5,) * 9, (1, 1)), Request((5,) * 9, (2, 2))]], 2, 16)
     assert plan.figures == {
         "batches": 1,
         "tokens": 8 + 2 + 2,

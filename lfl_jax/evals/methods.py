@@ -1,0 +1,219 @@
+"""The methods at work: batches for the devices, and the records that are made of their outputs.
+
+Every process computes every batch. Making the records (grading answers, running programs) is left
+to the process that writes them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool
+
+from lfl_jax.data.formatting import prompt_ids
+from lfl_jax.errors import UserError
+from lfl_jax.evals import sandbox
+from lfl_jax.evals.batching import Scored, plan, score_items
+from lfl_jax.evals.metrics import Record
+from lfl_jax.evals.settings import Settings
+from lfl_jax.evals.task import Execute, Generate, Item, Likelihood, PromptedItem, Scorer, Task
+from lfl_jax.text.stops import truncate_at_stop
+
+# Sample s of item i draws its random numbers by the id i * MAX_SAMPLES + s.
+MAX_SAMPLES = 1 << 20
+
+Done = Bool[np.ndarray, " items"]
+Batch = Callable[[], list[Record]]  # of a computed batch: makes its records
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The items of a task that a model is evaluated on.
+
+    indices: of the items among all items of the task; random draws depend on them, not on a limit.
+    """
+
+    task: Task
+    scorer: Scorer
+    settings: Settings
+    items: Sequence[Item]
+    indices: Sequence[int]
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The texts that end a generated one; EOS is last, which `emitted_eos` relies on."""
+        return (*self.task.method.stop, self.scorer.tokenizer.eos)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The batches of an evaluation, their number and other figures.
+
+    batches(done): computes one batch after the other, without those whose items are all done.
+    truncated: items whose prompts exceed `limit`, a phrase, and lost their beginning.
+    """
+
+    batches: Callable[[Done], Iterator[Batch]]
+    figures: dict[str, int | float]
+    truncated: int
+    limit: str
+
+    @property
+    def total(self) -> int:
+        """Batches, those that are skipped included."""
+        return int(self.figures["batches"])
+
+
+def _skipped() -> list[Record]:
+    """The batch of items that were all done before."""
+    return []
+
+
+def score(load: Workload) -> Work:
+    """Likelihood: score every request of every item, many to a row."""
+    method, length = load.task.method, load.settings.length
+    requests = [method.requests(item, load.scorer.tokenizer, length) for item in load.items]
+    planned = plan(requests, load.settings.rows, length)
+
+    def make_records(scored_items: list[tuple[int, list[Scored]]]) -> list[Record]:
+        return [method.record(load.items[i], scores) for i, scores in scored_items]
+
+    def batches(done: Done) -> Iterator[Batch]:
+        for scored_items in score_items(planned, load.scorer.score, done):
+            yield partial(make_records, scored_items)
+
+    truncated = sum(any(request.truncated for request in of_item) for of_item in requests)
+    limit = f"longer than the rows of {length} tokens they are scored in (eval.seq_len)"
+    return Work(batches, planned.figures, truncated, limit)
+
+
+def generate(load: Workload) -> Work:
+    """Generate: one greedy answer to every item."""
+    prompts, rows = _Prompts.encode(load), load.settings.generate_rows
+    # The longest first, so that prompts of one batch have about the same length.
+    order = sorted(range(len(load.items)), key=lambda i: -len(prompts.ids[i]))
+    chunks = [order[start : start + rows] for start in range(0, len(order), rows)]
+
+    def batches(done: Done) -> Iterator[Batch]:
+        for chunk in chunks:
+            # A batch is skipped or computed whole: a restart computes what one start would.
+            if done[chunk].all():
+                yield _skipped
+            else:
+                yield partial(_grade, load, _answers(load, chunk, prompts, done))
+
+    return prompts.work(batches, len(chunks))
+
+
+def execute(load: Workload) -> Work:
+    """Execute: item after item, draw its samples, then run their programs."""
+    prompts = _Prompts.encode(load)
+
+    def batches(done: Done) -> Iterator[Batch]:
+        for i, prompt in enumerate(prompts.ids):
+            yield (
+                _skipped if done[i] else partial(_run_programs, load, i, _samples(load, i, prompt))
+            )
+
+    return prompts.work(batches, len(load.items))
+
+
+WORK: dict[type, Callable[[Workload], Work]] = {
+    Likelihood: score,
+    Generate: generate,
+    Execute: execute,
+}
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts as ids that leave room for the answer; `figures` describe them before truncation."""
+
+    ids: list[list[int]]
+    figures: dict[str, int]
+    limit: str
+
+    @classmethod
+    def encode(cls, load: Workload) -> "_Prompts":
+        """Of the items, in order; UserError where the context has no room for an answer."""
+        window, answer = load.settings.window, load.settings.max_new_tokens
+        room = window - answer
+        if room < 1:
+            raise UserError(
+                f"config.eval.max_new_tokens={answer} leaves no room in a context of {window}"
+            )
+        ids = [prompt_ids(item.prompt, load.scorer.tokenizer) for item in load.items]
+        truncated = sum(len(prompt) > room for prompt in ids)
+        figures = {"prompt_tokens": sum(map(len, ids)), "truncated": truncated}
+        limit = (
+            f"longer than the model's {window} positions less {answer} to generate"
+            " (eval.max_new_tokens)"
+        )
+        # Their beginning goes: the question is at the end.
+        return cls([prompt[-room:] for prompt in ids], figures, limit)
+
+    def work(self, batches: Callable[[Done], Iterator[Batch]], count: int) -> Work:
+        """The work of an evaluation with these prompts, of `count` batches."""
+        figures = {"batches": count} | self.figures
+        return Work(batches, figures, self.figures["truncated"], self.limit)
+
+
+def _answers(
+    load: Workload, batch: Sequence[int], prompts: _Prompts, done: Done
+) -> list[tuple[PromptedItem, str]]:
+    """The items of a batch that are not done, with their generated texts."""
+    texts = load.scorer.generate(
+        [prompts.ids[i] for i in batch],
+        max_new_tokens=load.settings.max_new_tokens,
+        stop=load.stop,
+        example_ids=[load.indices[i] for i in batch],
+    )
+    return [(load.items[i], text) for i, text in zip(batch, texts, strict=True) if not done[i]]
+
+
+def _grade(load: Workload, answers: Sequence[tuple[PromptedItem, str]]) -> list[Record]:
+    record, stop = load.task.method.record, load.stop
+    return [
+        record(item, truncate_at_stop(text, stop)) | {"ended": emitted_eos(text, stop)}
+        for item, text in answers
+    ]
+
+
+def _samples(load: Workload, i: int, prompt: list[int]) -> list[str]:
+    """The generated texts of item i; a draw depends on the indices of item and sample alone."""
+    settings, sampling = load.settings, load.settings.sampling
+    first_id = load.indices[i] * MAX_SAMPLES
+    ids = list(range(first_id, first_id + sampling.samples))
+    texts: list[str] = []
+    for start in range(0, len(ids), settings.generate_rows):
+        batch = ids[start : start + settings.generate_rows]
+        texts += load.scorer.generate(
+            [prompt] * len(batch),
+            stop=load.stop,
+            example_ids=batch,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_new_tokens=settings.max_new_tokens,
+        )
+    return texts
+
+
+def _run_programs(load: Workload, i: int, generated: list[str]) -> list[Record]:
+    """The record of item i: code is extracted from its samples, run, and judged by its tests."""
+    item, method, stop = load.items[i], load.task.method, load.stop
+    # Only EOS is cut here: `extract` looks at the stop texts itself.
+    texts = [truncate_at_stop(text, stop[-1:]) for text in generated]
+    programs = [method.program(item, method.extract(item, text)) for text in texts]
+
+    # Programs finish in any order.
+    allow_weak = load.settings.sampling.allow_weak_sandbox
+    verdicts = dict(sandbox.check_many(programs, allow_weak=allow_weak))
+    record = method.record(item, texts, [verdicts[n] for n in range(len(programs))])
+    ended = sum(emitted_eos(text, stop) for text in generated) / len(generated)
+    return [record | {"ended": ended}]
+
+
+def emitted_eos(text: str, stop: Sequence[str]) -> float:
+    """1 where the model ended a text by EOS, the last of the stop texts, before any other."""
+    return float(text[len(truncate_at_stop(text, stop)) :].startswith(stop[-1]))
