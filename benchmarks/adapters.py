@@ -51,7 +51,8 @@ def adapter(params: dict, kind: str, seed: int = 1, cfg: ModelConfig = CFG, **op
     """An adapter of rank 16 with trained-looking factors."""
     config = AdapterConfig(kind=kind, rank=16, **options)
     fresh = adapters.init(adapters.specs(llama.specs(cfg), config), params, jax.random.key(seed))
-    return jax.tree.map(lambda x: x + 1e-3, fresh)
+    trained = jax.tree.map(lambda x: x + 1e-3, fresh)
+    return adapters.rebind(trained, params)  # constants read off the weights, such as DoRA's norms
 
 
 def stack(params: dict, members: int = MEMBERS, cfg: ModelConfig = CFG, **options) -> dict:
