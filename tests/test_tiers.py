@@ -12,7 +12,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lfl_jax"
 
 TIERS = {
-    0: ("statistics", "core", "quant", "assets", "config", "errors", "notices", "configs", "third_party"),
+    0: (
+        "statistics",
+        "core",
+        "quant",
+        "assets",
+        "config",
+        "errors",
+        "notices",
+        "configs",
+        "third_party",
+    ),
     1: ("kernels", "text"),
     2: ("adapters",),
     3: ("models",),
