@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lfl_jax.adapters.kind import Kind
 from lfl_jax.config import OptimConfig, own_code
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
@@ -145,7 +146,7 @@ def _descends(tx: optax.GradientTransformation) -> bool:
 
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
     """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr
-    for LoRA's B.
+    for the leaves that a kind names so (LoRA's B).
 
     schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's
     DecoupledAdamW and
@@ -166,22 +167,30 @@ def _make(
     return optax.chain(
         clip,
         direction(config),
-        _faster_b(config.lora_plus),
+        _faster(config.lora_plus),
         step,
         optax.scale_by_schedule(schedule),
     )
 
 
-def _faster_b(ratio: float) -> optax.GradientTransformation:
-    """LoRA+ (Hayou et al., arXiv 2402.12354): B factors learn `ratio` times as fast; weight decay
-    is as it was."""
+def _faster(ratio: float) -> optax.GradientTransformation:
+    """LoRA+ (Hayou et al., arXiv 2402.12354): `Kind.lora_plus` learns `ratio` times as fast.
+
+    Weight decay is as it was: it is added after this.
+    """
     if ratio == 1.0:
         return optax.identity()
 
-    def scale(path: Any, x: Any) -> Any:
-        return ratio * x if tree.name(path).endswith("/b") else x
+    def scale(node: Tree) -> Tree:
+        if not isinstance(node, Kind):
+            return node
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: ratio * x if path[0].name in node.lora_plus else x, node
+        )
 
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+    # A map that stops at adapter layers; the rest of the tree, parameters, passes through.
+    is_layer = lambda x: isinstance(x, Kind)  # noqa: E731
+    return optax.stateless(lambda updates, _: jax.tree.map(scale, updates, is_leaf=is_layer))
 
 
 def _step(lr: Any, weight_decay: Any) -> optax.GradientTransformation:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from lfl_jax import optim, schedules
+from lfl_jax.adapters import LoRA
 from lfl_jax.config import OptimConfig
 
 BASE = {
@@ -107,21 +108,21 @@ def test_lora_plus_moves_b_faster_and_decays_it_alike():
         config = OptimConfig(
             **BASE | {"lora_plus": ratio, "schedule": "constant", "warmup_fraction": 0.0}
         )
-        params = {"layers": {"q": {"a": jnp.ones(3), "b": jnp.ones(3)}}}
+        params = {"layers": {"q": LoRA(a=jnp.ones(3), b=jnp.ones(3), scale=None)}}
         tx = optim.make(config, schedules.make(config, 3))
         updates, _ = tx.update(jax.tree.map(lambda x: 0.5 * x, params), tx.init(params), params)
         return updates["layers"]["q"]
 
     plain, plus = moved(1.0), moved(16.0)
     decay = -BASE["weight_decay"]
-    np.testing.assert_array_equal(plus["a"], plain["a"])
-    np.testing.assert_allclose(plus["b"] - decay, 16 * (plain["b"] - decay), rtol=1e-5)
+    np.testing.assert_array_equal(plus.a, plain.a)
+    np.testing.assert_allclose(plus.b - decay, 16 * (plain.b - decay), rtol=1e-5)
 
 
 # Leaves as a run has them: stacked matrices and vectors of three layers, and an array of no layer.
 TREE = {
     "params": {"embed": (7, 6), "layers": {"norm": (3, 6)}},
-    "adapter": {"layers": {"q": {"a": (3, 6, 4), "b": (3, 4, 5)}}},
+    "adapter": {"layers": {"q": LoRA(a=(3, 6, 4), b=(3, 4, 5), scale=None)}},
 }
 
 
@@ -138,7 +139,8 @@ def unstacked(tree):
     found = {"embed": tree["params"]["embed"]}
     for name, stack in {
         "norm": tree["params"]["layers"]["norm"],
-        **tree["adapter"]["layers"]["q"],
+        "a": tree["adapter"]["layers"]["q"].a,
+        "b": tree["adapter"]["layers"]["q"].b,
     }.items():
         found |= {f"{name}{i}": x for i, x in enumerate(stack)}
     return found
@@ -210,7 +212,9 @@ def test_every_optimizer_takes_a_tree_with_holes_and_the_paths_decay(name):
     )
     before, _ = plain.update(grads, plain.init(params), params)
     for leaf, ratio in (("a", 1.0), ("b", 4.0)):
-        x, u, v = (tree["adapter"]["layers"]["q"][leaf] for tree in (params, updates, before))
+        x, u, v = (
+            getattr(tree["adapter"]["layers"]["q"], leaf) for tree in (params, updates, before)
+        )
         np.testing.assert_allclose(
             u, ratio * v - config.weight_decay * x, rtol=1e-4, atol=1e-6, err_msg=leaf
         )

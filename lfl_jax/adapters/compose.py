@@ -17,9 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lfl_jax.adapters import replaced
-from lfl_jax.adapters.dora import DoRA
-from lfl_jax.adapters.full_delta import FullDelta
-from lfl_jax.adapters.inits import OffsetLoRA
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, StackedFactors, members
@@ -72,7 +69,7 @@ def stack(*adapters: Adapter, weights: Any = None, params: dict | None = None) -
 
     weights: (M,) factors on dW, possibly traced; None is all ones. An adapter that is missing at a
     weight is a LoRA of rank 0 there, which costs nothing. params: needed only where no adapter
-    present tells the weight's shape (LoRA, DoRA and FullDelta do). UserError for an adapter that is
+    present tells the weight's shape (LoRA and its relatives, VeRA and FullDelta do). UserError for an adapter that is
     a Mix itself, and for shapes that differ.
     """
     factors = None if weights is None else check_weights("stack", adapters, weights)
@@ -288,12 +285,7 @@ def _scaled(path: str, layer: Any, factor: Any) -> Any:
 def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | None:
     """The adapted weight's shape as these layers tell it, None when none does. UserError when they
     disagree."""
-    shapes = set()
-    for member in (m for layer in layers for m in members(layer)):
-        if isinstance(member, LoRA | DoRA | OffsetLoRA):
-            shapes.add((*member.a.shape[:-1], member.b.shape[-1]))
-        elif isinstance(member, FullDelta):
-            shapes.add(member.dw.shape)
+    shapes = {member.weight_shape() for layer in layers for member in members(layer)} - {None}
     if len(shapes) > 1:
         raise UserError(
             f"{name}: adapters of different models: {path} is"

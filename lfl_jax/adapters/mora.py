@@ -1,9 +1,8 @@
-"""MoRA (Jiang et al., arXiv 2405.12130): dy = decompress(compress(x) M) with a square M of LoRA's
-number of weights.
+"""MoRA (Jiang et al., arXiv 2405.12130): dy = decompress(compress(x) M).
 
-A way to compress and decompress is a class here, named as in the paper; the numbers in the kinds'
-names are the released code's `mora_type`. Vectors that do not divide are filled up with their own
-first entries.
+M is a square with as many weights as LoRA has. A way to compress and decompress is a class here,
+named as in the paper; the numbers in the kinds' names are the released code's `mora_type`. Vectors
+whose length the square does not divide are padded with their own first entries.
 """
 
 import math
@@ -11,37 +10,39 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
+from jax.nn.initializers import zeros
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.placement import Placement, gain_spec
-from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import Weight
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.linear.reference import matmul
 
 
 def square_rank(fan_in: int, fan_out: int, rank: int, rounding: str, even: bool) -> int:
-    """sqrt((I + O) rank), rounded to the "nearest" (the released code) or down ("floor", the
-    paper); made even."""
-    found = int(math.sqrt((fan_in + fan_out) * rank) + (0.5 if rounding == "nearest" else 0.0))
-    found -= found % 2 if even else 0
-    if not 1 <= found <= min(fan_in, fan_out):
+    """The side R' of the square with LoRA's number of weights: R'^2 = (I + O) rank.
+
+    rounding: to the "nearest", as the released code, or down ("floor"), as the paper.
+    """
+    size = int(math.sqrt((fan_in + fan_out) * rank) + (0.5 if rounding == "nearest" else 0.0))
+    size -= size % 2 if even else 0
+    if not 1 <= size <= min(fan_in, fan_out):
         raise UserError(
-            f"mora: rank {rank} means a square of {found} for a weight ({fan_in}, {fan_out});"
+            f"mora: rank {rank} means a square of {size} for a weight ({fan_in}, {fan_out});"
             f" expected at most {min(fan_in, fan_out)}"
         )
-    return found
+    return size
 
 
 @struct.dataclass
 class MoRA(Kind):
-    """M (R', R'), zero when fresh, and the constant gain (1,). Subclasses say how vectors fit the
-    square."""
+    """M, zero when fresh; subclasses say how vectors of length I and O fit it."""
 
     even: ClassVar[bool] = False
-    square: Any
-    gain: Any
+    square: Any  # (R', R')
+    gain: Any  # (1,)
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "MoRA":
@@ -50,33 +51,35 @@ class MoRA(Kind):
         size = square_rank(
             fan_in, fan_out, placement.one_rank("mora"), placement.config.mora_rounding, cls.even
         )
-        square = ArraySpec((layers, size, size), (weight.axes[0], "rank", "activation"), spec.zeros)
+        square = ArraySpec((layers, size, size), (weight.axes[0], "rank", "activation"), zeros)
         return cls(square=square, gain=gain_spec(weight, placement))
 
-    def change(self, x: Float[Array, "*N I"], y: Any, w: Any) -> Float[Array, "*N O"]:
+    def change(
+        self, x: Float[Array, "*N I"], y: Float[Array, "*N O"] | None, w: Weight
+    ) -> Float[Array, "*N O"]:
         """dy = gain decompress(compress(x) M)."""
         square = (self.gain * self.square).astype(x.dtype)
         return self.decompress(matmul(self.compress(x, square.shape[0]), square), w.shape[-1])
 
-    def delta(self, w: Any) -> Float[Array, "I O"]:
-        """dW in float32: the operator on unit vectors."""
+    def delta(self, w: Weight) -> Float[Array, "I O"]:
+        """dW in float32: dy of every unit vector."""
         return self.change(jnp.eye(w.shape[0], dtype=jnp.float32), None, w)
 
 
 def wrap(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N J S"]:
-    """x in chunks of `size`; the last is filled up with x's first entries."""
+    """x in chunks of `size`; the last is padded with x's first entries."""
     chunks = -(-x.shape[-1] // size)
-    whole = jnp.concatenate([x, x[..., : chunks * size - x.shape[-1]]], axis=-1)
-    return whole.reshape(*x.shape[:-1], chunks, size)
+    padded = jnp.concatenate([x, x[..., : chunks * size - x.shape[-1]]], axis=-1)
+    return padded.reshape(*x.shape[:-1], chunks, size)
 
 
 def tile(z: Float[Array, "*N S"], width: int) -> Float[Array, "*N O"]:
-    """z over and over, cut to `width`."""
+    """z repeated, truncated to `width`."""
     return jnp.concatenate([z] * -(-width // z.shape[-1]), axis=-1)[..., :width]
 
 
 def interleave(z: Float[Array, "*N S"], width: int) -> Float[Array, "*N O"]:
-    """Every entry of z as often as fills `width`."""
+    """Every entry of z repeated before the next one, truncated to `width`."""
     return jnp.repeat(z, -(-width // z.shape[-1]), axis=-1)[..., :width]
 
 
@@ -87,9 +90,10 @@ def strided(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N S"]:
 
 def contiguous(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N S"]:
     """Sums of `size` neighbouring blocks, the first ones longer by one where I does not divide."""
-    each, more = divmod(x.shape[-1], size)
-    long = x[..., : more * (each + 1)].reshape(*x.shape[:-1], more, each + 1)
-    short = x[..., more * (each + 1) :].reshape(*x.shape[:-1], size - more, each)
+    length, extra = divmod(x.shape[-1], size)
+    border = extra * (length + 1)  # `extra` blocks of length + 1 end here
+    long = x[..., :border].reshape(*x.shape[:-1], extra, length + 1)
+    short = x[..., border:].reshape(*x.shape[:-1], size - extra, length)
     return jnp.concatenate([jnp.sum(long, axis=-1), jnp.sum(short, axis=-1)], axis=-1)
 
 
@@ -144,19 +148,19 @@ class MoRADecoupling(MoRA):
 
     @staticmethod
     def decompress(z: Float[Array, "*N J S"], width: int) -> Float[Array, "*N O"]:
-        """The chunks one after another, tiled or cut to `width`."""
+        """The chunks concatenated, then tiled or truncated to `width`."""
         return tile(z.reshape(*z.shape[:-2], -1), width)
 
 
 @struct.dataclass
 class MoRARotation(MoRADecoupling):
-    """Decoupling with chunk i rotated by i times RoPE's angles (equations 9 to 11; used at rank 8),
-    type 6.
+    """Decoupling with chunk i rotated by i times RoPE's angles (equations 9 to 11), type 6.
 
-    The first chunk is not rotated and pairs are (j, j + R'/2), as in the released code.
+    The released code's default at rank 8. As there, the first chunk is not rotated, and the pairs
+    that rotate are (j, j + R'/2).
     """
 
-    even: ClassVar[bool] = True
+    even: ClassVar[bool] = True  # of pairs
 
     @staticmethod
     def compress(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N J S"]:
@@ -164,7 +168,7 @@ class MoRARotation(MoRADecoupling):
         chunks = wrap(x, size)
         frequency = 10000.0 ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
         angle = jnp.arange(chunks.shape[-2], dtype=jnp.float32)[:, None] * frequency
-        cos, sin = (f(angle).astype(x.dtype) for f in (jnp.cos, jnp.sin))
+        cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
         first, second = jnp.split(chunks, 2, axis=-1)
         return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 

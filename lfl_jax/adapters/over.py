@@ -52,5 +52,5 @@ def _spec(x: Any) -> ArraySpec:
     # The kind that would know the axes of its leaves has no config here; an adapter is small enough
     # for every device.
     return ArraySpec(
-        x.shape, ("layers", *("activation",) * (x.ndim - 1)), spec.constant(np.asarray(x)), x.dtype
+        x.shape, ("layers", *("activation",) * (x.ndim - 1)), spec.Constant(np.asarray(x)), x.dtype
     )

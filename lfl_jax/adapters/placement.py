@@ -55,7 +55,7 @@ class Placement:
 def gain_spec(weight: ArraySpec, placement: Placement) -> ArraySpec:
     """Spec of the constant gain (L, 1): 1 where a layer is adapted, 0 elsewhere."""
     used = np.array([[rank > 0] for rank in placement.ranks], np.float32)
-    return ArraySpec(used.shape, (weight.axes[0], "activation"), spec.constant(used))
+    return ArraySpec(used.shape, (weight.axes[0], "activation"), spec.Constant(used))
 
 
 def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> dict[str, Placement]:

@@ -1,51 +1,47 @@
-"""VeRA (Kopiczko et al., arXiv 2310.11454): dW = A diag(d) B diag(b), with random A and B that all
-layers share.
+"""VeRA (Kopiczko et al., arXiv 2310.11454): dW = A diag(d) B diag(b).
 
-Only the vectors d and b train. A and B lie in the adapter beside its layers, and a weight uses as
-much of them as it is large. There is no alpha.
+A and B are random and shared by all layers: they lie in the adapter beside its layers, and a weight
+uses the first I rows of A and O columns of B. The vectors d and b train. There is no alpha.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import struct
+from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from lfl_jax.adapters.kind import Kind, LowRank
+from lfl_jax.adapters.kind import Kind, LowRank, Shared
 from lfl_jax.adapters.placement import Placement, gain_spec
-from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import Weight
 from lfl_jax.errors import UserError
 
 D_INITIAL = 0.1
+# U(-sqrt(6 / rows), sqrt(6 / rows)), as PEFT draws A and B; their rows are the inputs
+KAIMING_UNIFORM = initializers.he_uniform()
 
 
 @struct.dataclass
 class VeRA(Kind):
-    """lambda_d (R,), 0.1 when fresh, lambda_b (O,), zero when fresh, and the constant gain (1,).
+    """The vectors d and b of one weight, and a constant gain on its change."""
 
-    fan_in is I. a (I, R) and b (R, O) are there after `with_shared` only.
-    """
-
-    lambda_d: Any
-    lambda_b: Any
-    gain: Any
+    lambda_d: Any  # (R,), 0.1 when fresh
+    lambda_b: Any  # (O,), zero when fresh
+    gain: Any  # (1,)
     fan_in: int = struct.field(pytree_node=False)
-    a: Any = None
-    b: Any = None
+    # this weight's part of the shared A and B, after `with_shared` only
+    a: Any = None  # (I, R)
+    b: Any = None  # (R, O)
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "VeRA":
         """Specs beside a stacked weight (L, I, O)."""
         (layers, fan_in, fan_out), (l_axis, _, out_axis) = weight.shape, weight.axes
-        d = spec.constant(np.array(D_INITIAL, np.float32))
+        d = initializers.constant(D_INITIAL)
         return cls(
             lambda_d=ArraySpec((layers, placement.one_rank("vera")), (l_axis, "activation"), d),
-            lambda_b=ArraySpec((layers, fan_out), (l_axis, out_axis), spec.zeros),
+            lambda_b=ArraySpec((layers, fan_out), (l_axis, out_axis), initializers.zeros),
             gain=gain_spec(weight, placement),
             fan_in=fan_in,
         )
@@ -54,8 +50,7 @@ class VeRA(Kind):
     def shared_specs(
         cls, weights: Sequence[ArraySpec], placements: Sequence[Placement]
     ) -> dict[str, ArraySpec]:
-        """A (I, R) and B (R, O) of the largest widths; UserError for ranks that differ between
-        weights."""
+        """A (I, R) and B (R, O) of the largest widths; UserError for ranks that differ."""
         ranks = {placement.one_rank("vera") for placement in placements}
         if len(ranks) > 1:
             raise UserError(
@@ -63,30 +58,29 @@ class VeRA(Kind):
                 f" {sorted(ranks)}"
             )
         rank = ranks.pop()
-        fan_in, fan_out = (max(weight.shape[axis] for weight in weights) for axis in (1, 2))
+        fan_in = max(weight.shape[1] for weight in weights)
+        fan_out = max(weight.shape[2] for weight in weights)
         replicated = ("activation", "activation")
         return {
-            "a": ArraySpec((fan_in, rank), replicated, _kaiming_uniform),
-            "b": ArraySpec((rank, fan_out), replicated, _kaiming_uniform),
+            "a": ArraySpec((fan_in, rank), replicated, KAIMING_UNIFORM),
+            "b": ArraySpec((rank, fan_out), replicated, KAIMING_UNIFORM),
         }
 
-    def with_shared(self, shared: Any) -> "VeRA":
+    def weight_shape(self) -> tuple[int, ...]:
+        """b is as wide as the weight."""
+        *stack, fan_out = self.lambda_b.shape
+        return (*stack, self.fan_in, fan_out)
+
+    def with_shared(self, shared: Shared) -> "VeRA":
         """With this weight's part of A and B."""
         a, b = shared["vera"]["a"], shared["vera"]["b"]
         return self.replace(a=a[: self.fan_in], b=b[:, : self.lambda_b.shape[-1]])
 
-    def low_rank(self, w: Any) -> LowRank:
+    def low_rank(self, w: Weight | None) -> LowRank:
         """A, gain d, and B diag(b)."""
         return LowRank(self.a, self.gain * self.lambda_d, self.b * self.lambda_b)
 
-    def delta(self, w: Any) -> Float[Array, "I O"]:
+    def delta(self, w: Weight) -> Float[Array, "I O"]:
         """dW in float32."""
         a, scale, b = self.low_rank(w)
         return (a * scale) @ b
-
-
-def _kaiming_uniform(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
-    """U(-sqrt(6 / n), sqrt(6 / n)) with n the number of inputs, rows: the bound of PEFT's A and
-    B."""
-    bound = math.sqrt(6 / shape[0])
-    return jax.random.uniform(key, shape, jnp.dtype(dtype), -bound, bound)

@@ -1,96 +1,84 @@
-"""One spec per tensor: shape, logical axes, initialiser, dtype. Everything else about a tensor is
-computed from it."""
+"""One spec per tensor: shape, logical axes, initialiser, dtype. The rest is computed from it."""
 
 import dataclasses
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from lfl_jax.core import tree
+from lfl_jax.core.pytree import PyTree
 from lfl_jax.core.sharding import Rules
 
-Initializer = Callable[[jax.Array, tuple[int, ...], Any], Any]
+# (key, shape, dtype) -> array, as those of jax.nn.initializers
+Initializer: TypeAlias = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """A tensor that does not exist yet. `axes` names each dimension logically; `core.sharding` maps
-    names to a mesh."""
+    """A tensor that does not exist yet.
+
+    axes: the logical name of each dimension; `core.sharding` maps names to a mesh.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     init: Initializer
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
 
-def is_spec(x: Any) -> bool:
+@dataclasses.dataclass(frozen=True, eq=False)  # values of arrays have no single equality
+class Constant:
+    """An initialiser: this array, broadcast to the spec's shape."""
+
+    value: np.ndarray
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+        return jnp.broadcast_to(jnp.asarray(self.value, dtype), shape)
+
+
+def is_spec(x: object) -> bool:
     """Whether x is a leaf of a tree of specs."""
     return isinstance(x, ArraySpec)
 
 
-def tree_map(function: Callable, specs: Any, *rest: Any) -> Any:
+def tree_map(function: Callable[..., object], specs: PyTree, *others: PyTree) -> PyTree:
     """jax.tree.map that stops at specs."""
-    return jax.tree.map(function, specs, *rest, is_leaf=is_spec)
+    return jax.tree.map(function, specs, *others, is_leaf=is_spec)
 
 
-def shardings(specs: Any, rules: Rules) -> Any:
+def shardings(specs: PyTree, rules: Rules) -> PyTree:
     """The NamedSharding of every spec."""
     return tree_map(lambda s: rules.sharding(s.axes, s.shape), specs)
 
 
-def abstract(specs: Any, rules: Rules | None = None) -> Any:
+def abstract(specs: PyTree, rules: Rules | None = None) -> PyTree:
     """ShapeDtypeStructs of the specs, with shardings when rules are given."""
-    if rules is None:
-        return tree_map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), specs)
-    return tree_map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=rules.sharding(s.axes, s.shape)),
-        specs,
-    )
+
+    def leaf(spec: ArraySpec) -> jax.ShapeDtypeStruct:
+        sharding = None if rules is None else rules.sharding(spec.axes, spec.shape)
+        return jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
+
+    return tree_map(leaf, specs)
 
 
-def init(specs: Any, key: jax.Array) -> Any:
-    """Initialise every spec. A leaf's key is folded from its path: no leaf's values depend on
-    another's."""
+def init(specs: PyTree, key: jax.Array) -> PyTree:
+    """Initial values of every spec."""
 
-    def leaf(path, spec):
+    def leaf(path: tree.KeyPath, spec: ArraySpec) -> jax.Array:
+        # The key is folded from the leaf's path and not from its index: adding a leaf to a tree
+        # changes no other leaf's values.
         leaf_key = jax.random.fold_in(key, zlib.crc32(tree.name(path).encode()))
         return spec.init(leaf_key, spec.shape, spec.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, specs, is_leaf=is_spec)
 
 
-def count(specs: Any) -> int:
+def count(specs: PyTree) -> int:
     """Number of stored scalars."""
     return sum(math.prod(s.shape) for s in jax.tree.leaves(specs, is_leaf=is_spec))
-
-
-def zeros(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
-    """All zeros."""
-    return jnp.zeros(shape, dtype)
-
-
-def ones(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
-    """All ones."""
-    return jnp.ones(shape, dtype)
-
-
-def normal(std: float) -> Initializer:
-    """Gaussian with mean 0 and this standard deviation."""
-    return lambda key, shape, dtype: std * jax.random.normal(key, shape, dtype)
-
-
-def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
-    """U(-1/sqrt(in), 1/sqrt(in)) over (..., in, out): Kaiming uniform with a = sqrt(5), PEFT's
-    A."""
-    bound = float(1 / np.sqrt(shape[-2]))
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def constant(value: np.ndarray) -> Initializer:
-    """A fixed array; its shape must be the spec's."""
-    return lambda key, shape, dtype: jnp.broadcast_to(jnp.asarray(value, dtype), shape)

@@ -1,23 +1,20 @@
-"""Trees by path: ordered regex masks, the one split into trainable and frozen, stacked layers,
-fingerprints."""
+"""Trees by path: regex masks, the split into trainable and frozen, stacked layers, fingerprints."""
 
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Shaped, UInt32
 
 from lfl_jax.core.pytree import PyTree
 from lfl_jax.errors import UserError
 
-KeyPath = tuple[Any, ...]  # as jax.tree_util gives them: a key for each node from the root
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
+KeyPath: TypeAlias = tuple[Any, ...]  # of jax.tree_util: a key for each node from the root
+IsLeaf: TypeAlias = Callable[[Any], bool]
 
 
 def name(path: KeyPath) -> str:
@@ -25,18 +22,20 @@ def name(path: KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def items(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> list[tuple[str, Any]]:
+def items(tree: PyTree, is_leaf: IsLeaf | None = None) -> list[tuple[str, Any]]:
     """(slash path, leaf) of every leaf, in flattening order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     return [(name(path), leaf) for path, leaf in flat]
 
 
-def paths(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> list[str]:
+def paths(tree: PyTree, is_leaf: IsLeaf | None = None) -> list[str]:
     """Slash paths of the leaves, in flattening order."""
     return [path for path, _ in items(tree, is_leaf)]
 
 
-def mask(tree: Any, patterns: Sequence[tuple[str, bool]], is_leaf: Any = None) -> Any:
+def mask(
+    tree: PyTree, patterns: Sequence[tuple[str, bool]], is_leaf: IsLeaf | None = None
+) -> PyTree:
     """Tree of bools: each leaf takes the value of the first pattern that matches its whole path.
 
     Raises UserError for a leaf that no pattern matches and for a pattern that matches no leaf.
@@ -46,6 +45,7 @@ def mask(tree: Any, patterns: Sequence[tuple[str, bool]], is_leaf: Any = None) -
         if not any(re.fullmatch(pattern, path) for path in leaf_paths):
             examples = ", ".join(leaf_paths[:8]) + (" ..." if len(leaf_paths) > 8 else "")
             raise UserError(f"pattern {pattern!r} matches nothing; there is: {examples}")
+
     values = [_first_match(path, patterns) for path in leaf_paths]
     return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_leaf), values)
 
@@ -57,76 +57,89 @@ def _first_match(path: str, patterns: Sequence[tuple[str, bool]]) -> bool:
     raise UserError(f"no pattern matches {path!r}; patterns, in order: {[p for p, _ in patterns]}")
 
 
-def split(tree: Any, keep: Any, is_leaf: Any = None) -> tuple[Any, Any]:
-    """(trainable, frozen): both have the tree's structure, with None where the leaf is in the other
-    half."""
+def split(tree: PyTree, keep: PyTree, is_leaf: IsLeaf | None = None) -> tuple[PyTree, PyTree]:
+    """(trainable, frozen): each has the tree's structure, with None at the other's leaves.
+
+    keep: a tree of bools, True where a leaf trains.
+    """
     trainable = jax.tree.map(lambda x, k: x if k else None, tree, keep, is_leaf=is_leaf)
     frozen = jax.tree.map(lambda x, k: None if k else x, tree, keep, is_leaf=is_leaf)
     return trainable, frozen
 
 
-def combine(trainable: Any, frozen: Any) -> Any:
+def combine(trainable: PyTree, frozen: PyTree) -> PyTree:
     """The tree that `split` took apart."""
-    return jax.tree.map(lambda t, f: f if t is None else t, trainable, frozen, is_leaf=_is_none)
+    # None counts as a leaf in this map alone: elsewhere in jax it is an empty subtree
+    return jax.tree.map(
+        lambda t, f: f if t is None else t, trainable, frozen, is_leaf=lambda x: x is None
+    )
 
 
-def unstack(layers: Any, length: int) -> tuple[Any, ...]:
-    """Stacked layers (every leaf with a leading L) as a tuple of L trees: views of the stacks in a
-    CPU's memory, else copies."""
+def unstack(layers: PyTree, length: int) -> tuple[PyTree, ...]:
+    """Stacked layers (every leaf with a leading L) as a tuple of L trees.
+
+    Their leaves are views of the stacks in a CPU's memory, elsewhere copies.
+    """
     leaves, structure = jax.tree.flatten(layers)
-    split = [_views(x) if _in_cpu_memory(x) else x for x in leaves]
-    return tuple(jax.tree.unflatten(structure, [each[i] for each in split]) for i in range(length))
+    by_leaf = [_views(x) if _in_cpu_memory(x) else x for x in leaves]
+    by_layer = ([rows[i] for rows in by_leaf] for i in range(length))
+    return tuple(jax.tree.unflatten(structure, leaves) for leaves in by_layer)
 
 
-def _in_cpu_memory(x: Any) -> bool:
+def _in_cpu_memory(x: object) -> bool:
     """Whether x is an array on a single CPU device."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return False
     return [device.platform for device in x.devices()] == ["cpu"]
 
 
-def _views(x: jax.Array) -> list[jax.Array]:
-    """x[0], x[1], ... in x's own memory; they keep it alive, and while they live, x is not donated
-    but copied."""
-    rows = np.asarray(x.addressable_data(0))  # not x: that would keep the numpy array with it
+def _views(x: Shaped[Array, "L ..."]) -> list[Shaped[Array, "..."]]:
+    """x[0], x[1], ... in x's own memory.
+
+    They keep that memory alive, and while they live, donating x copies it.
+    """
+    # of the one shard and not of x: np.asarray(x) would stay cached on x
+    rows = np.asarray(x.addressable_data(0))
     return [jax.device_put(row, x.device, may_alias=True) for row in rows]
 
 
-def changed(new: Any, old: Any) -> dict[str, Any]:
+def changed(new: PyTree, old: PyTree) -> dict[str, Any]:
     """Leaves of `new` that are not the objects of `old`, or not in it, by slash path."""
     before = dict(items(old))
     return {path: leaf for path, leaf in items(new) if leaf is not before.get(path)}
 
 
-def nbytes(tree: Any) -> int:
+def nbytes(tree: PyTree) -> int:
     """Bytes of all leaves."""
     return sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
 @jax.jit
-def _checksums(tree: Any) -> list[jax.Array]:
-    def checksum(x: jax.Array) -> jax.Array:
-        bits = (
-            jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
-            .reshape(-1)
-            .astype(jnp.uint32)
-        )
-        mixed = (
-            bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))
-        ) * jnp.uint32(0x85EBCA6B)
+def _checksums(tree: PyTree) -> list[UInt32[Array, ""]]:
+    """One number per leaf, from its values rounded to bfloat16 and where each of them is."""
+
+    def checksum(x: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+        bits = jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
+        bits = bits.reshape(-1).astype(jnp.uint32)
+
+        # A value's index goes in by a multiple of the golden ratio, so that swapped values count;
+        # then MurmurHash3's finaliser, so that one changed bit changes half of the sum's bits.
+        mixed = bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))
+        mixed = mixed * jnp.uint32(0x85EBCA6B)
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
+
+        # a sum modulo 2^32 has no order: it is the same on any mesh
         return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
     return [checksum(x) for x in jax.tree.leaves(tree)]
 
 
-def fingerprint(tree: Any) -> str:
-    """16 hex digits that identify values, shapes and paths; the same on any sharding (modular
-    integer sums).
+def fingerprint(tree: PyTree) -> str:
+    """16 hex digits that identify values, shapes and paths, the same on any sharding.
 
-    Values count as rounded to bfloat16, so that a model is itself whether it is held in that or in
-    float32.
+    Values count as rounded to bfloat16: a model stored in that and one stored in float32 are the
+    same model.
     """
-    sums = [int(x) for x in jax.device_get(_checksums(tree))]
-    rows = [f"{p} {x.shape} {s}" for (p, x), s in zip(items(tree), sums, strict=True)]
+    checksums = jax.device_get(_checksums(tree))
+    rows = [f"{p} {x.shape} {int(s)}" for (p, x), s in zip(items(tree), checksums, strict=True)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
+from jax.nn import initializers
 from jaxtyping import Array, Bool, Float, Int
 
 from lfl_jax.adapters.build import require_bound
@@ -20,7 +21,6 @@ from lfl_jax.adapters.compose import check_ids
 from lfl_jax.adapters.project import project
 from lfl_jax.adapters.routed import as_routing, is_ids
 from lfl_jax.adapters.trees import as_adapter, member_count
-from lfl_jax.core import spec
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
@@ -69,7 +69,7 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
     """Specs of all parameters; weights are (in, out), layers are stacked on a leading axis."""
     layers, d = cfg.n_layers, cfg.d_model
     q, kv = cfg.n_heads * cfg.head_dim, cfg.n_kv_heads * cfg.head_dim
-    normal = spec.normal(INIT_STD)
+    normal = initializers.normal(INIT_STD)
 
     def weights(**sizes: tuple[int, int]) -> dict[str, ArraySpec]:
         return {
@@ -78,11 +78,15 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
         }
 
     def norm(*stack: int, width: int = d, axis: str = "embed") -> ArraySpec:
-        return ArraySpec((*stack, width), (*("layers" for _ in stack), axis), spec.ones, dtype)
+        return ArraySpec(
+            (*stack, width), (*("layers" for _ in stack), axis), initializers.ones, dtype
+        )
 
     def bias(name: str) -> ArraySpec:
         weight = (matrices["attn"] | matrices["mlp"])[name]
-        return ArraySpec((layers, weight.shape[-1]), ("layers", AXES[name][-1]), spec.zeros, dtype)
+        return ArraySpec(
+            (layers, weight.shape[-1]), ("layers", AXES[name][-1]), initializers.zeros, dtype
+        )
 
     matrices = {
         "attn": weights(q=(d, q), k=(d, kv), v=(d, kv), o=(q, d)),

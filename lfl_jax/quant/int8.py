@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from lfl_jax.core import spec
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.spec import ArraySpec
 
@@ -70,8 +70,10 @@ def specs(weight: ArraySpec) -> Int8:
     *stack, _, columns = weight.shape
     *stack_axes, _, out_axis = weight.axes
     return Int8(
-        codes=ArraySpec(weight.shape, weight.axes, spec.zeros, jnp.int8),
-        scale=ArraySpec((*stack, columns), (*stack_axes, out_axis), spec.zeros, jnp.float32),
+        codes=ArraySpec(weight.shape, weight.axes, initializers.zeros, jnp.int8),
+        scale=ArraySpec(
+            (*stack, columns), (*stack_axes, out_axis), initializers.zeros, jnp.float32
+        ),
         dtype=jnp.dtype(weight.dtype),
     )
 

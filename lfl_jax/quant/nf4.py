@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.nn import initializers
 from jaxtyping import Array, Float, UInt8
 
-from lfl_jax.core import spec
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.spec import ArraySpec
 
@@ -156,7 +156,7 @@ def specs(weight: ArraySpec, double: bool = True) -> NF4:
     blocks = -(-rows // BLOCK)
 
     def array(shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> ArraySpec:
-        return ArraySpec((*stack, *shape), (*stack_axes, *axes), spec.zeros, dtype)
+        return ArraySpec((*stack, *shape), (*stack_axes, *axes), initializers.zeros, dtype)
 
     return NF4(
         codes=array((blocks * BLOCK // 2, columns), weight.axes[-2:], jnp.uint8),

@@ -20,7 +20,7 @@ from lfl_jax import state as states
 from lfl_jax.adapters import over
 from lfl_jax.adapters.build import KINDS, require_bound
 from lfl_jax.adapters.mix import members
-from lfl_jax.adapters.trees import layers_of, named_layers
+from lfl_jax.adapters.trees import constants, layers_of, named_layers
 from lfl_jax.config import AdapterConfig, Config, locations
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
@@ -30,8 +30,6 @@ from lfl_jax.models import llama
 from lfl_jax.run_setup import adapter_formats, base_model, earlier_run, lengthening
 from lfl_jax.run_setup.base_model import Base
 from lfl_jax.state import State
-
-FACTORS = ("scale", "gain")  # constants that the config decides, by alpha, ranks and targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,8 +243,11 @@ def _differences(found: dict, specs: dict) -> list[str]:
     """Paths of leaves of another shape, of factors of another value, and of leaves on one side
     only."""
     ours, theirs = dict(tree.items(specs, spec.is_spec)), dict(tree.items(found))
+    never_trains = dict(tree.items(constants(specs)))
     differing = [
-        path for path in ours | theirs if not _agree(path, theirs.get(path), ours.get(path))
+        path
+        for path in ours | theirs
+        if not _agree(theirs.get(path), ours.get(path), never_trains.get(path, False))
     ]
     if not differing and jax.tree.structure(found) != jax.tree.structure(specs):
         # kinds with leaves of one name
@@ -254,10 +255,13 @@ def _differences(found: dict, specs: dict) -> list[str]:
     return differing
 
 
-def _agree(path: str, x: Any, s: Any) -> bool:
+def _agree(x: Any, s: Any, never_trains: bool) -> bool:
+    """Whether an array is one of this spec: a constant that the spec states has its value."""
     if x is None or s is None or x.shape != s.shape:
         return False
-    return path.rpartition("/")[2] not in FACTORS or bool(np.allclose(x, _value(s)))
+    # alpha, ranks and targets decide these constants; others are read off the base
+    stated = never_trains and isinstance(s.init, spec.Constant)
+    return not stated or bool(np.allclose(x, s.init.value))
 
 
 def _value(s: Any) -> np.ndarray:

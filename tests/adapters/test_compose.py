@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfl_jax import adapters
-from lfl_jax.adapters import DoRA, LoRA, Mix, compose
+from lfl_jax.adapters import IA3, DoRA, LoRA, Mix, compose
 from lfl_jax.adapters.build import is_layer
 from lfl_jax.errors import UserError
 from lfl_jax.models import llama
@@ -301,10 +301,8 @@ def test_what_is_shared_must_agree_or_be_multiplied_in(veras, small_params):
 
 
 def test_a_member_missing_beside_a_kind_without_a_shape(three, small_params):
-    class Shapeless:
-        pass
-
-    odd = {"layers": {"attn": {"k": Shapeless()}}}
+    ia3 = IA3(inputs=None, outputs=jnp.ones((3, 16)), gain=jnp.ones((3, 1)))
+    odd = {"layers": {"attn": {"k": ia3}}}
     with pytest.raises(
         UserError,
         match="missing at layers/attn/k, and the others do not tell its shape; give params=",

@@ -1,18 +1,20 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.nn import initializers
 from jax.sharding import PartitionSpec
 
+from lfl_jax.adapters.lora import KAIMING_UNIFORM
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
 
-WEIGHT = ArraySpec((2, 8, 4), ("layers", "embed", "heads"), spec.normal(0.5))
+WEIGHT = ArraySpec((2, 8, 4), ("layers", "embed", "heads"), initializers.normal(0.5))
 
 
 def test_everything_is_derived_from_the_spec():
-    specs = {"w": WEIGHT, "n": ArraySpec((4,), ("embed",), spec.ones)}
+    specs = {"w": WEIGHT, "n": ArraySpec((4,), ("embed",), initializers.ones)}
     arrays, shapes = spec.init(specs, jax.random.key(0)), spec.abstract(specs, make_rules())
     assert spec.count(specs) == 68
     assert jax.tree.map(lambda x: (x.shape, x.dtype), arrays) == jax.tree.map(
@@ -27,8 +29,12 @@ def test_a_leaf_keeps_its_values_when_others_come_and_go():
     assert (alone == beside["w"]).all() and not (beside["a"] == beside["w"]).any()
 
 
-def test_fan_in_uniform_has_pefts_bound():
-    x = spec.fan_in_uniform(jax.random.key(0), (400, 50), jnp.float32)
+@pytest.mark.parametrize(("initializer", "shape"), [
+    (KAIMING_UNIFORM, (3, 400, 50)),  # a = sqrt(5): 1 / sqrt(400)
+    (initializers.he_uniform(), (2400, 50)),  # sqrt(6 / 2400)
+])  # fmt: skip
+def test_starts_of_lora_and_vera_have_pefts_bounds(initializer, shape):
+    x = initializer(jax.random.key(0), shape, jnp.float32)
     assert 0.049 < float(jnp.abs(x).max()) <= 0.05
 
 

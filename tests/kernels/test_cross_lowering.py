@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import export
+from jax.nn import initializers
 from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding
 
 from lfl_jax import quant
@@ -35,7 +36,7 @@ LIBTPU = pytest.mark.skipif(
 def operands(name, form, sharding=None):
     """Shapes of x, w, a, b, routing and dy."""
     inputs, outputs = WEIGHTS[name]
-    weight = ArraySpec((inputs, outputs), ("embed", "mlp"), spec.zeros, jnp.bfloat16)
+    weight = ArraySpec((inputs, outputs), ("embed", "mlp"), initializers.zeros, jnp.bfloat16)
     held = FORMATS[form].specs(weight) if form in FORMATS else weight
     sizes = ((ROWS, inputs), (inputs, RANK), (RANK, outputs), (ROWS, RANK), (ROWS, outputs))
     shaped = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731

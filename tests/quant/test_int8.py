@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.nn import initializers
 from quant import reference
 
 from lfl_jax import quant
@@ -66,7 +67,7 @@ def test_a_stack_is_its_layers_and_specs_describe_it():
     for i, one in enumerate(tree.unstack(q, 3)):
         jax.tree.map(np.testing.assert_array_equal, one, int8.quantise(w[i]))
         np.testing.assert_array_equal(int8.dequantise(q)[i], int8.dequantise(one))
-    specs = int8.specs(ArraySpec(w.shape, ("layers", "embed", "mlp"), spec.zeros))
+    specs = int8.specs(ArraySpec(w.shape, ("layers", "embed", "mlp"), initializers.zeros))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), q) == jax.tree.map(
         lambda s: (s.shape, jnp.dtype(s.dtype)), specs, is_leaf=spec.is_spec
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.nn import initializers
 from quant import reference
 
 from lfl_jax import quant
@@ -97,7 +98,7 @@ def test_any_shape_and_size(rows, columns, size, double, half):
     check_one_layer(w, q)
     assert nf4.dequantise(q).dtype == w.dtype and nf4.dequantise(q).shape == w.shape
     assert quant.nbytes(q) == quant.nbytes(
-        nf4.specs(ArraySpec(w.shape, ("embed", "mlp"), spec.zeros), double)
+        nf4.specs(ArraySpec(w.shape, ("embed", "mlp"), initializers.zeros), double)
     )
 
 
@@ -149,7 +150,7 @@ def test_a_stack_is_its_layers(rows, double):
 
 @pytest.mark.parametrize("double", [True, False])
 def test_specs_describe_what_quantise_makes(double):
-    weight = ArraySpec((3, 100, 40), ("layers", "embed", "mlp"), spec.zeros, jnp.bfloat16)
+    weight = ArraySpec((3, 100, 40), ("layers", "embed", "mlp"), initializers.zeros, jnp.bfloat16)
     specs = nf4.specs(weight, double)
     made = jax.eval_shape(lambda w: nf4.quantise(w, double=double), spec.abstract(weight))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(
@@ -276,7 +277,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.quant import int8, nf4
 
 rules = make_rules(data=1, fsdp=4, tensor=2)
-weight = spec.ArraySpec((2, 512, 96), ("layers", "embed", "mlp"), spec.normal(1.0))
+weight = spec.ArraySpec((2, 512, 96), ("layers", "embed", "mlp"), initializers.normal(1.0))
 w = spec.init(weight, jax.random.key(0))
 x = jax.random.normal(jax.random.key(1), (8, 512))
 for kind in (nf4, int8):
