@@ -22,9 +22,11 @@ from lfl_jax import notices
 from lfl_jax.config import command_line
 from lfl_jax.data import checks
 from lfl_jax.data.examples import Source
-from lfl_jax.data.loader import RowEstimate, estimate_rows, training_batches
+from lfl_jax.data.loader import training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
+from lfl_jax.data.row_estimate import RowEstimate, estimate_rows
 from lfl_jax.data.sources import open_source
+from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError, entry, printable
 from lfl_jax.text.tokenizers import Tokenizer
 
@@ -120,16 +122,15 @@ def inspect(
     positions: of the model, beyond which rows are warned of.
     """
     source = open_source(config.data, "train", config.seed.data)
-    estimate = estimate_rows(source, tokenizer, config.data, seed=config.seed.data)
+    tokenized = TokenizedSource(source, tokenizer, config.data)
+    estimate = estimate_rows(tokenized, seed=config.seed.data)
     check_loss_mask(estimate.stats, documents=source.examples[0].is_document)
     if rows:
-        batches = training_batches(
-            source, tokenizer, config.data, batch=rows, seed=config.seed.data
-        )
+        batches = training_batches(tokenized, batch=rows, seed=config.seed.data)
         render_batch(next(batches), tokenizer, console)
         batches.close()
     render_summary(source, estimate, config.data, console)
-    for text in checks.doubts(source, tokenizer, config.data, estimate, positions):
+    for text in checks.doubts(tokenized, estimate, positions):
         notices.warn(text)
 
 

@@ -23,8 +23,10 @@ from lfl_jax.core import files, hosts, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data import checks
-from lfl_jax.data.loader import estimate_rows, training_batches
+from lfl_jax.data.loader import training_batches
+from lfl_jax.data.row_estimate import estimate_rows
 from lfl_jax.data.sources import open_source
+from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import NonFiniteLoss
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals import scorer, suite
@@ -148,10 +150,11 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     tokenizer = base_model.tokenizer(config)
     source = open_source(config.data, "train", config.seed.data)
+    tokenized = TokenizedSource(source, tokenizer, config.data)
     show = not run.quiet
     if source.columns and show and jax.process_index() == 0:
         print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
-    steps = total_steps(config, source, tokenizer)
+    steps = total_steps(config, tokenized)
     # both may be one's own: mistakes are said before anything is loaded
     schedule = schedules.make(config.optim, steps)
     tx = optim.make(config.optim, schedule)
@@ -161,9 +164,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     test = evaluation_inputs.from_config(config)
     dev = evaluation_inputs.from_config(config, dev=True)
     lock = held.enter_context(DirectoryLock(run.workdir, process_index=jax.process_index()))
-    lengthening.check(
-        run.workdir, config, steps, lambda earlier: total_steps(earlier, source, tokenizer)
-    )
+    lengthening.check(run.workdir, config, steps, lambda earlier: total_steps(earlier, tokenized))
     is_new = hosts.is_first() and not (run.workdir / workdir.CONFIG_FILE).exists()
     workdir.prepare(
         run.workdir,
@@ -215,13 +216,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     if config.eval.decontaminate and hosts.is_first():
         contamination.write(config, source, run.workdir, tasks, show)
     before = evaluate("before", (*config.eval.tasks, *config.eval.base_tasks), test, adapted=False)
-    batches = training_batches(
-        source,
-        tokenizer,
-        config.data,
-        batch=config.train.batch,
-        seed=config.seed.data,
-    )
+    batches = training_batches(tokenized, batch=config.train.batch, seed=config.seed.data)
     keep, best = config.checkpoint.keep, config.checkpoint.best
     saved = Checkpoints(
         run.workdir / "checkpoints",
@@ -374,23 +369,15 @@ def _write_once(run: Run, step: int, values: dict[str, float]) -> None:
         writer.write(step, values)
 
 
-def total_steps(config: Config, source: Any, tokenizer: Any) -> int:
+def total_steps(config: Config, tokenized: TokenizedSource) -> int:
     """Optimizer steps of the run: config.train's steps, or its tokens', or as many as its epochs of
     packed rows fill.
 
     Looks at the examples in any case, so that what is wrong with them is said before anything is
     loaded.
     """
-    estimate = estimate_rows(
-        source,
-        tokenizer,
-        config.data,
-        seed=config.seed.data,
-        epochs=config.train.epochs,
-    )
-    for text in checks.doubts(
-        source, tokenizer, config.data, estimate, base_model.shape(config).max_seq_len
-    ):
+    estimate = estimate_rows(tokenized, seed=config.seed.data, epochs=config.train.epochs)
+    for text in checks.doubts(tokenized, estimate, base_model.shape(config).max_seq_len):
         notices.warn(text)
     if config.train.tokens:
         return steps_of(config, config.train.tokens)

@@ -1,54 +1,55 @@
-"""From an example to token arrays: loss on the response only, its first token and its EOS included.
+"""From an example to token ids: loss on the response only, its first token and its EOS included.
 
 An example with an empty prompt is a document: no template, and loss on all of it.
 """
 
 import dataclasses
-from collections.abc import Sequence
-
-import numpy as np
 
 from lfl_jax.config import own_code
 from lfl_jax.config.own_code import Code
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.text.chat import TEMPLATES, Template
+from lfl_jax.text.tokenizer import Tokenizer
 from lfl_jax.text.tokenizer_files import with_eos
 from lfl_jax.text.tokenizer_template import from_tokenizer
-from lfl_jax.text.tokenizers import Tokenizer
-
-Encoded = dict[str, np.ndarray]  # tokens, targets, weights, example_ids, all of one length
 
 
 def find_template(
     name: str, tokenizer: Tokenizer | None = None, code: Code = own_code.NOTHING
 ) -> Template:
-    """The template of that name, "tokenizer" for the one it carries, or one's own; UserError lists
-    the names there are.
+    """The template that config.data.template names; UserError lists the names that exist.
 
-    code: what may run of one's own.
+    name: one of TEMPLATES, "tokenizer" for the template it carries, or FILE.py:NAME of your own.
+    code: the files of your own that may run.
     """
     if own_code.is_place(name):
-        found = own_code.find(
-            code, "data.template", name, lambda x: isinstance(x, Template) or callable(x)
-        )
-        return found if isinstance(found, Template) else Template(own_code.split(name)[1], found)
+        return _own_template(name, code)
     if name == "tokenizer":
         return from_tokenizer(tokenizer)
     if name not in TEMPLATES:
-        there = ", ".join([*TEMPLATES, "tokenizer"])
+        names = ", ".join([*TEMPLATES, "tokenizer"])
         raise UserError(
-            f"config.data.template={name!r} is unknown; there are: {there}, and your own as"
+            f"config.data.template={name!r} is unknown; there are: {names}, and your own as"
             " FILE.py:NAME"
         )
     return TEMPLATES[name]
 
 
-def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
-    """The tokenizer with this token as its EOS, which training appends and generation stops at; ""
-    = its own.
+def _own_template(name: str, code: Code) -> Template:
+    """A Template of your own, or one made of your function from turns to pieces."""
+    template = own_code.find(
+        code, "data.template", name, lambda x: isinstance(x, Template) or callable(x)
+    )
+    if isinstance(template, Template):
+        return template
+    return Template(own_code.split(name)[1], template)
 
-    Raises UserError for what is not one token of the tokenizer.
+
+def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
+    """The tokenizer with this token as EOS, which training appends and generation stops at.
+
+    "" keeps the tokenizer's own. Raises UserError for text that is not one of its tokens.
     """
     if not end_token:
         return tokenizer
@@ -59,7 +60,7 @@ def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
             f" its own end token is {tokenizer.eos!r}"
         )
 
-    # Its files say so, too: an exported model stops where this one was trained to.
+    # The files change, too: an exported model has to stop where this one was trained to.
     def files() -> dict[str, bytes]:
         return with_eos(tokenizer.files(), end_token)
 
@@ -67,13 +68,14 @@ def with_end_token(tokenizer: Tokenizer, end_token: str) -> Tokenizer:
 
 
 def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids a model is prompted with: BOS first where the tokenizer adds one and the text has none.
+    """Ids of a prompt: BOS first where the tokenizer adds one and the text has none.
 
-    These are transformers' ids, but for a text that begins with BOS itself, to which transformers
-    adds a second; lm-evaluation-harness and this do not.
+    transformers adds a second BOS to a text that begins with one; lm-evaluation-harness does not,
+    and neither does this. Otherwise these are transformers' ids.
     """
     ids = tokenizer.encode(prompt)
-    return [tokenizer.bos_id, *ids] if tokenizer.add_bos and ids[:1] != [tokenizer.bos_id] else ids
+    needs_bos = tokenizer.add_bos and ids[:1] != [tokenizer.bos_id]
+    return [tokenizer.bos_id, *ids] if needs_bos else ids
 
 
 def document_ids(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -84,116 +86,26 @@ def document_ids(text: str, tokenizer: Tokenizer) -> list[int]:
 def token_ids(
     example: Example, template: Template, tokenizer: Tokenizer, loss_turns: str = "all"
 ) -> tuple[list[int], list[bool]]:
-    """Ids of [BOS] prompt response EOS, and of each whether it carries loss: the response's do, and
-    EOS.
+    """Ids of [BOS] prompt response EOS, and a flag per id: does it carry loss?
 
-    Of a conversation, everything the assistant says does ("all"), or its last answer alone
-    ("last"). A document carries loss on all but BOS. UserError names the example for turns that the
-    template cannot hold.
+    The response and EOS do. In a conversation every assistant turn does (loss_turns="all"), or the
+    last one only ("last"). A document carries loss on all but BOS. Raises UserError, which names
+    the example, for turns that the template cannot express.
     """
     if example.is_document:
         ids = document_ids(example.response, tokenizer)
-        return ids, [True] * len(ids) if ids[0] != tokenizer.bos_id else [
-            False,
-            *[True] * (len(ids) - 1),
-        ]
+        return ids, [ids[0] != tokenizer.bos_id, *[True] * (len(ids) - 1)]
+
     try:
         pieces = template.render_turns(example.conversation)
     except UserError as error:
         raise UserError(f"example {example.id}: {error}") from error
+
+    # Pieces are tokenised apart, so that a prompt has the same ids in training and evaluation.
     ids, loss = [], []
-    for i, (text, carries) in enumerate(pieces):
-        added = prompt_ids(text, tokenizer) if i == 0 else tokenizer.encode_continuation(text)
-        ids += added
-        loss += [carries and (loss_turns == "all" or i == len(pieces) - 1)] * len(added)
+    for i, (text, is_answer) in enumerate(pieces):
+        new = prompt_ids(text, tokenizer) if i == 0 else tokenizer.encode_continuation(text)
+        is_trained = is_answer and (loss_turns == "all" or i == len(pieces) - 1)
+        ids += new
+        loss += [is_trained] * len(new)
     return [*ids, tokenizer.eos_id], [*loss, True]
-
-
-def encode(
-    example: Example,
-    index: int,
-    *,
-    template: Template,
-    tokenizer: Tokenizer,
-    seq_len: int | None,
-    too_long: str,
-    joined: bool = False,
-    loss_turns: str = "all",
-) -> Encoded | None:
-    """Arrays of one example, as `arrays` makes them of its token ids."""
-    ids, loss = token_ids(example, template, tokenizer, loss_turns)
-    return arrays(
-        ids, loss, index, name=example.id, seq_len=seq_len, too_long=too_long, joined=joined
-    )
-
-
-def arrays(
-    ids: Sequence[int],
-    loss: Sequence[bool],
-    index: int,
-    *,
-    name: str,
-    seq_len: int | None,
-    too_long: str,
-    joined: bool = False,
-) -> Encoded | None:
-    """Tokens, the same shifted by one as targets, and weights: 1 where the target carries loss.
-
-    joined: EOS is also a token, of weight 0, for the example that follows to see.
-    An example of more than seq_len tokens (None: there is no limit): "error" raises UserError,
-    "skip" gives None, "truncate" cuts its end, and gives None when no token with loss is left (as
-    llm-foundry does).
-    """
-    room = len(ids) if seq_len is None else seq_len + 1 - joined
-    if len(ids) > room and too_long == "error":
-        raise UserError(
-            f"example {name} has {len(ids) - 1 + joined} tokens ({len(ids) - sum(loss)} of them the"
-            " prompt), more than"
-            f" config.data.seq_len={seq_len}; raise it, set config.data.too_long to skip or"
-            " truncate,"
-            " or config.data.packing to concat"
-        )
-    if len(ids) > room and (too_long == "skip" or not any(loss[1:room])):
-        return None
-    kept = np.asarray(ids[:room], np.int32)
-    weights = np.asarray(loss[1 : len(kept)], np.float32)
-    tokens, targets = kept[:-1], kept[1:]
-    if joined:
-        tokens, targets, weights = (
-            kept,
-            np.append(targets, kept[-1:]),
-            np.append(weights, np.float32(0)),
-        )
-    example_ids = np.full(len(weights), index, np.int32)
-    return {"tokens": tokens, "targets": targets, "weights": weights, "example_ids": example_ids}
-
-
-def encode_all(
-    examples: Sequence[Example],
-    *,
-    template: Template,
-    tokenizer: Tokenizer,
-    seq_len: int,
-    too_long: str,
-) -> list[Encoded]:
-    """Arrays of every example that fits, for evaluation; UserError when none does."""
-    options = {
-        "template": template,
-        "tokenizer": tokenizer,
-        "seq_len": seq_len,
-        "too_long": too_long,
-    }
-    encoded = [encode(example, i, **options) for i, example in enumerate(examples)]
-    kept = [e for e in encoded if e is not None]
-    if not kept:
-        raise no_target(len(examples), seq_len, too_long)
-    return kept
-
-
-def no_target(n: int, seq_len: int, too_long: str) -> UserError:
-    """The error for a source of which nothing would be trained on."""
-    return UserError(
-        f"the loss mask is all zero: none of {n} examples has a response token within"
-        f" seq_len={seq_len}"
-        f" (too_long={too_long}); raise config.data.seq_len"
-    )

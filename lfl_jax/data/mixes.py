@@ -1,37 +1,38 @@
 """Several sources drawn from at fixed rates, as in replay: "metamath:0.9,c4:0.1"."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Int
 
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 
-STEPS = 1000  # rates are held in thousandths
+RATE_STEPS = 1000  # rates are rounded to thousandths
 
 
 @dataclass(frozen=True)
-class Named:
-    """One source as config.data.source writes it: name, name:FOLDER, and a weight where it is one
-    of several."""
+class SourceName:
+    """One source as config.data.source writes it: NAME, NAME:FOLDER, either with :WEIGHT."""
 
     name: str
     folder: str
     weight: float
 
 
-def parse(text: str) -> tuple[Named, ...]:
-    """Names with weights, 1 where none is given: "a", "tfds:DIR", "a:0.9,tfds:DIR:0.1".
+def parse(text: str) -> tuple[SourceName, ...]:
+    """Names with weights, 1 by default: "a", "tfds:DIR", "a:0.9,tfds:DIR:0.1".
 
-    What follows a part's last colon is its weight if it reads as a number. UserError for a weight
-    that is not positive, and for a part without a name.
+    What follows a part's last colon is its weight if it reads as a number. Raises UserError for a
+    weight that is not positive, and for a part without a name.
     """
-    return tuple(_named(part.strip(), text) for part in text.split(","))
+    return tuple(_parse_part(part.strip(), text) for part in text.split(","))
 
 
-def _named(part: str, text: str) -> Named:
+def _parse_part(part: str, text: str) -> SourceName:
     head, _, tail = part.rpartition(":")
     weight = _number(tail) if head else None
     name, _, folder = (part if weight is None else head).partition(":")
@@ -40,7 +41,7 @@ def _named(part: str, text: str) -> Named:
             f"config.data.source={text!r}: expected names with positive weights, such as"
             " metamath:0.9,c4:0.1"
         )
-    return Named(name, folder, 1.0 if weight is None else weight)
+    return SourceName(name, folder, 1.0 if weight is None else weight)
 
 
 def _number(text: str) -> float | None:
@@ -51,59 +52,66 @@ def _number(text: str) -> float | None:
 
 
 def rates(weights: Sequence[float]) -> tuple[int, ...]:
-    """Draws of each source in one round of sum(rates) draws: the weights, normalised, to a
-    thousandth.
+    """Draws of each source in one round: the weights, normalised and rounded to thousandths.
 
     Raises UserError for a source that would be drawn less than once in a thousand.
     """
-    exact = np.asarray(weights, float) / sum(weights) * STEPS
-    found = np.floor(exact).astype(int)
-    # the largest remainders
-    found[np.argsort(found - exact, kind="stable")[: STEPS - found.sum()]] += 1
-    if not found.all():
+    exact = np.asarray(weights, float) / sum(weights) * RATE_STEPS
+    counts = np.floor(exact).astype(int)
+    # Largest remainder method: the thousandths that rounding down lost go to those that lost most.
+    lost = RATE_STEPS - counts.sum()
+    counts[np.argsort(counts - exact, kind="stable")[:lost]] += 1
+    if not counts.all():
         raise UserError(
             f"config.data.source: weights {tuple(weights)}; the least is below a thousandth of"
             " their sum"
         )
-    return tuple(int(n) // math.gcd(*found.tolist()) for n in found)
+    divisor = math.gcd(*counts.tolist())
+    return tuple(int(n) // divisor for n in counts)
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Which source draw k comes from, and its how-manieth draw that is: exact in every round, in
-    random access.
+    """A map from draw k to (source, index among that source's draws), as grain's selection maps.
 
-    Each round holds its sources in one order, shuffled with the seed.
+    Every round of sum(rates) draws has each source exactly at its rate, in one order that is
+    shuffled with the seed. Nothing depends on earlier draws, so that a stream resumes anywhere.
     """
 
     rates: tuple[int, ...]
-    order: np.ndarray  # source of each draw of a round
-    before: np.ndarray  # draws of the same source earlier in the round
+    order: Int[np.ndarray, " K"]  # source of each draw of a round
+    earlier: Int[np.ndarray, " K"]  # draws of the same source before it in the round
+    draws: int
 
     @classmethod
-    def make(cls, rates: Sequence[int], seed: int) -> "Rounds":
+    def make(cls, rates: Sequence[int], seed: int, draws: int) -> "Rounds":
         """Rounds of sum(rates) draws."""
         order = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(rates)), rates))
-        before = np.array([np.sum(order[:i] == part) for i, part in enumerate(order)])
-        return cls(tuple(rates), order, before)
+        earlier = np.array([np.sum(order[:i] == source) for i, source in enumerate(order)])
+        return cls(tuple(rates), order, earlier, draws)
 
-    def place(self, k: int) -> tuple[int, int]:
-        """(source, number among that source's draws) of draw k."""
-        done, here = divmod(k, len(self.order))
-        part = int(self.order[here])
-        return part, done * self.rates[part] + int(self.before[here])
+    def __len__(self) -> int:
+        return self.draws
+
+    def __getitem__(self, k: int) -> tuple[int, int]:
+        complete_rounds, position = divmod(k, len(self.order))
+        source = int(self.order[position])
+        return source, complete_rounds * self.rates[source] + int(self.earlier[position])
 
 
 @dataclass(frozen=True)
-class Joined(Sequence[Example]):
-    """Examples of several sources behind each other; ids are prefixed by the source's name."""
+class ConcatenatedExamples(Sequence[Example]):
+    """The examples of several sources, one source after the other.
+
+    Ids and clusters are prefixed by the source's name, as two sources may use the same ones.
+    """
 
     names: tuple[str, ...]
     examples: tuple[Sequence[Example], ...]
 
-    @property
-    def starts(self) -> np.ndarray:
-        """Where each source begins, and where the last one ends."""
+    @functools.cached_property
+    def starts(self) -> Int[np.ndarray, " S"]:
+        """The first index of each source, and the end of the last one."""
         return np.cumsum([0, *map(len, self.examples)])
 
     def __len__(self) -> int:
@@ -111,7 +119,7 @@ class Joined(Sequence[Example]):
 
     def __getitem__(self, i: int) -> Example:
         i = range(len(self))[i]
-        part = int(np.searchsorted(self.starts, i, side="right")) - 1
-        found = self.examples[part][i - int(self.starts[part])]
-        name = self.names[part]
-        return replace(found, id=f"{name}/{found.id}", cluster=f"{name}/{found.cluster}")
+        source = int(np.searchsorted(self.starts, i, side="right")) - 1
+        example = self.examples[source][i - int(self.starts[source])]
+        name = self.names[source]
+        return replace(example, id=f"{name}/{example.id}", cluster=f"{name}/{example.cluster}")

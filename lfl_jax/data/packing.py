@@ -1,23 +1,26 @@
 """Several examples in a row, kept apart by segment ids and restarted positions, or one segment when
-they attend.
+they attend to each other.
 
 A batch is a dict of (B, T) arrays: tokens, targets, segment_ids, positions, example_ids (int32) and
 weights (float32). Segments count from 1 in each row; padding has segment 0, weight 0, example id -1
 and the pad token.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lfl_jax.data.formatting import Encoded
-from lfl_jax.data.packers import Concat, Ratio, blank_row, taken_of
+from lfl_jax.config import DataConfig
+from lfl_jax.data.packers import BinPacker, Concat, ResumableIterator, empty_row, examples_per_group
 from lfl_jax.errors import UserError
 
+if TYPE_CHECKING:
+    import grain
+
 Batch = dict[str, np.ndarray]
-FEATURES = ("tokens", "targets", "weights", "example_ids")
+FEATURES = ("tokens", "targets", "weights", "example_ids")  # of an encoded example
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,11 @@ class PackingStats:
         return self.targets / self.tokens
 
 
-def packing_stats(batches: Iterable[Batch]) -> PackingStats:
-    """Counts over batches; rows without a token do not count."""
-    rows = slots = tokens = targets = 0
-    for batch in batches:
-        filled = batch["segment_ids"].any(axis=1)
-        rows += int(filled.sum())
-        slots += int(filled.sum()) * batch["tokens"].shape[1]
-        tokens += int((batch["segment_ids"] > 0).sum())
-        targets += int((batch["weights"] > 0).sum())
-    return PackingStats(rows, slots, tokens, targets)
-
-
 def check_loss_mask(stats: PackingStats, *, documents: bool = False) -> None:
-    """Raise UserError when no token carries loss, or when every one does, the prompts' too;
-    documents have none."""
+    """Raise UserError when no token carries loss, or every one does, the prompts' included.
+
+    documents: the source has no prompts, so that every token should.
+    """
     if stats.targets == 0:
         raise UserError(
             f"the loss mask is all zero: none of {stats.tokens} tokens would be trained on"
@@ -66,160 +59,134 @@ def check_loss_mask(stats: PackingStats, *, documents: bool = False) -> None:
         )
 
 
-def pack_once(examples: Sequence[Encoded], *, seq_len: int, batch: int, pad_id: int) -> list[Batch]:
-    """Every example exactly once, first-fit in the given order; empty rows fill the last batch."""
-    rows = _first_fit([len(e["tokens"]) for e in examples], seq_len)
-    n_rows = -(-(1 + max(rows, default=-1)) // batch) * batch
-    packed = empty_rows(n_rows, seq_len, pad_id)
-    used, segments = np.zeros(n_rows, int), np.zeros(n_rows, int)
-    for row, example in zip(rows, examples, strict=True):
-        here = slice(used[row], used[row] + len(example["tokens"]))
-        segments[row] += 1
-        for name in FEATURES:
-            packed[name][row, here] = example[name]
-        packed["segment_ids"][row, here] = segments[row]
-        packed["positions"][row, here] = np.arange(here.stop - here.start)
-        used[row] = here.stop
-    return [{k: v[i : i + batch] for k, v in packed.items()} for i in range(0, n_rows, batch)]
-
-
-def _first_fit(lengths: Sequence[int], seq_len: int) -> list[int]:
-    """Row of each example, when each goes to the first row with room."""
-    free, n_rows, rows = np.full(len(lengths), seq_len), 0, []
-    for length in lengths:
-        if length > seq_len:
-            raise ValueError(f"an example of {length} tokens does not fit a row of {seq_len}")
-        fits = free[:n_rows] >= length
-        row = int(fits.argmax()) if fits.any() else n_rows
-        free[row] -= length
-        n_rows = max(n_rows, row + 1)
-        rows.append(row)
-    return rows
-
-
 def empty_rows(n: int, seq_len: int, pad_id: int) -> Batch:
     """A batch of padding only."""
-    return {name: np.tile(values, (n, 1)) for name, values in blank_row(seq_len, pad_id).items()}
+    return {name: np.tile(values, (n, 1)) for name, values in empty_row(seq_len, pad_id).items()}
 
 
 def pack_stream(
-    dataset,
-    *,
-    seq_len: int,
-    bins: int,
-    batch: int,
-    pad_id: int,
-    seed: int,
-    packing: str = "first_fit",
-    ratio: float = 1.0,
-    attend: bool = False,
-):
-    """A grain IterDataset of encoded examples as one of batches, packed as config.data.packing says
-    (PACKINGS).
+    examples: "grain.IterDataset", data: DataConfig, *, batch: int, pad_id: int, seed: int
+) -> "grain.IterDataset":
+    """Encoded examples packed as config.data.packing says (PACKINGS), in batches.
 
-    attend: the examples of a row see each other, as one segment with positions from 0.
-    The last batch of a finite dataset is padded with empty rows.
+    With cross_document="attend" the examples of a row are one segment with positions from 0.
+    Empty rows complete the last batch of a finite dataset.
     """
-    shape = {"seq_len": seq_len, "pad_id": pad_id}
-    rows = PACKINGS[packing](dataset, shape, bins=bins, ratio=ratio, seed=seed)
+    attend = data.cross_document == "attend"
+    rows = PACKINGS[data.packing](examples, data, pad_id, seed)
 
-    def finish(rows: dict) -> Batch:
-        rows = {name.removeprefix("tokens_"): value for name, value in rows.items()}
-        missing = empty_rows(batch - len(rows["tokens"]), seq_len, pad_id)
-        whole = {name: np.concatenate([rows[name], missing[name]]) for name in missing}
-        return _attending(whole) if attend else whole
+    def finish(rows: Batch) -> Batch:
+        # grain names segment ids and positions after the feature that they belong to.
+        rows = {name.removeprefix("tokens_"): values for name, values in rows.items()}
+        padding = empty_rows(batch - len(rows["tokens"]), data.seq_len, pad_id)
+        filled = {name: np.concatenate([rows[name], padding[name]]) for name in padding}
+        return _as_one_segment(filled) if attend else filled
 
     return rows.batch(batch, drop_remainder=False).map(finish)
 
 
-def _attending(batch: Batch) -> Batch:
-    """The batch with one segment a row."""
+def _as_one_segment(batch: Batch) -> Batch:
     filled = (batch["segment_ids"] > 0).astype(np.int32)
-    return batch | {
-        "segment_ids": filled,
-        "positions": filled * np.arange(filled.shape[1], dtype=np.int32),
-    }
+    positions = filled * np.arange(filled.shape[1], dtype=np.int32)
+    return batch | {"segment_ids": filled, "positions": positions}
 
 
-def _first_fit_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
-    """Over `bins` open rows; when an example fits none they are all emitted, shuffled (the first
-    are fuller)."""
+def _pack_first_fit(
+    examples: "grain.IterDataset", data: DataConfig, pad_id: int, seed: int
+) -> "grain.IterDataset":
+    """grain's first-fit packing over `pack_bins` open rows.
+
+    When an example fits none of them, all are emitted in random order: the first ones are fuller.
+    """
     from grain.experimental import FirstFitPackIterDataset
 
+    padding = {"tokens": pad_id, "targets": pad_id, "weights": 0.0, "example_ids": -1}
     return FirstFitPackIterDataset(
-        dataset,
-        length_struct=dict.fromkeys(FEATURES, shape["seq_len"]),
-        padding_struct={
-            "tokens": shape["pad_id"],
-            "targets": shape["pad_id"],
-            "weights": 0.0,
-            "example_ids": -1,
-        },
+        examples,
+        length_struct=dict.fromkeys(FEATURES, data.seq_len),
+        padding_struct=padding,
         meta_features=FEATURES[1:],  # packed alike, without segment ids of their own
-        num_packing_bins=bins,
+        num_packing_bins=data.pack_bins,
         shuffle_bins=True,
         seed=seed,
     )
 
 
-def _concat_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
-    """`packers.Concat`."""
-    return _packed(dataset, lambda parent: Concat(parent, **shape))
+def _pack_concat(
+    examples: "grain.IterDataset", data: DataConfig, pad_id: int, seed: int
+) -> "grain.IterDataset":
+    """Rows cut from all examples concatenated (`packers.Concat`)."""
+    return _packed(examples, lambda parent: Concat(parent, seq_len=data.seq_len, pad_id=pad_id))
 
 
-def _ratio_rows(dataset, shape: dict[str, int], *, bins: int, ratio: float, seed: int):
-    """`packers.Ratio` with `bins` rows a group."""
-    return _packed(dataset, lambda parent: Ratio(parent, rows=bins, ratio=ratio, **shape))
+def _pack_by_ratio(
+    examples: "grain.IterDataset", data: DataConfig, pad_id: int, seed: int
+) -> "grain.IterDataset":
+    """llm-foundry's bin packing of `pack_bins` rows at a time (`packers.BinPacker`)."""
+
+    def packer(parent: ResumableIterator) -> BinPacker:
+        shape = {"rows": data.pack_bins, "seq_len": data.seq_len, "pad_id": pad_id}
+        return BinPacker(parent, ratio=data.packing_ratio, **shape)
+
+    return _packed(examples, packer)
 
 
-def _packed(dataset, make: Callable[[Any], Concat | Ratio]):
-    """The dataset behind a packer of ours, as grain wants it."""
+def _packed(
+    examples: "grain.IterDataset",
+    make_packer: Callable[[ResumableIterator], ResumableIterator],
+) -> "grain.IterDataset":
+    """One of our packers as a grain dataset."""
     import grain
 
-    class Iterator(grain.DatasetIterator):
-        def __init__(self, parent):
+    class PackedIterator(grain.DatasetIterator):
+        def __init__(self, parent: grain.DatasetIterator):
             super().__init__(parent)
-            self._packer = make(parent)
+            self._packer = make_packer(parent)
 
-        def __next__(self):
+        def __next__(self) -> Batch:
             return next(self._packer)
 
-        def get_state(self):
+        def get_state(self) -> dict[str, Any]:
             return self._packer.get_state()
 
-        def set_state(self, state):
+        def set_state(self, state: dict[str, Any]) -> None:
             self._packer.set_state(state)
 
     class Packed(grain.IterDataset):
-        def __iter__(self):
-            return Iterator(self._parent.__iter__())
+        def __iter__(self) -> PackedIterator:
+            return PackedIterator(self._parent.__iter__())
 
-    return Packed(dataset)
-
-
-PACKINGS = {"first_fit": _first_fit_rows, "concat": _concat_rows, "ratio": _ratio_rows}
+    return Packed(examples)
 
 
-def count_rows(
-    lengths: Iterable[int], *, seq_len: int, bins: int, packing: str = "first_fit"
-) -> int:
-    """How many rows `pack_stream` makes of examples of these lengths, packed first_fit or
-    concat."""
-    if packing == "concat":
-        return -(-sum(lengths) // seq_len)
-    rows, used = 0, [0] * bins
+PACKINGS: dict[str, Callable[..., "grain.IterDataset"]] = {
+    "first_fit": _pack_first_fit,
+    "concat": _pack_concat,
+    "ratio": _pack_by_ratio,
+}
+
+
+def concat_rows(lengths: Iterable[int], seq_len: int) -> int:
+    """Rows that "concat" makes of examples of these lengths."""
+    return -(-sum(lengths) // seq_len)
+
+
+def first_fit_rows(lengths: Iterable[int], seq_len: int, bins: int) -> int:
+    """Rows that "first_fit" makes of examples of these lengths, in this order."""
+    closed, used = 0, [0] * bins
     for length in lengths:
-        row = next((i for i, n in enumerate(used) if n + length <= seq_len), None)
-        if row is None:
-            rows, used, row = rows + bins, [0] * bins, 0
+        row = next((i for i, tokens in enumerate(used) if tokens + length <= seq_len), None)
+        if row is None:  # grain emits all open rows, the emptier ones too
+            closed, used, row = closed + bins, [0] * bins, 0
         used[row] += length
-    return rows + sum(n > 0 for n in used)
+    return closed + sum(tokens > 0 for tokens in used)
 
 
 def ratio_rows(examples: int, *, bins: int, ratio: float, epochs: int | float = 1) -> int:
-    """Rows of `epochs` passes over so many examples, packed by ratio: as in llm-foundry, whole
-    groups of a pass count.
+    """Rows that "ratio" makes of `epochs` passes over `examples` examples.
 
-    What an incomplete last group would take begins the next pass.
+    As in llm-foundry, only complete groups of a pass count: the examples of an incomplete last
+    group begin the next pass.
     """
-    return int(epochs * max(1, examples // taken_of(bins, ratio))) * bins
+    groups = max(1, examples // examples_per_group(bins, ratio))
+    return int(epochs * groups) * bins

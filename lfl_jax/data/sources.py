@@ -90,7 +90,7 @@ def _require_files(data: DataConfig) -> None:
             )
 
 
-def _held_out(named: mixes.Named, data: DataConfig, path: str, split: str) -> Source:
+def _held_out(named: mixes.SourceName, data: DataConfig, path: str, split: str) -> Source:
     """A held-out file, read as the training source's kind is, whole."""
     if named.name in DOCUMENTS:
         return document_source(
@@ -102,7 +102,7 @@ def _held_out(named: mixes.Named, data: DataConfig, path: str, split: str) -> So
     )
 
 
-def _open(named: mixes.Named, data: DataConfig, split: str, seed: int) -> Source:
+def _open(named: mixes.SourceName, data: DataConfig, split: str, seed: int) -> Source:
     name = named.name
     if own_code.is_place(f"{name}:{named.folder}"):
         return _own(f"{name}:{named.folder}", data, split, seed)
@@ -152,7 +152,7 @@ def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Sourc
     return Source(
         name=",".join(f"{name}:{share}" for name, share in zip(names, shares, strict=True)),
         split=split,
-        examples=mixes.Joined(names, tuple(part.examples for part in parts)),
+        examples=mixes.ConcatenatedExamples(names, tuple(part.examples for part in parts)),
         licence=" and ".join(dict.fromkeys(part.licence for part in parts)),
         sha256=hashlib.sha256(" ".join(hashes).encode()).hexdigest(),
         seed=next((part.seed for part in parts if part.seed is not None), None),

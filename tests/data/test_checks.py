@@ -8,14 +8,15 @@ import pytest
 
 from lfl_jax.data.checks import doubts
 from lfl_jax.data.examples import Example
-from lfl_jax.data.loader import estimate_rows
+from lfl_jax.data.row_estimate import estimate_rows
 from lfl_jax.data.sources import open_source
+from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError
 
 
-def said(source, tokenizer, data, positions=9999):
-    estimate = estimate_rows(source, tokenizer, data, seed=0)
-    return list(doubts(source, tokenizer, data, estimate, positions))
+def doubts_of(source, tokenizer, data, positions=9999):
+    tokenized = TokenizedSource(source, tokenizer, data)
+    return list(doubts(tokenized, estimate_rows(tokenized, seed=0), positions))
 
 
 def knowing(tokenizer, *specials):
@@ -31,14 +32,14 @@ def test_nothing_is_said_of_data_that_are_as_they_should_be(make_source, make_da
     chatml = dataclasses.replace(knowing(tokenizer, "<|im_start|>", "<|im_end|>"), eos="<|im_end|>")
     data = make_data(template="chatml", seq_len=256)
     assert (
-        said(make_source(5), chatml, data)
-        == said(make_source(5), tokenizer, make_data(seq_len=256))
+        doubts_of(make_source(5), chatml, data)
+        == doubts_of(make_source(5), tokenizer, make_data(seq_len=256))
         == []
     )
 
 
 def test_special_tokens_that_the_tokenizer_spells_out(make_source, make_data, tokenizer):
-    (text,) = said(make_source(5), tokenizer, make_data(template="chatml", seq_len=256))
+    (text,) = doubts_of(make_source(5), tokenizer, make_data(template="chatml", seq_len=256))
     assert (
         "writes <|im_start|> and <|im_end|>, which are no tokens of this tokenizer: it spells them"
         " out" in text
@@ -46,7 +47,7 @@ def test_special_tokens_that_the_tokenizer_spells_out(make_source, make_data, to
 
 
 def test_an_end_of_turn_that_is_not_the_eos(make_source, make_data, tokenizer):
-    (text,) = said(
+    (text,) = doubts_of(
         make_source(5),
         knowing(tokenizer, "<|im_start|>", "<|im_end|>"),
         make_data(template="chatml", seq_len=256),
@@ -59,9 +60,9 @@ def test_an_end_of_turn_that_is_not_the_eos(make_source, make_data, tokenizer):
 
 def test_llama2_writes_its_tokens_between_exchanges_only(make_source, make_data, tokenizer):
     data = make_data(template="llama2", seq_len=256)
-    assert said(make_source(5), tokenizer, data) == []
+    assert doubts_of(make_source(5), tokenizer, data) == []
     turns = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
-    (text,) = said(
+    (text,) = doubts_of(
         make_source(examples=[Example("c", "d", "x", "x", turns=turns)]), tokenizer, data
     )
     assert "writes <s> and </s>" in text
@@ -76,15 +77,15 @@ def test_the_end_that_a_tokenizers_own_template_writes(make_source, make_data, t
         dataclasses.replace(tokenizer, chat_template=template),
         make_data(template="tokenizer", seq_len=256),
     )
-    (text,) = said(make_source(5), own, data)
+    (text,) = doubts_of(make_source(5), own, data)
     assert "ends a turn with '<|end|>'" in text
 
 
 def test_rows_beyond_the_models_positions(make_source, make_data, tokenizer):
-    (text,) = said(make_source(5), tokenizer, make_data(seq_len=256), positions=200)
+    (text,) = doubts_of(make_source(5), tokenizer, make_data(seq_len=256), positions=200)
     assert "rows of 256 tokens (data.seq_len) are longer than this model's 200 positions" in text
     assert "tokens, fits" in text
-    (text,) = said(
+    (text,) = doubts_of(
         make_source(5), tokenizer, make_data(seq_len=256, cross_document="attend"), positions=200
     )
     assert "not to be relied on" in text
@@ -124,7 +125,7 @@ def test_held_out_files_are_recorded_with_their_hash(make_data, files):
 
 def test_held_out_prompts_that_are_trained_on_are_counted(make_data, files, tokenizer):
     data = make_data(**files)
-    (text,) = said(open_source(data, "train", 0), tokenizer, data)
+    (text,) = doubts_of(open_source(data, "train", 0), tokenizer, data)
     assert text == "3 of 8 prompts of test_path.jsonl (data.test_path) are trained on, too"
 
 

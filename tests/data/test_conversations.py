@@ -1,10 +1,11 @@
 """Conversations: what of them is read, what is refused by name, and where the loss falls."""
 
 import pytest
+from data.reference import encode_example
 
 from lfl_jax.data import conversations
 from lfl_jax.data.examples import Example
-from lfl_jax.data.formatting import encode, find_template, token_ids, with_end_token
+from lfl_jax.data.formatting import find_template, token_ids, with_end_token
 from lfl_jax.errors import UserError
 
 TURNS = (("user", "Hi"), ("assistant", "Hello."), ("user", "2+2?"), ("assistant", "4"))
@@ -101,8 +102,8 @@ def test_every_answer_carries_loss_or_the_last_alone(tokenizer):
 
 
 def arrays(tokenizer, seq_len, too_long):
-    options = {"template": find_template("chatml"), "tokenizer": tokenizer}
-    return encode(CHAT, 0, seq_len=seq_len, too_long=too_long, **options)
+    options = {"template": "chatml", "seq_len": seq_len, "too_long": too_long}
+    return encode_example(CHAT, 0, tokenizer, **options)
 
 
 def test_a_long_conversation_is_cut_skipped_or_refused_as_too_long_says(tokenizer):

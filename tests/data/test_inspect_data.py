@@ -7,13 +7,13 @@ import re
 import sys
 
 import pytest
+from data.reference import encode_example, pack_once
 from rich.console import Console
 
 from lfl_jax import inspect_data
 from lfl_jax.data.examples import Example
-from lfl_jax.data.formatting import encode_all, find_template
-from lfl_jax.data.loader import estimate_rows
-from lfl_jax.data.packing import pack_once
+from lfl_jax.data.row_estimate import estimate_rows
+from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError
 
 EXAMPLES = [
@@ -32,9 +32,7 @@ def shown(show, terminal=False) -> str:
 
 @pytest.fixture
 def batch(tokenizer):
-    encoded = encode_all(
-        EXAMPLES, template=find_template("plain"), tokenizer=tokenizer, seq_len=64, too_long="error"
-    )
+    encoded = [encode_example(example, i, tokenizer) for i, example in enumerate(EXAMPLES)]
     (packed,) = pack_once(encoded, seq_len=64, batch=3, pad_id=tokenizer.pad_id)
     return packed
 
@@ -56,14 +54,8 @@ def test_marks_stand_around_exactly_what_carries_loss(batch, tokenizer):
 
 def test_control_characters_in_data_are_shown_and_not_obeyed(tokenizer):
     example = Example("q", "\x1b]0;title\x1b\\ \x1b[8mhidden", "a", "a")
-    options = {
-        "template": find_template("plain"),
-        "tokenizer": tokenizer,
-        "seq_len": 64,
-        "too_long": "error",
-    }
-    encoded = encode_all([example], **options)
-    (packed,) = pack_once(encoded, seq_len=64, batch=1, pad_id=tokenizer.pad_id)
+    encoded = encode_example(example, 0, tokenizer)
+    (packed,) = pack_once([encoded], seq_len=64, batch=1, pad_id=tokenizer.pad_id)
     text = shown(lambda console: inspect_data.render_batch(packed, tokenizer, console))
     assert "\x1b" not in text and r"\x1b]0;title\x1b" in text and r"\x1b[8mhidden" in text
 
@@ -81,7 +73,7 @@ def test_a_terminal_gets_colours_and_no_marks(batch, tokenizer):
 
 
 def summary(source, tokenizer, data) -> dict[str, str]:
-    estimate = estimate_rows(source, tokenizer, data, seed=0)
+    estimate = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0)
     text = shown(lambda console: inspect_data.render_summary(source, estimate, data, console))
     return {line[:10].strip(): line[10:] for line in text.splitlines()}
 

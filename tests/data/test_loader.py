@@ -1,17 +1,21 @@
 """The training stream: complete, reshuffled, resumable; and its length known beforehand."""
 
+import collections
+import contextlib
 import dataclasses
 import itertools
 import json
 
 import numpy as np
 import pytest
+from data.reference import encode_example, packing_stats
 
-from lfl_jax.data import loader
+from lfl_jax.data import row_estimate
+from lfl_jax.data import tokenized as tokenized_source
 from lfl_jax.data.examples import Example
-from lfl_jax.data.formatting import encode, find_template
-from lfl_jax.data.loader import estimate_rows, training_batches
-from lfl_jax.data.packing import packing_stats
+from lfl_jax.data.loader import training_batches
+from lfl_jax.data.row_estimate import estimate_rows
+from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError
 
 
@@ -22,14 +26,8 @@ def stream(tokenizer, make_data, make_source):
     opened = []
 
     def start(n, source=None, data=None, batch=3, seed=0, **options):
-        batches = training_batches(
-            source or make_source(),
-            tokenizer,
-            data or make_data(),
-            batch=batch,
-            seed=seed,
-            **options,
-        )
+        tokenized = TokenizedSource(source or make_source(), tokenizer, data or make_data())
+        batches = training_batches(tokenized, batch=batch, seed=seed, **options)
         opened.append(batches)
         return list(itertools.islice(batches, n)), batches
 
@@ -66,10 +64,7 @@ def test_an_epoch_holds_every_example_once_as_it_is_encoded(
             for segment in range(1, batch["segment_ids"][row].max() + 1):
                 here = batch["segment_ids"][row] == segment
                 i = int(batch["example_ids"][row, here][0])
-                alone = encode(
-                    source.examples[i], i, template=find_template("plain"), tokenizer=tokenizer, seq_len=64,
-                    too_long="error",
-                )  # fmt: skip
+                alone = encode_example(source.examples[i], i, tokenizer)
                 for name, values in alone.items():
                     np.testing.assert_array_equal(batch[name][row, here], values)
 
@@ -155,7 +150,7 @@ def test_nothing_left_to_train_on_is_an_error_and_no_endless_search(
     with pytest.raises(UserError, match="loss mask is all zero: none of 3 examples"):
         stream(1, source, data)
     with pytest.raises(UserError, match="loss mask is all zero: none of 3 examples"):
-        estimate_rows(source, tokenizer, data, seed=0)
+        estimate_rows(TokenizedSource(source, tokenizer, data), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +168,7 @@ def test_rows_are_counted_exactly_beforehand(
     stream, tokenizer, make_source, make_data, epochs, bins
 ):
     data, source = make_data(pack_bins=bins), make_source()
-    estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=epochs)
+    estimate = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0, epochs=epochs)
     assert estimate.stats == packing_stats(stream(ALL, source, data, batch=2, epochs=epochs)[0])
     assert estimate.exact
     assert estimate.examples == 37
@@ -182,31 +177,67 @@ def test_rows_are_counted_exactly_beforehand(
 def test_long_examples_are_counted_by_what_happens_to_them(tokenizer, make_source, make_data):
     odd = [Example("x" * 80, "r", "no-room", "c"), Example("x", "r" * 60, "cut", "c")]
     source = make_source(examples=[*make_source(9).examples, *odd])
-    cut = estimate_rows(source, tokenizer, make_data(too_long="truncate"), seed=0)
+    cut = estimate_rows(TokenizedSource(source, tokenizer, make_data(too_long="truncate")), seed=0)
     assert (cut.skipped, cut.truncated, cut.longest_id) == (1, 1, "no-room")
-    skipped = estimate_rows(source, tokenizer, make_data(too_long="skip"), seed=0)
+    skipped = estimate_rows(TokenizedSource(source, tokenizer, make_data(too_long="skip")), seed=0)
     assert (skipped.skipped, skipped.truncated) == (2, 0)
     assert cut.stats.tokens == skipped.stats.tokens + 64
     with pytest.raises(UserError, match="example no-room"):
-        estimate_rows(source, tokenizer, make_data(), seed=0)
+        estimate_rows(TokenizedSource(source, tokenizer, make_data()), seed=0)
 
 
 def test_half_an_epoch_is_about_half_the_rows(tokenizer, make_source, make_data):
     source = make_source(200)
     half, whole = (
-        estimate_rows(source, tokenizer, make_data(), seed=0, epochs=e) for e in (0.5, 1)
+        estimate_rows(TokenizedSource(source, tokenizer, make_data()), seed=0, epochs=e)
+        for e in (0.5, 1)
     )
     assert half.stats.rows == pytest.approx(whole.stats.rows / 2, rel=0.1)
 
 
 def test_large_sources_are_estimated_from_a_sample(tokenizer, make_source, make_data, monkeypatch):
     source = make_source(300)
-    exact = estimate_rows(source, tokenizer, make_data(), seed=0)
-    monkeypatch.setattr(loader, "COUNTED", 299)
-    monkeypatch.setattr(loader, "SAMPLED", 150)
-    sampled = estimate_rows(source, tokenizer, make_data(), seed=0)
+    exact = estimate_rows(TokenizedSource(source, tokenizer, make_data()), seed=0)
+    monkeypatch.setattr(row_estimate, "MAX_EXACT", 299)
+    monkeypatch.setattr(row_estimate, "SAMPLE_SIZE", 150)
+    sampled = estimate_rows(TokenizedSource(source, tokenizer, make_data()), seed=0)
     assert exact.exact
     assert not sampled.exact
     assert sampled.examples == 300
     for name, value in dataclasses.asdict(exact.stats).items():
         assert getattr(sampled.stats, name) == pytest.approx(value, rel=0.1), name
+
+
+@pytest.fixture
+def counting(tokenizer):
+    """(a tokenizer, how often it has encoded each prompt)."""
+    calls = collections.Counter()
+
+    def encode(text):
+        calls[text] += 1
+        return tokenizer.encode(text)
+
+    return dataclasses.replace(tokenizer, encode=encode), calls
+
+
+def test_every_example_is_tokenised_once(counting, make_source, make_data):
+    tokenizer, calls = counting
+    tokenized = TokenizedSource(make_source(), tokenizer, make_data())
+    estimate_rows(tokenized, seed=0)
+    with contextlib.closing(training_batches(tokenized, batch=3, seed=0, epochs=3)) as batches:
+        list(batches)
+    assert (len(calls), set(calls.values())) == (37, {1})
+
+
+def test_what_the_cache_has_no_room_for_is_tokenised_again(
+    stream, counting, make_source, make_data, monkeypatch
+):
+    expected, _ = stream(12)
+    monkeypatch.setattr(tokenized_source, "MAX_CACHED_TOKENS", 200)
+    tokenizer, calls = counting
+    tokenized = TokenizedSource(make_source(), tokenizer, make_data())
+    estimate_rows(tokenized, seed=0)
+    with contextlib.closing(training_batches(tokenized, batch=3, seed=0)) as batches:
+        check_equal(expected, list(itertools.islice(batches, 12)))
+    assert min(calls.values()) == 1
+    assert max(calls.values()) > 1

@@ -7,9 +7,11 @@ import json
 
 import pytest
 
-from lfl_jax.data import loader, mixes
-from lfl_jax.data.loader import estimate_rows, training_batches
+from lfl_jax.data import mixes, row_estimate
+from lfl_jax.data.loader import training_batches
+from lfl_jax.data.row_estimate import estimate_rows
 from lfl_jax.data.sources import held_out_splits, open_source
+from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError
 
 MIX = "word_problems:0.8,math_text:0.2"
@@ -55,13 +57,13 @@ def test_a_weight_that_would_never_be_drawn_is_refused():
 
 
 def test_rounds_hold_each_source_at_its_rate_and_count_its_draws():
-    rounds = mixes.Rounds.make((7, 2, 1), seed=0)
-    places = [rounds.place(k) for k in range(200)]
-    assert collections.Counter(part for part, _ in places[:10]) == {0: 7, 1: 2, 2: 1}
-    for part in range(3):
-        assert [number for p, number in places if p == part] == list(range([140, 40, 20][part]))
-    assert [rounds.place(k) for k in (199, 0)] == [places[199], places[0]]
-    assert (mixes.Rounds.make((7, 2, 1), seed=1).order != rounds.order).any()
+    rounds = mixes.Rounds.make((7, 2, 1), seed=0, draws=200)
+    draws = [rounds[k] for k in range(len(rounds))]
+    assert collections.Counter(source for source, _ in draws[:10]) == {0: 7, 1: 2, 2: 1}
+    for source, count in enumerate([140, 40, 20]):
+        assert [index for s, index in draws if s == source] == list(range(count))
+    assert [rounds[k] for k in (199, 0)] == [draws[199], draws[0]]
+    assert (mixes.Rounds.make((7, 2, 1), seed=1, draws=200).order != rounds.order).any()
 
 
 @pytest.fixture
@@ -76,7 +78,8 @@ def stream(tokenizer, data):
 
     def start(n, **options):
         source = open_source(data, "train", 0)
-        opened.append(training_batches(source, tokenizer, data, batch=2, seed=0, **options))
+        tokenized = TokenizedSource(source, tokenizer, data)
+        opened.append(training_batches(tokenized, batch=2, seed=0, **options))
         return list(itertools.islice(opened[-1], n)), opened[-1]
 
     yield start
@@ -169,12 +172,12 @@ def test_mistakes_in_a_mix_are_answered(make_data, changes, message):
 
 def test_rows_of_a_mix_are_estimated(data, tokenizer, stream, monkeypatch):
     source = open_source(data, "train", 0)
-    estimate = estimate_rows(source, tokenizer, data, seed=0)
+    estimate = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0)
     counted = sum(int(b["segment_ids"].any(axis=1).sum()) for b in stream(None, epochs=1)[0])
     assert estimate.examples == 50
     assert estimate.stats.rows == pytest.approx(counted, rel=0.15)
-    monkeypatch.setattr(loader, "COUNTED", 30)
-    monkeypatch.setattr(loader, "SAMPLED", 30)
-    sampled = estimate_rows(source, tokenizer, data, seed=0, epochs=2)
+    monkeypatch.setattr(row_estimate, "MAX_EXACT", 30)
+    monkeypatch.setattr(row_estimate, "SAMPLE_SIZE", 30)
+    sampled = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0, epochs=2)
     assert sampled.stats.rows == pytest.approx(2 * counted, rel=0.2)
     assert not sampled.exact

@@ -7,14 +7,17 @@ import json
 
 import numpy as np
 import pytest
+from data.reference import packing_stats, tokenized
 
 from lfl_jax.config import DataConfig
-from lfl_jax.data import loader
+from lfl_jax.data import row_estimate
 from lfl_jax.data.examples import Example
-from lfl_jax.data.formatting import arrays, find_template, token_ids
-from lfl_jax.data.loader import estimate_rows, training_batches
-from lfl_jax.data.packers import Bin, Ratio, fit
-from lfl_jax.data.packing import packing_stats, ratio_rows
+from lfl_jax.data.formatting import find_template, token_ids
+from lfl_jax.data.loader import training_batches
+from lfl_jax.data.packers import Bin, BinPacker, fit
+from lfl_jax.data.packing import ratio_rows
+from lfl_jax.data.row_estimate import estimate_rows
+from lfl_jax.data.tokenized import RowFormat, TokenizedSource, encode
 from lfl_jax.errors import UserError
 
 ALL = None
@@ -26,7 +29,8 @@ def stream(tokenizer, make_data, make_source):
     opened = []
 
     def start(n, source, data, batch=2, **options):
-        opened.append(training_batches(source, tokenizer, data, batch=batch, seed=0, **options))
+        examples = TokenizedSource(source, tokenizer, data)
+        opened.append(training_batches(examples, batch=batch, seed=0, **options))
         return list(itertools.islice(opened[-1], n)), opened[-1]
 
     yield start
@@ -149,7 +153,7 @@ class TestConcat:
 
     def test_rows_are_counted_exactly_beforehand(self, stream, make_source, data, tokenizer):
         source = make_source(examples=documents())
-        estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=2)
+        estimate = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0, epochs=2)
         assert estimate.stats == packing_stats(stream(ALL, source, data, epochs=2)[0])
 
     def test_prompts_still_carry_no_loss(self, stream, make_source, data):
@@ -160,54 +164,24 @@ class TestConcat:
         assert flat(batches, "weights").sum() == flat(plain, "weights").sum()
 
 
-def test_joined_arrays_keep_eos_as_a_token_without_a_target():
-    found = arrays(
-        [9, 1, 2, 3],
-        [False, False, True, True],
-        5,
-        name="x",
-        seq_len=4,
-        too_long="error",
-        joined=True,
-    )
-    assert {k: v.tolist() for k, v in found.items()} == {
+def test_eos_as_input_is_a_token_without_a_target():
+    example = tokenized([9, 1, 2, 3], [False, False, True, True])
+
+    def encoded(seq_len, too_long, example=example):
+        return encode(example, 5, RowFormat(seq_len, too_long, eos_as_input=True))
+
+    assert {k: v.tolist() for k, v in encoded(4, "error").items()} == {
         "tokens": [9, 1, 2, 3],
         "targets": [1, 2, 3, 3],
         "weights": [0, 1, 1, 0],
         "example_ids": [5] * 4,
     }
     with pytest.raises(UserError, match="example x has 4 tokens"):
-        arrays(
-            [9, 1, 2, 3],
-            [False, False, True, True],
-            5,
-            name="x",
-            seq_len=3,
-            too_long="error",
-            joined=True,
-        )
-    cut = arrays(
-        [9, 1, 2, 3],
-        [False, False, True, True],
-        5,
-        name="x",
-        seq_len=3,
-        too_long="truncate",
-        joined=True,
-    )
+        encoded(3, "error")
+    cut = encoded(3, "truncate")
     assert (cut["tokens"].tolist(), cut["weights"].tolist()) == ([9, 1, 2], [0, 1, 0])
-    assert (
-        arrays(
-            [9, 1, 2, 3],
-            [False, False, False, True],
-            5,
-            name="x",
-            seq_len=3,
-            too_long="truncate",
-            joined=True,
-        )
-        is None
-    )
+    only_eos = tokenized([9, 1, 2, 3], [False, False, False, True])
+    assert encoded(3, "truncate", only_eos) is None
 
 
 def test_examples_that_attend_to_each_other_see_the_eos_between(
@@ -221,7 +195,7 @@ def test_examples_that_attend_to_each_other_see_the_eos_between(
 
 
 def bins(*sizes):
-    return [Bin(size, ()) for size in sizes]
+    return [Bin(size, (), ()) for size in sizes]
 
 
 def test_bins_are_llm_foundrys():
@@ -285,14 +259,20 @@ class TestRatio:
         with pytest.raises(
             UserError, match=r"packing_ratio=9 gives rows of config.data.seq_len=96 more tokens"
         ):
-            estimate_rows(source, tokenizer, data, seed=0)
+            estimate_rows(TokenizedSource(source, tokenizer, data), seed=0)
         with pytest.raises(UserError, match="lower it"):
             stream(60, source, data)
 
     def test_rows_by_the_number_of_examples(self, source, data, tokenizer):
-        assert estimate_rows(source, tokenizer, data, seed=0).stats.rows == 8 * 3
-        assert estimate_rows(source, tokenizer, data, seed=0, epochs=3).stats.rows == 3 * 8 * 3
-        assert estimate_rows(source, tokenizer, data, seed=0, epochs=0.5).stats.rows == 4 * 3
+        assert estimate_rows(TokenizedSource(source, tokenizer, data), seed=0).stats.rows == 8 * 3
+        assert (
+            estimate_rows(TokenizedSource(source, tokenizer, data), seed=0, epochs=3).stats.rows
+            == 3 * 8 * 3
+        )
+        assert (
+            estimate_rows(TokenizedSource(source, tokenizer, data), seed=0, epochs=0.5).stats.rows
+            == 4 * 3
+        )
 
     @pytest.mark.parametrize("epochs", [1, 2, 4, 8, 16])
     def test_magicoder_has_the_papers_steps(self, epochs):
@@ -314,8 +294,8 @@ class TestRatio:
 
         source = make_source(examples=Lengths(range(111_183)))
         data = make_data(packing="ratio", packing_ratio=3.0, pack_bins=6, seq_len=4096)
-        monkeypatch.setattr(loader, "SAMPLED", 300)
-        estimate = estimate_rows(source, tokenizer, data, seed=0, epochs=4)
+        monkeypatch.setattr(row_estimate, "SAMPLE_SIZE", 300)
+        estimate = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0, epochs=4)
         assert -(-estimate.stats.rows // 192) == 4 * 193
         assert 0.4 < estimate.stats.efficiency < 0.6
 
@@ -341,7 +321,10 @@ def test_a_packer_without_a_parent_left_stops():
             raise StopIteration
 
         def get_state(self):
-            return 0
+            return {}
+
+        def set_state(self, state):
+            raise AssertionError
 
     with pytest.raises(StopIteration):
-        next(Ratio(Nothing(), rows=2, ratio=2.0, seq_len=8, pad_id=0))
+        next(BinPacker(Nothing(), rows=2, ratio=2.0, seq_len=8, pad_id=0))

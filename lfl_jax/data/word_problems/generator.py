@@ -13,6 +13,7 @@ numbers, not only in names and wording. "test_unseen" draws from templates that 
 import hashlib
 import random
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -184,7 +185,7 @@ def template_at(seed: int, index: int, split: str, level: int) -> str:
 
 @lru_cache
 def _rounds(levels: Levels) -> Rounds:
-    return Rounds.make(levels, seed=0)
+    return Rounds.make(levels, seed=0, draws=sys.maxsize)
 
 
 def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
@@ -195,8 +196,8 @@ def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
     the level. Raises UserError for a split that is none of SPLITS.
     """
     _check(split)
-    below, number = _rounds(levels).place(index)
-    level = below + 1
+    level_index, number = _rounds(levels)[index]
+    level = level_index + 1
     name = template_at(seed, number, split, level)
     rng = random.Random(_hash("item", seed, split, number))
     for _ in range(1000):
