@@ -36,6 +36,7 @@ from lfl_jax.core import spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.io.pretrained import holder
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
@@ -89,7 +90,7 @@ def step(params: dict, learned: dict, rows: dict, cfg: ModelConfig = CFG) -> Cal
     """A training step that can be called again and again."""
     learned = jax.tree.map(jnp.copy, learned)
     state, frozen = states.create(
-        {"params": params, "adapter": learned}, ("adapter/.*",), optimizer(), make_rules()
+        Model(params=params, adapter=learned), ("adapter/.*",), optimizer(), make_rules()
     )
 
     def run() -> None:
@@ -149,11 +150,11 @@ def decode(a: argparse.Namespace) -> dict:
     params = base()
     lora, houlsby = adapter(params, "lora"), adapter(params, "bottleneck")
     models = {
-        "base": {"params": params, "adapter": {}},
-        "lora, merged": {"params": adapters.merge(lora, params), "adapter": {}},
-        "lora": {"params": params, "adapter": lora},
-        "dora": {"params": params, "adapter": adapter(params, "dora")},
-        "houlsby": {"params": params, "adapter": houlsby},
+        "base": Model(params=params, adapter={}),
+        "lora, merged": Model(params=adapters.merge(lora, params), adapter={}),
+        "lora": Model(params=params, adapter=lora),
+        "dora": Model(params=params, adapter=adapter(params, "dora")),
+        "houlsby": Model(params=params, adapter=houlsby),
     }
     models = {name: sample.unstacked(model, CFG.n_layers) for name, model in models.items()}
     found = {}
@@ -211,7 +212,7 @@ def routes(targets: tuple[str, ...], members: int, rounds: int) -> dict:
         )
         for name, routing in (gates | by_token).items()
     }
-    model = sample.unstacked({"params": params, "adapter": many}, TENTH.n_layers)
+    model = sample.unstacked(Model(params=params, adapter=many), TENTH.n_layers)
     options = {"max_new_tokens": sample.ROUND, "eos_id": -1}
     decoding = {
         name: functools.partial(
@@ -237,7 +238,7 @@ def memory(a: argparse.Namespace) -> dict:
     for form, held_params in (("float32", params), ("nf4", held(params, "nf4"))):
         learned, rows = adapter(params, "lora"), batch(1, 64)
         state, frozen = states.create(
-            {"params": held_params, "adapter": learned}, ("adapter/.*",), optimizer()
+            Model(params=held_params, adapter=learned), ("adapter/.*",), optimizer()
         )
         compiled = train.train_step.lower(
             state, frozen, rows, None, cfg=cfg, tx=optimizer()

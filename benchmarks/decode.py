@@ -28,12 +28,13 @@ def ours(a: argparse.Namespace):
 
     from lfl_jax import sample
     from lfl_jax.core import spec
+    from lfl_jax.model import Model
     from lfl_jax.models import llama
     from lfl_jax.models.presets import PRESETS
 
     cfg = PRESETS["smollm2-135m"]
     params = jax.jit(lambda key: spec.init(llama.specs(cfg), key))(jax.random.key(0))
-    model = sample.unstacked({"params": params, "adapter": {}}, cfg.n_layers)
+    model = sample.unstacked(Model(params=params, adapter={}), cfg.n_layers)
     del params
     rows = prompts(a).tolist()
 

@@ -25,6 +25,7 @@ from lfl_jax import state as states
 from lfl_jax.config import AdapterConfig, OptimConfig
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
@@ -70,7 +71,7 @@ def step(size: gpu_sizes.Size, name: str) -> Iterator[Row]:
     rules, tx = make_rules(), optim.make(OPTIM, schedules.make(OPTIM, 1000))
     cfg = dataclasses.replace(PRESETS[preset], compute_dtype="bfloat16")
     params = base_model.random_params(cfg, 0, rules, kind.held)
-    model = {"params": params, "adapter": _adapter(cfg, kind, params)}
+    model = Model(params=params, adapter=_adapter(cfg, kind, params))
     state, frozen = states.create(model, (kind.trainable,), tx, rules)
     del params, model
     rows = _batch(cfg, size.batch, size.tokens)
@@ -147,7 +148,7 @@ def decode(size: gpu_sizes.Size, held: str, stacked: bool = False) -> Iterator[R
     training has them, as evaluations do."""
     rules = make_rules()
     cfg = dataclasses.replace(PRESETS[size.model], compute_dtype="bfloat16")
-    model = {"params": base_model.random_params(cfg, 0, rules, held), "adapter": {}}
+    model = Model(params=base_model.random_params(cfg, 0, rules, held), adapter={})
     model = model if stacked else sample.unstacked(model, cfg.n_layers)
 
     def run(rows: int, stop: Callable) -> float:

@@ -17,6 +17,7 @@ from lfl_jax.assets import readers
 from lfl_jax.evals import multiple_choice
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import hellaswag
+from lfl_jax.model import Model
 from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizers import byte_tokenizer
 
@@ -47,7 +48,7 @@ def ours(a: argparse.Namespace):
     cfg = PRESETS["smollm2-135m"]
     params = jax.jit(lambda key: spec.init(llama.specs(cfg), key))(jax.random.key(0))
     model = scorer.build(
-        {"params": params, "adapter": {}}, cfg, byte_tokenizer(), make_rules(), "random"
+        Model(params=params, adapter={}), cfg, byte_tokenizer(), make_rules(), "random"
     )
     of_questions = requests(a)
 

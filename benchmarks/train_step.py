@@ -35,6 +35,7 @@ def ours(a: argparse.Namespace):
     from lfl_jax.core import spec
     from lfl_jax.core.process import keep_freed_memory
     from lfl_jax.core.sharding import make_rules
+    from lfl_jax.model import Model
     from lfl_jax.models import llama
     from lfl_jax.models.presets import PRESETS
 
@@ -52,7 +53,7 @@ def ours(a: argparse.Namespace):
         )
     tx = optim.make(config, schedules.make(config, 1000))
     trainable = ("params/.*",) if a.kind == "full" else ("adapter/.*",)
-    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
+    current, frozen = state.create(Model(params=params, adapter=adapter), trainable, tx, rules)
     del params, adapter
     keep_freed_memory()  # as every run does once it is loaded
     tokens, weights = rows(a)

@@ -20,6 +20,7 @@ from lfl_jax import optim as optimizers
 from lfl_jax import state as states
 from lfl_jax.config import AdapterConfig, OptimConfig
 from lfl_jax.core import spec
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
 from lfl_jax.text.tokenizers import byte_tokenizer
@@ -89,11 +90,11 @@ def learn(
     tx = adamw(steps, lr)
     # a step takes the arrays that train for its own
     params, adapter = jax.tree.map(jnp.copy, (params, adapter))
-    state, frozen = states.create({"params": params, "adapter": adapter}, trainable, tx)
+    state, frozen = states.create(Model(params=params, adapter=adapter), trainable, tx)
     for _ in range(steps):
         state, _ = train.train_step(state, frozen, next(batches), None, cfg=CFG, tx=tx)
     learned = states.model(state, frozen)
-    return learned["params"], learned["adapter"]
+    return learned.params, learned.adapter
 
 
 def lessons(*skills: str, rows: int = 32, letters: str = LETTERS) -> Iterator[dict]:
@@ -146,7 +147,7 @@ def answers(
     params: dict, adapter: dict, prompts: list[str], routing: list[int] | None = None
 ) -> list[str]:
     """What the model writes after each prompt, all of them decoded together."""
-    model = sample.unstacked({"params": params, "adapter": adapter}, CFG.n_layers)
+    model = sample.unstacked(Model(params=params, adapter=adapter), CFG.n_layers)
     ids = [TOKENIZER.encode(text) for text in prompts]
     rows = sample.generate(
         model, ids, CFG, max_new_tokens=8, eos_id=TOKENIZER.eos_id, routing=routing

@@ -34,6 +34,7 @@ from lfl_jax.evals import suite
 from lfl_jax.evals.run import Result
 from lfl_jax.io import adapter_file, hf, peft, pretrained, wandb_log
 from lfl_jax.io.pretrained import Pretrained
+from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.report import plots, table
 from lfl_jax.report.rows import Report, report
@@ -219,7 +220,7 @@ def generate(
     the base. stop: texts that end an answer and are left out.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    model = sample.unstacked({"params": params, "adapter": adapter or {}}, cfg.n_layers)
+    model = sample.unstacked(Model(params=params, adapter=adapter or {}), cfg.n_layers)
     before = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     rows = sample.generate(
         model,
@@ -255,7 +256,8 @@ def load_adapter(
     file that the run or the adapter file names, which is never run without that.
     """
     params = as_params("load_adapter", params)
-    return adapter_formats.load(path_or_name, params, own_code.allowing(allow_code, own))
+    model = adapter_formats.load(path_or_name, params, own_code.allowing(allow_code, own))
+    return model.params, model.adapter
 
 
 def save_adapter(

@@ -36,7 +36,10 @@ from typing import Any
 
 from lfl_jax import config as configs
 from lfl_jax.config import command_line, locations, own_code
+from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError, entry
+from lfl_jax.evals.task import Scorer
+from lfl_jax.model import LoadedModel, Model
 
 FLAGS = {
     "run": ("", "directory of a run"),
@@ -91,15 +94,6 @@ def _check_run(run: str) -> None:
         raise UserError(f"--run={run} is not the directory of a run: there is no config.json in it")
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """One side of the comparison: {"params", "adapter"}, and whether the adapter counts."""
-
-    name: str
-    model: dict
-    adapted: bool
-
-
 def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     """Load the model, evaluate it, print and write what came of it."""
     import jax
@@ -117,57 +111,56 @@ def execute(config: configs.Config, options: dict[str, Any], out: Path) -> None:
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     with DirectoryLock(out, process_index=jax.process_index()):
         base = base_model.load(config, rules)
-        subjects = _subjects(base, options)
+        variants = _variants(base, options)
         if options["lm_eval"]:
-            _harness(config, options, out, base, subjects, rules)
+            _harness(config, options, out, base, variants, rules)
         else:
-            _tasks(config, options, out, base, subjects, rules, tasks)
+            _tasks(config, options, out, base, variants, rules, tasks)
 
 
 def _learned(options: dict[str, Any]) -> str:
     return options["run"] or options["adapter"]
 
 
-def _subjects(base: Any, options: dict[str, Any]) -> list[Subject]:
-    """The base, and what was learned on it."""
+def _variants(base: LoadedModel, options: dict[str, Any]) -> dict[str, Model]:
+    """The models to compare: "base", and "tuned" where something was learned on it."""
     from lfl_jax.api import load_adapter
     from lfl_jax.run_setup import earlier_run
 
     allowed = command_line.files_of(options["allow_code"])
     if options["run"]:
         code, step = own_code.allowing(allowed), earlier_run.step_of(options["step"])
-        params, adapter = earlier_run.load_onto(
-            Path(options["run"]), base.params, step=step, code=code
-        )
+        tuned = earlier_run.load_onto(Path(options["run"]), base.model.params, step=step, code=code)
     elif options["adapter"]:
-        params, adapter = load_adapter(options["adapter"], base.params, allow_code=allowed)
+        params, adapter = load_adapter(options["adapter"], base.model.params, allow_code=allowed)
+        tuned = Model(params=params, adapter=adapter)
     else:
-        return [Subject("base", {"params": base.params, "adapter": {}}, adapted=False)]
-    whole = {"params": params, "adapter": adapter}
-    # Without replaced parameters the base is the same program with the adapter's routing at 0.
-    first = whole if params is base.params else {"params": base.params, "adapter": {}}
-    return [Subject("base", first, adapted=False), Subject("tuned", whole, adapted=True)]
+        return {"base": base.model}
+    # Without replaced parameters the base is the same program with routing weights of 0.
+    same_parameters = tuned.params is base.model.params
+    return {"base": tuned if same_parameters else base.model, "tuned": tuned}
 
 
-def _judged(config: configs.Config, base: Any, subject: Subject, rules: Any) -> Any:
+def _scorer(
+    config: configs.Config, base: LoadedModel, variant: str, model: Model, rules: Rules
+) -> Scorer:
     from lfl_jax.core import tree
     from lfl_jax.evals import scorer
 
-    print_of = tree.fingerprint(subject.model) if subject.adapted else base.fingerprint
+    adapted = variant == "tuned"
+    fingerprint = tree.fingerprint(model) if adapted else base.origin.fingerprint
     options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
-    tag = f"{print_of}/{config.hash()}/{subject.name}"
-    return scorer.build(
-        subject.model, base.cfg, base.tokenizer, rules, tag, adapted=subject.adapted, **options
-    )
+    tag = f"{fingerprint}/{config.hash()}/{variant}"
+    return scorer.build(model, base.cfg, base.tokenizer, rules, tag, adapted=adapted, **options)
 
 
 def _tasks(
     config: configs.Config,
     options: dict,
     out: Path,
-    base: Any,
-    subjects: list[Subject],
-    rules: Any,
+    base: LoadedModel,
+    variants: dict[str, Model],
+    rules: Rules,
     tasks: dict[str, Any],
 ) -> None:
     from rich.console import Console
@@ -181,18 +174,19 @@ def _tasks(
 
     read, results = inputs.from_config(config), {}
     with notices.collected() as warnings:
-        for subject in subjects:
-            judged = _judged(config, base, subject, rules)
-            names = (
-                config.eval.tasks
-                if subject.adapted
-                else (*config.eval.tasks, *config.eval.base_tasks)
-            )
+        for name, model in variants.items():
+            scorer = _scorer(config, base, name, model, rules)
+            base_tasks = config.eval.base_tasks if name == "base" else ()
+            names = (*config.eval.tasks, *base_tasks)
             evaluations = suite.Suite(config.eval, base.cfg.max_seq_len, tasks)
-            results[subject.name] = evaluations.run(names, judged, read, out / subject.name)
+            results[name] = evaluations.run(names, scorer, read, out / name)
     if not hosts.is_first():
         return
-    about = {"base": base.provenance(), "config": config.hash(), "learned": _learned(options)}
+    about = {
+        "base": base.origin.provenance(),
+        "config": config.hash(),
+        "learned": _learned(options),
+    }
     facts = {"provenance": about | {"warnings": warnings}}
     flags = table.flags(facts["provenance"])
     if "tuned" in results:
@@ -208,22 +202,26 @@ def _tasks(
 
 
 def _harness(
-    config: configs.Config, options: dict, out: Path, base: Any, subjects: list[Subject], rules: Any
+    config: configs.Config,
+    options: dict,
+    out: Path,
+    base: LoadedModel,
+    variants: dict[str, Model],
+    rules: Rules,
 ) -> None:
     from lfl_jax.evals import suite
     from lfl_jax.evals.harness import bridge
 
-    for subject in subjects:
-        judged = _judged(config, base, subject, rules)
-        print(f"{subject.name}: {base.source}")
+    for name, model in variants.items():
+        print(f"{name}: {base.origin.source}")
         bridge.run(
-            judged,
+            _scorer(config, base, name, model, rules),
             options["lm_eval"].split(","),
             dataclasses.replace(
                 suite.settings(config.eval, base.cfg.max_seq_len),
                 max_new_tokens=bridge.MAX_NEW_TOKENS,
             ),
-            out=out / subject.name,
+            out=out / name,
             limit=options["limit"] or None,
             num_fewshot=None if options["shots"] < 0 else options["shots"],
             data=options["data"],

@@ -19,33 +19,13 @@ on, or
 """
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lfl_jax.core import files
 from lfl_jax.errors import UserError, entry
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What is exported: a base, the parameters and the adapter that go over it, and where they came
-    from."""
-
-    base: dict
-    params: dict
-    adapter: dict
-    cfg: Any
-    tokenizer: Any
-    name: str
-    quantised: str | None
-
-    def replaced(self) -> dict:
-        """Parameters that trained as a whole, by slash path."""
-        from lfl_jax.core import tree
-
-        return tree.changed(self.params, self.base)
+from lfl_jax.model import LoadedModel, Model, Origin
 
 
 def main(argv: Sequence[str]) -> None:
@@ -65,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     if Path(options.out).exists():
         raise UserError(f"--out={options.out} exists; name a new place")
     with files.removed_on_error(options.out):
-        EXPORTS[options.to](_source(options), options)
+        EXPORTS[options.to](*_load(options), options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,9 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _source(options: argparse.Namespace) -> Source:
+def _load(options: argparse.Namespace) -> tuple[LoadedModel, Model]:
+    """(base, model): the base of what is exported, and its parameters and adapter."""
     from lfl_jax.api import find, load_adapter
     from lfl_jax.config import own_code
+    from lfl_jax.core import tree
     from lfl_jax.core.sharding import make_rules
     from lfl_jax.run_setup import earlier_run
 
@@ -105,96 +87,92 @@ def _source(options: argparse.Namespace) -> Source:
     if options.run:
         code = own_code.allowing(allowed)
         step = earlier_run.step_of(options.step)
-        run = earlier_run.restore(
+        base, model, step = earlier_run.restore(
             Path(options.run), step=step, model_path=options.model_path, code=code
         )
-        base = run.base
-        print(f"{options.run}: step {run.step} over {base.source}")
-        adapter = (
-            earlier_run.second(Path(options.run), run.adapter, base.params, code)
-            if options.second
-            else run.adapter
-        )
-        return Source(
-            base.params, run.params, adapter, base.cfg, base.tokenizer, base.source, base.quantised
-        )
-    found = find(options.model)
-    base = found.load(found.cfg, make_rules(), "float32")
-    params, adapter = (
-        load_adapter(options.adapter, base, allow_code=allowed) if options.adapter else (base, {})
-    )
-    return Source(
-        base, params, adapter, found.cfg, found.tokenizer(), str(found.path), found.quantised
-    )
+        print(f"{options.run}: step {step} over {base.origin.source}")
+        if options.second:
+            run, params = Path(options.run), base.model.params
+            model = model.replace(adapter=earlier_run.second(run, model.adapter, params, code))
+        return base, model
+
+    files = find(options.model)
+    params = files.load(files.cfg, make_rules(), "float32")
+    origin = Origin(str(files.path), files.quantised, tree.fingerprint(params))
+    model = Model(params=params, adapter={})
+    base = LoadedModel(model, files.cfg, files.tokenizer(), origin)
+    if options.adapter:
+        params, adapter = load_adapter(options.adapter, params, allow_code=allowed)
+        model = Model(params=params, adapter=adapter)
+    return base, model
 
 
-def _to_peft(source: Source, options: argparse.Namespace) -> None:
+def _to_peft(base: LoadedModel, model: Model, options: argparse.Namespace) -> None:
     from lfl_jax import adapters, api
 
-    adapter = _adapter(source)
+    adapter = _adapter(model)
     if options.rank:
-        adapter, error = adapters.truncate(adapter, source.base, options.rank)
+        adapter, error = adapters.truncate(adapter, base.model.params, options.rank)
         print(
             f"LoRA of rank {options.rank} in place of the adapter: relative error of dW {error:.3g}"
         )
     api.save_adapter(
         options.out,
         adapter,
-        source.params,
-        base=source.base,
-        base_name=source.name,
+        model.params,
+        base=base.model.params,
+        base_name=base.origin.source,
         dtype=options.dtype,
     )
     print(f"written to {options.out}: PeftModel.from_pretrained(base, {options.out!r})")
 
 
-def _to_adapter(source: Source, options: argparse.Namespace) -> None:
+def _to_adapter(base: LoadedModel, model: Model, options: argparse.Namespace) -> None:
     from lfl_jax import api
 
     file = Path(options.out)
     if file.suffix != ".safetensors":
         raise UserError(f"--out={options.out}: an adapter is one file; name it NAME.safetensors")
-    api.save_adapter(file, _adapter(source), source.params, base=source.base)
+    api.save_adapter(file, _adapter(model), model.params, base=base.model.params)
     print(f"written to {file}: lfl_jax.load_adapter({options.out!r}, params)")
 
 
-def _adapter(source: Source) -> dict:
-    if not source.adapter:
+def _adapter(model: Model) -> dict:
+    if not model.adapter:
         raise UserError("there is no adapter to export; --to=hf writes the parameters that trained")
-    return source.adapter
+    return model.adapter
 
 
-def _to_hf(source: Source, options: argparse.Namespace) -> None:
+def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
     from lfl_jax import adapters, api
     from lfl_jax.analysis.merge_error import merge_error
+    from lfl_jax.core import tree
     from lfl_jax.core.sharding import make_rules
 
-    target = source.params
+    target = model.params
     if options.target == "original":
         original = api.find(options.original)
-        if source.replaced():
+        if tree.changed(model.params, base.model.params):
             raise UserError(
                 "--target=original: this run trained parameters of the dequantised base, not only"
                 " an adapter"
             )
-        target = original.load(source.cfg, make_rules(), "float32")
+        target = original.load(base.cfg, make_rules(), "float32")
     adapter = (
-        adapters.rebind(source.adapter, target) if options.target == "original" else source.adapter
+        adapters.rebind(model.adapter, target) if options.target == "original" else model.adapter
     )
     merged = adapters.merge(adapter, target, jnp.dtype(options.dtype))
-    tokens = jnp.asarray(_sample(source.tokenizer))
-    error = merge_error(
-        source.params, source.adapter, merged, tokens, source.cfg, jax.random.key(0)
-    )
-    quantised = source.quantised if options.target == "dequantised" else None
+    tokens = jnp.asarray(_sample(base.tokenizer))
+    error = merge_error(model.params, model.adapter, merged, tokens, base.cfg, jax.random.key(0))
+    quantised = base.origin.quantised if options.target == "dequantised" else None
     api.save(
         options.out,
         merged,
-        source.cfg,
-        source.tokenizer,
+        base.cfg,
+        base.tokenizer,
         dtype=options.dtype,
         dequantised_from=quantised,
     )
@@ -214,7 +192,7 @@ def _to_hf(source: Source, options: argparse.Namespace) -> None:
             f"  merged into weights dequantised from {quantised}; --target=original merges into the"
             " original's"
         )
-    none = "" if source.tokenizer.files() else ", without tokenizer files: plain bytes have none"
+    none = "" if base.tokenizer.files() else ", without tokenizer files: plain bytes have none"
     print(f"written to {options.out}{none}")
 
 
@@ -235,7 +213,7 @@ def _sample(tokenizer: Any) -> list[list[int]]:
     return [ids[:64], ids[64:128]]
 
 
-EXPORTS: dict[str, Callable[[Source, argparse.Namespace], None]] = {
+EXPORTS: dict[str, Callable[[LoadedModel, Model, argparse.Namespace], None]] = {
     "peft": _to_peft,
     "hf": _to_hf,
     "adapter": _to_adapter,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import NamedSharding
+from jaxtyping import Array
 
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import members
@@ -16,7 +17,9 @@ from lfl_jax.adapters.trees import constants, named_layers, weight
 from lfl_jax.core import tree
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
+from lfl_jax.core.types import AdapterTree, Key, PyTree
 from lfl_jax.errors import UserError
+from lfl_jax.model import Model
 
 # Of `checkpointables`, what is needed to resume only: the moments are twice as large as what
 # trains.
@@ -25,33 +28,34 @@ FOR_RESUME = ("optimizer",)
 
 @struct.dataclass
 class State(Node):
-    """trainable: the trainable half of {"params", "adapter"}, None elsewhere. step: optimizer steps
-    done, int32."""
+    """The trainable half of a model, None elsewhere, and how far its optimizer is.
 
-    trainable: Any
-    opt_state: Any
-    step: Any
+    step: optimizer steps done, int32.
+    """
+
+    trainable: Model
+    opt_state: optax.OptState
+    step: Array
 
 
-def trainable_mask(model: dict, trainable: Sequence[str], frozen: Sequence[str] = ()) -> Any:
-    """Bool per leaf of {"params", "adapter"}: the config's patterns, but those in `frozen` and
-    adapter constants never.
+def trainable_mask(model: Model, trainable: Sequence[str], frozen: Sequence[str] = ()) -> Model:
+    """Bool per leaf: true by the config's patterns, but false in `frozen` and in adapter constants.
 
     Raises UserError for a pattern that matches nothing, and for a DoRA whose weight trains, too.
     """
     patterns = (*((p, False) for p in frozen), *((p, True) for p in trainable), (".*", False))
-    wanted = tree.mask(model, patterns)
-    never = constants(model["adapter"])
-    mask = wanted | {"adapter": jax.tree.map(lambda w, c: w and not c, wanted["adapter"], never)}
-    _check_norms(mask, model["adapter"])
+    mask = tree.mask(model, patterns)
+    constant = constants(model.adapter)
+    mask = mask.replace(adapter=jax.tree.map(lambda m, c: m and not c, mask.adapter, constant))
+    _check_norms(mask, model.adapter)
     return mask
 
 
-def _check_norms(mask: dict, adapter: dict) -> None:
+def _check_norms(mask: Model, adapter: AdapterTree) -> None:
     """UserError where a weight would train under a layer that holds what it once read off it."""
     for path, layer in named_layers(adapter) if adapter else ():
         held = [type(m).__name__ for m in members(layer) if type(m).rebind is not Kind.rebind]
-        if held and any(jax.tree.leaves(weight(mask["params"], path))):
+        if held and any(jax.tree.leaves(weight(mask.params, path))):
             raise UserError(
                 f"config.trainable: {path} would train under a {held[0]}, which reads its weight's"
                 " norms once, at the"
@@ -60,14 +64,13 @@ def _check_norms(mask: dict, adapter: dict) -> None:
 
 
 def create(
-    model: dict,
+    model: Model,
     trainable: Sequence[str],
     tx: optax.GradientTransformation,
     rules: Rules | None = None,
     frozen: Sequence[str] = (),
-) -> tuple[State, Any]:
-    """(state, frozen half) of {"params": ..., "adapter": ...} on the mesh; what trains becomes
-    float32.
+) -> tuple[State, Model]:
+    """(state, frozen half) of a model on the mesh; what trains becomes float32.
 
     frozen: patterns of leaves that do not train, whatever `trainable` says.
     """
@@ -92,38 +95,33 @@ def _on_mesh(state: State, rules: Rules) -> State:
     return jax.tree.map(put, state)
 
 
-def model(state: State, frozen: Any) -> dict:
-    """{"params", "adapter"} again."""
+def model(state: State, frozen: Model) -> Model:
+    """The whole model, of its two halves."""
     return tree.combine(state.trainable, frozen)
 
 
-def put(tree_: Any, shardings: Any) -> Any:
+def put(tree_: PyTree, shardings: PyTree) -> PyTree:
     """Every leaf placed by its sharding."""
     return jax.tree.map(jax.device_put, tree_, shardings)
 
 
-def batch_sharding(rules: Rules, shape: tuple[int, ...]) -> Any:
-    """Sharding of a batch array (A, B, T): sequences over data and fsdp."""
-    return rules.sharding(("layers", "batch", "time"), shape)
-
-
-def checkpointables(state: State, frozen: Any, key: Any) -> dict[str, Any]:
+def checkpointables(state: State, frozen: Model, key: Key | None) -> dict[str, Any]:
     """What a checkpoint holds: the whole adapter, the parameters that train, optimizer, step and
     dropout key."""
     return {
-        "adapter": model(state, frozen)["adapter"],
-        "params": state.trainable["params"],
+        "adapter": model(state, frozen).adapter,
+        "params": state.trainable.params,
         "optimizer": state.opt_state,
         "step": state.step,
         "rng": None if key is None else jax.random.key_data(key),
     }
 
 
-def restored(saved: dict[str, Any], state: State, frozen: Any) -> tuple[State, Any]:
-    """(state, frozen) with what a checkpoint held in place of what they hold."""
+def restored(saved: dict[str, Any], state: State, frozen: Model) -> tuple[State, Model]:
+    """(state, frozen) with the values of a checkpoint, as `checkpointables` names them."""
     mask = jax.tree.map(
-        lambda _, trains: trains is not None, saved["adapter"], state.trainable["adapter"]
+        lambda _, trains: trains is not None, saved["adapter"], state.trainable.adapter
     )
-    adapter = tree.split(saved["adapter"], mask)
-    trainable = {"params": saved["params"], "adapter": adapter[0]}
-    return State(trainable, saved["optimizer"], saved["step"]), frozen | {"adapter": adapter[1]}
+    trains, stays = tree.split(saved["adapter"], mask)
+    trainable = Model(params=saved["params"], adapter=trains)
+    return State(trainable, saved["optimizer"], saved["step"]), frozen.replace(adapter=stays)

@@ -76,7 +76,7 @@ def train_step(
     def loss(trainable: Any, micro: dict, micro_key: Any) -> Any:
         model = tree.combine(trainable, frozen)
         options = {"key": micro_key, "routing": micro.get("routing"), "rules": rules}
-        total = losses.nll_sum(model["params"], model["adapter"], micro, cfg, **options)
+        total = losses.nll_sum(model.params, model.adapter, micro, cfg, **options)
         return total / targets
 
     total, grads = _accumulate(jax.value_and_grad(loss), state.trainable, batch, key)
@@ -180,13 +180,14 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     if train_step._cache_size() >= KEPT_PROGRAMS:
         train_step.clear_cache()
     keep_freed_memory()  # from here on the same temporaries come and go
-    model = {"params": base.params, "adapter": start.adapter}
+    model = base.model.replace(adapter=start.adapter)
     state, frozen = states.create(model, config.trainable, tx, rules, start.frozen)
     sizes, cfg = _sizes(state, start), base.cfg
     contents = [part.sha256 for part in (source, *source.parts)]
-    provenance = {"base": base.provenance(), "data": source.provenance(), "config": config.hash()}
+    origin = base.origin
+    provenance = {"base": origin.provenance(), "data": source.provenance(), "config": config.hash()}
     # A full finetune donates the base to its first step.
-    base, model = dataclasses.replace(base, params=None), None
+    base, model = None, None
     key = (
         jax.random.key(config.seed.dropout)
         if cfg.adapter_dropout or cfg.attention_dropout
@@ -196,7 +197,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
     def evaluate(
         tag: str, names: tuple[str, ...], inputs: Any, adapted: bool = True
     ) -> dict[str, Result]:
-        model, name = states.model(state, frozen), f"{base.fingerprint}/{config.hash()}/{tag}"
+        model, name = states.model(state, frozen), f"{origin.fingerprint}/{config.hash()}/{tag}"
         options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
         model_scorer = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
         evaluations = suite.Suite(config.eval, cfg.max_seq_len, tasks, show)
@@ -207,7 +208,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             "jax": jax.__version__,
             "config": config.hash(),
             "mesh": dict(rules.mesh.shape),
-            "base": base.fingerprint,
+            "base": origin.fingerprint,
             "data": [sha256[:12] for sha256 in contents],
             "steps": steps,
             "code": sorted(config.own_files().values()),
@@ -230,10 +231,10 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
         if latest is not None or config.train.branch_from:
             like = abstract(states.checkpointables(state, frozen, key))
             if latest is not None:
-                found = saved.restore(latest, like, base_fingerprint=base.fingerprint)
+                found = saved.restore(latest, like, base_fingerprint=origin.fingerprint)
                 earlier_run.require_same_data(found.metadata, contents, config)
             else:
-                found = branches.restore(config, steps, like, base.fingerprint)
+                found = branches.restore(config, steps, like, origin.fingerprint)
             state, frozen = states.restored(found.state, state, frozen)
             batches.set_state(found.iterator_state())
             meter.resume(found.metadata["figures"])
@@ -289,7 +290,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
                         iterator_state=batches.get_state(),
                         metrics=measured,
                         metadata={
-                            "base_fingerprint": base.fingerprint,
+                            "base_fingerprint": origin.fingerprint,
                             "config": config.hash(),
                             "figures": meter.state(),
                             "data": contents,

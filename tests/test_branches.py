@@ -26,7 +26,7 @@ def config(steps, branch_from="", every=1, keep=20, **fields):
 
 
 def learned(folder):
-    return jax.device_get(earlier_run.restore(folder).adapter)
+    return jax.device_get(earlier_run.restore(folder)[1].adapter)
 
 
 @pytest.fixture(scope="module")

@@ -60,22 +60,22 @@ def command(*options):
 
 
 def test_a_runs_adapter_as_a_peft_folder_is_the_same_model(lora, tmp_path):
-    run = earlier_run.restore(lora)
+    base, tuned, _ = earlier_run.restore(lora)
     command(f"--run={lora}", "--to=peft", f"--out={tmp_path / 'peft'}", "--dtype=float32")
-    params, adapter = lfl_jax.load_adapter(tmp_path / "peft", run.base.params)
-    ours = logits(run.params, run.adapter, run.base.cfg)
-    assert params is run.base.params
-    np.testing.assert_allclose(logits(params, adapter, run.base.cfg), ours, atol=1e-6)
-    assert np.abs(ours - logits(run.base.params, None, run.base.cfg)).max() > 1e-3
+    params, adapter = lfl_jax.load_adapter(tmp_path / "peft", base.model.params)
+    ours = logits(tuned.params, tuned.adapter, base.cfg)
+    assert params is base.model.params
+    np.testing.assert_allclose(logits(params, adapter, base.cfg), ours, atol=1e-6)
+    assert np.abs(ours - logits(base.model.params, None, base.cfg)).max() > 1e-3
 
 
 def test_a_runs_adapter_as_one_file_is_the_same_to_the_bit(mix, tmp_path):
-    run, file = earlier_run.restore(mix), tmp_path / "a.safetensors"
+    (base, tuned, _), file = earlier_run.restore(mix), tmp_path / "a.safetensors"
     command(f"--run={mix}", "--to=adapter", f"--out={file}")
-    _, adapter = lfl_jax.load_adapter(file, run.base.params)
-    jax.tree.map(np.testing.assert_array_equal, adapter, run.adapter)
-    _, from_run = lfl_jax.load_adapter(mix, run.base.params)
-    jax.tree.map(np.testing.assert_array_equal, from_run, run.adapter)
+    _, adapter = lfl_jax.load_adapter(file, base.model.params)
+    jax.tree.map(np.testing.assert_array_equal, adapter, tuned.adapter)
+    _, from_run = lfl_jax.load_adapter(mix, base.model.params)
+    jax.tree.map(np.testing.assert_array_equal, from_run, tuned.adapter)
 
 
 def test_a_merged_model_is_within_rounding_of_the_unmerged(mix, tmp_path, capsys):
@@ -85,22 +85,22 @@ def test_a_merged_model_is_within_rounding_of_the_unmerged(mix, tmp_path, capsys
         "logits against the unmerged model over 128 tokens: max" in said and "warning" not in said
     )
     assert "plain bytes have none" in said
-    run = earlier_run.restore(mix)
+    base, tuned, _ = earlier_run.restore(mix)
     cfg = hf.read_config(tmp_path / "hf")
     merged = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
     np.testing.assert_allclose(
-        logits(merged, None, cfg), logits(run.params, run.adapter, run.base.cfg), atol=1e-4
+        logits(merged, None, cfg), logits(tuned.params, tuned.adapter, base.cfg), atol=1e-4
     )
 
 
 def test_a_full_finetune_is_written_as_it_is(full, tmp_path):
     command(f"--run={full}", "--to=hf", f"--out={tmp_path / 'hf'}", "--dtype=float32")
-    run, cfg = earlier_run.restore(full), hf.read_config(tmp_path / "hf")
+    (base, tuned, _), cfg = earlier_run.restore(full), hf.read_config(tmp_path / "hf")
     again = hf.load(tmp_path / "hf", cfg, make_rules(), "float32")
-    jax.tree.map(np.testing.assert_array_equal, again, run.params)
+    jax.tree.map(np.testing.assert_array_equal, again, tuned.params)
     assert any(
         (x != y).any()
-        for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(run.base.params), strict=True)
+        for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(base.model.params), strict=True)
     )
 
 
@@ -116,11 +116,11 @@ def test_what_peft_cannot_hold_is_written_as_lora_with_its_error(mix, tmp_path, 
 
 
 def test_a_wrong_merge_is_more_than_rounding(lora):
-    run = earlier_run.restore(lora)
-    merged = adapters.merge(run.adapter, run.params, jnp.bfloat16)
-    fine = merge_error(run.params, run.adapter, merged, TOKENS, run.base.cfg, jax.random.key(0))
+    base, tuned, _ = earlier_run.restore(lora)
+    merged = adapters.merge(tuned.adapter, tuned.params, jnp.bfloat16)
+    fine = merge_error(tuned.params, tuned.adapter, merged, TOKENS, base.cfg, jax.random.key(0))
     wrong = merge_error(
-        run.params, run.adapter, adapters.merge(adapters.negate(run.adapter), run.params), TOKENS, run.base.cfg,
+        tuned.params, tuned.adapter, adapters.merge(adapters.negate(tuned.adapter), tuned.params), TOKENS, base.cfg,
         jax.random.key(0),
     )  # fmt: skip
     assert fine.within and 0 < fine.mean <= fine.largest
@@ -186,21 +186,21 @@ def test_a_full_finetune_has_no_adapter_to_export(full, tmp_path):
 
 
 def test_a_published_adapter_of_another_rank_than_its_name_is_refused(lora, tmp_path, monkeypatch):
-    run, name = earlier_run.restore(lora), "lfl:metamath-lora-rank-64-alpha-128"
-    lfl_jax.save_adapter(tmp_path / "peft", run.adapter, run.base.params)
+    (base, tuned, _), name = earlier_run.restore(lora), "lfl:metamath-lora-rank-64-alpha-128"
+    lfl_jax.save_adapter(tmp_path / "peft", tuned.adapter, base.model.params)
     monkeypatch.setattr(assets, "path", lambda asked: {name: tmp_path / "peft"}[asked])
     with pytest.raises(UserError, match="its adapter has rank 16, its name says 64: mislabelled"):
-        lfl_jax.load_adapter(name, run.base.params)
+        lfl_jax.load_adapter(name, base.model.params)
     right = dataclasses.replace(assets.item(name), rank=16)
     monkeypatch.setattr(assets, "item", lambda asked: right)
-    assert lfl_jax.load_adapter(name, run.base.params)[1]
+    assert lfl_jax.load_adapter(name, base.model.params)[1]
 
 
 def test_what_is_no_adapter_is_refused(lora, tmp_path):
     with pytest.raises(
         UserError, match="no adapter here; expected a PEFT folder, a run directory, an adapter file"
     ):
-        lfl_jax.load_adapter(tmp_path, earlier_run.restore(lora).base.params)
+        lfl_jax.load_adapter(tmp_path, earlier_run.restore(lora)[0].model.params)
 
 
 def test_another_base_is_refused(lora, small_params):

@@ -60,7 +60,7 @@ def test_a_run_takes_its_base_from_a_hub_and_records_the_commit(published):
     values.model.path, values.adapter.rank = "hf:someone/base@main", 4
     config = Config.from_dict(values)
     loaded = base_model.load(config, make_rules(devices=jax.devices()[:1]))
-    assert loaded.provenance()["source"] == f"hf:someone/base@main at commit {COMMIT[:12]}"
+    assert loaded.origin.provenance()["source"] == f"hf:someone/base@main at commit {COMMIT[:12]}"
 
 
 ROWS = {

@@ -121,7 +121,7 @@ def test_a_moved_run_resumes_and_is_lengthened_exactly(moved: Path, tmp_path: Pa
     assert outcome.trained == 2 and "target_nll" in outcome.after
     train.run(train.Run(config(moved, train_steps=4), tmp_path / "whole"))
     pair = [
-        earlier_run.restore(folder, model_path=str(moved / "model"))
+        earlier_run.restore(folder, model_path=str(moved / "model"))[1]
         for folder in (moved / "run", tmp_path / "whole")
     ]
     assert jax.tree.all(jax.tree.map(np.array_equal, pair[0].adapter, pair[1].adapter))

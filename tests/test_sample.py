@@ -10,6 +10,7 @@ from helpers import adapter_for
 
 from lfl_jax import adapters, sample
 from lfl_jax.core import spec, tree
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 
 PROMPTS = [[5, 17, 3, 60], [40, 2], [9, 9, 33, 71, 12, 8, 90]]
@@ -30,7 +31,7 @@ def naive(params, adapter, prompt, cfg, count):
 
 
 def decode(params, adapter, cfg, prompts=PROMPTS, count=5, stacked=False, **options):
-    model = {"params": params, "adapter": adapter}
+    model = Model(params=params, adapter=adapter)
     model = model if stacked else sample.unstacked(model, cfg.n_layers)
     return sample.generate(model, prompts, cfg, max_new_tokens=count, eos_id=EOS, **options)
 
@@ -47,7 +48,7 @@ def test_greedy_decoding_equals_full_forward_passes(kind, stacked, small, small_
 
 def test_eos_and_stop_texts_end_a_row(small, small_params):
     free = decode(small_params, {}, small, count=40)
-    model = sample.unstacked({"params": small_params, "adapter": {}}, small.n_layers)
+    model = sample.unstacked(Model(params=small_params, adapter={}), small.n_layers)
     eos = free[0][2]
     ended = sample.generate(model, PROMPTS, small, max_new_tokens=40, eos_id=eos)
     assert ended[0] == free[0][: free[0].index(eos) + 1]
@@ -97,7 +98,7 @@ def test_what_prompts_share_is_computed_once(stacked, small, small_params, monke
     rng = np.random.default_rng(0)
     common = rng.integers(1, 96, sample.BUCKET + 9).tolist()
     prompts = [[*common, *rng.integers(1, 96, n).tolist()] for n in (1, 5, 30)]
-    model = {"params": small_params, "adapter": adapter_for(small, small_params)}
+    model = Model(params=small_params, adapter=adapter_for(small, small_params))
     model = model if stacked else sample.unstacked(model, 3)
     long = dataclasses.replace(small, max_seq_len=512)
 
@@ -123,7 +124,7 @@ def test_decoding_from_stacked_layers_copies_one_layer_at_a_time(small):
     ids = jnp.zeros(2, jnp.int32)
     state = sample.Decoding(cache, ids, ids, ids == 1, jax.random.split(jax.random.key(0), 2))
     settings = {"temperature": jnp.float32(0), "top_p": jnp.float32(1)}
-    model = {"params": params, "adapter": {}}
+    model = Model(params=params, adapter={})
     compiled = sample._round.lower(
         model, state, None, settings, EOS, cfg=cfg, greedy=True
     ).compile()
@@ -139,7 +140,7 @@ def test_the_last_quarter_of_a_batch_goes_on_alone(
     """Rows use adapters of their own, so that a row in another's place would say something else."""
     member = adapter_for(small, small_params, "lora")
     adapter = adapters.stack(member, adapters.scale(member, 0.5))
-    model = {"params": small_params, "adapter": adapter}
+    model = Model(params=small_params, adapter=adapter)
     model = model if stacked else sample.unstacked(model, small.n_layers)
     prompts = [[7 + i, 3, 60 - i] for i in range(9)]
 

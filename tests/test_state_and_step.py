@@ -15,6 +15,7 @@ from lfl_jax.config import OptimConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 
 # eps: with a small one Adam's first steps are signs of gradients, which magnify rounding.
@@ -36,7 +37,7 @@ def batch(small, microbatches=1):
 def start(small, small_params, kind="lora", trainable=("adapter/.*",)):
     params = jax.tree.map(jnp.array, small_params)  # a step donates what trains
     adapter = adapter_for(small, params, kind, trained=False) if kind else {}
-    return *state.create({"params": params, "adapter": adapter}, trainable, TX), TX
+    return *state.create(Model(params=params, adapter=adapter), trainable, TX), TX
 
 
 def steps(small, small_params, count, microbatches=1, **options):
@@ -53,21 +54,21 @@ def test_only_the_adapter_moves_and_only_it_has_optimizer_state(kind, small, sma
     before = adapter_for(small, small_params, kind, trained=False)
     current, frozen, _ = steps(small, small_params, 3, kind=kind)
     model = state.model(current, frozen)
-    assert jax.tree.all(jax.tree.map(np.array_equal, model["params"], small_params))
-    after = jax.tree.leaves(model["adapter"])
+    assert jax.tree.all(jax.tree.map(np.array_equal, model.params, small_params))
+    after = jax.tree.leaves(model.adapter)
     for (name, old), new in zip(tree.items(before), after, strict=True):
         constant = name.split("/")[-1] in ("scale", "gain", "w2")
         assert np.array_equal(old, new) == constant, name
     trainable = {x.shape for x in jax.tree.leaves(current.trainable)}
     moments = {x.shape for x in jax.tree.leaves(current.opt_state) if x.ndim}
-    assert moments <= trainable and len(jax.tree.leaves(current.trainable["params"])) == 0
+    assert moments <= trainable and len(jax.tree.leaves(current.trainable.params)) == 0
 
 
 def test_full_finetuning_moves_every_parameter(small, small_params):
     current, frozen, _ = steps(small, small_params, 3, kind=None, trainable=("params/.*",))
     assert not jax.tree.leaves(frozen)
     for old, new in zip(
-        *map(jax.tree.leaves, (small_params, current.trainable["params"])), strict=True
+        *map(jax.tree.leaves, (small_params, current.trainable.params)), strict=True
     ):
         assert not np.array_equal(old, new)
 
@@ -79,7 +80,7 @@ def test_any_part_can_train(small, small_params):
         "mlp_norm",
         "final_norm",
     }
-    assert np.array_equal(frozen["params"]["embed"], small_params["embed"])
+    assert np.array_equal(frozen.params["embed"], small_params["embed"])
 
 
 def test_a_pattern_that_selects_nothing_is_refused(small, small_params):
@@ -103,7 +104,7 @@ def test_loss_is_per_target_token_and_what_trains_is_float32(small, small_params
     assert metrics["targets"] == batch(small)["weights"].sum() and 3 < metrics["loss"] < 9
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params)
     current, frozen = state.create(
-        {"params": half, "adapter": {}}, ("params/.*norm",), optax.identity()
+        Model(params=half, adapter={}), ("params/.*norm",), optax.identity()
     )
     assert {x.dtype for x in jax.tree.leaves(current.trainable)} == {jnp.dtype("float32")}
     assert {x.dtype for x in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
@@ -127,7 +128,7 @@ def test_dropout_follows_seed_and_step(small, small_params):
         current, frozen, tx = start(small, small_params, kind="lora")
         trained = adapter_for(small, small_params)
         current, frozen = state.create(
-            {"params": small_params, "adapter": trained}, ("adapter/.*",), tx
+            Model(params=small_params, adapter=trained), ("adapter/.*",), tx
         )
         current = current.replace(step=jnp.int32(step))
         return float(
@@ -142,10 +143,8 @@ def test_dropout_follows_seed_and_step(small, small_params):
 def test_the_second_step_runs_the_program_of_the_first(small, small_params):
     rules = make_rules(devices=jax.devices()[:1])
     params = jax.device_put(small_params, spec.shardings(llama.specs(small), rules))
-    model = {
-        "params": params,
-        "adapter": jax.device_put(adapter_for(small, params), rules.sharding((), ())),
-    }
+    adapter = jax.device_put(adapter_for(small, params), rules.sharding((), ()))
+    model = Model(params=params, adapter=adapter)
     current, frozen = state.create(model, ("adapter/.*",), TX, rules)
     before = train.train_step._cache_size()
     for _ in range(3):

@@ -25,7 +25,7 @@ TIERS = {
     ),
     1: ("kernels", "text"),
     2: ("adapters",),
-    3: ("models",),
+    3: ("model", "models"),
     4: ("losses", "optim", "schedules", "data", "io"),
     5: ("state", "sample", "run_setup"),
     6: ("evals", "analysis"),

@@ -16,6 +16,7 @@ from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
 from lfl_jax.evals.batching import Rows
 from lfl_jax.evals.task import Scorer
+from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.stops import contains_stop
 from lfl_jax.text.tokenizers import Tokenizer
@@ -25,15 +26,13 @@ INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "position
 
 @partial(jax.jit, static_argnames=("cfg", "rules"))
 def _per_token(
-    model: dict, rows: Any, routing: Any, *, cfg: ModelConfig, rules: Rules
+    model: Model, rows: Any, routing: Any, *, cfg: ModelConfig, rules: Rules
 ) -> tuple[Any, Any]:
-    return losses.per_token(
-        model["params"], model["adapter"], rows, cfg, routing=routing, rules=rules
-    )
+    return losses.per_token(model.params, model.adapter, rows, cfg, routing=routing, rules=rules)
 
 
 def build(
-    model: dict,
+    model: Model,
     cfg: ModelConfig,
     tokenizer: Tokenizer,
     rules: Rules,
@@ -48,17 +47,16 @@ def build(
 
     adapted=False is the base: the same compiled program with the routing at 0.
     """
-    count = member_count(model["adapter"])
+    count = member_count(model.adapter)
     if count:
-        adapter = precompute_for_inference(model["adapter"], model["params"])
-        model = model | {"adapter": adapter}
-    subject = _Subject(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
-    return Scorer(tag, tokenizer, subject.score, subject.generate)
+        model = model.replace(adapter=precompute_for_inference(model.adapter, model.params))
+    compiled = _Compiled(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
+    return Scorer(tag, tokenizer, compiled.score, compiled.generate)
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """What is evaluated; members: columns of its routing."""
+class _Compiled:
+    """A model and what its programs are compiled for; members: columns of its routing weights."""
 
     model: dict
     cfg: ModelConfig

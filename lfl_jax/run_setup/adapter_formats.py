@@ -11,35 +11,42 @@ from lfl_jax.adapters.trees import layers_of
 from lfl_jax.config import own_code
 from lfl_jax.config.own_code import Code
 from lfl_jax.core import tree
+from lfl_jax.core.types import Params
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, peft
+from lfl_jax.model import Model
 from lfl_jax.run_setup import earlier_run
 
 
-def _from_peft(path: Path, params: dict, code: Code = own_code.NOTHING) -> tuple[dict, dict]:
+def _from_peft(path: Path, params: Params, code: Code = own_code.NOTHING) -> Model:
     fingerprint = tree.fingerprint(params)
     found = peft.load(path, params, fingerprint=fingerprint)
     print(f"{path}: {found.summary()}")  # noqa: T201 (what was found belongs before the user at once)
-    return found.params, _remembering(found.adapter, found.params, params, fingerprint)
+    return _remembering(Model(params=found.params, adapter=found.adapter), params, fingerprint)
 
 
-def _from_file(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
-    return params, adapter_file.load(path, params, fingerprint=tree.fingerprint(params), code=code)
+def _from_file(path: Path, params: Params, code: Code) -> Model:
+    fingerprint = tree.fingerprint(params)
+    adapter = adapter_file.load(path, params, fingerprint=fingerprint, code=code)
+    return Model(params=params, adapter=adapter)
 
 
-def _from_run(path: Path, params: dict, code: Code) -> tuple[dict, dict]:
-    found, adapter = earlier_run.load_onto(path, params, code=code)
-    return found, _remembering(adapter, found, params, None)
+def _from_run(path: Path, params: Params, code: Code) -> Model:
+    return _remembering(earlier_run.load_onto(path, params, code=code), params, None)
 
 
-def _remembering(adapter: dict, params: dict, base: dict, fingerprint: str | None) -> dict:
-    """The adapter with the paths of the parameters that it brought, so that saving it does not lose
-    them."""
-    brought = tuple(tree.changed(params, base))
-    if not adapter or not brought:
-        return adapter
-    before, rest = fingerprint or tree.fingerprint(base), tree.fingerprint(without(params, brought))
-    return adapter | {replaced_parameters.KEY: replaced_parameters.Replaced(brought, before, rest)}
+def _remembering(model: Model, base: Params, fingerprint: str | None) -> Model:
+    """The model, its adapter with the paths of the parameters that came with it.
+
+    Saving such an adapter without them would lose them.
+    """
+    brought = tuple(tree.changed(model.params, base))
+    if not model.adapter or not brought:
+        return model
+    before = fingerprint or tree.fingerprint(base)
+    others = tree.fingerprint(without(model.params, brought))
+    replaced = replaced_parameters.Replaced(brought, before, others)
+    return model.replace(adapter=model.adapter | {replaced_parameters.KEY: replaced})
 
 
 def without(params: dict, paths: Sequence[str]) -> dict:
@@ -48,18 +55,15 @@ def without(params: dict, paths: Sequence[str]) -> dict:
 
 
 # format -> (whether a path is of it, how it is read)
-ADAPTER_FORMATS: dict[
-    str, tuple[Callable[[Path], bool], Callable[[Path, dict, Code], tuple[dict, dict]]]
-] = {
+ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Params, Code], Model]]] = {
     "a PEFT folder": (lambda path: (path / "adapter_config.json").is_file(), _from_peft),
     "a run directory": (lambda path: (path / "checkpoints").is_dir(), _from_run),
     "an adapter file (.safetensors)": (lambda path: path.suffix == ".safetensors", _from_file),
 }
 
 
-def load(path_or_name: str | os.PathLike, params: dict, code: Code) -> tuple[dict, dict]:
-    """(params, adapter) of `lfl_jax.load_adapter`; code: what may run of the files that a kind of
-    one's own is in."""
+def load(path_or_name: str | os.PathLike, params: Params, code: Code) -> Model:
+    """The model of `lfl_jax.load_adapter`; code: which files with adapter kinds may run."""
     place, name = Path(path_or_name), str(path_or_name)
     if not place.exists() and name.partition("@")[0] in assets.manifest():
         return _published(name, params)
@@ -70,14 +74,14 @@ def load(path_or_name: str | os.PathLike, params: dict, code: Code) -> tuple[dic
     raise UserError(f"{place}: no adapter here; expected {', '.join(ADAPTER_FORMATS)}")
 
 
-def _published(name: str, params: dict) -> tuple[dict, dict]:
+def _published(name: str, params: Params) -> Model:
     folder, rank = assets.path(name), assets.item(name).rank
-    params, adapter = _from_peft(folder, params)
-    found = {layer.scale.shape[-1] for layer in layers_of(adapter)}
+    model = _from_peft(folder, params)
+    found = {layer.scale.shape[-1] for layer in layers_of(model.adapter)}
     if rank is not None and found != {rank}:
         raise UserError(
             f"{name}: its adapter has rank {', '.join(map(str, sorted(found)))}, its name says"
             f" {rank}: mislabelled"
             f" where it was published? To use it as it is, name its folder: {folder}"
         )
-    return params, adapter
+    return model

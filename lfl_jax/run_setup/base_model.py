@@ -4,7 +4,6 @@ came from."""
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -17,6 +16,7 @@ from lfl_jax.data.formatting import with_end_token
 from lfl_jax.errors import UserError
 from lfl_jax.io import pretrained
 from lfl_jax.io.pretrained import Pretrained
+from lfl_jax.model import LoadedModel, Model, Origin
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
@@ -24,36 +24,12 @@ from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizers import Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
-class Base:
-    """Parameters and what belongs to them.
-
-    quantised: the formats that rounded the weights ("Q4_1" in their file, "nf4" as they are held),
-    or None.
-    """
-
-    params: Any
-    cfg: ModelConfig
-    tokenizer: Tokenizer
-    source: str
-    quantised: str | None
-    fingerprint: str
-
-    def provenance(self) -> dict[str, Any]:
-        """What every result records about its base."""
-        return {
-            "source": self.source,
-            "dequantised_from": self.quantised,
-            "fingerprint": self.fingerprint,
-        }
-
-
 def check(config: Config) -> None:
     """Raise UserError, before any loading, for unknown models and kinds, and for names or patterns
     without a match."""
     params = llama.specs(shape(config))
     adapter = adapters.specs(params, config.adapter) if config.adapter.kinds else {}
-    states.trainable_mask({"params": params, "adapter": adapter}, config.trainable)
+    states.trainable_mask(Model(params=params, adapter=adapter), config.trainable)
 
 
 def shape(config: Config) -> ModelConfig:
@@ -73,7 +49,7 @@ def shape(config: Config) -> ModelConfig:
     return PRESETS[config.model.name]
 
 
-def load(config: Config, rules: Rules) -> Base:
+def load(config: Config, rules: Rules) -> LoadedModel:
     """The base that config.model names. What trains is held in float32, a frozen base in
     config.model.base_dtype.
 
@@ -91,7 +67,8 @@ def load(config: Config, rules: Rules) -> Base:
         params = found.load(cfg, rules, held)
         source, rounded = assets.origin(config.model.path) or str(found.path), found.quantised
     formats = ", ".join(filter(None, (rounded, held if held in quant.FORMATS else None)))
-    return Base(params, cfg, tokenizer(config), source, formats or None, tree.fingerprint(params))
+    origin = Origin(source, formats or None, tree.fingerprint(params))
+    return LoadedModel(Model(params=params, adapter={}), cfg, tokenizer(config), origin)
 
 
 def originals(config: Config, rules: Rules) -> dict | None:
@@ -100,7 +77,7 @@ def originals(config: Config, rules: Rules) -> dict | None:
     if not any(kind.reads_original for kind in adapters.find_kinds(config.adapter)):
         return None
     model = dataclasses.replace(config.model, base_dtype=config.model.compute_dtype)
-    return load(dataclasses.replace(config, model=model), rules).params
+    return load(dataclasses.replace(config, model=model), rules).model.params
 
 
 def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:

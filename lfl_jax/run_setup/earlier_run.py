@@ -17,26 +17,14 @@ from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, workdir
 from lfl_jax.io.checkpoint import Checkpoints
+from lfl_jax.model import LoadedModel, Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import base_model
-from lfl_jax.run_setup.base_model import Base
 
 # In the directory of a run with config.adapter.over: the frozen adapter, from which the tree of
 # both is made again.
 FIRST_ADAPTER = "first_adapter.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Tuned:
-    """A base, and params and adapter as they were at a step; params are the base's own unless they
-    trained."""
-
-    config: Config
-    base: Base
-    params: dict
-    adapter: dict
-    step: int
 
 
 def read_config(folder: Path, code: Code = own_code.NOTHING) -> Config:
@@ -64,12 +52,12 @@ def restore(
     rules: Rules | None = None,
     model_path: str = "",
     code: Code = own_code.NOTHING,
-) -> Tuned:
-    """The model of a run at a step: a number, "best" (by config.checkpoint.best), or the latest.
+) -> tuple[LoadedModel, Model, int]:
+    """(base, model, step) of a run at a step: a number, "best" (config.checkpoint.best) or the latest.
 
-    model_path: where the base lies now, when it was moved. code: as of `read_config`. Raises
-    UserError when there is no such checkpoint, or it belongs to another base than the one found
-    now.
+    The model's parameters are the base's own unless they trained. model_path: where the base is,
+    when it was moved. code: as of `read_config`. Raises UserError when there is no such
+    checkpoint, or it belongs to another base than this one.
     """
     config = read_config(folder, code)
     if model_path:
@@ -78,8 +66,8 @@ def restore(
         )
     rules = rules or make_rules()
     base = base_model.load(config, rules)
-    params, adapter, step = _read(folder, config, base.params, base.fingerprint, step, rules)
-    return Tuned(config, base, params, adapter, step)
+    params, fingerprint = base.model.params, base.origin.fingerprint
+    return base, *_read(folder, config, params, fingerprint, step, rules)
 
 
 def load_onto(
@@ -89,13 +77,13 @@ def load_onto(
     step: int | str | None = None,
     rules: Rules | None = None,
     code: Code = own_code.NOTHING,
-) -> tuple[dict, dict]:
-    """(params, adapter) of a run's step over its base's parameters, which are loaded already: no
-    file of the base is
-    read. step, code: as of `restore`.
+) -> Model:
+    """The model of a run's step over the parameters of its base, which are loaded already.
+
+    No file of the base is read. step, code: as of `restore`.
     """
     config = read_config(folder, code)
-    return _read(folder, config, params, tree.fingerprint(params), step, rules or make_rules())[:2]
+    return _read(folder, config, params, tree.fingerprint(params), step, rules or make_rules())[0]
 
 
 def step_of(text: str) -> int | str | None:
@@ -129,7 +117,7 @@ def require_same_data(metadata: Mapping[str, Any], contents: Sequence[str], conf
 
 def _read(
     folder: Path, config: Config, base: dict, fingerprint: str, step: int | str | None, rules: Rules
-) -> tuple[dict, dict, int]:
+) -> tuple[Model, int]:
     with Checkpoints(
         folder / "checkpoints", best_metric=config.checkpoint.best, read_only=True
     ) as saved:
@@ -142,11 +130,8 @@ def _read(
         like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules, folder)
         found = saved.restore(number, like, base_fingerprint=fingerprint)
     trained = found.state["params"]
-    return (
-        tree.combine(trained, base) if jax.tree.leaves(trained) else base,
-        found.state["adapter"],
-        found.step,
-    )
+    params = tree.combine(trained, base) if jax.tree.leaves(trained) else base
+    return Model(params=params, adapter=found.state["adapter"]), found.step
 
 
 def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTHING) -> dict:
@@ -162,16 +147,16 @@ def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTH
 
 def _like(config: Config, cfg: ModelConfig, rules: Rules, folder: Path) -> dict[str, Any]:
     """What of a checkpoint the model needs, as `Checkpoints.restore` takes it."""
-    specs = {"params": llama.specs(cfg), "adapter": {}}
-    if config.adapter.kinds:
-        specs["adapter"] = adapters.specs(specs["params"], config.adapter)
+    params = llama.specs(cfg)
+    adapter = adapters.specs(params, config.adapter) if config.adapter.kinds else {}
     if config.adapter.over:
         first = adapter_file.load(
-            folder / FIRST_ADAPTER, spec.abstract(specs["params"]), code=config.adapter.code
+            folder / FIRST_ADAPTER, spec.abstract(params), code=config.adapter.code
         )
-        specs["adapter"] = over.specs_over(first, specs["adapter"])
+        adapter = over.specs_over(first, adapter)
+    specs = Model(params=params, adapter=adapter)
     trains = tree.split(specs, states.trainable_mask(specs, config.trainable))[0]
     return {
-        "adapter": spec.abstract(specs["adapter"], rules),
-        "params": spec.abstract(trains["params"], rules),
+        "adapter": spec.abstract(adapter, rules),
+        "params": spec.abstract(trains.params, rules),
     }

@@ -26,9 +26,9 @@ from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file
+from lfl_jax.model import LoadedModel, Model
 from lfl_jax.models import llama
 from lfl_jax.run_setup import adapter_formats, base_model, earlier_run, lengthening
-from lfl_jax.run_setup.base_model import Base
 from lfl_jax.state import State
 
 
@@ -52,17 +52,15 @@ class Start:
         base's."""
         if not self.params:
             return state
-        own = state.trainable["params"]
+        own = state.trainable.params
         values = [
             x
             if path not in self.params
             else jax.device_put(jnp.array(self.params[path], x.dtype), x.sharding)
             for path, x in tree.items(own)
         ]
-        return state.replace(
-            trainable=state.trainable
-            | {"params": jax.tree.unflatten(jax.tree.structure(own), values)}
-        )
+        params = jax.tree.unflatten(jax.tree.structure(own), values)
+        return state.replace(trainable=state.trainable.replace(params=params))
 
 
 def check(config: Config, folder: Path) -> None:
@@ -79,7 +77,7 @@ def check(config: Config, folder: Path) -> None:
             raise UserError(f"config.adapter.{field}={place}: there is nothing; expected {formats}")
 
 
-def make(config: Config, base: Base, rules: Rules, folder: Path) -> Start:
+def make(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Start:
     """The start that the config names, on the mesh. `folder`: of the run, which may have begun
     already.
 
@@ -98,7 +96,7 @@ def _has_begun(config: Config, folder: Path) -> bool:
     return lengthening.reached(folder) > 0 or bool(config.train.branch_from)
 
 
-def _fresh(config: Config, base: Base, rules: Rules) -> dict:
+def _fresh(config: Config, base: LoadedModel, rules: Rules) -> dict:
     """A fresh adapter; an empty tree without adapters. LoftQ reads the base's files a second
     time."""
     if not config.adapter.kinds:
@@ -106,7 +104,7 @@ def _fresh(config: Config, base: Base, rules: Rules) -> dict:
     specs = adapters.specs(llama.specs(base.cfg), config.adapter)
     shardings = spec.shardings(specs, rules)
     fresh = _initial(specs, shardings, config.seed.init)
-    bound = adapters.bind(fresh, base.params, base_model.originals(config, rules))
+    bound = adapters.bind(fresh, base.model.params, base_model.originals(config, rules))
     return states.put(bound, shardings)
 
 
@@ -114,24 +112,24 @@ def _initial(specs: dict, shardings: dict, seed: int) -> dict:
     return jax.jit(lambda key: spec.init(specs, key), out_shardings=shardings)(jax.random.key(seed))
 
 
-def _further(config: Config, base: Base, rules: Rules) -> Start:
+def _further(config: Config, base: LoadedModel, rules: Rules) -> Start:
     place = config.adapter.path
     params, found = _load(place, base, config)
     specs = adapters.specs(llama.specs(base.cfg), config.adapter) if config.adapter.kinds else {}
     _require_described(place, found, specs, config)
-    brought = tree.changed(params, base.params)
-    _require_trained(place, brought, base.params, config)
+    brought = tree.changed(params, base.model.params)
+    _require_trained(place, brought, base.model.params, config)
     adapter = states.put(
         jax.tree.map(lambda x, s: jnp.asarray(x, s.dtype), found, specs),
         spec.shardings(specs, rules),
     )
     if adapter:
-        require_bound(f"config.adapter.path={place}", adapter, base.params)
+        require_bound(f"config.adapter.path={place}", adapter, base.model.params)
     about = _about(place, "trained further", {"adapter": found, "params": brought})
     return Start(adapter, own=adapter, params=brought, provenance=about)
 
 
-def _over(config: Config, base: Base, rules: Rules, folder: Path) -> Start:
+def _over(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Start:
     first = _first(config, base, folder)
     own = _fresh(config, base, rules)
     specs = over.specs_over(first, adapters.specs(llama.specs(base.cfg), config.adapter))
@@ -140,7 +138,7 @@ def _over(config: Config, base: Base, rules: Rules, folder: Path) -> Start:
     return Start(both, own=own, frozen=over.frozen_patterns(first, both), provenance=about)
 
 
-def _first(config: Config, base: Base, folder: Path) -> dict:
+def _first(config: Config, base: LoadedModel, folder: Path) -> dict:
     """The frozen adapter, from the run's own copy, which is made by its first start."""
     place, copy = config.adapter.over, folder / earlier_run.FIRST_ADAPTER
     if not hosts.agree(copy.exists()):
@@ -150,7 +148,7 @@ def _first(config: Config, base: Base, folder: Path) -> dict:
             else None
         )
         params, first = _load(str(earlier or place), base, config)
-        brought = tree.changed(params, base.params)
+        brought = tree.changed(params, base.model.params)
         if brought or not layers_of(first):
             raise UserError(
                 f"config.adapter.over={place} is not an adapter alone: it has its own"
@@ -158,22 +156,23 @@ def _first(config: Config, base: Base, folder: Path) -> dict:
                 " merged (python -m lfl_jax.export --to=hf) and train over that,"
                 " config.model.path=EXPORTED"
             )
-        require_bound(f"config.adapter.over={place}", first, base.params)
+        require_bound(f"config.adapter.over={place}", first, base.model.params)
         whole = jax.tree.map(hosts.whole, first)
         if hosts.is_first():
-            adapter_file.save(copy, whole, fingerprint=base.fingerprint)
+            adapter_file.save(copy, whole, fingerprint=base.origin.fingerprint)
         hosts.agree(None)  # written before another process reads it
     return adapter_file.load(
-        copy, base.params, fingerprint=base.fingerprint, code=config.adapter.code
+        copy, base.model.params, fingerprint=base.origin.fingerprint, code=config.adapter.code
     )
 
 
-def _load(place: str, base: Base, config: Config) -> tuple[dict, dict]:
+def _load(place: str, base: LoadedModel, config: Config) -> tuple[dict, dict]:
     """(params, adapter) at this place; what may run for a kind of one's own is what this run's
     config allows."""
     code = dataclasses.replace(config.adapter.code, recorded=())
-    params, found = adapter_formats.load(place, base.params, code)
-    return params, {name: part for name, part in found.items() if name in ("layers", "shared")}
+    found = adapter_formats.load(place, base.model.params, code)
+    adapter = {name: part for name, part in found.adapter.items() if name in ("layers", "shared")}
+    return found.params, adapter
 
 
 def _about(place: str, use: str, values: dict) -> dict[str, str]:
@@ -195,9 +194,9 @@ def _require_trained(place: str, brought: dict[str, Any], base: dict, config: Co
             " config.model.path=EXPORTED"
         )
     mask = states.trainable_mask(
-        {"params": base, "adapter": {}}, [p for p in config.trainable if p[:6] == "params"]
+        Model(params=base, adapter={}), [p for p in config.trainable if p[:6] == "params"]
     )
-    trains = dict(tree.items(mask["params"]))
+    trains = dict(tree.items(mask.params))
     if frozen := [path for path in brought if not trains[path]]:
         also = ",".join(
             f"'{pattern}'"

@@ -7,6 +7,7 @@ import pytest
 from helpers import adapter_for, quantised
 
 from lfl_jax import adapters, quant, sample
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 
 TOKENS = jnp.arange(22).reshape(2, 11) % 96
@@ -104,7 +105,7 @@ def test_decoding_over_a_quantised_base(small, small_params):
     options = {"max_new_tokens": 6, "eos_id": 0}
     found = [
         sample.generate(
-            sample.unstacked({"params": p, "adapter": adapter}, 3),
+            sample.unstacked(Model(params=p, adapter=adapter), 3),
             [[5, 7, 9], [11]],
             small,
             **options,

@@ -15,6 +15,7 @@ from lfl_jax.adapters.mix import StackedFactors
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, hf
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.state import trainable_mask
 
@@ -231,12 +232,12 @@ def test_a_kind_says_what_never_trains(two, small, small_params):
         and Kind.constants
     )
     assert own.constants == ("scale", "a")
-    mask = trainable_mask({"params": small_params, "adapter": two[0]}, ("adapter/.*",))
-    q = mask["adapter"]["layers"]["attn"]["q"]
+    mask = trainable_mask(Model(params=small_params, adapter=two[0]), ("adapter/.*",))
+    q = mask.adapter["layers"]["attn"]["q"]
     assert (q.a, q.b, q.scale) == (True, True, False)
 
 
 def test_a_weight_does_not_train_under_its_dora(dora, small_params):
-    model = {"params": small_params, "adapter": dora}
+    model = Model(params=small_params, adapter=dora)
     refused("layers/attn/q would train under a DoRA", trainable_mask, model, (".*",))
-    assert trainable_mask(model, ("adapter/.*", "params/.*norm"))["params"]["final_norm"]
+    assert trainable_mask(model, ("adapter/.*", "params/.*norm")).params["final_norm"]

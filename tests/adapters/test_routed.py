@@ -16,6 +16,7 @@ from lfl_jax.adapters import routed
 from lfl_jax.adapters.mix import Mix, StackedFactors
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.text.tokenizers import byte_tokenizer
 
@@ -187,7 +188,7 @@ def test_a_training_step_takes_ids(ids, members, used, small, small_params):
         # two microbatches
         batch = {k: jnp.asarray(x).reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}
         model = jax.tree.map(
-            jnp.array, {"params": small_params, "adapter": adapters.stack(*members)}
+            jnp.array, Model(params=small_params, adapter=adapters.stack(*members))
         )
         current, frozen = state.create(model, ("adapter/.*",), tx)
         options = {"cfg": small, "tx": tx, "rules": make_rules(devices=jax.devices()[:1])}
@@ -211,7 +212,7 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
             lambda tree: tree | {"layers": jax.tree.map(lambda x: x[:1], tree.get("layers", {}))}
         )
         model = sample.unstacked(
-            {"params": first(small_params), "adapter": adapter and first(adapter)}, 1
+            Model(params=first(small_params), adapter=adapter and first(adapter)), 1
         )
         return sample.generate(model, prompts, shallow, max_new_tokens=9, eos_id=0, **options)
 
@@ -226,7 +227,7 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
     long = [[*common, *prompt] for prompt in prompts]
     assert sample._shared_prefix(long, np.array([3] * 4)) == sample.BUCKET
     assert sample._shared_prefix(long, np.array(ids)) == 0
-    model = {"params": small_params, "adapter": stacked}
+    model = Model(params=small_params, adapter=stacked)
     deep = sample.generate(
         sample.unstacked(model, small.n_layers),
         prompts,

@@ -30,6 +30,7 @@ from lfl_jax.evals.requests import Request
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.task import Inputs, Scorer
 from lfl_jax.evals.tasks import TASKS
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.run_setup import base_model
 from lfl_jax.text.chat import TEMPLATES
@@ -54,8 +55,8 @@ def installed(request):
 def tiny():
     """A random model that reads bytes, under an adapter that changes what it says."""
     base = base_model.load(Config.from_dict(math_ift.get_config("smoke")), make_rules())
-    params = jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, base.params)
-    model = {"params": params, "adapter": adapter_for(base.cfg, params)}
+    params = jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, base.model.params)
+    model = Model(params=params, adapter=adapter_for(base.cfg, params))
     return (
         model,
         base.cfg,
@@ -126,7 +127,7 @@ def plain(model, cfg):
     cache or harness."""
     forward = jax.jit(
         lambda tokens: llama.logits(
-            model["params"], llama.forward(**model, tokens=tokens, cfg=cfg)[0]
+            model.params, llama.forward(model.params, model.adapter, tokens, cfg)[0]
         )
     )
 
@@ -148,7 +149,7 @@ def test_a_suite_of_ones_own_is_scored_as_a_plain_computation_does(tmp_path, tin
         include=str(suite),
         report=quiet,
     )
-    logprobs, bare = plain(model, cfg), plain(model | {"adapter": {}}, cfg)
+    logprobs, bare = plain(model, cfg), plain(model.replace(adapter={}), cfg)
     hits = []
     for i, doc in enumerate(DOCS["pets"]):
         ll, without = [], []
@@ -735,7 +736,7 @@ def real():
             pytest.skip(f"{item} is not fetched: python -m lfl_jax.fetch smollm2-135m evals")
     fixture = json.loads(PARITY.read_text(encoding="utf-8"))
     base = base_model.load(Config.from_dict(math_ift.get_config()), make_rules())
-    model = {"params": base.params, "adapter": {}}
+    model = base.model
     rules, tokenizer = make_rules(), base.tokenizer
     return fixture, scorer.build(model, base.cfg, tokenizer, rules, "smollm2", generate_rows=8)
 

@@ -14,6 +14,7 @@ from lfl_jax import sample
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.data import formatting
 from lfl_jax.evals import scorer
+from lfl_jax.model import Model
 from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizers import byte_tokenizer
 
@@ -27,7 +28,7 @@ def rows(small):
 
 
 def build(small, params, adapter, **options):
-    model = {"params": params, "adapter": adapter}
+    model = Model(params=params, adapter=adapter)
     return scorer.build(model, small, byte_tokenizer(), RULES, "test", generate_rows=2, **options)
 
 
@@ -65,14 +66,14 @@ def test_it_decodes_from_the_weights_it_was_given(small, small_params, monkeypat
         lambda model, prompts, *_, **__: seen.append(model) or [[65]] * len(prompts),
     )
     build(small, small_params, {}).generate([[65]], max_new_tokens=1, stop=(), example_ids=[0])
-    given = zip(jax.tree.leaves(seen[0]["params"]), jax.tree.leaves(small_params), strict=True)
+    given = zip(jax.tree.leaves(seen[0].params), jax.tree.leaves(small_params), strict=True)
     assert all(mine is yours for mine, yours in given)
 
 
 def test_a_text_that_the_model_ended_shows_its_eos(small, small_params):
     options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}
     prompts, tokenizer = [[65, 66, 67]], byte_tokenizer()
-    model = {"params": small_params, "adapter": {}}
+    model = Model(params=small_params, adapter={})
     free = sample.generate(
         sample.unstacked(model, small.n_layers), prompts, small, max_new_tokens=6, eos_id=-1
     )[0]
@@ -94,7 +95,7 @@ def test_what_follows_a_prompt_keeps_its_leading_space(small, small_params, monk
     prompt, answer = "def f(x):\n", "    return x"
     row = tokenizer.encode_continuation(answer)
     monkeypatch.setattr(sample, "generate", lambda model, prompts, *_, **__: [row] * len(prompts))
-    model = {"params": small_params, "adapter": {}}
+    model = Model(params=small_params, adapter={})
     judged = scorer.build(model, small, tokenizer, RULES, "test", generate_rows=2)
     ids = formatting.prompt_ids(prompt, tokenizer)
     assert judged.generate([ids], max_new_tokens=9, stop=(), example_ids=[0]) == [answer]

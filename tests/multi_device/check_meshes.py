@@ -24,6 +24,7 @@ from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
 from lfl_jax.io.pretrained import holder  # noqa: E402
+from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
 
@@ -66,7 +67,7 @@ def step(mesh, kind, trainable, form, optimizer):
         adapter = jax.device_put(start(params, originals), spec.shardings(adapter_specs, rules))
     config = dataclasses.replace(OPTIM, name=optimizer)
     tx = optim.make(config, schedules.make(config, 4))
-    current, frozen = state.create({"params": params, "adapter": adapter}, trainable, tx, rules)
+    current, frozen = state.create(Model(params=params, adapter=adapter), trainable, tx, rules)
     rows = packed(LENGTHS, 32, CFG.vocab_size)
     sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
     batch = {

@@ -17,6 +17,7 @@ from lfl_jax import adapters, losses, sample
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.io import hf, hf_config
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 
 FOLDER = Path(__file__).parent / "hf"
@@ -80,7 +81,7 @@ def test_gradients_of_every_parameter_are_those_of_transformers(case):
 
 def test_greedy_continuations_of_left_padded_prompts_are_those_of_transformers(case):
     cfg, params, expected = case
-    model = sample.unstacked({"params": params, "adapter": {}}, cfg.n_layers)
+    model = sample.unstacked(Model(params=params, adapter={}), cfg.n_layers)
     found = sample.generate(model, PROMPTS, cfg, max_new_tokens=12, eos_id=-1)
     assert [list(map(int, row)) for row in found] == expected["greedy"].tolist()
 

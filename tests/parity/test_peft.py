@@ -27,6 +27,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import hf, peft
 from lfl_jax.io.hf_names import MODULES
 from lfl_jax.io.peft import places
+from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 
@@ -94,13 +95,13 @@ def computed(case):
 def leaf_of(key, grads, rank):
     """The gradient behind a tensor of adapter_model.safetensors, in its layout."""
     if key.endswith("lm_head.weight"):
-        return grads["params"]["head"]
+        return grads.params["head"]
     layer, module, leaf = re.fullmatch(
         r".*\.layers\.(\d)\.(.*?)\.(lora_.*?)(?:\.weight)?", key
     ).groups()
     path = {theirs: ours for ours, theirs in MODULES.items()}[module]
     part, name = path.split("/")
-    found = grads["adapter"]["layers"][part][name]
+    found = grads.adapter["layers"][part][name]
     a, b = found.a[int(layer)].T[:rank], found.b[int(layer)].T[:, :rank]
     return {"lora_A": a, "lora_B": b, "lora_magnitude_vector": getattr(found, "m", a)[int(layer)]}[
         leaf
@@ -209,7 +210,7 @@ def test_gradients_are_pefts(case):
     assert len(wanted) == len(load_file_keys(case))
     for key, gradient in wanted.items():
         rank = gradient.shape[0] if "lora_A" in key else gradient.shape[-1]
-        found = leaf_of(key, {"params": by_params, "adapter": by_adapter}, rank)
+        found = leaf_of(key, Model(params=by_params, adapter=by_adapter), rank)
         np.testing.assert_allclose(
             found, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max(), err_msg=key
         )
@@ -245,7 +246,7 @@ def test_training_follows_pefts(case):
     for clip in wanted:
         loaded, found = load(case), []
         current, frozen = state.create(
-            {"params": loaded.params, "adapter": loaded.adapter}, trainable, TX
+            Model(params=loaded.params, adapter=loaded.adapter), trainable, TX
         )
         current.opt_state.hyperparams["clip"] = jnp.float32(clip)
         for _ in range(5):

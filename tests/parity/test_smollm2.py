@@ -30,16 +30,16 @@ def base():
 def test_logits_are_those_of_transformers(name, base):
     wanted = WANTED[name]
     tokens = jnp.asarray(wanted["ids"])[None]
-    hidden, _ = llama.forward(base.params, None, tokens, base.cfg)
-    last = np.asarray(llama.logits(base.params, hidden[0, -1]))
+    hidden, _ = llama.forward(base.model.params, None, tokens, base.cfg)
+    last = np.asarray(llama.logits(base.model.params, hidden[0, -1]))
     np.testing.assert_allclose(last[wanted["top_ids"]], wanted["top_logits"], rtol=0, atol=2e-3)
     np.testing.assert_allclose(jax.nn.logsumexp(last), wanted["logsumexp"], rtol=0, atol=2e-3)
 
 
 def test_paris(base):
-    assert base.quantised == "Q4_1" and base.fingerprint == "553a8774f1c278d8"
+    assert base.origin.quantised == "Q4_1" and base.origin.fingerprint == "553a8774f1c278d8"
     prompt = base.tokenizer.encode("The capital of France is")
-    model = sample.unstacked({"params": base.params, "adapter": {}}, base.cfg.n_layers)
+    model = sample.unstacked(base.model, base.cfg.n_layers)
     (made,) = sample.generate(
         model, [prompt], base.cfg, max_new_tokens=8, eos_id=base.tokenizer.eos_id
     )
