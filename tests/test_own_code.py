@@ -296,7 +296,7 @@ def test_a_run_with_an_own_optimizer_is_evaluated_without_it(finished, tmp_path,
 
 
 def test_an_own_kind_saves_loads_mixes_and_merges(finished, tmp_path):
-    base, mine = of_the_run(finished).params, str(finished.parent / "mine.py")
+    base, mine = of_the_run(finished).model.params, str(finished.parent / "mine.py")
     _, adapter = lfl_jax.load_adapter(finished, base, allow_code=[mine])
     file = tmp_path / "adapter.safetensors"
     lfl_jax.save_adapter(file, adapter, base)
