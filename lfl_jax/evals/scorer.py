@@ -58,7 +58,7 @@ def build(
 class _Compiled:
     """A model and what its programs are compiled for; members: columns of its routing weights."""
 
-    model: dict
+    model: Model
     cfg: ModelConfig
     tokenizer: Tokenizer
     rules: Rules
