@@ -30,11 +30,12 @@ TIERS = {
     5: ("state", "sample", "run_setup"),
     6: ("evals", "analysis"),
     7: ("train",),
-    8: ("sweep", "report", "planning"),
+    8: ("studies", "report", "planning"),
     9: (
         "api",
         "main",
         "study",
+        "compare",
         "evaluate",
         "analyze",
         "export",

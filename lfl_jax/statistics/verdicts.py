@@ -97,14 +97,3 @@ def minimal_detectable(se: float, df: float, level: float = LEVEL, power: float 
         return float(stats.nct.sf(critical, df, shift)) - power
 
     return se * float(optimize.brentq(missing, 0.0, critical + 10.0))
-
-
-def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Adjusted p-values: the chance of any false rejection is at most each (Holm, 1979)."""
-    ordered = sorted(p_values, key=lambda name: p_values[name])
-    # Each is compared with those that are still open; none may fall below an earlier one.
-    adjusted, highest = {}, 0.0
-    for index, name in enumerate(ordered):
-        highest = max(highest, min(1.0, (len(ordered) - index) * p_values[name]))
-        adjusted[name] = highest
-    return {name: adjusted[name] for name in p_values}

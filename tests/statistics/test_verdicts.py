@@ -5,7 +5,8 @@ import pytest
 
 from lfl_jax.errors import UserError
 from lfl_jax.statistics.effects import Effect, over_seeds
-from lfl_jax.statistics.verdicts import Verdict, decide, equivalence, holm, minimal_detectable
+from lfl_jax.statistics.multiplicity import holm
+from lfl_jax.statistics.verdicts import Verdict, decide, equivalence, minimal_detectable
 
 X = np.random.default_rng(0).normal(0.02, 0.05, 6)
 

@@ -1,0 +1,148 @@
+"""Compare scores that anybody measured, item by item: a base, and what was trained on it.
+
+    python -m lfl_jax.compare BASE TUNED [TUNED ...]
+    python -m lfl_jax.compare runs/quickstart
+    python -m lfl_jax.compare logs/base logs/lora logs/full --margin=0.02 --out=comparison.json
+
+BASE and TUNED are
+  a run directory         DIR:before or DIR:after; a directory alone, given once, is both
+  a harness folder        what lm_eval --log_samples --output_path=DIR wrote
+  a CSV file              columns run, item, score and, where there are any, cluster, task, metric;
+                          FILE.csv:RUN is one run of it; a file alone holds the base first
+
+--margin=0.02             a change that nobody would care for, in the metric's unit (0.02 = 2 points)
+--out=FILE.json           writes the table's numbers
+
+Every item is scored by both models, so that each change is a paired difference, with its 95 %
+interval. Exit code 2: a mistake, said in a line.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from lfl_jax.core import files
+from lfl_jax.errors import UserError, entry
+from lfl_jax.evals.stats import Estimate
+from lfl_jax.studies import records
+from lfl_jax.studies.comparison import Row, Verdict, compare
+from lfl_jax.studies.records.scores import Scores
+
+STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.EQUIVALENT: "cyan"}
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command above."""
+    options = _options(argv)
+    base, *others = [scores for place in options.places for scores in records.read(place)]
+    if not others:
+        raise UserError(
+            f"{options.places[0]} holds one model, {base.name}; name what to compare it with"
+        )
+    comparisons = {tuned.name: compare(base, tuned, options.margin) for tuned in others}
+
+    console = Console()
+    for name, rows in comparisons.items():
+        console.print(table(base.name, name, rows))
+    console.print(footnote(comparisons, options.margin), style="dim")
+    if options.out:
+        files.write_json(Path(options.out), as_json(base, comparisons, options.margin))
+        console.print(f"written to {options.out}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes are said as everywhere: in a line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help says more)")
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m lfl_jax.compare",
+        usage=argparse.SUPPRESS,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("places", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--margin", type=float, default=0.02, help=argparse.SUPPRESS)
+    parser.add_argument("--out", default="", help=argparse.SUPPRESS)
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    options = parser.parse_args(list(argv[1:]))
+    if not options.places:
+        raise UserError("nothing to compare; expected BASE TUNED (--help says more)")
+    if not options.margin > 0:
+        raise UserError(f"--margin={options.margin:g}: expected a positive number")
+    return options
+
+
+def table(base: str, tuned: str, rows: Sequence[Row]) -> Table:
+    """A line per task and metric."""
+    printed = Table(title=f"{tuned} against {base}", title_justify="left", box=None)
+    printed.add_column("task")
+    printed.add_column("metric")
+    for name in ("base", "tuned", "change [95 %]", "items", "lost : gained"):
+        printed.add_column(name, justify="right", no_wrap=True)
+    printed.add_column("verdict")
+    for row in rows:
+        verdict = (
+            f"[{STYLES[row.verdict]}]{row.verdict}[/]" if row.verdict in STYLES else row.verdict
+        )
+        printed.add_row(
+            row.task,
+            row.metric,
+            _number(row.before.mean, row.percent),
+            _number(row.after.mean, row.percent),
+            _interval(row.change, row.percent),
+            str(row.change.n),
+            f"{row.flips.lost} : {row.flips.gained}" if row.flips else "",
+            verdict,
+        )
+    return printed
+
+
+def _number(value: float, percent: bool, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.4g}"
+
+
+def _interval(change: Estimate, percent: bool) -> str:
+    limits = (_number(limit, percent, "+") for limit in (change.low, change.high))
+    return f"{_number(change.mean, percent, '+')} [{', '.join(limits)}]"
+
+
+def footnote(comparisons: dict[str, list[Row]], margin: float) -> str:
+    """How to read the tables, and what many questions at once leave of them."""
+    main = [row for rows in comparisons.values() for row in rows if row.p_holm is not None]
+    decided = [row for row in main if row.verdict in (Verdict.BETTER, Verdict.WORSE)]
+    lasting = [row for row in decided if row.p_holm < 0.05]
+    return (
+        f"equivalent: the interval lies within +-{margin:g}. lost : gained: items that became wrong"
+        f" and right.\n{len(decided)} of {len(main)} main metrics are better or worse,"
+        f" {len(lasting)} after Holm's correction for asking {len(main)} times."
+    )
+
+
+def as_json(base: Scores, comparisons: dict[str, list[Row]], margin: float) -> dict[str, Any]:
+    """Every number of the tables; NaN is null."""
+    rows = [
+        {"base": base.name, "tuned": name, **_finite(dataclasses.asdict(row))}
+        for name, comparison in comparisons.items()
+        for row in comparison
+    ]
+    return {"margin": margin, "rows": rows}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,53 @@
+"""A run directory of this package: its evaluations before and after training."""
+
+from pathlib import Path
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals import records as record_files
+from lfl_jax.evals.tasks import TASKS
+from lfl_jax.studies.records.scores import Scores
+
+WHEN = ("before", "after")
+
+
+def recognises(path: Path) -> bool:
+    """By the folder of its records."""
+    return (path / "evals").is_dir()
+
+
+def read(path: Path, part: str = "") -> list[Scores]:
+    """The model before and after training, as far as they were evaluated; or the one named."""
+    if part and part not in WHEN:
+        raise UserError(f"{path}:{part}: expected :before or :after")
+    wanted = (part,) if part else WHEN
+    found = [_scores(path, when) for when in wanted if (path / "evals" / when).is_dir()]
+    if not found:
+        raise UserError(f"{path} was not evaluated {' or '.join(wanted)} training")
+    return found
+
+
+def _scores(path: Path, when: str) -> Scores:
+    tasks, prompts = {}, {}
+    for file in sorted((path / "evals" / when).glob("*.jsonl")):
+        # A file of earlier settings is kept as TASK.old.jsonl; a task of one's own is not known
+        # here, and its metrics are not either.
+        if file.stem not in TASKS:
+            continue
+        header, records = record_files.read(file)
+        _require_complete(file, header, records)
+        tasks[file.stem] = TASKS[file.stem].measure(records)
+        prompts[file.stem] = {
+            record["id"]: record["prompt_sha256"] for record in records if "prompt_sha256" in record
+        }
+    if not tasks:
+        raise UserError(f"{path}/evals/{when} has no records of a task of this package")
+    return Scores(f"{path.name}:{when}", tasks, prompts)
+
+
+def _require_complete(file: Path, header: dict, records: list[dict]) -> None:
+    expected = (header.get("settings") or {}).get("items")
+    if expected != len(records):
+        raise UserError(
+            f"{file}: {len(records)} of {expected} items; the evaluation was interrupted: run its"
+            " command again"
+        )

@@ -1,0 +1,30 @@
+"""One model's scores by item, of every task and metric."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals.metrics import Measured
+
+
+@dataclass(frozen=True)
+class Scores:
+    """tasks: {task: {metric: its values by item}}, a task's main metric first.
+
+    prompts: {task: {item: a hash of what the model was asked}}, where the records have one.
+    """
+
+    name: str
+    tasks: Mapping[str, Mapping[str, Measured]]
+    prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def require_same_prompts(base: Scores, other: Scores, task: str) -> None:
+    """UserError when two models were asked an item in other words."""
+    first, second = base.prompts.get(task, {}), other.prompts.get(task, {})
+    changed = [item for item in first if item in second and first[item] != second[item]]
+    if changed:
+        raise UserError(
+            f"{task}: {len(changed)} of {len(first)} prompts differ between {base.name} and"
+            f" {other.name} (item {changed[0]} first): the scores are not of the same questions"
+        )
