@@ -270,3 +270,35 @@ def test_it_imports_no_jax_and_answers_in_three_seconds(tmp_path):
         subprocess.run([sys.executable, "-c", code, place], check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 3.0
+
+
+def run_directory(path, scores_by_when, items=None):
+    """Records of WinoGrande as a run leaves them."""
+    for when, scores in scores_by_when.items():
+        lines = [{"settings": {"task": "winogrande", "items": items or len(scores)}, "plan": {}}]
+        for index, score in enumerate(scores):
+            lines.append(
+                {"id": f"q{index}", "cluster": f"twin{index // 2}", "acc": score, "gold": 0}
+                | {"ll": [-8.0, -9.0], "bytes": [8, 8]}
+                | {"gold_logprob": -0.3, "gold_logprob_norm": -0.6}
+            )
+        file = path / "evals" / when / "winogrande.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return str(path)
+
+
+def test_a_run_directory_is_its_base_and_what_it_learned(tmp_path):
+    place = run_directory(tmp_path / "run", {"before": [1.0, 0.0] * 20, "after": [1.0] * 40})
+    base, tuned = records.read(place)
+    row = next(row for row in rows_of(base, tuned, 0.02) if row.metric == "acc")
+    assert (base.name, tuned.name) == ("run:before", "run:after")
+    assert (row.before.mean, row.after.mean, row.verdict) == (0.5, 1.0, Verdict.BETTER)
+    assert row.change.clusters == 20
+    assert [scores.name for scores in records.read(f"{place}:after")] == ["run:after"]
+
+
+def test_an_interrupted_evaluation_is_not_compared(tmp_path):
+    place = run_directory(tmp_path / "run", {"before": [1.0] * 4}, items=8)
+    with pytest.raises(UserError, match="4 of 8 items; the evaluation was interrupted"):
+        records.read(place)
