@@ -31,7 +31,7 @@ def registered() -> list[type]:
     names = [
         m.name
         for m in pkgutil.walk_packages(lfl_jax.__path__, "lfl_jax.")
-        if "sandbox_child" not in m.name
+        if m.name != "lfl_jax.evals.sandbox.child"
     ]
     modules = [importlib.import_module(name) for name in names]
     values = {v for module in modules for v in vars(module).values() if isinstance(v, type)}

@@ -271,7 +271,7 @@ def test_helpers_of_the_tests_are_not_those_of_the_program():
 
 def test_an_error_a_program_cannot_cause_is_not_a_verdict(monkeypatch):
     need("namespaces")
-    monkeypatch.setattr(sandbox, "CHILD", Path("/nowhere/sandbox_child.py"))
+    monkeypatch.setattr(sandbox, "CHILD", Path("/nowhere/child.py"))
     with pytest.raises(UserError, match="stopped working"):
         sandbox.check(Program(RIGHT, TESTS, ("f",)), LOW)
 

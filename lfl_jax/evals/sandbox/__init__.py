@@ -1,29 +1,36 @@
-"""Run generated programs: each in processes of its own, judged by tests that it can neither see nor
-reach.
+"""Runs untrusted programs, such as generated solutions of HumanEval, against tests out of reach.
 
-A program is untrusted code and trusted tests. They never share a process: the code runs in one that
-holds neither the tests nor the verdict, the tests run in a supervisor outside, and a call of the
-tested function is a message between the two, answered by plain data (numbers, texts, sequences,
-sets, dicts). So a program passes only when the values it returned make the tests pass. Exiting
-early, patching `assert`, builtins or this checker, walking frames, writing a success message or
-reading the tests changes nothing, as there is nothing of the kind where the code runs; an object
-that claims to equal everything arrives as an object equal to nothing but itself.
+A program is untrusted code and trusted tests, and the two never share a process. The code runs in
+one that has neither the tests nor the verdict. The tests run in a supervisor. A call of the tested
+function is a message from one to the other; what it returns comes back as plain data.
 
-What that costs: an argument changed in place is not changed for the test, an object that is no
-plain data can be called, listed and passed back but not compared, and only the standard library can
-be imported. No test of HumanEval or MBPP needs more.
+What is covered, for each program:
+- Limits of processor time, wall time, memory, processes, files and output (`Limits`).
+- No network, no other process, no file but Python's libraries, read-only, and one empty folder.
+- System calls that no solution needs are refused. No process and no file outlives the program.
+- A program passes only when the values it returned satisfy the tests. Leaving early, patching
+  `assert` or builtins, walking frames and writing a success message change nothing, since there is
+  nothing of the kind where the code runs. An object that claims to equal everything arrives as an
+  object equal to nothing but itself.
 
-What remains: code can recognise an argument and return the answer it knows; flaws of the kernel,
-which all code here shares, or of the decoder, which is bounds-checked Python; measuring time or
-memory to learn about the machine. Everything else that hostile code can do makes it fail: it has at
-most `Limits` of the machine, and memory is counted per process, so the worst is processes x
-memory_mb. Linux alone; tried on x86_64, written for aarch64, too.
+What is not covered:
+- Code that recognises an argument and returns the answer it remembers.
+- Flaws of the kernel, which all code on the machine shares, or of the decoder of returned values.
+- Measuring time or memory to learn about the machine. Memory is limited for each process, so a
+  program can use processes x memory_mb.
+- Machines without namespaces (many containers). Nothing is run there, unless weak isolation is
+  allowed: names and sizes of files can then be seen, and disk space is not limited.
+
+What it costs: an argument changed in place is not changed for the test. An object that is no plain
+data can be called, iterated over and passed back, but not compared. Only the standard library can
+be imported. No test of HumanEval or MBPP needs more. Linux only.
+
+Files: `child` (both processes), `isolation` (what the kernel enforces), `wire` (the messages).
 """
 
 import ast
 import marshal
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -35,17 +42,21 @@ from functools import cache
 from pathlib import Path
 
 from lfl_jax.errors import UserError
+from lfl_jax.evals.sandbox.wire import framed
 
 CHILD = Path(__file__).with_name("child.py")
+# The supervisor enforces the wall time itself; this is for one that does not answer at all.
 GRACE = 10  # seconds that the supervisor has beyond the program's, on a busy machine
 POLICIES = {
-    "namespaces": "namespaces (user, process, network, mount): own process tree, no network, no"
-    " file but Python's "
-    "libraries, read-only, and an empty folder in memory; system calls filtered",
-    "seccomp": "weak, no namespaces: system call filter (no new process, signal or socket) and"
-    " Landlock (no file "
-    "but Python's libraries, read-only, and an empty folder); names and sizes of other files can be"
-    " seen",
+    "namespaces": (
+        "namespaces (user, process, network, mount): own process tree, no network, no file but"
+        " Python's libraries, read-only, and an empty folder in memory; system calls filtered"
+    ),
+    "seccomp": (
+        "weak, no namespaces: system call filter (no new process, signal or socket) and Landlock"
+        " (no file but Python's libraries, read-only, and an empty folder); names and sizes of"
+        " other files can be seen"
+    ),
 }
 
 
@@ -54,9 +65,8 @@ class Limits:
     """What one program may use. cpu_seconds and memory_mb (address space) hold for each process.
 
     file_mb: of a file, and with namespaces of all files together. processes: processes and threads,
-    those of the
-    sandbox (3) among them. output_kb: what is kept of standard output and error together, the rest
-    is dropped.
+    the sandbox's own three among them. output_kb: how much of standard output and error together is
+    recorded.
     """
 
     cpu_seconds: int = 5
@@ -73,9 +83,8 @@ class Program:
     """Untrusted code, and the tests that decide about it.
 
     entry_points: names of the code's functions (or other globals) that the tests use; every other
-    name in the tests
-    is theirs. setup: trusted definitions that the tests use, too; entry points hide those of the
-    same name.
+    name in the tests is theirs. setup: trusted definitions that the tests use, too; an entry point
+    replaces a definition of the same name.
     """
 
     code: str
@@ -86,9 +95,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a program did. reason: "passed", "assertion", "exception: NameError ...", "timeout",
-    "memory", "exited early: code 0", "killed by signal 11", "unreadable reply", "the tests called
-    nothing"."""
+    """Whether a program passed, and why not.
+
+    reason: "passed", "assertion", "exception: NameError ...", "timeout", "memory", "exited early:
+    code 0", "killed by signal 11", "unreadable reply" or "the tests called nothing".
+    """
 
     passed: bool
     reason: str
@@ -97,34 +108,33 @@ class Verdict:
 
 
 def policy(allow_weak: bool = False) -> str:
-    """The isolation in force on this machine and the default limits, as one line. UserError when
-    there is none."""
+    """The isolation of this machine and the default limits, in a line; UserError without any."""
     limits = Limits()
     return (
         f"{POLICIES[level(allow_weak)]}; {limits.cpu_seconds} s CPU, {limits.wall_seconds} s in"
-        " all, "
-        f"{limits.memory_mb} MB, {limits.processes} processes"
+        f" all, {limits.memory_mb} MB, {limits.processes} processes"
     )
 
 
 def level(allow_weak: bool = False) -> str:
-    """The strongest isolation that works here: "namespaces", or "seccomp" when weak isolation is
-    allowed.
+    """The strongest isolation that works on this machine: "namespaces", or else "seccomp".
 
-    Raises UserError, with what the kernel refused, when nothing (or nothing strong enough) works.
+    The second is weaker and only returned where weak isolation is allowed. Raises UserError, with
+    what the kernel refused, when nothing (or nothing strong enough) works.
     """
-    refused = _refusal("namespaces")
-    if refused is None:
+    no_namespaces = _refusal("namespaces")
+    if no_namespaces is None:
         return "namespaces"
     if not allow_weak:
         raise UserError(
-            f"generated code is not run here: no namespaces ({refused}).\nAllow weak isolation to"
-            " run it"
+            f"generated code is not run here: no namespaces ({no_namespaces}).\nAllow weak"
+            " isolation to run it"
         )
-    also = _refusal("seccomp")
-    if also is not None:
+    no_seccomp = _refusal("seccomp")
+    if no_seccomp is not None:
         raise UserError(
-            f"generated code is not run here: no namespaces ({refused}), no weak isolation ({also})"
+            f"generated code is not run here: no namespaces ({no_namespaces}), no weak isolation"
+            f" ({no_seccomp})"
         )
     return "seccomp"
 
@@ -134,19 +144,17 @@ def _refusal(kind: str) -> str | None:
     """Why this kind of isolation does not work on this machine; None when it does."""
     if sys.platform != "linux":
         return "not Linux"
-    program = Program(
-        "import heapq\ndef f():\n    return heapq.nlargest(1, [1, 2])", "assert f() == [2]", ("f",)
-    )
+    # The import shows that the libraries can be read from inside.
+    code = "import heapq\ndef f():\n    return heapq.nlargest(1, [1, 2])"
     try:
-        verdict = _run(program, Limits(wall_seconds=30), kind)
+        verdict = _run(Program(code, "assert f() == [2]", ("f",)), Limits(wall_seconds=30), kind)
     except _Broken as broken:
         return str(broken)
     return None if verdict.passed else verdict.reason
 
 
 def check(program: Program, limits: Limits = Limits(), allow_weak: bool = False) -> Verdict:
-    """Run one program; nothing of it is left when this returns. Raises UserError where it cannot be
-    isolated."""
+    """Run one program to its end; UserError where it cannot be isolated."""
     kind = level(allow_weak)
     try:
         return _run(program, limits, kind)
@@ -162,22 +170,22 @@ def check_many(
     allow_weak: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[int, Verdict]]:
-    """Run programs, `workers` at a time; yields (position, verdict) in the order they finish.
+    """Run programs, `workers` at a time; yields (index, verdict) in the order they finish.
 
-    Write each down as it comes and give the rest again to resume. progress(done, total) is called
-    after each. Leaving the iterator early ends those in progress and starts no other. Raises
-    UserError as `check` does.
+    To resume, record each as it comes and pass only the others again. progress(done, total) is
+    called after each. Leaving the iterator early ends the programs in progress and starts no other.
+    Raises UserError as `check` does.
     """
     level(allow_weak)
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting = {
+        futures = {
             pool.submit(check, program, limits, allow_weak): i for i, program in enumerate(programs)
         }
-        for done, future in enumerate(as_completed(waiting), 1):
-            yield waiting[future], future.result()
+        for done, future in enumerate(as_completed(futures), 1):
+            yield futures[future], future.result()
             progress(done, len(programs))
-    finally:
+    finally:  # also where the caller leaves the loop early
         pool.shutdown(cancel_futures=True)
 
 
@@ -186,70 +194,52 @@ class _Broken(Exception):
 
 
 def _run(program: Program, limits: Limits, kind: str) -> Verdict:
+    job = {"code": program.code, "level": kind, "parent": os.getpid(), "limits": _in_bytes(limits)}
+    entry_points = list(program.entry_points)
+    tests = {"setup": program.setup, "tests": program.tests, "entry_points": entry_points}
     with ExitStack() as stack:
-        job = {
-            "code": program.code,
-            "level": kind,
-            "parent": os.getpid(),
-            "limits": _in_bytes(limits),
-        }
-        if kind == "seccomp":  # with namespaces the folder is in memory, and nobody else's
-            job["work"] = stack.enter_context(
-                tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            )
-        tests = {
-            "setup": program.setup,
-            "tests": program.tests,
-            "entry_points": list(program.entry_points),
-        }
-        command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD)]
-        pipe = subprocess.PIPE
-        process = stack.enter_context(
-            subprocess.Popen(
-                command,
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
-        )
+        if kind == "seccomp":  # with namespaces the folder is in memory, and nobody else sees it
+            folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            job["work"] = stack.enter_context(folder)
+        # The child reads the second frame after the fork, so that the code's process never has it.
+        frames = framed(marshal.dumps(job)) + framed(marshal.dumps(tests))
+        process = stack.enter_context(_start_child())
         try:
-            out, err = process.communicate(
-                _frame(job) + _frame(tests), timeout=limits.wall_seconds + GRACE
-            )
+            out, err = process.communicate(frames, timeout=limits.wall_seconds + GRACE)
         except subprocess.TimeoutExpired:
             return Verdict(False, "timeout", float(limits.wall_seconds + GRACE), "")
         finally:
-            process.kill()  # the kernel ends what it supervised
+            process.kill()  # the kernel then ends what it supervised
     return _verdict(out, err, process.returncode)
 
 
+def _start_child() -> subprocess.Popen:
+    command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/", start_new_session=True
+    )
+
+
 def _in_bytes(limits: Limits) -> dict[str, int]:
-    kept = {
-        name: getattr(limits, name)
-        for name in ("cpu_seconds", "wall_seconds", "processes", "open_files")
+    counts = ("cpu_seconds", "wall_seconds", "processes", "open_files")
+    return {
+        **{name: getattr(limits, name) for name in counts},
+        "memory_bytes": limits.memory_mb << 20,
+        "file_bytes": limits.file_mb << 20,
+        "output_bytes": limits.output_kb << 10,
     }
-    sizes = {"memory_bytes": limits.memory_mb << 20, "file_bytes": limits.file_mb << 20}
-    return kept | sizes | {"output_bytes": limits.output_kb << 10}
-
-
-def _frame(value: dict) -> bytes:
-    data = marshal.dumps(value)
-    return struct.pack("<Q", len(data)) + data
 
 
 def _verdict(out: bytes, err: bytes, code: int) -> Verdict:
-    """What the supervisor reported; one that the tests, or a value in them, brought down has
-    decided: failed."""
+    """The supervisor's report; failed where the tests, or a value in them, brought it down."""
     if not out and code < 0:
         return Verdict(False, f"the tests were killed by signal {-code}", 0.0, "")
     if not out:
-        raise _Broken(
-            err.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {code}"
-        )
-    kind, *found = ast.literal_eval(out.decode())
+        last_line = err.decode(errors="replace").strip().rpartition("\n")[2]
+        raise _Broken(last_line or f"exit code {code}")
+    # A literal, as the output may hold any text; read without running it.
+    kind, *report = ast.literal_eval(out.decode())
     if kind == "broken":
-        raise _Broken(found[0])
-    return Verdict(*found)
+        raise _Broken(report[0])
+    return Verdict(*report)
