@@ -1,4 +1,17 @@
-"""HellaSwag: which of four endings continues a description (Zellers et al., arXiv 1905.07830)."""
+"""HellaSwag: which of four endings continues a description of an everyday scene.
+
+Zellers et al. 2019, arXiv 1905.07830. Data: validation split, 10042 questions, MIT licence. The
+first of them, as a prompt and four continuations that are scored:
+
+    Roof shingle removal: A man is sitting on a roof. He
+     is using wrap to wrap a pair of skis.
+     is ripping level tiles off.
+     is holding a rubik's cube.
+     starts pulling up roofing on a roof.      <- gold
+
+Metrics, as in lm-evaluation-harness's `hellaswag`: acc_norm (main) predicts the ending of the
+largest log-probability per character, acc that of the largest log-probability.
+"""
 
 import re
 
@@ -8,21 +21,17 @@ from lfl_jax.evals.task import Inputs
 
 
 def questions(inputs: Inputs) -> list[Question]:
-    """The validation split; questions about the same video or article (`source_id`) are one
-    cluster."""
+    """The validation split; an id is the index there, as the data's own `ind` is not unique."""
     return [question(doc, str(i)) for i, doc in enumerate(inputs.docs("hellaswag"))]
 
 
-def question(doc: dict, number: str) -> Question:
-    """From an original document; its position in the split is its id, since its own `ind` is not
-    unique.
-
-    The context's second part is capitalised, which lower-cases its rest.
-    """
+def question(doc: dict, name: str) -> Question:
+    """From an original document; questions on the same video or article are one cluster."""
+    # capitalize() also lower-cases what follows the first letter, in the harness, too.
     context = clean(f"{doc['activity_label']}: {doc['ctx_a']} {doc['ctx_b'].capitalize()}")
-    choices = tuple(clean(ending) for ending in doc["endings"])
-    pairs = tuple((context, f" {choice}") for choice in choices)
-    return Question(number, doc["source_id"], pairs, choices, int(doc["label"]))
+    endings = tuple(clean(ending) for ending in doc["endings"])
+    pairs = tuple((context, f" {ending}") for ending in endings)
+    return Question(name, doc["source_id"], pairs, endings, int(doc["label"]))
 
 
 def clean(text: str) -> str:

@@ -1,9 +1,25 @@
-"""MMLU: questions of 57 subjects with choices A to D (Hendrycks et al., arXiv 2009.03300).
+"""MMLU: exam questions of 57 subjects with choices A to D.
 
-Prompts of lm-evaluation-harness: the choices stand in the prompt, and the letter is scored. Its
-shots are the first of the subject's dev questions; `mmlu` has none, as there by default, and
-`mmlu_5shot` has five, as in most publications, whatever config.eval.shots says. Five shots need
-longer rows than the default: see `truncated` in the records.
+Hendrycks et al. 2020, arXiv 2009.03300. Data: test split, 14042 questions, MIT licence; named by
+the user (config.eval.files), not fetched. The choices are part of the prompt, and the letters are
+the continuations that are scored, as in lm-evaluation-harness's `mmlu`:
+
+    The following are multiple choice questions (with answers) about abstract algebra.
+
+    Find the degree for the given field extension Q(sqrt(2), sqrt(3), sqrt(18)) over Q.
+    A. 0
+    B. 4
+    C. 2
+    D. 6
+    Answer:
+     A  |   B  <- gold  |   C  |   D
+
+`mmlu` has no few-shot examples, the harness's default. `mmlu_5shot` has the subject's five dev
+questions before each, as most publications do, whatever config.eval.shots says; they need longer
+rows than the default (see `truncated` in the records).
+
+Metrics: acc (main) is the accuracy over all questions, acc_subject_mean the mean of the subjects'
+accuracies, which "LoRA Learns Less and Forgets Less" reports (arXiv 2405.09673, appendix C).
 """
 
 import functools
@@ -19,57 +35,52 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def questions(inputs: Inputs, shots: int = 0) -> list[Question]:
-    """The test questions, every one its own cluster; "subject/number" is the id. UserError for too
-    few dev questions.
+    """The test questions, each its own cluster with the id "subject/index".
 
-    Documents hold question, answer (a letter or an index), subject, and choices or columns A to D.
+    Documents have question, answer (a letter or an index), subject, and choices or columns A to D.
+    Raises UserError for a subject with fewer dev questions than shots.
     """
     dev = by_subject(inputs.docs("mmlu-dev")) if shots else {}
-    made = []
+    of_all_subjects: list[Question] = []
     for subject, docs in by_subject(inputs.docs("mmlu-test")).items():
         examples = dev.get(subject, [])[:shots]
         if len(examples) < shots:
             raise UserError(
                 f"MMLU with {shots} shots: subject {subject!r} has {len(examples)} dev questions"
             )
-        head = description(subject) + "".join(
-            f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples
-        )
-        made += [
-            question(doc, inputs.preamble(head), f"{subject}/{i}") for i, doc in enumerate(docs)
-        ]
-    return made
+        few_shot = "".join(f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples)
+        preamble = inputs.preamble(description(subject) + few_shot)
+        of_all_subjects += [question(doc, preamble, f"{subject}/{i}") for i, doc in enumerate(docs)]
+    return of_all_subjects
 
 
 def by_subject(docs: Sequence[dict]) -> dict[str, list[dict]]:
     """The documents of each subject, in order."""
-    found: dict[str, list[dict]] = {}
+    subjects: dict[str, list[dict]] = {}
     for doc in docs:
         if "subject" not in doc:
             raise UserError(f"MMLU: a document has no subject; its fields are {', '.join(doc)}")
-        found.setdefault(doc["subject"], []).append(doc)
-    return found
+        subjects.setdefault(doc["subject"], []).append(doc)
+    return subjects
 
 
-def question(doc: dict, head: str, name: str) -> Question:
-    """From a document and what stands before it."""
-    context = head + prompt(doc)
-    return Question(
-        name, name, tuple((context, f" {letter}") for letter in LETTERS), LETTERS, gold(doc)
-    )
+def question(doc: dict, preamble: str, name: str) -> Question:
+    """From a document and the text before it."""
+    context = preamble + prompt(doc)
+    pairs = tuple((context, f" {letter}") for letter in LETTERS)
+    return Question(name, name, pairs, LETTERS, gold(doc))
 
 
 def description(subject: str) -> str:
     """The sentence that opens a prompt."""
-    return f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+    topic = subject.replace("_", " ")
+    return f"The following are multiple choice questions (with answers) about {topic}.\n\n"
 
 
 def prompt(doc: Mapping) -> str:
-    """Question and choices, up to where the letter belongs; UserError unless there are four
-    choices."""
-    choices = (
-        doc["choices"] if "choices" in doc else [doc[letter] for letter in LETTERS if letter in doc]
-    )
+    """Question and choices up to "Answer:"; UserError unless there are four choices."""
+    columns = [doc[letter] for letter in LETTERS if letter in doc]
+    choices = doc.get("choices", columns)
     if len(choices) != len(LETTERS):
         raise UserError(f"MMLU: expected four choices, as choices or A to D, of {str(doc)[:200]}")
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)]
@@ -87,21 +98,19 @@ def gold(doc: Mapping) -> int:
 
 
 def subject(record: Record) -> str:
-    """Of a record, from its id."""
+    """The subject of a record, from its id."""
     return record["id"].rpartition("/")[0]
 
 
 def task(name: str, label: str, shots: int) -> Task:
-    """MMLU after so many shots: acc over all questions (the harness's), and its mean over subjects
-    (arXiv 2405.09673, appendix C)."""
+    """MMLU after so many few-shot examples."""
+    accuracy, *continuous = multiple_choice.metrics(("acc",))
+    subject_mean = replace(accuracy, name="acc_subject_mean", macro=subject, in_table=False)
+    # One row in the table for the others, as all letters have the same length.
+    others = [replace(m, in_table=m.name == "gold_logprob_norm") for m in continuous]
     items = functools.partial(questions, shots=shots)
-    accuracy, *others = multiple_choice.metrics(("acc",))
-    others = [
-        replace(metric, in_table=metric.name == "gold_logprob_norm") for metric in others
-    ]  # letters are all alike
-    by_subject_mean = replace(accuracy, name="acc_subject_mean", macro=subject, in_table=False)
     method = Likelihood(multiple_choice.requests, multiple_choice.record)
-    return Task(name, 2, label, items, method, (accuracy, by_subject_mean, *others))
+    return Task(name, 2, label, items, method, (accuracy, subject_mean, *others))
 
 
 TASK = task("mmlu", "MMLU", 0)
