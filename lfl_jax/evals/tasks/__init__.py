@@ -1,5 +1,10 @@
-"""Every evaluation by name. A new one is a file with its TASK and what it measures, and a line
-here."""
+"""Every evaluation by name.
+
+A new one is one file in this folder, with its items, its records, its metrics and its TASK, and one
+line in TASKS below. `gsm8k` is a good one to begin from. Nothing else has to know of it: the run's
+table, results.json, TensorBoard and the comparison of runs iterate over a task's metrics. (One of
+your own needs no line: name it FILE.py:NAME in config.eval.tasks.)
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -58,46 +63,44 @@ TASKS: dict[str, Task] = {
 
 
 def find(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
-    """The task of a name; UserError lists the names there are."""
+    """The task of a name; UserError lists the known names."""
     if name not in tasks:
         raise UserError(
             f"unknown evaluation {name!r}; there are: {', '.join(tasks)}. Your own is"
-            " FILE.py:NAME:n, or passed in"
-            " Python again: own=lfl_jax.Own(tasks=[...])"
+            " FILE.py:NAME:n, or passed in Python again: own=lfl_jax.Own(tasks=[...])"
         )
     return tasks[name]
 
 
 def named(config: EvalConfig, names: Iterable[str], own: Sequence[Task] = ()) -> dict[str, Task]:
-    """The tasks that "name:n" and "FILE.py:NAME:n" may mean: the built-in ones, those of files, and
-    these.
+    """All tasks that "name:n" and "FILE.py:NAME:n" may mean.
 
-    UserError for a name that is taken, and for a file that may not run.
+    The built-in ones, `own`, and those of files that the config names. Raises UserError for a name
+    that is used twice, and for a file that may not run.
     """
-    found = with_own(own)
-    places = [name for name in config.items(tuple(names)) if own_code.is_place(name)]
-    from_files = {
-        place: own_code.find(config.code, "eval.tasks", place, is_task) for place in places
-    }
-    with_own([*own, *{id(task): task for task in from_files.values()}.values()])
-    return found | from_files
+    files = [name for name in config.items(tuple(names)) if own_code.is_place(name)]
+    from_files = {file: own_code.find(config.code, "eval.tasks", file, is_task) for file in files}
+    # A file may be named twice, for two limits; its task counts once.
+    distinct = {id(task): task for task in from_files.values()}
+    with_own([*own, *distinct.values()])
+    return with_own(own) | from_files
 
 
-def is_task(found: object) -> bool:
-    """Whether this is an evaluation."""
-    return isinstance(found, Task)
+def is_task(value: object) -> bool:
+    """True for an evaluation; files of one's own may hold anything."""
+    return isinstance(value, Task)
 
 
 def with_own(own: Sequence[Task]) -> dict[str, Task]:
     """The built-in tasks and these; UserError for a name that is taken."""
-    found = dict(TASKS)
+    tasks = dict(TASKS)
     for task in own:
-        if task.name in found:
+        if task.name in tasks:
             raise UserError(
                 f"there is already an evaluation called {task.name!r}: give your task another name"
             )
-        found[task.name] = task
-    return found
+        tasks[task.name] = task
+    return tasks
 
 
 def check_tasks(names: Iterable[str], tasks: Mapping[str, Task] = TASKS) -> None:

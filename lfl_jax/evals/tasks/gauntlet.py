@@ -1,21 +1,27 @@
-"""HellaSwag, ARC-Challenge and WinoGrande as MosaicML's Eval Gauntlet scores them: the paper's
-forgetting score.
+"""HellaSwag, ARC-Challenge and WinoGrande as MosaicML's Eval Gauntlet scores them.
 
-"LoRA Learns Less and Forgets Less" (arXiv 2405.09673, section 3.3) takes the plain mean of these
-three accuracies from llm-foundry's scripts/eval. The choice of the lowest mean cross-entropy per
-token wins, where lm-evaluation-harness divides by characters or not at all. WinoGrande is a
-"schema": one continuation under two contexts.
+The forgetting score of "LoRA Learns Less and Forgets Less" (Biderman et al. 2024, arXiv 2405.09673,
+section 3.3) is the plain mean of these three accuracies, from llm-foundry's scripts/eval. Data and
+licences as in `hellaswag`, `arc_challenge` and `winogrande`. The first
+WinoGrande question, after the last of its few-shot examples:
 
-As in llm-foundry's datasets: no prompt string, examples end with a line break, a context ends where
-its delimiter " " or "\\nAnswer: " would begin its last space, and shots, context and continuation
-are encoded one by one. Shots are drawn for every question in turn from the evaluated questions
-themselves, by one random.Random(1234).
+    Pete preferred to use the sheet to the blanket, because the blanket was much hotter.
+    Sarah was a much better surgeon than Maria so Sarah | always got the easier cases.
+    Sarah was a much better surgeon than Maria so Maria | always got the easier cases.   <- gold
 
-The paper does not give the number of shots; these are of the Gauntlet v0.2 and v0.3 (0, 3 and 5),
-current when it was written, whatever config.eval.shots says. Questions are the data sets' own. Of
-WinoGrande, llm-foundry's file is the same; of its 1172 ARC questions 19 have another gold choice
-(labels 1-4 taken for indices) and 7 another number of choices, which can move accuracy by up to 2.2
-points.
+Metric: acc predicts the choice of the lowest mean cross-entropy per token, where
+lm-evaluation-harness divides by characters or not at all.
+
+As in llm-foundry's datasets: no description at the start, few-shot examples end with a line break,
+and few-shot examples, context and continuation are encoded one by one. A context ends where its
+delimiter, " " or "\\nAnswer: ", would begin its last space. The few-shot examples of every question
+are drawn from the other evaluated questions, by one random.Random(1234) for the task.
+
+The paper does not state the number of few-shot examples. These are the Gauntlet's of v0.2 and v0.3
+(0, 3 and 5), current when it was written, whatever config.eval.shots says. Questions are those of
+the data sets. llm-foundry's file for WinoGrande is the same. Of its 1172 ARC questions, 19 have
+another gold choice (labels 1 to 4 read as indices from 0) and 7 another number of choices, which
+can change accuracy by up to 2.2 points.
 """
 
 import random
@@ -33,14 +39,16 @@ from lfl_jax.evals.task import Inputs, Likelihood, Record, Task
 from lfl_jax.evals.tasks import arc_challenge, hellaswag, winogrande
 from lfl_jax.text.tokenizers import Tokenizer
 
-SEED = 1234  # of the shots: one random.Random for the whole task
+SEED = 1234
 SHOTS = {"hellaswag_gauntlet": 0, "arc_challenge_gauntlet": 3, "winogrande_gauntlet": 5}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A question after its `shots`: a (context, continuation) pair for each choice; `gold` an
-    index."""
+    """A question after its few-shot examples, `shots`.
+
+    pairs: (context, continuation) of each choice. gold: the index of the right one.
+    """
 
     id: str
     cluster: str
@@ -70,54 +78,62 @@ def _choices(inputs: Inputs, questions: Sequence[Question], task: str) -> list[C
 
 def after_shots(questions: Sequence[Question], shots: int) -> list[Choice]:
     """Every question after `shots` others with their right choices."""
-    rng, pairs = (
-        random.Random(SEED),
-        [[(c.rstrip(), r.removeprefix(" ")) for c, r in q.pairs] for q in questions],
-    )
-    turns = [" ".join(of_question[q.gold]) for q, of_question in zip(questions, pairs, strict=True)]
-    made = []
-    for i, (q, of_question) in enumerate(zip(questions, pairs, strict=True)):
-        before = "\n".join(turns[j] for j in draw(len(questions), shots, i, rng))
-        border = "\n" if before else ""
-        made.append(
-            Choice(q.id, q.cluster, before, tuple((border + c, r) for c, r in of_question), q.gold)
-        )
-    return made
+    # Without white space at the border, as it is put back when they are joined or encoded.
+    stripped = [_stripped(question) for question in questions]
+    solved = [" ".join(pairs[q.gold]) for q, pairs in zip(questions, stripped, strict=True)]
+
+    choices = []
+    rng = random.Random(SEED)
+    for i, question in enumerate(questions):
+        few_shot = "\n".join(solved[j] for j in draw(len(questions), shots, i, rng))
+        line_break = "\n" if few_shot else ""
+        pairs = tuple((line_break + context, text) for context, text in stripped[i])
+        choices.append(Choice(question.id, question.cluster, few_shot, pairs, question.gold))
+    return choices
 
 
-def draw(count: int, shots: int, number: int, rng: random.Random) -> list[int]:
-    """Positions of `shots` questions other than `number`, in llm-foundry's order, which is that of
-    a Python set."""
+def _stripped(question: Question) -> list[tuple[str, str]]:
+    return [(context.rstrip(), text.removeprefix(" ")) for context, text in question.pairs]
+
+
+def draw(count: int, shots: int, index: int, rng: random.Random) -> list[int]:
+    """Indices of `shots` questions other than `index`.
+
+    In llm-foundry's order, which is that of a Python set.
+    """
     shots = min(count - 1, shots)
-    chosen = set(rng.sample(range(count), shots))
-    chosen.discard(number)
-    while len(chosen) < shots:
+    drawn = set(rng.sample(range(count), shots))
+    drawn.discard(index)
+    while len(drawn) < shots:
         other = rng.choice(range(count))
-        if other != number:
-            chosen.add(other)
-    return list(chosen)
+        if other != index:
+            drawn.add(other)
+    return list(drawn)
 
 
 def requests(choice: Choice, tokenizer: Tokenizer, length: int) -> list[Request]:
-    """One request per choice; a continuation begins with a space: its own, the tokenizer's, or else
-    one put there."""
-    own_space = tokenizer.encode("a") != tokenizer.encode_continuation("a")
-    shots, made = prompt_ids(choice.shots, tokenizer), []
+    """One request per choice, whose continuation is encoded with a space before it."""
+    # Tokenizers of the Llama family put a space before a text themselves.
+    adds_space = tokenizer.encode("a") != tokenizer.encode_continuation("a")
+    shots = prompt_ids(choice.shots, tokenizer)
+    of_choices = []
     for context, continuation in choice.pairs:
-        text = continuation if own_space or continuation.startswith(" ") else f" {continuation}"
-        made.append(Request((*shots, *tokenizer.encode(context)), tuple(tokenizer.encode(text))))
-    return [truncate(request, length) for request in made]
+        text = continuation if adds_space or continuation.startswith(" ") else f" {continuation}"
+        ids = (*shots, *tokenizer.encode(context))
+        of_choices.append(truncate(Request(ids, tuple(tokenizer.encode(text))), length))
+    return of_choices
 
 
 def record(choice: Choice, scored: list[Scored]) -> Record:
-    """acc: the lowest mean cross-entropy (`nll_per_token`, nats) is the gold choice's; the first of
-    equals wins.
+    """acc: the gold choice has the lowest mean cross-entropy (`nll_per_token`, nats).
 
-    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of ll,
-    the sums), `gold_logprob_norm` the same of the means that decide.
+    Of equal choices the first is predicted. `gold_logprob` is the log of the gold choice's
+    probability among the choices, the log-softmax of the sums `ll`; `gold_logprob_norm` is that of
+    the means, which decide.
     """
     ll = np.array([s.ll for s in scored], np.float64)
-    means = ll / np.maximum([s.tokens for s in scored], 1)
+    tokens = [s.tokens for s in scored]
+    means = ll / np.maximum(tokens, 1)
     return {
         "id": choice.id,
         "cluster": choice.cluster,
@@ -128,7 +144,7 @@ def record(choice: Choice, scored: list[Scored]) -> Record:
         "gold_logprob_norm": multiple_choice.log_softmax(means, choice.gold),
         "ll": ll.tolist(),
         "nll_per_token": (-means).tolist(),
-        "tokens": [s.tokens for s in scored],
+        "tokens": tokens,
         "bytes": multiple_choice.continuation_bytes(choice.pairs),
         "truncated": any(s.truncated for s in scored),
     }

@@ -1,9 +1,19 @@
-"""Held-out problems of the training source: exact answers, also per level and for seen and unseen
-templates.
+"""Held-out problems of the training source, answered by a generated solution.
 
-They are asked as in training, in the plain format whatever the training's was, or in the plain
-format after worked
-training examples: what that makes of the base is what prompting alone buys.
+Items are examples of the source's test split. With the built-in word problems the first is:
+
+    Question: Daniela collects 20 cards on Monday and 18 on Tuesday. How many cards is that in
+    total?
+    Answer: 20 + 18 = 38
+    #### 38
+
+The prompt ends at "Answer:". `source_test` asks in the prompt format of training,
+`source_test_plain` in the plain one above, and `source_test_shots` in the plain one after
+config.eval.base_shots training examples: what prompting alone gains the base, without training.
+
+Metric: exact_match compares the number after "####" with the reference's, as `gsm8k` does. It is
+reported for each level of difficulty, too, and for templates of problems that training has and has
+not seen. Skipped for a source most of whose references have no such number.
 """
 
 import functools
@@ -18,32 +28,37 @@ from lfl_jax.evals.tasks import gsm8k
 from lfl_jax.evals.tasks.gsm8k import Problem
 from lfl_jax.text.chat import TEMPLATES, Template
 
+PLAIN_TEMPLATE = TEMPLATES["plain"]
+
 
 def problems(
     inputs: Inputs, template: Template | None = None, few_shot: bool = False
 ) -> list[Problem]:
-    """The problems in a format, by default the training's; splits in turns, so that the first n
-    hold some of each.
+    """The problems in a prompt format, by default that of training.
 
-    few_shot: after `inputs.few_shot_examples`, in the same format. Raises UserError when there are none.
+    Splits alternate, so that a limit takes some of each. few_shot: after the run's few-shot
+    examples, in the same format; UserError when there are none.
     """
-    template, shots = template or inputs.template, inputs.few_shot_examples() if few_shot else ()
+    template = template or inputs.template
+    shots = inputs.few_shot_examples() if few_shot else ()
     if few_shot and not shots:
         raise UserError("source_test_shots needs config.eval.base_shots of at least 1")
-    solved = ["".join(template.prompt_and_response(e.conversation)) for e in shots]
-    head = inputs.preamble("".join(f"{text}\n\n" for text in solved))
-    make = functools.partial(_problem, template=template, head=head)
-    splits = [
-        [make(split, example) for example in examples]
-        for split, examples in inputs.problems.items()
-    ]
+    solved = ["".join(template.prompt_and_response(shot.conversation)) for shot in shots]
+    preamble = inputs.preamble("".join(f"{text}\n\n" for text in solved))
+
+    splits = []
+    for split, examples in inputs.problems.items():
+        splits.append([_problem(split, example, template, preamble) for example in examples])
     return interleaved(splits)
 
 
-def _problem(split: str, e: Example, template: Template, head: str) -> Problem:
-    prompt, _ = template.prompt_and_response((*e.conversation[:-1], ("assistant", "")))
-    prompt, groups = head + prompt, (split, e.group)
-    return Problem(f"{split}/{e.id}", e.cluster, prompt, e.response, tuple(filter(None, groups)))
+def _problem(split: str, example: Example, template: Template, preamble: str) -> Problem:
+    # All turns of a conversation but the last answer, which is the one to generate.
+    turns = (*example.conversation[:-1], ("assistant", ""))
+    prompt, _ = template.prompt_and_response(turns)
+    groups = tuple(group for group in (split, example.group) if group)
+    name = f"{split}/{example.id}"
+    return Problem(name, example.cluster, preamble + prompt, example.response, groups)
 
 
 GROUPS = {
@@ -53,39 +68,38 @@ GROUPS = {
     "test_seen": "templates seen",
     "test_unseen": "templates not seen",
 }
-METRICS = (
-    # of the number after ####
-    Metric("exact_match", "exact_strict", "exact", chance=0.0, by="groups", group_labels=GROUPS),
-    *numbers.format_metrics(),
-)
+EXACT = Metric("exact_match", "exact_strict", "exact", chance=0.0, by="groups", group_labels=GROUPS)
 
 
 def skip_reason(inputs: Inputs) -> str:
-    """Why exact answers cannot be told: most references have no "#### number" to compare with."""
+    """Says so where most references have no "#### number" to compare with."""
     references = [example.response for examples in inputs.problems.values() for example in examples]
     graded = sum(numbers.strict(reference) != numbers.INVALID for reference in references)
     if 2 * graded >= len(references):
         return ""
-    return f"{graded} of {len(references)} held-out answers have a number after ####, which it compares"
-
-
-SOURCE = {"interleaved": True, "reads_source": True, "skip_reason": skip_reason}
+    return (
+        f"{graded} of {len(references)} held-out answers have a number after ####, which it"
+        " compares"
+    )
 
 
 def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) -> Task:
     """The evaluation with the problems asked in one way."""
-    return Task(name, 3, label, items, Generate(numbers.STOP, gsm8k.record), METRICS, **SOURCE)
+    return Task(
+        name=name,
+        version=3,
+        label=label,
+        items=items,
+        method=Generate(numbers.STOP, gsm8k.record),
+        metrics=(EXACT, *numbers.format_metrics()),
+        interleaved=True,
+        reads_source=True,
+        skip_reason=skip_reason,
+    )
 
 
-PLAIN_TEMPLATE = TEMPLATES["plain"]
+in_plain_template = functools.partial(problems, template=PLAIN_TEMPLATE)
+after_shots = functools.partial(problems, template=PLAIN_TEMPLATE, few_shot=True)
 TASK = task("source_test", "held-out problems", problems)
-PLAIN = task(
-    "source_test_plain",
-    "held-out problems, plain prompt",
-    functools.partial(problems, template=PLAIN_TEMPLATE),
-)
-SHOTS = task(
-    "source_test_shots",
-    "held-out problems, after worked examples",
-    functools.partial(problems, template=PLAIN_TEMPLATE, few_shot=True),
-)
+PLAIN = task("source_test_plain", "held-out problems, plain prompt", in_plain_template)
+SHOTS = task("source_test_shots", "held-out problems, after worked examples", after_shots)

@@ -1,5 +1,28 @@
-"""HumanEval: functions completed from signature and docstring, tested by running them (Chen et al.,
-2107.03374)."""
+"""HumanEval: Python functions completed from signature and docstring, decided by running them.
+
+Chen et al. 2021, arXiv 2107.03374. Data: openai/human-eval, 164 problems, MIT licence. The first of
+them, shortened, with its tests:
+
+    from typing import List
+
+
+    def has_close_elements(numbers: List[float], threshold: float) -> bool:
+        \"\"\" Check if in given list of numbers, are any two numbers closer to each other than
+        given threshold.
+        >>> has_close_elements([1.0, 2.0, 3.0], 0.5)
+        False
+        \"\"\"
+
+    def check(candidate):
+        assert candidate([1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.3) == True
+        ...
+
+Metric: pass@k, the probability that one of k samples passes all tests (`grading.pass_at_k`);
+programs run in `evals.sandbox`. Three prompt formats:
+- `humaneval`: bigcode-evaluation-harness's, with the prompt stripped; the paper's numbers.
+- `humaneval_lm_eval`: lm-evaluation-harness's, with the prompt as it is.
+- `humaneval_trained`: the prompt format of training, with the function's head as the question.
+"""
 
 import dataclasses
 import functools
@@ -12,8 +35,7 @@ from lfl_jax.evals.grading import code_text, pass_at_k
 from lfl_jax.evals.sandbox import Program
 from lfl_jax.evals.task import Inputs, Task
 
-# How each harness shows a problem; stop texts and what is cut from the completion have the same
-# name in `code_text`.
+# How each harness asks a problem; `code_text` has its stop texts and its rule under the same name.
 PROMPTS: dict[str, Callable[[str], str]] = {
     "humaneval-bigcode": str.strip,
     "humaneval-lm-eval": str,
@@ -26,8 +48,11 @@ PROMPTS: dict[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """`prompt` is what the model continues, in this `form`; `head` the signature and docstring as
-    code."""
+    """A function to complete.
+
+    prompt: what the model continues, in the format `form`. head: the signature and docstring as
+    code, after the imports and helpers of the problem.
+    """
 
     id: str
     cluster: str
@@ -40,8 +65,7 @@ class Problem:
 
 
 def problems(inputs: Inputs, form: str = "humaneval-bigcode") -> list[Problem]:
-    """All 164 problems without shots, every one its own cluster; raises UserError for an unknown
-    form."""
+    """All 164 problems, each its own cluster; raises UserError for an unknown form."""
     if form not in PROMPTS:
         raise UserError(f"unknown form of HumanEval {form!r}; there are: {', '.join(PROMPTS)}")
     return [problem(doc, form) for doc in inputs.docs("humaneval")]
@@ -49,65 +73,66 @@ def problems(inputs: Inputs, form: str = "humaneval-bigcode") -> list[Problem]:
 
 def problem(doc: dict, form: str) -> Problem:
     """A problem from its document."""
-    head, name = doc["prompt"], doc["task_id"]
     return Problem(
-        name,
-        name,
-        PROMPTS[form](head),
-        form,
-        head,
-        doc["entry_point"],
-        doc["canonical_solution"],
-        doc["test"],
+        id=doc["task_id"],
+        cluster=doc["task_id"],
+        prompt=PROMPTS[form](doc["prompt"]),
+        form=form,
+        head=doc["prompt"],
+        entry_point=doc["entry_point"],
+        solution=doc["canonical_solution"],
+        tests=doc["test"],
     )
 
 
 def extract(problem: Problem, text: str) -> str:
-    """The code that a generated text makes, signature included."""
+    """The program in a generated text, signature included."""
+    # bigcode runs the prompt as the model saw it; it differs from the head by white space.
     head = problem.prompt if problem.form == "humaneval-bigcode" else problem.head
     return head + code_text.RULES[problem.form](text)
 
 
 def asked_as_trained(inputs: Inputs) -> list[Problem]:
-    """All 164 problems, signature and docstring being the question in the format the model is
-    trained with."""
-    plain = [problem(doc, "humaneval-lm-eval") for doc in inputs.docs("humaneval")]
+    """All 164 problems, the head being the question in the prompt format of training."""
     return [
         dataclasses.replace(p, prompt=inputs.template.render(p.head.rstrip() + "\n", "")[0])
-        for p in plain
+        for p in problems(inputs, "humaneval-lm-eval")
     ]
 
 
 def extract_answer(problem: Problem, text: str) -> str:
-    """The code of an answer, which is its first fenced block or all of it: either the function,
-    which takes the head's imports and helpers before it, or the function's body, whose first line
-    the format may have moved."""
+    """The program in an answer: its first fenced block, or all of it.
+
+    That is either the function, before which the head's imports and helpers are put, or its body,
+    whose first line the format may have unindented.
+    """
     block = code_text.FENCED.search(text)
     code = block[1] if block else text
-    signature = re.search(rf"^def {problem.entry_point}\b", problem.head, re.MULTILINE)
-    if signature and re.search(rf"^def {problem.entry_point}\b", code, re.MULTILINE):
+    definition = re.compile(rf"^def {problem.entry_point}\b", re.MULTILINE)
+    signature = definition.search(problem.head)
+    if signature and definition.search(code):
         return problem.head[: signature.start()] + code
     return f"{problem.head}    {code.lstrip()}"
 
 
 def program(problem: Problem, code: str) -> Program:
-    """The code with the problem's tests, which take their helpers from the prompt and not from the
-    code."""
+    """The code with the problem's tests."""
     return Program(
         code=code + "\n",
         tests=f"{problem.tests}\ncheck({problem.entry_point})",
         entry_points=(problem.entry_point,),
+        # Tests use helpers that the prompt defines: theirs come from there, not from the code.
         setup=problem.head + "    pass\n",
     )
 
 
 def task(name: str, label: str, form: str) -> Task:
-    """The evaluation with prompts, stop texts and cuts of one form."""
+    """HumanEval with prompts, stop texts and rule of one harness."""
     items = functools.partial(problems, form=form)
     return pass_at_k.task(name, label, code_text.STOP[form], items, extract, program)
 
 
-TASK = task("humaneval", "HumanEval", "humaneval-bigcode")  # as in the paper
+TASK = task("humaneval", "HumanEval", "humaneval-bigcode")
 LM_EVAL = task("humaneval_lm_eval", "HumanEval (lm-eval)", "humaneval-lm-eval")
 TRAINED = pass_at_k.task(
     "humaneval_trained", "HumanEval asked as trained", (), asked_as_trained, extract_answer, program

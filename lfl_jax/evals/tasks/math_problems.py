@@ -1,5 +1,22 @@
-"""MATH: competition problems answered by a generated solution (Hendrycks et al., arXiv
-2103.03874)."""
+r"""MATH: competition problems answered by a generated solution.
+
+Hendrycks et al. 2021, arXiv 2103.03874. Data: test split, 5000 problems of seven subjects, MIT
+licence. The first of them, with the end of its gold solution:
+
+    Problem: How many vertical asymptotes does the graph of $y=\frac{2}{x^2+x-6}$ have?
+    Answer: ... Therefore, the graph has $\boxed{2}$ vertical asymptotes.
+
+The gold answer is the text in the last \boxed. Three tasks differ in prompt and grading:
+- `math` is lm-evaluation-harness's hendrycks_math: the prompt above. exact_match_boxed (main)
+  compares the last \boxed of the text, exact_match the text between its dollar signs, both as
+  strings after normalisation (`grading.math_answers`).
+- `math_minerva` asks after four solved problems, those of Minerva (Lewkowycz et al. 2022, arXiv
+  2206.14858, appendix D), which end "Final Answer: The final answer is $N$. I hope it is correct.".
+  exact_match (main) compares the answer in that sentence, as a string.
+- `math_minerva_lm_eval` has the same prompts, graded as the harness's minerva_math grades them:
+  exact_match (main) by sympy, math_verify by the library of that name (`grading.formulas`). It
+  needs the extra `math`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -13,36 +30,33 @@ from lfl_jax.evals.task import Generate, Inputs, Record, Task, common_fields
 from lfl_jax.evals.tasks.gsm8k import Problem
 
 STOP = ("Problem:",)
-# (problem, solution): the four shots of Minerva (Lewkowycz et al., arXiv 2206.14858, appendix D).
+# (problem, solution) of Minerva, as its appendix D has them.
 SHOTS = (
     (
         r"Find the domain of the expression  $\frac{\sqrt{x-2}}{\sqrt{5-x}}$.",
-        r"The expressions inside each square root must be non-negative. Therefore, $x-2 \ge 0$, so"
-        r" $x\ge2$,"
-        r" and $5 - x \ge 0$, so $x \le 5$. Also, the denominator cannot be equal to zero, so"
-        r" $5-x>0$, which"
-        r" gives $x<5$. Therefore, the domain of the expression is $\boxed{[2,5)}$."
+        r"The expressions inside each square root must be non-negative. Therefore, $x-2 \ge "
+        r"0$, so $x\ge2$, and $5 - x \ge 0$, so $x \le 5$. Also, the denominator cannot be "
+        r"equal to zero, so $5-x>0$, which gives $x<5$. Therefore, the domain of the "
+        r"expression is $\boxed{[2,5)}$."
         "\n"
         r"Final Answer: The final answer is $[2,5)$. I hope it is correct.",
     ),
     (
-        r"If $\det \mathbf{A} = 2$ and $\det \mathbf{B} = 12,$ then find $\det (\mathbf{A}"
-        r" \mathbf{B}).$",
-        r"We have that $\det (\mathbf{A} \mathbf{B}) = (\det \mathbf{A})(\det \mathbf{B}) = (2)(12)"
-        r" ="
-        r" \boxed{24}.$"
+        r"If $\det \mathbf{A} = 2$ and $\det \mathbf{B} = 12,$ then find $\det (\mathbf{A} "
+        r"\mathbf{B}).$",
+        r"We have that $\det (\mathbf{A} \mathbf{B}) = (\det \mathbf{A})(\det \mathbf{B}) = "
+        r"(2)(12) = \boxed{24}.$"
         "\n"
         r"Final Answer: The final answer is $24$. I hope it is correct.",
     ),
     (
-        r"Terrell usually lifts two 20-pound weights 12 times. If he uses two 15-pound weights"
-        r" instead, how"
-        r" many times must Terrell lift them in order to lift the same total weight?",
-        r"If Terrell lifts two 20-pound weights 12 times, he lifts a total of $2\cdot"
-        r" 12\cdot20=480$ pounds of"
-        r" weight.  If he lifts two 15-pound weights instead for $n$ times, he will lift a total of"
-        r" $2\cdot15\cdot n=30n$ pounds of weight.  Equating this to 480 pounds, we can solve for"
-        r" $n$:"
+        r"Terrell usually lifts two 20-pound weights 12 times. If he uses two 15-pound "
+        r"weights instead, how many times must Terrell lift them in order to lift the same "
+        r"total weight?",
+        r"If Terrell lifts two 20-pound weights 12 times, he lifts a total of $2\cdot "
+        r"12\cdot20=480$ pounds of weight.  If he lifts two 15-pound weights instead for $n$ "
+        r"times, he will lift a total of $2\cdot15\cdot n=30n$ pounds of weight.  Equating "
+        r"this to 480 pounds, we can solve for $n$:"
         "\n"
         r"\begin{align*}"
         "\n"
@@ -80,21 +94,23 @@ SHOTS = (
 )
 
 
-def problems(inputs: Inputs, prompt: Callable[[str], str], shots: str = "") -> list[Problem]:
-    """The test split, every problem its own cluster, its group the subject; UserError for one
-    without an answer."""
-    made, head = [], inputs.preamble(shots)
+def problems(inputs: Inputs, prompt: Callable[[str], str], few_shot: str = "") -> list[Problem]:
+    """The test split; every problem is its own cluster, its group is the subject.
+
+    Raises UserError for a problem without an answer.
+    """
+    preamble = inputs.preamble(few_shot)
+    of_split = []
     for i, doc in enumerate(inputs.docs("math-test")):
         gold = math_answers.boxed(doc["solution"])
         if gold == math_answers.INVALID:
             raise UserError(
                 f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}"
             )
-        group = str(doc.get("subject") or doc.get("type") or "")
-        made.append(
-            Problem(str(i), str(i), head + prompt(doc["problem"]), gold, (group,) if group else ())
-        )
-    return made
+        subject = str(doc.get("subject") or doc.get("type") or "")
+        groups = (subject,) if subject else ()
+        of_split.append(Problem(str(i), str(i), preamble + prompt(doc["problem"]), gold, groups))
+    return of_split
 
 
 def zero_shot(problem: str) -> str:
@@ -103,17 +119,18 @@ def zero_shot(problem: str) -> str:
 
 
 def minerva(problem: str) -> str:
-    """The prompt of Minerva and of lm-evaluation-harness's minerva_math, after its four worked
-    problems."""
+    """The prompt of Minerva and of lm-evaluation-harness's minerva_math."""
     return f"Problem:\n{problem}\n\nSolution:"
 
 
-MINERVA_SHOTS = "".join(f"{minerva(shot)} {solution}\n\n" for shot, solution in SHOTS)
+MINERVA_SHOTS = "".join(f"{minerva(problem)} {solution}\n\n" for problem, solution in SHOTS)
 
 
 def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record:
-    """The generated text, and whether its answer by the harness's rule (`extract`) and its last
-    \\boxed are right."""
+    """The generated text, and whether two answers in it are right.
+
+    One is the harness's (`extract`), the other the last \\boxed.
+    """
     answer, box = extract(text).strip(), math_answers.boxed(text)
     return common_fields(problem) | {
         "groups": list(problem.groups),
@@ -128,7 +145,7 @@ def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record
 
 @dataclass(frozen=True)
 class Solved(Problem):
-    """`solution`: the whole gold text, out of which math_verify takes what it compares with."""
+    """`solution`: the whole gold text, in which math_verify finds what it compares with."""
 
     solution: str = ""
 
@@ -140,47 +157,45 @@ def solved(inputs: Inputs) -> list[Solved]:
 
 
 def record_formulas(problem: Solved, text: str) -> Record:
-    """`record`, and the harness's two verdicts; trouble: {verdict: why it was not worked out},
-    counted as wrong."""
+    """`record`, and the harness's two verdicts on the formulas.
+
+    trouble: {verdict: why it was not reached}; such an answer counts as wrong.
+    """
     compare = formulas.shared()
-    answer, gold = (
-        minerva_answers.normal(each) for each in (math_answers.sentence(text), problem.gold)
-    )
+    answer = minerva_answers.normal(math_answers.sentence(text))
     verdicts = {
-        "exact_formula": compare.equal(answer, gold),
+        "exact_formula": compare.equal(answer, minerva_answers.normal(problem.gold)),
         "math_verify": compare.verify(text, problem.solution),
     }
-    return (
-        record(problem, text, math_answers.final)
-        | {"formula": answer}
-        | {name: float(verdict.equal) for name, verdict in verdicts.items()}
-        | {
-            "trouble": {
-                name: verdict.trouble for name, verdict in verdicts.items() if verdict.trouble
-            }
-        }
-    )
+    equal = {name: float(verdict.equal) for name, verdict in verdicts.items()}
+    trouble = {name: verdict.trouble for name, verdict in verdicts.items() if verdict.trouble}
+    by_strings = record(problem, text, math_answers.final)
+    return by_strings | {"formula": answer} | equal | {"trouble": trouble}
 
 
-def compared_by(inputs: Inputs) -> dict[str, Any]:
-    """Verdicts change with the libraries' versions."""
+def details(inputs: Inputs) -> dict[str, Any]:
+    """Versions of the libraries, which change verdicts."""
     return {"libraries": formulas.versions()}
 
 
-def trouble(record: Record) -> float:
-    """1 where a formula could not be worked out, which counts as wrong."""
+def had_trouble(record: Record) -> float:
+    """1 where a verdict was not reached, which counts as wrong."""
     return float(bool(record["trouble"]))
 
 
 EXACT = Metric("exact_match", "exact", "harness's answer", chance=0.0)
 BOXED = Metric("exact_match_boxed", "exact_boxed", "boxed answer", chance=0.0)
-# Format compliance is of the answer that the prompt asks for: a box, or the last sentence of the
-# shots.
-METRICS = (BOXED, replace(EXACT, in_table=False), *numbers.format_metrics("boxed", "exact_boxed"))
-MINERVA_METRICS = (
-    EXACT,
-    replace(BOXED, in_table=False),
-    *numbers.format_metrics("boxed", "exact_boxed"),
+# A valid format is that of the answer which counts: a box, or the last sentence of the examples.
+BOXED_FORMAT = numbers.format_metrics("boxed", "exact_boxed")
+METRICS = (BOXED, replace(EXACT, in_table=False), *BOXED_FORMAT)
+MINERVA_METRICS = (EXACT, replace(BOXED, in_table=False), *BOXED_FORMAT)
+NOT_WORKED_OUT = Metric(
+    name="trouble",
+    field=had_trouble,
+    label="formulas not worked out",
+    section="format",
+    higher_is_better=False,
+    in_table=False,
 )
 FORMULA_METRICS = (
     Metric("exact_match", "exact_formula", "sympy", chance=0.0),
@@ -188,50 +203,32 @@ FORMULA_METRICS = (
     Metric("exact_match_string", "exact", "strings", chance=0.0),
     replace(BOXED, in_table=False),
     *numbers.format_metrics("answer", "exact_formula"),
-    Metric(
-        "trouble",
-        trouble,
-        "formulas not worked out",
-        "format",
-        higher_is_better=False,
-        in_table=False,
-    ),
+    NOT_WORKED_OUT,
 )
 
-
-def task(
-    name: str,
-    label: str,
-    metrics: tuple[Metric, ...],
-    prompt: Callable[[str], str],
-    extract: Callable[[str], str],
-    shots: str = "",
-) -> Task:
-    """MATH with one of the prompts, after these shots, and the rule for answers that goes with
-    it."""
-    items = functools.partial(problems, prompt=prompt, shots=shots)
-    method = Generate(STOP, functools.partial(record, extract=extract))
-    return Task(name, 2, label, items, method, metrics)
-
-
-TASK = task("math", "MATH", METRICS, zero_shot, math_answers.between_dollars)
-MINERVA = task(
-    "math_minerva",
-    "MATH after 4 shots",
-    MINERVA_METRICS,
-    minerva,
-    math_answers.final,
-    MINERVA_SHOTS,
+TASK = Task(
+    name="math",
+    version=2,
+    label="MATH",
+    items=functools.partial(problems, prompt=zero_shot),
+    method=Generate(STOP, functools.partial(record, extract=math_answers.between_dollars)),
+    metrics=METRICS,
 )
-# The same prompts and generated texts, graded as the harness's minerva_math grades them; needs the
-# extra `math`.
+MINERVA = Task(
+    name="math_minerva",
+    version=2,
+    label="MATH after 4 shots",
+    items=functools.partial(problems, prompt=minerva, few_shot=MINERVA_SHOTS),
+    method=Generate(STOP, functools.partial(record, extract=math_answers.final)),
+    metrics=MINERVA_METRICS,
+)
 LM_EVAL = Task(
-    "math_minerva_lm_eval",
-    1,
-    "MATH after 4 shots",
-    solved,
-    Generate(STOP, record_formulas),
-    FORMULA_METRICS,
-    compared_by,
+    name="math_minerva_lm_eval",
+    version=1,
+    label="MATH after 4 shots",
+    items=solved,
+    method=Generate(STOP, record_formulas),
+    metrics=FORMULA_METRICS,
+    details=details,
     check=formulas.check,
 )

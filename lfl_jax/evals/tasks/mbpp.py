@@ -1,5 +1,24 @@
-"""MBPP: short functions from a sentence and three asserts, tested by running them (Austin et al.,
-2108.07732)."""
+"""MBPP: short Python functions from a sentence and three asserts, decided by running them.
+
+Austin et al. 2021, arXiv 2108.07732. Data: google-research-datasets/mbpp, test split, 500 problems,
+CC-BY-4.0 licence. The first of them, in the prompt of lm-evaluation-harness's `mbpp`, which comes
+after three solved problems of the prompt split:
+
+    You are an expert Python programmer, and here is your task: Write a python function to remove
+    first and last occurrence of a given character from the string. Your code should pass these
+    tests:
+
+    assert remove_Occ("hello","l") == "heo"
+    assert remove_Occ("abcda","a") == "bcd"
+    assert remove_Occ("PHP","P") == "H"
+    [BEGIN]
+
+`mbpp_bigcode` asks as bigcode-evaluation-harness does, after InCoder: the sentence and the first
+assert as a docstring, without solved problems.
+
+Metric: pass@k, the probability that one of k samples passes all asserts (`grading.pass_at_k`);
+programs run in `evals.sandbox`.
+"""
 
 import ast
 import functools
@@ -12,8 +31,8 @@ from lfl_jax.evals.grading import code_text, pass_at_k
 from lfl_jax.evals.sandbox import Program
 from lfl_jax.evals.task import Inputs, Task
 
-# The first three problems of the prompt split, as lm-evaluation-harness shows them, blanks and line
-# ends included.
+# The first three problems of the prompt split, as lm-evaluation-harness has them, with their stray
+# blanks and line ends: a prompt without them would be another one.
 SHOTS = (
     {
         "text": "Write a function to find the similar elements from the given two tuple lists.",
@@ -53,10 +72,10 @@ SHOTS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """`prompt` is what the model continues, in this `form`. entry_points: names of the solution
-    that tests use.
+    """A function to write.
 
-    setup: code that some tests need before them; it uses classes of the solution.
+    prompt: what the model continues, in the format `form`. entry_points: names of the solution that
+    the tests use. setup: code that some tests need before them; it uses classes of the solution.
     """
 
     id: str
@@ -70,24 +89,26 @@ class Problem:
 
 
 def problems(inputs: Inputs, form: str = "mbpp-lm-eval") -> list[Problem]:
-    """The 500 problems of the test split, every one its own cluster; raises UserError for an
-    unknown form."""
+    """The 500 problems of the test split, each its own cluster; UserError for an unknown form."""
     if form not in PROMPTS:
         raise UserError(f"unknown form of MBPP {form!r}; there are: {', '.join(PROMPTS)}")
     return [problem(doc, form, inputs.without_few_shot) for doc in inputs.docs("mbpp-test")]
 
 
-def problem(doc: dict, form: str, alone: bool = False) -> Problem:
-    """A problem from its document; alone: without what stands before it."""
-    head, own = PROMPTS[form]
-    name, tests, setup = (
-        str(doc["task_id"]),
-        "\n".join(doc["test_list"]),
-        doc.get("test_setup_code") or "",
-    )
-    names = entry_points(f"{doc['code']}\n{setup}", tests)
+def problem(doc: dict, form: str, without_few_shot: bool = False) -> Problem:
+    """A problem from its document."""
+    few_shot, question = PROMPTS[form]
+    tests = "\n".join(doc["test_list"])
+    setup = doc.get("test_setup_code") or ""
     return Problem(
-        name, name, ("" if alone else head) + own(doc), form, doc["code"], tests, setup, names
+        id=str(doc["task_id"]),
+        cluster=str(doc["task_id"]),
+        prompt=("" if without_few_shot else few_shot) + question(doc),
+        form=form,
+        solution=doc["code"],
+        tests=tests,
+        setup=setup,
+        entry_points=entry_points(f"{doc['code']}\n{setup}", tests),
     )
 
 
@@ -104,7 +125,7 @@ def entry_points(solution: str, tests: str) -> tuple[str, ...]:
 
 
 def question(doc: dict) -> str:
-    """A problem with its three asserts, up to where the code begins."""
+    """A problem with its three asserts, up to where the code begins (lm-eval)."""
     tests = "\n".join(doc["test_list"][:3])
     return (
         f"You are an expert Python programmer, and here is your task: {doc['text']} "
@@ -113,12 +134,12 @@ def question(doc: dict) -> str:
 
 
 def docstring(doc: dict) -> str:
-    """The sentence and the first assert as a docstring, no shots (bigcode, after InCoder)."""
+    """The sentence and the first assert as a docstring (bigcode)."""
     return f'"""\n{doc["text"]}\n{doc["test_list"][0]}\n"""\n'
 
 
-# (what stands before every problem, the problem's own part). lm-eval shows three solved problems
-# first. Stop texts and what is cut from the completion have the same name in `code_text`.
+# (few-shot examples, the problem itself) of each harness; `code_text` has its stop texts and its
+# rule under the same name.
 PROMPTS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "mbpp-lm-eval": (
         "".join(f"{question(shot)}{shot['code']}\n[DONE]\n\n" for shot in SHOTS),
@@ -129,7 +150,7 @@ PROMPTS: dict[str, tuple[str, Callable[[dict], str]]] = {
 
 
 def extract(problem: Problem, text: str) -> str:
-    """The code that a generated text makes."""
+    """The program in a generated text."""
     return code_text.RULES[problem.form](text)
 
 
@@ -143,7 +164,7 @@ def program(problem: Problem, code: str) -> Program:
 
 
 def task(name: str, label: str, form: str) -> Task:
-    """The evaluation with prompts, stop texts and cuts of one form."""
+    """MBPP with prompts, stop texts and rule of one harness."""
     items = functools.partial(problems, form=form)
     return pass_at_k.task(name, label, code_text.STOP[form], items, extract, program)
 

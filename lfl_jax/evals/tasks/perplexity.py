@@ -1,16 +1,38 @@
-"""Negative log-likelihood of text: held-out training targets, and general text from before
-finetuning."""
+"""Negative log-likelihood of text: of held-out training targets, and of general text.
+
+`target_nll` scores the responses of the source's held-out examples after their prompts, EOS
+included; in the plain prompt format:
+
+    Question: Daniela collects 20 cards on Monday and 18 on Tuesday. How many cards is that in
+    total?
+    Answer: 20 + 18 = 38          <- scored, from " 20" on
+    #### 38<eos>
+
+`source_nll` scores general text, which the base model has learned and finetuning may make it
+forget. By default that is the 2938 Wikipedia paragraphs of BoolQ (Clark et al. 2019, arXiv
+1905.10044; validation split, CC-BY-SA-3.0 licence), each once; config.eval.source_text names
+another. The first begins:
+
+    All biomass goes through at least some of these steps: it needs to be grown, collected, dried,
+    fermented, distilled, and burned.
+
+Metrics: nll (main) is in nats per token and perplexity its exponential. For general text there are
+also bits_per_byte, byte_perplexity and word_perplexity, as lm-evaluation-harness defines them,
+which can be compared between tokenizers.
+"""
 
 import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lfl_jax.data.examples import Example
 from lfl_jax.data.formatting import document_ids, prompt_ids
 from lfl_jax.evals.batching import Scored
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
 from lfl_jax.evals.task import Inputs, Likelihood, Record, Task
+from lfl_jax.text.chat import Template
 from lfl_jax.text.tokenizers import Tokenizer
 
 
@@ -34,10 +56,9 @@ class Target:
 
 
 def documents(inputs: Inputs) -> list[Document]:
-    """`inputs.source_text`, or the fetched default: the Wikipedia paragraphs that BoolQ asks about,
-    each once.
+    """`inputs.source_text`, or the paragraphs of BoolQ.
 
-    They are general prose that neither the scored questions nor the training source contain.
+    These are general prose that neither the scored questions nor the training source contain.
     """
     texts = inputs.source_text
     if texts is None:
@@ -46,28 +67,31 @@ def documents(inputs: Inputs) -> list[Document]:
 
 
 def targets(inputs: Inputs) -> list[Target]:
-    """The held-out examples, in the format the model is trained with."""
-    rendered = [
-        ("", example.response)
-        if example.is_document
-        else inputs.template.prompt_and_response(example.conversation)
-        for example in inputs.target
-    ]
+    """The held-out examples, in the prompt format of training."""
     return [
-        Target(e.id, e.cluster, *texts) for e, texts in zip(inputs.target, rendered, strict=True)
+        Target(e.id, e.cluster, *_prompt_and_response(e, inputs.template)) for e in inputs.target
     ]
+
+
+def _prompt_and_response(example: Example, template: Template) -> tuple[str, str]:
+    if example.is_document:
+        return "", example.response
+    return template.prompt_and_response(example.conversation)
 
 
 def document_requests(document: Document, tokenizer: Tokenizer, length: int) -> list[Request]:
-    """Rolling windows over the text, BOS or EOS before its first token."""
+    """Windows over the text; BOS, or EOS without one, comes before its first token."""
     return rolling(prompt_ids(document.text, tokenizer), prefix_id(tokenizer), length)
 
 
 def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[Request]:
-    """The response after its prompt, with the ids it has in training; a document, without prompt,
-    in windows."""
+    """The response after its prompt, with the ids it has in training.
+
+    A document has no prompt and is scored in windows.
+    """
     if not target.prompt:
         ids, prefix = document_ids(target.response, tokenizer), prefix_id(tokenizer)
+        # Training may put BOS first; `rolling` puts it there itself.
         return rolling(ids[ids[0] == prefix :], prefix, length)
     response = (*tokenizer.encode_continuation(target.response), tokenizer.eos_id)
     return [truncate(Request(tuple(prompt_ids(target.prompt, tokenizer)), response), length)]
@@ -75,18 +99,13 @@ def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[R
 
 def document_record(document: Document, scored: list[Scored]) -> Record:
     """nll of the whole text in nats, and its size in tokens, words and UTF-8 bytes."""
-    words, size = len(re.split(r"\s+", document.text)), len(document.text.encode("utf-8"))
-    return _record(document, scored) | {"words": words, "bytes": size}
+    words = len(re.split(r"\s+", document.text))  # as the harness counts them
+    return _record(document, scored) | {"words": words, "bytes": len(document.text.encode("utf-8"))}
 
 
 def target_record(target: Target, scored: list[Scored]) -> Record:
     """nll of the response in nats, and its size in tokens."""
     return _record(target, scored) | {"truncated": scored[0].truncated}
-
-
-def details(inputs: Inputs) -> dict[str, Any]:
-    """Which text."""
-    return {"source_text": "boolq" if inputs.source_text is None else "given"}
 
 
 def _record(item: Document | Target, scored: list[Scored]) -> Record:
@@ -95,19 +114,36 @@ def _record(item: Document | Target, scored: list[Scored]) -> Record:
     return {"id": item.id, "cluster": item.cluster, "nll": nll, "tokens": tokens}
 
 
+def details(inputs: Inputs) -> dict[str, Any]:
+    """Where the text comes from."""
+    return {"source_text": "boolq" if inputs.source_text is None else "given"}
+
+
 def _bits(record: Record) -> float:
     return record["nll"] / math.log(2)
 
 
+# All are sums over tokens, bytes or words of the texts together, so long texts count for more.
 NLL = Metric("nll", "nll", "nats/token", weight="tokens", higher_is_better=False, **QUANTITY)
 PERPLEXITY = replace(NLL, name="perplexity", label="perplexity", exponential=True, in_table=False)
-SOURCE = replace(NLL, section="forgetting")
-# The harness's, which can be compared between tokenizers.
-PER_BYTE = replace(
-    SOURCE, name="bits_per_byte", field=_bits, weight="bytes", label="bits/byte", in_table=False
+TARGET_METRICS = (NLL, PERPLEXITY)
+
+GENERAL_NLL = replace(NLL, section="forgetting")
+GENERAL_PERPLEXITY = replace(PERPLEXITY, section="forgetting")
+SOURCE_METRICS = (
+    GENERAL_NLL,
+    GENERAL_PERPLEXITY,
+    replace(
+        GENERAL_NLL,
+        name="bits_per_byte",
+        field=_bits,
+        weight="bytes",
+        label="bits/byte",
+        in_table=False,
+    ),
+    replace(GENERAL_PERPLEXITY, name="byte_perplexity", weight="bytes"),
+    replace(GENERAL_PERPLEXITY, name="word_perplexity", weight="words"),
 )
-BYTE_PERPLEXITY = replace(PERPLEXITY, name="byte_perplexity", weight="bytes", section="forgetting")
-WORD_PERPLEXITY = replace(PERPLEXITY, name="word_perplexity", weight="words", section="forgetting")
 
 SOURCE_NLL = Task(
     name="source_nll",
@@ -115,13 +151,7 @@ SOURCE_NLL = Task(
     label="general text",
     items=documents,
     method=Likelihood(document_requests, document_record),
-    metrics=(
-        SOURCE,
-        replace(PERPLEXITY, section="forgetting"),
-        PER_BYTE,
-        BYTE_PERPLEXITY,
-        WORD_PERPLEXITY,
-    ),
+    metrics=SOURCE_METRICS,
     details=details,
 )
 TARGET_NLL = Task(
@@ -130,7 +160,7 @@ TARGET_NLL = Task(
     label="held-out targets",
     items=targets,
     method=Likelihood(target_requests, target_record),
-    metrics=(NLL, PERPLEXITY),
+    metrics=TARGET_METRICS,
     interleaved=True,
     reads_source=True,
 )

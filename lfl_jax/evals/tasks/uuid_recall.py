@@ -1,5 +1,15 @@
-"""Values of the training pairs' UUID keys from memory, greedily generated (MoRA, arXiv 2405.12130,
-§3 and §5.1)."""
+"""UUID recall: the value of a training pair's key, generated from memory.
+
+The memorisation task of MoRA (Jiang et al. 2024, arXiv 2405.12130, sections 3 and 5.1). Nothing can
+be reasoned out, so it measures how much an adapter can store. Items are the training pairs
+themselves, made by the source `uuid` (synthetic); the first, in the plain prompt format:
+
+    Question: 58fa7e8757e442b4bd8bef7f3750236b
+    Answer: ef8af4d0ec274032894001efe6141ed3
+
+Metrics: acc_char (main) is the fraction of the value's 32 hexadecimal digits that stand at their
+index, whole the fraction of values that are right in all digits and have nothing else after them.
+"""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -21,31 +31,30 @@ class Pair:
 
 
 def pairs(inputs: Inputs) -> list[Pair]:
-    """Pairs of the training set, which the uuid source gives for its evaluations; UserError for
-    another source."""
+    """Pairs of the training set; UserError for another source than uuid."""
     examples = [example for group in inputs.problems.values() for example in group]
+    prompts = [inputs.template.prompt_and_response(e.conversation)[0] for e in examples]
     return [
-        Pair(
-            e.id,
-            e.cluster,
-            inputs.template.prompt_and_response(e.conversation)[0],
-            _digits(e.response),
-        )
-        for e in examples
+        Pair(e.id, e.cluster, prompt, _digits(e.response))
+        for e, prompt in zip(examples, prompts, strict=True)
     ]
 
 
 def record(pair: Pair, text: str) -> Record:
-    """Which of the value's digits stand where they belong, as a fraction, and whether nothing else
-    was written.
+    """The fraction of right digits, and whether the text is the whole value.
 
-    Hyphens are not counted: they are known. A digit too many or too few puts what follows it in the
-    wrong place.
+    Hyphens do not count: they are known. One digit too many or too few shifts those that follow it.
     """
-    found = text.strip().replace("-", "")
-    right = sum(a == b for a, b in zip(found, pair.value, strict=False))
-    head = {"id": pair.id, "cluster": pair.cluster, "text": text, "value": pair.value}
-    return head | {"acc_char": right / len(pair.value), "whole": float(found == pair.value)}
+    digits = text.strip().replace("-", "")
+    right = sum(a == b for a, b in zip(digits, pair.value, strict=False))
+    return {
+        "id": pair.id,
+        "cluster": pair.cluster,
+        "text": text,
+        "value": pair.value,
+        "acc_char": right / len(pair.value),
+        "whole": float(digits == pair.value),
+    }
 
 
 def _digits(value: str) -> str:
