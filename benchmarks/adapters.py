@@ -35,7 +35,7 @@ from lfl_jax.config import AdapterConfig, Config
 from lfl_jax.core import spec, tree
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.io.pretrained import holder
+from lfl_jax.io.pretrained import linear_quantiser
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -276,7 +276,7 @@ def base(cfg: ModelConfig = CFG) -> dict:
 
 def held(params: dict, form: str) -> dict:
     """The parameters with their linear weights quantised."""
-    hold = holder(form, make_rules())
+    hold = linear_quantiser(form, make_rules())
     visit = lambda path, s, x: hold(tree.name(path), dataclasses.replace(s, dtype=x.dtype), x)  # noqa: E731
     return jax.tree_util.tree_map_with_path(visit, SPECS, params, is_leaf=spec.is_spec)
 

@@ -16,13 +16,13 @@ from lfl_jax.adapters.trees import constants
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.io.pretrained import holder
+from lfl_jax.io.pretrained import linear_quantiser
 from lfl_jax.models import llama
 
 
 def quantised(cfg, params, form="nf4"):
     """The parameters with their linear weights in this format."""
-    hold, specs = holder(form, make_rules(devices=jax.devices()[:1])), llama.specs(cfg)
+    hold, specs = linear_quantiser(form, make_rules(devices=jax.devices()[:1])), llama.specs(cfg)
     return jax.tree_util.tree_map_with_path(
         lambda path, s, x: hold(tree.name(path), s, x), specs, params,
         is_leaf=lambda x: hasattr(x, "axes"),

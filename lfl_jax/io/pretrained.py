@@ -1,22 +1,19 @@
-"""Pretrained models on disk, whatever their format. A format is a module and an entry of
-FORMATS."""
+"""Models and tokenizers on disk, whatever their format: opened by path, read when they are loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
 from lfl_jax import assets, quant
-from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import Params, Weight
 from lfl_jax.errors import UserError
-from lfl_jax.io import gguf, hf, hf_config
-from lfl_jax.models import llama
+from lfl_jax.io import gguf, gguf_config, gguf_file, hf, hf_config
+from lfl_jax.io.loading import Finish
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizer import within
@@ -25,99 +22,102 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model on disk, its header read. quantised: the format its weights are held in ("Q4_1"), or
-    None.
+    """A model on disk, of which only the header was read.
 
-    load(cfg, rules, held): the parameters, on the mesh, in a dtype or with their linear weights in
-    a format of quant.FORMATS (the rest in cfg.compute_dtype). tokenizer(): what came with the
-    weights. Both raise UserError for damaged files.
+    quantised: the format of its weights in the file ("Q4_1"), or None. load(cfg, rules, storage):
+    the parameters on the mesh. storage is a dtype, or a format of quant.FORMATS for the linear
+    weights, with the others in cfg.compute_dtype. tokenizer(): the one beside the weights. Both
+    raise UserError for damaged files.
     """
 
     path: Path
     cfg: ModelConfig
     quantised: str | None
-    load: Callable[[ModelConfig, Rules, str], dict]
+    load: Callable[[ModelConfig, Rules, str], Params]
     tokenizer: Callable[[], Tokenizer]
 
 
-def dense_dtype(held: str, cfg: ModelConfig) -> str:
-    """The dtype that parameters are read in before any of them is quantised."""
-    return cfg.compute_dtype if held in quant.FORMATS else held
+def dense_dtype(storage: str, cfg: ModelConfig) -> str:
+    """The dtype that parameters are read in, before any of them is quantised."""
+    return cfg.compute_dtype if storage in quant.FORMATS else storage
 
 
-def holder(held: str, rules: Rules) -> Callable[[str, ArraySpec, Any], Any]:
-    """(path, spec, array) -> the parameter as it will be held: quantised, or as it is."""
+def linear_quantiser(storage: str, rules: Rules) -> Finish:
+    """(path, spec, parameter) -> the parameter as stored: linear weights quantised, others as is."""
 
-    def hold(path: str, weight: ArraySpec, x: Any) -> Any:
-        linear = path.startswith(("layers/attn/", "layers/mlp/"))
-        return quant.hold(held, weight, x, rules) if held in quant.FORMATS and linear else x
+    def quantise_linear(path: str, leaf: ArraySpec, parameter: jax.Array) -> Weight:
+        is_linear = path.startswith(("layers/attn/", "layers/mlp/"))
+        if not is_linear or storage not in quant.FORMATS:
+            return parameter
+        return quant.hold(storage, leaf, parameter, rules)
 
-    return hold
-
-
-def _open_gguf(path: Path) -> Pretrained:
-    metadata, tensors = gguf.load(path)
-
-    def load(cfg: ModelConfig, rules: Rules, held: str) -> dict:
-        dtype, hold = dense_dtype(held, cfg), holder(held, rules)
-
-        def place(path: Any, weight: ArraySpec, x: np.ndarray) -> Any:
-            placed = hosts.place(np.asarray(x, dtype), rules.sharding(weight.axes, weight.shape))
-            return hold(tree.name(path), weight, placed)
-
-        params, specs = gguf.to_params(metadata, tensors), llama.specs(cfg, dtype)
-        return jax.tree_util.tree_map_with_path(place, specs, params, is_leaf=spec.is_spec)
-
-    cfg = ModelConfig(**gguf.model_fields(metadata))
-    tokenizer = partial(_fitting, path, cfg, lambda: tokenizers.from_gguf(path))
-    return Pretrained(path, cfg, gguf.quantization(metadata), load, tokenizer)
+    return quantise_linear
 
 
-def _open_hf(path: Path) -> Pretrained:
-    fields = hf_config.read_fields(path)
-    cfg = hf.read_config(path, fields)
+def _open_gguf(file: Path) -> Pretrained:
+    tensors = gguf_file.Tensors(file)
+    cfg = gguf_config.model_config(tensors)
 
-    def load(cfg: ModelConfig, rules: Rules, held: str) -> dict:
-        return hf.load(path, cfg, rules, dense_dtype(held, cfg), holder(held, rules))
+    def load(cfg: ModelConfig, rules: Rules, storage: str) -> Params:
+        return gguf.load(
+            tensors, cfg, rules, dense_dtype(storage, cfg), linear_quantiser(storage, rules)
+        )
+
+    tokenizer = partial(_fitting, file, cfg, partial(tokenizers.from_gguf, file))
+    return Pretrained(file, cfg, tensors.quantisation(), load, tokenizer)
+
+
+def _open_hf(folder: Path) -> Pretrained:
+    fields = hf_config.read_fields(folder)
+    cfg = hf.read_config(folder, fields)
+
+    def load(cfg: ModelConfig, rules: Rules, storage: str) -> Params:
+        return hf.load(
+            folder, cfg, rules, dense_dtype(storage, cfg), linear_quantiser(storage, rules)
+        )
 
     quantised = fields.get(hf.DEQUANTISED_FROM)
-    tokenizer = partial(_fitting, path, cfg, lambda: tokenizers.from_folder(path))
-    return Pretrained(path, cfg, str(quantised) if quantised else None, load, tokenizer)
+    tokenizer = partial(_fitting, folder, cfg, partial(tokenizers.from_folder, folder))
+    return Pretrained(folder, cfg, str(quantised) if quantised else None, load, tokenizer)
 
 
-def _fitting(where: Path, cfg: ModelConfig, read: Callable[[], Tokenizer]) -> Tokenizer:
-    """A tokenizer for the embedding of a model. UserError when it is another model's.
+def _fitting(source: Path, cfg: ModelConfig, read: Callable[[], Tokenizer]) -> Tokenizer:
+    """The tokenizer, if it fits this model's embedding; UserError when it is another model's.
 
-    Tokens added without a row in the embedding, such as one for padding, are an error in the texts
+    Tokens added without a row in the embedding, such as one for padding, are an error only in texts
     that have them.
     """
-    found, rows = read(), cfg.vocab_size
-    n_base = found.vocab_size if found.n_base is None else found.n_base
+    tokenizer, rows = read(), cfg.vocab_size
+    n_base = tokenizer.vocab_size if tokenizer.n_base is None else tokenizer.n_base
     if n_base > rows:
         raise UserError(
-            f"{where}: the tokenizer has {n_base} tokens, the embedding {rows} rows; they are not"
+            f"{source}: the tokenizer has {n_base} tokens, the embedding {rows} rows; they are not"
             " of one model"
         )
-    needed = {"EOS": found.eos_id, "BOS": found.bos_id if found.add_bos else None}
-    for name, id_ in needed.items():
-        if id_ is not None and id_ >= rows:
+    used_by_every_text = {
+        "EOS": tokenizer.eos_id,
+        "BOS": tokenizer.bos_id if tokenizer.add_bos else None,
+    }
+    for name, token_id in used_by_every_text.items():
+        if token_id is not None and token_id >= rows:
             raise UserError(
-                f"{where}: {name} is token {id_}, for which the embedding has no row: it has {rows}"
+                f"{source}: {name} is token {token_id}, for which the embedding has no row: it has"
+                f" {rows}"
             )
-    return within(found, rows, str(where)) if found.vocab_size > rows else found
+    return within(tokenizer, rows, str(source)) if tokenizer.vocab_size > rows else tokenizer
 
 
 def _gguf_file(path: Path) -> Path | None:
-    """The file, or the only .gguf file of the folder."""
-    found = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
-    return found[0] if len(found) == 1 else None
+    """The file itself, or the only .gguf file of a folder."""
+    ggufs = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
+    return ggufs[0] if len(ggufs) == 1 else None
 
 
 def _hf_folder(path: Path) -> Path | None:
     return path if (path / "config.json").is_file() else None
 
 
-# format -> (where in a path it lies, or None; how to open it)
+# format -> (the file or folder of this format at a path, or None; how it is opened)
 FORMATS: dict[str, tuple[Callable[[Path], Path | None], Callable[[Path], Pretrained]]] = {
     "Hugging Face folder": (_hf_folder, _open_hf),
     "GGUF": (_gguf_file, _open_gguf),
@@ -125,16 +125,15 @@ FORMATS: dict[str, tuple[Callable[[Path], Path | None], Callable[[Path], Pretrai
 
 
 def open_model(path: Path) -> Pretrained:
-    """The model at a path, or of a hub's repository (hf:ORG/NAME, fetched where it is not here
-    yet).
+    """The model at a path, or of a hub's repository (hf:ORG/NAME), fetched if it is not cached.
 
-    UserError for a path that is not there, or that holds none of the formats.
+    UserError for a path that does not exist, or has none of the formats.
     """
     path = assets.local(path)
-    for locate, opened in FORMATS.values():
-        place = locate(path)
-        if place is not None:
-            return opened(place)
+    for locate, open_format in FORMATS.values():
+        location = locate(path)
+        if location is not None:
+            return open_format(location)
     if not path.exists():
         raise UserError(f"{path}: no such model; expected a .gguf file or a Hugging Face folder")
     raise UserError(
@@ -143,7 +142,7 @@ def open_model(path: Path) -> Pretrained:
     )
 
 
-# What a path to a tokenizer ends with -> how it is read
+# suffix of a tokenizer's file -> how it is read
 TOKENIZER_FILES: dict[str, Callable[[Path], Tokenizer]] = {
     ".gguf": tokenizers.from_gguf,
     ".json": tokenizers.from_json,
@@ -152,22 +151,21 @@ TOKENIZER_FILES: dict[str, Callable[[Path], Tokenizer]] = {
 
 
 def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
-    """A tokenizer by itself, for a model of this shape: a folder, a file of TOKENIZER_FILES, a
-    fetched name or hf:NAME.
+    """A tokenizer without its model: a folder, a file of TOKENIZER_FILES, a fetched name or hf:NAME.
 
-    Raises UserError for what is not there or damaged, and for a tokenizer with more tokens than the
+    Raises UserError for one that is missing or damaged, and for one with more tokens than the
     model.
     """
-    place = assets.local(path_or_name)
-    if not place.exists() and path_or_name.partition("@")[0] in assets.manifest():
-        place = assets.path(path_or_name)
-    file = (_gguf_file(place) if place.is_dir() else None) or place
+    path = assets.local(path_or_name)
+    if not path.exists() and path_or_name.partition("@")[0] in assets.manifest():
+        path = assets.path(path_or_name)
+    file = (_gguf_file(path) if path.is_dir() else None) or path
     if file.is_dir():
-        return _fitting(place, cfg, partial(tokenizers.from_folder, file))
+        return _fitting(path, cfg, partial(tokenizers.from_folder, file))
     if file.suffix not in TOKENIZER_FILES or not file.is_file():
-        there = "is no tokenizer" if file.is_file() else "no such file or folder"
-        expected = (
-            "a folder with tokenizer.json or tokenizer.model, one of these files, or a .gguf file"
+        problem = "is no tokenizer" if file.is_file() else "no such file or folder"
+        raise UserError(
+            f"{path}: {problem}; expected a folder with tokenizer.json or tokenizer.model, one of"
+            " these files, or a .gguf file"
         )
-        raise UserError(f"{place}: {there}; expected {expected}")
-    return _fitting(place, cfg, partial(TOKENIZER_FILES[file.suffix], file))
+    return _fitting(path, cfg, partial(TOKENIZER_FILES[file.suffix], file))

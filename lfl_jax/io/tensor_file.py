@@ -87,6 +87,9 @@ class Tensors(Mapping[str, np.ndarray]):
             ]
             return all(np.array_equal(*(tensor[part] for tensor in pair)) for part in parts)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.files  # Mapping's own would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
 

@@ -95,7 +95,7 @@ def random_params(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
     """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
     specs = llama.specs(cfg, pretrained.dense_dtype(held, cfg))
     build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
-    params, hold = build(jax.random.key(seed)), pretrained.holder(held, rules)
+    params, hold = build(jax.random.key(seed)), pretrained.linear_quantiser(held, rules)
     held_leaves = map(
         hold,
         tree.paths(params),

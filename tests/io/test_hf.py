@@ -109,11 +109,11 @@ MISTAKES = {
     "odd heads": (lambda f: configure(f, head_dim=7), "4 heads of 7 dimensions"),
     "more layers": (lambda f: configure(f, num_hidden_layers=3), r"'model.layers.2.*' is missing"
     r" \(9 of 30 are\)"),
-    "a bomb of layers": (lambda f: configure(f, num_hidden_layers=10**9), "means 1000000000 layers;"
-    " the files hold 21"),
+    "a bomb of layers": (lambda f: configure(f, num_hidden_layers=10**9), "1000000000 layers by"
+    " config.json, but only 21 tensors"),
     "fewer layers": (lambda f: configure(f, num_hidden_layers=1), "has no place in the model"),
-    "another width": (lambda f: configure(f, intermediate_size=40), r"shape \(24, 32\); config.json"
-    r" means \(24, 40\)"),
+    "another width": (lambda f: configure(f, intermediate_size=40), r"shape \(24, 32\); expected"
+    r" \(24, 40\) by config.json"),
     "cut short": (cut, "not a whole safetensors file"),
     "wrong header": (wrong_header, "not a whole safetensors file"),
     "missing shard": (lambda f: shard_of(f, NORM).unlink(), r"shard model-.* is missing \(1 of 5"
@@ -122,7 +122,7 @@ MISTAKES = {
     " expected one of F32"),
     "missing tensor": (lambda f: change(f, DOWN, None), f"tensor '{DOWN}' is missing"),
     "wrong shape": (lambda f: change(f, NORM, np.ones(3, np.float32)), r"has shape \(3,\);"
-    r" config.json means \(24,\)"),
+    r" expected \(24,\) by config.json"),
     "index of nothing": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "not an index"),
     **{
         f"index to {place}": (partial(index_to, place=place), "not an index")

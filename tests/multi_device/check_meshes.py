@@ -23,7 +23,7 @@ from lfl_jax import adapters, optim, schedules, state, train  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
-from lfl_jax.io.pretrained import holder  # noqa: E402
+from lfl_jax.io.pretrained import linear_quantiser  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
@@ -52,7 +52,7 @@ def step(mesh, kind, trainable, form, optimizer):
     params = jax.device_put(params, spec.shardings(specs, rules))
     adapter, originals = {}, params
     if form:
-        hold = holder(form, rules)
+        hold = linear_quantiser(form, rules)
         quantised = lambda path, s, x: hold(tree.name(path), s, x)  # noqa: E731
         params = jax.tree_util.tree_map_with_path(quantised, specs, params, is_leaf=spec.is_spec)
     if kind != "none":

@@ -11,12 +11,15 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
+import jax
 import numpy as np
 import torch
 import transformers
 
-from lfl_jax.io import gguf
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.io import pretrained
 
 NAMES = {
     "attn_norm": "input_layernorm",
@@ -54,7 +57,8 @@ def differences(params: dict, theirs: dict[str, np.ndarray]) -> dict[str, float]
 def main() -> None:
     path = sys.argv[1]
     start = time.perf_counter()
-    params = gguf.to_params(*gguf.load(path))
+    model = pretrained.open_model(Path(path))
+    params = jax.tree.map(np.asarray, model.load(model.cfg, make_rules(), "float32"))
     ours_s = time.perf_counter() - start
     start = time.perf_counter()
     model = transformers.AutoModelForCausalLM.from_pretrained(

@@ -66,7 +66,7 @@ def test_gradients_of_every_parameter_are_those_of_transformers(case):
     assert abs(float(value) - expected["loss"]) <= 1e-5 * expected["loss"]
     seen = set()
     for path, grad in tree.items(grads):
-        for i, name in enumerate(hf.tensor_names(path, cfg.n_layers)):
+        for i, name in enumerate(hf.LAYOUT.tensor_names(path, cfg.n_layers)):
             ours, theirs = (
                 np.asarray(grad[i].T if path.startswith("layers/") else grad),
                 expected[f"grad/{name}"],
