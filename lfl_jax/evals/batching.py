@@ -1,28 +1,34 @@
-"""Scoring with the shared context computed once: requests to segments of rows, rows to fixed
-batches, and back.
+"""Scoring with the shared context computed once.
 
-A question is one segment: branch 0 holds what its requests have in common, branch b = 1.. the rest
-of request b, which begins with a copy of the last common token (the token that predicts the first
-differing one). A position attends to earlier positions of its segment in branch 0 and in its own
-branch, and counts its place as if the others were not there. Every batch has the same shape, so one
-compiled program scores all tasks.
+A question is one segment of a row. Its branch 0 holds the tokens that all its requests begin with;
+branch b = 1, 2, ... holds the rest of request b, and begins with a copy of the last shared token,
+which predicts the first token that differs. A position attends to earlier positions of its segment
+in branch 0 and in its own branch, and its position id counts only those.
+
+Segments are packed into rows and rows into batches of one shape, so that one compiled program
+scores all tasks.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num
 
 from lfl_jax.evals.requests import Request
 
-Rows = dict[str, np.ndarray]
+Rows = dict[str, np.ndarray]  # (rows, length) each: tokens, targets, weights, ...
 Score = Callable[[Rows], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Requests `first`, `first + 1`, ... (`count` of them) of one item, one per branch, as 1-D
-    arrays of `size`."""
+    """Requests `first`, `first + 1`, ... (`count` of them) of an item, a branch each.
+
+    arrays: 1-D, of `size` tokens.
+    """
 
     item: int
     first: int
@@ -33,8 +39,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Scored:
-    """The log-probability (nats) of a continuation of `tokens` tokens, and whether greedy decoding
-    yields it."""
+    """The log-probability `ll` (nats) of a continuation of `tokens` tokens.
+
+    greedy: whether greedy decoding yields it. truncated: whether its context lost its beginning.
+    """
 
     ll: float
     tokens: int
@@ -44,7 +52,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows of segments, and the figures that say what packing and sharing save."""
+    """The requests of each item, packed as segments into rows; `batch` rows are scored at once."""
 
     requests: list[list[Request]]
     rows: list[list[Segment]]
@@ -52,34 +60,50 @@ class Plan:
     length: int
 
     @property
+    def batches(self) -> list[list[list[Segment]]]:
+        """The rows of each batch; the last may have fewer."""
+        starts = range(0, len(self.rows), self.batch)
+        return [self.rows[start : start + self.batch] for start in starts]
+
+    @cached_property
     def figures(self) -> dict[str, int | float]:
-        """useful: fraction of computed positions that hold a token; naive_tokens: each request
-        computed alone."""
-        batches = -(-len(self.rows) // self.batch)
-        used = sum(segment.size for row in self.rows for segment in row)
+        """How much packing and sharing save.
+
+        tokens: positions that hold a token. computed_tokens: with padding. useful: their ratio.
+        naive_tokens: with every request computed by itself.
+        """
+        batches = len(self.batches)
+        tokens = sum(segment.size for segment in itertools.chain(*self.rows))
         computed = batches * self.batch * self.length
+        naive = sum(len(request.ids) - 1 for request in itertools.chain(*self.requests))
         return {
             "batches": batches,
-            "tokens": used,
+            "tokens": tokens,
             "computed_tokens": computed,
-            "naive_tokens": sum(len(r.ids) - 1 for item in self.requests for r in item),
-            "useful": used / computed if computed else 1.0,
+            "naive_tokens": naive,
+            "useful": tokens / computed if computed else 1.0,
         }
 
 
 def plan(requests: list[list[Request]], batch: int, length: int) -> Plan:
-    """Pack the requests of each item, none longer than `length` inputs, into rows; `batch` rows are
-    scored at once."""
-    segments = [s for item, of_item in enumerate(requests) for s in split(item, of_item, length)]
-    rows = [[segments[i] for i in row] for row in pack([s.size for s in segments], length)]
+    """Pack the requests of each item, of at most `length` input tokens each, into rows."""
+    segments: list[Segment] = []
+    for item, of_item in enumerate(requests):
+        segments += split(item, of_item, length)
+
+    rows: list[list[Segment]] = []
+    for row in pack([segment.size for segment in segments], length):
+        rows.append([segments[i] for i in row])
     return Plan(requests, rows, batch, length)
 
 
 def split(item: int, requests: Sequence[Request], length: int) -> list[Segment]:
-    """One segment with all requests of an item, or several with the shared part repeated when one
-    is too long."""
-    trunk = max(_shared(requests) - 1, 0)
-    segments, start, used = [], 0, trunk
+    """The item's requests in one segment, or in several that each repeat the shared tokens."""
+    # A branch begins with the last shared token, so branch 0 ends before it.
+    trunk = max(_shared_tokens(requests) - 1, 0)
+    segments: list[Segment] = []
+    start = 0
+    used = trunk
     for i, request in enumerate(requests):
         size = len(request.ids) - 1 - trunk
         if used + size > length and i > start:
@@ -89,107 +113,119 @@ def split(item: int, requests: Sequence[Request], length: int) -> list[Segment]:
     return [*segments, _segment(item, start, requests[start:], trunk)]
 
 
-def _shared(requests: Sequence[Request]) -> int:
-    """Tokens that all requests begin with, none of them of a continuation."""
+def _shared_tokens(requests: Sequence[Request]) -> int:
+    """How many tokens all contexts begin with."""
+    # Continuations often begin alike, too, but are scored: those tokens belong to a branch.
     shortest = min(len(request.context) for request in requests)
     ids = [request.ids for request in requests]
-    # in the order of sequences: the others lie between, so they share it too
+    # The others lie between these two in lexicographic order, so they share the prefix.
     low, high = min(ids), max(ids)
     return next((i for i in range(shortest) if low[i] != high[i]), shortest)
 
 
 def _segment(item: int, first: int, requests: Sequence[Request], trunk: int) -> Segment:
-    """Lay out the first `trunk` tokens once, then what follows them in each request."""
-    ids = [np.asarray(r.ids, np.int32) for r in requests]
-    parts = [(ids[0][: trunk + 1], np.zeros(trunk), 0, 0)]
-    for branch, (r, x) in enumerate(zip(requests, ids, strict=True), 1):
-        parts.append((x[trunk:], np.arange(trunk + 1, len(x)) >= len(r.context), branch, trunk))
-    arrays = {
-        "tokens": np.concatenate([x[:-1] for x, _, _, _ in parts]),
-        "targets": np.concatenate([x[1:] for x, _, _, _ in parts]),
-        "weights": np.concatenate([w for _, w, _, _ in parts]).astype(np.float32),
-        "positions": np.concatenate(
-            [start + np.arange(len(x) - 1) for x, _, _, start in parts]
-        ).astype(np.int32),
-        "branch_ids": np.concatenate([np.full(len(x) - 1, b) for x, _, b, _ in parts]).astype(
-            np.int32
-        ),
-    }
+    """Branch 0 with the first `trunk` tokens, then a branch for the rest of each request."""
+    shared_ids = np.asarray(requests[0].ids[: trunk + 1], np.int32)
+    # Nothing of it is scored; its last id is the target of its last token.
+    branches = [_branch(0, shared_ids, start=0, is_scored=np.zeros(trunk, bool))]
+    for number, request in enumerate(requests, 1):
+        ids = np.asarray(request.ids, np.int32)
+        is_scored = np.arange(trunk + 1, len(ids)) >= len(request.context)
+        branches.append(_branch(number, ids[trunk:], start=trunk, is_scored=is_scored))
+
+    arrays = {}
+    for name in branches[0]:
+        arrays[name] = np.concatenate([branch[name] for branch in branches])
     return Segment(item, first, len(requests), len(arrays["tokens"]), arrays)
 
 
+def _branch(
+    branch: int, ids: Int[np.ndarray, " ids"], start: int, is_scored: Bool[np.ndarray, " T"]
+) -> Rows:
+    """Arrays (T,) of T + 1 ids, each of which predicts the next; position ids begin at `start`."""
+    size = len(ids) - 1
+    return {
+        "tokens": ids[:-1],
+        "targets": ids[1:],
+        "weights": is_scored.astype(np.float32),
+        "positions": np.arange(start, start + size, dtype=np.int32),
+        "branch_ids": np.full(size, branch, np.int32),
+    }
+
+
 def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Best-fit decreasing: the longest first, each into the fullest row that has room; rows of
-    indices."""
+    """Rows of indices by best-fit decreasing: the longest first, into the fullest row with room."""
     rows: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(length + 1)]
-    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        room = next((r for r in range(sizes[i], length + 1) if by_room[r]), None)
+    rows_with_room: list[list[int]] = [[] for _ in range(length + 1)]  # [free tokens]: row numbers
+    longest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    for i in longest_first:
+        rooms = range(sizes[i], length + 1)
+        # The least room that suffices.
+        room = next((room for room in rooms if rows_with_room[room]), None)
         if room is None:
-            rows.append([])
             room = length
-            by_room[room].append(len(rows) - 1)
-        row = by_room[room].pop()
+            rows_with_room[room].append(len(rows))
+            rows.append([])
+        row = rows_with_room[room].pop()
         rows[row].append(i)
-        by_room[room - sizes[i]].append(row)
+        rows_with_room[room - sizes[i]].append(row)
     return rows
 
 
 def arrange(rows: Sequence[Sequence[Segment]], batch: int, length: int) -> Rows:
-    """Arrays (batch, length) of at most `batch` rows; padding has segment 0, example -1 and weight
-    0."""
-    names = (
-        "tokens",
-        "targets",
-        "weights",
-        "positions",
-        "branch_ids",
-        "segment_ids",
-        "example_ids",
-    )
-    arrays = {
-        name: np.zeros((batch, length), np.float32 if name == "weights" else np.int32)
-        for name in names
-    }
-    arrays["example_ids"] -= 1
+    """The arrays (batch, length) of at most `batch` rows.
+
+    Padding has segment id 0, example id -1 and weight 0.
+    """
+    integers = ("tokens", "targets", "positions", "branch_ids", "segment_ids", "example_ids")
+    arrays = {name: np.zeros((batch, length), np.int32) for name in integers}
+    arrays["weights"] = np.zeros((batch, length), np.float32)
+    arrays["example_ids"] -= 1  # 0 is an item; segment ids begin at 1, so 0 is padding there
     for r, row in enumerate(rows):
-        for number, (start, segment) in enumerate(_placed(row), 1):
-            place = (r, slice(start, start + segment.size))
+        for segment_id, (start, segment) in enumerate(_with_starts(row), 1):
+            span = (r, slice(start, start + segment.size))
             for name, values in segment.arrays.items():
-                arrays[name][place] = values
-            arrays["segment_ids"][place] = number
-            arrays["example_ids"][place] = segment.item
+                arrays[name][span] = values
+            arrays["segment_ids"][span] = segment_id
+            arrays["example_ids"][span] = segment.item
     return arrays
 
 
 def score_items(
-    plan: Plan, score: Score, done: np.ndarray
+    plan: Plan, score: Score, done: Bool[np.ndarray, " items"]
 ) -> Iterator[list[tuple[int, list[Scored]]]]:
-    """Score batch by batch; after each, the items it completed with the scores of their requests.
+    """Score batch by batch; yields (item, scores of its requests) of the items a batch completes.
 
-    done: bool per item; a batch of done items only is skipped. Every other batch is computed whole,
-    so that what a restart computes is what an uninterrupted run would have.
+    A batch whose items are all done is skipped. Any other is computed whole, so that a restart
+    computes what an uninterrupted run would.
     """
-    waiting = [{} for _ in plan.requests]
-    for start in range(0, len(plan.rows), plan.batch):
-        rows = plan.rows[start : start + plan.batch]
-        items = sorted({segment.item for row in rows for segment in row})
-        finished = []
-        if not all(done[i] for i in items):
-            nll, greedy = score(arrange(rows, plan.batch, plan.length))
-            for r, row in enumerate(rows):
-                for offset, segment in _placed(row):
-                    _collect(segment, nll[r, offset:], greedy[r, offset:], plan.requests, waiting)
-            complete = [
-                i for i in items if len(waiting[i]) == len(plan.requests[i]) and not done[i]
-            ]
-            finished = [
-                (i, [waiting[i][j] for j in range(len(plan.requests[i]))]) for i in complete
-            ]
-        yield finished
+    scores: list[dict[int, Scored]] = [{} for _ in plan.requests]  # of each item, by request
+    for rows in plan.batches:
+        items = _items(rows)
+        if done[items].all():
+            # An empty batch, so that the progress of a resumed evaluation counts it.
+            yield []
+            continue
+
+        nll, greedy = score(arrange(rows, plan.batch, plan.length))
+        for r, row in enumerate(rows):
+            _collect(row, nll[r], greedy[r], plan.requests, scores)
+
+        # A long item has several segments, perhaps in several batches.
+        completed = [i for i in items if len(scores[i]) == len(plan.requests[i]) and not done[i]]
+        yield [(i, _in_order(scores[i])) for i in completed]
 
 
-def _placed(row: Sequence[Segment]) -> Iterator[tuple[int, Segment]]:
+def _items(rows: Sequence[Sequence[Segment]]) -> list[int]:
+    return sorted({segment.item for row in rows for segment in row})
+
+
+def _in_order(scores: dict[int, Scored]) -> list[Scored]:
+    return [scores[index] for index in sorted(scores)]
+
+
+def _with_starts(row: Sequence[Segment]) -> Iterator[tuple[int, Segment]]:
+    """The segments of a row, each with the position it starts at."""
     start = 0
     for segment in row:
         yield start, segment
@@ -197,15 +233,34 @@ def _placed(row: Sequence[Segment]) -> Iterator[tuple[int, Segment]]:
 
 
 def _collect(
-    segment: Segment, nll: np.ndarray, greedy: np.ndarray, requests, waiting: list[dict]
+    row: Sequence[Segment],
+    nll: Float[np.ndarray, " T"],
+    greedy: Bool[np.ndarray, " T"],
+    requests: Sequence[Sequence[Request]],
+    scores: list[dict[int, Scored]],
 ) -> None:
-    """Sum over each branch's continuation, in float64 and in the order of the text."""
+    """Add the scores of a row's requests to `scores`, from the values at its positions."""
+    for start, segment in _with_starts(row):
+        span = slice(start, start + segment.size)
+        sums, misses = _sums_by_branch(segment, nll[span], greedy[span])
+        for branch in range(1, segment.count + 1):
+            index = segment.first + branch - 1
+            request = requests[segment.item][index]
+            scores[segment.item][index] = Scored(
+                ll=-float(sums[branch]),
+                tokens=len(request.continuation),
+                greedy=not misses[branch],
+                truncated=request.truncated,
+            )
+
+
+def _sums_by_branch(
+    segment: Segment, nll: Float[np.ndarray, " T"], greedy: Bool[np.ndarray, " T"]
+) -> tuple[Num[np.ndarray, " branches"], Num[np.ndarray, " branches"]]:
+    """Over the scored positions of each branch: nll, and targets that are not the argmax."""
     scored = np.flatnonzero(segment.arrays["weights"])
     branches = segment.arrays["branch_ids"][scored]
+    # bincount adds in float64 and in the order of the text, whatever else is in the batch.
     sums = np.bincount(branches, nll[scored], segment.count + 1)
     misses = np.bincount(branches, ~greedy[scored], segment.count + 1)
-    for b in range(segment.count):
-        request = requests[segment.item][segment.first + b]
-        waiting[segment.item][segment.first + b] = Scored(
-            -float(sums[b + 1]), len(request.continuation), not misses[b + 1], request.truncated
-        )
+    return sums, misses

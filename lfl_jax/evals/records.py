@@ -21,7 +21,7 @@ def digest(value: object) -> str:
 
 
 def read(path: Path) -> tuple[Record, list[Record]]:
-    """The header ({"settings": ..., "plan": ...}) and the records, without a truncated last line."""
+    """The header, {"settings": ..., "plan": ...}, and the records; half a last line is left out."""
     header, *records = files.read_jsonl(path) or [{"settings": None}]
     return header, records
 
