@@ -1,19 +1,19 @@
-"""A model on devices as evaluations see it: compiled scoring and decoding behind two plain
-functions."""
+"""The scorer of a model on devices: compiled scoring and decoding behind two functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from lfl_jax import losses, sample
 from lfl_jax.adapters import member_count, precompute_for_inference
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
+from lfl_jax.core.types import Batch
 from lfl_jax.evals.batching import Rows
 from lfl_jax.evals.task import Scorer
 from lfl_jax.model import Model
@@ -21,13 +21,19 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.text.stops import contains_stop
 from lfl_jax.text.tokenizers import Tokenizer
 
-INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
+# The arrays of `batching.arrange` that the model reads.
+MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
 
 
 @partial(jax.jit, static_argnames=("cfg", "rules"))
-def _per_token(
-    model: Model, rows: Any, routing: Any, *, cfg: ModelConfig, rules: Rules
-) -> tuple[Any, Any]:
+def _score_rows(
+    model: Model,
+    rows: Batch,
+    routing: Float[Array, "B M"] | None,
+    *,
+    cfg: ModelConfig,
+    rules: Rules,
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
     return losses.per_token(model.params, model.adapter, rows, cfg, routing=routing, rules=rules)
 
 
@@ -42,21 +48,24 @@ def build(
     generate_rows: int = 16,
     seed: int = 0,
 ) -> Scorer:
-    """The model for `evaluate`, which scores and decodes from these very weights: nothing is
-    copied.
+    """The scorer of a model, which reads these very weights; none is copied.
 
-    adapted=False is the base: the same compiled program with the routing at 0.
+    adapted=False is the base: the same compiled program with routing weights 0. generate_rows:
+    prompts of a generation batch. seed: of sampled texts.
     """
-    count = member_count(model.adapter)
-    if count:
+    members = member_count(model.adapter)
+    if members:
         model = model.replace(adapter=precompute_for_inference(model.adapter, model.params))
-    compiled = _Compiled(model, cfg, tokenizer, rules, count, adapted, generate_rows, seed)
+    compiled = _Compiled(model, cfg, tokenizer, rules, members, adapted, generate_rows, seed)
     return Scorer(tag, tokenizer, compiled.score, compiled.generate)
 
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A model and what its programs are compiled for; members: columns of its routing weights."""
+    """A model and what its programs are compiled for.
+
+    members: adapters of the mix, which are the columns of its routing weights.
+    """
 
     model: Model
     cfg: ModelConfig
@@ -67,18 +76,20 @@ class _Compiled:
     generate_rows: int
     seed: int
 
-    def routing(self, rows: int) -> Any:
-        """All ones, or all zeros for the base."""
+    def routing(self, rows: int) -> Float[Array, "B M"] | None:
+        """Routing weights of this many rows: all 1, or all 0 for the base."""
+        # 0 leaves the model's outputs bit-exact, so an identity adapter forgets exactly nothing.
         return jnp.full((rows, self.members), float(self.adapted)) if self.members else None
 
     def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """`Scorer.score`."""
-        placed = {
-            k: hosts.place(rows[k], self.rules.sharding(("batch", "time"), rows[k].shape))
-            for k in INPUTS
-        }
+        batch = {}
+        for name in MODEL_INPUTS:
+            sharding = self.rules.sharding(("batch", "time"), rows[name].shape)
+            batch[name] = hosts.place(rows[name], sharding)
+
         routing = self.routing(len(rows["tokens"]))
-        nll, greedy = _per_token(self.model, placed, routing, cfg=self.cfg, rules=self.rules)
+        nll, greedy = _score_rows(self.model, batch, routing, cfg=self.cfg, rules=self.rules)
         return hosts.whole(nll), hosts.whole(greedy)
 
     def generate(
@@ -91,8 +102,8 @@ class _Compiled:
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[str]:
-        """`Scorer.generate`. A batch of one shape is one program: it is filled up with the
-        first prompt."""
+        """`Scorer.generate`."""
+        # Batches of one shape are one compiled program: copies of the first prompt fill this one.
         missing = self.generate_rows - len(prompts)
         rows = sample.generate(
             self.model,
@@ -107,12 +118,11 @@ class _Compiled:
             routing=self.routing(self.generate_rows),
             stop=contains_stop(self.tokenizer, stop),
         )
-        return [
-            self._text(prompt, row)
-            for prompt, row in zip(prompts, rows[: len(prompts)], strict=True)
-        ]
+        rows = rows[: len(prompts)]
+        return [self._text(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
 
     def _text(self, prompt: Sequence[int], row: list[int]) -> str:
-        """What follows the prompt, with the text of EOS at its end where the model ended it."""
-        ended = row[-1:] == [self.tokenizer.eos_id]
-        return self.tokenizer.decode_continuation(prompt, row) + self.tokenizer.eos * ended
+        """The new text, which ends with that of EOS where the model emitted it."""
+        emitted_eos = row[-1:] == [self.tokenizer.eos_id]
+        # A tokenizer may drop the first space of a text, so the prompt is decoded along with it.
+        return self.tokenizer.decode_continuation(prompt, row) + self.tokenizer.eos * emitted_eos
