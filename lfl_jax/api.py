@@ -36,7 +36,7 @@ from lfl_jax.io import adapter_file, hf, peft, pretrained, wandb_log
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.report import plots, table
+from lfl_jax.report import describe, plots, results_json, table
 from lfl_jax.report.rows import Report, report
 from lfl_jax.run_setup import adapter_formats
 from lfl_jax.text.stops import contains_stop, truncate_at_stop
@@ -71,7 +71,8 @@ class Outcome:
     def show(self, console: Console | None = None) -> None:
         """Print the table of the run."""
         if self.report is not None:
-            figures, flags = table.figures(self.facts), table.flags(self.facts["provenance"])
+            figures = describe.figures(self.facts)
+            flags = describe.flags(self.facts["provenance"])
             table.show(self.report, figures, flags, self.workdir, console or Console())
 
 
@@ -120,7 +121,9 @@ def run(
         results, report=report(found.before, found.after, contamination.read(folder))
     )
     if not found.trained:  # the run was at its end before: the figures of its training stand
-        results = dataclasses.replace(results, facts=table.saved_facts(folder) or found.facts)
+        results = dataclasses.replace(
+            results, facts=results_json.saved_facts(folder) or found.facts
+        )
     # also where the other figures are an earlier start's
     results.facts["provenance"]["warnings"] = warnings
     if hosts.is_first():
@@ -131,7 +134,7 @@ def run(
 def _write(results: Outcome) -> None:
     """results.json, summary.txt and the pictures."""
     folder, variants = results.workdir, {"base": results.before, "tuned": results.after}
-    table.save(results.report, results.facts, folder)
+    results_json.save(results.report, results.facts, folder)
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:
         results.show(Console(file=file, width=120))
     plots.draw(results.report, variants, folder)

@@ -169,7 +169,7 @@ def _tasks(
     from lfl_jax.analysis import contamination
     from lfl_jax.core import hosts
     from lfl_jax.evals import inputs, suite
-    from lfl_jax.report import plots, table
+    from lfl_jax.report import describe, plots, results_json, table
     from lfl_jax.report.rows import report
 
     read, results = inputs.from_config(config), {}
@@ -188,15 +188,15 @@ def _tasks(
         "learned": _learned(options),
     }
     facts = {"provenance": about | {"warnings": warnings}}
-    flags = table.flags(facts["provenance"])
+    flags = describe.flags(facts["provenance"])
     if "tuned" in results:
         overlapping = contamination.read(Path(options["run"])) if options["run"] else None
         found = report(results["base"], results["tuned"], overlapping)
-        table.save(found, facts, out)
+        results_json.save(found, facts, out)
         table.show(found, {"learned": _learned(options)}, flags, out, Console())
         plots.draw(found, results, out)
     else:
-        table.save_results(results["base"], facts, out)
+        results_json.save_results(results["base"], facts, out)
         table.show_results(results["base"], flags, out, Console())
         plots.pass_at_k(results, out)
 

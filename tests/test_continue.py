@@ -16,7 +16,7 @@ from lfl_jax import adapters, evaluate, export, main, train
 from lfl_jax.config import Config, locations
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
-from lfl_jax.report import table
+from lfl_jax.report import describe
 from lfl_jax.run_setup import earlier_run
 
 
@@ -145,7 +145,7 @@ def both(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     facts = train.run(train.Run(command, folder)).facts
     assert any(
-        "frozen, under the one that trains" in line for line in table.flags(facts["provenance"])
+        "frozen, under the one that trains" in line for line in describe.flags(facts["provenance"])
     )
     base, found, _ = earlier_run.restore(folder)
     alone = earlier_run.second(folder, found.adapter, base.model.params)

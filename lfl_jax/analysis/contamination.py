@@ -1,6 +1,6 @@
-"""Which evaluation items the training source of a run contains: a report in the run's directory.
+"""Which evaluation items the training source of a run contains: contamination.json of the run.
 
-`data.decontaminate` does the looking; here is what it is given, and what the results are told.
+`data.decontaminate` does the comparison, by n-grams.
 """
 
 import dataclasses
@@ -19,24 +19,27 @@ from lfl_jax.evals.tasks import TASKS, find
 from lfl_jax.io.metrics import progress
 
 FILE = "contamination.json"
-Overlapping = dict[str, set[str]]  # {task: ids of the items that the source contains}
+Overlaps = dict[str, set[str]]  # {task: ids of the items that the source contains}
 
 
 def find_overlaps(
     config: Config, source: Source, tasks: Mapping[str, Task] = TASKS, show_progress: bool = True
 ) -> dict[str, Any]:
-    """`data.decontaminate.report` of the source and every item of config.eval.tasks, without
-    examples before them.
+    """`data.decontaminate.report` of the source and all items of the tasks in config.eval.tasks.
 
     Raises UserError for an unknown task.
     """
-    evaluated = dataclasses.replace(config.eval, limit=0)
+    # All items, whatever the limits of the run: a later evaluation may take others. Few-shot
+    # examples are left out, since all prompts of a task would match where one of them does.
+    unlimited = dataclasses.replace(config.eval, limit=0)
     inputs = evaluation_inputs.from_config(
-        dataclasses.replace(config, eval=evaluated), without_few_shot=True
+        dataclasses.replace(config, eval=unlimited), without_few_shot=True
     )
-    names = evaluated.items(evaluated.tasks)
-    found = [find(name, tasks) for name in names]
-    items = {task.name: {item.id: item_text(item) for item in task.items(inputs)} for task in found}
+    items = {}
+    for name in unlimited.items(unlimited.tasks):
+        task = find(name, tasks)
+        items[task.name] = {item.id: item_text(item) for item in task.items(inputs)}
+
     texts = (example.text for example in source.examples)
     with progress(len(source.examples), "decontaminate", shown=show_progress) as advance:
         return report(overlaps(texts, items, progress=advance), items, source.provenance())
@@ -49,16 +52,16 @@ def write(
     tasks: Mapping[str, Task] = TASKS,
     show_progress: bool = True,
 ) -> None:
-    """The report into a run's directory; one that is there stands, since a run's source and tasks
-    do not change."""
+    """Write the report of a run, once: its source and tasks do not change."""
     if not (folder / FILE).exists():
-        files.write_json(folder / FILE, find_overlaps(config, source, tasks, show_progress))
+        content = find_overlaps(config, source, tasks, show_progress)
+        files.write_json(folder / FILE, content)
 
 
-def read(folder: Path) -> Overlapping | None:
-    """What the report of a run found; None where there is none."""
+def read(folder: Path) -> Overlaps | None:
+    """The overlaps in the report of a run; None without a report."""
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
+        content = json.loads((folder / FILE).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    return {task: set(about["ngrams"]) for task, about in found["tasks"].items()}
+    return {task: set(overlap["ngrams"]) for task, overlap in content["tasks"].items()}

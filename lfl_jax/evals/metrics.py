@@ -1,5 +1,4 @@
-"""What a task measures, declared once: tables, results.json, metrics.jsonl and figures iterate over
-this."""
+"""The metrics of tasks: declared once, and iterated over by tables, results.json and figures."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,29 +9,26 @@ from lfl_jax.evals import stats
 from lfl_jax.evals.stats import Column, Estimate, Kind
 
 Record = dict[str, Any]  # one item's JSON object
-# a record's field, or a number worked out from it; None = not defined
+# A record's field, or a number computed from the record; None = not defined for this item.
 Field = str | Callable[[Record], float | None]
 Section = Literal["learning", "forgetting", "format", "diversity"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A mean over items of `field`, or sum(field) / sum(weight): one number of a task, and how it
-    reads.
+    """One number of a task: the mean of `field` over items, or sum(field) / sum(weight).
 
-    name: as in records of other tools ("exact_match_strict"); unique within its task. label: in
-    tables, after the task's. section: what it is evidence of; "format" says how answers look,
-    "diversity" how samples differ.
+    name: as other tools have it in their records ("exact_match_strict"); unique within its task.
+    label: in tables, after the task's. section: what the metric is evidence of; "format" is how
+    answers look, "diversity" how samples of an item differ.
     percent: a fraction, printed x 100. interval: of a "proportion" (values between 0 and 1), or of
     any other "mean".
-    chance: what guessing scores, or what it scores on an item.
-    by: a field of records that lists the groups an item is in; each that is not all of them is also
-    reported apart, as "name_group", in the order of their names. group_labels: how they read, by
-    default as they are called.
-    macro: a field (or function) of records that names their group: the mean over groups of their
-    means.
-    exponential: the exponential of the mean is reported (a perplexity). in_table: False = in
-    results.json only.
+    chance: the score of guessing, or a field with the score of guessing an item.
+    by: a field with the names of the groups that an item is in. A group that does not hold all
+    items gets a metric of its own, "name_group", in alphabetical order. group_labels: labels of
+    groups, by default their names.
+    macro: the group of a record, to report the mean over groups of their means.
+    exponential: report exp of the mean (a perplexity). in_table: False = in results.json only.
     """
 
     name: str
@@ -50,16 +46,21 @@ class Metric:
     exponential: bool = False
     in_table: bool = True
 
+    @property
+    def is_group(self) -> bool:
+        """Whether this is the metric of a group, whose label is indented."""
+        return self.label.startswith(" ")
+
     def measure(self, records: Sequence[Record]) -> list["Measured"]:
-        """The metric over these records, then over each group of `by`; nothing where no item
-        defines it."""
-        found = [self._measure(records)]
+        """The metric over all records, then over each group; without those that are undefined."""
+        measured = [self._measure(records)]
         groups = {group for record in records for group in record[self.by]} if self.by else set()
         for group in sorted(groups):
+            # A group of all items would repeat the metric itself.
             members = [record for record in records if group in record[self.by]]
             if len(members) < len(records):
-                found.append(self._of_group(group)._measure(members))
-        return [each for each in found if each is not None]
+                measured.append(self._of_group(group)._measure(members))
+        return [one for one in measured if one is not None]
 
     def estimate(self, column: Column) -> Estimate:
         """The metric of a column of its values, with its interval."""
@@ -77,24 +78,24 @@ class Metric:
         column = self._column(records)
         if not sum(column.weights):
             return None
-        # Without its functions, a result can be sent to other processes.
+        # Functions cannot be pickled, and a result is sent to other processes; it has their values.
         described = replace(self, field=self.name, weight=None, chance=None, macro=None)
         return Measured(described, column, self.estimate(column), self._chance(records))
 
     def _column(self, records: Sequence[Record]) -> Column:
-        totals, weights = [], []
-        for record in records:
-            total = _value(self.field, record)
-            weight = 1.0 if self.weight is None else _value(self.weight, record)
-            undefined = total is None or weight is None
-            totals.append(0.0 if undefined else total)
-            weights.append(0.0 if undefined else weight)
-        ids, clusters = (
-            [record["id"] for record in records],
-            [record["cluster"] for record in records],
-        )
-        column = Column(tuple(ids), tuple(clusters), tuple(totals), tuple(weights))
+        values = [self._total_and_weight(record) for record in records]
+        totals = tuple(total for total, _ in values)
+        weights = tuple(weight for _, weight in values)
+        ids = tuple(record["id"] for record in records)
+        clusters = tuple(record["cluster"] for record in records)
+        column = Column(ids, clusters, totals, weights)
         return column.balanced(tuple(map(self.macro, records))) if self.macro else column
+
+    def _total_and_weight(self, record: Record) -> tuple[float, float]:
+        """(0, 0) where the item does not define the metric: it then adds nothing to either sum."""
+        total = _value(self.field, record)
+        weight = 1.0 if self.weight is None else _value(self.weight, record)
+        return (0.0, 0.0) if total is None or weight is None else (total, weight)
 
     def _chance(self, records: Sequence[Record]) -> float | None:
         if self.chance is None or isinstance(self.chance, int | float):
@@ -105,8 +106,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of one evaluation: the items' values, their mean, and what guessing scores on these
-    items."""
+    """A metric of one evaluation: its values item by item, their mean, and the score of guessing.
+
+    column: where there is a weight, an item's total and weight, whose quotient is its value.
+    """
 
     metric: Metric
     column: Column
@@ -114,19 +117,19 @@ class Measured:
     chance: float | None
 
     def without(self, ids: Collection[str]) -> "Measured | None":
-        """Over the items whose ids are not among these; None where no value is left."""
+        """Over the items whose ids are not among these; None where no value remains."""
         column = self.column.without(ids)
         if not sum(column.weights):
             return None
         return replace(self, column=column, estimate=self.metric.estimate(column))
 
 
-# What a metric says that is no fraction.
+# The fields of a metric that is no fraction: Metric(..., **QUANTITY).
 QUANTITY: dict[str, Any] = {"percent": False, "interval": "mean"}
 
 
 def emitted_eos() -> Metric:
-    """The fraction of generated texts that the model ended itself, by its EOS."""
+    """The fraction of generated texts that the model ended itself, by emitting EOS."""
     return Metric("emitted_eos", "ended", "emitted EOS", section="format")
 
 

@@ -1,7 +1,7 @@
 """Evaluate a model on a task, resumably. The task declares what is measured; this measures it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class Result:
             )
         items, plan = len(file.records), file.plan or {}
         return cls(task.label, items, measured, file.settings, plan, str(file.path))
+
+    def without(self, ids: Collection[str]) -> "Result":
+        """Over the items whose ids are not among these; metrics that no other item defines go."""
+        fewer = {name: measured.without(ids) for name, measured in self.measured.items()}
+        measured = {name: one for name, one in fewer.items() if one is not None}
+        return replace(self, measured=measured)
 
     @property
     def metrics(self) -> dict[str, Estimate]:

@@ -1,230 +1,218 @@
-"""Results of a run as rows: learned and forgotten, before -> after, paired over items, with 95 %
-intervals."""
+"""The results of a run as rows: a metric before -> after, paired over items, with intervals."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lfl_jax.analysis import forgetting
-from lfl_jax.analysis.contamination import Overlapping
+from lfl_jax.analysis.contamination import Overlaps
 from lfl_jax.analysis.forgetting import Flips, Score
 from lfl_jax.evals import stats
 from lfl_jax.evals.metrics import Measured, Metric, Section
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.stats import Estimate
 
-Results = Mapping[str, Result]
-Measures = dict[str, dict[str, Measured]]  # {task: {metric: measured}}
+Results = Mapping[str, Result]  # by task
 NO_HEADROOM = "no headroom"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Row:
-    """A metric of a task with its numbers; None where no item defines it, or the task was not
-    evaluated.
+    """One metric of one task, before and after training.
 
-    label: task_label and the metric's, or an indented group. is_main: the task's first metric, or a
-    score of several
-    tasks. change: paired over items. better: None where the 95 % interval covers no change. flips:
-    of an accuracy that
-    may be forgotten. clean: the row once more over the items that the training source does not
-    contain, None where that are all or none.
+    before, after: None where no item defines the metric, or the task was not evaluated. change:
+    paired over items. is_main: the task's first metric, or a score of several tasks. flips: of an
+    accuracy that may be forgotten. clean: the row over the items that the training source does not
+    contain, None where these are all or none.
     """
 
     task: str
-    metric: str
-    section: Section
-    label: str
     task_label: str
-    items: int
+    metric: Metric
     before: Estimate | None
     after: Estimate | None
-    change: Estimate | None
-    better: bool | None
-    higher_is_better: bool
-    percent: bool
-    in_table: bool
     is_main: bool
+    change: Estimate | None = None
     note: str = ""
     flips: Flips | None = None
     clean: "Row | None" = None
 
     @property
-    def progress(self) -> Estimate | None:
-        """The change with the sign that more is better."""
-        if self.change is None or self.higher_is_better:
-            return self.change
-        e = self.change
-        return dataclasses.replace(e, mean=-e.mean, low=-e.high, high=-e.low)
+    def section(self) -> Section:
+        """What the metric is evidence of."""
+        return self.metric.section
+
+    @property
+    def label(self) -> str:
+        """The task's label and the metric's; a group's is indented under its metric's."""
+        if self.metric.is_group:
+            return self.metric.label
+        return f"{self.task_label}, {self.metric.label}"
+
+    @property
+    def items(self) -> int:
+        """How many items define the metric."""
+        return (self.after or self.before).n
+
+    @property
+    def is_better(self) -> bool | None:
+        """Of the change; None where its interval covers 0, or there is no change."""
+        if self.change is None or not self.change.is_decided:
+            return None
+        return (self.change.mean > 0) == self.metric.higher_is_better
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Report:
-    """All that is said of the two evaluations of a run."""
+    """Every row of the two evaluations of a run."""
 
     rows: list[Row]
 
     @property
     def learned(self) -> Row | None:
-        """The answer: the first task of learning, its main metric."""
+        """The answer to what was learned: the main metric of the first task of learning."""
         return next(iter(self.answers("learning")), None)
 
     @property
     def forgotten(self) -> Row | None:
-        """The answer: a score of several tasks, or else the first task of forgetting; without
-        headroom only if none has any. It is chosen by the order of the tasks and by the base alone,
-        never by what came out."""
+        """The answer to what was forgotten: a score of several tasks, else the first task's.
+
+        A row without headroom is taken only if no row has any.
+        """
         return next(iter(self.answers("forgetting")), None)
 
     def answers(self, section: Section) -> list[Row]:
         """Rows that may stand for a section, the first choice first."""
-        rows = [
-            row
-            for row in self.rows
-            if row.section == section and row.is_main and row.change is not None
-        ]
+        main_rows = [row for row in self.rows if row.section == section and row.is_main]
+        compared = [row for row in main_rows if row.change is not None]
         scores = {score.name for score in forgetting.SCORES}
-        return sorted(rows, key=lambda row: (row.note == NO_HEADROOM, row.task not in scores))
+        # By the order of tasks and by the base's scores, never by the change: an answer that is
+        # selected for its size would be biased.
+        return sorted(compared, key=lambda row: (row.note == NO_HEADROOM, row.task not in scores))
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat dict per task, metric and variant ("before", "after", "change"), for
-        pandas.DataFrame.
+        """A flat dict per task, metric and variant, for pandas.DataFrame.
 
-        estimate, low and high (95 %), se, n items, clusters; names and units are the metric's own,
-        fractions not x 100.
+        variant: "before", "after" or "change". estimate, low and high (95 %), se, n items,
+        clusters. Names and units are the metric's own; fractions are not multiplied by 100.
         """
         return [flat for row in self.rows for flat in _flat(row)]
 
 
-def report(before: Results, after: Results, overlapping: Overlapping | None = None) -> Report:
-    """The report of a base (`before`) and what was trained on it (`after`).
+def report(before: Results, after: Results, overlaps: Overlaps | None = None) -> Report:
+    """The report of a base (`before`) and of the model trained from it (`after`).
 
-    overlapping: what the training source contains, from `contamination.read`.
+    overlaps: items that the training source contains, from `contamination.read`.
     """
-    labels = {task: result.label for task, result in (*before.items(), *after.items())}
-    first, last = _measures(before), _measures(after)
-    rows = _rows(first, last, labels)
-    if overlapping and any(overlapping.values()):
-        first, last = _without(first, overlapping), _without(last, overlapping)
-        fewer = {(row.task, row.metric): row for row in _rows(first, last, labels)}
-        rows = [_with_clean(row, fewer.get((row.task, row.metric))) for row in rows]
-    return Report(rows)
+    rows = _rows(before, after)
+    if not overlaps or not any(overlaps.values()):
+        return Report(rows)
+
+    # The rows once more over the other items, each beside the row of all items.
+    clean_rows = {}
+    for row in _rows(_without(before, overlaps), _without(after, overlaps)):
+        clean_rows[row.task, row.metric.name] = row
+    return Report([_with_clean(row, clean_rows.get((row.task, row.metric.name))) for row in rows])
 
 
-def _rows(before: Measures, after: Measures, labels: Mapping[str, str]) -> list[Row]:
-    rows = []
+def _rows(before: Results, after: Results) -> list[Row]:
+    """Every metric of every task, in the order of tasks, then the scores of several tasks."""
+    rows: list[Row] = []
     for task in dict.fromkeys((*before, *after)):
-        first, last = before.get(task, {}), after.get(task, {})
-        names = list(dict.fromkeys((*last, *first)))
-        for name in names:
-            row = _row(task, labels[task], first.get(name), last.get(name))
-            rows.append(dataclasses.replace(row, is_main=name == names[0]))
-    measured = [s for s in forgetting.SCORES if s.is_measured(before) and s.is_measured(after)]
-    return rows + [_score(score, before, after) for score in measured]
+        rows += _task_rows(task, before.get(task), after.get(task))
+
+    measured = _measured(before), _measured(after)
+    for score in forgetting.SCORES:
+        if score.is_measured(measured[0]) and score.is_measured(measured[1]):
+            rows.append(_score_row(score, *measured))
+    return rows
 
 
-def _row(task: str, label: str, before: Measured | None, after: Measured | None) -> Row:
-    one = after or before
-    metric = one.metric
+def _measured(results: Results) -> dict[str, dict[str, Measured]]:
+    return {task: result.measured for task, result in results.items()}
+
+
+def _task_rows(task: str, before: Result | None, after: Result | None) -> list[Row]:
+    """The metrics of a task; one of the two results may be missing."""
+    # Either may lack a metric that no item of it defines.
+    first = before.measured if before else {}
+    last = after.measured if after else {}
+    label = (after or before).label
+    rows = [
+        _metric_row(task, label, first.get(name), last.get(name))
+        for name in dict.fromkeys((*last, *first))
+    ]
+    # There is none where the source contains every item.
+    return [replace(row, is_main=i == 0) for i, row in enumerate(rows)]
+
+
+def _metric_row(task: str, label: str, before: Measured | None, after: Measured | None) -> Row:
+    metric = (after or before).metric
     row = Row(
         task=task,
-        metric=metric.name,
-        section=metric.section,
-        label=_label(label, metric),
         task_label=label,
-        items=one.estimate.n,
+        metric=metric,
         before=before and before.estimate,
         after=after and after.estimate,
-        change=None,
-        better=None,
-        higher_is_better=metric.higher_is_better,
-        percent=metric.percent,
-        in_table=metric.in_table,
         is_main=False,
     )
     if before is None or after is None:
         return row
 
-    change = metric.difference(before.column, after.column)
-    row = dataclasses.replace(row, change=change, better=_better(change, metric.higher_is_better))
-    if metric.section != "forgetting" or not metric.percent:
-        return row
-    note = _note(before.estimate, before.chance)
-    return dataclasses.replace(row, note=note, flips=forgetting.flips(before, after))
+    row = replace(row, change=metric.difference(before.column, after.column))
+    # An accuracy can be at chance, and its items can flip; other metrics have neither.
+    if metric.section == "forgetting" and metric.percent:
+        note = _headroom_note(before.estimate, before.chance)
+        row = replace(row, note=note, flips=forgetting.flips(before, after))
+    return row
 
 
-def _score(score: Score, before: Measures, after: Measures) -> Row:
-    found = forgetting.measure(before, after, score)
+def _score_row(score: Score, before: forgetting.Results, after: forgetting.Results) -> Row:
+    """The row of a mean over several tasks."""
+    result = forgetting.measure(before, after, score)
     return Row(
         task=score.name,
-        metric="acc",
-        section="forgetting",
-        label=score.label,
         task_label=score.label,
-        items=found.after.n,
-        before=found.before,
-        after=found.after,
-        change=found.change,
-        better=_better(found.change),
-        higher_is_better=True,
-        percent=True,
-        in_table=True,
+        metric=forgetting.MEAN_ACCURACY,
+        before=result.before,
+        after=result.after,
         is_main=True,
-        note=_note(found.before, found.chance),
-        flips=found.flips,
+        change=result.change,
+        note=_headroom_note(result.before, result.chance),
+        flips=result.flips,
     )
 
 
-def _label(task_label: str, metric: Metric) -> str:
-    """A group's label is indented under its metric's."""
-    return metric.label if metric.label.startswith(" ") else f"{task_label}, {metric.label}"
-
-
-def _note(before: Estimate, chance: float | None) -> str:
+def _headroom_note(before: Estimate, chance: float | None) -> str:
     return NO_HEADROOM if chance is not None and stats.near_chance(before, chance) else ""
 
 
-def _better(change: Estimate, higher: bool = True) -> bool | None:
-    return (change.mean > 0) == higher if change.is_decided else None
-
-
-def _measures(results: Results) -> Measures:
-    return {task: result.measured for task, result in results.items()}
-
-
-def _without(measures: Measures, overlapping: Mapping[str, Set[str]]) -> Measures:
-    """The metrics over the items that are not in {task: ids}; those left without an item go."""
-    fewer: Measures = {}
-    for task, metrics in measures.items():
-        ids = overlapping.get(task, set())
-        clean = {name: measured.without(ids) for name, measured in metrics.items()}
-        fewer[task] = {name: measured for name, measured in clean.items() if measured is not None}
-    return fewer
+def _without(results: Results, overlaps: Mapping[str, Set[str]]) -> dict[str, Result]:
+    """The results over the items whose ids are not in {task: ids}."""
+    return {task: result.without(overlaps.get(task, set())) for task, result in results.items()}
 
 
 def _with_clean(row: Row, clean: Row | None) -> Row:
-    return dataclasses.replace(row, clean=clean) if clean and clean.items < row.items else row
+    return replace(row, clean=clean) if clean and clean.items < row.items else row
 
 
-def _flat(row: Row) -> Sequence[dict[str, Any]]:
-    about = {
+def _flat(row: Row) -> Iterator[dict[str, Any]]:
+    """The dicts of `Report.to_rows`."""
+    fields = {
         "task": row.task,
-        "metric": row.metric,
+        "metric": row.metric.name,
         "section": row.section,
         "label": row.label.strip(),
     }
     variants = {"before": row.before, "after": row.after, "change": row.change}
-    return [
-        about | {"variant": name} | _numbers(e) for name, e in variants.items() if e is not None
-    ]
-
-
-def _numbers(e: Estimate) -> dict[str, float | int]:
-    return {
-        "estimate": e.mean,
-        "low": e.low,
-        "high": e.high,
-        "se": e.se,
-        "n": e.n,
-        "clusters": e.clusters,
-    }
+    for variant, e in variants.items():
+        if e is not None:
+            yield fields | {
+                "variant": variant,
+                "estimate": e.mean,
+                "low": e.low,
+                "high": e.high,
+                "se": e.se,
+                "n": e.n,
+                "clusters": e.clusters,
+            }

@@ -13,7 +13,7 @@ from lfl_jax import assets
 from lfl_jax.data import documents, standard_library
 from lfl_jax.data.sources import open_source
 from lfl_jax.errors import UserError
-from lfl_jax.report import table
+from lfl_jax.report import describe
 
 SPLITS = ("train", "dev", "test")
 STAND_INS = {
@@ -78,7 +78,7 @@ def test_a_stand_in_is_named_as_one_wherever_it_shows(make_data, name, corpus):
     assert f"a stand-in for {corpus}" in found["description"]
     assert f"STAND-IN FOR {corpus}" in source.flag
     base = {"dequantised_from": None, "source": "a file"}
-    (flag,) = table.flags({"base": base, "data": found})
+    (flag,) = describe.flags({"base": base, "data": found})
     assert f"stand-in for {corpus}" in flag
 
 

@@ -157,7 +157,7 @@ def test_the_table_ends_with_the_score_and_prediction_flips(tmp_path):
     assert (score.label, score.items) == ("mean of three, acc", 14)
     assert score.note == "no headroom"  # 0.67 ± 0.12 against 1/3
     assert (score.before.mean, score.flips) == (pytest.approx(2 / 3), score.flips)
-    assert {row.label: counts(row.flips) for row in rows if row.flips and row.in_table} == {
+    assert {row.label: counts(row.flips) for row in rows if row.flips and row.metric.in_table} == {
         "HellaSwag, acc_norm": (2, 1),
         "ARC-Challenge, acc_norm": (0, 0),
         "WinoGrande, acc": (1, 0),
@@ -186,4 +186,4 @@ def test_no_score_of_two_tasks(tmp_path):
     rows, printed = shown(two, {task: AFTER[task] for task in two}, tmp_path)
     assert "mean of three" not in printed
     assert "Prediction flips" in printed
-    assert sum(row.in_table for row in rows) == 7
+    assert sum(row.metric.in_table for row in rows) == 7

@@ -9,7 +9,7 @@ import pytest
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.tasks import TASKS
-from lfl_jax.report import table
+from lfl_jax.report import results_json
 from lfl_jax.report.rows import report
 
 # Fields that records of every kind have, so that one record serves each task.
@@ -38,7 +38,7 @@ def results(folder, name):
 def test_every_metric_of_every_task_is_in_results_json(tmp_path, name):
     before, after = (results(tmp_path / when, name) for when in ("before", "after"))
     facts = {"provenance": {"base": {"dequantised_from": None, "source": "x"}}}
-    table.save(report(before, after), facts, tmp_path)
+    results_json.save(report(before, after), facts, tmp_path)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     declared = [metric.name for metric in (*TASKS[name].metrics, *TASKS[name].method.metrics)]
     assert len(declared) == len(set(declared)) > 1
@@ -47,7 +47,7 @@ def test_every_metric_of_every_task_is_in_results_json(tmp_path, name):
             row["variant"] for row in rows if (row["task"], row["metric"]) == (name, metric)
         ]
         assert variants == ["before", "after", "change"], metric
-    table.save_results(before, facts, tmp_path)
+    results_json.save_results(before, facts, tmp_path)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["metric"] for row in rows if row["variant"] == "before"] == list(
         before[name].metrics

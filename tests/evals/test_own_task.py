@@ -16,7 +16,7 @@ from lfl_jax.evals import tasks
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.requests import encode_pairs
 from lfl_jax.evals.task import Generate, Likelihood, Task, common_fields
-from lfl_jax.report import plots, table
+from lfl_jax.report import plots, results_json, table
 from lfl_jax.report.rows import report
 
 
@@ -99,7 +99,7 @@ def test_it_is_in_the_table_and_in_results_json(run):
     assert lines[2].startswith("forgotten: ") or lines[1].startswith("forgotten: ")
     for label in ("rhymes, letters", "surprise, nats"):
         assert any(line.startswith(label) for line in lines)
-    table.save(found, outcome.facts, asked.workdir)
+    results_json.save(found, outcome.facts, asked.workdir)
     rows = json.loads((asked.workdir / "results.json").read_text())["rows"]
     for task in OWN:
         for metric in (*task.metrics, *task.method.metrics):

@@ -12,7 +12,7 @@ from lfl_jax.analysis import contamination
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.tasks import TASKS
-from lfl_jax.report import plots, table
+from lfl_jax.report import cells, plots, results_json, table
 from lfl_jax.report.rows import Report, report
 
 
@@ -72,7 +72,7 @@ def test_scores_without_the_items_that_the_source_contains(tmp_path):
     found, printed = both(
         tmp_path, made, {"hellaswag": choices("1001"), "gsm8k": answers("11")}, overlapping
     )
-    rows = {row.label: row for row in found.rows if row.in_table}
+    rows = {row.label: row for row in found.rows if row.metric.in_table}
     clean = rows["HellaSwag, acc_norm"].clean
     assert (clean.items, clean.before.mean, clean.after.mean, clean.change.mean) == (
         2,
@@ -98,7 +98,7 @@ def test_no_second_table_without_a_difference_or_without_items(tmp_path, overlap
 def test_format_and_accuracy_given_it(tmp_path):
     before, after = {"gsm8k": answers("xxxx", ended=0.0)}, {"gsm8k": answers("10x1")}
     found, printed = both(tmp_path, before, after)
-    rows = {row.metric: row for row in found.rows}
+    rows = {row.metric.name: row for row in found.rows}
     assert (rows["format_compliance"].before.mean, rows["format_compliance"].after.mean) == (
         0.0,
         0.75,
@@ -181,7 +181,7 @@ def test_the_first_two_lines_are_the_answer(tmp_path):
         "learned: held-out problems, exact: 0.0% -> 72.5%, +72.5 [+57.2, +83.9]",
         "forgotten: general text, nats/token: 3.282 -> 3.319, +0.037 [+0.034, +0.041]",
     ]
-    assert (found.learned.better, found.forgotten.better) == (True, False)
+    assert (found.learned.is_better, found.forgotten.is_better) == (True, False)
 
 
 def test_undecided_is_said_and_better_than_nothing_is_named(tmp_path):
@@ -240,8 +240,8 @@ def test_no_figure_is_wrapped_or_cut(tmp_path, width):
     printed = out.getvalue()
     assert "…" not in printed and max(map(len, printed.splitlines())) <= width
     for row in found.rows:
-        if row.in_table and row.section in table.SECTIONS:
-            figures = [table._figure(row.before, row), table._cell(row.change, row, "+")]
+        if row.metric.in_table and row.section in table.SECTIONS:
+            figures = [cells.figure(row.before, row.metric), cells.change(row.change, row.metric)]
             assert any(all(x in line for x in figures) for line in printed.splitlines()), row.label
     alone = io.StringIO()
     table.show_results(
@@ -290,7 +290,9 @@ def test_pass_at_k_is_drawn_for_both_sides(tmp_path):
 def test_results_json_holds_it_all(tmp_path):
     made = {"hellaswag": choices("1100"), "gsm8k": answers("10")}
     found, _ = both(tmp_path, made, made, {"hellaswag": {"0"}})
-    table.save(found, {"provenance": {"base": {"dequantised_from": None, "source": "x"}}}, tmp_path)
+    results_json.save(
+        found, {"provenance": {"base": {"dequantised_from": None, "source": "x"}}}, tmp_path
+    )
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["clean"][0]["n"] == 3 and saved["prediction_flips"]["hellaswag/acc_norm"] == {
         "lost": 0,
@@ -318,7 +320,7 @@ def test_learning_against_forgetting_is_drawn(tmp_path, capsys):
     }
     found, _ = headlines(tmp_path, before, after)
     x, y = plots._axes(found, plots._dev_scores(tmp_path))
-    assert (x.row.task, y.row.task, x.by_step) == ("source_test", "source_nll", {})
+    assert (x.row.task, y.row.task, x.dev_scores) == ("source_test", "source_nll", {})
     assert x.label == "learned\nincrease of held-out problems, exact (points)"
     assert y.label == "forgotten\nincrease of general text, nats/token"
     center, ((low,), (high,)) = x.change
