@@ -1,7 +1,4 @@
-"""The unit every data source yields: one prompt with the response to learn, or a conversation that
-ends with it; and
-a source: such examples, and where they come from.
-"""
+"""Example: a prompt with the response to learn, or a conversation; Source: examples and their origin."""
 
 import dataclasses
 import itertools
@@ -19,12 +16,10 @@ T = TypeVar("T")
 class Example:
     """One item; `id` is unique in its source, items that share a `cluster` are not independent.
 
-    group: the kind of item that scores are also given for, such as a level of difficulty; "" =
-    none.
-    prompt: all that the last question says. An empty one, of an example without turns, is that of a
-    document.
-    turns: where there is more than a prompt and its response (a system prompt, earlier turns, an
-    input of its own), the whole conversation, the response included; empty otherwise.
+    prompt: the text of the last question. It is empty in a document, which has no turns either.
+    turns: the conversation, response included, where there is more than prompt and response (a
+    system prompt, earlier turns, an input of its own); empty otherwise.
+    group: what scores are also reported by, such as a level of difficulty; "" for none.
     """
 
     prompt: str
@@ -41,25 +36,24 @@ class Example:
 
     @property
     def is_document(self) -> bool:
-        """Whether it is text without a prompt."""
+        """True for text without a prompt."""
         return not self.prompt and not self.turns
 
     @property
     def text(self) -> str:
-        """Everything that it says, a turn a line."""
+        """All turns, one a line."""
         return "\n".join(text for _, text in self.conversation)
 
 
 def interleaved(lists: Iterable[Sequence[T]]) -> list[T]:
-    """The first of each, the second of each, and so on, so that the first n hold some of each."""
+    """The first item of each list, the second of each, and so on: any first n are of all lists."""
     rounds = itertools.zip_longest(*lists)
-    return [item for each in rounds for item in each if item is not None]
+    return [item for one_round in rounds for item in one_round if item is not None]
 
 
 @dataclass(frozen=True)
 class Drawn(Sequence[Example]):
-    """The first `size` examples of a split; nothing is stored, one is drawn when it is asked
-    for."""
+    """The first `size` examples of a split, each drawn when it is read; nothing is stored."""
 
     seed: int
     split: str
@@ -78,19 +72,31 @@ class Drawn(Sequence[Example]):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A file that somebody holds out for a split."""
+    """Your own held-out file of a split."""
 
     split: str
     path: str
     sha256: str
 
 
+PROVENANCE_FIELDS = (
+    "name",
+    "split",
+    "licence",
+    "sha256",
+    "seed",
+    "synthetic",
+    "description",
+    "stand_in_for",
+)
+
+
 @dataclass(frozen=True)
 class Source:
     """Examples of one split, in random access, and where they come from.
 
-    parts: of a mix, its sources in the order of their names, whose examples stand behind each other
-    in `examples`, and `rates` how often each is drawn in one round of sum(rates) draws.
+    A mix has `parts`, whose examples are concatenated in `examples`, and `rates`: draws of each part
+    in one round of sum(rates) draws.
     """
 
     name: str
@@ -101,50 +107,38 @@ class Source:
     seed: int | None  # of the generator; None where nothing is generated
     synthetic: bool
     description: str
-    stand_in_for: str | None = None  # the corpus that an embedded source takes the place of
+    stand_in_for: str | None = None  # the corpus that an embedded source replaces
     parts: tuple["Source", ...] = ()
     rates: tuple[int, ...] = ()
-    columns: str = ""  # of a file: which are used, as what, and which are not
-    held_out: tuple["HeldOut", ...] = ()  # files of the reader's own, of the training split
+    columns: str = ""  # of a table: the columns in use, their roles, and the ones left out
+    held_out: tuple[HeldOut, ...] = ()  # your own files for other splits; of the training split
 
     @property
     def epoch(self) -> int:
         """Draws in one pass over the examples; of a mix, in one pass over its first source."""
-        return (
-            round(len(self.parts[0].examples) * sum(self.rates) / self.rates[0])
-            if self.parts
-            else len(self.examples)
-        )
+        if not self.parts:
+            return len(self.examples)
+        return round(len(self.parts[0].examples) * sum(self.rates) / self.rates[0])
 
     @property
     def flag(self) -> str:
-        """What must be said wherever the source is named; empty for real data."""
-        stands = f"STAND-IN FOR {self.stand_in_for}" if self.stand_in_for else ""
-        return ", ".join(filter(None, ("SYNTHETIC" if self.synthetic else "", stands)))
+        """A warning to print beside the source's name; empty for real data."""
+        synthetic = ["SYNTHETIC"] if self.synthetic else []
+        stand_in = [f"STAND-IN FOR {self.stand_in_for}"] if self.stand_in_for else []
+        return ", ".join(synthetic + stand_in)
 
     def provenance(self) -> dict[str, Any]:
-        """What every result records about its data; of a mix, also of each part, with the share of
-        its draws."""
-        kept = (
-            "name",
-            "split",
-            "licence",
-            "sha256",
-            "seed",
-            "synthetic",
-            "description",
-            "stand_in_for",
-        )
-        found = {name: getattr(self, name) for name in kept} | {"examples": len(self.examples)}
-        found |= {"columns": self.columns} if self.columns else {}
-        found |= (
-            {"held_out": [dataclasses.asdict(file) for file in self.held_out]}
-            if self.held_out
-            else {}
-        )
-        shares = [rate / sum(self.rates) for rate in self.rates]
-        parts = [
-            {"share": share} | part.provenance()
-            for share, part in zip(shares, self.parts, strict=True)
-        ]
-        return found | ({"parts": parts} if parts else {})
+        """The record of the data in every result; of a mix, with each part and its share."""
+        record = {name: getattr(self, name) for name in PROVENANCE_FIELDS}
+        record["examples"] = len(self.examples)
+        # Absent rather than empty: earlier records do not have these fields.
+        if self.columns:
+            record["columns"] = self.columns
+        if self.held_out:
+            record["held_out"] = [dataclasses.asdict(file) for file in self.held_out]
+        if self.parts:
+            record["parts"] = [
+                {"share": rate / sum(self.rates)} | part.provenance()
+                for rate, part in zip(self.rates, self.parts, strict=True)
+            ]
+        return record

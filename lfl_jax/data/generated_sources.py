@@ -1,7 +1,7 @@
-"""Sources that need no file: generated examples, and Python's own standard library in place of
-corpora.
+"""Sources that need no file: generated examples, and Python's standard library for corpora.
 
-Each is a function of (path, split, data, seed), listed in `sources.SOURCES`.
+Each is called with path, split, data and seed, as `sources.SOURCES` lists it. The generators are
+imported when they are called: a run needs one of them.
 """
 
 import dataclasses
@@ -12,12 +12,11 @@ from lfl_jax.config import DataConfig
 from lfl_jax.data.examples import Example, Source
 from lfl_jax.errors import UserError
 
-HASHED = 1000  # generated examples that enter a source's hash
+HASHED_EXAMPLES = 1000  # generated examples that enter a source's hash
 
 
 def word_problems(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Generated grade-school word problems, `data.size` in every split, levels at the rates
-    `data.levels`."""
+    """Generated grade-school word problems, `data.size` in every split, at rates `data.levels`."""
     from lfl_jax.data import word_problems as generator
 
     examples = generator.source(seed, split, data.size, data.levels)
@@ -38,72 +37,79 @@ def math_text(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     from lfl_jax.data import math_text as generator
 
     examples = generator.source(seed, split, data.size)
-    made = generated("math_text", split, examples, seed, generator.describe(seed))
-    return dataclasses.replace(made, stand_in_for="OpenWebMath")
+    source = generated("math_text", split, examples, seed, generator.describe(seed))
+    return dataclasses.replace(source, stand_in_for="OpenWebMath")
 
 
 def reasoning_gym(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Generated problems of a task of reasoning_gym, reasoning_gym:TASK, `data.size` of them in all
-    splits."""
+    """Problems of a task, reasoning_gym:TASK, `data.size` of them in all splits together."""
     from lfl_jax.data import gym_problems
 
     if not path:
         raise UserError("config.data.source=reasoning_gym needs a task: reasoning_gym:chain_sum")
     examples = gym_problems.source(path, split, data.size, seed)
-    about = (
-        f"generated problems of reasoning_gym {gym_problems.version()}, task {path}, seed {seed}"
-    )
+    version = gym_problems.version()
+    about = f"generated problems of reasoning_gym {version}, task {path}, seed {seed}"
     return generated(f"reasoning_gym:{path}", split, examples, seed, about)
 
 
 def python_source(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """The files of Python's standard library as documents."""
-    from lfl_jax.data import standard_library as library
+    from lfl_jax.data import standard_library
 
-    return _library("python_source", split, library.documents(split), "StarCoder-Python", "files")
+    examples = standard_library.documents(split)
+    return _from_library("python_source", split, examples, "StarCoder-Python", "files")
 
 
 def docstring_functions(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
-    """Functions of Python's standard library: signature and docstring, to be answered with the
-    body."""
-    from lfl_jax.data import standard_library as library
+    """Functions of Python's standard library: signature and docstring, answered with the body."""
+    from lfl_jax.data import standard_library
 
-    return _library(
-        "docstring_functions",
-        split,
-        library.functions(split),
-        "Magicoder-Evol-Instruct",
-        "functions",
-    )
+    examples, stand_in_for = standard_library.functions(split), "Magicoder-Evol-Instruct"
+    return _from_library("docstring_functions", split, examples, stand_in_for, "functions")
 
 
 def examples_sha256(examples: Iterable[Example]) -> str:
     """Hash of the content of examples, in order."""
     sha256 = hashlib.sha256()
-    for e in examples:
-        for text in (
-            e.prompt,
-            e.response,
-            e.id,
-            e.cluster,
-            *(text for turn in e.turns for text in turn),
-        ):
+    for example in examples:
+        turn_texts = [text for turn in example.turns for text in turn]
+        fields = (example.prompt, example.response, example.id, example.cluster)
+        for text in (*fields, *turn_texts):
+            # The length keeps two texts apart from the same characters divided otherwise.
             sha256.update(f"{len(text)}:{text}".encode())
     return sha256.hexdigest()
 
 
 def generated(name: str, split: str, examples: Sequence[Example], seed: int, about: str) -> Source:
-    """A source of these examples, which no file holds."""
-    sha256 = examples_sha256(examples[i] for i in range(min(len(examples), HASHED)))
-    return Source(name, split, examples, "Apache-2.0", sha256, seed, True, about)
-
-
-def _library(
-    name: str, split: str, examples: Sequence[Example], stand_in_for: str, what: str
-) -> Source:
-    from lfl_jax.data import standard_library as library
-
-    about = library.describe(stand_in_for, len(examples), what)
+    """A source of examples that no file has; hashed by its first HASHED_EXAMPLES."""
+    first = (examples[i] for i in range(min(len(examples), HASHED_EXAMPLES)))
     return Source(
-        name, split, examples, library.LICENCE, library.sha256(), None, False, about, stand_in_for
+        name=name,
+        split=split,
+        examples=examples,
+        licence="Apache-2.0",
+        sha256=examples_sha256(first),
+        seed=seed,
+        synthetic=True,
+        description=about,
+    )
+
+
+def _from_library(
+    name: str, split: str, examples: Sequence[Example], stand_in_for: str, unit: str
+) -> Source:
+    """A source out of the standard library; unit: what its examples are, in the plural."""
+    from lfl_jax.data import standard_library
+
+    return Source(
+        name=name,
+        split=split,
+        examples=examples,
+        licence=standard_library.LICENCE,
+        sha256=standard_library.sha256(),
+        seed=None,
+        synthetic=False,
+        description=standard_library.describe(stand_in_for, len(examples), unit),
+        stand_in_for=stand_in_for,
     )

@@ -1,12 +1,11 @@
-"""Rows of a table as examples: prompt and response, with what the answer depends on, or a
-conversation."""
+"""Rows of a table as examples: prompt and response with their context, or a conversation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt64
 
 from lfl_jax.assets import tables
 from lfl_jax.assets.tables import Table
@@ -23,16 +22,15 @@ HELD_OUT = SPLITS[1:]
 
 @dataclass(frozen=True)
 class TableExamples(Sequence):
-    """Rows `selected` of a table as examples, read when asked for.
+    """Rows `selected` of a table as examples, parsed when they are read.
 
-    clusters: hashes of the problems that these rows are made from. keys: every column that any row
-    of the table has.
+    clusters: a hash of each row's problem. keys: every column that any row of the table has.
     """
 
     table: Table
     columns: Columns
-    selected: np.ndarray
-    clusters: np.ndarray
+    selected: Int[np.ndarray, " N"]
+    clusters: UInt64[np.ndarray, " N"]
     keys: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -44,145 +42,158 @@ class TableExamples(Sequence):
 
     @property
     def used(self) -> str:
-        """Which columns are used, as what, and which are not."""
+        """The columns in use with their roles, and the ones left out."""
         return layouts.describe(self.columns, self.keys)
 
 
 def read_split(
     path: Path, split: str, columns: str = "", elsewhere: Sequence[str] = ()
 ) -> TableExamples:
-    """A split of a file or folder: its own where it has splits, else 2 % each of the clusters of
-    its training rows.
+    """A split of a file or folder: its own, or 2 % of the clusters of its training rows.
 
-    elsewhere: held-out splits that other files hold. Raises UserError for what cannot be read.
+    elsewhere: held-out splits that other files have. Raises UserError for what cannot be read.
     """
     check(split, path.name)
-    own = tables.open_splits(path)
-    if split != "train" and split in own:
-        return split_examples(own[split], split, (), columns)
-    missing = tuple(name for name in HELD_OUT if name not in own and name not in elsewhere)
-    return split_examples(own["train"], split, missing, columns)
+    split_tables = tables.open_splits(path)
+    if split != "train" and split in split_tables:
+        return split_examples(split_tables[split], split, (), columns)
+    carved = tuple(s for s in HELD_OUT if s not in split_tables and s not in elsewhere)
+    return split_examples(split_tables["train"], split, carved, columns)
 
 
 def read_whole(path: Path, split: str, columns: str = "") -> TableExamples:
-    """All rows of a file that is held out as a whole; of a folder with splits, the one asked
-    for."""
-    own = tables.open_splits(path)
-    if split not in own and len(own) > 1:
+    """All rows of a held-out file; of a folder with splits, those of `split`."""
+    split_tables = tables.open_splits(path)
+    if split not in split_tables and len(split_tables) > 1:
         raise UserError(
-            f"{path}: has the splits {', '.join(own)}, but no {split}; name the files of one"
+            f"{path}: has the splits {', '.join(split_tables)}, but no {split}; name the files of"
+            " one"
         )
-    return split_examples(own.get(split) or next(iter(own.values())), split, (), columns)
+    table = split_tables.get(split) or next(iter(split_tables.values()))
+    return split_examples(table, split, (), columns)
 
 
 def split_examples(
     table: Table, split: str, held_out: tuple[str, ...] = HELD_OUT, columns: str = ""
 ) -> TableExamples:
-    """Check every row and take one split; UserError names the file and line of the first bad
-    row."""
+    """Check every row and select one split; UserError names the file and line of the first bad row.
+
+    All rows are parsed once at this point: a split is decided by the hash of a row's problem, and
+    a bad row should be reported before training.
+    """
     check(split, table.name)
-    found = layouts.find(layouts.parse(columns), list(table[0]), table.place(0))
+    roles = layouts.find(layouts.parse(columns), list(table[0]), table.place(0))
+
     clusters, keys = [], {}
     for i, row in enumerate(table):
-        place = table.place(i)
-        layouts.refuse_unplaced(found, row, place)
-        clusters.append(int(to_example(row, place, found).cluster, 16))
-        keys |= dict.fromkeys([*row, *conversations.extra_keys(row.get(found.messages))])
-    index = split_index(clusters, split, held_out)
-    if not len(index):
+        where = table.place(i)
+        layouts.refuse_unplaced(roles, row, where)
+        clusters.append(int(to_example(row, where, roles).cluster, 16))
+        message_keys = conversations.extra_keys(row.get(roles.messages))
+        keys |= dict.fromkeys([*row, *message_keys])
+
+    selected = split_index(clusters, split, held_out)
+    if not len(selected):
         raise UserError(
             f"{table.name}: no example is left for split {split!r}; there are only {len(table)} in"
-            " all, of"
-            f" {len(set(clusters))} different prompts. Give held-out data of your own in"
+            f" all, of {len(set(clusters))} different prompts. Give held-out data of your own in"
             f" config.data.{split}_path, or evaluate nothing on it: config.eval.tasks=() and"
             " config.eval.every_tasks=()"
         )
-    return TableExamples(table, found, index, np.asarray(clusters, np.uint64)[index], tuple(keys))
+    selected_clusters = np.asarray(clusters, np.uint64)[selected]
+    return TableExamples(table, roles, selected, selected_clusters, tuple(keys))
 
 
-def to_example(row: Mapping, place: str, columns: Columns) -> Example:
-    """A row as an example; its id is `place`, its cluster the hash of the problem it was made
-    from."""
-    turns = (
-        _conversation(row, place, columns)
-        if columns.messages
-        else _prompt_and_response(row, place, columns)
-    )
+def to_example(row: Mapping, where: str, columns: Columns) -> Example:
+    """A row as an example; its id is `where`, its cluster the hash of the problem it comes from."""
+    if columns.messages:
+        turns = _conversation(row, where, columns)
+    else:
+        turns = _prompt_and_response(row, where, columns)
+
+    # The first question, with its input. Conversations that begin alike are one cluster.
     spoken = turns[1:] if turns[0][0] == "system" else turns
-    first = [spoken[0][1], *(text for role, text in spoken[1:2] if role == "input")]
-    asked = [text for role, text in spoken if role != "assistant"]
-    prompt = "\n".join(first) if len(asked) == len(first) else asked[-1]
+    first_question = [spoken[0][1], *(text for role, text in spoken[1:2] if role == "input")]
+    questions = [text for role, text in spoken if role != "assistant"]
+    is_only_question = len(questions) == len(first_question)
+    prompt = "\n".join(first_question) if is_only_question else questions[-1]
 
-    named = next((name for name in columns.cluster if name in row), None)
-    problem = "\n".join(first) if named is None else _text(row, place, named)
+    cluster_column = next((name for name in columns.cluster if name in row), None)
+    if cluster_column is None:
+        problem = "\n".join(first_question)
+    else:
+        problem = _text(row, where, cluster_column)
     is_plain = [role for role, _ in turns] == ["user", "assistant"]
     return Example(
         prompt,
         turns[-1][1],
-        place,
-        f"{digest(problem):016x}",
+        id=where,
+        cluster=f"{digest(problem):016x}",
         turns=() if is_plain else tuple(turns),
     )
 
 
-def _conversation(row: Mapping, place: str, columns: Columns) -> list[Turn]:
-    turns = conversations.turns(row.get(columns.messages), place)
-    system = _system(row, place, columns)
+def _conversation(row: Mapping, where: str, columns: Columns) -> list[Turn]:
+    turns = conversations.turns(row.get(columns.messages), where)
+    system = _system(row, where, columns)
     return turns if turns[0][0] == "system" else [*system, *turns]
 
 
-def _prompt_and_response(row: Mapping, place: str, columns: Columns) -> list[Turn]:
+def _prompt_and_response(row: Mapping, where: str, columns: Columns) -> list[Turn]:
     """System prompt, earlier turns, prompt with its context, and response."""
     prompt, response = row.get(columns.prompt), row.get(columns.response)
-    if (
-        isinstance(prompt, Sequence)
-        and isinstance(response, Sequence)
-        and not isinstance(prompt, str | bytes)
-    ):
-        # as TRL's prompt and completion of messages
-        return conversations.turns([*prompt, *response], place)
-    history = [
-        turn for name in columns.history for turn in conversations.pairs(row.get(name), place)
-    ]
-    context = [text for name in columns.context if (text := _optional(row, place, name))]
+    if _is_list(prompt) and isinstance(response, Sequence):
+        # TRL's prompt and completion are lists of messages.
+        return conversations.turns([*prompt, *response], where)
+
+    history: list[Turn] = []
+    for name in columns.history:
+        history += conversations.pairs(row.get(name), where)
+    context = _optional_texts(row, where, columns.context)
     return [
-        *_system(row, place, columns),
+        *_system(row, where, columns),
         *history,
-        ("user", _text(row, place, columns.prompt)),
+        ("user", _text(row, where, columns.prompt)),
         *([("input", "\n".join(context))] if context else []),
-        ("assistant", _text(row, place, columns.response)),
+        ("assistant", _text(row, where, columns.response)),
     ]
 
 
-def _system(row: Mapping, place: str, columns: Columns) -> list[Turn]:
-    return [("system", text) for name in columns.system if (text := _optional(row, place, name))][
-        :1
-    ]
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _optional(row: Mapping, place: str, name: str) -> str:
-    """Text of a column that a row may lack or leave blank."""
-    value = row.get(name)
-    blank = value is None or (isinstance(value, str | bytes) and not value.strip())
-    return "" if blank else _text(row, place, name)
+def _system(row: Mapping, where: str, columns: Columns) -> list[Turn]:
+    """At most one system turn."""
+    return [("system", text) for text in _optional_texts(row, where, columns.system)[:1]]
 
 
-def _text(row: Mapping, place: str, name: str) -> str:
+def _optional_texts(row: Mapping, where: str, names: Sequence[str]) -> list[str]:
+    """Texts of the columns that a row has and does not leave blank."""
+    texts = []
+    for name in names:
+        value = row.get(name)
+        is_blank = isinstance(value, str | bytes) and not value.strip()
+        if value is not None and not is_blank:
+            texts.append(_text(row, where, name))
+    return texts
+
+
+def _text(row: Mapping, where: str, name: str) -> str:
     if name not in row:
         raise UserError(
-            f"{place}: no field {name!r}, which the first row has; found {', '.join(row)}"
+            f"{where}: no field {name!r}, which the first row has; found {', '.join(row)}"
         )
     value = _first_answer(row[name])
     value = value.decode() if isinstance(value, bytes) else value
     if not isinstance(value, str) or not value.strip():
         raise UserError(
-            f"{place}: field {name!r} is {value!r:.40}, expected text that is not empty"
+            f"{where}: field {name!r} is {value!r:.40}, expected text that is not empty"
         )
     return value
 
 
-def _first_answer(value: Any) -> Any:
-    """The first of SQuAD's answers, which are {"text": [...], "answer_start": [...]}; anything else
-    as it is."""
+def _first_answer(value: object) -> object:
+    """The first of SQuAD's answers, {"text": [...], "answer_start": [...]}; else the value."""
     answers = value.get("text") if isinstance(value, Mapping) else None
     return answers[0] if isinstance(answers, list) and answers else value
