@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from lfl_jax.configs import math_ift
 
-from lfl_jax import adapters, optim, quant, sample, schedules, train
+from lfl_jax import adapters, optim, quant, sample, schedules
 from lfl_jax import state as states
 from lfl_jax.adapters import routed
 from lfl_jax.config import AdapterConfig, Config
@@ -40,6 +40,7 @@ from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
+from lfl_jax.train_step import train_step
 
 CFG = dataclasses.replace(PRESETS["smollm2-135m"], remat="selective")
 SPECS = llama.specs(CFG)
@@ -95,7 +96,7 @@ def step(params: dict, learned: dict, rows: dict, cfg: ModelConfig = CFG) -> Cal
 
     def run() -> None:
         nonlocal state
-        state, metrics = train.train_step(state, frozen, rows, None, cfg=cfg, tx=optimizer())
+        state, metrics = train_step(state, frozen, rows, None, cfg=cfg, tx=optimizer())
         jax.block_until_ready(metrics)
 
     return run
@@ -240,9 +241,7 @@ def memory(a: argparse.Namespace) -> dict:
         state, frozen = states.create(
             Model(params=held_params, adapter=learned), ("adapter/.*",), optimizer()
         )
-        compiled = train.train_step.lower(
-            state, frozen, rows, None, cfg=cfg, tx=optimizer()
-        ).compile()
+        compiled = train_step.lower(state, frozen, rows, None, cfg=cfg, tx=optimizer()).compile()
         temporary[form] = compiled.memory_analysis().temp_size_in_bytes
     return {
         "linear weights, bytes": {form: x for form, (x, _) in size.items()},

@@ -3,7 +3,7 @@ for every row.
 
     python benchmarks/gpu_ours.py STAGE [--size=tiny]
 
-Everything runs through the project's own code: train.train_step, sample.generate.
+Everything runs through the project's own code: train_step, sample.generate.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfl_jax import adapters, optim, sample, schedules, train
+from lfl_jax import adapters, optim, sample, schedules
 from lfl_jax import state as states
 from lfl_jax.config import AdapterConfig, OptimConfig
 from lfl_jax.core import spec
@@ -30,6 +30,7 @@ from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import PRESETS
 from lfl_jax.run_setup import base_model
+from lfl_jax.train_step import train_step
 
 Row = dict[str, Any]
 OPTIM = OptimConfig(
@@ -62,7 +63,7 @@ FITS = 0.95  # of the memory, for a program and all it works on: the allocator's
 
 
 def step(size: gpu_sizes.Size, name: str) -> Iterator[Row]:
-    """train.train_step with the least recomputation that fits; as many steps as fit into a few
+    """train_step with the least recomputation that fits; as many steps as fit into a few
     seconds."""
     kind = KINDS[name]
     preset, shape = (
@@ -78,9 +79,7 @@ def step(size: gpu_sizes.Size, name: str) -> Iterator[Row]:
     for remat in ("none", "selective", "full"):
         cfg = dataclasses.replace(cfg, remat=remat)
         start = time.perf_counter()
-        program = train.train_step.lower(
-            state, frozen, rows, None, cfg=cfg, tx=tx, rules=rules
-        ).compile()
+        program = train_step.lower(state, frozen, rows, None, cfg=cfg, tx=tx, rules=rules).compile()
         compiled, needed = time.perf_counter() - start, _needed(program)
         if needed < FITS * (_memory("bytes_limit") or 1 << 62):
             break

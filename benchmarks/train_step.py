@@ -23,14 +23,14 @@ def rows(a: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(a: argparse.Namespace):
-    """train.train_step."""
+    """train_step."""
     import dataclasses
 
     import jax
     import jax.numpy as jnp
     from lfl_jax.configs import math_ift
 
-    from lfl_jax import adapters, optim, schedules, state, train
+    from lfl_jax import adapters, optim, schedules, state
     from lfl_jax.config import AdapterConfig, Config
     from lfl_jax.core import spec
     from lfl_jax.core.process import keep_freed_memory
@@ -38,6 +38,7 @@ def ours(a: argparse.Namespace):
     from lfl_jax.model import Model
     from lfl_jax.models import llama
     from lfl_jax.models.presets import PRESETS
+    from lfl_jax.train_step import train_step
 
     cfg, rules = dataclasses.replace(PRESETS["smollm2-135m"], remat=a.remat), make_rules()
     config = Config.from_dict(math_ift.get_config())
@@ -68,9 +69,7 @@ def ours(a: argparse.Namespace):
 
     def measure() -> float:
         nonlocal current
-        current, metrics = train.train_step(
-            current, frozen, batch, None, cfg=cfg, tx=tx, rules=rules
-        )
+        current, metrics = train_step(current, frozen, batch, None, cfg=cfg, tx=tx, rules=rules)
         return float(metrics["loss"])
 
     return measure, a.batch * a.tokens

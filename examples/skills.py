@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, losses, sample, schedules, train
+from lfl_jax import adapters, losses, sample, schedules
 from lfl_jax import optim as optimizers
 from lfl_jax import state as states
 from lfl_jax.config import AdapterConfig, OptimConfig
@@ -24,6 +24,7 @@ from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
 from lfl_jax.text.tokenizers import byte_tokenizer
+from lfl_jax.train_step import train_step
 
 CFG = dataclasses.replace(PRESETS["tiny"], d_model=128, d_ff=256, head_dim=32)
 TOKENIZER = byte_tokenizer()
@@ -92,7 +93,7 @@ def learn(
     params, adapter = jax.tree.map(jnp.copy, (params, adapter))
     state, frozen = states.create(Model(params=params, adapter=adapter), trainable, tx)
     for _ in range(steps):
-        state, _ = train.train_step(state, frozen, next(batches), None, cfg=CFG, tx=tx)
+        state, _ = train_step(state, frozen, next(batches), None, cfg=CFG, tx=tx)
     learned = states.model(state, frozen)
     return learned.params, learned.adapter
 

@@ -5,21 +5,19 @@ import dataclasses
 import math
 import platform
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lfl_jax import adapters, losses, notices, optim, schedules
+from lfl_jax import adapters, notices, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
-from lfl_jax.core import files, hosts, tree
+from lfl_jax.core import files, hosts
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data import checks
@@ -39,67 +37,13 @@ from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter, peak_memory_bytes, progress
 from lfl_jax.io.profile import Profiler
 from lfl_jax.io.throughput import Meter
-from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import base_model, branches, earlier_run, lengthening, starting
 from lfl_jax.state import State
+from lfl_jax.train_step import MODEL_INPUTS, train_step
 
 # Compiled steps kept in one process. A program takes 25 MB and 650 memory mappings, of which Linux
 # allows 65,530.
 KEPT_PROGRAMS = 16
-MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "positions")
-
-
-@partial(jax.jit, static_argnames=("cfg", "tx", "rules"), donate_argnames=("state",))
-def train_step(
-    state: State,
-    frozen: Any,
-    batch: dict[str, Any],
-    key: Any,
-    *,
-    cfg: ModelConfig,
-    tx: optax.GradientTransformation,
-    rules: Rules | None = None,
-) -> tuple[State, dict[str, jax.Array]]:
-    """One optimizer step on a batch of (A, B, T) arrays, A microbatches, differentiating the
-    trainable half only.
-
-    batch["routing"] (A, B, M), if there is one, says how much each example uses of each adapter at
-    a weight; integers (A, B) name the one it uses, -1 being none.
-    Loss and gradient are sums over target tokens divided once by their number in the whole batch.
-    key: dropout of this run; it is folded with the step here. Metrics: loss (nats per target
-    token), targets, grad_norm and update_norm (global norms over what trains, gradients before
-    clipping).
-    """
-    key = None if key is None else jax.random.fold_in(key, state.step)
-    targets = jnp.sum(batch["weights"])
-
-    def loss(trainable: Any, micro: dict, micro_key: Any) -> Any:
-        model = tree.combine(trainable, frozen)
-        options = {"key": micro_key, "routing": micro.get("routing"), "rules": rules}
-        total = losses.nll_sum(model.params, model.adapter, micro, cfg, **options)
-        return total / targets
-
-    total, grads = _accumulate(jax.value_and_grad(loss), state.trainable, batch, key)
-    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-    metrics = {"loss": total, "targets": targets} | norms
-    return State(trainable, opt_state, state.step + 1), metrics
-
-
-def _accumulate(value_and_grad: Any, trainable: Any, batch: dict, key: Any) -> tuple[Any, Any]:
-    """Sums of value and gradient over microbatches; one microbatch needs no accumulator."""
-    count = batch["tokens"].shape[0]
-    keys = [None if key is None else jax.random.fold_in(key, i) for i in range(count)]
-    if count == 1:
-        return value_and_grad(trainable, jax.tree.map(lambda x: x[0], batch), keys[0])
-
-    def body(carry: Any, xs: Any) -> tuple[Any, None]:
-        micro, micro_key = xs
-        return jax.tree.map(jnp.add, carry, value_and_grad(trainable, micro, micro_key)), None
-
-    blank = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
-    return jax.lax.scan(body, blank, (batch, None if key is None else jnp.stack(keys)))[0]
 
 
 @dataclasses.dataclass(frozen=True)

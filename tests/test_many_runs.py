@@ -8,6 +8,7 @@ from lfl_jax.configs import math_ift
 
 from lfl_jax import optim, schedules, train
 from lfl_jax.config import Config
+from lfl_jax.train_step import train_step
 
 
 def tiny(steps: int = 2, lr: float = 1e-3) -> Config:
@@ -44,11 +45,11 @@ def test_programs_of_other_runs_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "KEPT_PROGRAMS", 2)
-    train.train_step.clear_cache()
+    train_step.clear_cache()
     counts = []
     for i, lr in enumerate((1e-3, 1e-3, 2e-3, 3e-3)):
         train.run(train.Run(tiny(lr=lr), tmp_path / str(i)))
-        counts.append(train.train_step._cache_size())
+        counts.append(train_step._cache_size())
     assert counts == [1, 1, 2, 1]
 
 

@@ -10,13 +10,14 @@ import optax
 import pytest
 from helpers import adapter_for, packed
 
-from lfl_jax import optim, schedules, state, train
+from lfl_jax import optim, schedules, state
 from lfl_jax.config import OptimConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
 from lfl_jax.models import llama
+from lfl_jax.train_step import train_step
 
 # eps: with a small one Adam's first steps are signs of gradients, which magnify rounding.
 OPTIM = OptimConfig(
@@ -43,7 +44,7 @@ def start(small, small_params, kind="lora", trainable=("adapter/.*",)):
 def steps(small, small_params, count, microbatches=1, **options):
     current, frozen, tx = start(small, small_params, **options)
     for _ in range(count):
-        current, metrics = train.train_step(
+        current, metrics = train_step(
             current, frozen, batch(small, microbatches), None, cfg=small, tx=tx
         )
     return current, frozen, metrics
@@ -132,9 +133,9 @@ def test_dropout_follows_seed_and_step(small, small_params):
         )
         current = current.replace(step=jnp.int32(step))
         return float(
-            train.train_step(current, frozen, batch(small), jax.random.key(seed), cfg=cfg, tx=tx)[
-                1
-            ]["loss"]
+            train_step(current, frozen, batch(small), jax.random.key(seed), cfg=cfg, tx=tx)[1][
+                "loss"
+            ]
         )
 
     assert loss(0, 0) == loss(0, 0) != loss(0, 1) and loss(0, 0) != loss(1, 0)
@@ -146,9 +147,7 @@ def test_the_second_step_runs_the_program_of_the_first(small, small_params):
     adapter = jax.device_put(adapter_for(small, params), rules.sharding((), ()))
     model = Model(params=params, adapter=adapter)
     current, frozen = state.create(model, ("adapter/.*",), TX, rules)
-    before = train.train_step._cache_size()
+    before = train_step._cache_size()
     for _ in range(3):
-        current, _ = train.train_step(
-            current, frozen, batch(small), None, cfg=small, tx=TX, rules=rules
-        )
-    assert train.train_step._cache_size() == before + 1
+        current, _ = train_step(current, frozen, batch(small), None, cfg=small, tx=TX, rules=rules)
+    assert train_step._cache_size() == before + 1

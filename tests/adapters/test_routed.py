@@ -11,7 +11,7 @@ import optax
 import pytest
 from helpers import adapter_for, packed, same_up_to_rounding
 
-from lfl_jax import adapters, api, sample, state, train
+from lfl_jax import adapters, api, sample, state
 from lfl_jax.adapters import routed
 from lfl_jax.adapters.mix import Mix, StackedFactors
 from lfl_jax.core.sharding import make_rules
@@ -19,6 +19,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.text.tokenizers import byte_tokenizer
+from lfl_jax.train_step import MODEL_INPUTS, train_step
 
 TARGETS = ("q", "k", "v", "down")
 TOKENS = jnp.arange(32).reshape(4, 8) * 5 % 96
@@ -184,7 +185,7 @@ def test_a_training_step_takes_ids(ids, members, used, small, small_params):
     ids = ids if ids.ndim == 1 else np.repeat(ids, 2, axis=1)
 
     def learned(routing):
-        batch = {k: rows[k] for k in train.MODEL_INPUTS} | {"routing": routing}
+        batch = {k: rows[k] for k in MODEL_INPUTS} | {"routing": routing}
         # two microbatches
         batch = {k: jnp.asarray(x).reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}
         model = jax.tree.map(
@@ -192,7 +193,7 @@ def test_a_training_step_takes_ids(ids, members, used, small, small_params):
         )
         current, frozen = state.create(model, ("adapter/.*",), tx)
         options = {"cfg": small, "tx": tx, "rules": make_rules(devices=jax.devices()[:1])}
-        current, metrics = train.train_step(current, frozen, batch, None, **options)
+        current, metrics = train_step(current, frozen, batch, None, **options)
         return current.trainable, metrics["loss"]
 
     wanted = learned(adapters.route(ids, 4))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from helpers import packed  # noqa: E402
 
-from lfl_jax import adapters, optim, schedules, state, train  # noqa: E402
+from lfl_jax import adapters, optim, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
@@ -27,6 +27,7 @@ from lfl_jax.io.pretrained import linear_quantiser  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
+from lfl_jax.train_step import MODEL_INPUTS, train_step  # noqa: E402
 
 CFG = ModelConfig(
     vocab_size=128,
@@ -71,14 +72,11 @@ def step(mesh, kind, trainable, form, optimizer):
     rows = packed(LENGTHS, 32, CFG.vocab_size)
     sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
     batch = {
-        k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding)
-        for k in train.MODEL_INPUTS
+        k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding) for k in MODEL_INPUTS
     }
     key = jax.random.key(5)
     for _ in range(2):
-        current, metrics = train.train_step(
-            current, frozen, batch, key, cfg=CFG, tx=tx, rules=rules
-        )
+        current, metrics = train_step(current, frozen, batch, key, cfg=CFG, tx=tx, rules=rules)
     spread = [
         x.sharding.num_devices
         for x in jax.tree.leaves(current.trainable)

@@ -19,7 +19,7 @@ import optax
 import pytest
 from helpers import adapter_for
 
-from lfl_jax import adapters, losses, state, train
+from lfl_jax import adapters, losses, state
 from lfl_jax.adapters.build import is_layer
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
@@ -30,6 +30,7 @@ from lfl_jax.io.peft import places
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.train_step import train_step
 
 HERE = Path(__file__).with_name("peft")
 EXPECTED = dict(np.load(HERE / "expected.npz"))
@@ -250,7 +251,7 @@ def test_training_follows_pefts(case):
         )
         current.opt_state.hyperparams["clip"] = jnp.float32(clip)
         for _ in range(5):
-            current, metrics = train.train_step(current, frozen, micro, None, cfg=CFG, tx=TX)
+            current, metrics = train_step(current, frozen, micro, None, cfg=CFG, tx=TX)
             found.append(float(metrics["loss"]))
         np.testing.assert_allclose(found, wanted[clip], rtol=1e-3)
     first, second = wanted.values()
