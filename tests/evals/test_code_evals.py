@@ -119,34 +119,23 @@ def test_diversity_counts_distinct_texts():
 
 def test_the_cuts_of_the_harnesses():
     text = "    return 1\n\n@x\ndef g():\n    pass\nif x:\n```"
-    assert code_text.RULES["humaneval-bigcode"](text) == "    return 1\n"
-    assert code_text.RULES["humaneval-lm-eval"](text) == "    return 1\n\n@x"
-    assert code_text.RULES["humaneval-lm-eval"]("    x\n    def g():\n") == "    x\n    def g():\n"
-    assert code_text.RULES["humaneval-lm-eval-instruct"]("    x\n```\nmore ```") == "    x\n"
+    assert code_text.completion("humaneval-bigcode", text) == "    return 1\n"
+    assert code_text.completion("humaneval-lm-eval", text) == "    return 1\n\n@x"
     assert (
-        code_text.RULES["mbpp-lm-eval"]("def f():\n    1\n[DONE]\n[BEGIN]") == "def f():\n    1\n"
+        code_text.completion("humaneval-lm-eval", "    x\n    def g():\n")
+        == "    x\n    def g():\n"
     )
-    assert code_text.RULES["mbpp-bigcode"]("def f():\n    1\nassert f()") == "def f():\n    1"
-    assert all(rule("") == "" for rule in code_text.RULES.values())
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("\nx = 1\n```\nSo.", "x = 1"),
-        ("x = 1\n```", " = 1"),
-        ("x = 1", ""),
-        ("\n```python\ny = 2\n```", ""),
-        ("python\nx\n```", "x"),
-    ],
-)
-def test_the_first_block(text, code):
-    assert code_text.first_block(text) == code
+    assert (
+        code_text.completion("mbpp-lm-eval", "def f():\n    1\n[DONE]\n[BEGIN]")
+        == "def f():\n    1\n"
+    )
+    assert code_text.completion("mbpp-bigcode", "def f():\n    1\nassert f()") == "def f():\n    1"
+    assert [code_text.completion(form, "") for form in code_text.STOP] == [""] * 4
 
 
 def test_cutting_in_turn_differs_where_stops_overlap():
     assert (
-        code_text.earliest("ab-bc", ("bc", "b-b")) == "a"
+        code_text.truncate_at_earliest("ab-bc", ("bc", "b-b")) == "a"
         and stops.truncate_at_stop("ab-bc", ("bc", "b-b")) == "ab-"
     )
 
@@ -156,16 +145,13 @@ def test_cutting_in_turn_differs_where_stops_overlap():
 
 def test_humaneval_prompts():
     docs = Inputs(docs=lambda name: [DOC] if name == "humaneval" else [])
-    stripped, plain, instruct = (humaneval.problems(docs, form)[0] for form in humaneval.PROMPTS)
+    stripped, plain = (humaneval.problems(docs, form)[0] for form in humaneval.PROMPTS)
     assert stripped.prompt == DOC["prompt"].strip() and plain.prompt == DOC["prompt"]
-    assert instruct.prompt.count(DOC["prompt"]) == 2 and instruct.prompt.endswith(
-        f"```python\n{DOC['prompt']}\n"
-    )
     assert (
         humaneval.extract(stripped, "\n    return 1\nprint(1)")
         == DOC["prompt"].strip() + "\n    return 1"
     )
-    assert humaneval.extract(instruct, "    return 1\n```") == DOC["prompt"] + "    return 1\n"
+    assert humaneval.extract(plain, "    return 1\n\ndef g():") == DOC["prompt"] + "    return 1\n"
     with pytest.raises(UserError, match="unknown form"):
         humaneval.problems(docs, "x")
 

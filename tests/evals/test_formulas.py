@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lfl_jax import assets
 from lfl_jax.assets import readers
 from lfl_jax.evals.grading import formulas, formulas_child, math_answers, minerva_answers
-from lfl_jax.evals.grading.formulas import Comparer, Verdict
+from lfl_jax.evals.grading.formulas import Comparer, Comparison
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import math_problems
 
@@ -125,7 +125,7 @@ def generated(answer: str) -> str:
 
 @pytest.mark.parametrize(("answer", "gold", "same"), PAIRS)
 def test_what_is_equal(answer, gold, same):
-    assert formulas.shared().equal(answer, gold) == Verdict(same, "")
+    assert formulas.shared().equal(answer, gold) == Comparison(same, "")
 
 
 def agrees(harness, problem: str, worked: str, text: str) -> tuple[float, float]:
@@ -237,11 +237,11 @@ def test_a_formula_that_never_ends_is_given_up_and_the_next_one_is_answered(comp
     """2^10000000000 is worked out inside big-integer operations, between which a signal may or may
     not be seen."""
     verdict = comparer.equal("2^{10000000000}", "1")
-    assert verdict in (Verdict(False, "timeout"), Verdict(False, "killed after 2 s"))
-    assert comparer.equal("x+1", "1+x") == Verdict(True, "")
+    assert verdict in (Comparison(False, "timeout"), Comparison(False, "killed after 2 s"))
+    assert comparer.equal("x+1", "1+x") == Comparison(True, "")
     child = comparer._process.pid
-    assert comparer.equal("(1+x)^{5000}", "1") == Verdict(False, "timeout")
-    assert comparer.equal("2", "2.0") == Verdict(True, "")
+    assert comparer.equal("(1+x)^{5000}", "1") == Comparison(False, "timeout")
+    assert comparer.equal("2", "2.0") == Comparison(True, "")
     assert comparer._process.pid == child, "a child that gives up by itself is kept"
 
 
@@ -249,16 +249,16 @@ def test_a_child_that_sees_no_signal_is_ended_and_another_started(comparer):
     assert comparer.equal("1", "1").equal
     child = comparer._process
     child.send_signal(signal.SIGSTOP)
-    assert comparer.equal("1", "1") == Verdict(False, "killed after 2 s")
+    assert comparer.equal("1", "1") == Comparison(False, "killed after 2 s")
     assert child.returncode == -signal.SIGKILL
-    assert comparer.equal("2", "2.0") == Verdict(True, "")
+    assert comparer.equal("2", "2.0") == Comparison(True, "")
     comparer._process.kill()  # as the kernel does when memory runs out, between two questions
     comparer._process.wait()
-    assert comparer.equal("2", "2.0") == Verdict(True, "")
+    assert comparer.equal("2", "2.0") == Comparison(True, "")
 
 
 def test_the_kernel_limits_the_child(comparer):
-    assert comparer.verify("$2$", "$2.0$") == Verdict(True, "")
+    assert comparer.verify("$2$", "$2.0$") == Comparison(True, "")
     child = comparer._process.pid
     assert resource.prlimit(child, resource.RLIMIT_AS)[0] == 2048 << 20
     assert 4 < resource.prlimit(child, resource.RLIMIT_CPU)[0] < 600
@@ -285,7 +285,7 @@ def test_metrics_of_the_task(monkeypatch):
         math_problems.LM_EVAL.method.record(two, "It is $2$."),
     ]
     spinning = SimpleNamespace(
-        equal=lambda *texts: Verdict(False, "killed after 6 s"), verify=formulas.shared().verify
+        equal=lambda *texts: Comparison(False, "killed after 6 s"), verify=formulas.shared().verify
     )
     monkeypatch.setattr(formulas, "shared", lambda: spinning)
     made.append(math_problems.LM_EVAL.method.record(two, generated("3")))

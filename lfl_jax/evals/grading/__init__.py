@@ -1,1 +1,1 @@
-"""How an answer becomes right or wrong: numbers, formulas, programs."""
+"""From an answer to right or wrong: numbers, formulas, programs."""

@@ -1,7 +1,7 @@
-"""From what a model wrote to the code that is run: the rules of lm-evaluation-harness and bigcode's
-harness.
+"""From a generated text to the code that is run: the rules of the two harnesses.
 
-Every rule takes the text after the prompt and returns the part of it that counts as code.
+A model rarely stops at the end of a function, and what follows would often make the program fail.
+lm-evaluation-harness and bigcode-evaluation-harness cut it at stop texts, each in its own way.
 """
 
 import re
@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from lfl_jax.text.stops import truncate_at_stop
 
-STOP = {
+# Texts that end generation, by task and harness.
+STOP: dict[str, tuple[str, ...]] = {
     "humaneval-bigcode": (
         "\nclass",
         "\ndef",
@@ -24,35 +25,25 @@ STOP = {
     "mbpp-bigcode": ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
     "mbpp-lm-eval": ("[DONE]",),
 }
+# A fenced block; letters right after the opening are the name of a language.
 FENCED = re.compile(r"```(?:\w+)?\n?(.*?)\n?```", re.DOTALL)
 
 
-def earliest(text: str, stop: Sequence[str]) -> str:
-    """The text before the first place where any stop begins (bigcode)."""
-    return text[: min([at for at in map(text.find, stop) if at >= 0], default=len(text))]
+def truncate_at_earliest(text: str, stop: Sequence[str]) -> str:
+    """The text before the earliest of the stop texts (bigcode)."""
+    starts = [text.find(word) for word in stop]
+    return text[: min((start for start in starts if start >= 0), default=len(text))]
 
 
-def before_fence(text: str) -> str:
-    """The text before the first ``` (lm-eval's humaneval_instruct, whose prompt opens the
-    block)."""
-    return text.split("```")[0]
-
-
-def first_block(text: str) -> str:
-    """The first fenced block, or nothing (lm-eval's mbpp_instruct, whose prompt opens the first
-    one).
-
-    Letters right after the opening count as the name of a language and are dropped, as there.
-    """
-    found = FENCED.findall("```" + text) or FENCED.findall(text.replace("```python", "```"))
-    return found[0] if found else ""
-
-
-RULES: dict[str, Callable[[str], str]] = {
-    "humaneval-bigcode": lambda text: earliest(text, STOP["humaneval-bigcode"]),
-    "humaneval-lm-eval": lambda text: truncate_at_stop(text, STOP["humaneval-lm-eval"]),
-    "humaneval-lm-eval-instruct": before_fence,
-    "mbpp-bigcode": lambda text: earliest(text, STOP["mbpp-bigcode"]),
-    "mbpp-lm-eval": lambda text: truncate_at_stop(text, STOP["mbpp-lm-eval"]),
-    "mbpp-lm-eval-instruct": first_block,
+# lm-eval cuts at one stop text after the other, which differs where stop texts overlap.
+TRUNCATE: dict[str, Callable[[str, Sequence[str]], str]] = {
+    "humaneval-bigcode": truncate_at_earliest,
+    "humaneval-lm-eval": truncate_at_stop,
+    "mbpp-bigcode": truncate_at_earliest,
+    "mbpp-lm-eval": truncate_at_stop,
 }
+
+
+def completion(form: str, text: str) -> str:
+    """The part of the text after a prompt of this form that counts as code."""
+    return TRUNCATE[form](text, STOP[form])

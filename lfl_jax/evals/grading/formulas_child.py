@@ -1,8 +1,7 @@
-"""The process that reads and compares formulas for `evals.formulas`: JSON lines in and out, under
-limits.
+"""The process that compares formulas for `formulas`, under limits: JSON lines in and out.
 
-Run by path and without lfl_jax. Its first line says that it is ready; then a line {"kind", "texts",
-"seconds", "cpu_seconds", "memory_mb"} is answered by {"equal", "trouble"}.
+Run by path and without lfl_jax. Its first line says that it is ready. Then each line {"kind",
+"texts", "seconds", "cpu_seconds", "memory_mb"} is answered by a line {"equal", "trouble"}.
 """
 
 import json
@@ -18,10 +17,10 @@ class Overrun(BaseException):
 
 
 def equal(answer: str, gold: str, seconds: int) -> tuple[bool, str]:
-    """is_equiv of lm-evaluation-harness's minerva_math: the same text, or a difference that
-    simplifies to 0.
+    """is_equiv of lm-evaluation-harness's minerva_math; (equal, trouble).
 
-    What cannot be read or subtracted (intervals, tuples, sentences) is not equal.
+    Equal are the same text, and formulas whose difference simplifies to 0. Texts that cannot be
+    parsed or subtracted (intervals, tuples, sentences) are not.
     """
     import sympy
     from sympy.parsing.latex import parse_latex
@@ -39,30 +38,28 @@ def equal(answer: str, gold: str, seconds: int) -> tuple[bool, str]:
         return False, "timeout"
     except MemoryError:
         return False, "memory"
-    except Exception:  # whatever a parser or sympy thinks of what a model wrote
+    except Exception:  # a generated text makes parser and sympy raise errors of every kind
         return False, ""
     finally:
         signal.alarm(0)
 
 
 def verify(text: str, solution: str, seconds: int) -> tuple[bool, str]:
-    """The second metric of the harness's minerva_math: what math_verify finds in two whole texts is
-    the same.
+    """The second metric of the harness's minerva_math: math_verify on two whole texts.
 
-    The library gives up after `seconds` at each text and at each pair of formulas, and only logs
-    it.
+    The library gives up after `seconds` for each text and each pair of formulas.
     """
     import math_verify
 
+    # Giving up is only logged, so the log tells an undecided pair from an unequal one.
     gave_up = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = gave_up.append
     log = logging.getLogger("math_verify")
     log.addHandler(handler)
     try:
-        gold, target = (
-            math_verify.parse(each, parsing_timeout=seconds) for each in (solution, text)
-        )
+        gold = math_verify.parse(solution, parsing_timeout=seconds)
+        target = math_verify.parse(text, parsing_timeout=seconds)
         same = bool(math_verify.verify(gold, target, timeout_seconds=seconds))
     finally:
         log.removeHandler(handler)
@@ -73,27 +70,29 @@ KINDS = {"equal": equal, "verify": verify}
 
 
 def limit(seconds: int, memory_mb: int) -> None:
-    """So much processor time from now on, and memory in all; the kernel sees to it where no signal
-    handler runs."""
+    """Limit processor time from now on, and memory; the kernel enforces both."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    spent = int(used.ru_utime + used.ru_stime) + 1
-    for kind, most in (
-        (resource.RLIMIT_CPU, spent + seconds),
-        (resource.RLIMIT_AS, memory_mb << 20),
-    ):
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(
-            kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+    spent = int(used.ru_utime + used.ru_stime) + 1  # the kernel counts from the process's start
+    lower_limit(resource.RLIMIT_CPU, spent + seconds)
+    lower_limit(resource.RLIMIT_AS, memory_mb << 20)
+
+
+def lower_limit(kind: int, value: int) -> None:
+    """Set a soft limit, at most to the hard one, so that the next pair may raise it again."""
+    _, hard = resource.getrlimit(kind)
+    soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def main() -> None:
-    """Answer questions until there are no more."""
+    """Answer lines until there are no more."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # antlr4 prints to standard output
+    # No file for each process that the kernel kills.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # imports and tables, outside the limits
-    KINDS["equal"]("1", "2", 60), KINDS["verify"]("$1$", "$2$", 60)
+    # Imports and parser tables, before the first limits: they take longer than most comparisons.
+    KINDS["equal"]("1", "2", 60)
+    KINDS["verify"]("$1$", "$2$", 60)
     print(json.dumps("ready"), file=replies, flush=True)
     for line in sys.stdin:
         question = json.loads(line)

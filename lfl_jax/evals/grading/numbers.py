@@ -1,5 +1,9 @@
-"""Numbers taken out of generated solutions, and when they are right: GSM8K's rules in
-lm-evaluation-harness."""
+r"""Numbers in generated solutions, and when they are right: the rules of the harness's gsm8k.
+
+text                            strict      flexible
+"2 + 3 = 5\n#### 5"             5           5
+"so it costs $1,250."           [invalid]   $1,250.
+"""
 
 import re
 
@@ -7,23 +11,27 @@ from lfl_jax.evals.metrics import Metric, Record
 
 INVALID = "[invalid]"
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+# Two alternatives, as in the harness: at least two characters of amounts, or digits alone.
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-# Deleted from answer and gold before they are compared, in this order: what precedes #### goes, a
-# final dot goes.
+# Deleted from answer and gold before they are compared, in this order: commas, dollar signs, all up
+# to "#### ", a dot at the end.
 IGNORED = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
 STOP = ("Question:", "</s>", "<|im_end|>")
 
 
 def strict(text: str, pattern: re.Pattern = STRICT) -> str:
-    """The number after the first "#### ", or where another pattern finds it, or "[invalid]"."""
-    found = pattern.search(text)
-    return found[1].strip() if found else INVALID
+    """The number after the first "#### ", or where another pattern has it, or "[invalid]"."""
+    match = pattern.search(text)
+    return match[1].strip() if match else INVALID
 
 
 def flexible(text: str) -> str:
-    """The last thing that looks like a number, or "[invalid]"."""
-    found = FLEXIBLE.findall(text)
-    return (found[-1][0] or found[-1][1]).strip() if found else INVALID
+    """The last text that looks like a number, or "[invalid]"."""
+    matches = FLEXIBLE.findall(text)
+    if not matches:
+        return INVALID
+    amount, digits = matches[-1]
+    return (amount or digits).strip()
 
 
 def exact(answer: str, gold: str) -> bool:
@@ -34,24 +42,26 @@ def exact(answer: str, gold: str) -> bool:
     return _normal(answer) == _normal(gold)
 
 
-def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> dict:
-    """The fields of a record: both extractions and whether each is right; `pattern` is that of the
-    strict one."""
-    strictly, flexibly = strict(text, pattern), flexible(text)
+def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> Record:
+    """The fields of a record: both extractions and whether each is right."""
+    strict_answer, flexible_answer = strict(text, pattern), flexible(text)
     return {
         "text": text,
-        "strict": strictly,
-        "flexible": flexibly,
+        "strict": strict_answer,
+        "flexible": flexible_answer,
         "gold": _normal(gold),
-        "exact_strict": float(exact(strictly, gold)),
-        "exact_flexible": float(exact(flexibly, gold)),
+        "exact_strict": float(exact(strict_answer, gold)),
+        "exact_flexible": float(exact(flexible_answer, gold)),
     }
 
 
 def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple[Metric, Metric]:
-    """Format compliance and accuracy given valid format, of records whose `answer` is "[invalid]"
-    where none was found in the format asked for. The accuracy is over the answers with a valid
-    format, so it says nothing of the others."""
+    """Format compliance, and accuracy given valid format.
+
+    answer: the field that is "[invalid]" where the text has no answer in the required format.
+    right: the field that is 1 where the answer is right. The accuracy is over the answers of a
+    valid format, so it says nothing of the others.
+    """
 
     def valid(record: Record) -> float:
         return float(record[answer] != INVALID)
@@ -59,16 +69,15 @@ def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple
     def valid_and_right(record: Record) -> float:
         return record[right] * valid(record)
 
-    return (
-        Metric("format_compliance", valid, "format compliance", "format"),
-        Metric(
-            "accuracy_given_valid_format",
-            valid_and_right,
-            "accuracy given valid format",
-            "format",
-            weight=valid,
-        ),
+    compliance = Metric("format_compliance", valid, "format compliance", "format")
+    accuracy = Metric(
+        name="accuracy_given_valid_format",
+        field=valid_and_right,
+        label="accuracy given valid format",
+        section="format",
+        weight=valid,
     )
+    return compliance, accuracy
 
 
 def _normal(text: str) -> str:

@@ -31,21 +31,28 @@ from lfl_jax.evals.tasks import (
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
+        # learning, by the training source
         held_out_problems.TASK,
         held_out_problems.PLAIN,
         held_out_problems.SHOTS,
+        # learning maths
         gsm8k.TASK,
         gsm8k.TRAINED,
+        # likelihood of the training source, and of general text
         perplexity.TARGET_NLL,
         perplexity.SOURCE_NLL,
+        # learning, of generated sources
         uuid_recall.TASK,
         reasoning_gym.TASK,
+        # forgetting: common sense and knowledge, as lm-evaluation-harness scores them
         hellaswag.TASK,
         arc_challenge.TASK,
         winogrande.TASK,
+        # the same three as the paper scores them: its forgetting score is their mean
         gauntlet.HELLASWAG,
         gauntlet.ARC_CHALLENGE,
         gauntlet.WINOGRANDE,
+        # more knowledge and maths, by other prompts and rules
         mmlu.TASK,
         mmlu.FIVE_SHOT,
         gsm8k_cot.TASK,
@@ -53,6 +60,7 @@ TASKS: dict[str, Task] = {
         math_problems.TASK,
         math_problems.MINERVA,
         math_problems.LM_EVAL,
+        # learning code, by running programs
         humaneval.TASK,
         humaneval.LM_EVAL,
         humaneval.TRAINED,

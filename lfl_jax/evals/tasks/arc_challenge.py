@@ -28,6 +28,7 @@ def questions(inputs: Inputs) -> list[Question]:
 
 def question(doc: dict) -> Question:
     """From an original document, or from a fetched one, which has the prompt as its `query`."""
+    # The fetched query is the prompt below, filled in.
     if "query" in doc:
         context, choices, gold = doc["query"], tuple(doc["choices"]), int(doc["gold"])
     else:
@@ -39,4 +40,5 @@ def question(doc: dict) -> Question:
     return Question(doc["id"], doc["id"], pairs, choices, gold)
 
 
+# acc_norm first: choices differ in length, and long ones have small probabilities.
 TASK = multiple_choice.task("arc_challenge", 2, "ARC-Challenge", questions, ("acc_norm", "acc"))

@@ -40,6 +40,7 @@ from lfl_jax.evals.tasks import arc_challenge, hellaswag, winogrande
 from lfl_jax.text.tokenizers import Tokenizer
 
 SEED = 1234
+# Few-shot examples by task, of the Gauntlet's v0.2 and v0.3.
 SHOTS = {"hellaswag_gauntlet": 0, "arc_challenge_gauntlet": 3, "winogrande_gauntlet": 5}
 
 
@@ -78,21 +79,21 @@ def _choices(inputs: Inputs, questions: Sequence[Question], task: str) -> list[C
 
 def after_shots(questions: Sequence[Question], shots: int) -> list[Choice]:
     """Every question after `shots` others with their right choices."""
-    # Without white space at the border, as it is put back when they are joined or encoded.
-    stripped = [_stripped(question) for question in questions]
-    solved = [" ".join(pairs[q.gold]) for q, pairs in zip(questions, stripped, strict=True)]
-
+    solved = [" ".join(_stripped(question)[question.gold]) for question in questions]
     choices = []
+    # One generator for all questions: a draw depends on how many were before it.
     rng = random.Random(SEED)
     for i, question in enumerate(questions):
         few_shot = "\n".join(solved[j] for j in draw(len(questions), shots, i, rng))
-        line_break = "\n" if few_shot else ""
-        pairs = tuple((line_break + context, text) for context, text in stripped[i])
+        # The line break belongs to the context, which is encoded apart from what precedes it.
+        border = "\n" if few_shot else ""
+        pairs = tuple((border + context, text) for context, text in _stripped(question))
         choices.append(Choice(question.id, question.cluster, few_shot, pairs, question.gold))
     return choices
 
 
 def _stripped(question: Question) -> list[tuple[str, str]]:
+    # The space between the two is put back when they are joined or encoded.
     return [(context.rstrip(), text.removeprefix(" ")) for context, text in question.pairs]
 
 
@@ -102,6 +103,7 @@ def draw(count: int, shots: int, index: int, rng: random.Random) -> list[int]:
     In llm-foundry's order, which is that of a Python set.
     """
     shots = min(count - 1, shots)
+    # The question itself may be drawn; it is then replaced, one draw at a time.
     drawn = set(rng.sample(range(count), shots))
     drawn.discard(index)
     while len(drawn) < shots:
@@ -115,6 +117,7 @@ def requests(choice: Choice, tokenizer: Tokenizer, length: int) -> list[Request]
     """One request per choice, whose continuation is encoded with a space before it."""
     # Tokenizers of the Llama family put a space before a text themselves.
     adds_space = tokenizer.encode("a") != tokenizer.encode_continuation("a")
+    # BOS, where the tokenizer has one, begins the row: contexts are encoded without it.
     shots = prompt_ids(choice.shots, tokenizer)
     of_choices = []
     for context, continuation in choice.pairs:
@@ -131,6 +134,7 @@ def record(choice: Choice, scored: list[Scored]) -> Record:
     probability among the choices, the log-softmax of the sums `ll`; `gold_logprob_norm` is that of
     the means, which decide.
     """
+    # In nats. A continuation without tokens counts as one of one token.
     ll = np.array([s.ll for s in scored], np.float64)
     tokens = [s.tokens for s in scored]
     means = ll / np.maximum(tokens, 1)
@@ -151,6 +155,7 @@ def record(choice: Choice, scored: list[Scored]) -> Record:
 
 
 METHOD = Likelihood(requests, record)
+# Normalised log-probabilities are per token, where multiple_choice divides by characters.
 METRICS = multiple_choice.metrics(("acc",), unit="token")
 HELLASWAG = Task("hellaswag_gauntlet", 2, "Gauntlet HellaSwag", hellaswag_choices, METHOD, METRICS)
 ARC_CHALLENGE = Task("arc_challenge_gauntlet", 2, "Gauntlet ARC-C", arc_choices, METHOD, METRICS)

@@ -49,6 +49,7 @@ class Problem:
 
 def problems(inputs: Inputs) -> list[Problem]:
     """The test split after `inputs.shots` few-shot examples; every problem is its own cluster."""
+    # The data has no ids: an id is the index in the split.
     docs = inputs.docs("gsm8k-test")
     few_shot = draw(inputs, len(docs))
     prompts = [
@@ -82,6 +83,7 @@ def draw(inputs: Inputs, count: int) -> list[Sequence[dict]]:
     """
     if inputs.without_few_shot or inputs.shots == 0:
         return [()] * count
+    # Examples of Wei et al. for all problems, or training problems drawn anew for each.
     drawn = inputs.shots_from == "lm_eval"
     if drawn:
         pool = inputs.docs("gsm8k-train")
@@ -100,6 +102,7 @@ def draw(inputs: Inputs, count: int) -> list[Sequence[dict]]:
 
 def with_final_number(question: str, answer: str) -> dict:
     """A chain-of-thought example in GSM8K's form: "So the answer is 6." becomes a line "#### 6"."""
+    # Else the strict match, which looks for ####, would count correct answers as wrong.
     answer = re.sub(r"\s*(So the|The) answer is (\S+?)\.?$", r"\n#### \2", answer.strip())
     return {"question": question, "answer": answer}
 
@@ -120,6 +123,7 @@ STRICT = Metric("exact_match_strict", "exact_strict", "strict match", chance=0.0
 FLEXIBLE = Metric("exact_match_flexible", "exact_flexible", "flexible match", chance=0.0)
 METRICS = (STRICT, FLEXIBLE, *numbers.format_metrics())
 
+# Raise a version when prompts or grading change: older records are then evaluated again.
 METHOD = Generate(numbers.STOP, record)
 TASK = Task("gsm8k", 4, "GSM8K", problems, METHOD, METRICS, details)
 TRAINED = Task("gsm8k_trained", 1, "GSM8K asked as trained", asked_as_trained, METHOD, METRICS)

@@ -28,12 +28,14 @@ from lfl_jax.evals.tasks.gsm8k import Problem
 
 # The last dot is any character, as in the harness.
 STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")
+# A model that goes on asks the next question itself; the others are the harness's.
 STOP = ("Q:", "</s>", "<|im_end|>")
 STEPS = " Let's think step by step."
 
 
 def problems(inputs: Inputs) -> list[Problem]:
     """The test split after the eight few-shot examples."""
+    # All eight, in the paper's order.
     few_shot = "".join(solved(*shot) for shot in inputs.fixed_shots())
     return _problems(inputs, inputs.preamble(few_shot), "")
 
@@ -55,6 +57,7 @@ def _problems(inputs: Inputs, preamble: str, answer_start: str) -> list[Problem]
     return [Problem(str(i), str(i), prompts[i], doc["answer"]) for i, doc in enumerate(docs)]
 
 
+# The records are GSM8K's, with another pattern for the strict match.
 METHOD = Generate(STOP, functools.partial(gsm8k.record, pattern=STRICT))
 FLEXIBLE_FIRST = (gsm8k.FLEXIBLE, gsm8k.STRICT, *numbers.format_metrics())
 TASK = Task("gsm8k_cot", 2, "GSM8K CoT", problems, METHOD, gsm8k.METRICS)

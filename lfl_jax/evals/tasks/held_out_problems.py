@@ -28,6 +28,7 @@ from lfl_jax.evals.tasks import gsm8k
 from lfl_jax.evals.tasks.gsm8k import Problem
 from lfl_jax.text.chat import TEMPLATES, Template
 
+# "Question: ...\nAnswer:", which a base model continues without having been trained on a format.
 PLAIN_TEMPLATE = TEMPLATES["plain"]
 
 
@@ -46,6 +47,7 @@ def problems(
     solved = ["".join(template.prompt_and_response(shot.conversation)) for shot in shots]
     preamble = inputs.preamble("".join(f"{text}\n\n" for text in solved))
 
+    # Ids are unique within a split only, so the split is part of them.
     splits = []
     for split, examples in inputs.problems.items():
         splits.append([_problem(split, example, template, preamble) for example in examples])
@@ -61,6 +63,7 @@ def _problem(split: str, example: Example, template: Template, preamble: str) ->
     return Problem(name, example.cluster, preamble + prompt, example.response, groups)
 
 
+# How groups of the built-in sources read in tables; others are called by their names.
 GROUPS = {
     "level_1": "level 1, one step",
     "level_2": "level 2, two steps",
@@ -73,6 +76,7 @@ EXACT = Metric("exact_match", "exact_strict", "exact", chance=0.0, by="groups", 
 
 def skip_reason(inputs: Inputs) -> str:
     """Says so where most references have no "#### number" to compare with."""
+    # Half is enough: the others count as wrong, for the base and the finetuned model alike.
     references = [example.response for examples in inputs.problems.values() for example in examples]
     graded = sum(numbers.strict(reference) != numbers.INVALID for reference in references)
     if 2 * graded >= len(references):
@@ -98,6 +102,7 @@ def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) ->
     )
 
 
+# What training gains is TASK's change; SHOTS on the base says what prompting alone gains.
 in_plain_template = functools.partial(problems, template=PLAIN_TEMPLATE)
 after_shots = functools.partial(problems, template=PLAIN_TEMPLATE, few_shot=True)
 TASK = task("source_test", "held-out problems", problems)

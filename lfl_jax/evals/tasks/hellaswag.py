@@ -29,6 +29,7 @@ def question(doc: dict, name: str) -> Question:
     """From an original document; questions on the same video or article are one cluster."""
     # capitalize() also lower-cases what follows the first letter, in the harness, too.
     context = clean(f"{doc['activity_label']}: {doc['ctx_a']} {doc['ctx_b'].capitalize()}")
+    # The space before an ending belongs to what is scored, not to its number of characters.
     endings = tuple(clean(ending) for ending in doc["endings"])
     pairs = tuple((context, f" {ending}") for ending in endings)
     return Question(name, doc["source_id"], pairs, endings, int(doc["label"]))
@@ -40,4 +41,5 @@ def clean(text: str) -> str:
     return text.replace("  ", " ")
 
 
+# acc_norm first: endings differ in length, and long ones have small probabilities.
 TASK = multiple_choice.task("hellaswag", 2, "HellaSwag", questions, ("acc_norm", "acc"))

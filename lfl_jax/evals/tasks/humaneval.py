@@ -35,14 +35,10 @@ from lfl_jax.evals.grading import code_text, pass_at_k
 from lfl_jax.evals.sandbox import Program
 from lfl_jax.evals.task import Inputs, Task
 
-# How each harness asks a problem; `code_text` has its stop texts and its rule under the same name.
+# How each harness asks a problem; `code_text` has its stop texts under the same name.
 PROMPTS: dict[str, Callable[[str], str]] = {
     "humaneval-bigcode": str.strip,
     "humaneval-lm-eval": str,
-    "humaneval-lm-eval-instruct": lambda prompt: (
-        "Write a solution to the following problem and make sure that it passes the tests:\n"
-        f"```python\n{prompt}\n```\nHere is the completed function:\n```python\n{prompt}\n"
-    ),
 }
 
 
@@ -89,7 +85,7 @@ def extract(problem: Problem, text: str) -> str:
     """The program in a generated text, signature included."""
     # bigcode runs the prompt as the model saw it; it differs from the head by white space.
     head = problem.prompt if problem.form == "humaneval-bigcode" else problem.head
-    return head + code_text.RULES[problem.form](text)
+    return head + code_text.completion(problem.form, text)
 
 
 def asked_as_trained(inputs: Inputs) -> list[Problem]:
@@ -106,12 +102,15 @@ def extract_answer(problem: Problem, text: str) -> str:
     That is either the function, before which the head's imports and helpers are put, or its body,
     whose first line the format may have unindented.
     """
+    # Chat models fence their code; a base model in a plain format does not.
     block = code_text.FENCED.search(text)
     code = block[1] if block else text
     definition = re.compile(rf"^def {problem.entry_point}\b", re.MULTILINE)
     signature = definition.search(problem.head)
+    # A whole function: what it needs from the head (imports, helpers) comes before it.
     if signature and definition.search(code):
         return problem.head[: signature.start()] + code
+    # A body: its first line gets the indentation that a format strips from a response.
     return f"{problem.head}    {code.lstrip()}"
 
 
@@ -134,6 +133,7 @@ def task(name: str, label: str, form: str) -> Task:
 
 TASK = task("humaneval", "HumanEval", "humaneval-bigcode")
 LM_EVAL = task("humaneval_lm_eval", "HumanEval (lm-eval)", "humaneval-lm-eval")
+# No stop texts: the model was trained to end its answer by EOS.
 TRAINED = pass_at_k.task(
     "humaneval_trained", "HumanEval asked as trained", (), asked_as_trained, extract_answer, program
 )

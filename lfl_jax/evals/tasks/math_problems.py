@@ -29,6 +29,7 @@ from lfl_jax.evals.metrics import Metric
 from lfl_jax.evals.task import Generate, Inputs, Record, Task, common_fields
 from lfl_jax.evals.tasks.gsm8k import Problem
 
+# A model that goes on writes the next problem itself.
 STOP = ("Problem:",)
 # (problem, solution) of Minerva, as its appendix D has them.
 SHOTS = (
@@ -131,6 +132,7 @@ def record(problem: Problem, text: str, extract: Callable[[str], str]) -> Record
 
     One is the harness's (`extract`), the other the last \\boxed.
     """
+    # Both are recorded, as a model may box its answer whatever the prompt shows.
     answer, box = extract(text).strip(), math_answers.boxed(text)
     return common_fields(problem) | {
         "groups": list(problem.groups),
@@ -161,6 +163,7 @@ def record_formulas(problem: Solved, text: str) -> Record:
 
     trouble: {verdict: why it was not reached}; such an answer counts as wrong.
     """
+    # A process of its own compares: sympy may take all time or memory on what a model wrote.
     compare = formulas.shared()
     answer = minerva_answers.normal(math_answers.sentence(text))
     verdicts = {
@@ -197,6 +200,7 @@ NOT_WORKED_OUT = Metric(
     higher_is_better=False,
     in_table=False,
 )
+# The same answers by three comparisons; equal strings are the strictest.
 FORMULA_METRICS = (
     Metric("exact_match", "exact_formula", "sympy", chance=0.0),
     Metric("math_verify", "math_verify", "math_verify", chance=0.0),

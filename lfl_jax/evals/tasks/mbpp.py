@@ -97,6 +97,7 @@ def problems(inputs: Inputs, form: str = "mbpp-lm-eval") -> list[Problem]:
 
 def problem(doc: dict, form: str, without_few_shot: bool = False) -> Problem:
     """A problem from its document."""
+    # The solved problems are left out where decontamination looks at the problem alone.
     few_shot, question = PROMPTS[form]
     tests = "\n".join(doc["test_list"])
     setup = doc.get("test_setup_code") or ""
@@ -117,6 +118,7 @@ def entry_points(solution: str, tests: str) -> tuple[str, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some solutions have escapes like "\\w" in plain strings
         body = ast.parse(solution).body
+    # Functions, classes and assigned names at the top level: what tests can call.
     defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
     defined |= {target.id for target in targets if isinstance(target, ast.Name)}
@@ -138,8 +140,8 @@ def docstring(doc: dict) -> str:
     return f'"""\n{doc["text"]}\n{doc["test_list"][0]}\n"""\n'
 
 
-# (few-shot examples, the problem itself) of each harness; `code_text` has its stop texts and its
-# rule under the same name.
+# (few-shot examples, the problem itself) of each harness; `code_text` has its stop texts under the
+# same name.
 PROMPTS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "mbpp-lm-eval": (
         "".join(f"{question(shot)}{shot['code']}\n[DONE]\n\n" for shot in SHOTS),
@@ -151,7 +153,7 @@ PROMPTS: dict[str, tuple[str, Callable[[dict], str]]] = {
 
 def extract(problem: Problem, text: str) -> str:
     """The program in a generated text."""
-    return code_text.RULES[problem.form](text)
+    return code_text.completion(problem.form, text)
 
 
 def program(problem: Problem, code: str) -> Program:

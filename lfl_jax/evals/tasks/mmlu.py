@@ -31,6 +31,7 @@ from lfl_jax.evals import multiple_choice
 from lfl_jax.evals.multiple_choice import Question
 from lfl_jax.evals.task import Inputs, Likelihood, Record, Task
 
+# The continuations, and the labels of the choices in the prompt.
 LETTERS = ("A", "B", "C", "D")
 
 
@@ -48,6 +49,7 @@ def questions(inputs: Inputs, shots: int = 0) -> list[Question]:
             raise UserError(
                 f"MMLU with {shots} shots: subject {subject!r} has {len(examples)} dev questions"
             )
+        # All questions of a subject have the same examples: its first dev questions.
         few_shot = "".join(f"{prompt(doc)} {LETTERS[gold(doc)]}\n\n" for doc in examples)
         preamble = inputs.preamble(description(subject) + few_shot)
         of_all_subjects += [question(doc, preamble, f"{subject}/{i}") for i, doc in enumerate(docs)]
@@ -79,6 +81,7 @@ def description(subject: str) -> str:
 
 def prompt(doc: Mapping) -> str:
     """Question and choices up to "Answer:"; UserError unless there are four choices."""
+    # The original files have columns A to D, the hub's a list.
     columns = [doc[letter] for letter in LETTERS if letter in doc]
     choices = doc.get("choices", columns)
     if len(choices) != len(LETTERS):
@@ -99,6 +102,7 @@ def gold(doc: Mapping) -> int:
 
 def subject(record: Record) -> str:
     """The subject of a record, from its id."""
+    # rpartition, as a subject's name may have a slash and an index has none
     return record["id"].rpartition("/")[0]
 
 

@@ -62,6 +62,7 @@ def documents(inputs: Inputs) -> list[Document]:
     """
     texts = inputs.source_text
     if texts is None:
+        # dict.fromkeys: several questions ask about one paragraph.
         texts = list(dict.fromkeys(doc["passage"] for doc in inputs.docs("boolq")))
     return [Document(str(i), str(i), text) for i, text in enumerate(texts)]
 
@@ -93,6 +94,7 @@ def target_requests(target: Target, tokenizer: Tokenizer, length: int) -> list[R
         ids, prefix = document_ids(target.response, tokenizer), prefix_id(tokenizer)
         # Training may put BOS first; `rolling` puts it there itself.
         return rolling(ids[ids[0] == prefix :], prefix, length)
+    # The response is encoded apart from its prompt, as in training, so no token spans the border.
     response = (*tokenizer.encode_continuation(target.response), tokenizer.eos_id)
     return [truncate(Request(tuple(prompt_ids(target.prompt, tokenizer)), response), length)]
 
@@ -109,6 +111,7 @@ def target_record(target: Target, scored: list[Scored]) -> Record:
 
 
 def _record(item: Document | Target, scored: list[Scored]) -> Record:
+    # A long text is scored in several windows, each token in one of them.
     nll = -sum(s.ll for s in scored)
     tokens = sum(s.tokens for s in scored)
     return {"id": item.id, "cluster": item.cluster, "nll": nll, "tokens": tokens}

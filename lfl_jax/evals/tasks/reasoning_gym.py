@@ -35,6 +35,7 @@ def problems(inputs: Inputs) -> list[Problem]:
 
 def record(problem: Problem, text: str) -> Record:
     """The generated text and the scorer's verdict; a score of 1 is a right answer."""
+    # The scorer draws the problem again by its id and looks at all of the text.
     score = gym_problems.score(problem.id, text.strip())
     graded = {"text": text, "gold": problem.gold, "score": score, "solved": float(score == 1.0)}
     return common_fields(problem) | graded
@@ -53,6 +54,7 @@ TASK = Task(
     method=Generate(numbers.STOP, record),
     metrics=(
         Metric("exact_match", "solved", "solved", chance=0.0),
+        # Not a proportion of right answers, so it is not printed as per cent.
         Metric("score", "score", "score", percent=False),
     ),
     details=details,

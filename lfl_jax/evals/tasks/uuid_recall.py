@@ -32,6 +32,7 @@ class Pair:
 
 def pairs(inputs: Inputs) -> list[Pair]:
     """Pairs of the training set; UserError for another source than uuid."""
+    # One group, whose examples are of the training set.
     examples = [example for group in inputs.problems.values() for example in group]
     prompts = [inputs.template.prompt_and_response(e.conversation)[0] for e in examples]
     return [
@@ -46,6 +47,7 @@ def record(pair: Pair, text: str) -> Record:
     Hyphens do not count: they are known. One digit too many or too few shifts those that follow it.
     """
     digits = text.strip().replace("-", "")
+    # strict=False: a text that is too short has fewer right digits, a longer one is cut.
     right = sum(a == b for a, b in zip(digits, pair.value, strict=False))
     return {
         "id": pair.id,
@@ -73,6 +75,7 @@ TASK = Task(
     items=pairs,
     method=Generate(("\n",), record),
     metrics=(
+        # Chance is above 1/16: in every UUID of version 4 one digit is known, another nearly.
         Metric("acc_char", "acc_char", "digits recalled", chance=CHANCE_DIGIT_ACCURACY),
         Metric("whole", "whole", "recalled whole", chance=0.0),
     ),

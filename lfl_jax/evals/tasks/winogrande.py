@@ -28,7 +28,7 @@ TWIN_SIMILARITY = 0.65
 
 
 def questions(inputs: Inputs) -> list[Question]:
-    """The xl validation split; a sentence and its twin are one cluster, as they are not independent."""
+    """The xl validation split; a sentence and its twin are one cluster."""
     docs = inputs.docs("winogrande")
     clusters = twins(docs)
     return [
@@ -39,6 +39,7 @@ def questions(inputs: Inputs) -> list[Question]:
 
 def question(doc: dict, name: str, cluster: str) -> Question:
     """From an original document, which has no id: `name` is its index in the split."""
+    # The option is part of the context, so that both choices score the same tokens.
     blank = doc["sentence"].index("_")
     before, after = doc["sentence"][:blank], doc["sentence"][blank + 1 :]
     contexts = (before + doc["option1"], before + doc["option2"])
@@ -66,7 +67,9 @@ def twins(docs: Sequence[dict]) -> list[str]:
 
 
 def _similarity(a: list[str], b: list[str]) -> float:
+    # autojunk would leave out frequent words of long sentences.
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
+# As contexts are the choices, dividing by their characters would mean nothing: acc alone.
 TASK = multiple_choice.task("winogrande", 2, "WinoGrande", questions, ("acc",))
