@@ -37,6 +37,7 @@ TIERS = {
         "study",
         "compare",
         "evaluate",
+        "evaluate_variants",
         "analyze",
         "export",
         "plan",
