@@ -34,6 +34,7 @@ from lfl_jax import adapters, quant
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec
 from lfl_jax.models import llama
+from lfl_jax.models.cache import empty_cache
 from lfl_jax.models.config import ModelConfig
 
 CFG = ModelConfig(
@@ -65,7 +66,7 @@ DEVICES: dict[str, Callable[[], Any]] = {
 
 def token(params: dict, adapter: dict, tokens: Any) -> Any:
     """Hidden states of one new token."""
-    cache = llama.empty_cache(params, CFG, tokens.shape[0], 512)
+    cache = empty_cache(params, CFG, tokens.shape[0], 512)
     return llama.forward(params, adapter, tokens, CFG, cache=cache)[0]
 
 

@@ -1,68 +1,79 @@
-"""What training minimises and evaluation reports: next-token negative log-likelihood over target
-positions, in nats."""
+"""The training loss and what evaluation reports of it: next-token negative log-likelihood, in nats.
 
-from collections.abc import Mapping
-from typing import Any
+It is summed over target positions: those of positive weight.
+"""
 
-from jaxtyping import Array, Float
+import jax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
 from lfl_jax.core.sharding import Rules, constrain
+from lfl_jax.core.types import AdapterTree, Batch, Key, Params
 from lfl_jax.kernels.linear_cross_entropy.reference import token_nll, weighted_nll_sum
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 
 
 def nll_sum(
-    params: dict,
-    adapter: dict | None,
-    batch: Mapping[str, Any],
+    params: Params,
+    adapter: AdapterTree | None,
+    batch: Batch,
     cfg: ModelConfig,
     *,
-    key: Any = None,
-    routing: Any = None,
+    key: Key | None = None,
+    routing: ArrayLike | None = None,
     rules: Rules | None = None,
 ) -> Float[Array, ""]:
-    """Sum over a batch of weight · nll. Divide by the sum of weights once, over microbatches and
-    devices together."""
-    hidden = _hidden(params, adapter, batch, cfg, key, routing, rules)
-    head = shard_head(llama.head(params), rules)
-    return weighted_nll_sum(hidden, head, batch["targets"], batch["weights"])
+    """Sum over a batch of weight · nll.
+
+    Divide by the sum of weights once, over microbatches and devices together. key: turns on
+    dropout.
+    """
+    hidden = _hidden(params, adapter, batch, cfg, key=key, routing=routing, rules=rules)
+    with jax.named_scope("loss"):
+        head = shard_head(llama.head(params), rules)
+        return weighted_nll_sum(hidden, head, batch["targets"], batch["weights"])
 
 
 def per_token(
-    params: dict,
-    adapter: dict | None,
-    batch: Mapping[str, Any],
+    params: Params,
+    adapter: AdapterTree | None,
+    batch: Batch,
     cfg: ModelConfig,
     *,
-    routing: Any = None,
+    routing: ArrayLike | None = None,
     rules: Rules | None = None,
-) -> tuple[Float[Array, "B T"], Any]:
-    """(nll, whether the target was the most likely token) at positions of positive weight; 0 and
-    False elsewhere."""
-    hidden = _hidden(params, adapter, batch, cfg, None, routing, rules)
-    return token_nll(
-        hidden, shard_head(llama.head(params), rules), batch["targets"], batch["weights"]
-    )
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """(nll, whether the target was the most likely token) at positions of positive weight.
+
+    Elsewhere (0, False).
+    """
+    hidden = _hidden(params, adapter, batch, cfg, routing=routing, rules=rules)
+    with jax.named_scope("loss"):
+        head = shard_head(llama.head(params), rules)
+        return token_nll(hidden, head, batch["targets"], batch["weights"])
 
 
 def shard_head(head: Float[Array, "V D"], rules: Rules | None) -> Float[Array, "V D"]:
-    """The head as the loop over chunks wants it: the vocabulary stays on the tensor axis, where
-    every device computes its share of the logits, and the rest is put together once, not every
-    round."""
+    """The head as the loop over chunks of positions reads it.
+
+    The vocabulary stays split over the tensor axis, where every device computes its share of the
+    logits. The other axis is gathered once, here, and not in every round.
+    """
     return constrain(head, ("vocab", "activation"), rules)
 
 
 def _hidden(
-    params: dict,
-    adapter: Any,
-    batch: Mapping[str, Any],
+    params: Params,
+    adapter: AdapterTree | None,
+    batch: Batch,
     cfg: ModelConfig,
-    key: Any,
-    routing: Any,
-    rules: Any,
-) -> Any:
-    return llama.forward(
+    *,
+    key: Key | None = None,
+    routing: ArrayLike | None = None,
+    rules: Rules | None = None,
+) -> Float[Array, "B T D"]:
+    hidden, _ = llama.forward(
         params,
         adapter,
         batch["tokens"],
@@ -73,4 +84,5 @@ def _hidden(
         routing=routing,
         key=key,
         rules=rules,
-    )[0]
+    )
+    return hidden

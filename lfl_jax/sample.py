@@ -1,30 +1,51 @@
 """Batched decoding with a key-value cache: greedy or sampled, many prompts at once, stopping early.
 
 What all prompts begin with (few-shot examples, or the whole prompt of many samples) is computed
-once. The rest is padded on the left, so that all rows write the same cache slot. The loop runs on
-the device in rounds of `ROUND` tokens; between rounds the host looks for stop texts and drops out
-when every row is done. When three quarters of the rows are done, the others go on in a batch of a
-quarter of the size: one answer that never ends does not cost a whole batch.
+once. The remainders are padded on the left, so that all rows write the same cache slot. The loop
+runs on the device in rounds of `ROUND` tokens; between rounds the host looks for stop texts and
+ends when every row is done. When three quarters of the rows are done, the others continue in a
+batch of a quarter of the size: one answer that never ends does not cost a whole batch.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Key as Keys
 
 from lfl_jax import adapters
 from lfl_jax.core import hosts, tree
 from lfl_jax.core.pytree import Node
+from lfl_jax.core.types import AdapterTree, Routing
 from lfl_jax.model import Model
 from lfl_jax.models import llama
+from lfl_jax.models.cache import Cache, empty_cache, repeat
+from lfl_jax.models.cache import take as take_rows
 from lfl_jax.models.config import ModelConfig
 
-ROUND = 32  # tokens between looks at stop texts
+ROUND = 32  # tokens between two searches for stop texts
 BUCKET = 64  # prompts are padded to a multiple of this many tokens, so that few shapes are compiled
+
+
+@struct.dataclass
+class Decoder(Node):
+    """What stays the same while a batch is decoded: model, temperature, top_p and EOS.
+
+    greedy: temperature is 0, and tokens are not drawn.
+    """
+
+    model: Any
+    temperature: Any
+    top_p: Any
+    eos_id: Any
+    cfg: ModelConfig = struct.field(pytree_node=False)
+    greedy: bool = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -32,7 +53,7 @@ class Decoding(Node):
     """Rows being decoded: cache, last token (B,), its position (B,), which rows are done (B,), a
     key per row."""
 
-    cache: llama.Cache
+    cache: Any
     last: Any
     position: Any
     done: Any
@@ -40,18 +61,18 @@ class Decoding(Node):
 
 
 def unstacked(model: Model, n_layers: int) -> Model:
-    """The model with a tuple of layers in place of the stack: views of it on a CPU, elsewhere copies.
+    """The model with a tuple of layers in place of the stack.
 
-    From them decoding is faster: on a CPU 2.0 times at one row, 1.2 at 8 and 1.4 at 32 over 192
-    slots (SmolLM2-135M), and 1.05 in evaluations of 16 rows with long prompts, which do without.
+    The layers are views of the stack on a CPU, elsewhere copies. From them decoding is faster: on a
+    CPU 2.0 times at one row, 1.2 at 8 and 1.4 at 32 over 192 slots (SmolLM2-135M), and 1.05 in
+    evaluations of 16 rows with long prompts, which do without.
     """
     params, adapter = model.params, model.adapter
-    params = params | {"layers": tree.unstack(params["layers"], n_layers)}
+    layers = tree.unstack(params["layers"], n_layers)
     if adapter:
-        precomputed = adapters.precompute_for_inference(adapter, model.params)
-        layers = tree.unstack(precomputed["layers"], n_layers)
-        adapter = precomputed | {"layers": layers}
-    return Model(params=params, adapter=adapter)
+        adapter = adapters.precompute_for_inference(adapter, params)
+        adapter = adapter | {"layers": tree.unstack(adapter["layers"], n_layers)}
+    return Model(params=params | {"layers": layers}, adapter=adapter)
 
 
 def generate(
@@ -65,89 +86,125 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     ids: Sequence[int] | None = None,
-    routing: Any = None,
+    routing: ArrayLike | Sequence[int] | None = None,
     stop: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[list[int]]:
     """Continuations of the prompts, each with EOS at its end if it got there.
 
-    model: stacked or `unstacked`. temperature 0 is greedy. ids: a number per
-    prompt; with `seed` it alone decides a row's random draws, whatever else is in the batch.
-    routing
-    (B, M): factors on the members of the adapter; or integers (B,): the one a prompt uses, -1 being
-    the base. stop: called on a row's tokens between rounds. UserError for a routing that names
-    members there are not.
+    model: stacked or `unstacked`. temperature 0 is greedy. ids: a number per prompt; with `seed` it
+    alone decides a row's random draws, whatever else is in the batch. routing (B, M): factors on
+    the M adapters of a mix; or integers (B,): the one a prompt uses, -1 being the base. stop:
+    called on a row's tokens between rounds. UserError for ids of adapters there are not.
     """
-    routing = _gate(routing, model.adapter)
-    shared = _shared_prefix(prompts, routing)
-    rest = [prompt[shared:] for prompt in prompts]
-    length = -(-max(map(len, rest)) // BUCKET) * BUCKET
+    routing = _checked_routing(routing, model.adapter)
     rounds = -(-max_new_tokens // ROUND)
-    tokens, segment_ids = _pad_left(rest, length)
-    row_keys = _row_keys(seed, range(len(prompts)) if ids is None else ids)
-    settings = {"temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
-    size = shared + length + rounds * ROUND
-    if shared:
-        first = np.asarray(prompts[0][:shared], np.int32)[None]
-        cache = _prefix(
-            model,
-            first,
-            routing if routing is None else routing[:1],
-            rows=len(prompts),
-            size=size,
-            cfg=cfg,
-        )
-    else:
-        cache = llama.empty_cache(model.params, cfg, len(prompts), size)
-    static = {"cfg": cfg, "greedy": temperature == 0.0}
-    state = _prefill(model, tokens, segment_ids, cache, row_keys, routing, settings, **static)
-
-    def advance(state: Decoding, routing: Any) -> tuple[Decoding, Any]:
-        return _round(model, state, routing, settings, eos_id, **static)
-
-    rows = _rounds(advance, state, routing, rounds, lambda row: eos_id in row or stop(row))
-    return [_cut(row[:max_new_tokens], eos_id) for row in rows]
+    decoder = Decoder(
+        model, jnp.float32(temperature), jnp.float32(top_p), eos_id, cfg, temperature == 0.0
+    )
+    keys = _row_keys(seed, range(len(prompts)) if ids is None else ids)
+    state = _start(decoder, prompts, routing, keys, new_slots=rounds * ROUND)
+    rows = _run_rounds(decoder, state, routing, rounds, lambda row: eos_id in row or stop(row))
+    return [_truncate_after_eos(row[:max_new_tokens], eos_id) for row in rows]
 
 
-def _row_keys(seed: int, ids: Sequence[int]) -> Any:
+def _checked_routing(
+    routing: ArrayLike | Sequence[int] | None, adapter: AdapterTree | None
+) -> np.ndarray | None:
+    """The routing as an array, its ids checked against the adapter."""
+    routing = None if routing is None else np.asarray(routing)
+    if adapters.is_ids(routing):
+        adapters.check_ids("routing", routing, adapters.member_count(adapter))
+    return routing
+
+
+def _row_keys(seed: int, ids: Sequence[int]) -> Keys[Array, " B"]:
     """A key per row, which its number alone decides."""
     base = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.array(ids))
 
 
-def _rounds(
-    advance: Callable[[Decoding, Any], tuple[Decoding, Any]],
+def _start(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    routing: np.ndarray | None,
+    keys: Keys[Array, " B"],
+    new_slots: int,
+) -> Decoding:
+    """The rows after their prompts, with the first new token of each picked."""
+    shared = _shared_prefix(prompts, routing)
+    remainders = [prompt[shared:] for prompt in prompts]
+    length = -(-max(map(len, remainders)) // BUCKET) * BUCKET
+    size = shared + length + new_slots
+    if shared:
+        prefix = np.asarray(prompts[0][:shared], np.int32)[None]
+        one_row = routing if routing is None else routing[:1]
+        cache = _prefix_cache(decoder, prefix, one_row, rows=len(prompts), size=size)
+    else:
+        cache = empty_cache(decoder.model.params, decoder.cfg, len(prompts), size)
+    tokens, segment_ids = _pad_left(remainders, length)
+    return _prefill(decoder, tokens, segment_ids, cache, keys, routing)
+
+
+def _shared_prefix(prompts: Sequence[Sequence[int]], routing: ArrayLike | None) -> int:
+    """How many tokens, a multiple of BUCKET, all prompts begin with and none ends with.
+
+    0 for rows that use adapters differently: their prefixes are not the same to the model.
+    """
+    if len(prompts) < 2 or not _is_same_in_every_row(routing):
+        return 0
+    shortest = min(map(len, prompts))
+    rows = np.array([prompt[:shortest] for prompt in prompts])
+    same = np.cumprod(np.all(rows == rows[:1], axis=0)).sum()
+    # The last token of a prompt is not shared: the first new one is picked from its hidden state.
+    return int(min(same, shortest - 1)) // BUCKET * BUCKET
+
+
+def _is_same_in_every_row(routing: ArrayLike | None) -> bool:
+    return routing is None or bool(np.all(np.asarray(routing) == np.asarray(routing)[:1]))
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and segment ids (B, length); padding is segment 0, which no token attends to."""
+    tokens = np.zeros((len(prompts), length), np.int32)
+    segment_ids = np.zeros_like(tokens)
+    for row, segments, prompt in zip(tokens, segment_ids, prompts, strict=True):
+        row[length - len(prompt) :] = prompt
+        segments[length - len(prompt) :] = 1
+    return tokens, segment_ids
+
+
+def _run_rounds(
+    decoder: Decoder,
     state: Decoding,
     routing: np.ndarray | None,
-    count: int,
-    ended: Callable[[list[int]], bool],
+    rounds: int,
+    has_ended: Callable[[list[int]], bool],
 ) -> list[list[int]]:
-    """The tokens of every row after `count` rounds, or fewer once all have ended."""
+    """The tokens of every row after these rounds, or fewer once all have ended."""
     total = len(state.last)
     rows: list[list[int]] = [[] for _ in range(total)]
     finished = np.zeros(total, bool)
-    decoded = np.arange(total)  # the rows that `state` still holds
-    for _ in range(count):
-        state, new = advance(state, routing)
-        for i, ids in zip(decoded, hosts.whole(new).tolist(), strict=True):
-            rows[i].extend([] if finished[i] else ids)
-        finished = np.array([over or ended(row) for row, over in zip(rows, finished, strict=True)])
+    active = np.arange(total)  # the rows that `state` has, by their index in the batch
+    for _ in range(rounds):
+        state, new_tokens = _round(decoder, state, routing)
+        for i, tokens in zip(active, hosts.whole(new_tokens).tolist(), strict=True):
+            rows[i].extend([] if finished[i] else tokens)
+
+        finished = np.array([finished[i] or has_ended(row) for i, row in enumerate(rows)])
         if finished.all():
             break
 
-        state = state.replace(done=state.done | finished[decoded])
-        kept = _quarter(finished[decoded], total)
-        if kept is not None:
-            state, decoded, routing = (
-                _take(state, kept),
-                decoded[kept],
-                routing if routing is None else routing[kept],
-            )
+        state = state.replace(done=state.done | finished[active])
+        selected = _last_quarter(finished[active], total)
+        if selected is not None:
+            state, active = _take(state, selected), active[selected]
+            routing = None if routing is None else routing[selected]
     return rows
 
 
-def _quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
-    """Indices of a quarter of `rows` with all that are not finished among them; None where that is
-    not possible.
+def _last_quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
+    """Indices of a quarter of `rows` with all unfinished ones among them; None while those are
+    more.
 
     A quarter only, and once, so that one more shape is compiled.
     """
@@ -157,151 +214,123 @@ def _quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
     return np.argsort(finished, kind="stable")[:size]
 
 
-@jax.jit
-def _take(state: Decoding, kept: Any) -> Decoding:
-    """These rows of a batch."""
-    cache = llama.take(state.cache, kept)
-    return Decoding(
-        cache, state.last[kept], state.position[kept], state.done[kept], state.keys[kept]
-    )
-
-
-def _cut(row: list[int], eos_id: int) -> list[int]:
+def _truncate_after_eos(row: list[int], eos_id: int) -> list[int]:
     return row[: row.index(eos_id) + 1] if eos_id in row else row
 
 
-def _gate(routing: Any, adapter: dict) -> np.ndarray | None:
-    """The routing as an array, its ids checked against the adapter."""
-    routing = None if routing is None else np.asarray(routing)
-    if adapters.is_ids(routing):
-        adapters.check_ids("routing", routing, adapters.member_count(adapter))
-    return routing
+@jax.jit
+def _take(state: Decoding, rows: Int[Array, " N"]) -> Decoding:
+    """These rows of a batch."""
+    return Decoding(
+        take_rows(state.cache, rows),
+        *(x[rows] for x in (state.last, state.position, state.done, state.keys)),
+    )
 
 
-def _shared_prefix(prompts: Sequence[Sequence[int]], routing: Any) -> int:
-    """How many tokens, a multiple of BUCKET, all prompts begin with and none ends with.
-
-    None for rows that use adapters differently: their prefixes are not the same to the model.
-    """
-    if len(prompts) < 2 or (
-        routing is not None
-        and not np.array_equal(routing, np.broadcast_to(routing[:1], routing.shape))
-    ):
-        return 0
-    shortest = min(map(len, prompts))
-    rows = np.array([prompt[:shortest] for prompt in prompts])
-    same = np.cumprod(np.all(rows == rows[:1], axis=0)).sum()
-    return int(min(same, shortest - 1)) // BUCKET * BUCKET
+@partial(jax.jit, static_argnames=("rows", "size"))
+def _prefix_cache(
+    decoder: Decoder, tokens: Int[Array, "1 T"], routing: Routing | None, *, rows: int, size: int
+) -> Cache:
+    """A cache of `rows` rows that all begin with these tokens."""
+    params, adapter = decoder.model.params, decoder.model.adapter
+    empty = empty_cache(params, decoder.cfg, 1, size)
+    _, cache = llama.forward(params, adapter, tokens, decoder.cfg, cache=empty, routing=routing)
+    return repeat(cache, rows)
 
 
-@partial(jax.jit, static_argnames=("rows", "size", "cfg"))
-def _prefix(
-    model: Model, tokens: Any, routing: Any, *, rows: int, size: int, cfg: ModelConfig
-) -> llama.Cache:
-    """A cache of `rows` rows that all begin with these tokens (1, T)."""
-    empty = llama.empty_cache(model.params, cfg, 1, size)
-    _, cache = llama.forward(model.params, model.adapter, tokens, cfg, cache=empty, routing=routing)
-    return llama.repeat(cache, rows)
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-    tokens = np.zeros((len(prompts), length), np.int32)
-    segment_ids = np.zeros_like(tokens)
-    for row, segments, prompt in zip(tokens, segment_ids, prompts, strict=True):
-        row[length - len(prompt) :] = prompt
-        segments[length - len(prompt) :] = 1
-    return tokens, segment_ids
-
-
-@partial(jax.jit, static_argnames=("cfg", "greedy"), donate_argnames=("cache",))
+@partial(jax.jit, donate_argnames=("cache",))
 def _prefill(
-    model: Model,
-    tokens: Any,
-    segment_ids: Any,
-    cache: llama.Cache,
-    keys: Any,
-    routing: Any,
-    settings: dict,
-    *,
-    cfg: ModelConfig,
-    greedy: bool,
+    decoder: Decoder,
+    tokens: Int[Array, "B T"],
+    segment_ids: Int[Array, "B T"],
+    cache: Cache,
+    keys: Keys[Array, " B"],
+    routing: Routing | None,
 ) -> Decoding:
-    positions = cache.index + jnp.maximum(jnp.cumsum(segment_ids, axis=1) - 1, 0)
+    """The rows after these tokens, which the cache's tokens precede."""
+    positions = cache.next_slot + jnp.maximum(jnp.cumsum(segment_ids, axis=1) - 1, 0)
     hidden, cache = llama.forward(
-        model.params,
-        model.adapter,
+        decoder.model.params,
+        decoder.model.adapter,
         tokens,
-        cfg,
+        decoder.cfg,
         positions=positions,
         segment_ids=segment_ids,
         cache=cache,
         routing=routing,
     )
     position = positions[:, -1] + 1
-    last = _pick(model, hidden[:, -1], position, keys, settings, greedy)
+    last = _pick(decoder, hidden[:, -1], position, keys)
     return Decoding(cache, last, position, jnp.zeros(tokens.shape[0], bool), keys)
 
 
-@partial(jax.jit, static_argnames=("cfg", "greedy"), donate_argnames=("state",))
+# What a round's loop carries: the number of tokens so far, the rows, and their new tokens.
+Carry: TypeAlias = tuple[Int[Array, ""], Decoding, Int[Array, "B _"]]
+
+
+@partial(jax.jit, donate_argnames=("state",))
 def _round(
-    model: Model,
-    state: Decoding,
-    routing: Any,
-    settings: dict,
-    eos_id: Any,
-    *,
-    cfg: ModelConfig,
-    greedy: bool,
-) -> tuple[Decoding, Any]:
-    """Up to ROUND tokens for every row; the rest of a done row is EOS. Returns the tokens (B,
-    ROUND)."""
-    rows = state.last.shape[0]
-    ones = jnp.ones((rows, 1), jnp.int32)
+    decoder: Decoder, state: Decoding, routing: Routing | None
+) -> tuple[Decoding, Int[Array, "B _"]]:
+    """Up to ROUND tokens (B, ROUND) for every row, filled up with EOS after a row is done."""
 
-    def step(carry: Any) -> Any:
-        i, s, out = carry
-        token = jnp.where(s.done, eos_id, s.last)
-        out = jax.lax.dynamic_update_slice(out, token[:, None], (0, i))
-        hidden, cache = llama.forward(
-            model.params,
-            model.adapter,
-            token[:, None],
-            cfg,
-            positions=s.position[:, None],
-            segment_ids=ones,
-            cache=s.cache,
-            routing=routing,
-        )
-        following = _pick(model, hidden[:, 0], s.position + 1, s.keys, settings, greedy)
-        return (
-            i + 1,
-            Decoding(cache, following, s.position + 1, s.done | (token == eos_id), s.keys),
-            out,
-        )
+    def unfinished(carry: Carry) -> Bool[Array, ""]:
+        count, state, _ = carry
+        return (count < ROUND) & ~jnp.all(state.done)
 
-    out = jnp.full((rows, ROUND), eos_id, jnp.int32)
-    unfinished = lambda carry: (carry[0] < ROUND) & ~jnp.all(carry[1].done)  # noqa: E731
-    _, state, out = jax.lax.while_loop(unfinished, step, (jnp.int32(0), state, out))
-    return state, out
+    def step(carry: Carry) -> Carry:
+        count, state, new_tokens = carry
+        token = jnp.where(state.done, decoder.eos_id, state.last)
+        new_tokens = jax.lax.dynamic_update_slice(new_tokens, token[:, None], (0, count))
+        return count + 1, _next(decoder, state, token, routing), new_tokens
+
+    no_tokens = jnp.full((state.last.shape[0], ROUND), decoder.eos_id, jnp.int32)
+    _, state, new_tokens = jax.lax.while_loop(unfinished, step, (jnp.int32(0), state, no_tokens))
+    return state, new_tokens
 
 
-def _pick(model: Model, hidden: Any, position: Any, keys: Any, settings: dict, greedy: bool) -> Any:
+def _next(
+    decoder: Decoder, state: Decoding, token: Int[Array, " B"], routing: Routing | None
+) -> Decoding:
+    """The rows with `token` appended, and the token after it picked."""
+    hidden, cache = llama.forward(
+        decoder.model.params,
+        decoder.model.adapter,
+        token[:, None],
+        decoder.cfg,
+        positions=state.position[:, None],
+        segment_ids=jnp.ones((len(token), 1), jnp.int32),
+        cache=state.cache,
+        routing=routing,
+    )
+    position = state.position + 1
+    following = _pick(decoder, hidden[:, 0], position, state.keys)
+    done = state.done | (token == decoder.eos_id)
+    return Decoding(cache, following, position, done, state.keys)
+
+
+def _pick(
+    decoder: Decoder,
+    hidden: Float[Array, "B D"],
+    position: Int[Array, " B"],
+    keys: Keys[Array, " B"],
+) -> Int[Array, " B"]:
     """The next token of every row: the most likely, or drawn from the top_p nucleus with a key of
     (row, position)."""
-    logits = llama.logits(model.params, hidden)
-    if greedy:
+    logits = llama.logits(decoder.model.params, hidden)
+    if decoder.greedy:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = _nucleus(logits / jnp.maximum(settings["temperature"], 1e-6), settings["top_p"])
+    # greedy is static and the temperature is not: at 0 this branch is never taken
+    logits = _nucleus(logits / jnp.maximum(decoder.temperature, 1e-6), decoder.top_p)
     draw = jax.vmap(lambda key, p, row: jax.random.categorical(jax.random.fold_in(key, p), row))
     return draw(keys, position, logits).astype(jnp.int32)
 
 
-def _nucleus(logits: Any, top_p: Any) -> Any:
+def _nucleus(logits: Float[Array, "B V"], top_p: float | Float[Array, ""]) -> Float[Array, "B V"]:
     """Keep the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al.,
     1904.09751)."""
     ordered = jnp.sort(logits, axis=-1)[:, ::-1]
-    before = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1) - jax.nn.softmax(
-        ordered, axis=-1
-    )
+    probability = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(probability, axis=-1) - probability
     lowest = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits >= lowest, logits, -jnp.inf)

@@ -12,6 +12,7 @@ from lfl_jax import adapters, sample
 from lfl_jax.core import spec, tree
 from lfl_jax.model import Model
 from lfl_jax.models import llama
+from lfl_jax.models.cache import empty_cache
 
 PROMPTS = [[5, 17, 3, 60], [40, 2], [9, 9, 33, 71, 12, 8, 90]]
 EOS = 95
@@ -120,14 +121,12 @@ def test_what_prompts_share_is_computed_once(stacked, small, small_params, monke
 def test_decoding_from_stacked_layers_copies_one_layer_at_a_time(small):
     cfg = dataclasses.replace(small, n_layers=12)
     params = spec.init(llama.specs(cfg), jax.random.key(0))
-    cache = llama.empty_cache(params, cfg, 2, 64)
+    cache = empty_cache(params, cfg, 2, 64)
     ids = jnp.zeros(2, jnp.int32)
     state = sample.Decoding(cache, ids, ids, ids == 1, jax.random.split(jax.random.key(0), 2))
-    settings = {"temperature": jnp.float32(0), "top_p": jnp.float32(1)}
     model = Model(params=params, adapter={})
-    compiled = sample._round.lower(
-        model, state, None, settings, EOS, cfg=cfg, greedy=True
-    ).compile()
+    decoder = sample.Decoder(model, jnp.float32(0), jnp.float32(1), EOS, cfg, greedy=True)
+    compiled = sample._round.lower(decoder, state, None).compile()
     one = tree.nbytes((params["layers"], cache.k, cache.v)) / cfg.n_layers
     assert compiled.memory_analysis().temp_size_in_bytes < 3 * one
 
@@ -160,7 +159,7 @@ def test_the_last_quarter_of_a_batch_goes_on_alone(
 
     sizes, take = [], sample._take
     monkeypatch.setattr(
-        sample, "_take", lambda state, kept: sizes.append(len(kept)) or take(state, kept)
+        sample, "_take", lambda state, rows: sizes.append(len(rows)) or take(state, rows)
     )
     stop = lambda row: row[:8] not in [text[:8] for text in going_on]  # noqa: E731
     found = texts(stop=stop)

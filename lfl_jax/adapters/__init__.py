@@ -35,7 +35,8 @@ from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
-from lfl_jax.adapters.routed import is_ids
+from lfl_jax.adapters.routing import is_ids
+from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.adapters.trees import member_count
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.adapters.vera import VeRA
@@ -44,6 +45,7 @@ fixed = precompute_for_inference  # its name before; programs outside of this re
 
 __all__ = [
     "KINDS",
+    "AdapterContext",
     "Bottleneck",
     "DoRA",
     "FullDelta",
@@ -54,6 +56,7 @@ __all__ = [
     "Mix",
     "OLoRA",
     "PiSSA",
+    "Site",
     "VeRA",
     "add",
     "bind",

@@ -222,7 +222,7 @@ def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
 @jax.jit
 def _precomputed(shared: Any, layer: Any, w: Any) -> Any:
     def one(layer: Any, w: Any) -> Any:
-        factors = routed.factors(layer, w, shared)
+        factors = routed.stacked_factors(layer, w, shared)
         return layer.precompute_for_inference(w) if factors is None else StackedFactors(factors)
 
     return jax.vmap(one)(layer, w)

@@ -1,91 +1,97 @@
 """Several adapters at one weight: all see the same (x, y), and their changes add."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from lfl_jax.adapters.kind import LowRank
+from lfl_jax.adapters.kind import Kind, LowRank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.core.pytree import Node
+from lfl_jax.core.types import Params, Weight
 
 
 @struct.dataclass
 class Mix(Node):
-    """Members at one weight, in the order of the routing weights."""
+    """Adapters of one weight, its members, in the order of the routing weights."""
 
     layers: tuple[Any, ...]
 
-    def with_shared(self, shared: Any) -> "Mix":
+    def with_shared(self, shared: Params | None) -> "Mix":
         """Every member with what it needs of the shared arrays."""
         return Mix(tuple(layer.with_shared(shared) for layer in self.layers))
 
-    def bind(self, w: Any, original: Any = None) -> "Mix":
+    def bind(self, w: Weight, original: Weight | None = None) -> "Mix":
         """Every member bound to the weight."""
         return Mix(tuple(layer.bind(w, original) for layer in self.layers))
 
-    def rebind(self, w: Any) -> "Mix":
+    def rebind(self, w: Weight) -> "Mix":
         """Every member over another weight."""
         return Mix(tuple(layer.rebind(w) for layer in self.layers))
 
-    def precompute_for_inference(self, w: Any) -> "Mix":
+    def precompute_for_inference(self, w: Weight) -> "Mix":
         """Every member with what stays the same computed."""
         return Mix(tuple(layer.precompute_for_inference(w) for layer in self.layers))
 
-    def delta(self, w: Any) -> Float[Array, "I O"]:
+    def delta(self, w: Weight) -> Float[Array, "I O"]:
         """The sum of the members' dW."""
         return sum(layer.delta(w) for layer in self.layers)
 
-    def scaled(self, factor: Any) -> "Mix":
+    def scaled(self, factor: ArrayLike) -> "Mix":
         """Every member scaled."""
         return Mix(tuple(layer.scaled(factor) for layer in self.layers))
 
 
 @struct.dataclass
 class StackedFactors(Node):
-    """A Mix for evaluation, of many low-rank members of one shape: their factors side by side, so
-    that picking one for every row does not touch the rest.
+    """The factors of many low-rank members of one shape, for evaluation.
 
-    a (.., M, I, R), scale (.., M, R), b (.., M, R, O).
+    a (.., M, I, R), scale (.., M, R), b (.., M, R, O). Picking one member for every row reads that
+    member's factors only.
     """
 
     factors: LowRank
 
     @property
     def layers(self) -> tuple[LoRA, ...]:
-        """The members."""
+        """The members, one after the other."""
         a, scale, b = self.factors
         return tuple(
             LoRA(a[..., m, :, :], b[..., m, :, :], scale[..., m, :]) for m in range(scale.shape[-2])
         )
 
-    def with_shared(self, shared: Any) -> "StackedFactors":
-        """Itself: the factors hold all it needs."""
+    def with_shared(self, shared: Params | None) -> "StackedFactors":
+        """Itself: VeRA's shared A and B are multiplied in already."""
         return self
 
-    def rebind(self, w: Any) -> "StackedFactors":
+    def rebind(self, w: Weight) -> "StackedFactors":
         """Itself: low-rank members read nothing off their weight."""
         return self
 
-    def delta(self, w: Any) -> Float[Array, "I O"]:
+    def delta(self, w: Weight) -> Float[Array, "I O"]:
         """The sum of the members' dW."""
         return jnp.einsum("mir,mr,mro->io", *self.factors)
 
-    def scaled(self, factor: Any) -> "StackedFactors":
+    def scaled(self, factor: ArrayLike) -> "StackedFactors":
         """Every member scaled."""
         return StackedFactors(self.factors._replace(scale=self.factors.scale * factor))
 
 
-def members(layer: Any) -> tuple[Any, ...]:
-    """The adapters at one weight: none, one, or a Mix's."""
+# What an adapter tree has at a weight, where it has anything.
+AdapterLayer: TypeAlias = Kind | Mix | StackedFactors
+
+
+def members(layer: AdapterLayer | None) -> tuple[Kind, ...]:
+    """The adapters at one weight: none, one, or all of a mix."""
     if layer is None:
         return ()
     return layer.layers if isinstance(layer, Mix | StackedFactors) else (layer,)
 
 
-def count(layer: Any) -> int:
-    """How many adapters are at one weight."""
-    return (
-        layer.factors.scale.shape[-2] if isinstance(layer, StackedFactors) else len(members(layer))
-    )
+def count(layer: AdapterLayer | None) -> int:
+    """How many adapters there are at one weight."""
+    if isinstance(layer, StackedFactors):
+        return layer.factors.scale.shape[-2]
+    return len(members(layer))

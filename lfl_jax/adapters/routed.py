@@ -1,81 +1,67 @@
-"""A batch routed by ids: a routing of integers names the one member that each example (B,) or token
-(B, T) uses; any that is not there, such as -1, is the base."""
+"""Batches routed by ids: every example or token is multiplied with the factors of its own adapter.
 
-from typing import Any
+The plain plan multiplies every token with every adapter's factors and zeroes all products but one,
+so that its work grows with the number of adapters. Here it does not.
+"""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import LowRank, only_low_rank
-from lfl_jax.adapters.mix import StackedFactors, count, members
+from lfl_jax.adapters.mix import AdapterLayer, StackedFactors, members
+from lfl_jax.adapters.routing import is_ids
 from lfl_jax.core.sharding import Rules
-from lfl_jax.errors import UserError
+from lfl_jax.core.types import Params, Routing, Weight
+from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
 
 # from so many on, products with each row's own factors are faster (results/README.md; on CPU only)
 MEMBERS = 8
 
 
-def is_ids(routing: Any) -> bool:
-    """Whether a routing is ids, and not factors."""
-    return routing is not None and jnp.issubdtype(routing.dtype, jnp.integer)
+@dataclasses.dataclass(frozen=True)
+class Routed:
+    """The stacked factors of one weight's adapters: A (M, I, R), scale (M, R), B (M, R, O).
 
-
-def as_routing(routing: Any, shape: tuple[int, int], columns: int) -> Any:
-    """The routing of (B, T) tokens and an adapter of `columns` members, as an array.
-
-    Integers are ids, (B,) or (B, T); floats are factors, (B, M) or (B, T, M), or (1, M) for every
-    row alike. UserError for any other shape; values are not looked at.
+    ids: (B,) or (B, T), the adapter that each example or token uses.
     """
-    if routing is None:
-        return None
-    routing = jnp.asarray(routing)
-    if is_ids(routing):
-        if routing.shape not in (shape[:1], shape):
-            raise UserError(
-                f"routing: integers {routing.shape}; expected ids of members, {shape[:1]} or"
-                f" {shape} for"
-                " this batch; factors"
-                " on members are floats, (B, M) or (B, T, M)"
-            )
-        return routing
-    if routing.ndim == 1:
-        raise UserError(
-            f"routing: floats {routing.shape}; ids of members are integers; factors on {columns}"
-            " members"
-            " are (B, M) or"
-            f" (B, T, M), and (1, {columns}), routing[None], for the same in every row"
-        )
-    if routing.shape[-1] != columns or routing.shape[:-1] not in ((1,), shape[:1], shape):
-        raise UserError(
-            f"routing: floats {routing.shape}; expected a factor on each member of this adapter,"
-            " which"
-            f" has {columns}:"
-            f" {(*shape[:1], columns)} or {(*shape, columns)} for this batch"
-        )
-    return jnp.broadcast_to(routing, (*shape[: routing.ndim - 1], columns))
+
+    w: Weight
+    factors: LowRank
+    ids: Routing
+
+    @property
+    def shrinks(self) -> tuple[()]:
+        """None: A differs between rows."""
+        return ()
+
+    def output(
+        self, x: Float[Array, "B T I"], adapter_input: Float[Array, "B T I"], hidden: tuple[()]
+    ) -> Float[Array, "B T O"]:
+        """x W plus the change of the adapter that each id names."""
+        y = linear(x, self.w)
+        with jax.named_scope("adapters"):
+            return y + low_rank(adapter_input, self.factors, self.ids)
 
 
-def check_columns(routing: Any, layers: tuple[Any, ...]) -> None:
-    """UserError for factors on fewer members than these layers have."""
-    most = max((count(layer) for layer in layers), default=0)
-    if routing is not None and not is_ids(routing) and routing.shape[-1] < most:
-        raise UserError(
-            f"routing: floats {routing.shape}; expected a factor on each of {most} members, (B, M)"
-            " or (B,"
-            " T, M)"
-        )
+def can_follow_ids(routing: Routing | None, rules: Rules | None) -> bool:
+    """Whether a routing is ids that `low_rank` can follow.
 
-
-def applies(routing: Any, rules: Rules | None) -> bool:
-    """Whether a routing is ids that `low_rank` can follow: rows that are each their own cannot be
-    sorted across a mesh."""
+    Ids of tokens need the rows sorted by adapter, which cannot be done across the devices of a
+    mesh.
+    """
     return is_ids(routing) and (routing.ndim == 1 or rules is None or rules.mesh.size == 1)
 
 
-def factors(layer: Any, w: Any, shared: Any) -> LowRank | None:
-    """A (M, I, R), scale (M, R) and B (M, R, O) of a layer's members, where `low_rank` is all they
-    do, and faster."""
+def stacked_factors(layer: AdapterLayer | None, w: Weight, shared: Params | None) -> LowRank | None:
+    """A (M, I, R), scale (M, R) and B (M, R, O) of a layer's adapters.
+
+    None where `low_rank` is not all they do, their shapes differ, or they are too few for it to be
+    faster.
+    """
     if isinstance(layer, StackedFactors):
         return layer.factors
     group = tuple(member.with_shared(shared) for member in members(layer))
@@ -87,12 +73,12 @@ def factors(layer: Any, w: Any, shared: Any) -> LowRank | None:
     return LowRank(*(jnp.stack(leaves) for leaves in zip(*parts, strict=True)))
 
 
-def low_rank(x: Float[Array, "B T I"], factors: LowRank, ids: Any) -> Float[Array, "B T O"]:
-    """dy by the member that each id names: the products do not grow with the number of members."""
+def low_rank(x: Float[Array, "B T I"], factors: LowRank, ids: Routing) -> Float[Array, "B T O"]:
+    """dy by the adapter that each id names, 0 for an id that names none."""
     a, scale, b = factors
+    # inside a compiled program ids cannot be refused: those too large are the base, as -1 is
     ids = jnp.where(ids < len(scale), ids, -1)
     if ids.ndim == 1:
         return low_rank_by_example(x, a, b, ids, scale)
-    return grouped_low_rank(x.reshape(-1, x.shape[-1]), a, b, ids.reshape(-1), scale).reshape(
-        *x.shape[:2], -1
-    )
+    dy = grouped_low_rank(x.reshape(-1, x.shape[-1]), a, b, ids.reshape(-1), scale)
+    return dy.reshape(*x.shape[:2], -1)

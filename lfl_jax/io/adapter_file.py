@@ -15,6 +15,7 @@ from lfl_jax.adapters.build import KINDS, is_kind, is_layer
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import Mix, StackedFactors, members
 from lfl_jax.adapters.project import project
+from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.config import own_code
 from lfl_jax.config.own_code import Code
 from lfl_jax.core import tree
@@ -221,7 +222,8 @@ def _check(file: Path, tensors: Tensors, expected: set[str], adapter: dict, para
 
 def _fits(member: Any, shared: dict, w: Any) -> bool:
     def change(member: Any, w: Any) -> Any:
-        return project(jnp.zeros((1, 1, w.shape[0])), (w,), (member,), shared=shared)[0]
+        context = AdapterContext(shared=shared)
+        return project(jnp.zeros((1, 1, w.shape[0])), (Site(w, member),), context)[0]
 
     try:
         return jax.eval_shape(jax.vmap(change), member, w).shape == (w.shape[0], 1, 1, w.shape[2])

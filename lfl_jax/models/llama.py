@@ -1,37 +1,39 @@
-"""The Llama family (arXiv 2302.13971, 2307.09288): RMSNorm, rotary positions, grouped-query
-attention, SwiGLU; and its relatives that add biases (Qwen2), norms of q and k (Qwen3) or a sliding
-window (Mistral 0.1).
+"""The Llama family (arXiv 2302.13971, 2307.09288) and relatives, as functions of parameters.
 
-A function of two trees, parameters and adapters. Stacked layers are scanned; a tuple of layers
-(`core.tree.unstack`) is a plain loop, at which decoding is faster: a scan copies every layer's
-weights out of the stack for each token.
+RMSNorm, rotary positions, grouped-query attention, SwiGLU. Relatives add biases (Qwen2), norms of
+q and k (Qwen3) or a sliding window (Mistral 0.1). A model is a function of two trees, parameters
+and adapters; each phase runs under a `jax.named_scope`, so that a profile reads like this file.
 """
 
-from typing import Any
+import dataclasses
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 from jax.nn import initializers
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.compose import check_ids
 from lfl_jax.adapters.project import project
-from lfl_jax.adapters.routed import as_routing, is_ids
+from lfl_jax.adapters.routing import as_routing, is_ids
+from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.adapters.trees import as_adapter, member_count
-from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import AdapterTree, DType, Key, Params, Routing
 from lfl_jax.kernels.attention import attention
 from lfl_jax.kernels.linear_cross_entropy.reference import unembed
+from lfl_jax.models.cache import Cache, LayerCache
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.models.layers import Block, Hidden, Layer, run_layers
+from lfl_jax.models.mask import AttentionMask, attention_mask
+from lfl_jax.models.rotary import Rotation, rotate, rotation
 
 INIT_STD = 0.02
-# What the backward pass finds saved; the rest of a block is recomputed. "selective" keeps what the
-# wide products made.
-SAVED = ("qkv", "attention", "mlp", "shrink", "base", "norm")
 # The logical axes of a layer's weights.
 AXES = {
     "q": ("embed", "heads"),
@@ -44,28 +46,32 @@ AXES = {
 }
 # The groups of a layer's biases, which some families have, and the weights they belong to.
 BIASES = {"qkv_bias": ("q", "k", "v"), "o_bias": ("o",), "mlp_bias": ("gate", "up", "down")}
-SLOTS = (-1, -2)  # the axis of a cache's slots in k and in v
+
+# "selective" saves what the wide products of a block computed, by the names that they are given
+# (`checkpoint_name`), and recomputes the cheap operations between them. "full" recomputes all.
+SAVED = ("qkv", "attention", "mlp", "shrink", "base", "norm")
 REMAT = {
     "selective": jax.checkpoint_policies.save_only_these_names(*SAVED),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
-@struct.dataclass
-class Cache(Node):
-    """Keys and values of past tokens, the segment of each slot (B, S), and the next slot.
+@dataclasses.dataclass(frozen=True)
+class LayerContext:
+    """What all layers of a forward pass share beside their weights."""
 
-    k (B, K, P, S) and v (B, K, S, P), as their products read them: else all of the cache is
-    transposed for every token. Like the model's layers, each is stacked (L, ...) or a tuple of L.
-    """
+    cfg: ModelConfig
+    rotation: Rotation
+    attention_mask: AttentionMask
+    adapters: AdapterContext
 
-    k: Any
-    v: Any
-    segment_ids: Any
-    index: Any
+    @property
+    def rules(self) -> Rules | None:
+        """The mesh that all arrays lie on."""
+        return self.adapters.rules
 
 
-def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
+def specs(cfg: ModelConfig, dtype: DType = jnp.float32) -> Params:
     """Specs of all parameters; weights are (in, out), layers are stacked on a leading axis."""
     layers, d = cfg.n_layers, cfg.d_model
     q, kv = cfg.n_heads * cfg.head_dim, cfg.n_kv_heads * cfg.head_dim
@@ -114,112 +120,92 @@ def specs(cfg: ModelConfig, dtype: Any = jnp.float32) -> dict:
     return tree
 
 
-def head(params: dict) -> Float[Array, "V D"]:
+def head(params: Params) -> Float[Array, "V D"]:
     """The output projection, an output unit a row: its own weight, or the embedding when tied."""
     return params["head"] if "head" in params else params["embed"]
 
 
 def forward(
-    params: dict,
-    adapter: dict | None,
+    params: Params,
+    adapter: AdapterTree | None,
     tokens: Int[Array, "B T"],
     cfg: ModelConfig,
     *,
     positions: Int[Array, "B T"] | None = None,
     segment_ids: Int[Array, "B T"] | None = None,
     branch_ids: Int[Array, "B T"] | None = None,
-    routing: Any = None,
+    routing: ArrayLike | None = None,
     cache: Cache | None = None,
-    key: Any = None,
+    key: Key | None = None,
     rules: Rules | None = None,
-) -> tuple[Float[Array, "B T D"], Cache | None]:
+) -> tuple[Hidden, Cache | None]:
     """Hidden states after the final norm, and the cache with these tokens appended.
 
-    segment_ids: a token sees earlier tokens of its own segment only (0 marks padding). branch_ids:
-    inside a segment, branch 0 is seen by all, branch b > 0 by itself. routing (B, M) or (B, T, M):
-    factors on the members of the adapter; or
-    integers (B,) or (B, T): the one member to use, -1 being the base. key: turns on dropout
-    (training).
+    segment_ids: a token attends to earlier tokens of its own segment only (0 marks padding).
+    branch_ids: inside a segment, branch 0 is seen by all, branch b > 0 by itself. routing (B, M)
+    or (B, T, M): factors on the M adapters of a mix; or integers (B,) or (B, T): the one adapter to
+    use, -1 being the base. key: turns on dropout (training). UserError for an adapter or a routing
+    that does not fit.
     """
     b, t = tokens.shape
     adapter = as_adapter("forward", adapter)
     routing = as_routing(routing, (b, t), member_count(adapter))
     if not isinstance(tokens, jax.core.Tracer):
-        _check_values(params, adapter, routing)
+        _require_fitting_values(params, adapter, routing)
     positions = jnp.broadcast_to(jnp.arange(t), (b, t)) if positions is None else positions
     segment_ids = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids
-    windowed = (
-        cfg.window is not None and (t if cache is None else cache.segment_ids.shape[1]) > cfg.window
+
+    cache = None if cache is None else cache.with_segments(segment_ids)
+    mask = attention_mask(
+        segment_ids, positions, branch_ids=branch_ids, cache=cache, window=cfg.window
     )
-    only_segments = segment_ids if branch_ids is None and cache is None and not windowed else None
-    mask, cache = _mask(segment_ids, branch_ids, cache, positions, cfg.window if windowed else None)
-    see = (mask, only_segments)
-    rope = _rope(positions, cfg)
-    x = constrain(params["embed"], ("vocab", "activation"), rules)[tokens].astype(cfg.compute_dtype)
-    x = constrain(x, ("batch", "time", "activation"), rules)
+    in_adapters = AdapterContext(
+        routing, dropout=cfg.adapter_dropout, shared=adapter.get("shared"), rules=rules
+    )
+    context = LayerContext(cfg, rotation(positions, cfg), mask, in_adapters)
 
-    shared = adapter.get("shared")
-
-    def block(
-        x: Any, layer: Any, layer_adapter: Any, layer_key: Any, layer_cache: Any
-    ) -> tuple[Any, Any]:
-        return _block(
-            x, layer, layer_adapter, shared, cfg, rope, see, routing, layer_key, layer_cache, rules
-        )
-
-    if cfg.remat != "none":
-        # a scan's body cannot merge with it
-        block = jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)
-    adapter_layers = adapter["layers"]
-    if isinstance(adapter_layers, dict):
-        adapter_layers = {"attn": {}, "mlp": {}} | adapter_layers
-    if isinstance(params["layers"], tuple):
-        x, cache = _loop(block, x, params["layers"], adapter_layers, key, cache, cfg)
-    elif cache is None:
-        x = _scan(block, x, params["layers"], adapter_layers, key, cfg)
-    else:
-        x, cache = _scan_cached(block, x, params["layers"], adapter_layers, cache, cfg)
-    return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
+    x, cache = run_layers(
+        _rematerialised(partial(_block, context=context), cfg),
+        _embed(params, tokens, cfg, rules),
+        params["layers"],
+        _both_parts(adapter["layers"]),
+        n_layers=cfg.n_layers,
+        key=key,
+        cache=cache,
+    )
+    with jax.named_scope("final_norm"):
+        return rms_norm(x, params["final_norm"], cfg.norm_eps), cache
 
 
-def _check_values(params: dict, adapter: dict, routing: Any) -> None:
-    """UserError for ids of members there are not, and for an adapter that was trained over other
-    weights."""
+def _require_fitting_values(params: Params, adapter: AdapterTree, routing: Routing | None) -> None:
+    """UserError for ids of adapters there are not, and for an adapter of other weights.
+
+    Only outside of compiled programs, where values can be looked at.
+    """
     if is_ids(routing):
         check_ids("routing", routing, member_count(adapter))
-    # unstacked ones come from `adapters.precompute_for_inference`, which has looked
+    # unstacked ones come from `adapters.precompute_for_inference`, which has checked
     if isinstance(params["layers"], dict):
         require_bound("forward", adapter, params)
 
 
-def logits(params: dict, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+def _both_parts(adapter: AdapterTree | tuple[AdapterTree, ...]) -> AdapterTree | tuple:
+    """The adapter's layers, with an empty part where it adapts no attention or no mlp."""
+    return {"attn": {}, "mlp": {}} | adapter if isinstance(adapter, dict) else adapter
+
+
+def _rematerialised(block: Block, cfg: ModelConfig) -> Block:
+    """The block, of which the backward pass recomputes what cfg.remat does not save."""
+    if cfg.remat == "none":
+        return block
+    # prevent_cse is for loops whose forward and backward pass the compiler could merge: a scan's
+    # cannot be, and without the barriers more is fused
+    return jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)
+
+
+def logits(params: Params, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
     """Next-token logits in float32."""
     return unembed(hidden, head(params))
-
-
-def empty_cache(params: dict, cfg: ModelConfig, batch: int, size: int) -> Cache:
-    """A cache of `size` slots for `batch` rows, in the form that these parameters want."""
-
-    def blank(*shape: int) -> Any:
-        shape = (batch, cfg.n_kv_heads, *shape)
-        if isinstance(params["layers"], tuple):
-            return tuple(jnp.zeros(shape, cfg.compute_dtype) for _ in range(cfg.n_layers))
-        return jnp.zeros((cfg.n_layers, *shape), cfg.compute_dtype)
-
-    k, v = blank(cfg.head_dim, size), blank(size, cfg.head_dim)
-    return Cache(k, v, jnp.full((batch, size), -1, jnp.int32), jnp.int32(0))
-
-
-def repeat(cache: Cache, rows: int) -> Cache:
-    """The cache of one row for `rows` rows."""
-    k, v = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=-4), (cache.k, cache.v))
-    return cache.replace(k=k, v=v, segment_ids=jnp.repeat(cache.segment_ids, rows, axis=0))
-
-
-def take(cache: Cache, rows: Int[Array, " N"]) -> Cache:
-    """The cache of these rows."""
-    k, v = jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), (cache.k, cache.v))
-    return cache.replace(k=k, v=v, segment_ids=cache.segment_ids[rows])
 
 
 def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Float[Array, "*N D"]:
@@ -229,184 +215,99 @@ def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Floa
     return (y * w.astype(jnp.float32)).astype(x.dtype)
 
 
-def _scan(block: Any, x: Any, layers: Any, adapter_layers: Any, key: Any, cfg: ModelConfig) -> Any:
-    def body(x: Any, xs: Any) -> tuple[Any, None]:
-        layer, layer_adapter, index = xs
-        return block(
-            x, layer, layer_adapter, None if key is None else jax.random.fold_in(key, index), None
-        )[0], None
-
-    return jax.lax.scan(body, x, (layers, adapter_layers, jnp.arange(cfg.n_layers)))[0]
-
-
-def _scan_cached(
-    block: Any, x: Any, layers: Any, adapter_layers: Any, cache: Cache, cfg: ModelConfig
-) -> Any:
-    """The stacked cache is carried and written in place: a second one would cost as much as the
-    first."""
-
-    def body(carry: Any, xs: Any) -> tuple[Any, None]:
-        x, *kv = carry
-        layer, layer_adapter, i = xs
-        past = [jax.lax.dynamic_index_in_dim(stack, i, keepdims=False) for stack in kv]
-        x, after = block(x, layer, layer_adapter, None, (*past, cache.index))
-        return (x, *(write(*each, i) for each in zip(kv, after, SLOTS, strict=True))), None
-
-    def write(stack: Any, whole: Any, axis: int, i: Any) -> Any:
-        """The stack with what layer i has of the new tokens."""
-        added, at = (
-            jax.lax.dynamic_slice_in_dim(whole, cache.index, x.shape[1], axis),
-            [i, 0, 0, 0, 0],
-        )
-        at[axis] = cache.index
-        return jax.lax.dynamic_update_slice(stack, added[None], at)
-
-    (x, k, v), _ = jax.lax.scan(
-        body, (x, cache.k, cache.v), (layers, adapter_layers, jnp.arange(cfg.n_layers))
-    )
-    return x, cache.replace(k=k, v=v, index=cache.index + x.shape[1])
+def _embed(
+    params: Params, tokens: Int[Array, "B T"], cfg: ModelConfig, rules: Rules | None
+) -> Hidden:
+    with jax.named_scope("embed"):
+        # The table's rows are gathered from the tensor axis before the look-up, once.
+        table = constrain(params["embed"], ("vocab", "activation"), rules)
+        x = table[tokens].astype(cfg.compute_dtype)
+        return constrain(x, ("batch", "time", "activation"), rules)
 
 
-def _loop(
-    block: Any, x: Any, layers: tuple, adapter_layers: Any, key: Any, cache: Any, cfg: ModelConfig
-) -> Any:
-    kvs = []
-    for i, layer in enumerate(layers):
-        layer_adapter = adapter_layers[i] if isinstance(adapter_layers, tuple) else adapter_layers
-        layer_cache = None if cache is None else (cache.k[i], cache.v[i], cache.index)
-        x, kv = block(
-            x,
-            layer,
-            layer_adapter,
-            None if key is None else jax.random.fold_in(key, i),
-            layer_cache,
-        )
-        kvs.append(kv)
-    if cache is None:
-        return x, None
-    k, v = zip(*kvs, strict=True)
-    return x, cache.replace(k=k, v=v, index=cache.index + x.shape[1])
+class _DropoutKeys(NamedTuple):
+    """A layer's keys: of the adapters at each group of weights, and of attention's weights."""
+
+    qkv: Key | None = None
+    o: Key | None = None
+    gate_up: Key | None = None
+    down: Key | None = None
+    attention: Key | None = None
 
 
-def _block(
-    x: Any,
-    layer: Any,
-    adapter: Any,
-    shared: Any,
-    cfg: ModelConfig,
-    rope: Any,
-    see: Any,
-    routing: Any,
-    key: Any,
-    cache: Any,
-    rules: Rules | None,
-) -> tuple[Any, Any]:
-    """One decoder block: x + attention(norm(x)), then x + mlp(norm(x)). And its cache with these
-    tokens.
+def _block(x: Hidden, layer: Layer, *, context: LayerContext) -> tuple[Hidden, LayerCache | None]:
+    """x + attention(norm(x)), then x + mlp(norm(x)); and the layer's cache with these tokens."""
+    keys = _DropoutKeys(*(() if layer.key is None else jax.random.split(layer.key, 5)))
+    eps = context.cfg.norm_eps
+    with jax.named_scope("attention"):
+        h = rms_norm(x, layer.weights["attn_norm"], eps)
+        h, cache = _attention(h, layer, context, keys)
+        x = x + h
+    with jax.named_scope("mlp"):
+        h = rms_norm(x, layer.weights["mlp_norm"], eps)
+        x = x + _mlp(h, layer, context, keys)
+    return x, cache
 
-    see: the mask (B, T, S), and the segment ids if they say the same.
-    """
-    keys = (None,) * 5 if key is None else tuple(jax.random.split(key, 5))
-    b, t, _ = x.shape
-    biases = {name: bias for group in BIASES for name, bias in layer.get(group, {}).items()}
 
-    def linear(x: Any, part: str, names: tuple[str, ...], key: Any) -> Any:
-        layers = tuple(adapter[part].get(name) for name in names)
-        ws = tuple(layer[part][name] for name in names)
-        mesh = {"rules": rules, "axes": tuple(AXES[name] for name in names)}
-        ys = project(
-            x,
-            ws,
-            layers,
-            routing=routing,
-            key=key,
-            dropout=cfg.adapter_dropout,
-            shared=shared,
-            **mesh,
-        )
-        return tuple(
-            y + biases[n].astype(y.dtype) if n in biases else y
-            for y, n in zip(ys, names, strict=True)
-        )
+def _attention(
+    h: Hidden, layer: Layer, context: LayerContext, keys: _DropoutKeys
+) -> tuple[Hidden, LayerCache | None]:
+    """Grouped-query attention over these tokens and, with a cache, those before them."""
+    cfg, mask = context.cfg, context.attention_mask
+    q, k, v = _heads(_linear(h, layer, "attn", ("q", "k", "v"), context, keys.qkv), layer, cfg)
+    q, k = rotate(q, context.rotation), rotate(k, context.rotation)
 
-    h = rms_norm(x, layer["attn_norm"], cfg.norm_eps)
-    q, k, v = _heads(linear(h, "attn", ("q", "k", "v"), keys[0]), layer, cfg)
-    q, k = rotate(q, rope), rotate(k, rope)
-    kv = None
+    # Keys are rotated before they are stored: each keeps the position it was computed at.
+    cache = None if layer.cache is None else layer.cache.append(k, v)
     if cache is not None:
-        *old, start = cache
-        new = (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
-        kv = [
-            jax.lax.dynamic_update_slice_in_dim(o, n, start, axis)
-            for o, n, axis in zip(old, new, SLOTS, strict=True)
-        ]
-        k, v = kv[0].transpose(0, 3, 1, 2), kv[1].swapaxes(1, 2)
+        k, v = cache.keys_and_values()
+
     q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
-    options = {"dropout": cfg.attention_dropout, "key": keys[4], "rules": rules}
-    h = attention(q, k, v, see[0], segment_ids=see[1], **options)
-    h = constrain(h.reshape(b, t, -1), ("batch", "time", "heads"), rules)
-    x = x + constrain(linear(h, "attn", ("o",), keys[1])[0], ("batch", "time", "activation"), rules)
-    h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
-    gated, up = (checkpoint_name(y, "mlp") for y in linear(h, "mlp", ("gate", "up"), keys[2]))
-    h = constrain(jax.nn.silu(gated) * up, ("batch", "time", "mlp"), rules)
-    x = x + constrain(
-        linear(h, "mlp", ("down",), keys[3])[0], ("batch", "time", "activation"), rules
+    h = attention(
+        q, k, v, mask.mask, segment_ids=mask.segment_ids,
+        dropout=cfg.attention_dropout, key=keys.attention, rules=context.rules,
+    )  # fmt: skip
+    h = constrain(h.reshape(*h.shape[:2], -1), ("batch", "time", "heads"), context.rules)
+    (h,) = _linear(h, layer, "attn", ("o",), context, keys.o)
+    return constrain(h, ("batch", "time", "activation"), context.rules), cache
+
+
+def _mlp(h: Hidden, layer: Layer, context: LayerContext, keys: _DropoutKeys) -> Hidden:
+    """SwiGLU (arXiv 2002.05202): (silu(h W_gate) * (h W_up)) W_down."""
+    projections = _linear(h, layer, "mlp", ("gate", "up"), context, keys.gate_up)
+    gate, up = (checkpoint_name(y, "mlp") for y in projections)
+    h = constrain(jax.nn.silu(gate) * up, ("batch", "time", "mlp"), context.rules)
+    (h,) = _linear(h, layer, "mlp", ("down",), context, keys.down)
+    return constrain(h, ("batch", "time", "activation"), context.rules)
+
+
+def _linear(
+    h: Float[Array, "B T I"],
+    layer: Layer,
+    part: str,
+    names: tuple[str, ...],
+    context: LayerContext,
+    key: Key | None,
+) -> tuple[Float[Array, "B T _"], ...]:
+    """h W + adapters + bias for weights of a part ("attn" or "mlp") that share their input."""
+    weights, adapter = layer.weights[part], layer.adapter[part]
+    sites = tuple(Site(weights[name], adapter.get(name), AXES[name]) for name in names)
+    ys = project(h, sites, dataclasses.replace(context.adapters, key=key))
+
+    groups = (layer.weights.get(group, {}) for group in BIASES)
+    biases = {name: bias for group in groups for name, bias in group.items()}
+    return tuple(
+        y + biases[name].astype(y.dtype) if name in biases else y
+        for name, y in zip(names, ys, strict=True)
     )
-    return x, kv
 
 
-def _heads(qkv: tuple[Any, ...], layer: Any, cfg: ModelConfig) -> Any:
-    """Projections (B, T, heads · P) as heads (B, T, heads, P), with the norms that some families
-    add."""
+def _heads(
+    qkv: tuple[Float[Array, "B T _"], ...], layer: Layer, cfg: ModelConfig
+) -> tuple[Float[Array, "B T _ P"], ...]:
+    """q, k and v (B, T, heads · P) as (B, T, heads, P), q and k normalised if the family does."""
     q, k, v = (x.reshape(*x.shape[:2], -1, cfg.head_dim) for x in qkv)
     if cfg.qk_norm:
-        q, k = (
-            rms_norm(x, layer["qk_norm"][name], cfg.norm_eps) for x, name in ((q, "q"), (k, "k"))
-        )
+        norms = layer.weights["qk_norm"]
+        q, k = rms_norm(q, norms["q"], cfg.norm_eps), rms_norm(k, norms["k"], cfg.norm_eps)
     return q, k, v
-
-
-def rotate(x: Float[Array, "B T H P"], rope: tuple[Any, Any]) -> Float[Array, "B T H P"]:
-    """Rotary embedding in the half-split layout: pairs are (j, j + P/2)."""
-    cos, sin = rope
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def _rope(positions: Int[Array, "B T"], cfg: ModelConfig) -> tuple[Any, Any]:
-    """cos and sin (B, T, 1, P/2), computed once for all layers."""
-    frequency = cfg.rope_theta ** (
-        -jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim
-    )
-    if cfg.rope_scaling is not None:
-        frequency = cfg.rope_scaling.scale(frequency, cfg.rope_theta)
-    angle = positions[..., None, None].astype(jnp.float32) * frequency
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    if cfg.rope_scaling is not None and cfg.rope_scaling.attention_factor != 1.0:
-        cos, sin = cos * cfg.rope_scaling.attention_factor, sin * cfg.rope_scaling.attention_factor
-    return cos.astype(cfg.compute_dtype), sin.astype(cfg.compute_dtype)
-
-
-def _mask(
-    segment_ids: Any, branch_ids: Any, cache: Cache | None, positions: Any, window: int | None
-) -> tuple[Bool[Array, "B T S"], Cache | None]:
-    """Which slot each token may see; with a cache, also the cache with these tokens' segments
-    written."""
-    t = segment_ids.shape[1]
-    if cache is None:
-        key_segments, start = segment_ids, 0
-    else:
-        start = cache.index
-        key_segments = jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids, (0, start))
-        cache = cache.replace(segment_ids=key_segments)
-    causal = (start + jnp.arange(t))[:, None] >= jnp.arange(key_segments.shape[1])[None, :]
-    mask = causal[None] & (segment_ids[:, :, None] == key_segments[:, None, :])
-    if window is not None:
-        # Slots are not positions: prompts are padded on the left, and a row may hold several
-        # documents or branches.
-        key_positions = positions if cache is None else jnp.cumsum(key_segments > 0, axis=1) - 1
-        mask = mask & (positions[:, :, None] - key_positions[:, None, :] < window)
-    if branch_ids is not None:
-        own, others = branch_ids[:, :, None], branch_ids[:, None, :]
-        mask = mask & ((others == 0) | (others == own))
-    return mask, cache

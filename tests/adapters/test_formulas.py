@@ -7,6 +7,7 @@ import pytest
 
 from lfl_jax.adapters import DoRA, LoRA, project
 from lfl_jax.adapters.placement import place
+from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.config import AdapterConfig
 from lfl_jax.errors import UserError
 
@@ -25,7 +26,7 @@ def dora(m=None):
 
 def test_lora_is_w_plus_scaled_ab():
     (y,) = project(
-        jnp.array(X), (jnp.array(W),), (LoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE)),)
+        jnp.array(X), (Site(jnp.array(W), LoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE))),)
     )
     np.testing.assert_allclose(y, X @ (W + 2.0 * A @ B), rtol=1e-4, atol=1e-4)
 
@@ -34,7 +35,7 @@ def test_dora_normalises_each_output_unit():
     m = RNG.uniform(0.5, 2, 10).astype(np.float32)
     v = W + 2.0 * A @ B
     wanted = m * v / np.linalg.norm(v, axis=0)
-    (y,) = project(jnp.array(X), (jnp.array(W),), (dora(m),))
+    (y,) = project(jnp.array(X), (Site(jnp.array(W), dora(m)),))
     np.testing.assert_allclose(y, X @ wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dora(m).delta(jnp.array(W)), wanted - W, rtol=1e-3, atol=1e-4)
 
@@ -44,7 +45,7 @@ def test_dora_treats_the_norm_as_constant():
     g = RNG.normal(size=(2, 5, 10)).astype(np.float32)
 
     def loss(layer):
-        return jnp.sum(project(jnp.array(X), (jnp.array(W),), (layer,))[0] * g)
+        return jnp.sum(project(jnp.array(X), (Site(jnp.array(W), layer),))[0] * g)
 
     grads, n = jax.grad(loss)(dora(m)), np.linalg.norm(v, axis=0)
     x, g = X.reshape(-1, 12), g.reshape(-1, 10)
@@ -55,12 +56,11 @@ def test_dora_treats_the_norm_as_constant():
 def test_dropout_acts_on_the_adapters_input_only_and_keeps_its_mean():
     layer = LoRA(jnp.array(A), jnp.array(B), jnp.array(SCALE))
     x, w = jnp.array(X), jnp.array(W)
-    draws = [project(x, (w,), (layer,), key=jax.random.key(i), dropout=0.5)[0] for i in range(400)]
+    context = [AdapterContext(key=jax.random.key(i), dropout=0.5) for i in range(400)]
+    draws = [project(x, (Site(w, layer),), c)[0] for c in context]
     assert not jnp.array_equal(draws[0], draws[1])
     np.testing.assert_allclose(np.mean(draws, axis=0) - X @ W, X @ (2.0 * A @ B), atol=6.0)
-    nothing = project(x, (w,), (layer.replace(b=0 * layer.b),), key=jax.random.key(0), dropout=0.5)[
-        0
-    ]
+    nothing = project(x, (Site(w, layer.replace(b=0 * layer.b)),), context[0])[0]
     np.testing.assert_array_equal(nothing, x @ w)
 
 

@@ -12,6 +12,7 @@ from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.placement import Placement, place
+from lfl_jax.adapters.site import Site
 from lfl_jax.config import AdapterConfig
 from lfl_jax.errors import UserError
 from lfl_jax.models import llama
@@ -25,7 +26,7 @@ def draw(*shape):
 
 
 def out(x, w, layer):
-    return np.asarray(project(jnp.array(x), (jnp.array(w),), (layer,))[0])
+    return np.asarray(project(jnp.array(x), (Site(jnp.array(w), layer),))[0])
 
 
 def plain_mora(kind, m, fan_in, fan_out):
@@ -216,7 +217,7 @@ def test_dora_may_differentiate_its_norm(per_input):
             a, b, jnp.ones(2), jnp.array(m), ONE, jnp.sum(jnp.array(w) ** 2, axis), per_input=per_input,
             norm_gradient=True,
         )  # fmt: skip
-        return jnp.sum(project(jnp.array(x), (jnp.array(w),), (layer,))[0] * g)
+        return jnp.sum(project(jnp.array(x), (Site(jnp.array(w), layer),))[0] * g)
 
     got, wanted = (jax.grad(f, (0, 1))(jnp.array(a), jnp.array(b)) for f in (ours, materialised))
     for p, q in zip(got, wanted, strict=True):

@@ -14,6 +14,7 @@ from helpers import adapter_for, packed, same_up_to_rounding
 from lfl_jax import adapters, api, sample, state
 from lfl_jax.adapters import routed
 from lfl_jax.adapters.mix import Mix, StackedFactors
+from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
@@ -97,9 +98,9 @@ def test_what_is_not_equal_low_rank_members_on_one_device_goes_by_the_gate(
     ids, x = jnp.asarray(IDS["by example"]), jax.random.normal(jax.random.key(0), (4, 8, 32))
     w = small_params["layers"]["attn"]["q"][0]
 
-    def several(adapter, routing, **options):
+    def several(adapter, routing):
         layer = jax.tree.map(lambda x: x[0], adapter["layers"]["attn"]["q"])
-        return adapters.project(x, (w,), (layer,), routing=routing, **options)[0]
+        return adapters.project(x, (Site(w, layer),), AdapterContext(routing=routing))[0]
 
     one, routing = adapters.stack(*members), adapters.route(ids, 4)
     wider = adapter_for(small, small_params, rank=5, targets=TARGETS)
@@ -152,11 +153,8 @@ def test_picking_from_stacked_factors_does_not_touch_the_rest(members, small, sm
         )
         one = lambda tree: jax.tree.map(lambda x: x[0], tree["layers"]["attn"]["q"])  # noqa: E731
         x, w = jnp.ones((4, 8, 32)), small_params["layers"]["attn"]["q"][0]
-        run = jax.jit(
-            lambda layer: adapters.project(x, (w,), (layer,), routing=jnp.array(IDS["by example"]))[
-                0
-            ]
-        )
+        context = AdapterContext(routing=jnp.array(IDS["by example"]))
+        run = jax.jit(lambda layer: adapters.project(x, (Site(w, layer),), context)[0])
         return run.lower(one(precomputed)).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(64) == temporaries(4)

@@ -18,6 +18,7 @@ from lfl_jax import adapters
 from lfl_jax.adapters import KINDS, Kind
 from lfl_jax.adapters.build import bind
 from lfl_jax.adapters.project import project
+from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.core import spec
 from lfl_jax.core.pytree import NODE_TYPE, Node
 from lfl_jax.models import llama
@@ -116,7 +117,9 @@ def at(width: int) -> tuple[ModelConfig, dict]:
     return cfg, jax.tree.map(lambda x: x * 4, spec.init(llama.specs(cfg), jax.random.key(0)))
 
 
-compiled_project = jax.jit(lambda *args: project(*args[:-1], shared=args[-1])[0])
+compiled_project = jax.jit(
+    lambda x, w, layer, shared: project(x, (Site(w, layer),), AdapterContext(shared=shared))[0]
+)
 compiled_double = jax.jit(lambda layer, draw: jax.tree.map(lambda x: 2 * x, layer))
 
 
@@ -153,7 +156,7 @@ def check_compiled(kind: str, params: dict, adapter: dict) -> None:
         products = [x.m if kind == "dora" else x.a0 @ x.b0 for x in (started, wanted)]
         np.testing.assert_allclose(*products, rtol=0, atol=BOUND, err_msg=f"{kind} {width}")
     x = jnp.linspace(-1, 1, 2 * width).reshape(1, 2, width)
-    found = compiled_project(x, (w[0],), (row,), adapter.get("shared"))
+    found = compiled_project(x, w[0], row, adapter.get("shared"))
     if kind == "bottleneck":  # it has no weight change
         np.testing.assert_allclose(
             found - x @ w[0], row.change(x, x @ w[0], w[0]), rtol=0, atol=BOUND

@@ -18,6 +18,7 @@ from lfl_jax.kernels import attention as kernels
 from lfl_jax.kernels.attention import attention, blocked, choose, cudnn, splash
 from lfl_jax.kernels.attention.reference import reference
 from lfl_jax.models import llama
+from lfl_jax.models.cache import empty_cache
 
 
 def inputs(t, h=4, n_kv=2, p=8, b=2, seed=0):
@@ -188,7 +189,7 @@ def test_the_model_gives_kernels_the_segments_unless_branches_or_a_cache_say_mor
     llama.forward(params, None, tokens, cfg)
     llama.forward(params, None, tokens, cfg, branch_ids=tokens)
     unstacked = params | {"layers": unstack(params["layers"], 1)}
-    llama.forward(unstacked, None, tokens, cfg, cache=llama.empty_cache(unstacked, cfg, 1, 8))
+    llama.forward(unstacked, None, tokens, cfg, cache=empty_cache(unstacked, cfg, 1, 8))
     assert seen == [True, False, False]
 
 

@@ -20,7 +20,7 @@ IDS = {
 
 
 FORMS = {
-    "routed": grouped.routed,
+    "routed": grouped.one_hot_reference,
     **{
         name: functools.partial(grouped.grouped_low_rank, implementation=name)
         for name in grouped.FORMS

@@ -16,7 +16,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank import low_rank_projection, projection
 from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
 from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
-from lfl_jax.kernels.low_rank.reference import XLA
+from lfl_jax.kernels.low_rank.reference import XLA, Implementations
 from lfl_jax.kernels.low_rank.tiles import Tiles
 
 INTERPRETER = getattr(plgpu, "InterpretGPUParams", None)
@@ -189,7 +189,9 @@ def test_each_pass_has_an_implementation_of_its_own():
 def test_the_table_is_asked_for_these_rows_and_ranks(monkeypatch):
     x, w, a, b, *_ = inputs("dense", "float32", "none", 0)
     asked = []
-    monkeypatch.setattr(projection, "choose", lambda *given: asked.append(given) or (XLA(), XLA()))
+    monkeypatch.setattr(
+        projection, "choose", lambda *given: asked.append(given) or Implementations(XLA(), XLA())
+    )
     low_rank_projection(x, w, a, b)
     ((weight, *sizes),) = asked
     assert weight is w and sizes == [ROWS, RANK]

@@ -24,7 +24,7 @@ ENTRY = selection.Entry(
 
 def test_every_committed_entry_pays_and_has_its_evidence():
     for entry in selection.committed():
-        assert entry.pays and (ROOT / entry.evidence).exists()
+        assert entry.is_faster and (ROOT / entry.evidence).exists()
 
 
 def test_an_entry_stands_for_its_class_only():

@@ -12,6 +12,7 @@ from helpers import adapter_for, packed
 from lfl_jax import losses
 from lfl_jax.core import tree
 from lfl_jax.models import llama
+from lfl_jax.models.cache import empty_cache
 
 TOKENS = jnp.arange(24).reshape(2, 12) % 96
 forward = jax.jit(llama.forward, static_argnames=("cfg",))
@@ -69,7 +70,7 @@ def test_a_cache_continues_left_padded_prompts(stacked, small, small_params):
     segments = jnp.array([[1] * 8, [0] * 3 + [1] * 5])
     prompt = jnp.stack([TOKENS[0, :8], jnp.concatenate([jnp.zeros(3, int), TOKENS[1, :5]])])
     positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
-    cache = llama.empty_cache(params, small, 2, 10)
+    cache = empty_cache(params, small, 2, 10)
     options = {"cache": cache, "segment_ids": segments, "positions": positions}
     hidden, cache = forward(params, None, prompt, small, **options)
     np.testing.assert_allclose(hidden[0], whole[0, :8], rtol=0, atol=1e-5)
@@ -118,7 +119,7 @@ def test_a_window_is_over_positions_whatever_else_the_row_holds(small, small_par
     ]
     np.testing.assert_allclose(ends[7:], jnp.concatenate([whole[7:], whole[7:]]), rtol=0, atol=1e-5)
     _, cache = forward(
-        small_params, None, TOKENS[:1, :5], cfg, cache=llama.empty_cache(small_params, cfg, 1, 16)
+        small_params, None, TOKENS[:1, :5], cfg, cache=empty_cache(small_params, cfg, 1, 16)
     )
     segments, positions = jnp.array([[0] * 4 + [1] * 7]), jnp.array([[5] * 5 + [*range(6, 12)]])
     padded = jnp.concatenate([jnp.zeros((1, 4), int), TOKENS[:1, 5:]], axis=1)

@@ -1,54 +1,61 @@
-"""What a kernel reads of a weight W (I, O), by the format it is held in, and how a tile of it
-becomes numbers.
+"""What a kernel reads of a weight W (I, O), by storage format, and how it decodes a tile.
 
 A stored row holds `planes` rows of W: two for NF4, whose byte is rows 2i and 2i + 1. A kernel does
-not interleave them
-again: x W = x[:, 0::2] W[0::2] + x[:, 1::2] W[1::2], so x and A come as planes, and dx leaves as
-planes.
+not interleave them again: x W = x[:, 0::2] W[0::2] + x[:, 1::2] W[1::2], so x and A come as planes,
+and dx leaves as planes.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from lfl_jax import quant
+from lfl_jax.core.types import DType, Weight
 from lfl_jax.kernels.low_rank.tiles import Product
 from lfl_jax.quant.nf4 import BLOCK, LEVELS, select
+
+# stored (S, O), and scale (J, O) in float32 or None
+Operands: TypeAlias = tuple[Shaped[Array, "S O"], Float[Array, "J O"] | None]
+Planes: TypeAlias = tuple[Float[Array, "S O"], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format: rows of W in a stored row, stored rows that share a scale (0: all of them), and two
-    functions.
+    """A storage format.
 
-    operands(w) is (stored (S, O), scale (J, O) float32 or None). decode(tile, scale, dtype) is a
-    tile's planes, its scale being broadcastable to it.
+    planes: rows of W in a stored row. group: stored rows that share a scale, 0 for all of them.
+    decode(tile, scale, dtype) is a tile's planes, its scale being broadcastable to it.
     """
 
     planes: int
     group: int
-    operands: Callable[[Any], tuple[Any, Any]]
-    decode: Callable[[Any, Any, Any], tuple[Any, ...]]
+    operands: Callable[[Weight], Operands]
+    decode: Callable[[Shaped[Array, "S O"], Float[Array, "#S O"] | None, DType], Planes]
 
 
-def format_of(w: Any) -> str:
+def format_of(w: Weight) -> str:
     """Key of FORMATS for a weight."""
     return {quant.NF4: "nf4", quant.Int8: "int8"}.get(type(w), "dense")
 
 
 def product(
-    form: Format, stored: Any, rows: int, rank: int, bytes_x: int, transposed: bool
+    form: Format,
+    stored: Shaped[Array, "S O"],
+    rows: int,
+    rank: int,
+    bytes_x: int,
+    transposed: bool,
 ) -> Product:
-    """What one pass over a weight multiplies; transposed: the backward pass."""
+    """The product of one pass over a weight; transposed: the backward pass."""
     cols, depth = stored.shape[:: 1 if transposed else -1]
     planes = (1, form.planes) if transposed else (form.planes, 1)
     return Product(rows, cols, depth, rank, *planes, bytes_x, stored.dtype.itemsize)
 
 
-def _decode_nf4(codes: Any, scale: Any, dtype: Any) -> tuple[Any, ...]:
+def _decode_nf4(codes: UInt8[Array, "S O"], scale: Float[Array, "#S O"], dtype: DType) -> Planes:
     """By selection: in a kernel neither accelerator looks up a table fast."""
     codes = codes.astype(jnp.int32)
     return tuple(
@@ -70,8 +77,10 @@ FORMATS = {
 
 
 def split(x: Float[Array, "N I"], planes: int, stored: int) -> Float[Array, "P N S"]:
-    """The columns of x as planes, one column per stored row of W; the columns of rows that only
-    fill a block are 0."""
+    """The columns of x as planes, one column per stored row of W.
+
+    NF4 fills its last block with rows that W does not have: their columns are 0.
+    """
     x = jnp.pad(x, ((0, 0), (0, planes * stored - x.shape[1])))
     return x[None] if planes == 1 else jnp.moveaxis(x.reshape(x.shape[0], stored, planes), 2, 0)
 

@@ -21,7 +21,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank import tiles
 from lfl_jax.kernels.low_rank.formats import FORMATS, Format, format_of, join, product, split
-from lfl_jax.kernels.low_rank.reference import gated
+from lfl_jax.kernels.low_rank.reference import routed
 from lfl_jax.kernels.low_rank.tiles import Product, Tiles
 
 UNIT = 64  # rows of a warp group's product; elements in a swizzled row of 128 bytes
@@ -44,7 +44,7 @@ class PallasGPU:
         stored, scale = form.operands(w)
         h = x @ a
         planes = split(x, form.planes, stored.shape[0])
-        return self._call(form, planes, stored, scale, gated(h, routing), b[None], False)[0], h
+        return self._call(form, planes, stored, scale, routed(h, routing), b[None], False)[0], h
 
     def backward(self, dy: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
         """(dx, dy B^T)."""
@@ -52,7 +52,7 @@ class PallasGPU:
         stored, scale = form.operands(w)
         back = dy @ b.T
         outer = split(a.T, form.planes, stored.shape[0]).swapaxes(1, 2)
-        planes = self._call(form, dy[None], stored, scale, gated(back, routing), outer, True)
+        planes = self._call(form, dy[None], stored, scale, routed(back, routing), outer, True)
         return join(planes, w.shape[0]), back
 
     def _call(

@@ -59,7 +59,7 @@ class PallasTPU:
         routing: Any,
         transposed: bool,
     ) -> tuple[Any, Any]:
-        """inner is what x meets (A forward, B backward), outer what the gated ranks meet."""
+        """inner is what x meets (A forward, B backward), outer what the routed ranks meet."""
         p = product(
             form,
             stored,

@@ -1,101 +1,146 @@
 """The fused low-rank projection: one entry, one derivative, several implementations."""
 
 from functools import partial
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lfl_jax import quant
+from lfl_jax.core.types import Weight
 from lfl_jax.errors import UserError
-from lfl_jax.kernels.low_rank.reference import gated
+from lfl_jax.kernels.low_rank.reference import Implementation, Implementations, routed
 from lfl_jax.kernels.low_rank.selection import IMPLEMENTATIONS, choose
+
+RowRouting: TypeAlias = Float[Array, "N R"] | None
 
 
 def low_rank_projection(
-    x: Float[Array, "N I"],
-    w: Any,
-    a: Float[Array, "I R"],
-    b: Float[Array, "R O"],
-    row_routing: Float[Array, "N R"] | None = None,
+    x: Float[Array, "_N _I"],
+    w: Weight,
+    a: Float[Array, "_I2 _R"],
+    b: Float[Array, "_R2 _O"],
+    row_routing: Float[Array, "_N2 _R3"] | None = None,
     *,
-    implementation: Any = None,
-) -> Float[Array, "N O"]:
-    """x W + ((x A) * routing) B, in x's dtype (bfloat16 or float32), accumulated in float32 by the
-    kernels.
+    implementation: str | Implementation | tuple[Implementation, Implementation] | None = None,
+) -> Float[Array, "_N _O"]:
+    """x W + ((x A) * routing) B, in x's dtype (bfloat16 or float32).
 
     w: W (I, O) as an array, `quant.NF4` or `quant.Int8`. It is frozen: a quantised one has no
     gradient, and an array's costs nothing unless somebody differentiates it, which no kernel is
-    made for.
-    row_routing: a factor per row and rank: scale, mixture weights, routing, or a product of them;
-    None is all ones.
-    implementation: a name of IMPLEMENTATIONS, an instance of one, or a pair (forward, backward) of
-    instances; None asks the selection table, which names XLA unless a committed measurement shows a
-    kernel to be faster.
+    made for. row_routing: a factor per row and rank: scale, routing weight, or their product; None
+    is all ones. implementation: a name of IMPLEMENTATIONS, an instance of one, or a pair (forward,
+    backward) of instances; None asks the selection table, which names XLA unless a committed
+    measurement shows a kernel to be faster.
 
-    The derivative has dx, dA, dB and d routing. It keeps x, x A and what is given, and never a
-    dequantised W. Raises UserError for shapes that do not fit, and for an implementation that is
-    not there.
+    The derivative has dx, dA, dB and d routing. It saves x, x A and the operands, and never a
+    dequantised W. UserError for shapes that do not fit, and for an unknown implementation.
     """
-    _check(x, w, a, b, row_routing)
-    passes = _passes(implementation, w, x.shape[0], a.shape[1])
+    _require_shapes(x, w, a, b, row_routing)
+    implementations = _implementations(implementation, w, x.shape[0], a.shape[1])
     a, b, routing = (None if v is None else v.astype(x.dtype) for v in (a, b, row_routing))
-    return _projection(passes, x, w, a, b, routing)
+    return _projection(implementations, x, w, a, b, routing)
 
 
-def _passes(implementation: Any, w: Any, rows: int, rank: int) -> tuple[Any, Any]:
-    """The implementations of the two passes."""
+def _implementations(
+    implementation: str | Implementation | tuple[Implementation, Implementation] | None,
+    w: Weight,
+    rows: int,
+    rank: int,
+) -> Implementations:
     if implementation is None:
         return choose(w, rows, rank)
+    if isinstance(implementation, tuple):
+        return Implementations(*implementation)
     if isinstance(implementation, str):
         if implementation not in IMPLEMENTATIONS:
             raise UserError(
                 f"implementation {implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}"
             )
         implementation = IMPLEMENTATIONS[implementation]()
-    return implementation if isinstance(implementation, tuple) else (implementation, implementation)
+    return Implementations(implementation, implementation)
 
 
-def _check(x: Any, w: Any, a: Any, b: Any, routing: Any) -> None:
-    shapes = {"x": x.shape, "W": tuple(w.shape), "A": a.shape, "B": b.shape} | (
-        {} if routing is None else {"routing": routing.shape}
-    )
+def _require_shapes(
+    x: Float[Array, "_N _I"],
+    w: Weight,
+    a: Float[Array, "_I2 _R"],
+    b: Float[Array, "_R2 _O"],
+    routing: Float[Array, "_N2 _R3"] | None,
+) -> None:
     (n, i), (r, o) = x.shape, b.shape
-    wanted = {"x": (n, i), "W": (i, o), "A": (i, r), "B": (r, o)} | (
-        {} if routing is None else {"routing": (n, r)}
-    )
-    if shapes != wanted:
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    actual = {"x": x.shape, "W": tuple(w.shape), "A": a.shape, "B": b.shape}
+    expected = {"x": (n, i), "W": (i, o), "A": (i, r), "B": (r, o)}
+    if routing is not None:
+        actual["routing"], expected["routing"] = routing.shape, (n, r)
+    if actual != expected:
+        listed = ", ".join(f"{name} {shape}" for name, shape in actual.items())
         raise UserError(
-            f"low_rank_projection got {given}; expected x (N, I), W (I, O), A (I, R), B (R, O),"
+            f"low_rank_projection got {listed}; expected x (N, I), W (I, O), A (I, R), B (R, O),"
             " routing (N, R)"
         )
 
 
+class Saved(NamedTuple):
+    """What the backward pass reads: the operands and h = x A."""
+
+    x: Float[Array, "N I"]
+    w: Weight
+    a: Float[Array, "I R"]
+    b: Float[Array, "R O"]
+    routing: RowRouting
+    h: Float[Array, "N R"]
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _projection(passes: tuple[Any, Any], x: Any, w: Any, a: Any, b: Any, routing: Any) -> Any:
-    return passes[0].forward(x, w, a, b, routing)[0]
+def _projection(
+    implementations: Implementations,
+    x: Float[Array, "N I"],
+    w: Weight,
+    a: Float[Array, "I R"],
+    b: Float[Array, "R O"],
+    routing: RowRouting,
+) -> Float[Array, "N O"]:
+    return implementations.forward.forward(x, w, a, b, routing)[0]
 
 
-def _fwd(passes: tuple[Any, Any], x: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
-    y, h = passes[0].forward(x, w, a, b, routing)
-    return y, (x, w, a, b, routing, checkpoint_name(h, "shrink"))
+def _fwd(
+    implementations: Implementations,
+    x: Float[Array, "N I"],
+    w: Weight,
+    a: Float[Array, "I R"],
+    b: Float[Array, "R O"],
+    routing: RowRouting,
+) -> tuple[Float[Array, "N O"], Saved]:
+    y, h = implementations.forward.forward(x, w, a, b, routing)
+    return y, Saved(x, w, a, b, routing, checkpoint_name(h, "shrink"))
 
 
-def _bwd(passes: tuple[Any, Any], residuals: Any, dy: Any) -> tuple[Any, ...]:
-    x, w, a, b, routing, h = residuals
-    dx, back = passes[1].backward(dy, w, a, b, routing)
-    d_a = _rows_contracted(
-        gated(back, routing), x
-    ).T  # the narrow side is the one that is transposed
-    d_b = _rows_contracted(gated(h, routing), dy)
-    d_routing = None if routing is None else h * back
+def _bwd(
+    implementations: Implementations, saved: Saved, dy: Float[Array, "N O"]
+) -> tuple[
+    Float[Array, "N I"],
+    Float[Array, "I O"] | None,
+    Float[Array, "I R"],
+    Float[Array, "R O"],
+    RowRouting,
+]:
+    """dx, dW, dA, dB and d routing of y = x W + (h * g) B with h = x A and routing g.
+
+    With dh = dy B^T: dx = dy W^T + (dh * g) A^T, dA = x^T (dh * g), dB = (h * g)^T dy, dg = h * dh.
+    """
+    x, w, a, b, routing, h = saved
+    dx, dh = implementations.backward.backward(dy, w, a, b, routing)
+    # XLA transposes a left operand: the narrow one, and its result back.
+    d_a = _rows_contracted(routed(dh, routing), x).T
+    d_b = _rows_contracted(routed(h, routing), dy)
+    d_routing = None if routing is None else h * dh
     d_w = None if quant.is_quantised(w) else _rows_contracted(x, dy).astype(w.dtype)
     return dx, d_w, d_a, d_b, d_routing
 
 
-def _rows_contracted(left: Any, right: Any) -> Any:
+def _rows_contracted(left: Float[Array, "N J"], right: Float[Array, "N K"]) -> Float[Array, "J K"]:
     """left^T right."""
     return jax.lax.dot_general(left, right, (((0,), (0,)), ((), ())))
 

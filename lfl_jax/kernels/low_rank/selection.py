@@ -1,9 +1,8 @@
-"""Which implementation computes a projection: XLA, unless a committed measurement shows a kernel to
-be faster.
+"""Which implementation computes a projection: XLA, unless a kernel was measured to be faster.
 
-selected.json is that table, a list that benchmarks/tune_low_rank.py writes. An entry stands for one
-device kind, weight format, pass and shape class, and carries both times. While it is empty, XLA is
-used everywhere.
+selected.json is the table of measurements, a list that benchmarks/tune_low_rank.py writes. An entry
+stands for one device kind, weight format, direction (forward or backward) and shape class, and
+carries both times. While it is empty, XLA is used everywhere.
 """
 
 import dataclasses
@@ -11,30 +10,30 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
+from lfl_jax.core.types import Weight
 from lfl_jax.errors import UserError
 from lfl_jax.kernels.low_rank import formats
-from lfl_jax.kernels.low_rank.reference import XLA
+from lfl_jax.kernels.low_rank.reference import XLA, Implementation, Implementations
 from lfl_jax.kernels.low_rank.tiles import Tiles
 
 
-def _pallas_tpu(**options: Any) -> Any:
+def _pallas_tpu(**options: str | Tiles) -> Implementation:
     from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
 
     return PallasTPU(**options)
 
 
-def _pallas_gpu(**options: Any) -> Any:
+def _pallas_gpu(**options: str | Tiles) -> Implementation:
     from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
 
     return PallasGPU(**options)
 
 
 # Pallas takes 0.4 s to import: only a command that uses a kernel pays for it.
-IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
+IMPLEMENTATIONS: dict[str, Callable[..., Implementation]] = {
     "xla": XLA,
     "pallas_tpu": _pallas_tpu,
     "pallas_gpu": _pallas_gpu,
@@ -45,8 +44,7 @@ FASTER = 0.97  # of XLA's time: a kernel within the noise of XLA is not worth it
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What is measured once for all shapes like it: I and O as they are, rows and ranks up to the
-    next power of two."""
+    """A class of shapes measured once: exact I and O, rows and ranks up to a power of two."""
 
     rows: int
     inputs: int
@@ -56,8 +54,10 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A measurement: seconds of the kernel and of XLA for one pass ("forward" or "backward"), and
-    where it is kept."""
+    """A measurement: seconds of the kernel and of XLA for one direction, and its evidence.
+
+    direction: "forward" or "backward". evidence: the file of results it comes from.
+    """
 
     device: str
     format: str
@@ -70,7 +70,7 @@ class Entry:
     evidence: str
 
     @property
-    def pays(self) -> bool:
+    def is_faster(self) -> bool:
         """Whether the kernel is used."""
         return self.seconds <= FASTER * self.xla_seconds
 
@@ -86,8 +86,11 @@ def shape_class(rows: int, inputs: int, outputs: int, rank: int) -> Shape:
 
 
 def read(text: str) -> tuple[Entry, ...]:
-    """The entries of a table; UserError for one that names no kernel, whose own numbers speak
-    against it, or that was measured on a CPU, where kernels are only interpreted."""
+    """The entries of a table.
+
+    UserError for an entry that names no kernel, whose kernel was slower than XLA, or that was
+    measured on a CPU, where kernels are only interpreted.
+    """
     entries = tuple(
         Entry(**row | {"shape": Shape(**row["shape"]), "tiles": Tiles(**row["tiles"])})
         for row in json.loads(text)
@@ -101,22 +104,21 @@ def read(text: str) -> tuple[Entry, ...]:
         if entry.device == "cpu":
             raise UserError(
                 f"the selection table has {entry.key}, which rehearses a kernel on a CPU; remove"
-                " the entry, or measure"
-                " on the accelerator (benchmarks/tune_low_rank.py without --rehearse)"
+                " the entry, or measure on the accelerator (benchmarks/tune_low_rank.py without"
+                " --rehearse)"
             )
-        if not entry.pays:
+        if not entry.is_faster:
             raise UserError(
                 f"the selection table has {entry.implementation} for {entry.key}, which took"
-                f" {entry.seconds} s where"
-                f" XLA took {entry.xla_seconds} s; remove the entry, or measure again"
-                " (benchmarks/tune_low_rank.py)"
+                f" {entry.seconds} s where XLA took {entry.xla_seconds} s; remove the entry, or"
+                " measure again (benchmarks/tune_low_rank.py)"
             )
     return entries
 
 
 def write(entries: tuple[Entry, ...]) -> str:
     """A table's text, with one entry a line."""
-    rows = sorted(json.dumps(dataclasses.asdict(entry)) for entry in entries if entry.pays)
+    rows = sorted(json.dumps(dataclasses.asdict(entry)) for entry in entries if entry.is_faster)
     return "[" + ",".join("\n " + row for row in rows) + ("\n]\n" if rows else "]\n")
 
 
@@ -127,32 +129,31 @@ def committed() -> tuple[Entry, ...]:
 
 
 def choose(
-    w: Any,
+    w: Weight,
     rows: int,
     rank: int,
     *,
     shards: tuple[int, int, int] = (1, 1, 1),
     device: str | None = None,
     table: tuple[Entry, ...] | None = None,
-) -> tuple[Any, Any]:
+) -> Implementations:
     """The implementations of the forward and the backward pass for this weight.
 
     shards: into how many parts a mesh splits rows, I and O; a kernel sees one. device: a device
-    kind, by default that of the first device; table: by default the committed one.
+    kind, by default that of the first device. table: by default the committed one.
     """
-    found = {entry.key: entry for entry in (committed() if table is None else table)}
-    if not found:
-        return XLA(), XLA()
+    table = committed() if table is None else table
+    if not table:
+        return Implementations(XLA(), XLA())
+    entries = {entry.key: entry for entry in table}
     device = jax.devices()[0].device_kind if device is None else device
     sizes = (size // parts for size, parts in zip((rows, *w.shape), shards, strict=True))
     shape = shape_class(*sizes, rank)
-    entries = (
-        found.get((device, formats.format_of(w), direction, shape))
-        for direction in ("forward", "backward")
-    )
-    return tuple(
-        XLA()
-        if entry is None
-        else IMPLEMENTATIONS[entry.implementation](device=device, tiles=entry.tiles)
-        for entry in entries
-    )
+
+    def implementation(direction: str) -> Implementation:
+        entry = entries.get((device, formats.format_of(w), direction, shape))
+        if entry is None:
+            return XLA()
+        return IMPLEMENTATIONS[entry.implementation](device=device, tiles=entry.tiles)
+
+    return Implementations(implementation("forward"), implementation("backward"))

@@ -1,112 +1,161 @@
 """A kernel on a mesh: the partitioner cannot look into one, so every device runs it on its shard.
 
 Rows are split over the mesh axes that split a batch (data and fsdp), W over the others (tensor).
-W's shards along fsdp
-are gathered before, as they are stored: 4 bits a parameter for NF4. Where the contracted axis is
-split, the partial products are added up; (x A * routing) B is linear in x A, so that its parts add
-up with them.
+W's shards along fsdp are gathered before, as they are stored: 4 bits a parameter for NF4. Where the
+contracted axis is split, the partial products are added up; (x A * routing) B is linear in x A, so
+that its parts add up with them.
 """
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from lfl_jax import quant
 from lfl_jax.core.sharding import Rules
-from lfl_jax.kernels.low_rank.reference import XLA
+from lfl_jax.core.types import Weight
+from lfl_jax.kernels.low_rank.reference import (
+    XLA,
+    Backward,
+    Forward,
+    Implementation,
+    Implementations,
+)
 from lfl_jax.kernels.low_rank.selection import choose
 
 
+class Split(NamedTuple):
+    """The mesh axes that split rows, I and O, none or more of each."""
+
+    rows: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 def choose_on(
-    rules: Rules | None, axes: tuple[str, ...], w: Any, rows: int, rank: int
-) -> tuple[Any, Any]:
-    """The table's choice for both passes on a mesh: by the shape that a device has of W (I, O) and
-    its rows.
+    rules: Rules | None, axes: tuple[str, ...], w: Weight, rows: int, rank: int
+) -> Implementations:
+    """The table's choice on a mesh: by the shape that a device has of W (I, O) and its rows.
 
     axes: the logical axes of W, such as ("embed", "heads"); without rules, or on one device, they
     do not matter.
     """
     if rules is None or rules.mesh.size == 1:
         return choose(w, rows, rank)
-    sizes = rules.mesh.shape
     shards = tuple(
-        math.prod(sizes[name] for name in names) for names in split(rules, axes, w, rows)
+        math.prod(rules.mesh.shape[name] for name in names) for names in split(rules, axes, w, rows)
     )
-    passes = choose(w, rows, rank, shards=shards, device=rules.mesh.devices.flat[0].device_kind)
-    return tuple(each if each == XLA() else Sharded(each, rules, axes) for each in passes)
+    device = rules.mesh.devices.flat[0].device_kind
+    chosen = choose(w, rows, rank, shards=shards, device=device)
+    # XLA's products are partitioned by the compiler.
+    return Implementations(*(one if one == XLA() else Sharded(one, rules, axes) for one in chosen))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sharded:
     """An implementation from another that sees one device; axes: the logical axes of W."""
 
-    inner: Any
+    inner: Implementation
     rules: Rules
     axes: tuple[str, ...]
 
-    def forward(self, x: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
-        """(y, x A)."""
-        parts = rows, i, o = split(self.rules, self.axes, w, x.shape[0])
-        return self._mapped(self.inner.forward, parts, P(rows, i), P(rows, o), i)(
-            x, _one_level(w), a, b, routing
+    def forward(
+        self,
+        x: Float[Array, "N I"],
+        w: Weight,
+        a: Float[Array, "I R"],
+        b: Float[Array, "R O"],
+        routing: Float[Array, "N R"] | None,
+    ) -> Forward:
+        """(y, x A), both of which contract I."""
+        split_over = split(self.rules, self.axes, w, x.shape[0])
+        rows, inputs, outputs = split_over
+        run = _summed(self.inner.forward, over=inputs)
+        mapped = self._per_shard(run, split_over, P(rows, inputs), P(rows, outputs), w)
+        return mapped(x, _with_one_level(w), a, b, routing)
+
+    def backward(
+        self,
+        dy: Float[Array, "N O"],
+        w: Weight,
+        a: Float[Array, "I R"],
+        b: Float[Array, "R O"],
+        routing: Float[Array, "N R"] | None,
+    ) -> Backward:
+        """(dx, dy B^T), both of which contract O."""
+        split_over = split(self.rules, self.axes, w, dy.shape[0])
+        rows, inputs, outputs = split_over
+        run = _summed(self.inner.backward, over=outputs)
+        mapped = self._per_shard(run, split_over, P(rows, outputs), P(rows, inputs), w)
+        return mapped(dy, _with_one_level(w), a, b, routing)
+
+    def _per_shard(
+        self, run: Callable, split_over: Split, operand: P, result: P, w: Weight
+    ) -> Callable:
+        """run(operand, w, a, b, routing) -> (result, ranks) on every device's shards of them."""
+        rows, inputs, outputs = split_over
+        weight = jax.tree.map(
+            # a quantised W's scale of every output unit (O,) is split as the units are
+            lambda leaf: P(inputs, outputs) if leaf.ndim == 2 else P(outputs),
+            _with_one_level(w),
+        )
+        return jax.shard_map(
+            run,
+            mesh=self.rules.mesh,
+            in_specs=(operand, weight, P(inputs, None), P(None, outputs), P(rows, None)),
+            out_specs=(result, P(rows, None)),
+            check_vma=False,
         )
 
-    def backward(self, dy: Any, w: Any, a: Any, b: Any, routing: Any) -> tuple[Any, Any]:
-        """(dx, dy B^T)."""
-        parts = rows, i, o = split(self.rules, self.axes, w, dy.shape[0])
-        return self._mapped(self.inner.backward, parts, P(rows, o), P(rows, i), o)(
-            dy, _one_level(w), a, b, routing
-        )
 
-    def _mapped(self, run: Any, parts: Any, taken: Any, given: Any, summed: Any) -> Any:
-        """run on every shard; summed: the mesh axes over which its results are parts of a sum."""
-        rows, i, o = parts
+def _summed(run: Callable[..., Forward | Backward], over: tuple[str, ...]) -> Callable:
+    """run on one device's shards, its results summed over the mesh axes that split what it
+    contracts."""
 
-        def local(v: Any, w: Any, a: Any, b: Any, routing: Any) -> Any:
-            found = run(
-                v, w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w, a, b, routing
-            )
-            return jax.lax.psum(found, summed) if summed else found
+    def local(
+        operand: Float[Array, "N _"],
+        w: Weight,
+        a: Float[Array, "I R"],
+        b: Float[Array, "R O"],
+        routing: Float[Array, "N R"] | None,
+    ) -> tuple[Float[Array, "N _"], Float[Array, "N R"]]:
+        # NF4's row count is static: a shard's is that of its share of A.
+        w = w.replace(rows=a.shape[0]) if isinstance(w, quant.NF4) else w
+        partial_sums = run(operand, w, a, b, routing)
+        return jax.lax.psum(partial_sums, over) if over else partial_sums
 
-        def call(v: Any, w: Any, *others: Any) -> Any:
-            weight = jax.tree.map(lambda leaf: P(i, o) if leaf.ndim == 2 else P(o), w)
-            specs = (taken, weight, P(i, None), P(None, o), P(rows, None))
-            mapped = jax.shard_map(
-                local,
-                mesh=self.rules.mesh,
-                in_specs=specs,
-                out_specs=(given, P(rows, None)),
-                check_vma=False,
-            )
-            return mapped(v, w, *others)
-
-        return call
+    return local
 
 
-def split(rules: Rules, axes: tuple[str, ...], w: Any, rows: int) -> tuple[tuple[str, ...], ...]:
-    """The mesh axes that split rows, I and O, none or more of each; a quantised I only between
-    whole blocks."""
+def split(rules: Rules, axes: tuple[str, ...], w: Weight, rows: int) -> Split:
+    """How a mesh splits rows and W; a quantised W is split along I between whole blocks only."""
     block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
-    weight = rules.partition(
-        axes, (w.shape[0] // block if w.shape[0] % block == 0 else 1, w.shape[1])
-    )
-    # a PartitionSpec holds a single name as a string
-    by_rows, *others = (
-        (names,) if isinstance(names, str) else names or ()
-        for names in (*rules.partition(("batch",), (rows,)), *weight)
-    )
+    inputs, outputs = w.shape
+    blocks = inputs // block if inputs % block == 0 else 1
+    (by_rows,) = rules.partition(("batch",), (rows,))
+    by_inputs, by_outputs = rules.partition(axes, (blocks, outputs))
+
+    # Mesh axes that split the batch hold other rows: W is gathered along them.
     batch = dict(rules.table)["batch"]
-    return by_rows, *(tuple(name for name in names if name not in batch) for names in others)
+    in_weight = [
+        tuple(name for name in _names(entry) if name not in batch)
+        for entry in (by_inputs, by_outputs)
+    ]
+    return Split(_names(by_rows), *in_weight)
 
 
-def _one_level(w: Any) -> Any:
-    """NF4 with its second level undone: that one runs through the whole weight, and has no
-    shards."""
-    return (
-        w.replace(absmax=quant.nf4.absmax(w), scale=None, offset=None)
-        if isinstance(w, quant.NF4)
-        else w
-    )
+def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """An entry of a PartitionSpec, which holds a single name as a string, as a tuple of names."""
+    return (entry,) if isinstance(entry, str) else entry or ()
+
+
+def _with_one_level(w: Weight) -> Weight:
+    """NF4 with the second level of its scales undone: that one runs through the whole weight, and
+    has no shards."""
+    if not isinstance(w, quant.NF4):
+        return w
+    return w.replace(absmax=quant.nf4.absmax(w), scale=None, offset=None)
