@@ -1,0 +1,129 @@
+"""From runs to the arms of a contrast: every method's scores by seed, grid cell and item."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfl_jax.errors import UserError
+from lfl_jax.evals.metrics import Measured
+from lfl_jax.statistics.frontier import Arm, Axis
+from lfl_jax.studies.records.scores import Scores, require_same_prompts
+from lfl_jax.studies.runs import Run
+
+Cell = tuple[float, int]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric of a task, "hellaswag/acc_norm"."""
+
+    task: str
+    metric: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Measure":
+        """UserError for anything but TASK/METRIC."""
+        task, slash, metric = text.partition("/")
+        if not slash or not task or not metric:
+            raise UserError(f"measure {text!r}: expected TASK/METRIC, such as hellaswag/acc_norm")
+        return cls(task, metric)
+
+    def of(self, scores: Scores) -> Measured:
+        """Its values in a model's scores; UserError with what there is when it was not measured."""
+        try:
+            return scores.tasks[self.task][self.metric]
+        except KeyError:
+            there = [f"{task}/{name}" for task, metrics in scores.tasks.items() for name in metrics]
+            raise UserError(f"{scores.name} has no {self}; measured: {', '.join(there)}") from None
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.metric}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A method's runs as an arm, with what its cells are and which were left out, and why.
+
+    arm.x is learning, arm.y forgetting, both so that more is more.
+    """
+
+    arm: Arm
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+
+def grids(
+    base: Scores, runs: Sequence[Run], learning: Measure, forgetting: Measure
+) -> dict[str, Grid]:
+    """{method: its grid}. UserError for a method of which no cell has all seeds.
+
+    All methods are compared over the same seeds: those that any cell of every method has. A cell
+    with a failed or a missing seed is left out, because the others would be compared with it over
+    other seeds.
+    """
+    by_method: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_method[run.method].append(run)
+    seeds = sorted(set.intersection(*({run.seed for run in each} for each in by_method.values())))
+    if not seeds:
+        raise UserError(f"methods {', '.join(by_method)} share no seed: their runs are not paired")
+    return {
+        method: _grid(method, base, members, seeds, learning, forgetting)
+        for method, members in by_method.items()
+    }
+
+
+def _grid(
+    method: str,
+    base: Scores,
+    runs: Sequence[Run],
+    seeds: Sequence[int],
+    learning: Measure,
+    forgetting: Measure,
+) -> Grid:
+    scores = {(run.cell, run.seed): run.scores for run in runs if run.scores is not None}
+    cells, left_out = [], []
+    for cell in sorted({run.cell for run in runs}):
+        missing = [seed for seed in seeds if (cell, seed) not in scores]
+        if missing:
+            left_out.append(_reason(method, cell, missing, runs))
+        else:
+            cells.append(cell)
+    if not cells:
+        raise UserError(f"{method}: no learning rate finished with all of seeds {seeds}")
+
+    complete = [[scores[cell, seed] for cell in cells] for seed in seeds]
+    x = np.array([[_learned(base, run, learning) for run in row] for row in complete])
+    y = np.array([[_forgotten(base, run, forgetting) for run in row] for row in complete])
+    clusters = [measure.of(base).column.clusters for measure in (learning, forgetting)]
+    arm = Arm(method, Axis(x, clusters[0]), Axis(y, clusters[1]))
+    return Grid(arm, tuple(cells), tuple(seeds), tuple(left_out))
+
+
+def _reason(method: str, cell: Cell, missing: Sequence[int], runs: Sequence[Run]) -> str:
+    reasons = {run.reason for run in runs if run.cell == cell and run.seed in missing}
+    why = "; ".join(sorted(filter(None, reasons))) or "not there"
+    return f"{method}, lr {cell[0]:g}, step {cell[1]}: seed {missing[0]} {why}"
+
+
+def _learned(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
+    """Each item's score, so that more is learned more."""
+    sign = 1.0 if measure.of(base).metric.higher_is_better else -1.0
+    return sign * _item_values(base, run, measure)
+
+
+def _forgotten(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
+    """Each item's loss of score against the base."""
+    sign = 1.0 if measure.of(base).metric.higher_is_better else -1.0
+    return sign * (_item_values(base, base, measure) - _item_values(base, run, measure))
+
+
+def _item_values(base: Scores, scores: Scores, measure: Measure) -> np.ndarray:
+    """By item in the base's order, so that their plain mean is the metric (a ratio of sums, too)."""
+    require_same_prompts(base, scores, measure.task)
+    column = measure.of(scores).column.ordered_as(measure.of(base).column)
+    weights = np.asarray(column.weights)
+    return np.asarray(column.totals) / weights.mean()
