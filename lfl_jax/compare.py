@@ -3,6 +3,8 @@
     python -m lfl_jax.compare BASE TUNED [TUNED ...]
     python -m lfl_jax.compare runs/quickstart
     python -m lfl_jax.compare logs/base logs/lora logs/full --margin=0.02 --out=comparison.json
+    python -m lfl_jax.compare logs/base --runs=runs.csv --learning=gsm8k/exact_match,strict-match \\
+        --forgetting=hellaswag/acc_norm --report=report
 
 BASE and TUNED are
   a run directory         DIR:before or DIR:after; a directory alone, given once, is both
@@ -10,6 +12,10 @@ BASE and TUNED are
   a CSV file              columns run, item, score and, where there are any, cluster, task, metric;
                           FILE.csv:RUN is one run of it; a file alone holds the base first
 
+--runs=FILE.csv           a whole study: columns method, lr, seed, step and folder, each folder a model
+                          as above; with BASE, --learning=TASK/METRIC and --forgetting=TASK/METRIC
+  --contrast=A,B          A against B, up to four times; by default all pairs
+  --report=DIR            where its report goes (study_report; extra `study`)
 --margin=0.02             a change that nobody would care for, in the metric's unit (0.02 = 2 points)
 --out=FILE.json           writes the table's numbers
 
@@ -19,6 +25,7 @@ interval. Exit code 2: a mistake, said in a line.
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,6 +46,8 @@ STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.EQUIVALENT: "cy
 def main(argv: Sequence[str]) -> None:
     """The command above."""
     options = _options(argv)
+    if options.runs:
+        return study(options, argv)
     base, *others = [scores for place in options.places for scores in records.read(place)]
     if not others:
         raise UserError(
@@ -72,7 +81,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("places", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--margin", type=float, default=0.02, help=argparse.SUPPRESS)
-    parser.add_argument("--out", default="", help=argparse.SUPPRESS)
+    for name in ("out", "runs", "learning", "forgetting"):
+        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--contrast", action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--report", default="study_report", help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     options = parser.parse_args(list(argv[1:]))
     if not options.places:
@@ -80,6 +92,41 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     if not options.margin > 0:
         raise UserError(f"--margin={options.margin:g}: expected a positive number")
     return options
+
+
+def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
+    """The report of runs that anybody trained."""
+    from lfl_jax.report.study import page
+    from lfl_jax.studies import runs
+    from lfl_jax.studies.arms import Measure
+    from lfl_jax.studies.findings import Question, find
+
+    for name in ("learning", "forgetting"):
+        if not getattr(options, name):
+            raise UserError(f"--runs needs --{name}=TASK/METRIC")
+    models = [scores for place in options.places for scores in records.read(place)]
+    if not Path(options.runs).is_file():
+        raise UserError(f"--runs={options.runs}: no such file")
+
+    contrasts = tuple(_pair(text) for text in options.contrast)
+    measures = (Measure.parse(options.learning), Measure.parse(options.forgetting))
+    question = Question(*measures, options.margin, contrasts)
+    findings = find(models[0], runs.read(Path(options.runs)), question)
+
+    command = " ".join(["python -m lfl_jax.compare", *map(shlex.quote, argv[1:])])
+    about = page.About(f"What was learned, what was forgotten: {options.runs}", command)
+    written = page.write(findings, about, Path(options.report))
+    console = Console()
+    for answer in findings.answers:
+        console.print(page.sentence(answer), soft_wrap=True)
+    console.print(f"written to {written}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    first, comma, second = text.partition(",")
+    if not comma or not second:
+        raise UserError(f"--contrast={text}: expected two methods, FIRST,SECOND")
+    return first, second
 
 
 def table(base: str, tuned: str, rows: Sequence[Row]) -> Table:

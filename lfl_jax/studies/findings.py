@@ -125,12 +125,10 @@ def _at_matched_learning(
 
 def _at_best_rate(by_method: Mapping[str, Grid], pair: tuple[str, str], margin: float) -> Answer:
     """Forgetting of each at the cell where it learned most: chosen by learning, not by forgetting."""
-    ys = []
-    for method in pair:
-        arm = by_method[method].arm
-        ys.append(arm.y.values[:, int(np.argmax(arm.x.means()))])
-    clusters = by_method[pair[0]].arm.y.clusters
-    decision = decide(over_seeds_and_items(Part(ys[0] - ys[1], clusters)), margin)
+    arms = [by_method[method].arm for method in pair]
+    first, second = (arm.y.part(int(np.argmax(arm.x.means()))) for arm in arms)
+    difference = Part(first.values - second.values, first.clusters)
+    decision = decide(over_seeds_and_items(difference), margin)
     return Answer(*pair, "best learning rate", decision, None, decision.reason)
 
 

@@ -1,0 +1,184 @@
+"""The page of a study: everything inside of one HTML file, without scripts."""
+
+import base64
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from lfl_jax.core import files
+from lfl_jax.errors import UserError
+from lfl_jax.report.study import figures as drawing
+from lfl_jax.report.study import tables as tabular
+from lfl_jax.report.study.figures import Figure
+from lfl_jax.report.study.tables import Table
+from lfl_jax.statistics.verdicts import Verdict
+from lfl_jax.studies.findings import Answer, Findings
+
+TEMPLATE = Path(__file__).with_name("page.html")
+MOST_BYTES = 5_000_000
+
+
+@dataclass(frozen=True)
+class About:
+    """What a page says of the study itself. flags: warnings that stand at every figure."""
+
+    title: str
+    command: str
+    flags: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+
+
+def write(findings: Findings, about: About, folder: Path) -> Path:
+    """index.html, figures/ and tables/ in a folder; UserError without the extra `study`."""
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"the report needs {error.name}: pip install 'lfl_jax[study]'") from None
+    figures, tables = drawing.draw(findings), _tables(findings)
+    drawn = [figure.svg() for figure in figures]
+    _write_parts(figures, drawn, tables, folder)
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        title=about.title,
+        subtitle=_subtitle(findings),
+        flags=about.flags,
+        verdicts=[_verdict(answer) for answer in findings.answers],
+        figures=[_figure(*pair) for pair in zip(figures, drawn, strict=True)],
+        tables=[
+            {"name": t.name, "caption": t.caption, "columns": t.columns, "rows": t.texts()}
+            for t in tables
+        ],
+        left_out=findings.left_out,
+        methods=(*about.methods, *_methods(findings)),
+        command=about.command,
+        versions=_versions(findings),
+    )
+    if len(page.encode()) > MOST_BYTES:
+        raise UserError(f"the page would have {len(page.encode())} bytes, more than {MOST_BYTES}")
+    files.write_text(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def question_hash(findings: Findings) -> str:
+    """Of everything that was declared before the runs: contrasts, measures and margin."""
+    return hashlib.sha256(repr(findings.question).encode()).hexdigest()[:12]
+
+
+def _tables(findings: Findings) -> list[Table]:
+    makers = (
+        tabular.verdicts,
+        tabular.best_rates,
+        tabular.points,
+        tabular.noise,
+        tabular.runs,
+    )
+    return [make(findings) for make in makers]
+
+
+def _write_parts(
+    figures: Sequence[Figure], drawn: Sequence[str], tables: Sequence[Table], folder: Path
+) -> None:
+    for part in ("figures", "tables"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for figure, svg in zip(figures, drawn, strict=True):
+        figure.write(folder / "figures", svg)
+    for table in tables:
+        files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
+        files.write_text(folder / "tables" / f"{table.name}.tex", table.latex())
+
+
+def _figure(figure: Figure, svg: str) -> dict[str, object]:
+    encoded = base64.b64encode(figure.data.csv().encode()).decode()
+    return {
+        "name": figure.name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "svg": svg,
+        "data": figure.data,
+        "href": f"data:text/csv;base64,{encoded}",
+    }
+
+
+ANSWERS = {
+    Verdict.LESS: "Yes: {first} forgets less.",
+    Verdict.MORE: "No: {first} forgets more.",
+    Verdict.EQUIVALENT: "No: they forget alike, to within the margin.",
+    Verdict.UNDECIDED: "Undecided.",
+}
+
+
+def _verdict(answer: Answer) -> dict[str, str]:
+    """A contrast as a question with its answer, and what the answer rests on."""
+    where = "at matched learning" if answer.matched == "learning" else f"at its {answer.matched}"
+    question = f"Does {answer.first} forget less than {answer.second} {where}?"
+    if answer.decision is None:
+        return {
+            "kind": "none",
+            "question": question,
+            "answer": "Not answered.",
+            "evidence": answer.reason,
+        }
+    decision = answer.decision
+    low, high = decision.effect.interval()
+    evidence = [
+        f"Difference in forgetting {decision.effect.mean:+.3g}, 95 % interval"
+        f" [{low:+.3g}, {high:+.3g}]",
+        f"margin {decision.margin:g}",
+        f"this design finds {decision.detectable:.2g} with 80 % probability",
+        f"{decision.effect.seeds} seeds",
+    ]
+    if answer.gap is not None:
+        evidence.append(f"over learning {answer.gap.low:.3g} to {answer.gap.high:.3g}")
+    if answer.p_holm is not None:
+        evidence.append(f"secondary, p after Holm {answer.p_holm:.2g}")
+    if answer.reason:
+        evidence.append(answer.reason)
+    return {
+        "kind": str(decision.verdict),
+        "question": question,
+        "answer": ANSWERS[decision.verdict].format(first=answer.first),
+        "evidence": "; ".join(evidence) + ".",
+    }
+
+
+def sentence(answer: Answer) -> str:
+    """A contrast's question, answer and evidence, for a terminal."""
+    verdict = _verdict(answer)
+    return f"{verdict['question']} {verdict['answer']} {verdict['evidence']}"
+
+
+def _subtitle(findings: Findings) -> str:
+    runs = sum(len(grid.cells) for grid in findings.grids.values()) * len(findings.seeds)
+    question = findings.question
+    return (
+        f"{runs} runs of {', '.join(findings.grids)}, {len(findings.seeds)} seeds. Learned:"
+        f" {question.learning}. Forgotten: {question.forgetting}, against the base on the same"
+        " items."
+    )
+
+
+def _methods(findings: Findings) -> list[str]:
+    question = findings.question
+    return [
+        f"Learning is {question.learning}; forgetting is the base's {question.forgetting} less the"
+        " tuned model's, item by item. The primary contrast of two methods is the vertical gap"
+        " between their learning-forgetting frontiers, averaged over the learning that both reach,"
+        " without extrapolation. Its error is two-way clustered, over seeds and clusters of items,"
+        " with Satterthwaite's degrees of freedom.",
+        f"A difference is called more or less when its 95 % interval excludes zero, equivalent when"
+        f" two one-sided tests at 5 % put it within {question.margin:g}, and undecided otherwise."
+        f" Measures, margin and contrasts have the hash {question_hash(findings)}. The contrast at"
+        " each method's best learning rate is secondary, corrected by Holm's method.",
+    ]
+
+
+def _versions(findings: Findings) -> str:
+    return (
+        f"lfl_jax {version('lfl_jax')}, numpy {version('numpy')}, scipy {version('scipy')},"
+        f" Python {platform.python_version()}"
+    )

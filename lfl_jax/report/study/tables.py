@@ -1,0 +1,165 @@
+"""The numbers of a study's report as tables: of text for people, of CSV and LaTeX for files."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lfl_jax.statistics.effects import over_seeds_and_items
+from lfl_jax.studies.findings import Answer, Findings
+
+# No number has more figures than anybody reads.
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Table:
+    """A name for files, a caption, and rows of text or numbers under their columns."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+
+    def texts(self) -> list[list[str]]:
+        """Cells as people read them; what does not exist is a dash."""
+        return [[_text(cell) for cell in row] for row in self.rows]
+
+    def csv(self) -> str:
+        """With full precision; what does not exist is empty."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_value(cell) for cell in row] for row in self.rows)
+        return file.getvalue()
+
+    def latex(self) -> str:
+        """A booktabs tabular, numbers to the right."""
+        sides = "".join("l" if _is_text(column) else "r" for column in zip(*self.rows, strict=True))
+        head = " & ".join(_escaped(column) for column in self.columns)
+        body = [" & ".join(map(_escaped, row)) + r" \\" for row in self.texts()]
+        lines = [
+            rf"\begin{{tabular}}{{{sides}}}",
+            r"\toprule",
+            head + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def verdicts(findings: Findings) -> Table:
+    """Every contrast: the answer, and the effect that it rests on."""
+    return Table(
+        "verdicts",
+        "What the study decides. Effect: forgetting of the first method less that of the second.",
+        (
+            *("first", "second", "matched at", "first forgets", "effect", "95 % low", "95 % high"),
+            *("margin", "detectable", "p", "p (Holm)", "reason"),
+        ),
+        tuple(_verdict_row(answer) for answer in findings.answers),
+    )
+
+
+def _verdict_row(answer: Answer) -> tuple[str | float | None, ...]:
+    head = (answer.first, answer.second, answer.matched)
+    decision = answer.decision
+    if decision is None:
+        return (*head, "not answered", *(None,) * 7, answer.reason)
+    low, high = decision.effect.interval()
+    numbers = (decision.effect.mean, low, high, decision.margin, decision.detectable)
+    return (
+        *head,
+        str(decision.verdict),
+        *numbers,
+        decision.p_difference,
+        answer.p_holm,
+        answer.reason,
+    )
+
+
+def points(findings: Findings) -> Table:
+    """Every cell of every method's grid, with its interval over seeds and items."""
+    rows = []
+    for method, grid in findings.grids.items():
+        for index, (lr, step) in enumerate(grid.cells):
+            learned = over_seeds_and_items(grid.arm.x.part(index))
+            forgotten = over_seeds_and_items(grid.arm.y.part(index))
+            cells = (learned.mean, *learned.interval(), forgotten.mean, *forgotten.interval())
+            rows.append((method, lr, step, *cells))
+    return Table(
+        "points",
+        "Learning and forgetting of every method, learning rate and length, over seeds and items.",
+        (
+            *("method", "learning rate", "steps"),
+            *("learning", "low", "high", "forgetting", "low", "high"),
+        ),
+        tuple(rows),
+    )
+
+
+def runs(findings: Findings) -> Table:
+    """Every run that counts."""
+    rows = []
+    for method, grid in findings.grids.items():
+        learned, forgotten = (axis.values.mean(axis=2) for axis in (grid.arm.x, grid.arm.y))
+        for index, (lr, step) in enumerate(grid.cells):
+            for s, seed in enumerate(grid.seeds):
+                rows.append((method, lr, step, seed, learned[s, index], forgotten[s, index]))
+    return Table(
+        "runs",
+        "Every run.",
+        ("method", "learning rate", "steps", "seed", "learning", "forgetting"),
+        tuple(rows),
+    )
+
+
+def best_rates(findings: Findings) -> Table:
+    """Each method's best learning rate, or why it is not known."""
+    rows = []
+    for best in findings.best_rates:
+        if best.optimum is None:
+            rows.append((best.method, None, None, None, best.reason))
+        else:
+            rows.append((best.method, best.optimum.rate, *best.optimum.interval(), ""))
+    return Table(
+        "best_learning_rates",
+        "The learning rate at which a method learns most: the vertex of a parabola in its log.",
+        ("method", "learning rate", "95 % low", "95 % high", "why not"),
+        tuple(rows),
+    )
+
+
+def noise(findings: Findings) -> Table:
+    """One run's standard deviation over seeds."""
+    return Table(
+        "noise",
+        "The noise floor: one run's standard deviation over seeds, pooled over learning rates.",
+        ("method", "of learning", "of forgetting"),
+        tuple((method, *floors) for method, floors in findings.noise.items()),
+    )
+
+
+def _is_text(column: Sequence[str | float | int | None]) -> bool:
+    return any(isinstance(cell, str) for cell in column)
+
+
+def _text(cell: str | float | int | None) -> str:
+    if isinstance(cell, str):
+        return cell
+    if cell is None or math.isnan(cell):
+        return "–"
+    return f"{cell:.{DIGITS}g}"
+
+
+def _value(cell: str | float | int | None) -> str | float | int:
+    return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else cell
+
+
+def _escaped(text: str) -> str:
+    for character in "&%_#$":
+        text = text.replace(character, "\\" + character)
+    return text.replace("–", "--")

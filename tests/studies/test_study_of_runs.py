@@ -1,0 +1,234 @@
+"""A study of anybody's runs: planted answers are found, faults are said, the report holds it all."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lfl_jax import compare
+from lfl_jax.errors import UserError
+from lfl_jax.statistics.verdicts import Verdict
+from lfl_jax.studies import records, runs
+from lfl_jax.studies.arms import Measure, grids
+from lfl_jax.studies.findings import Question, find
+
+ITEMS, SEEDS = 120, 4
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+LEARNING, FORGETTING = Measure("target", "score"), Measure("source", "score")
+
+
+def write_study(folder, penalty=0.15, methods=("full", "lora"), failed=(), seeds=SEEDS):
+    """Item scores of every run, and the list of runs; the first method forgets `penalty` more."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    difficulty = rng.normal(0, 0.8, (2, ITEMS))
+    write_scores(folder / "base.csv", rng, difficulty, 0.02, 0.95)
+    lines = ["method,lr,seed,step,folder,reason"]
+    for index, method in enumerate(methods):
+        for lr in RATES:
+            learned = 0.95 * np.exp(-(((np.log10(lr) + 2.7) / 1.2) ** 2))
+            forgotten = 0.4 * learned + (penalty if index == 0 else 0.0)
+            for seed in range(seeds):
+                if (method, lr, seed) in failed:
+                    lines.append(f"{method},{lr},{seed},160,,loss was not finite at step 12")
+                    continue
+                name = f"{method}-{lr}-{seed}.csv"
+                write_scores(folder / name, rng, difficulty, learned, 0.95 - forgotten)
+                lines.append(f"{method},{lr},{seed},160,{name},")
+    (folder / "runs.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_scores(path, rng, difficulty, target, source):
+    lines = ["run,item,score,cluster,task"]
+    for task, probability, hard in zip(
+        ("target", "source"), (target, source), difficulty, strict=True
+    ):
+        latent = stats.norm.ppf(np.clip(probability, 0.01, 0.99)) * 1.28 + hard
+        for item, correct in enumerate(latent + rng.normal(size=ITEMS) > 0):
+            lines.append(f"{path.stem},i{item},{int(correct)},c{item // 2},{task}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study") / "s")
+
+
+def answer(folder, **changes):
+    options = {"learning": LEARNING, "forgetting": FORGETTING, "margin": 0.03} | changes
+    (base,) = records.read(str(folder / "base.csv"))
+    return find(base, runs.read(folder / "runs.csv"), Question(**options))
+
+
+def test_a_planted_gap_is_found_at_matched_learning(folder):
+    primary, secondary = answer(folder).answers
+    assert (primary.first, primary.second) == ("full", "lora")
+    assert primary.decision.verdict is Verdict.MORE
+    low, high = primary.decision.effect.interval()
+    assert low < 0.15 < high
+    assert secondary.p_holm is not None and primary.p_holm is None
+
+
+def test_two_copies_of_a_method_are_not_told_apart(tmp_path):
+    findings = answer(write_study(tmp_path / "s", penalty=0.0))
+    assert findings.answers[0].decision.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED)
+
+
+def test_arms_are_the_scores_by_seed_cell_and_item(folder):
+    (base,) = records.read(str(folder / "base.csv"))
+    grid = grids(base, runs.read(folder / "runs.csv"), LEARNING, FORGETTING)["lora"]
+    assert grid.arm.x.values.shape == (SEEDS, len(RATES), ITEMS)
+    (one,) = records.read(str(folder / "lora-0.001-2.csv"))
+    cell = grid.cells.index((0.001, 160))
+    values = one.tasks["target"]["score"].column.values()
+    assert grid.arm.x.values[2, cell].tolist() == values
+    lost = base.tasks["source"]["score"].estimate.mean - one.tasks["source"]["score"].estimate.mean
+    assert grid.arm.y.values[2, cell].mean() == pytest.approx(lost)
+
+
+def test_best_learning_rates(folder):
+    (_, best) = answer(folder).best_rates
+    low, high = best.optimum.interval()
+    assert low < 10**-2.7 < high * 1.5
+
+
+def test_a_failed_run_takes_its_cell_out_and_is_said(tmp_path):
+    findings = answer(write_study(tmp_path / "s", failed={("full", 1e-2, 3)}))
+    assert len(findings.grids["full"].cells) == len(RATES) - 1
+    (reason,) = findings.left_out
+    assert reason == "full, lr 0.01, step 160: seed 3 loss was not finite at step 12"
+
+
+def test_one_seed_decides_nothing(tmp_path):
+    findings = answer(write_study(tmp_path / "s", seeds=1))
+    assert {a.decision.verdict for a in findings.answers} == {Verdict.UNDECIDED}
+    assert "at least 2 are needed" in findings.answers[0].reason
+
+
+def test_no_overlap_in_learning_is_the_answer_s_reason(tmp_path):
+    place = write_study(tmp_path / "s")
+    lines = (place / "runs.csv").read_text().splitlines()
+    apart = [line for line in lines if not re.match(r"full,(0.001|0.003|0.0003)", line)]
+    apart = [line for line in apart if not re.match(r"lora,(0.0001|0.01)", line)]
+    (place / "runs.csv").write_text("\n".join(apart) + "\n")
+    primary = answer(place).answers[0]
+    assert (primary.decision is None and "share" in primary.reason) or "cell" in primary.reason
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.replace("method,", "arm,", 1), "no column method"),
+        (lambda s: s + s.splitlines()[1] + "\n", "2 runs of full, lr 0.0001, step 160, seed 0"),
+        (lambda s: s.replace("full,0.0001,0", "full,fast,0"), "line 2: lr 'fast' is no number"),
+        (lambda s: re.sub(r"lora,(\S+?),\d,", r"lora,\1,9,", s), "3 runs|4 runs|share no seed"),
+        (lambda s: s.replace("full-0.0001-0.csv", "gone.csv"), "gone.csv: no such file"),
+    ],
+)
+def test_lists_of_runs_that_contradict_are_refused(tmp_path, edit, message):
+    place = write_study(tmp_path / "s")
+    (place / "runs.csv").write_text(edit((place / "runs.csv").read_text()))
+    with pytest.raises(UserError, match=message):
+        answer(place)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning": Measure("target", "f1")}, r"no target/f1; measured: target/score, source"),
+        ({"contrasts": (("full", "dora"),)}, "contrast of 'dora': there are full, lora"),
+        ({"contrasts": (("full", "lora"),) * 5}, "5 contrasts .* at most 4"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused(folder, changes, message):
+    with pytest.raises(UserError, match=message):
+        answer(folder, **changes)
+
+
+def command(folder, out, *more):
+    words = [str(folder / "base.csv"), f"--runs={folder / 'runs.csv'}", "--learning=target/score"]
+    return ["", *words, "--forgetting=source/score", "--margin=0.03", f"--report={out}", *more]
+
+
+@pytest.fixture(scope="module")
+def report(folder, tmp_path_factory):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra study)")
+    out = tmp_path_factory.mktemp("report")
+    with (out / "printed.txt").open("w") as file, contextlib.redirect_stdout(file):
+        compare.main(command(folder, out))
+    return out
+
+
+def test_the_page_stands_alone_and_begins_with_the_verdicts(report):
+    page = (report / "index.html").read_text()
+    assert len(page.encode()) < 5_000_000
+    assert "<script" not in page
+    # Nothing is loaded: every link is inside of the page, and SVG's names are no addresses.
+    links = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert all(link.startswith(("data:text/csv", "#")) for link in links)
+    assert page.index("Does full forget less than lora") < page.index("<svg")
+    assert "No: full forgets more." in page
+    assert "python -m lfl_jax.compare" in page
+
+
+def test_figures_and_tables_are_on_disk(report):
+    for name in ("frontier", "learning_rates", "contrasts"):
+        for form in ("svg", "pdf", "png"):
+            assert (report / "figures" / f"{name}.{form}").stat().st_size > 1000
+    verdicts = (report / "tables" / "verdicts.csv").read_text().splitlines()
+    assert verdicts[1].startswith("full,lora,learning,more,0.")
+    assert r"\toprule" in (report / "tables" / "verdicts.tex").read_text()
+    assert len((report / "tables" / "runs.csv").read_text().splitlines()) == 1 + 2 * 5 * SEEDS
+
+
+def test_the_same_runs_give_the_same_files(folder, report, tmp_path):
+    compare.main(command(folder, tmp_path))
+    for file in [*report.rglob("*.csv"), *report.rglob("*.tex"), *report.rglob("*.svg")]:
+        assert (tmp_path / file.relative_to(report)).read_bytes() == file.read_bytes(), file
+
+
+def test_each_contrast_is_said_in_the_terminal(report):
+    printed = (report / "printed.txt").read_text()
+    assert "Does full forget less than lora at matched learning? No: full forgets more." in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--learning="], "--runs needs --learning"),
+        (["--contrast=full"], "expected two methods"),
+        (["--runs=nowhere.csv"], "no such file"),
+        (["--learning=target"], "expected TASK/METRIC"),
+    ],
+)
+def test_mistakes_on_the_command_line(folder, tmp_path, more, message):
+    with pytest.raises(UserError, match=message):
+        compare.main(command(folder, tmp_path, *more))
+
+
+def test_the_study_needs_no_jax():
+    code = (
+        "import sys; from lfl_jax import compare; from lfl_jax.report.study import page;"
+        " from lfl_jax.studies import findings, runs;"
+        " assert not {'jax', 'torch', 'matplotlib'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_table_prints_what_does_not_exist_as_a_dash():
+    from lfl_jax.report.study.tables import Table
+
+    table = Table(
+        "t", "c", ("a & b", "x"), (("one_1", 0.123456), ("two", None), ("n", float("nan")))
+    )
+    assert table.texts() == [["one_1", "0.1235"], ["two", "–"], ["n", "–"]]
+    assert table.csv().splitlines() == ["a & b,x", "one_1,0.123456", "two,", "n,"]
+    assert r"one\_1 & 0.1235 \\" in table.latex() and r"a \& b" in table.latex()
+    assert json.dumps(table.latex())
