@@ -38,7 +38,7 @@ class Documents(Sequence[Example]):
     """
 
     names: tuple[str, ...]
-    texts: "tuple[pyarrow.ChunkedArray, ...]"  # of each file
+    texts: tuple["pyarrow.ChunkedArray", ...]  # of each file
     index: Int[np.ndarray, " N"]
 
     @functools.cached_property

@@ -1,59 +1,63 @@
-"""Conversations in the Jinja template that a tokenizer carries, as transformers renders them (extra
-`chat`).
+"""Conversations in the Jinja template of a tokenizer, as transformers renders them (extra `chat`).
 
-`strftime_now` is not defined, so a template that would write today's date writes the one it falls
-back to: prompts of a run do not depend on the day.
+`strftime_now` is not defined. A template that would write today's date writes its default instead,
+so that the prompts of a run do not depend on the day.
 """
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lfl_jax.errors import UserError
 from lfl_jax.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    import jinja2
+    import jinja2.nodes
+    import jinja2.parser
+
 Message = Mapping[str, str]
-# Around what stands between {% generation %} and {% endgeneration %}: Unicode's noncharacters,
-# which no text holds.
+# Around the text between {% generation %} and {% endgeneration %}: Unicode's noncharacters, which
+# no text contains.
 START, END = "\ufdd0", "\ufdd1"
+# Written after the last message to find where it ends in the text of the template.
+END_OF_MESSAGE = "\N{OBJECT REPLACEMENT CHARACTER}END "
 
 
 def render(template: str, messages: Sequence[Message], prompt: bool, tokenizer: Tokenizer) -> str:
-    """A conversation by a tokenizer's Jinja template, as transformers renders it; `prompt` begins
-    the answer.
+    """A conversation by a tokenizer's Jinja template, as transformers renders it.
 
-    Without `prompt` the text ends where the last message does. A template that refuses system
-    messages gets none.
+    prompt: with the beginning of an answer; else the text ends where the last message does. A
+    template that refuses system messages gets none.
     """
-    end = "" if prompt else "\N{OBJECT REPLACEMENT CHARACTER}END "
-    told = (
-        messages
-        if prompt
-        else [*messages[:-1], dict(messages[-1]) | {"content": messages[-1]["content"] + end}]
-    )
     try:
-        made = whole(template, told, prompt, tokenizer)
+        rendered = messages if prompt else _with_end_mark(messages)
+        text = complete_text(template, rendered, prompt, tokenizer)
     except UserError:
-        if all(message["role"] != "system" for message in messages):
+        without_system = [message for message in messages if message["role"] != "system"]
+        if len(without_system) == len(messages):
             raise
-        return render(
-            template,
-            [message for message in messages if message["role"] != "system"],
-            prompt,
-            tokenizer,
-        )
-    if prompt:
-        return made
-    before, found, after = made.rpartition(end.strip())
-    if not found:
+        return render(template, without_system, prompt, tokenizer)
+    return text if prompt else _up_to_end_mark(text)
+
+
+def _with_end_mark(messages: Sequence[Message]) -> list[Message]:
+    *earlier, last = messages
+    return [*earlier, dict(last) | {"content": last["content"] + END_OF_MESSAGE}]
+
+
+def _up_to_end_mark(text: str) -> str:
+    before, mark, after = text.rpartition(END_OF_MESSAGE.strip())
+    if not mark:
         raise UserError(
             "apply_chat_template: the template leaves out the message that is to be continued"
         )
+    # Where the mark's space is missing the template strips messages, and would have stripped this.
     return before if after.startswith(" ") else before.rstrip()
 
 
-def whole(
+def complete_text(
     template: str,
     messages: Sequence[Message],
     prompt: bool,
@@ -61,12 +65,16 @@ def whole(
     *,
     marked: bool = False,
 ) -> str:
-    """All that the template makes of the messages; marked: START and END around what {% generation
-    %} holds.
+    """The template's text of all messages; marked: START and END around {% generation %} blocks.
 
     Raises UserError, with the template's words, where it refuses the messages or cannot be read.
     """
-    from jinja2 import TemplateError
+    try:
+        from jinja2 import TemplateError
+    except ImportError as error:
+        raise UserError(
+            "a tokenizer's chat template needs jinja2: pip install 'lfl_jax[chat]'"
+        ) from error
 
     specials = {"bos_token": tokenizer.bos or "", "eos_token": tokenizer.eos}
     try:
@@ -78,29 +86,27 @@ def whole(
 
 
 def marks_answers(template: str) -> bool:
-    """Whether a template says itself, by {% generation %}, what the assistant says."""
+    """True for a template that marks by {% generation %} what the assistant says."""
     return "endgeneration" in template
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(template: str, marked: bool) -> Any:
+def _compiled(template: str, marked: bool) -> "jinja2.Template":
     """The template in a sandbox: it comes with a model's files, from anybody."""
-    try:
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise UserError(
-            "a tokenizer's chat template needs jinja2: pip install 'lfl_jax[chat]'"
-        ) from error
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
+    def to_json(value: object, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, **options)
+
+    # The environment of transformers' apply_chat_template: templates rely on its trimming,
+    # `raise_exception`, and `tojson` without escapes.
     extensions = ["jinja2.ext.loopcontrols", _generation_blocks(marked)]
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    env.filters["tojson"] = lambda value, **options: json.dumps(
-        value, ensure_ascii=False, **options
-    )
+    env.filters["tojson"] = to_json
     env.globals["raise_exception"] = refuse
     return env.from_string(template)
 
@@ -113,12 +119,12 @@ def _generation_blocks(marked: bool) -> type:
     class GenerationBlocks(jinja2.ext.Extension):
         tags: ClassVar = {"generation"}
 
-        def parse(self, parser: Any) -> Any:
+        def parse(self, parser: "jinja2.parser.Parser") -> "jinja2.nodes.Node":
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
 
-        def _mark(self, caller: Any) -> str:
+        def _mark(self, caller: Callable[[], str]) -> str:
             return f"{START}{caller()}{END}" if marked else caller()
 
     return GenerationBlocks

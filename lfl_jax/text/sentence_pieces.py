@@ -1,11 +1,12 @@
-"""Tokenizers run by the sentencepiece library: .model files, and the same vocabularies inside GGUF
-files."""
+"""Tokenizers run by the sentencepiece library: .model files, and "llama" vocabularies in GGUF."""
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
@@ -13,6 +14,7 @@ from lfl_jax.text.tokenizer import (
     CONTROL,
     UNKNOWN,
     AnyPath,
+    Specials,
     Tokenizer,
     gguf_specials,
     hf_files,
@@ -21,7 +23,7 @@ from lfl_jax.text.tokenizer import (
     sentencepiece_text,
 )
 from lfl_jax.text.tokenizer_files import (
-    Added,
+    AddedToken,
     Settings,
     added_tokens,
     chat_template,
@@ -29,18 +31,63 @@ from lfl_jax.text.tokenizer_files import (
     token_text,
 )
 
-# classes of transformers 5 for which legacy is false by default
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+# Classes of transformers 5 for which legacy is false by default.
 NOT_LEGACY = ("LlamaTokenizer", "LlamaTokenizerFast")
-MODEL = "tokenizer.model"  # what Hugging Face folders call it
+MODEL_FILE = "tokenizer.model"  # of a Hugging Face folder
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The texts of all ids, and which of them are special.
+
+    pieces: of the model, in the order of their ids. added: further tokens by id. hidden: ids that
+    decoding leaves out. searched: tokens that are found as a unit in any text, with their ids.
+    """
+
+    pieces: tuple[str, ...]
+    added: dict[int, str]
+    hidden: frozenset[int]
+    searched: dict[str, int]
+
+    @classmethod
+    def of(
+        cls, proto: "ModelProto", added: Sequence[AddedToken], specials: Specials
+    ) -> "Vocabulary":
+        """The model's pieces with the added tokens."""
+        control = {
+            piece.piece: i
+            for i, piece in enumerate(proto.pieces)
+            if piece.type in (UNKNOWN, CONTROL)
+        }
+        added_special = [token.id for token in added if token.special]
+        return cls(
+            pieces=tuple(piece.piece for piece in proto.pieces),
+            added={token.id: token.text for token in added},
+            hidden=frozenset([*control.values(), *added_special, specials.eos_id]),
+            searched=control | {token.text: token.id for token in added},
+        )
+
+    def text(self, i: int) -> str:
+        """The text of an id; "" for one that has none."""
+        if i in self.added:
+            return self.added[i]
+        return sentencepiece_text(self.pieces[i]) if i < len(self.pieces) else ""
+
+    def is_visible(self, i: int) -> bool:
+        """True for an id that decoding writes."""
+        return i not in self.hidden and (i < len(self.pieces) or i in self.added)
 
 
 def from_sentencepiece(path: AnyPath) -> Tokenizer:
-    """Read a SentencePiece model, with the files beside it if it is the tokenizer.model of a
-    Hugging Face folder.
+    """Read a SentencePiece model, with the files beside it if it is a folder's tokenizer.model.
 
-    They name special and added tokens, the chat template, and in add_bos_token whether texts begin
-    with BOS; without it they do, as Llama-2's. `legacy: false` means no space before text that
-    follows a special token. Raises UserError for what is no such model, and for one without EOS.
+    These name special and added tokens, the chat template, and in add_bos_token whether texts begin
+    with BOS; by default they do, as Llama-2's. `legacy: false` means no space before text that
+    follows a special token. Raises UserError for a file that is no such model or has no EOS.
     """
     proto = _model_proto()
     if not os.path.isfile(path):
@@ -49,70 +96,82 @@ def from_sentencepiece(path: AnyPath) -> Tokenizer:
         proto.ParseFromString(Path(path).read_bytes())
     except Exception:  # google.protobuf's DecodeError
         raise UserError(f"{path}: not a SentencePiece model") from None
-    folder = Path(path).parent if Path(path).name == MODEL else None
-    if folder is None:
-        return _from_proto(path, proto, **_specials(Path(path), proto, [], {}), chat_template=None)
+
+    folder = Path(path).parent
+    if Path(path).name != MODEL_FILE:
+        return _from_proto(path, proto, _specials(Path(path), proto, [], {}, None))
     settings = read_settings(folder)
     added = _with_padding(proto, added_tokens(folder, settings), settings)
+    template = chat_template(folder, settings)
     return _from_proto(
         path,
         proto,
+        _specials(Path(path), proto, added, settings, template),
         added=added,
         legacy=bool(settings.get("legacy", settings.get("tokenizer_class") not in NOT_LEGACY)),
         files=(lambda: hf_files(folder)) if settings else None,
-        **_specials(Path(path), proto, added, settings),
-        chat_template=chat_template(folder, settings),
     )
 
 
-def _with_padding(proto: Any, added: list[Added], settings: Settings) -> list[Added]:
-    """The added tokens, and the padding token that the settings name where it is in no list, as in
-    transformers."""
+def _with_padding(
+    proto: "ModelProto", added: list[AddedToken], settings: Settings
+) -> list[AddedToken]:
+    """The added tokens, and a padding token that is in no list, as in transformers."""
     pad = token_text(settings, "pad_token")
-    known = {piece.piece for piece in proto.pieces} | {token.text for token in added}
+    known = {piece.piece for piece in proto.pieces}
+    known |= {token.text for token in added}
     if pad is None or pad in known:
         return added
-    free = max([len(proto.pieces), *(token.id + 1 for token in added)])
-    return [*added, Added(free, pad, special=True)]
+    next_id = max([len(proto.pieces), *(token.id + 1 for token in added)])
+    return [*added, AddedToken(next_id, pad, special=True)]
 
 
-def _specials(path: Path, proto: Any, added: list[Added], settings: Settings) -> dict[str, Any]:
-    """BOS, EOS and padding, and whether BOS comes before a text: as the settings name them, else
-    the model's own.
+def _specials(
+    path: Path,
+    proto: "ModelProto",
+    added: list[AddedToken],
+    settings: Settings,
+    template: str | None,
+) -> Specials:
+    """The special tokens that the settings name, else the model's own.
 
-    UserError for a token that is not in the vocabulary, and for a missing EOS.
+    Raises UserError for a token that is not in the vocabulary, and for a missing EOS.
     """
     processor = _processor(path, proto)
-    known = {piece.piece: i for i, piece in enumerate(proto.pieces)} | {
-        token.text: token.id for token in added
-    }
-    found: dict[str, Any] = {}
-    for name, own in (
-        ("bos", processor.bos_id()),
-        ("eos", processor.eos_id()),
-        ("pad", processor.pad_id()),
-    ):
+    known = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    known |= {token.text: token.id for token in added}
+
+    def special_id(name: str, model_id: int) -> int | None:
         text = token_text(settings, f"{name}_token")
-        if text is not None and text not in known:
+        if text is None:
+            return model_id if model_id >= 0 else None
+        if text not in known:
             raise UserError(
                 f"{path}: special token {text!r} of the files beside it is not in the vocabulary"
             )
-        found[f"{name}_id"] = known[text] if text is not None else own if own >= 0 else None
-    if found["eos_id"] is None:
+        return known[text]
+
+    bos_id = special_id("bos", processor.bos_id())
+    eos_id = special_id("eos", processor.eos_id())
+    pad_id = special_id("pad", processor.pad_id())
+    if eos_id is None:
         raise UserError(f"{path}: a SentencePiece model without an EOS token")
-    if found["pad_id"] is None:
-        found["pad_id"] = found["eos_id"]
-    add_bos = found["bos_id"] is not None and settings.get("add_bos_token") is not False
-    return found | {"add_bos": add_bos}
+    return Specials(
+        bos_id=bos_id,
+        eos_id=eos_id,
+        pad_id=eos_id if pad_id is None else pad_id,
+        add_bos=bos_id is not None and settings.get("add_bos_token") is not False,
+        chat_template=template,
+    )
 
 
-def _model_proto() -> Any:
+def _model_proto() -> "ModelProto":
     from sentencepiece import sentencepiece_model_pb2
 
     return sentencepiece_model_pb2.ModelProto()
 
 
-def _processor(path: AnyPath, proto: Any) -> Any:
+def _processor(path: AnyPath, proto: "ModelProto") -> "SentencePieceProcessor":
     from sentencepiece import SentencePieceProcessor
 
     try:
@@ -123,98 +182,104 @@ def _processor(path: AnyPath, proto: Any) -> Any:
 
 def _from_proto(
     path: AnyPath,
-    proto: Any,
+    proto: "ModelProto",
+    specials: Specials,
     *,
-    added: Sequence[Added] = (),
+    added: Sequence[AddedToken] = (),
     legacy: bool = True,
     files: Callable[[], dict[str, bytes]] | None = None,
-    **specials: Any,
 ) -> Tokenizer:
-    """A tokenizer of these pieces. legacy: text after a special token gets the leading space again,
-    as in llama.cpp."""
-    whole, model = _processor(path, proto), proto.SerializeToString()
+    """A tokenizer of these pieces.
+
+    legacy: text after a special token gets the leading space again, as in llama.cpp.
+    """
+    vocabulary, model = Vocabulary.of(proto, added, specials), proto.SerializeToString()
     prefix = " " * proto.normalizer_spec.add_dummy_prefix
+
+    # Three processors of one model: with its leading space, without, and one that keeps every
+    # space. The last one decodes; as an encoder it would not be the model's.
+    beginning = _processor(path, proto)
     proto.normalizer_spec.add_dummy_prefix = False
     continuing = _processor(path, proto)
     proto.normalizer_spec.remove_extra_whitespaces = False
-    # decodes every space; as an encoder it would not be the model's
-    verbatim = _processor(path, proto)
-    texts = [piece.piece for piece in proto.pieces]
-    control = {
-        piece.piece: i for i, piece in enumerate(proto.pieces) if piece.type in (UNKNOWN, CONTROL)
-    }
-    own = {token.id: token.text for token in added}
-    hidden = {
-        *control.values(),
-        *(token.id for token in added if token.special),
-        specials["eos_id"],
-    }
-    searched = control | {text: i for i, text in own.items()}
-    strips = {token.text: (token.left, token.right) for token in added}
-    after = whole.encode if legacy else continuing.encode
-    encode = parsing(searched, whole.encode, after, strips)
+    decode_run = _decoder(vocabulary, _processor(path, proto))
 
     def decode(ids: Sequence[int]) -> str:
-        shown = [i for i in ids if i not in hidden and (i < len(texts) or i in own)]
-        runs = [
-            list(run) for _, run in itertools.groupby(shown, key=lambda i: i if i in own else None)
-        ]
-        text = "".join(
-            own[run[0]] * len(run) if run[0] in own else verbatim.decode(run) for run in runs
-        )
-        return text.removeprefix(prefix) if ids and ids[0] == specials["bos_id"] else text
+        text = decode_run(ids)
+        return text.removeprefix(prefix) if ids and ids[0] == specials.bos_id else text
 
-    def piece(i: int) -> str:
-        return own[i] if i in own else sentencepiece_text(texts[i]) if i < len(texts) else ""
-
+    strips = {token.text: (token.left, token.right) for token in added}
+    after = beginning.encode if legacy else continuing.encode
+    encode = parsing(vocabulary.searched, beginning.encode, after, strips)
     return Tokenizer(
         encode=encode,
-        encode_continuation=parsing(searched, continuing.encode, after, strips),
+        encode_continuation=parsing(vocabulary.searched, continuing.encode, after, strips),
         encode_batch=lambda texts: [encode(text) for text in texts],
         decode=decode,
-        pieces=lambda ids: [piece(i) for i in ids],
-        vocab_size=1 + max([len(texts) - 1, *own]),
-        n_base=len(texts),
-        bos=None if specials["bos_id"] is None else piece(specials["bos_id"]),
-        eos=piece(specials["eos_id"]),
-        files=files or (lambda: _files(model, piece, specials, legacy)),
-        **specials,
+        pieces=lambda ids: [vocabulary.text(i) for i in ids],
+        vocab_size=1 + max([len(vocabulary.pieces) - 1, *vocabulary.added]),
+        n_base=len(vocabulary.pieces),
+        bos=None if specials.bos_id is None else vocabulary.text(specials.bos_id),
+        eos=vocabulary.text(specials.eos_id),
+        files=files or (lambda: _hf_files(model, vocabulary, specials, legacy)),
+        **dataclasses.asdict(specials),
     )
 
 
-def _files(
-    model: bytes, piece: Callable[[int], str], specials: dict[str, Any], legacy: bool
+def _decoder(
+    vocabulary: Vocabulary, processor: "SentencePieceProcessor"
+) -> Callable[[Sequence[int]], str]:
+    """A decoder of visible ids; added tokens are not the processor's and are written as they are."""
+
+    def decode(ids: Sequence[int]) -> str:
+        visible = filter(vocabulary.is_visible, ids)
+        texts = []
+        # A run of the model's ids is decoded together: bytes of one character are several ids.
+        for added_id, run in itertools.groupby(
+            visible, key=lambda i: i if i in vocabulary.added else None
+        ):
+            if added_id is None:
+                texts.append(processor.decode(list(run)))
+            else:
+                texts += [vocabulary.added[i] for i in run]
+        return "".join(texts)
+
+    return decode
+
+
+def _hf_files(
+    model: bytes, vocabulary: Vocabulary, specials: Specials, legacy: bool
 ) -> dict[str, bytes]:
     """tokenizer.model and tokenizer_config.json, for a model that came without the latter."""
-    ids = {f"{name}_token": specials[f"{name}_id"] for name in ("bos", "eos", "pad")}
-    named = {name: None if i is None else piece(i) for name, i in ids.items()}
-    settings = {
-        "add_bos_token": specials["add_bos"],
-        "chat_template": specials["chat_template"],
-        "legacy": legacy,
-    }
-    return {
-        MODEL: model,
-        "tokenizer_config.json": hf_settings("LlamaTokenizer", **named, **settings),
-    }
+    config = hf_settings(
+        "LlamaTokenizer",
+        bos_token=None if specials.bos_id is None else vocabulary.text(specials.bos_id),
+        eos_token=vocabulary.text(specials.eos_id),
+        pad_token=vocabulary.text(specials.pad_id),
+        add_bos_token=specials.add_bos,
+        chat_template=specials.chat_template,
+        legacy=legacy,
+    )
+    return {MODEL_FILE: model, "tokenizer_config.json": config}
 
 
 def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
-    """Rebuild the SentencePiece model behind a GGUF "llama" vocabulary from its pieces, scores and
-    types."""
+    """The SentencePiece model behind a GGUF "llama" vocabulary: its pieces, scores and types."""
     tokens = gguf_header.array(metadata, "tokenizer.ggml.tokens", str)
     scores = gguf_header.array(metadata, "tokenizer.ggml.scores", float, len(tokens))
     types = gguf_header.array(metadata, "tokenizer.ggml.token_type", int, len(tokens))
+
     proto = _model_proto()
     for token, score, type_ in zip(tokens, scores, types, strict=True):
         proto.pieces.add(piece=token, score=score, type=type_)
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = True
+
+    # GGUF has no normalisation but the leading space.
     proto.normalizer_spec.name = "identity"
     proto.normalizer_spec.add_dummy_prefix = gguf_header.field(
         metadata, "tokenizer.ggml.add_space_prefix", bool, True
     )
     proto.normalizer_spec.remove_extra_whitespaces = False
-    return _from_proto(
-        metadata["GGUF.path"], proto, **gguf_specials(metadata, tokens, add_bos=True)
-    )
+    specials = gguf_specials(metadata, tokens, add_bos=True)
+    return _from_proto(metadata["GGUF.path"], proto, specials)

@@ -1,4 +1,4 @@
-"""What every tokenizer is, and what several backends need."""
+"""The Tokenizer of every backend, and what several backends share."""
 
 import json
 import os
@@ -12,55 +12,66 @@ from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
 
 AnyPath = str | os.PathLike
-# tokens of a prompt that decoding what follows can depend on: a character has at most 4
+# Last tokens of a prompt that the text after it can depend on: a character has up to 4 bytes, and
+# with them up to 4 tokens.
 _CONTEXT = 8
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# token types, the same numbers in GGUF and in SentencePiece
+# Token types, the same numbers in GGUF and in SentencePiece.
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to ids and back. Nothing is added to a text; special tokens written in it become their
-    one id.
+    """Text to ids and back. Nothing is added to a text; a special token written in it is one id.
 
-    `encode` is for text that starts a sequence, `encode_continuation` for text that goes on from
-    other text: SentencePiece puts a space before the first word of a text, which must not happen to
-    a response. For byte-level vocabularies they are the same. A training example is
-    `encode(prompt)` and then `encode_continuation(response)`, so that the prompt's ids are those it
-    has at evaluation. `encode_batch` is `encode` of many texts. `decode` leaves special tokens out
-    and keeps the space that text begins with, as it goes on from other text; only ids that begin
-    with BOS are a whole text, without SentencePiece's own first space. `pieces` gives the text of
-    each token apart; bytes of a character that is split between tokens show as \\xNN.
-    `pad_id` is `eos_id` where the source names none: padding has to be masked by weight, not by id.
-    `files` are the tokenizer's files as Hugging Face folders hold them, by name; none for plain
-    bytes.
+    A training example is `encode(prompt)` and then `encode_continuation(response)`, so that the
+    prompt has the same ids as in evaluation.
     """
 
+    # Text that begins a sequence. SentencePiece puts a space before the first word of it.
     encode: Callable[[str], list[int]] = field(repr=False)
+    # Text that follows other text, such as a response: without that space. For byte-level
+    # vocabularies it is `encode`.
     encode_continuation: Callable[[str], list[int]] = field(repr=False)
+    # `encode` of many texts.
     encode_batch: Callable[[Sequence[str]], list[list[int]]] = field(repr=False)
+    # Special tokens are left out. Ids that begin with BOS are a complete text, without
+    # SentencePiece's own first space; other ids continue a text and keep it.
     decode: Callable[[Sequence[int]], str] = field(repr=False)
+    # The text of every token; bytes of a character that is split between tokens are \xNN.
     pieces: Callable[[Sequence[int]], list[str]] = field(repr=False)
     vocab_size: int
     bos_id: int | None
     eos_id: int
+    # eos_id where the files name none: padding has to be masked by weight, not by id.
     pad_id: int
-    add_bos: bool  # whether sequences of this model start with BOS
+    add_bos: bool  # sequences of this model start with BOS
     bos: str | None
     eos: str
     chat_template: str | None = field(repr=False)  # Jinja source
+    # The files of a Hugging Face folder, by name; none for plain bytes.
     files: Callable[[], dict[str, bytes]] = field(repr=False, default=dict)
     n_base: int | None = None  # ids from here on were added to the vocabulary; None: none were
 
     def decode_continuation(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """The text that `ids` add to a prompt's: what follows it, its first space and split
-        characters included."""
+        """The text that `ids` add to a prompt's, its first space and split characters included."""
         context = list(prompt[-_CONTEXT:])
-        # a character that the prompt begins and ids end
+        # A character may begin in the prompt and end in ids: alone, its first half decodes to a
+        # replacement character.
         before = self.decode(context).rstrip(_REPLACEMENT)
         both = self.decode([*context, *ids])
         return both[len(before) :] if both.startswith(before) else self.decode(ids)
+
+
+@dataclass(frozen=True)
+class Specials:
+    """The special tokens of a tokenizer's files, and its chat template: fields of `Tokenizer`."""
+
+    bos_id: int | None
+    eos_id: int
+    pad_id: int
+    add_bos: bool
+    chat_template: str | None
 
 
 HF_FILES = (
@@ -78,15 +89,17 @@ def hf_files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in HF_FILES if (folder / name).is_file()}
 
 
-def hf_settings(kind: str, **settings: Any) -> bytes:
-    """A tokenizer_config.json for transformers' class `kind`."""
-    shown = {name: value for name, value in settings.items() if value is not None}
-    return (json.dumps({"tokenizer_class": kind, **shown}, indent=2) + "\n").encode()
+def hf_settings(tokenizer_class: str, **settings: Any) -> bytes:
+    """A tokenizer_config.json for a class of transformers; settings that are None are left out."""
+    present = {name: value for name, value in settings.items() if value is not None}
+    return (json.dumps({"tokenizer_class": tokenizer_class, **present}, indent=2) + "\n").encode()
 
 
-def gguf_specials(metadata: dict[str, Any], tokens: list[str], add_bos: bool) -> dict[str, Any]:
-    """Read the special tokens' ids and the chat template of a GGUF file: fields of `Tokenizer` by
-    name."""
+def gguf_specials(metadata: dict[str, Any], tokens: list[str], add_bos: bool) -> Specials:
+    """The special tokens and the chat template of a GGUF file.
+
+    add_bos: of a file that does not say it.
+    """
     eos_id = gguf_header.field(metadata, "tokenizer.ggml.eos_token_id", int)
     has_bos = "tokenizer.ggml.bos_token_id" in metadata
     bos_id = gguf_header.field(metadata, "tokenizer.ggml.bos_token_id", int) if has_bos else None
@@ -95,57 +108,49 @@ def gguf_specials(metadata: dict[str, Any], tokens: list[str], add_bos: bool) ->
         raise UserError(
             f"{metadata['GGUF.path']}: a special token's id is outside the {len(tokens)} tokens"
         )
+    adds = has_bos and gguf_header.field(metadata, "tokenizer.ggml.add_bos_token", bool, add_bos)
     template = metadata.get("tokenizer.chat_template")
-    return {
-        "bos_id": bos_id,
-        "eos_id": eos_id,
-        "pad_id": pad_id,
-        "add_bos": has_bos
-        and gguf_header.field(metadata, "tokenizer.ggml.add_bos_token", bool, add_bos),
-        "chat_template": template,
-    }
+    return Specials(bos_id, eos_id, pad_id, add_bos=adds, chat_template=template)
 
 
 def parsing(
     specials: dict[str, int],
     first: Callable[[str], list[int]],
-    rest: Callable[[str], list[int]],
+    following: Callable[[str], list[int]],
     strips: Mapping[str, tuple[bool, bool]] | None = None,
 ) -> Callable[[str], list[int]]:
-    """Make an encoder that finds special tokens and encodes the text between; a beginning by
-    `first`.
+    """An encoder that finds special tokens and encodes the text between them.
 
-    strips: special tokens that take the white space on their left, on their right with them.
+    first: encodes text at the beginning; following: text after a special token. strips: special
+    tokens that take the white space on their left and right with them.
     """
     if not specials:
         return first
 
-    def searched(text: str) -> str:
+    def regex(text: str) -> str:
         left, right = (strips or {}).get(text, (False, False))
         return r"\s*" * left + re.escape(text) + r"\s*" * right
 
-    pattern = re.compile(
-        "(" + "|".join(searched(text) for text in sorted(specials, key=len, reverse=True)) + ")"
-    )
+    # Longest first: one special token may be the beginning of another.
+    longest_first = sorted(specials, key=len, reverse=True)
+    pattern = re.compile("(" + "|".join(map(regex, longest_first)) + ")")
 
     def encode(text: str) -> list[int]:
         ids: list[int] = []
         for i, part in enumerate(pattern.split(text)):
-            if i % 2:  # what the pattern found; the others are the text between
+            if i % 2:  # re.split puts the matches at odd positions
                 ids.append(specials[part if part in specials else part.strip()])
             elif part:
-                ids += (rest if i else first)(part)
+                ids += (following if i else first)(part)
         return ids
 
     return encode
 
 
 def within(tokenizer: Tokenizer, rows: int, where: str) -> Tokenizer:
-    """The tokenizer for an embedding with fewer rows than it has ids, such as one that was not
-    resized for padding.
+    """The tokenizer for an embedding of fewer rows than ids, as one not resized for padding.
 
-    It is the same until a text contains a token without a row, which is a UserError. `where` names
-    the files in it.
+    Text with a token that has no row is a UserError, in which `where` names the files.
     """
 
     def checked(ids: list[int]) -> list[int]:
@@ -153,34 +158,32 @@ def within(tokenizer: Tokenizer, rows: int, where: str) -> Tokenizer:
             text = tokenizer.pieces([max(ids)])[0]
             raise UserError(
                 f"{where}: a text contains {text!r}, token {max(ids)}, for which the embedding has"
-                " no row: it has"
-                f" {rows}; leave the token out of the text, or use the model's own tokenizer"
+                f" no row: it has {rows}; leave the token out of the text, or use the model's own"
+                " tokenizer"
             )
         return ids
 
-    def batch(texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(texts: Sequence[str]) -> list[list[int]]:
         return [checked(ids) for ids in tokenizer.encode_batch(texts)]
 
     return replace(
         tokenizer,
         encode=lambda text: checked(tokenizer.encode(text)),
         encode_continuation=lambda text: checked(tokenizer.encode_continuation(text)),
-        encode_batch=batch,
+        encode_batch=encode_batch,
         vocab_size=rows,
         pad_id=tokenizer.pad_id if tokenizer.pad_id < rows else tokenizer.eos_id,
     )
 
 
-def shown(raw: bytes) -> str:
-    """Write bytes as text, with \\xNN for what is no UTF-8."""
+def bytes_text(raw: bytes) -> str:
+    """Bytes as text, with \\xNN for what is no UTF-8."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def sentencepiece_text(token: str) -> str:
-    """Write a SentencePiece piece as the text it stands for."""
+    """The text of a SentencePiece piece."""
     byte = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
-    return (
-        shown(bytes([int(byte[1], 16)]))
-        if byte
-        else token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
-    )
+    if byte:
+        return bytes_text(bytes([int(byte[1], 16)]))
+    return token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")

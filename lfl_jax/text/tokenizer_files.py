@@ -1,5 +1,4 @@
-"""What lies beside a vocabulary in a Hugging Face folder: special tokens, added tokens, settings,
-chat template."""
+"""The files beside a vocabulary in a Hugging Face folder: settings, special and added tokens."""
 
 import json
 from dataclasses import dataclass
@@ -11,12 +10,15 @@ from lfl_jax.errors import UserError
 
 Settings = dict[str, Any]  # the fields of tokenizer_config.json and special_tokens_map.json
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 @dataclass(frozen=True)
-class Added:
-    """A token that is found whole in any text. left, right: it takes the white space on that side
-    with it."""
+class AddedToken:
+    """A token that is found as a unit in any text.
+
+    left, right: it takes the white space on that side with it.
+    """
 
     id: int
     text: str
@@ -26,36 +28,48 @@ class Added:
     normalized: bool = False
     single_word: bool = False
 
+    @classmethod
+    def from_json(cls, id_: int, fields: dict[str, Any]) -> "AddedToken":
+        """An entry of `added_tokens_decoder`; KeyError and the like where it is malformed."""
+        return cls(
+            id_,
+            text=str(fields["content"]),
+            special=bool(fields.get("special")),
+            left=bool(fields.get("lstrip")),
+            right=bool(fields.get("rstrip")),
+            normalized=bool(fields.get("normalized")),
+            single_word=bool(fields.get("single_word")),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The token as tokenizer.json lists it."""
-        flags = {
-            "single_word": self.single_word,
-            "normalized": self.normalized,
-            "special": self.special,
-        }
         return {
             "id": self.id,
             "content": self.text,
             "lstrip": self.left,
             "rstrip": self.right,
-        } | flags
+            "single_word": self.single_word,
+            "normalized": self.normalized,
+            "special": self.special,
+        }
 
 
 def read_settings(folder: Path) -> Settings:
-    """tokenizer_config.json with special_tokens_map.json, whichever are there.
+    """tokenizer_config.json with special_tokens_map.json, as far as they exist.
 
     As in transformers, the map decides unless the config lists the added tokens itself.
     """
-    config, named = (
+    config, special_map = (
         read_json_object(folder / name) if (folder / name).is_file() else {}
         for name in SETTINGS_FILES
     )
-    return named | config if "added_tokens_decoder" in config else config | named
+    if "added_tokens_decoder" in config:
+        return special_map | config
+    return config | special_map
 
 
 def token_text(settings: Settings, key: str) -> str | None:
-    """The text of a special token, which files give as a string or as an object with `content`;
-    None if unset."""
+    """The text of a special token: a string, or an object with `content`; None if unset."""
     value = settings.get(key)
     value = value.get("content") if isinstance(value, dict) else value
     if not isinstance(value, str | None):
@@ -69,25 +83,20 @@ def with_eos(files: dict[str, bytes], eos: str) -> dict[str, bytes]:
     for name in SETTINGS_FILES:
         settings = json.loads(files.get(name, b"{}"))
         if "eos_token" in settings:
-            changed[name] = (
-                json.dumps(settings | {"eos_token": eos}, indent=2, ensure_ascii=False) + "\n"
-            ).encode()
+            text = json.dumps(settings | {"eos_token": eos}, indent=2, ensure_ascii=False)
+            changed[name] = f"{text}\n".encode()
     return files | changed
 
 
 def chat_template(folder: Path, settings: Settings) -> str | None:
-    """Jinja source from chat_template.jinja or tokenizer_config.json; of several, the one called
-    "default"."""
+    """Jinja source from chat_template.jinja or the settings; of several, the "default" one."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text("utf-8")
     template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = {
-            entry.get("name"): entry.get("template")
-            for entry in template
-            if isinstance(entry, dict)
-        }
-        template = named.get("default")
+    if isinstance(template, list):  # [{"name": ..., "template": ...}]
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        by_name = {entry.get("name"): entry.get("template") for entry in entries}
+        template = by_name.get("default")
     if not isinstance(template, str | None):
         raise UserError(
             f"{folder}: chat_template is a {type(template).__name__}; expected Jinja source"
@@ -95,46 +104,37 @@ def chat_template(folder: Path, settings: Settings) -> str | None:
     return template
 
 
-def added_tokens(folder: Path, settings: Settings) -> list[Added]:
-    """Tokens added to the vocabulary, by id: `added_tokens_decoder` of the settings, or else
-    added_tokens.json.
+def added_tokens(folder: Path, settings: Settings) -> list[AddedToken]:
+    """Tokens added to the vocabulary, by id: from the settings, or else from added_tokens.json.
 
-    UserError for entries that name no id or no text.
+    Raises UserError for entries without an id or a text.
     """
     listed = settings.get("added_tokens_decoder")
     try:
         if listed is not None:
-            found = [_described(int(i), fields) for i, fields in listed.items()]
+            tokens = [AddedToken.from_json(int(i), fields) for i, fields in listed.items()]
         elif (folder / "added_tokens.json").is_file():
+            # This file has texts and ids only; which of them are special, the settings say.
             special = _special_texts(settings)
-            tokens = read_json_object(folder / "added_tokens.json").items()
-            found = [
-                Added(int(i), text, text in special, normalized=text not in special)
-                for text, i in tokens
+            tokens = [
+                AddedToken(int(i), text, text in special, normalized=text not in special)
+                for text, i in read_json_object(folder / "added_tokens.json").items()
             ]
         else:
-            found = []
+            tokens = []
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(
             f"{folder}: its list of added tokens is malformed; expected an id for every text"
         ) from None
-    return sorted(found, key=lambda token: token.id)
+    return sorted(tokens, key=lambda token: token.id)
 
 
-def _described(id_: int, fields: dict[str, Any]) -> Added:
-    flags = {
-        ours: bool(fields.get(name)) for ours, name in (("left", "lstrip"), ("right", "rstrip"))
-    }
-    kinds = {name: bool(fields.get(name)) for name in ("special", "normalized", "single_word")}
-    return Added(id_, str(fields["content"]), **flags, **kinds)
-
-
-def _special_texts(settings: Settings) -> set[str]:
+def _special_texts(settings: Settings) -> set[str | None]:
     """Texts of all tokens that the settings name as special, one by one or in a list."""
-    lists = [
-        settings.get(key) or [] for key in ("additional_special_tokens", "extra_special_tokens")
-    ]
-    listed = [token for tokens in lists if isinstance(tokens, list) for token in tokens]
-    texts = {token.get("content") if isinstance(token, dict) else token for token in listed}
+    texts = set()
+    for key in SPECIAL_LISTS:
+        tokens = settings.get(key) or []
+        for token in tokens if isinstance(tokens, list) else ():
+            texts.add(token.get("content") if isinstance(token, dict) else token)
     names = [key for key in settings if key.endswith("_token") and not key.startswith("add_")]
     return texts | {token_text(settings, key) for key in names}

@@ -1,15 +1,15 @@
-"""Tokenizers from the files that models come with: GGUF, tokenizer.json, SentencePiece; or plain
-bytes."""
+"""Tokenizers from the files that models come with: GGUF, tokenizer.json, SentencePiece, bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
-from lfl_jax.text import hf_tokenizers, sentence_pieces
+from lfl_jax.text import byte_level_bpe, sentence_pieces
 from lfl_jax.text.hf_tokenizers import from_json
 from lfl_jax.text.sentence_pieces import from_sentencepiece
-from lfl_jax.text.tokenizer import AnyPath, Tokenizer, parsing, shown
+from lfl_jax.text.tokenizer import AnyPath, Tokenizer, bytes_text, parsing
 
 __all__ = [
     "Tokenizer",
@@ -20,27 +20,33 @@ __all__ = [
     "from_sentencepiece",
 ]
 
+# The tokenizer of a GGUF file's metadata, by the value of tokenizer.ggml.model.
+GGUF_TOKENIZERS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
+    "gpt2": byte_level_bpe.from_gguf,
+    "llama": sentence_pieces.from_gguf,
+}
+# The special tokens of `byte_tokenizer`, after the 256 bytes.
+BYTE_SPECIALS = {"<|pad|>": 256, "<|bos|>": 257, "<|eos|>": 258}
+
 
 def from_gguf(path: AnyPath) -> Tokenizer:
-    """Build the tokenizer a GGUF file carries: byte-level BPE ("gpt2") or SentencePiece ("llama").
+    """The tokenizer in a GGUF file: byte-level BPE ("gpt2") or SentencePiece ("llama").
 
-    Raises UserError for other kinds and for byte-level vocabularies whose splitting rule is not
-    known here.
+    Raises UserError for other models, and for byte-level vocabularies with an unknown splitting
+    rule.
     """
     metadata = gguf_header.read(path)
-    kind = gguf_header.field(metadata, "tokenizer.ggml.model", str)
-    if kind == "gpt2":
-        return hf_tokenizers.from_gguf(metadata)
-    if kind == "llama":
-        return sentence_pieces.from_gguf(metadata)
-    raise UserError(
-        f"{path}: tokenizer of kind {kind!r}; supported are 'gpt2' (byte-level BPE) and 'llama'"
-    )
+    model = gguf_header.field(metadata, "tokenizer.ggml.model", str)
+    if model not in GGUF_TOKENIZERS:
+        raise UserError(
+            f"{path}: tokenizer of kind {model!r}; supported are 'gpt2' (byte-level BPE) and"
+            " 'llama'"
+        )
+    return GGUF_TOKENIZERS[model](metadata)
 
 
 def from_folder(folder: Path) -> Tokenizer:
-    """Read the tokenizer of a Hugging Face folder: tokenizer.json, or a SentencePiece
-    tokenizer.model."""
+    """The tokenizer of a Hugging Face folder: tokenizer.json, or a SentencePiece tokenizer.model."""
     if (folder / "tokenizer.json").is_file():
         return from_json(folder)
     if (folder / "tokenizer.model").is_file():
@@ -49,10 +55,8 @@ def from_folder(folder: Path) -> Tokenizer:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One id per UTF-8 byte, then pad 256, bos 257, eos 258: needs no file, for tests and smoke
-    runs."""
-    specials = {"<|pad|>": 256, "<|bos|>": 257, "<|eos|>": 258}
-    names = {id_: text for text, id_ in specials.items()}
+    """One id per UTF-8 byte, then BYTE_SPECIALS: needs no file, for tests and smoke runs."""
+    special_texts = {id_: text for text, id_ in BYTE_SPECIALS.items()}
 
     def to_bytes(text: str) -> list[int]:
         return list(text.encode("utf-8"))
@@ -60,20 +64,21 @@ def byte_tokenizer() -> Tokenizer:
     def decode(ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
 
-    def pieces(ids: Sequence[int]) -> list[str]:
-        return [names[i] if i in names else shown(bytes([i])) for i in ids]
+    def piece(i: int) -> str:
+        return special_texts[i] if i in special_texts else bytes_text(bytes([i]))
 
-    encode = parsing(specials, to_bytes, to_bytes)
+    # A byte-level vocabulary has no leading space: text begins and continues alike.
+    encode = parsing(BYTE_SPECIALS, to_bytes, to_bytes)
     return Tokenizer(
         encode=encode,
         encode_continuation=encode,
         encode_batch=lambda texts: [encode(text) for text in texts],
         decode=decode,
-        pieces=pieces,
-        vocab_size=259,
-        bos_id=257,
-        eos_id=258,
-        pad_id=256,
+        pieces=lambda ids: [piece(i) for i in ids],
+        vocab_size=256 + len(BYTE_SPECIALS),
+        bos_id=BYTE_SPECIALS["<|bos|>"],
+        eos_id=BYTE_SPECIALS["<|eos|>"],
+        pad_id=BYTE_SPECIALS["<|pad|>"],
         add_bos=True,
         bos="<|bos|>",
         eos="<|eos|>",

@@ -2,6 +2,7 @@
 loss."""
 
 import dataclasses
+import sys
 
 import pytest
 
@@ -132,3 +133,9 @@ def test_text_and_spans_are_those_of_transformers(template):
     if template is MARKED:
         spoken = [part.removesuffix(own.eos) for part, loss in pieces if loss]
         assert [text[a:b].removesuffix(own.eos) for a, b in spans[0]] == spoken == ["Hello.", "4"]
+
+
+def test_without_jinja2_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UserError, match=r"needs jinja2: pip install 'lfl_jax\[chat\]'"):
+        jinja.complete_text("", [], True, byte_tokenizer())
