@@ -1,5 +1,4 @@
-"""Checkpoints of a run, through orbax: written in the background, compared with the config before a
-restore."""
+"""Checkpoints of a run, through orbax: written in the background, checked before a restore."""
 
 import contextlib
 import errno
@@ -14,52 +13,57 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import jax
-import numpy as np
 
 from lfl_jax.core import hosts
-from lfl_jax.core.tree import items
+from lfl_jax.core.types import PyTree
 from lfl_jax.errors import MAKE_ROOM, UserError, full
+from lfl_jax.io import checkpoint_trees as trees
 
-SHOWN_DIFFERENCES = 3
-REMOVALS = 30
+if TYPE_CHECKING:
+    from orbax.checkpoint.v1.training import Checkpointer
+
+# A position in the data, as grain's get_state returns it: any JSON value.
+Json: TypeAlias = dict | list | str | int | float | bool | None
+
 OVERHEAD = 1.05  # a checkpoint's files over its arrays
-# Orbax's warnings after it waited a second for a save, even for the last of a run, and after a save
-# that failed.
+REMOVAL_TRIES = 30  # a tenth of a second apart
+# Warnings of orbax that are no news: after a second's wait for a save, even the last of a run, and
+# after a save that failed.
 NOISE = ("Waiting for previous save", "Skipping merge of OCDBT checkpoints")
 
 
 @dataclass(frozen=True)
 class Restored:
-    """One checkpoint: the trees that were asked for, and the data position of every process that
-    wrote it."""
+    """One checkpoint: the requested trees, and the data position of every process that wrote it."""
 
     step: int
-    state: dict[str, Any]
-    iterator_states: list[Any]
+    state: dict[str, PyTree]
+    iterator_states: list[Json]
     metrics: dict[str, float]
     metadata: dict[str, Any]
 
-    def iterator_state(self) -> Any:
-        """This process's data position; UserError when processes that read slices were of another
-        number."""
+    def iterator_state(self) -> Json:
+        """This process's data position.
+
+        UserError when the positions differ by process, and the number of processes has changed.
+        """
         if all(state == self.iterator_states[0] for state in self.iterator_states):
             return self.iterator_states[0]
-        wrote, now = len(self.iterator_states), jax.process_count()
-        if wrote != now:
+        n_saved, n_processes = len(self.iterator_states), jax.process_count()
+        if n_saved != n_processes:
             raise UserError(
-                f"the checkpoint of step {self.step} was written by {wrote} processes, this run has"
-                f" {now}: "
-                f"its position in the data cannot be carried over; resume with {wrote} processes"
+                f"the checkpoint of step {self.step} was written by {n_saved} processes, this run"
+                f" has {n_processes}: "
+                f"its position in the data cannot be carried over; resume with {n_saved} processes"
             )
         return self.iterator_states[jax.process_index()]
 
 
-def abstract(state: Any) -> Any:
-    """Shapes, dtypes and shardings of live arrays, as `Checkpoints.restore` takes them; None leaves
-    stay None."""
+def abstract(state: PyTree) -> PyTree:
+    """Shapes, dtypes and shardings of live arrays, for `Checkpoints.restore`; None stays None."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
@@ -71,10 +75,12 @@ class Checkpoints:
     A context manager: leaving it waits for the save in flight, and re-raises what went wrong in it.
     Every process of a run opens it and calls `save` and `restore` together. A step appears under
     its final name only when all of it is written, so whatever ends the process, the last finished
-    step loads. keep_latest steps are kept, and the one with the best `best_metric`; where that is
-    not among the latest, it is there to be evaluated and exported, and loses the trees named in
-    `latest_only`. `read_only` is for looking at a run that may still be
-    training: it creates nothing and leaves the other process's unfinished save alone.
+    step loads.
+
+    `keep_latest` steps remain, and the one with the best `best_metric`. Where that is not among the
+    latest it remains for evaluation and export only, without the trees named in `latest_only`.
+    `read_only` is for reading a run that may still be training: it creates nothing and leaves the
+    other process's unfinished save alone.
     """
 
     def __init__(
@@ -96,18 +102,20 @@ class Checkpoints:
             raise UserError(
                 f"no checkpoints at {self._directory}: pass the --workdir of a trained run"
             )
-        self._checkpointer = self._open(keep_latest, read_only)
-        self._in_flight: Any = None
+        self._checkpointer = self._open(read_only)
+        self._in_flight: Any = None  # orbax's response to the save that is being written
         self._step_in_flight, self._failed, self._hook = 0, False, sys.excepthook
 
-    def _open(self, keep_latest: int, read_only: bool) -> Any:
+    def _open(self, read_only: bool) -> "Checkpointer":
         from orbax.checkpoint import v1 as ocp
 
-        keep = ocp.training.preservation_policies
-        policies = [keep.LatestN(keep_latest)]
+        preservation = ocp.training.preservation_policies
+        policies = [preservation.LatestN(self._keep_latest)]
         if self._best_metric is not None:
             policies += [
-                keep.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False)
+                preservation.BestN(
+                    get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
+                )
             ]
         context = ocp.Context()
         # Compressing float32 saves a tenth of the disk and costs four times the processor time of
@@ -118,7 +126,7 @@ class Checkpoints:
             return ocp.training.Checkpointer(
                 self._directory,
                 context=context,
-                preservation_policy=keep.AnyPreservationPolicy(policies),
+                preservation_policy=preservation.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=not read_only,
             )
         except OSError as error:
@@ -129,6 +137,8 @@ class Checkpoints:
         value = (metrics or {}).get(self._best_metric or "")
         return -math.inf if value is None else self._sign * value
 
+    # -- which steps there are
+
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending; one still being written counts."""
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
@@ -137,54 +147,67 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def steps_with(self, names: Sequence[str]) -> list[int]:
-        """Steps whose checkpoints hold all of these trees, ascending; one still being written does
-        not count."""
+        """Steps with all of these trees, ascending; one still being written does not count."""
         return [
-            step for step in self.steps() if all(self._item(step, name).is_dir() for name in names)
+            step
+            for step in self.steps()
+            if all(self._folder(step, name).is_dir() for name in names)
         ]
-
-    def _item(self, step: int, name: str) -> Path:
-        return self._directory / str(step) / name
 
     def best_step(self) -> int | None:
-        """The step with the best `best_metric`, the later of equals; None when no checkpoint has
-        the metric."""
-        scored = [
-            (self._score(found.metrics), found.step) for found in self._checkpointer.checkpoints
-        ]
-        score, step = max(scored, default=(-math.inf, 0))
+        """The step with the best `best_metric`, the later of equals; None when no step has it."""
+        checkpoints = self._checkpointer.checkpoints
+        scores = [(self._score(checkpoint.metrics), checkpoint.step) for checkpoint in checkpoints]
+        score, step = max(scores, default=(-math.inf, 0))
         return step if score > -math.inf else None
+
+    def _folder(self, step: int, name: str = "") -> Path:
+        """Of a checkpoint, or of one of its trees."""
+        return self._directory / str(step) / name
+
+    def _existing(self, step: int | None) -> int:
+        """The step, or the latest one; UserError when there is no such checkpoint."""
+        self.wait()
+        steps = self.steps()
+        if not steps or step not in (None, *steps):
+            missing = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+            raise UserError(
+                f"{missing} in {self._directory}: it has {', '.join(map(str, steps)) or 'none'}"
+            )
+        return steps[-1] if step is None else step
+
+    # -- saving
 
     def save(
         self,
         step: int,
-        state: Mapping[str, Any],
+        state: Mapping[str, PyTree],
         *,
-        iterator_state: Any,
+        iterator_state: Json,
         metrics: Mapping[str, Any],
         metadata: Mapping[str, Any],
     ) -> bool:
-        """Start saving named trees of arrays; False, and nothing is done, when this step is already
-        there.
+        """Start saving named trees of arrays; False, and nothing is done, when the step exists.
 
         The arrays may be donated as soon as this returns. None leaves are left out, and trees
-        without arrays too. iterator_state (any JSON value, as grain's get_state gives; it may
-        differ by process) and metadata are stored as JSON. Metrics that are not finite are left
-        out, so they never win "best". Waits for the save before this one.
+        without arrays too. iterator_state may differ by process; it and metadata are stored as
+        JSON. Metrics that are not finite are left out, so they never win "best". Waits for the save
+        before this one.
         """
         if step in self.steps():
             return False
         self.wait()
         self._thin()
-        trees = {name: _nested(tree) for name, tree in state.items()}
+
+        arrays = {name: trees.nested(tree) for name, tree in state.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
         positions = _gather(iterator_state)
         self._step_in_flight = step
-        with self._one_line():
-            _require_room(self._directory, sum(x.nbytes for x in jax.tree.leaves(trees)))
+        with self._naming_this_save():
+            _require_room(self._directory, sum(x.nbytes for x in jax.tree.leaves(arrays)))
             self._in_flight = self._checkpointer.save_checkpointables_async(
                 step,
-                {name: tree for name, tree in trees.items() if tree},
+                {name: tree for name, tree in arrays.items() if tree},
                 force=True,
                 metrics={name: value for name, value in numbers.items() if math.isfinite(value)},
                 custom_metadata={"iterator_states": positions, "metadata": dict(metadata)},
@@ -194,28 +217,29 @@ class Checkpoints:
         return True
 
     def _thin(self) -> None:
-        """Remove `latest_only` from checkpoints that are no longer among the latest; all that are
-        there are whole.
+        """Remove `latest_only` from checkpoints that are no longer among the latest.
 
-        A tree leaves its checkpoint in one rename and is removed elsewhere: whatever ends the
-        process in between, each tree is there completely or not at all. What such an end leaves
-        behind is removed by the next call.
+        All checkpoints are complete when it is called. A tree leaves its checkpoint by one rename
+        and is removed elsewhere: whatever ends the process in between, each tree is there completely
+        or not at all. What such an end leaves behind is removed by the next call.
         """
         if not self._latest_only or jax.process_index() != 0:
             return
-        elsewhere = self._directory.with_name(f".{self._directory.name}.removed")
+        removed = self._directory.with_name(f".{self._directory.name}.removed")
         for step in self.steps()[: -self._keep_latest]:
-            for item in (self._item(step, name) for name in self._latest_only):
-                if item.is_dir():
-                    elsewhere.mkdir(exist_ok=True)
-                    item.rename(elsewhere / f"{step}.{item.name}.{time.time_ns()}")
-        if elsewhere.exists():
-            shutil.rmtree(elsewhere, ignore_errors=True)
+            for folder in (self._folder(step, name) for name in self._latest_only):
+                if folder.is_dir():
+                    removed.mkdir(exist_ok=True)
+                    folder.rename(removed / f"{step}.{folder.name}.{time.time_ns()}")
+        if removed.exists():
+            shutil.rmtree(removed, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _one_line(self) -> Iterator[None]:
-        """A place that takes no more is the user's to mend; what tensorstore says about it is not
-        an OSError."""
+    def _naming_this_save(self) -> Iterator[None]:
+        """Inside, a file system that takes no more is a UserError with the step.
+
+        tensorstore reports a full disk with an exception of its own, which is no OSError.
+        """
         try:
             yield
         except Exception as error:
@@ -228,80 +252,72 @@ class Checkpoints:
                 f" {reason}; {MAKE_ROOM}"
             ) from None
 
+    def wait(self) -> None:
+        """Block until the save in flight is finished, and raise what went wrong in it."""
+        # Only its result() ends the thread and the event loop (three descriptors) that orbax makes
+        # for each save.
+        saving, self._in_flight = self._in_flight, None
+        with self._naming_this_save():
+            if saving is not None:
+                saving.result()
+            self._checkpointer.wait()
+
+    # -- restoring
+
     def metadata(self, step: int | None = None) -> dict[str, Any]:
-        """What `save` was given as metadata; of the latest step by default."""
-        return self._found(self._existing(step)).custom_metadata["metadata"]
+        """The metadata that `save` stored, of the latest step by default."""
+        step = self._existing(step)
+        return self._checkpointer.checkpointables_metadata(step).custom_metadata["metadata"]
 
     def restore(
-        self, step: int | None, like: Mapping[str, Any], *, base_fingerprint: str | None = None
+        self, step: int | None, like: Mapping[str, PyTree], *, base_fingerprint: str | None = None
     ) -> Restored:
-        """Load the trees named in `like`, of ShapeDtypeStruct with shardings, into exactly that
-        form.
+        """Load the trees named in `like`, of ShapeDtypeStruct with shardings, into exactly that form.
 
         None is the latest step. A tree that `like` does not name is not read. UserError when there
         is no such step, when it belongs to another base (metadata["base_fingerprint"]), or when
         paths, shapes or dtypes differ from the saved ones; the message names them.
         """
         step = self._existing(step)
-        found = self._found(step)
-        metadata = found.custom_metadata["metadata"]
+        name = f"checkpoint {self._folder(step)}"
+        saved = self._checkpointer.checkpointables_metadata(step)
+        metadata = saved.custom_metadata["metadata"]
         if base_fingerprint is not None and metadata["base_fingerprint"] != base_fingerprint:
             raise UserError(
-                f"checkpoint {self._directory / str(step)} belongs to base"
-                f" {metadata['base_fingerprint']}, "
+                f"{name} belongs to base {metadata['base_fingerprint']}, "
                 f"this run's base is {base_fingerprint}: load the base it was trained on, or use"
                 " another --workdir"
             )
-        wanted = {name: _nested(tree) for name, tree in like.items()}
-        self._require(
-            step, [name for name, tree in wanted.items() if tree and name not in found.metadata]
-        )
-        _compare(found.metadata, wanted, f"checkpoint {self._directory / str(step)}")
-        asked = {name: tree for name, tree in wanted.items() if tree}
+        expected = {tree: trees.nested(leaves) for tree, leaves in like.items()}
+        with_arrays = {tree: leaves for tree, leaves in expected.items() if leaves}
+        self._require(step, [tree for tree in with_arrays if tree not in saved.metadata])
+        trees.compare(saved.metadata, expected, name)
+
         # Asked for nothing, orbax would load everything.
-        loaded = self._checkpointer.load_checkpointables(step, asked) if asked else {}
-        state = {name: _unnested(loaded.get(name, {}), tree) for name, tree in like.items()}
-        states = found.custom_metadata["iterator_states"]
-        return Restored(step, state, states, dict(found.metrics or {}), metadata)
+        loaded = self._checkpointer.load_checkpointables(step, with_arrays) if with_arrays else {}
+        return Restored(
+            step,
+            {tree: trees.unnested(loaded.get(tree, {}), form) for tree, form in like.items()},
+            saved.custom_metadata["iterator_states"],
+            dict(saved.metrics or {}),
+            metadata,
+        )
 
     def _require(self, step: int, missing: Sequence[str]) -> None:
-        """UserError for a checkpoint that has lost trees: it was kept as the best, not to
-        resume."""
+        """UserError for a checkpoint that has lost trees: it remains as the best, not to resume."""
         if missing:
-            whole = ", ".join(map(str, self.steps_with(missing))) or "none"
+            resumable = ", ".join(map(str, self.steps_with(missing))) or "none"
             raise UserError(
-                f"checkpoint {self._directory / str(step)} holds no {' and no '.join(missing)}: it"
-                " can be evaluated and"
-                f" exported, not resumed; steps that can be resumed: {whole}"
+                f"checkpoint {self._folder(step)} holds no {' and no '.join(missing)}: it can be"
+                " evaluated and"
+                f" exported, not resumed; steps that can be resumed: {resumable}"
                 " (config.checkpoint.keep says how many)"
             )
 
-    def _existing(self, step: int | None) -> int:
-        self.wait()
-        steps = self.steps()
-        if not steps or step not in (None, *steps):
-            wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-            raise UserError(
-                f"{wanted} in {self._directory}: it has {', '.join(map(str, steps)) or 'none'}"
-            )
-        return steps[-1] if step is None else step
-
-    def _found(self, step: int) -> Any:
-        return self._checkpointer.checkpointables_metadata(step)
-
-    def wait(self) -> None:
-        """Block until the save in flight is finished, and raise what went wrong in it."""
-        # Only its result() ends the thread and the event loop (three descriptors) that orbax makes
-        # for each save.
-        saving, self._in_flight = self._in_flight, None
-        with self._one_line():
-            if saving is not None:
-                saving.result()
-            self._checkpointer.wait()
+    # -- closing
 
     def close(self) -> None:
-        """Wait, then release orbax's threads; an interpreter that exits without it abandons the
-        save in flight.
+        """Wait, then release orbax's threads; without it an exit abandons the save in flight.
 
         What a failed save wrote is removed. It has been reported already, and orbax would raise it
         once more.
@@ -317,9 +333,8 @@ class Checkpoints:
                 self._remove_partial()
 
     def _remove_partial(self) -> None:
-        """Remove what a failed save wrote; for a moment its other threads may go on writing
-        there."""
-        for _ in range(REMOVALS):
+        """Remove what a failed save wrote, while its threads may still be writing for a moment."""
+        for _ in range(REMOVAL_TRIES):
             partial = list(self._directory.glob("*.orbax-checkpoint-tmp"))
             if not partial:
                 return
@@ -343,116 +358,36 @@ class Checkpoints:
             sys.excepthook = self._hook
 
 
-def _require_room(directory: Path, size: int) -> None:
-    """OSError when a checkpoint cannot fit: failing here is quieter than in orbax's threads, and
-    leaves no partial one.
+def _gather(state: Json) -> list[Json]:
+    """Every process's iterator state, in process order: readers of slices have different ones."""
+    if json.loads(json.dumps(state)) != state:
+        raise TypeError(f"the iterator state does not survive JSON: {state}")
+    return hosts.gather(state)
 
-    Quotas are not in the file system's figures; some systems have none at all.
+
+def _require_room(directory: Path, size: int) -> None:
+    """OSError when a checkpoint of `size` bytes cannot fit.
+
+    Failing at this point is quieter than in orbax's threads, and leaves no partial checkpoint.
+    Quotas are not in the file system's figures, and some systems have no figures at all.
     """
-    found = os.statvfs(directory)
-    if found.f_blocks and found.f_bavail * found.f_frsize < size * OVERHEAD:
+    disk = os.statvfs(directory)
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < size * OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _report_unless_loop_closed(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """What tensorstore's threads cannot tell orbax any more, once a save has failed, is no news."""
+    """sys.excepthook without what tensorstore's threads say to a closed orbax after a failed save."""
     if not (kind is RuntimeError and str(error) == "Event loop is closed"):
         sys.__excepthook__(kind, error, trace)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of orbax's is worth a place across the bar. A save that fails is logged by
-    each of its threads with all of its traceback, and then raised.
+    """False for lines of orbax's that would only tear the progress bar.
+
+    A save that fails is logged by each of its threads with its traceback, and then raised anyway.
     """
     raised = record.exc_info is not None and "orbax" in record.pathname
     return not raised and not any(words in record.getMessage() for words in NOISE)
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    """Leaves by slash path; a tree that is one bare array has the path "value"."""
-    leaves = items(tree)
-    flat = {path or "value": leaf for path, leaf in leaves}
-    if len(flat) != len(leaves):
-        raise ValueError("two leaves share one path")
-    return flat
-
-
-def _nested(tree: Any) -> dict[str, Any]:
-    """The leaves in plain dicts: what is on disk depends on no class of ours, and None leaves need
-    no place."""
-    nested: dict[str, Any] = {}
-    for path, leaf in _flat(tree).items():
-        *parents, last = path.split("/")
-        node = nested
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[last] = leaf
-    return nested
-
-
-def _unnested(nested: dict[str, Any], like: Any) -> Any:
-    leaves = _flat(nested)
-    return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path in _flat(like)])
-
-
-def _gather(state: Any) -> list[Any]:
-    """Every process's iterator state, in process order: readers of slices have different ones."""
-    text = json.dumps(state)
-    if json.loads(text) != state:
-        raise TypeError(f"the iterator state does not survive JSON: {state}")
-    return hosts.gather(state)
-
-
-def _compare(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
-    """UserError when the saved trees are not what the config asks for: orbax's own message would
-    mislead."""
-    theirs = {
-        path: (leaf.shape, leaf.dtype)
-        for path, leaf in _flat({n: saved.get(n) for n in wanted}).items()
-    }
-    ours = {path: _stored(leaf) for path, leaf in _flat(wanted).items()}
-    differences = [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
-    if not differences:
-        return
-    first = [
-        _difference(path, theirs.get(path), ours.get(path))
-        for path in differences[:SHOWN_DIFFERENCES]
-    ]
-    more = len(differences) - len(first)
-    raise UserError(
-        f"{where} does not fit this config: {_ranks(differences, theirs, ours)}{'; '.join(first)}"
-        f"{f'; and {more} more' if more else ''}\nuse the config it was made with, or another"
-        " --workdir"
-    )
-
-
-def _stored(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype on disk: a typed random key is its words there."""
-    if leaf.sharding is None:
-        raise ValueError(f"restore needs shardings: {leaf} has none")
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return tuple(leaf.shape), np.dtype(leaf.dtype)
-
-
-def _difference(path: str, theirs: Any, ours: Any) -> str:
-    if theirs is None:
-        return f"{path} is not in the checkpoint"
-    if ours is None:
-        return f"{path} is in the checkpoint only"
-    (shape, dtype), (our_shape, our_dtype) = theirs, ours
-    if shape != our_shape:
-        return f"{path} has shape {shape}, expected {our_shape}"
-    return f"{path} has dtype {dtype}, expected {our_dtype}"
-
-
-def _ranks(differences: list[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The usual cause in one phrase: the last axis of a low-rank factor A, (..., I, R), differs."""
-    for path in differences:
-        if path.startswith("adapter/") and path.endswith("/a") and path in theirs and path in ours:
-            (*inputs, rank), (*our_inputs, our_rank) = theirs[path][0], ours[path][0]
-            if inputs == our_inputs and rank != our_rank:
-                return f"checkpoint has rank {rank}, config asks for {our_rank}: "
-    return ""
