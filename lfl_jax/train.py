@@ -34,8 +34,10 @@ from lfl_jax.io import wandb_log, workdir
 from lfl_jax.io.checkpoint import Checkpoints, abstract
 from lfl_jax.io.interrupt import interrupts
 from lfl_jax.io.lock import DirectoryLock
-from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter, peak_memory_bytes, progress
+from lfl_jax.io.memory import peak_memory_bytes
+from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter
 from lfl_jax.io.profile import Profiler
+from lfl_jax.io.progress import progress
 from lfl_jax.io.throughput import Meter
 from lfl_jax.run_setup import base_model, branches, earlier_run, lengthening, starting
 from lfl_jax.state import State
@@ -190,7 +192,7 @@ def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
             run.workdir, resume_step=step or None, config=config.values(), **places
         )
         profiler = Profiler(config.log.profile, run.workdir)
-        with writer, profiler, progress(steps, "train", done=step, shown=show) as advance:
+        with writer, profiler, progress(steps, "train", done=step, visible=show) as advance:
             log = _Log(config, schedule, writer, advance, meter, saved)
             if step == 0:
                 writer.write(0, _named("before", before))

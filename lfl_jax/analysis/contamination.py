@@ -16,7 +16,7 @@ from lfl_jax.data.examples import Source
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.task import Task
 from lfl_jax.evals.tasks import TASKS, find
-from lfl_jax.io.metrics import progress
+from lfl_jax.io.progress import progress
 
 FILE = "contamination.json"
 Overlaps = dict[str, set[str]]  # {task: ids of the items that the source contains}
@@ -41,7 +41,7 @@ def find_overlaps(
         items[task.name] = {item.id: item_text(item) for item in task.items(inputs)}
 
     texts = (example.text for example in source.examples)
-    with progress(len(source.examples), "decontaminate", shown=show_progress) as advance:
+    with progress(len(source.examples), "decontaminate", visible=show_progress) as advance:
         return report(overlaps(texts, items, progress=advance), items, source.provenance())
 
 

@@ -12,7 +12,7 @@ from lfl_jax.evals.run import Evaluation, Result
 from lfl_jax.evals.settings import Sampling, Settings
 from lfl_jax.evals.task import Inputs, Scorer, Task
 from lfl_jax.evals.tasks import check_tasks, find, named
-from lfl_jax.io.metrics import progress
+from lfl_jax.io.progress import progress
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _bar(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
         def show(task: str, done: int, total: int) -> None:
             nonlocal advance
             if advance is None:
-                advance = stack.enter_context(progress(total, name, shown=shown))
+                advance = stack.enter_context(progress(total, name, visible=shown))
             else:
                 advance(1)
 

@@ -148,11 +148,11 @@ class Checkpoints:
 
     def steps_with(self, names: Sequence[str]) -> list[int]:
         """Steps with all of these trees, ascending; one still being written does not count."""
-        return [
-            step
-            for step in self.steps()
-            if all(self._folder(step, name).is_dir() for name in names)
-        ]
+
+        def has_all(step: int) -> bool:
+            return all(self._folder(step, name).is_dir() for name in names)
+
+        return [step for step in self.steps() if has_all(step)]
 
     def best_step(self) -> int | None:
         """The step with the best `best_metric`, the later of equals; None when no step has it."""
@@ -201,15 +201,17 @@ class Checkpoints:
 
         arrays = {name: trees.nested(tree) for name, tree in state.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
         positions = _gather(iterator_state)
         self._step_in_flight = step
         with self._naming_this_save():
             _require_room(self._directory, sum(x.nbytes for x in jax.tree.leaves(arrays)))
+            # force: when to save is the loop's decision, not that of orbax's own policy.
             self._in_flight = self._checkpointer.save_checkpointables_async(
                 step,
-                {name: tree for name, tree in arrays.items() if tree},
+                _non_empty(arrays),
                 force=True,
-                metrics={name: value for name, value in numbers.items() if math.isfinite(value)},
+                metrics=finite,
                 custom_metadata={"iterator_states": positions, "metadata": dict(metadata)},
             )
         if not self._asynchronous:
@@ -220,8 +222,8 @@ class Checkpoints:
         """Remove `latest_only` from checkpoints that are no longer among the latest.
 
         All checkpoints are complete when it is called. A tree leaves its checkpoint by one rename
-        and is removed elsewhere: whatever ends the process in between, each tree is there completely
-        or not at all. What such an end leaves behind is removed by the next call.
+        and is removed elsewhere: whatever ends the process in between, each tree is complete or
+        absent. What such an end leaves behind is removed by the next call.
         """
         if not self._latest_only or jax.process_index() != 0:
             return
@@ -272,7 +274,7 @@ class Checkpoints:
     def restore(
         self, step: int | None, like: Mapping[str, PyTree], *, base_fingerprint: str | None = None
     ) -> Restored:
-        """Load the trees named in `like`, of ShapeDtypeStruct with shardings, into exactly that form.
+        """Load the trees named in `like` into exactly that form: ShapeDtypeStruct with shardings.
 
         None is the latest step. A tree that `like` does not name is not read. UserError when there
         is no such step, when it belongs to another base (metadata["base_fingerprint"]), or when
@@ -289,7 +291,7 @@ class Checkpoints:
                 " another --workdir"
             )
         expected = {tree: trees.nested(leaves) for tree, leaves in like.items()}
-        with_arrays = {tree: leaves for tree, leaves in expected.items() if leaves}
+        with_arrays = _non_empty(expected)
         self._require(step, [tree for tree in with_arrays if tree not in saved.metadata])
         trees.compare(saved.metadata, expected, name)
 
@@ -323,6 +325,7 @@ class Checkpoints:
         once more.
         """
         try:
+            # After the wait the last step is complete, so older ones may lose trees for it.
             if not self._failed:
                 self.wait()
                 self._thin()
@@ -358,6 +361,10 @@ class Checkpoints:
             sys.excepthook = self._hook
 
 
+def _non_empty(by_name: Mapping[str, dict]) -> dict[str, dict]:
+    return {name: tree for name, tree in by_name.items() if tree}
+
+
 def _gather(state: Json) -> list[Json]:
     """Every process's iterator state, in process order: readers of slices have different ones."""
     if json.loads(json.dumps(state)) != state:
@@ -379,7 +386,7 @@ def _require_room(directory: Path, size: int) -> None:
 def _report_unless_loop_closed(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """sys.excepthook without what tensorstore's threads say to a closed orbax after a failed save."""
+    """sys.excepthook, silent about the threads that still write after a failed save."""
     if not (kind is RuntimeError and str(error) == "Event loop is closed"):
         sys.__excepthook__(kind, error, trace)
 

@@ -17,6 +17,7 @@ ShapeDtype: TypeAlias = tuple[tuple[int, ...], np.dtype]
 def flat(tree: PyTree) -> dict[str, Any]:
     """Leaves by slash path; a tree that is one bare array has the path "value"."""
     leaves = items(tree)
+    # Two different trees may have equal slash paths: a dict's key "a/b", and "b" inside "a".
     by_path = {path or "value": leaf for path, leaf in leaves}
     if len(by_path) != len(leaves):
         raise ValueError("two leaves share one path")
@@ -46,6 +47,7 @@ def compare(saved: Mapping[str, Any], expected: Mapping[str, Any], name: str) ->
 
     Orbax's own message would mislead: it reports the first mismatch as a missing file.
     """
+    # A saved tree that is not expected is no difference: evaluation reads the adapter alone.
     in_file = flat({tree: saved.get(tree) for tree in expected})
     theirs = {path: (leaf.shape, leaf.dtype) for path, leaf in in_file.items()}
     ours = {path: _stored(leaf) for path, leaf in flat(expected).items()}

@@ -1,45 +1,41 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar, and how much memory it
-took."""
+"""The numbers of a run while it runs: metrics.jsonl, TensorBoard and Weights & Biases."""
 
 import json
 import logging
 import math
 import os
-import resource
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from io import TextIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import jax
 
 from lfl_jax.core import files
 from lfl_jax.io import wandb_log
 
+if TYPE_CHECKING:
+    from tensorboardX.proto.event_pb2 import Event
+
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 FLUSH_SECONDS = 30.0
-PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl`, to TensorBoard and to a W&B project, if one is named; only
-    process 0 writes.
+    """Appends to `metrics.jsonl`, to TensorBoard and, if one is named, to a W&B project.
 
     One JSON object a line: {"step", "time" (seconds since 1970), name: number, ...}. A number that
     is not finite is null, and "nonfinite": {name: "nan" | "inf" | "-inf"} says which it was, so
     every line is strict JSON. Each line is with the operating system when `write` returns.
-    resume_step is the step of the checkpoint that the run
-    goes on from: records after it are dropped, those steps will be run again. None starts the file
-    anew.
+
+    resume_step: the step of the checkpoint that the run resumes from. Records after it are dropped,
+    since those steps will run again. None starts the file again. Only process 0 writes.
     """
 
     def __init__(
@@ -53,36 +49,37 @@ class MetricsWriter:
     ) -> None:
         self._path = Path(directory) / METRICS_FILE
         self._board: _Board | None = None
-        self._wandb: Any = None
+        self._wandb: Any = None  # a run of the package wandb, which may not be installed
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        records = [] if resume_step is None else files.read_jsonl(self._path)
-        kept = [
-            record
-            for record in records
-            if resume_step is not None and record["step"] <= resume_step
-        ]
-        files.write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+
+        self._drop_records_after(resume_step)
         if wandb:
             self._wandb = wandb_log.start(wandb, self._path.parent, config or {})
         if tensorboard:
             purge_step = 0 if resume_step is None else resume_step + 1
             self._board = _Board(self._path.parent / TENSORBOARD_DIR, purge_step)
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Record scalars of a step, anything float() takes. Several calls may share a step, with
-        other names."""
+    def _drop_records_after(self, step: int | None) -> None:
+        records = [] if step is None else files.read_jsonl(self._path)
+        # Rewritten even when nothing is dropped: None starts the file again.
+        lines = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+        files.write_text(self._path, "".join(lines))
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Record scalars of a step. Several calls may share a step, with other names."""
         if not self._writes or not values:
             return
         numbers = {name: float(value) for name, value in values.items()}
+        # JSON has no NaN, and a reader that stops at one would lose the lines after it.
+        nonfinite = {name: str(x) for name, x in numbers.items() if not math.isfinite(x)}
         record: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
-        record |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        nonfinite = {
-            name: str(value) for name, value in numbers.items() if not math.isfinite(value)
-        }
+        record |= numbers | dict.fromkeys(nonfinite)
         if nonfinite:
             record["nonfinite"] = nonfinite
+
+        # The file first: it is what a resumed run and the report read, the others are copies.
         files.append_jsonl(self._path, [record])
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
@@ -108,8 +105,7 @@ class MetricsWriter:
 
 
 class _Board:
-    """A TensorBoard event file. It may fail: a warning says so, and metrics.jsonl has the same
-    numbers.
+    """A TensorBoard event file. It may fail: a warning says so, and metrics.jsonl has the numbers.
 
     tensorboardX's SummaryWriter would write from a thread, whose death blocks the run at its
     eleventh record.
@@ -122,7 +118,8 @@ class _Board:
         self._file: RecordWriter | None = None
         self._last_flush = time.monotonic()
         # The suffix keeps two runs that start within one second from writing the same file.
-        name = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{purge_step}-{os.getpid()}"
+        suffix = f"{socket.gethostname()}.{purge_step}-{os.getpid()}"
+        name = f"events.out.tfevents.{int(time.time()):010}.{suffix}"
         with self._may_fail():
             folder.mkdir(parents=True, exist_ok=True)
             self._file = RecordWriter(str(folder / name))
@@ -145,7 +142,7 @@ class _Board:
         if self._file is not None:
             self._file.close()
 
-    def _write(self, event: Any) -> None:
+    def _write(self, event: "Event") -> None:
         if self._file is not None:
             event.wall_time = time.time()
             with self._may_fail():
@@ -168,139 +165,3 @@ class _Board:
             if broken is not None:
                 with suppress(OSError):  # what is still buffered cannot be written either
                     broken.close()
-
-
-Advance = Callable[..., None]
-
-
-@contextmanager
-def progress(
-    total: int,
-    description: str,
-    *,
-    done: int = 0,
-    file: TextIOBase | None = None,
-    shown: bool = True,
-) -> Iterator[Advance]:
-    """Show how far a loop is, on stderr: `with progress(200, "train") as advance: advance(1,
-    loss=2.1)`.
-
-    `advance(count=1, **fields)` counts and shows the fields after the bar, in the order given: a
-    number with four significant digits, a string as it is, tokens_per_s as "tokens/s". On a
-    terminal it is a bar with ETA; elsewhere a plain line at the first count, every 10 s and at the
-    end. May be nested. `done` is what an earlier run did already. Process 0 only shows it, and only
-    if it is `shown`.
-    """
-    file = sys.stderr if file is None else file
-    if not shown or jax.process_index() != 0:
-        yield lambda count=1, **fields: None
-    elif file.isatty() and os.environ.get("TERM") != "dumb":
-        with _bar(total, description, done, file) as advance:
-            yield advance
-    else:
-        yield _plain(total, description, done, file)
-
-
-@contextmanager
-def _bar(total: int, description: str, done: int, file: TextIOBase) -> Iterator[Advance]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[shown]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(compact=True),
-    ]
-    with Progress(*columns, console=Console(file=file), refresh_per_second=4) as bar:
-        task = bar.add_task(description, total=total, completed=done, shown="")
-
-        def advance(count: int = 1, **fields: Any) -> None:
-            bar.update(task, advance=count, shown=_shown(fields))
-
-        yield advance
-
-
-def _plain(total: int, description: str, done: int, file: TextIOBase) -> Advance:
-    start = time.monotonic()
-    last_line = -math.inf
-    # The rate counts from the first call on: what comes before is compilation.
-    first: tuple[float, int] | None = None
-
-    def advance(count: int = 1, **fields: Any) -> None:
-        nonlocal done, last_line, first
-        done, now = done + count, time.monotonic()
-        first = first or (now, done)
-        if done < total and now - last_line < PLAIN_INTERVAL_SECONDS:
-            return
-        last_line = now
-        if done >= total:
-            left = f"took {_clock(now - start)}"
-        elif done > first[1]:
-            left = f"ETA {_clock((total - done) * (now - first[0]) / (done - first[1]))}"
-        else:
-            left = "ETA -:--"
-        words = (description, f"{done}/{total}", _shown(fields), left)
-        print(" ".join(filter(None, words)), file=file, flush=True)
-
-    return advance
-
-
-def _shown(fields: Mapping[str, Any]) -> str:
-    return "  ".join(f"{_label(name)} {_number(value)}" for name, value in fields.items())
-
-
-def _label(name: str) -> str:
-    return name.replace("_per_", "/").replace("_", " ")
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    value = float(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-@dataclass(frozen=True)
-class PeakMemory:
-    """Bytes at the highest moment: of this process, and of the fullest of its devices (None: not
-    counted)."""
-
-    host: int
-    device: int | None
-
-
-def peak_memory_bytes() -> PeakMemory:
-    """Peak memory so far. On CPU the arrays are the process's own memory, and `device` is None."""
-    stats = [device.memory_stats() for device in jax.local_devices()]
-    peaks = [
-        found["peak_bytes_in_use"] for found in stats if found and "peak_bytes_in_use" in found
-    ]
-    return PeakMemory(_peak_host_bytes(), max(peaks, default=None))
-
-
-def _peak_host_bytes() -> int:
-    try:
-        status = Path("/proc/self/status").read_text()
-        # ru_maxrss also counts what the parent held when it forked this process; VmHWM does not.
-        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(kib)
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak

@@ -30,7 +30,7 @@ from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
 from lfl_jax.evals.run import PROBE
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.task import Scorer
-from lfl_jax.io.metrics import progress
+from lfl_jax.io.progress import progress
 from lfl_jax.text.jinja import render
 from lfl_jax.text.stops import truncate_at_stop
 from lfl_jax.text.tokenizers import Tokenizer
