@@ -1,10 +1,22 @@
-"""What a model can do: evaluations defined as in lm-evaluation-harness, scored from
-log-probabilities or texts.
+"""Evaluations, defined as in lm-evaluation-harness and scored from log-probabilities or texts.
 
-base.py      the three kinds of task, their inputs, and the model as they see it (two functions)
-tasks.py     every task by name;  one file each: hellaswag arc_challenge winogrande gauntlet gsm8k humaneval mmlu ...
-forgetting.py  the mean of three, what changed sides, what has no headroom
-sandbox.py   runs generated programs, isolated;  code_text.py: code out of texts;  pass_at_k.py: estimates, diversity
-requests.py  text to token ids;  plan.py: shared contexts and packing;  answers.py: numbers out of
-solutions records.py   per-example files that can be resumed;  run.py: evaluate();  stats.py: errors and differences
+The way of a question:
+
+    task.py         a task makes items of documents: text with an id (`Inputs`, `Task`, its method)
+    requests.py     an item's texts as token ids
+    batching.py     requests that begin alike share a row; rows are batches of one shape
+    scorer.py       a batch on the devices: nll and argmax of every token, or generated texts
+    methods.py      Likelihood, Generate, Execute: from items over batches to one record per item
+    records.py      records in a file, from which an interrupted evaluation resumes
+    metrics.py      a task's metrics over its records, with stats.py (errors, paired differences)
+                    and intervals.py
+    run.py          all of this for one task: `Evaluation(...).run(folder)` gives a `Result`
+    suite.py        the evaluations that a config names; inputs.py: what they read
+
+The folders:
+
+    tasks/          a file for each task; `TASKS` lists them; multiple_choice.py (here) is a form
+    grading/        numbers, formulas and code in generated answers; pass@k
+    sandbox/        runs generated programs, isolated from the machine
+    harness/        any task of lm-evaluation-harness itself, on our models
 """

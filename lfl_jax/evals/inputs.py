@@ -1,11 +1,10 @@
-"""What a run's config gives its evaluations to read: held-out problems, held-out targets, general
-text."""
+"""The inputs of a run's evaluations: held-out problems and targets, general text, the template."""
 
 from pathlib import Path
 
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
-from lfl_jax.data.examples import Example, Source, interleaved
+from lfl_jax.data.examples import Example, interleaved
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.sources import held_out_splits, open_source
 from lfl_jax.evals.task import Inputs
@@ -13,55 +12,66 @@ from lfl_jax.evals.tasks import TASKS
 from lfl_jax.run_setup import base_model
 from lfl_jax.text.chat import Template
 
-MOST = 2000  # held-out examples of a source, for an evaluation that asks for all
+# Held-out examples of a source that are read for an evaluation on all of them: a source may have
+# millions.
+MAX_HELD_OUT = 2000
 
 
 def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = False) -> Inputs:
-    """Inputs from the test split, or from the dev split, on which choices such as the best
-    checkpoint are made.
+    """Inputs from the test split, or from the dev split.
 
-    without_few_shot: items without the examples that stand before them.
+    Choices, such as that of the best checkpoint, are made on the dev split. without_few_shot: as in
+    `Inputs`.
     """
-    most = _most(config, dev)
-    splits = () if most is None else ("dev",) if dev else held_out_splits(config.data)
-    problems = {
-        split: _first(open_source(config.data, split, config.seed.data), most or 0)
-        for split in splits
-    }
+    e = config.eval
+    problems, target = _held_out(config, dev)
     return Inputs(
+        docs=readers.with_files(dict(pair.split("=", 1) for pair in e.files)),
         problems=problems,
-        target=interleaved(problems.values())[:most],
+        target=target,
         template=_template(config),
-        docs=readers.with_files(dict(pair.split("=", 1) for pair in config.eval.files)),
-        source_text=readers.texts(Path(config.eval.source_text))
-        if config.eval.source_text
-        else None,
-        few_shot_examples=lambda: _first(
-            open_source(config.data, "train", config.seed.data), config.eval.base_shots
-        ),
-        shots=config.eval.shots,
-        shots_from=config.eval.shots_from,
+        source_text=readers.texts(Path(e.source_text)) if e.source_text else None,
+        shots=e.shots,
+        shots_from=e.shots_from,
+        # Read when a task asks for them: most runs have none.
+        few_shot_examples=lambda: _first_examples(config, "train", e.base_shots),
         without_few_shot=without_few_shot,
     )
 
 
+def _held_out(config: Config, dev: bool) -> tuple[dict[str, list[Example]], list[Example]]:
+    """({split: examples}, the same interleaved), as many as the evaluations read."""
+    count = _held_out_count(config, dev)
+    if count is None:
+        return {}, []
+    splits = ("dev",) if dev else held_out_splits(config.data)
+    problems = {split: _first_examples(config, split, count) for split in splits}
+    return problems, interleaved(problems.values())[:count]
+
+
+def _held_out_count(config: Config, dev: bool) -> int | None:
+    """How many held-out examples the evaluations read; None where no evaluation reads any.
+
+    A source without a held-out split is then no mistake.
+    """
+    e = config.eval
+    limits = []
+    for name, limit in e.items(e.every_tasks if dev else (*e.tasks, *e.base_tasks)).items():
+        # A name that is unknown here is a task of the user's own, which may read them.
+        if name not in TASKS or TASKS[name].reads_source:
+            limits.append(limit)
+    if not limits:
+        return None
+    return MAX_HELD_OUT if 0 in limits else max(limits)  # a limit of 0 is all
+
+
+def _first_examples(config: Config, split: str, count: int) -> list[Example]:
+    examples = open_source(config.data, split, config.seed.data).examples
+    return [examples[i] for i in range(min(count, len(examples)))]
+
+
 def _template(config: Config) -> Template:
-    """The format of training; a tokenizer is read for its own only."""
+    """The format of training."""
+    # The tokenizer is opened only for a template of its own.
     own = base_model.tokenizer(config) if config.data.template == "tokenizer" else None
     return find_template(config.data.template, own, config.data.code)
-
-
-def _most(config: Config, dev: bool) -> int | None:
-    """Held-out examples to read, for the evaluations that read some; None where none does, so that
-    none are needed."""
-    e = config.eval
-    tasks = e.items(e.every_tasks if dev else (*e.tasks, *e.base_tasks))
-    # What is not known here is somebody's own task, which may read them.
-    limits = [
-        limit for name, limit in tasks.items() if name not in TASKS or TASKS[name].reads_source
-    ]
-    return None if not limits else MOST if 0 in limits else max(limits)
-
-
-def _first(source: Source, most: int) -> list[Example]:
-    return [source.examples[i] for i in range(min(most, len(source.examples)))]

@@ -1,8 +1,7 @@
-"""95 % intervals: of proportions, of means, of paired changes. None of them collapses where nothing
-was observed.
+"""95 % intervals of proportions, of means, and of paired changes; 0 of 16 is not "0 % +- 0".
 
-Items of one cluster are not independent: a proportion is then treated as one of fewer items, n /
-(design effect), as survey statistics does (Korn and Graubard, Survey Methodology 24, 1998). Where
+Items of one cluster are not independent. A proportion is then treated as one of fewer items, n /
+(design effect), as in survey statistics (Korn and Graubard, Survey Methodology 24, 1998). Where
 the variance cannot be estimated, because all items agree, every cluster counts as one item.
 """
 
@@ -14,13 +13,13 @@ from scipy.special import ndtri, stdtrit
 LEVEL = 0.95
 Interval = tuple[float, float]
 Number = float | int
-NONE: Interval = (math.nan, math.nan)  # of a single cluster, which tells nothing of the others
-STEPS = 60  # of bisection: the width of an interval of [-1, 1] shrinks below float64's resolution
+# The interval of a single cluster, which tells nothing of others.
+UNKNOWN: Interval = (math.nan, math.nan)
+STEPS = 60  # of bisection: an interval in [-1, 1] shrinks below the resolution of float64
 
 
 def critical(clusters: int | None = None, level: float = LEVEL) -> float:
-    """The two-sided critical value: of the normal distribution, or of Student's t with clusters - 1
-    degrees."""
+    """The two-sided critical value: normal, or Student's with clusters - 1 degrees of freedom."""
     tail = (1 + level) / 2
     return float(ndtri(tail) if clusters is None else stdtrit(clusters - 1, tail))
 
@@ -28,35 +27,35 @@ def critical(clusters: int | None = None, level: float = LEVEL) -> float:
 def student(mean: Number, se: Number, clusters: int, level: float = LEVEL) -> Interval:
     """mean +- t se, with as many degrees of freedom as clusters less one."""
     if clusters < 2 or math.isnan(se):
-        return NONE
+        return UNKNOWN
     half = critical(clusters, level) * se
     return mean - half, mean + half
 
 
 def wilson(p: Number, n: Number, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a proportion p of n items; n need not be whole (Wilson, JASA 22,
-    1927)."""
+    """Wilson's score interval of a proportion p of n items (JASA 22, 1927); n may be a fraction."""
     z2 = critical(level=level) ** 2
     center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # Exact at the ends, where rounding would leave 1e-17.
     low = 0.0 if p == 0 else max(center - half, 0.0)
     high = 1.0 if p == 1 else min(center + half, 1.0)
     return low, high
 
 
 def tango(gained: Number, lost: Number, n: Number, level: float = LEVEL) -> Interval:
-    """Tango's score interval of a paired difference of proportions, (gained - lost) / n, of n
-    pairs.
+    """Tango's score interval of a paired difference of proportions, (gained - lost) / n.
 
-    Those differences that a score test with the constrained estimate of the discordant
-    probabilities does not reject (Tango, Statistics in Medicine 17, 1998, 891-908). Without a
-    single flip it is +- z^2 / (n + z^2).
+    The differences that a score test with the constrained estimate of the discordant probabilities
+    does not reject (Statistics in Medicine 17, 1998, 891-908). Without a single flip it is
+    +- z^2 / (n + z^2).
     """
     z, estimate = critical(level=level), (gained - lost) / n
 
     def score(delta: float) -> float:
         return _tango_score(delta, gained, lost, n)
 
+    # The score falls from above z to below -z: the limits are where it crosses.
     low = _bisect(lambda delta: score(delta) > z, -1.0, estimate)
     high = _bisect(lambda delta: score(delta) >= -z, estimate, 1.0)
     return low, high
@@ -64,7 +63,10 @@ def tango(gained: Number, lost: Number, n: Number, level: float = LEVEL) -> Inte
 
 def _tango_score(delta: float, gained: Number, lost: Number, n: Number) -> float:
     """(gained - lost - n delta) in standard errors, were the true difference `delta`."""
-    a, b = 2 * n, -gained - lost + (2 * n - gained + lost) * delta
+    # The probability of losing an item that is likeliest given `delta`: the larger root of
+    # a p^2 + b p + c = 0.
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * delta
     c = -lost * delta * (1 - delta)
     p_lost = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
     variance = n * (2 * p_lost + delta * (1 - delta))
@@ -75,7 +77,7 @@ def _tango_score(delta: float, gained: Number, lost: Number, n: Number) -> float
 
 
 def _bisect(is_left: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds on the left ceases to."""
+    """The point up to which a condition holds."""
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if is_left(middle) else (low, middle)
@@ -83,11 +85,11 @@ def _bisect(is_left: Callable[[float], bool], low: float, high: float) -> float:
 
 
 def combined(mean: Number, parts: Sequence[tuple[float, float, Interval]]) -> Interval:
-    """Of a weighted sum of independent estimates, from (weight, estimate, interval) of each.
+    """The interval of a weighted sum of independent estimates, (weight, estimate, interval) each.
 
-    The method of variance estimates recovery: distances to the limits are added in quadrature (Zou
-    and Donner, Statistics in Medicine 27, 2008; for two proportions, Newcombe's hybrid score
-    interval of 1998).
+    Distances to the limits are added in quadrature: the method of variance estimates recovery (Zou
+    and Donner, Statistics in Medicine 27, 2008). For two proportions it is Newcombe's hybrid score
+    interval of 1998.
     """
     below = above = 0.0
     for weight, estimate, (low, high) in parts:
@@ -99,13 +101,14 @@ def combined(mean: Number, parts: Sequence[tuple[float, float, Interval]]) -> In
 
 
 def effective_items(variance: float, observed: float, items: float, clusters: int) -> float:
-    """How many independent items say as much as these.
+    """How many independent items are as informative as these.
 
-    variance: of one item's value, were items independent. observed: of the mean, clustered, without
-    the correction for the number of clusters. Few clusters count for less still, by Student's t.
+    variance: of one item's value, were items independent. observed: the clustered variance of the
+    mean, without the correction for the number of clusters.
     """
-    count = variance / observed if variance > 0 and observed > 0 else float(clusters)
     if clusters < 2:
         return 1.0
+    count = variance / observed if variance > 0 and observed > 0 else float(clusters)
+    # With few clusters the error itself is uncertain: as much less as Student's t is wider.
     few = critical(max(round(items), 2)) / critical(clusters)
     return max(count * few**2, 1.0)

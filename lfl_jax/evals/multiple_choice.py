@@ -1,12 +1,12 @@
-"""Questions with choices, decided by the log-probability of each choice, as lm-evaluation-harness
-scores them."""
+"""Multiple-choice questions, scored by the log-probability of each choice as in lm-eval-harness."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 from lfl_jax.evals.batching import Scored
 from lfl_jax.evals.metrics import QUANTITY, Metric, Record
@@ -17,8 +17,11 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Question:
-    """Per choice a (context, continuation) text pair and the text whose characters normalise it;
-    `gold` an index."""
+    """A question with its choices.
+
+    pairs: of each choice, the (context, continuation) texts. choices: the texts whose characters
+    normalise the log-probabilities. gold: the index of the right choice.
+    """
 
     id: str
     cluster: str
@@ -34,19 +37,27 @@ def task(
     questions: Callable[[Inputs], list[Question]],
     accuracies: Sequence[str],
 ) -> Task:
-    """A multiple-choice task; `accuracies` are those the harness reports for it, of acc and
-    acc_norm, the one to believe first."""
+    """A multiple-choice task.
+
+    accuracies: those of acc and acc_norm that the harness reports for it, the main one first.
+    """
     return Task(name, version, label, questions, Likelihood(requests, record), metrics(accuracies))
 
 
 def metrics(accuracies: Sequence[str], unit: str = "char") -> tuple[Metric, ...]:
-    """These accuracies, the first of them in tables, and what moves before a prediction flips: bits
-    per byte of the right choice, and its log-probability among the choices, normalised by length
-    (`unit`) and not."""
-    found = [Metric(name, name, name, "forgetting", chance=guess) for name in accuracies]
+    """These accuracies, and continuous scores of the right choice.
+
+    The scores move before a prediction flips: bits per byte, and the log-probability among the
+    choices, normalised by length (in `unit`) and not. Only the first accuracy is in tables.
+    """
+    main = accuracies[0]
+    discrete = [
+        Metric(name, name, name, "forgetting", chance=chance, in_table=name == main)
+        for name in accuracies
+    ]
     continuous = partial(Metric, section="forgetting", **QUANTITY)
     return (
-        *(replace(metric, in_table=metric is found[0]) for metric in found),
+        *discrete,
         continuous(
             "bits_per_byte", right_bits_per_byte, "bits/byte of right", higher_is_better=False
         ),
@@ -56,19 +67,20 @@ def metrics(accuracies: Sequence[str], unit: str = "char") -> tuple[Metric, ...]
 
 
 def right_bits_per_byte(record: Record) -> float:
-    """-ll / (ln 2 x UTF-8 bytes) of the right choice's continuation; comparable between tokenizers
-    and lengths."""
+    """-ll / (ln 2 x UTF-8 bytes) of the right choice's continuation.
+
+    Comparable between tokenizers and lengths.
+    """
     gold = record["gold"]
     return -record["ll"][gold] / (math.log(2) * record["bytes"][gold])
 
 
 def continuation_bytes(pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """The UTF-8 bytes of each choice's continuation, at least 1, with the space that it begins
-    with."""
+    """The UTF-8 bytes of each continuation, its leading space included; at least 1."""
     return [max(len(continuation.encode()), 1) for _, continuation in pairs]
 
 
-def guess(record: Record) -> float:
+def chance(record: Record) -> float:
     """The accuracy of guessing among the choices."""
     return 1 / len(record["ll"])
 
@@ -79,36 +91,42 @@ def requests(question: Question, tokenizer: Tokenizer, length: int) -> list[Requ
 
 
 def record(question: Question, scored: list[Scored]) -> Record:
-    """acc: the largest ll is the gold choice's; acc_norm: the largest ll per character; the first
-    of equals wins.
+    """acc: the gold choice has the largest ll; acc_norm: the largest ll per character.
 
-    `gold_logprob` is the log of the gold choice's probability among the choices (log-softmax of
-    ll), `gold_logprob_norm` the same of ll per character. A choice without characters counts as
-    one, where the harness divides by zero.
+    gold_logprob is the log of the gold choice's probability among the choices (log-softmax of ll),
+    gold_logprob_norm the same of ll per character.
     """
     ll = np.array([s.ll for s in scored], np.float64)
     characters = [len(choice) for choice in question.choices]
+    # The harness divides by zero for a choice without characters; here it counts as one.
     normalised = ll / np.maximum(characters, 1)
+    # argmax takes the first of equals, as the harness does.
+    prediction, prediction_norm = int(np.argmax(ll)), int(np.argmax(normalised))
     return {
         "id": question.id,
         "cluster": question.cluster,
         "gold": question.gold,
-        "prediction": int(np.argmax(ll)),
-        "prediction_norm": int(np.argmax(normalised)),
-        "acc": float(np.argmax(ll) == question.gold),
-        "acc_norm": float(np.argmax(normalised) == question.gold),
+        "prediction": prediction,
+        "prediction_norm": prediction_norm,
+        "acc": float(prediction == question.gold),
+        "acc_norm": float(prediction_norm == question.gold),
         "gold_logprob": log_softmax(ll, question.gold),
         "gold_logprob_norm": log_softmax(normalised, question.gold),
         "ll": ll.tolist(),
-        "greedy": [s.greedy for s in scored],
-        "tokens": [s.tokens for s in scored],
+        **_lengths(scored),
         "characters": characters,
         "bytes": continuation_bytes(question.pairs),
         "truncated": any(s.truncated for s in scored),
     }
 
 
-def log_softmax(values: np.ndarray, index: int) -> float:
-    """The log of one value's share of the exponentials of all."""
-    top = values.max()
+def _lengths(scored: Sequence[Scored]) -> Record:
+    """Of each continuation: whether greedy decoding yields it, and its tokens."""
+    greedy = [s.greedy for s in scored]
+    return {"greedy": greedy, "tokens": [s.tokens for s in scored]}
+
+
+def log_softmax(values: Float[np.ndarray, " choices"], index: int) -> float:
+    """The log of one value's share of the sum of exponentials."""
+    top = values.max()  # subtracted first: exp of a log-probability per text underflows
     return float(values[index] - top - np.log(np.sum(np.exp(values - top))))
