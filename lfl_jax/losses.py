@@ -30,6 +30,7 @@ def nll_sum(
     dropout.
     """
     hidden = _hidden(params, adapter, batch, cfg, key=key, routing=routing, rules=rules)
+    # The (B, T, V) logits are never in memory at once: head and cross-entropy are one function.
     with jax.named_scope("loss"):
         head = shard_head(llama.head(params), rules)
         return weighted_nll_sum(hidden, head, batch["targets"], batch["weights"])
@@ -48,6 +49,7 @@ def per_token(
 
     Elsewhere (0, False).
     """
+    # without a key: evaluation has no dropout
     hidden = _hidden(params, adapter, batch, cfg, routing=routing, rules=rules)
     with jax.named_scope("loss"):
         head = shard_head(llama.head(params), rules)
@@ -80,6 +82,7 @@ def _hidden(
         cfg,
         positions=batch["positions"],
         segment_ids=batch["segment_ids"],
+        # only batches of evaluation questions have branches, one for each continuation
         branch_ids=batch.get("branch_ids"),
         routing=routing,
         key=key,

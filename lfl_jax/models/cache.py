@@ -31,6 +31,7 @@ class Cache(Node):
 
     def with_segments(self, segment_ids: Int[Array, "B T"]) -> "Cache":
         """The cache with the segments of T new tokens; their keys and values are still to come."""
+        # the mask needs them before the first layer, which writes the first keys
         start = (0, self.next_slot)
         written = jax.lax.dynamic_update_slice(self.segment_ids, segment_ids, start)
         return self.replace(segment_ids=written)
@@ -66,12 +67,14 @@ def empty_cache(params: Params, cfg: ModelConfig, batch: int, size: int) -> Cach
         return jnp.zeros((cfg.n_layers, *shape), cfg.compute_dtype)
 
     k, v = zeros(cfg.head_dim, size), zeros(size, cfg.head_dim)
+    # no token is of segment -1, so that no token attends to an empty slot
     no_segment = jnp.full((batch, size), -1, jnp.int32)
     return Cache(k, v, no_segment, jnp.int32(0))
 
 
 def repeat(cache: Cache, rows: int) -> Cache:
     """The cache of one row, repeated for `rows` rows."""
+    # rows are the fourth axis from the end, with and without a leading axis of layers
     k, v = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=-4), (cache.k, cache.v))
     return cache.replace(k=k, v=v, segment_ids=jnp.repeat(cache.segment_ids, rows, axis=0))
 

@@ -77,6 +77,7 @@ def _scan_cached(block: Block, x: Hidden, stack: Stack, cache: Cache) -> tuple[H
         x, k, v = carry
         weights, adapter, index = layer
         past = LayerCache(_layer_of(k, index), _layer_of(v, index), slot)
+        # no key: nobody trains with a cache
         x, updated = block(x, Layer(weights, adapter, cache=past))
         k = _with_new_slots(k, updated.k, index, slot, tokens, KEY_SLOTS)
         v = _with_new_slots(v, updated.v, index, slot, tokens, VALUE_SLOTS)
@@ -100,6 +101,7 @@ def _with_new_slots(
 ) -> Float[Array, "L B K _ _"]:
     """The stack with the new tokens' slots of one layer's updated cache, and no other, written."""
     new = jax.lax.dynamic_slice_in_dim(updated, slot, tokens, axis)
+    # only the new slots are copied: the whole layer would be as much again as it has of them
     start = [index, 0, 0, 0, 0]
     start[axis] = slot
     return jax.lax.dynamic_update_slice(stack, new[None], start)
@@ -122,7 +124,8 @@ def _loop(
 
     if cache is None:
         return x, None
-    k, v = tuple(c.k for c in caches), tuple(c.v for c in caches)
+    k = tuple(c.k for c in caches)
+    v = tuple(c.v for c in caches)
     return x, cache.replace(k=k, v=v, next_slot=cache.next_slot + x.shape[1])
 
 

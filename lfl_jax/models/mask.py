@@ -38,6 +38,7 @@ def attention_mask(
     key_segments = segment_ids if cache is None else cache.segment_ids
     queries, keys = segment_ids.shape[1], key_segments.shape[1]
 
+    # over slots: the order of tokens in a row, whatever their positions
     causal = (first_slot + jnp.arange(queries))[:, None] >= jnp.arange(keys)[None, :]
     mask = causal[None] & (segment_ids[:, :, None] == key_segments[:, None, :])
 
@@ -52,5 +53,6 @@ def attention_mask(
         query_branch, key_branch = branch_ids[:, :, None], branch_ids[:, None, :]
         mask = mask & ((key_branch == 0) | (key_branch == query_branch))
 
+    # a kernel is causal over the same T tokens only
     only_segments = branch_ids is None and cache is None and not is_windowed
     return AttentionMask(mask, segment_ids if only_segments else None)

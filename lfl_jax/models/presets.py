@@ -1,8 +1,12 @@
-"""Shapes of known models. Names are those of `python -m lfl_jax.fetch --list`."""
+"""Shapes of known models.
+
+Names are those of `python -m lfl_jax.fetch --list`. What is not said here is ModelConfig's default.
+"""
 
 from lfl_jax.models.config import ModelConfig
 
 PRESETS: dict[str, ModelConfig] = {
+    # for tests and first steps: its vocabulary is bytes and special tokens
     "tiny": ModelConfig(
         vocab_size=320,
         d_model=64,
@@ -14,6 +18,7 @@ PRESETS: dict[str, ModelConfig] = {
         tied=True,
         max_seq_len=512,
     ),
+    # arXiv 2502.02737
     "smollm2-135m": ModelConfig(
         vocab_size=49152,
         d_model=576,
@@ -26,6 +31,7 @@ PRESETS: dict[str, ModelConfig] = {
         tied=True,
         max_seq_len=8192,
     ),
+    # arXiv 2401.02385
     "tinyllama-1b": ModelConfig(
         vocab_size=32000,
         d_model=2048,
@@ -36,6 +42,7 @@ PRESETS: dict[str, ModelConfig] = {
         d_ff=5632,
         max_seq_len=2048,
     ),
+    # arXiv 2307.09288: only 70B has grouped queries
     "llama2-7b": ModelConfig(
         vocab_size=32000,
         d_model=4096,

@@ -1,5 +1,8 @@
-"""Rotary frequencies changed for longer contexts. Each kind is static data and how it scales the
-frequencies."""
+"""Rotary frequencies changed for contexts longer than those of training.
+
+A frequency is in radians per token; its wavelength 2 pi / frequency in tokens. Fast ones tell
+neighbours apart and stay; slow ones would reach angles that were never trained, and are divided.
+"""
 
 import dataclasses
 import math
@@ -14,7 +17,7 @@ class LinearRope:
     """All positions divided by a factor (arXiv 2306.15595)."""
 
     factor: float
-    attention_factor = 1.0
+    attention_factor = 1.0  # cos and sin stay as they are
 
     def scale(self, frequency: Float[Array, " J"], theta: float) -> Float[Array, " J"]:
         """Frequencies (radians per token) of a context stretched by the factor."""
@@ -38,20 +41,19 @@ class Llama3Rope:
     def scale(self, frequency: Float[Array, " J"], theta: float) -> Float[Array, " J"]:
         """Slow frequencies divided by the factor, fast ones kept, a linear blend between."""
         low, high = self.low_frequency, self.high_frequency
-        turns = self.original_length * frequency / (2 * math.pi)  # in the original context
-        kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-        return (kept + (1.0 - kept) / self.factor) * frequency
+        # turns that a frequency makes within the original context
+        turns = self.original_length * frequency / (2 * math.pi)
+        undivided = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+        return (undivided + (1.0 - undivided) / self.factor) * frequency
 
 
 @dataclasses.dataclass(frozen=True)
 class YarnRope:
-    """YaRN (arXiv 2309.00071, §3.2): as Llama 3.1's, but blended by dimension, and with larger
-    scores.
+    """YaRN (arXiv 2309.00071, §3.2): Llama 3.1's, blended by dimension, with larger scores.
 
-    beta_fast, beta_slow: turns within original_length at and above which a frequency is kept, at
-    and below which it is
-    divided by factor. truncate: the dimensions where they lie are rounded outwards.
-    attention_factor multiplies cos and sin, and so scores by its square.
+    beta_fast, beta_slow: a frequency with at least beta_fast turns within original_length stays,
+    one with at most beta_slow is divided by factor. truncate: the dimensions where they lie are
+    rounded outwards. attention_factor multiplies cos and sin, and so scores by its square.
     """
 
     factor: float
@@ -66,13 +68,14 @@ class YarnRope:
         pairs = frequency.shape[0]
 
         def dimension(turns: float) -> float:
-            """Where, in pairs of dimensions, a frequency makes so many turns in the original
-            context."""
+            """The pair of dimensions whose frequency makes so many turns."""
+            # solves theta^(-pair / pairs) · original_length = turns · 2 pi
             return pairs * math.log(self.original_length / (turns * 2 * math.pi)) / math.log(theta)
 
         first, last = dimension(self.beta_fast), dimension(self.beta_slow)
         if self.truncate:
             first, last = math.floor(first), math.ceil(last)
+        # as transformers has it: bounded by the head's dimensions, though both count pairs
         first, last = max(first, 0), min(last, 2 * pairs - 1)
         ramp = (np.arange(pairs, dtype=np.float32) - first) / (last - first or 0.001)
         divided = jnp.clip(jnp.asarray(ramp, jnp.float32), 0.0, 1.0)
@@ -81,8 +84,7 @@ class YarnRope:
 
 @dataclasses.dataclass(frozen=True)
 class FactorsRope:
-    """Every frequency divided by a factor of its own, as GGUF files list them
-    (rope_freqs.weight)."""
+    """Every frequency divided by a factor of its own: rope_freqs.weight of GGUF files."""
 
     factors: tuple[float, ...]
     attention_factor = 1.0

@@ -33,5 +33,6 @@ def rotation(positions: Int[Array, "B T"], cfg: ModelConfig) -> Rotation:
 def rotate(x: Float[Array, "B T H P"], rotation: Rotation) -> Float[Array, "B T H P"]:
     """x rotated in the half-split layout: pairs are (j, j + P/2)."""
     cos, sin = rotation
+    # Hugging Face's layout; GGUF files pair (2j, 2j + 1), and are permuted when loaded
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -1,9 +1,8 @@
-"""Frozen weights in fewer bits: a quantised weight stands in the parameter tree where an array
-stood.
+"""Frozen weights in fewer bits: in the parameter tree, a quantised weight replaces an array.
 
-`quant.matmul` multiplies by one, `quant.dense` gives the array back; `quant.hold` makes them. A
-format is a module with `quantise`, `dequantise`, `matmul`, `matmul_transposed` and `specs`, and an
-entry of FORMATS.
+`quant.matmul` multiplies by one, `quant.dense` returns the array; `quant.hold` quantises. A format
+is a module with `quantise`, `dequantise`, `matmul`, `matmul_transposed` and `specs`, and an entry
+of FORMATS.
 """
 
 from lfl_jax.quant import int8, nf4

@@ -1,14 +1,19 @@
-"""x W with a quantised W, in the way of its format: a dequantised copy, if any, lives no longer
-than one product."""
+"""x W with a quantised W, as its format computes it.
+
+A dequantised copy, if there is any, lives no longer than one product.
+"""
 
 import math
-from typing import Any
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lfl_jax.core import spec
+from lfl_jax.core.pytree import PyTree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
@@ -17,49 +22,49 @@ from lfl_jax.quant.int8 import Int8
 from lfl_jax.quant.nf4 import NF4
 
 Quantised = NF4 | Int8
-FORMATS: dict[str, Any] = {"nf4": nf4, "int8": int8}
+FORMATS: dict[str, ModuleType] = {"nf4": nf4, "int8": int8}
 
 
-def is_quantised(x: Any) -> bool:
-    """Whether x stands for a weight; as `is_leaf`, it keeps tree maps from entering one."""
+def is_quantised(x: PyTree) -> bool:
+    """Whether x is a quantised weight; as `is_leaf`, it keeps tree maps from entering one."""
     return isinstance(x, Quantised)
 
 
 def hold(form: str, weight: ArraySpec, w: Float[Array, "*L I O"], rules: Rules) -> Quantised:
-    """The weight in a format of FORMATS, on the mesh as its spec says."""
+    """The weight quantised to a format of FORMATS, on the mesh as its spec says."""
     shardings = spec.shardings(FORMATS[form].specs(weight), rules)
     return jax.jit(FORMATS[form].quantise, out_shardings=shardings)(w)
 
 
-def dequantise(q: Quantised, dtype: Any = None) -> Float[Array, "*L I O"]:
+def dequantise(q: Quantised, dtype: DTypeLike | None = None) -> Float[Array, "*L I O"]:
     """The weight (.., I, O), in q's dtype unless another is given."""
     return _module(q).dequantise(q, dtype)
 
 
-def dense(w: Any) -> Float[Array, "..."]:
-    """A parameter itself, whether it is held as an array or quantised."""
+def dense(w: Quantised | Array | np.ndarray) -> Float[Array, "..."] | np.ndarray:
+    """The array of a parameter, dequantised if it is quantised."""
     return dequantise(w) if is_quantised(w) else w
 
 
-def require_dense(name: str, params: Any) -> None:
+def require_dense(name: str, params: PyTree) -> None:
     """UserError, which starts with `name`, when any of the parameters is quantised."""
-    found = [x for x in jax.tree.leaves(params, is_leaf=is_quantised) if is_quantised(x)]
-    if found:
+    quantised = [x for x in jax.tree.leaves(params, is_leaf=is_quantised) if is_quantised(x)]
+    if quantised:
         raise UserError(
-            f"{name}: {len(found)} of these weights are quantised, as {type(found[0]).__name__};"
-            " load the model in"
-            ' float32 or bfloat16, or dequantise it with adapters.merge(None, params, "bfloat16")'
+            f"{name}: {len(quantised)} of these weights are quantised, as"
+            f" {type(quantised[0]).__name__}; load the model in float32 or bfloat16, or dequantise"
+            ' it with adapters.merge(None, params, "bfloat16")'
         )
 
 
 @jax.custom_vjp
 def matmul(x: Float[Array, "*N I"], q: Quantised) -> Float[Array, "*N O"]:
-    """x dequantise(q), computed in x's dtype. q is a constant: codes have no gradient, and absmax
-    and scales get none.
+    """x dequantise(q), computed in x's dtype.
 
-    The backward pass reads q again, so that it keeps only q, which is there anyway, and not x. This
-    holds in a scan over layers. Differentiating layers written one after the other over NF4, the
-    compiler may merge the two dequantisations, or do all of them first, and hold every W.
+    q is a constant: codes have no gradient, and absmax and scales get none. The backward pass reads
+    q again, so that it saves only q, which is in memory anyway, and not x. This holds in a scan
+    over layers. Differentiating layers written one after the other over NF4, the compiler may merge
+    the two dequantisations, or do all of them first, and keep every W.
     """
     return _module(q).matmul(x, q)
 
@@ -72,13 +77,12 @@ def matmul_transposed(dy: Float[Array, "*N O"], q: Quantised) -> Float[Array, "*
 matmul.defvjp(lambda x, q: (matmul(x, q), q), lambda q, dy: (matmul_transposed(dy, q), None))
 
 
-def _module(q: Quantised) -> Any:
+def _module(q: Quantised) -> ModuleType:
     return {NF4: nf4, Int8: int8}[type(q)]
 
 
-def nbytes(q: Any) -> int:
-    """Bytes as stored, padding included, of a quantised weight, of its specs, or of a tree of
-    either."""
+def nbytes(q: PyTree) -> int:
+    """Bytes as stored, padding included, of a quantised weight, its specs, or a tree of either."""
     return sum(
         math.prod(x.shape) * jnp.dtype(x.dtype).itemsize
         for x in jax.tree.leaves(q, is_leaf=spec.is_spec)

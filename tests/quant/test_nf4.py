@@ -271,6 +271,7 @@ SHARDED = """
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.nn import initializers
 from lfl_jax import quant
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import make_rules

@@ -3,14 +3,14 @@ platform."""
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int
 
 from lfl_jax.core.sharding import Rules, platform
+from lfl_jax.core.types import Key
 from lfl_jax.kernels.attention.blocked import blocked
 from lfl_jax.kernels.attention.cudnn import cudnn
-from lfl_jax.kernels.attention.cudnn import problem as cudnn_problem
+from lfl_jax.kernels.attention.cudnn import limitation as cudnn_limitation
 from lfl_jax.kernels.attention.reference import reference
 from lfl_jax.kernels.attention.shards import per_shard
 from lfl_jax.kernels.attention.splash import splash
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 KERNELS: dict[str, Callable] = {"cudnn": cudnn, "splash": splash}
 # platform -> the kernel that is faster there than what XLA makes of `blocked`.
 PREFERRED = {"gpu": "cudnn", "tpu": "splash"}
-# What a kernel cannot do, in words, or None: (q, k).
-PROBLEMS: dict[str, Callable[[Any, Any], str | None]] = {
-    "cudnn": cudnn_problem,
+# Why a kernel cannot compute (q, k), in words, or None.
+LIMITATIONS: dict[str, Callable[[Array, Array], str | None]] = {
+    "cudnn": cudnn_limitation,
     "splash": lambda q, k: None,
 }
 # The forms under any causal mask: (q, k, v, mask) -> out. The partitioner can split them.
@@ -38,13 +38,13 @@ def attention(
     *,
     segment_ids: Int[Array, "B T"] | None = None,
     dropout: float = 0.0,
-    key: Any = None,
+    key: Key | None = None,
     rules: Rules | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T H P"]:
-    """softmax(q k^T / sqrt(P)) v. Without a cache (T = S) the mask must be causal: keys after a
-    query are not computed.
+    """softmax(q k^T / sqrt(P)) v.
 
+    Without a cache (T = S) the mask must be causal: keys after a query are not computed.
     segment_ids: given where the mask says no more than "earlier, and of the same segment"; a kernel
     that makes its own mask can then be used. Such a kernel works on every shard of the rules' mesh
     by itself. implementation: a name of KERNELS or FORMS in place of the platform's choice.
@@ -58,13 +58,19 @@ def attention(
     return FORMS[name](q, k, v, mask)
 
 
-def choose(platform: str, q: Any, k: Any, segment_ids: Any) -> str:
+def choose(
+    platform: str,
+    q: Float[Array, "B T H P"],
+    k: Float[Array, "B S K P"],
+    segment_ids: Int[Array, "B T"] | None,
+) -> str:
     """The implementation for a platform; a kernel that cannot be used is logged with the reason."""
     name = PREFERRED.get(platform)
     if name is None:
         return "blocked"
-    problem = "the mask is not one of segments" if segment_ids is None else PROBLEMS[name](q, k)
-    if problem is None:
+    not_segments = "the mask is not one of segments"
+    limitation = not_segments if segment_ids is None else LIMITATIONS[name](q, k)
+    if limitation is None:
         return name
-    log.info("attention: blocked in place of %s: %s", name, problem)
+    log.info("attention: blocked in place of %s: %s", name, limitation)
     return "blocked"

@@ -1,8 +1,9 @@
-"""A kernel the partitioner cannot look into, on every shard of a mesh: rows and heads do not meet
-in attention."""
+"""An attention kernel on every shard of a mesh: the partitioner cannot look into one.
+
+Rows and heads are independent in attention, so their shards are, too.
+"""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -23,10 +24,9 @@ def per_shard(
     key heads divide."""
     if rules is None or rules.mesh.size == 1:
         return kernel(q, k, v, segment_ids)
-    # The layout of the key heads serves the query heads too: each takes a whole number of them
-    # along.
+    # Query heads are split as the key heads are: each key head has a whole number of them.
     heads = rules.partition(("batch", "time", "kv_heads", "activation"), k.shape)
-    specs: Any = (heads, heads, heads, PartitionSpec(heads[0], None))
+    specs = (heads, heads, heads, PartitionSpec(heads[0], None))
     sharded = jax.shard_map(
         kernel, mesh=rules.mesh, in_specs=specs, out_specs=heads, check_vma=False
     )

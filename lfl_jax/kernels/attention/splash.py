@@ -1,11 +1,14 @@
-"""Splash attention, jax's Pallas kernel for TPUs: causal blocks that hold nothing are skipped,
-segments are masked."""
+"""Splash attention, jax's Pallas kernel for TPUs: empty causal blocks are skipped."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+if TYPE_CHECKING:
+    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
 LANES = 128  # a block is a multiple of this many tokens
 # tokens; larger ones leave too little memory for the backward pass of heads of 128
@@ -20,31 +23,29 @@ def splash(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B T H P"]:
-    """Causal attention within segments. Rows are filled up to a multiple of 128 tokens by a segment
-    of their own.
+    """Causal attention within segments.
 
-    What the backward pass needs is named "attention", as in `blocked`. interpret: on any machine,
-    slowly.
+    Rows are filled up to a multiple of 128 tokens by a segment of their own. What the backward pass
+    needs is named "attention", as in `blocked`. interpret: on any machine, slowly.
     """
     _, t, h, p = q.shape
     fill = -t % LANES
-    q, k, v = (
-        jnp.pad(x, ((0, 0), (0, fill), (0, 0), (0, 0))).transpose(0, 2, 1, 3) for x in (q, k, v)
-    )
+    padding = ((0, 0), (0, fill), (0, 0), (0, 0))
+    q, k, v = (jnp.pad(x, padding).transpose(0, 2, 1, 3) for x in (q, k, v))
     segment_ids = jnp.pad(segment_ids, ((0, 0), (0, fill)), constant_values=-1)
     out = jax.vmap(_kernel(h, t + fill, interpret))(q * (p**-0.5), k, v, _pair(segment_ids))
     return out.transpose(0, 2, 1, 3)[:, :t].astype(q.dtype)
 
 
-def _pair(segment_ids: Any) -> Any:
+def _pair(segment_ids: Int[Array, "B T"]) -> "SegmentIds":
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
     return SegmentIds(segment_ids, segment_ids)
 
 
-def _kernel(heads: int, tokens: int, interpret: bool) -> Any:
-    """The kernel for one row, (H, T, P) and (K, T, P); imported here, because Pallas is slow to
-    import."""
+def _kernel(heads: int, tokens: int, interpret: bool) -> Callable:
+    """The kernel for one row, (H, T, P) and (K, T, P)."""
+    # Pallas is slow to import: only a program that uses the kernel pays for it.
     from jax.experimental.pallas.ops.tpu import splash_attention as library
 
     block = next(size for size in BLOCKS if tokens % size == 0)

@@ -1,18 +1,17 @@
-"""x W for a weight held as an array or quantised."""
-
-from typing import Any
+"""x W for a weight that is an array or quantised."""
 
 from jaxtyping import Array, Float
 
 from lfl_jax import quant
+from lfl_jax.core.types import Weight
 from lfl_jax.kernels.linear.reference import matmul
 
 
-def linear(x: Float[Array, "*N I"], w: Any) -> Float[Array, "*N O"]:
+def linear(x: Float[Array, "*N I"], w: Weight) -> Float[Array, "*N O"]:
     """x W in x's dtype; a quantised W is a constant."""
     return quant.matmul(x, w) if quant.is_quantised(w) else matmul(x, w.astype(x.dtype))
 
 
-def linear_transposed(dy: Float[Array, "*N O"], w: Any) -> Float[Array, "*N I"]:
+def linear_transposed(dy: Float[Array, "*N O"], w: Weight) -> Float[Array, "*N I"]:
     """dy W^T in dy's dtype."""
     return quant.matmul_transposed(dy, w) if quant.is_quantised(w) else dy @ w.astype(dy.dtype).T

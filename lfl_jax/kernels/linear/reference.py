@@ -2,14 +2,16 @@
 
 Autodiff writes dW as (dy^T x)^T. XLA then copies the wide dy transposed, and on CPU fuses whatever
 made dy into that strided copy, which costs as much as the product. Here dW = x^T dy takes the
-narrower side first, so that only it is
-transposed: x for a wide output, dy for a narrow one (the shrink of a low-rank adapter).
+narrower of the two first, so that only it is transposed: x for a wide output, dy for a narrow one
+(the shrink of a low-rank adapter).
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import jax
 from jaxtyping import Array, Float
+
+Saved: TypeAlias = tuple[Float[Array, "*N I"], Float[Array, "I O"]]
 
 
 @jax.custom_vjp
@@ -18,12 +20,15 @@ def matmul(x: Float[Array, "*N I"], w: Float[Array, "I O"]) -> Float[Array, "*N 
     return x @ w
 
 
-def _fwd(x: Any, w: Any) -> tuple[Any, tuple[Any, Any]]:
+def _fwd(x: Float[Array, "*N I"], w: Float[Array, "I O"]) -> tuple[Float[Array, "*N O"], Saved]:
     return x @ w, (x, w)
 
 
-def _bwd(residuals: tuple[Any, Any], dy: Any) -> tuple[Any, Any]:
-    x, w = residuals
+def _bwd(
+    saved: Saved, dy: Float[Array, "*N O"]
+) -> tuple[Float[Array, "*N I"], Float[Array, "I O"]]:
+    """dx = dy W^T and dW = x^T dy, contracted over all leading axes."""
+    x, w = saved
     rows = tuple(range(x.ndim - 1))
     dx = jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ())))
     if x.shape[-1] <= dy.shape[-1]:

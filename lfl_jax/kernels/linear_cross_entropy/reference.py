@@ -6,14 +6,18 @@ row needs takes `CHUNK` of them per row and round. The head is (V, D), an output
 tied embedding is: its transpose is never written. The loss's forward pass already knows its
 gradient (softmax minus one-hot), so it computes d hidden at once, and d head only if somebody
 differentiates the head.
+
+Letters: B rows, T positions, S positions padded to whole chunks, C of a chunk, D width, V
+vocabulary.
 """
 
 from functools import partial
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.custom_derivatives import CustomVJPPrimal
+from jaxtyping import Array, Bool, Float, Int
 
 CHUNK = 64  # positions per row and round
 
@@ -21,16 +25,125 @@ CHUNK = 64  # positions per row and round
 def unembed(hidden: Float[Array, "*N D"], head: Float[Array, "V D"]) -> Float[Array, "*N V"]:
     """Logits in float32."""
     contract = (((hidden.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(
-        hidden, head.astype(hidden.dtype), contract, preferred_element_type=jnp.float32
-    )
+    with jax.named_scope("head"):
+        return jax.lax.dot_general(
+            hidden, head.astype(hidden.dtype), contract, preferred_element_type=jnp.float32
+        )
 
 
-def naive_sum(hidden: Any, head: Any, targets: Any, weights: Any) -> Any:
+def naive_sum(
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+) -> Float[Array, ""]:
     """The plain form with all logits, for tests: sum of weight · nll."""
     logits = unembed(hidden, head)
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
     return jnp.sum(nll * weights)
+
+
+class _Chunk(NamedTuple):
+    """The positions of one round: hidden states, targets, and weights, 0 for a filled-up one."""
+
+    offset: Int[Array, ""]  # of the chunk among the compacted positions
+    hidden: Float[Array, "B C D"]
+    targets: Int[Array, "B C"]
+    weights: Float[Array, "B C"]
+
+
+class _Compacted(NamedTuple):
+    """The positions of every row, those of positive weight first, for a loop over chunks."""
+
+    hidden: Float[Array, "B T D"]
+    targets: Int[Array, "B T"]
+    weights: Float[Array, "B T"]
+    order: Int[Array, "B S"]  # the position at each compacted one; past the end for padding
+    rounds: Int[Array, ""]  # that the fullest row needs
+
+    def chunk(self, i: Int[Array, ""]) -> _Chunk:
+        """The positions of round i."""
+        offset = i * CHUNK
+        rows, positions = self.weights.shape
+        index = jax.lax.dynamic_slice(self.order, (0, offset), (rows, CHUNK))
+        inside = index < positions
+        index = jnp.minimum(index, positions - 1)
+
+        take = partial(jnp.take_along_axis, indices=index, axis=1)
+        weights = jnp.where(inside, take(self.weights), 0.0)
+        hidden = jnp.take_along_axis(self.hidden, index[..., None], axis=1)
+        # Rows with fewer targets than the fullest fill up with others: zeroed, so that no value of
+        # theirs can matter.
+        hidden = jnp.where(weights[..., None] > 0, hidden, 0)
+        return _Chunk(offset, hidden, take(self.targets), weights)
+
+    def restore(self, x: Float[Array, "B S *D"] | Bool[Array, "B S"]) -> Array:
+        """Values of compacted positions, (B, T, ..), back in the order of the row."""
+        back = jnp.argsort(self.order, axis=1)[:, : self.weights.shape[1]]
+        return jnp.take_along_axis(x, back.reshape(*back.shape, *(1,) * (x.ndim - 2)), axis=1)
+
+
+def _compact(
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+) -> _Compacted:
+    order = jnp.argsort(weights <= 0, axis=1, stable=True)
+    rounds = -(-jnp.max(jnp.sum(weights > 0, axis=1)) // CHUNK)
+    rows, positions = order.shape
+    padding = jnp.arange(positions, positions + -positions % CHUNK)
+    padding = jnp.broadcast_to(padding, (rows, len(padding)))
+    return _Compacted(hidden, targets, weights, jnp.concatenate([order, padding], axis=1), rounds)
+
+
+class _Logits(NamedTuple):
+    """Logits (B, C, V) of a chunk, their logsumexp, and the logits of the targets."""
+
+    logits: Float[Array, "B C V"]
+    lse: Float[Array, "B C"]
+    target: Float[Array, "B C"]
+
+
+def _logits(chunk: _Chunk, head: Float[Array, "V D"]) -> _Logits:
+    logits = unembed(chunk.hidden, head)
+    target = jnp.take_along_axis(logits, chunk.targets[..., None], axis=-1)[..., 0]
+    return _Logits(logits, jax.nn.logsumexp(logits, axis=-1), target)
+
+
+def token_nll(
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "V D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """(-log p(target), whether the target is the most likely token) where weight > 0.
+
+    Elsewhere (0, False).
+    """
+    compacted = _compact(hidden, targets, weights)
+    Carry: TypeAlias = tuple[Float[Array, "B S"], Bool[Array, "B S"]]
+
+    def body(i: Int[Array, ""], carry: Carry) -> Carry:
+        nll, is_greedy = carry
+        chunk = compacted.chunk(i)
+        logits, lse, target = _logits(chunk, head)
+        nll = jax.lax.dynamic_update_slice(nll, lse - target, (0, chunk.offset))
+        is_best = jnp.argmax(logits, axis=-1) == chunk.targets
+        return nll, jax.lax.dynamic_update_slice(is_greedy, is_best, (0, chunk.offset))
+
+    no_nll = jnp.zeros(compacted.order.shape, jnp.float32)
+    none_greedy = jnp.zeros(compacted.order.shape, bool)
+    nll, is_greedy = jax.lax.fori_loop(0, compacted.rounds, body, (no_nll, none_greedy))
+    nll, is_greedy = compacted.restore(nll), compacted.restore(is_greedy)
+    return jnp.where(weights > 0, nll, 0.0), is_greedy & (weights > 0)
+
+
+class _Loss(NamedTuple):
+    """The summed loss and its gradients, None where nobody asks for one."""
+
+    total: Float[Array, ""]
+    d_hidden: Float[Array, "B _ D"] | None
+    d_head: Float[Array, "V D"] | None
 
 
 @jax.custom_vjp
@@ -41,121 +154,82 @@ def weighted_nll_sum(
     weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
     """Sum over positions of weight · -log p(target), in float32."""
-    return _forward(hidden, head, targets, weights, False, False)[0]
+    return _loss(hidden, head, targets, weights, for_hidden=False, for_head=False).total
 
 
-def _fwd(hidden: Any, head: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
-    total, d_hidden, d_head = _forward(
-        hidden.value, head.value, targets.value, weights.value, hidden.perturbed, head.perturbed
+def _fwd(
+    hidden: CustomVJPPrimal,
+    head: CustomVJPPrimal,
+    targets: CustomVJPPrimal,
+    weights: CustomVJPPrimal,
+) -> tuple[Float[Array, ""], _Loss]:
+    """The loss and, as residuals, the gradients by whatever is differentiated."""
+    loss = _loss(
+        hidden.value, head.value, targets.value, weights.value,
+        for_hidden=hidden.perturbed, for_head=head.perturbed,
+    )  # fmt: skip
+    return loss.total, loss
+
+
+def _bwd(
+    loss: _Loss, d_total: Float[Array, ""]
+) -> tuple[Float[Array, "B T D"] | None, Float[Array, "V D"] | None, None, None]:
+    d_hidden, d_head = (
+        None if x is None else (x * d_total).astype(x.dtype) for x in (loss.d_hidden, loss.d_head)
     )
-    return total, (d_hidden, d_head)
-
-
-def _bwd(residuals: Any, ct: Any) -> tuple[Any, ...]:
-    d_hidden, d_head = residuals
-    scale = lambda x: None if x is None else (x * ct).astype(x.dtype)  # noqa: E731
-    return scale(d_hidden), scale(d_head), None, None
+    return d_hidden, d_head, None, None
 
 
 weighted_nll_sum.defvjp(_fwd, _bwd, symbolic_zeros=True)
 
 
-def token_nll(
+def _loss(
     hidden: Float[Array, "B T D"],
     head: Float[Array, "V D"],
     targets: Int[Array, "B T"],
     weights: Float[Array, "B T"],
-) -> tuple[Float[Array, "B T"], Any]:
-    """(-log p(target), whether the target is the most likely token) where weight > 0; (0, False)
-    elsewhere."""
-    order, rounds = _compact(weights)
-    size = order.shape[1]
+    *,
+    for_hidden: bool,
+    for_head: bool,
+) -> _Loss:
+    """The loss, and the gradients that are asked for, in one loop over chunks."""
+    compacted = _compact(hidden, targets, weights)
 
-    def body(i: Any, carry: Any) -> Any:
-        nll, greedy = carry
-        where, chunk = _chunk(i, order, hidden, targets, weights)
-        logits, lse, gold = _logits(chunk, head)
-        nll = jax.lax.dynamic_update_slice(nll, lse - gold, (0, where))
-        best = jnp.argmax(logits, axis=-1) == chunk[1]
-        return nll, jax.lax.dynamic_update_slice(greedy, best, (0, where))
+    def body(i: Int[Array, ""], so_far: _Loss) -> _Loss:
+        chunk = compacted.chunk(i)
+        logits = _logits(chunk, head)
+        total = so_far.total + jnp.sum((logits.lse - logits.target) * chunk.weights)
+        if not (for_hidden or for_head):
+            return so_far._replace(total=total)
 
-    blank = jnp.zeros((hidden.shape[0], size), jnp.float32)
-    nll, greedy = jax.lax.fori_loop(0, rounds, body, (blank, jnp.zeros(blank.shape, bool)))
-    back = jnp.argsort(order, axis=1)[:, : hidden.shape[1]]
-    nll, greedy = (jnp.take_along_axis(x, back, axis=1) for x in (nll, greedy))
-    return jnp.where(weights > 0, nll, 0.0), greedy & (weights > 0)
-
-
-def _compact(weights: Any) -> tuple[Int[Array, "B S"], Any]:
-    """Per row, positions with those of weight > 0 first, padded to a multiple of CHUNK; and the
-    rounds needed."""
-    order = jnp.argsort(weights <= 0, axis=1, stable=True)
-    rounds = -(-jnp.max(jnp.sum(weights > 0, axis=1)) // CHUNK)
-    pad = -order.shape[1] % CHUNK
-    extra = jnp.broadcast_to(
-        jnp.arange(order.shape[1], order.shape[1] + pad), (order.shape[0], pad)
-    )
-    return jnp.concatenate([order, extra], axis=1), rounds
-
-
-def _chunk(
-    i: Any, order: Any, hidden: Any, targets: Any, weights: Any
-) -> tuple[Any, tuple[Any, Any, Any]]:
-    """Round i: its offset, and hidden (B, C, D), targets, weights (B, C) of its positions (weight 0
-    past the end)."""
-    where = i * CHUNK
-    index = jax.lax.dynamic_slice(order, (0, where), (order.shape[0], CHUNK))
-    inside = index < hidden.shape[1]
-    index = jnp.minimum(index, hidden.shape[1] - 1)
-    take = partial(jnp.take_along_axis, indices=index, axis=1)
-    weight = jnp.where(inside, take(weights), 0.0)
-    # Rows with fewer targets than the fullest fill up with others: zeroed, so that no value of
-    # theirs can matter.
-    rows = jnp.where(
-        weight[..., None] > 0, jnp.take_along_axis(hidden, index[..., None], axis=1), 0
-    )
-    return where, (rows, take(targets), weight)
-
-
-def _logits(chunk: Any, head: Any) -> tuple[Any, Any, Any]:
-    rows, targets, _ = chunk
-    logits = unembed(rows, head)
-    gold = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return logits, jax.nn.logsumexp(logits, axis=-1), gold
-
-
-def _forward(
-    hidden: Any, head: Any, targets: Any, weights: Any, want_hidden: bool, want_head: bool
-) -> Any:
-    order, rounds = _compact(weights)
-
-    def body(i: Any, carry: Any) -> Any:
-        total, d_hidden, d_head = carry
-        where, chunk = _chunk(i, order, hidden, targets, weights)
-        rows, wanted, weight = chunk
-        logits, lse, gold = _logits(chunk, head)
-        total = total + jnp.sum((lse - gold) * weight)
-        if want_hidden or want_head:
-            p = jnp.exp(logits - lse[..., None])
-            d_logits = (p - (jnp.arange(p.shape[-1]) == wanted[..., None])) * weight[..., None]
-            d_logits = d_logits.astype(rows.dtype)
-        if want_hidden:
-            d_rows = jnp.matmul(d_logits, head.astype(rows.dtype))
-            d_hidden = jax.lax.dynamic_update_slice(d_hidden, d_rows, (0, where, 0))
-        if want_head:
+        d_logits = _d_logits(chunk, logits)
+        d_hidden, d_head = so_far.d_hidden, so_far.d_head
+        if for_hidden:
+            d_rows = jnp.matmul(d_logits, head.astype(hidden.dtype))
+            d_hidden = jax.lax.dynamic_update_slice(d_hidden, d_rows, (0, chunk.offset, 0))
+        if for_head:
             d_head = d_head + jnp.einsum(
-                "bcv,bcd->vd", d_logits, rows, preferred_element_type=jnp.float32
+                "bcv,bcd->vd", d_logits, chunk.hidden, preferred_element_type=jnp.float32
             )
-        return total, d_hidden, d_head
+        return _Loss(total, d_hidden, d_head)
 
-    blank = (
-        jnp.zeros((hidden.shape[0], order.shape[1], hidden.shape[2]), hidden.dtype)
-        if want_hidden
-        else None
+    size = (*compacted.order.shape, hidden.shape[-1])
+    nothing = _Loss(
+        jnp.float32(0),
+        jnp.zeros(size, hidden.dtype) if for_hidden else None,
+        # in float32: it is summed over all chunks
+        jnp.zeros(head.shape, jnp.float32) if for_head else None,
     )
-    d_head = jnp.zeros(head.shape, jnp.float32) if want_head else None
-    total, d_hidden, d_head = jax.lax.fori_loop(0, rounds, body, (jnp.float32(0), blank, d_head))
-    if want_hidden:
-        back = jnp.argsort(order, axis=1)[:, : hidden.shape[1], None]
-        d_hidden = jnp.take_along_axis(d_hidden, back, axis=1)
-    return total, d_hidden, None if d_head is None else d_head.astype(head.dtype)
+    total, d_hidden, d_head = jax.lax.fori_loop(0, compacted.rounds, body, nothing)
+    return _Loss(
+        total,
+        compacted.restore(d_hidden) if for_hidden else None,
+        d_head.astype(head.dtype) if for_head else None,
+    )
+
+
+def _d_logits(chunk: _Chunk, logits: _Logits) -> Float[Array, "B C V"]:
+    """d loss / d logits = weight · (softmax - one-hot), in the dtype of the hidden states."""
+    p = jnp.exp(logits.logits - logits.lse[..., None])
+    one_hot = jnp.arange(p.shape[-1]) == chunk.targets[..., None]
+    return ((p - one_hot) * chunk.weights[..., None]).astype(chunk.hidden.dtype)

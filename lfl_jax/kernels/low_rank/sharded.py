@@ -46,9 +46,7 @@ def choose_on(
     """
     if rules is None or rules.mesh.size == 1:
         return choose(w, rows, rank)
-    shards = tuple(
-        math.prod(rules.mesh.shape[name] for name in names) for names in split(rules, axes, w, rows)
-    )
+    shards = tuple(_devices(rules, names) for names in split(rules, axes, w, rows))
     device = rules.mesh.devices.flat[0].device_kind
     chosen = choose(w, rows, rank, shards=shards, device=device)
     # XLA's products are partitioned by the compiler.
@@ -134,18 +132,21 @@ def _summed(run: Callable[..., Forward | Backward], over: tuple[str, ...]) -> Ca
 def split(rules: Rules, axes: tuple[str, ...], w: Weight, rows: int) -> Split:
     """How a mesh splits rows and W; a quantised W is split along I between whole blocks only."""
     block = quant.nf4.BLOCK if isinstance(w, quant.NF4) else 1
-    inputs, outputs = w.shape
-    blocks = inputs // block if inputs % block == 0 else 1
+    # as if I had one element a block: what divides those divides I between blocks
+    blocks = w.shape[0] // block if w.shape[0] % block == 0 else 1
     (by_rows,) = rules.partition(("batch",), (rows,))
-    by_inputs, by_outputs = rules.partition(axes, (blocks, outputs))
+    by_inputs, by_outputs = rules.partition(axes, (blocks, w.shape[1]))
 
     # Mesh axes that split the batch hold other rows: W is gathered along them.
     batch = dict(rules.table)["batch"]
-    in_weight = [
-        tuple(name for name in _names(entry) if name not in batch)
-        for entry in (by_inputs, by_outputs)
-    ]
-    return Split(_names(by_rows), *in_weight)
+    inputs = tuple(name for name in _names(by_inputs) if name not in batch)
+    outputs = tuple(name for name in _names(by_outputs) if name not in batch)
+    return Split(_names(by_rows), inputs, outputs)
+
+
+def _devices(rules: Rules, names: tuple[str, ...]) -> int:
+    """How many parts these mesh axes split an axis into."""
+    return math.prod(rules.mesh.shape[name] for name in names)
 
 
 def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:

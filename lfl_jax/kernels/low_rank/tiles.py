@@ -1,7 +1,7 @@
-"""Tile sizes as pure functions of shape, format, dtype and device kind.
+"""Tile sizes of the kernels as pure functions of shape, format, dtype and device kind.
 
 Sizes are those of the product as the kernel runs it: N rows, a contracted axis (`depth`) and an
-output axis (`cols`). Of these the one that stands for I counts stored rows, I/2 for NF4.
+output axis (`cols`). Whichever of the two is I counts stored rows, I/2 for NF4.
 """
 
 import dataclasses
@@ -26,8 +26,7 @@ VMEM_LEAST = 14 * MIB
 SMEM = {"NVIDIA A100": 164 * 1024}
 SMEM_LEAST = 227 * 1024  # Hopper, and data-centre Blackwell
 
-# FLOP and byte a second of bf16 products and device memory: only their quotient matters for the
-# choice.
+# FLOP/s of bf16 products and byte/s of device memory: only their quotient matters for the choice.
 RATES = {
     "TPU v5 lite": (197e12, 0.82e12),
     "TPU v5": (459e12, 2.77e12),
@@ -75,17 +74,20 @@ def shortlist_tpu(p: Product, device: str = "") -> list[Tiles]:
 
 
 def vmem(p: Product, t: Tiles) -> int:
-    """Bytes of VMEM: two buffers of every block that moves, the accumulators, and a quantised
-    tile's numbers."""
+    """Bytes of VMEM: two buffers of every block that moves, accumulators, and a decoded tile."""
     rank = _up(p.rank, LANES)
+
+    # x and W; A and B; y, the routing and the residual x A
     moving = p.in_planes * t.rows * t.depth * p.bytes_x + t.depth * t.cols * p.bytes_w
     moving += rank * (p.in_planes * t.depth + p.out_planes * t.cols) * p.bytes_x
     moving += p.out_planes * t.rows * t.cols * p.bytes_x + 2 * t.rows * rank * p.bytes_x
-    held = 4 * t.rows * (p.out_planes * t.cols + rank)
+
+    accumulators = 4 * t.rows * (p.out_planes * t.cols + rank)
     product = 4 * t.rows * t.cols  # of one step, before it is added
     planes = p.in_planes * p.out_planes
+    # a quantised tile is decoded by way of an index and a level, 4 bytes each
     decoded = 0 if p.bytes_w >= p.bytes_x else t.depth * t.cols * planes * (4 + 4 + p.bytes_x)
-    return t.stages * moving + held + product + decoded
+    return t.stages * moving + accumulators + product + decoded
 
 
 def _candidates(p: Product) -> list[Tiles]:
@@ -96,8 +98,10 @@ def _candidates(p: Product) -> list[Tiles]:
 
 
 def _divisors(size: int) -> list[int]:
-    """Tiles up to LARGEST that divide an axis: what others leave over is computed in vain, and
-    masked if contracted."""
+    """Tiles up to LARGEST that divide an axis.
+
+    Of other tiles the last one is partly empty: computed in vain, and masked if contracted.
+    """
     return [d for d in range(LANES, min(size, LARGEST) + 1, LANES) if size % d == 0]
 
 
@@ -115,15 +119,16 @@ def _steps(p: Product, t: Tiles) -> int:
 
 
 def seconds(p: Product, t: Tiles, device: str) -> float:
-    """A roofline: W is read once per row tile, x once per column tile, edges are computed in full,
-    0.35 us a step."""
+    """A roofline model of the kernel's time, with 0.35 us a grid step.
+
+    W is read once per row tile, x once per column tile, and edges are computed in full.
+    """
     flops, bandwidth = RATES.get(device, RATES_OTHERWISE)
-    rows, cols, depth = (
-        _up(size, tile) for size, tile in ((p.rows, t.rows), (p.cols, t.cols), (p.depth, t.depth))
-    )
+    rows, cols, depth = _up(p.rows, t.rows), _up(p.cols, t.cols), _up(p.depth, t.depth)
     work = 2 * p.in_planes * p.out_planes * rows * cols * depth
     moved = rows // t.rows * cols * depth * p.bytes_w
     moved += p.bytes_x * rows * (cols // t.cols * depth * p.in_planes + p.out_planes * cols)
+    # masking the edge of the contracted axis takes time of its own
     masked = 1.05 if depth != p.depth else 1.0
     return max(masked * work / flops, moved / bandwidth) + 0.35e-6 * _steps(p, t)
 
@@ -140,6 +145,7 @@ def shortlist_gpu(p: Product, device: str = "") -> list[Tiles]:
     takes as many again.
     """
     budget = SMEM.get(device, SMEM_LEAST)
+    # a warp group multiplies 64 rows at a time
     rows = [r for r in (128, 64) if r == 64 or p.rows > 64]
     quantised = p.bytes_w < p.bytes_x
     cols = [c for c in (128, 64) if c == 64 or (p.cols % c == 0 and not quantised)]
@@ -148,8 +154,10 @@ def shortlist_gpu(p: Product, device: str = "") -> list[Tiles]:
 
 
 def smem(p: Product, t: Tiles) -> int:
-    """Bytes of shared memory: the stages of x and W, the decoded W, and the output tile; or of the
-    ranks' pipeline."""
+    """Bytes of shared memory: the larger of the two pipelines', the decoded W, the output tile.
+
+    The pipelines, over the contracted axis and over the ranks, run one after the other.
+    """
     stage = p.in_planes * t.rows * t.depth * p.bytes_x + t.depth * t.cols * p.bytes_w
     ranks = 2 * 64 * (t.rows + p.out_planes * t.cols) * p.bytes_x
     quantised = p.bytes_w < p.bytes_x
