@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from lfl_jax import assets, notices, sample, train
-from lfl_jax.adapters import replaced as replaced_parameters
+from lfl_jax.adapters import replaced_parameters
+from lfl_jax.adapters.adapter_tree import as_adapter_and_params, as_params
 from lfl_jax.adapters.build import require_bound
-from lfl_jax.adapters.trees import as_params, on_weights
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config, command_line, locations, own_code
 from lfl_jax.config.own_code import Own
@@ -281,7 +281,7 @@ def save_adapter(
     modules_to_save. base_name: what PEFT's config calls the base. replaced (PEFT only): more of
     them, by path. UserError where they would be lost.
     """
-    adapter, params = on_weights("save_adapter", adapter, params)
+    adapter, params = as_adapter_and_params("save_adapter", adapter, params)
     require_bound("save_adapter", adapter, params)
     place = Path(path)
     start, fingerprint, own = _own_parameters(place, adapter, params, base, replaced or {})
@@ -323,7 +323,7 @@ def _own_parameters(
                 " base's parameters; give those that load_adapter returned"
             )
         return params, fingerprint, more
-    if known.rest != tree.fingerprint(adapter_formats.without(params, known.paths)):
+    if known.others != tree.fingerprint(adapter_formats.without(params, known.paths)):
         raise UserError(
             f"{place}: parameters besides the adapter's own {', '.join(known.paths)} differ from"
             " its base's; give"

@@ -11,9 +11,9 @@ from flax import struct
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
+from lfl_jax.adapters.adapter_tree import constant_mask, named_layers, weight
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import members
-from lfl_jax.adapters.trees import constants, named_layers, weight
 from lfl_jax.core import tree
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
@@ -45,7 +45,7 @@ def trainable_mask(model: Model, trainable: Sequence[str], frozen: Sequence[str]
     """
     patterns = (*((p, False) for p in frozen), *((p, True) for p in trainable), (".*", False))
     mask = tree.mask(model, patterns)
-    constant = constants(model.adapter)
+    constant = constant_mask(model.adapter)
     mask = mask.replace(adapter=jax.tree.map(lambda m, c: m and not c, mask.adapter, constant))
     _check_norms(mask, model.adapter)
     return mask

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lfl_jax import adapters
-from lfl_jax.adapters.trees import constants
+from lfl_jax.adapters.adapter_tree import constant_mask
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
@@ -43,7 +43,7 @@ def moved(adapter, seed):
     leaves = [
         x if never_trains else x + 0.1 * jax.random.normal(next(keys), x.shape)
         for never_trains, x in zip(
-            jax.tree.leaves(constants(adapter)), jax.tree.leaves(adapter), strict=True
+            jax.tree.leaves(constant_mask(adapter)), jax.tree.leaves(adapter), strict=True
         )
     ]
     return jax.tree.unflatten(jax.tree.structure(adapter), leaves)

@@ -14,7 +14,7 @@ from lfl_jax.configs import math_ift
 
 import lfl_jax
 from lfl_jax import adapters, evaluate, export, main, optim, schedules
-from lfl_jax.adapters.trees import layers_of
+from lfl_jax.adapters.adapter_tree import layers_of
 from lfl_jax.config import AdapterConfig, Config, command_line, own_code
 from lfl_jax.config.own_code import Own
 from lfl_jax.core import spec

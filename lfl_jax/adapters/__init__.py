@@ -1,6 +1,7 @@
 """Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and
 one entry of KINDS."""
 
+from lfl_jax.adapters.adapter_tree import member_count
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.build import (
     KINDS,
@@ -37,7 +38,6 @@ from lfl_jax.adapters.mix import Mix
 from lfl_jax.adapters.project import project
 from lfl_jax.adapters.routing import is_ids
 from lfl_jax.adapters.site import AdapterContext, Site
-from lfl_jax.adapters.trees import member_count
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.adapters.vera import VeRA
 

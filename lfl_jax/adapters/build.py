@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from lfl_jax import quant
-from lfl_jax.adapters import mora, routed, trees
+from lfl_jax.adapters import adapter_tree, mora, routed
+from lfl_jax.adapters.adapter_tree import Adapter, is_layer, layers_of, member_count
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
@@ -19,7 +20,6 @@ from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, StackedFactors, members
 from lfl_jax.adapters.placement import Placement, place
-from lfl_jax.adapters.trees import Adapter, is_layer, layers_of, member_count
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig, own_code
 from lfl_jax.core import spec, tree
@@ -134,7 +134,7 @@ def bind(adapter: Adapter, params: dict, originals: dict | None = None) -> dict:
 
     What was trained is lost; `rebind` keeps it. UserError for a weight that a kind cannot be at.
     """
-    adapter, params = trees.on_weights("bind", adapter, params)
+    adapter, params = adapter_tree.as_adapter_and_params("bind", adapter, params)
     if all(type(m).bind is Kind.bind for layer in layers_of(adapter) for m in members(layer)):
         return adapter
     return _validated(
@@ -149,7 +149,7 @@ def rebind(adapter: Adapter, params: dict) -> dict:
     That is DoRA's norms. PiSSA's and OLoRA's A0 and B0 say where training started, so they are part
     of dW and stay. UserError for a weight that a kind cannot be at.
     """
-    adapter, params = trees.on_weights("rebind", adapter, params)
+    adapter, params = adapter_tree.as_adapter_and_params("rebind", adapter, params)
     if all(type(m).rebind is Kind.rebind for layer in layers_of(adapter) for m in members(layer)):
         return adapter
     return _validated(adapter | {"layers": _at_weights(_rebound, adapter, params)})
@@ -161,8 +161,8 @@ def require_bound(name: str, adapter: dict, params: dict) -> None:
 
     Rounding of the weights to bfloat16 is no difference.
     """
-    for path, layer in trees.named_layers(adapter):
-        w = trees.weight(params, path)
+    for path, layer in adapter_tree.named_layers(adapter):
+        w = adapter_tree.weight(params, path)
         for member in members(layer):
             if type(member).deviation is Kind.deviation or _traced(member, w):
                 continue
@@ -178,7 +178,7 @@ def require_bound(name: str, adapter: dict, params: dict) -> None:
 
 def _validated(adapter: dict) -> dict:
     """The adapter itself; UserError for a layer that cannot be computed with."""
-    for path, layer in trees.named_layers(adapter):
+    for path, layer in adapter_tree.named_layers(adapter):
         for member in members(layer):
             member.validate(path)
     return adapter
@@ -207,7 +207,9 @@ def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
     """The adapter for evaluation: what its layers compute from their weights alone is computed once
     (DoRA's norm), and many members become StackedFactors. UserError for an adapter trained over
     other weights."""
-    adapter, params = trees.on_weights("precompute_for_inference", adapter, params)
+    adapter, params = adapter_tree.as_adapter_and_params(
+        "precompute_for_inference", adapter, params
+    )
     require_bound("precompute_for_inference", adapter, params)
     found = [m for layer in layers_of(adapter) for m in members(layer)]
     unchanged = all(
@@ -216,7 +218,7 @@ def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
     if member_count(adapter) < routed.MEMBERS and unchanged:
         return adapter
     layers = _at_weights(functools.partial(_precomputed, adapter.get("shared")), adapter, params)
-    return trees.with_layers(adapter, layers)
+    return adapter_tree.with_layers(adapter, layers)
 
 
 @jax.jit
@@ -231,7 +233,7 @@ def _precomputed(shared: Any, layer: Any, w: Any) -> Any:
 def deltas(adapter: Adapter, params: dict) -> dict:
     """dW (L, I, O) of every adapted weight, None elsewhere. UserError for an adapter trained over
     other weights."""
-    adapter, params = trees.on_weights("deltas", adapter, params)
+    adapter, params = adapter_tree.as_adapter_and_params("deltas", adapter, params)
     require_bound("deltas", adapter, params)
     shared = adapter.get("shared")
 
@@ -250,7 +252,7 @@ def merge(adapter: Adapter, params: dict, dtype: Any = None) -> dict:
     one stands for: an adapted weight does not stay quantised, and with a dtype none does. UserError
     for an adapter that was trained over other weights, or has no dW.
     """
-    adapter, params = trees.on_weights("merge", adapter, params)
+    adapter, params = adapter_tree.as_adapter_and_params("merge", adapter, params)
     require_bound("merge", adapter, params)
     shared = adapter.get("shared")
     merged = {
@@ -286,7 +288,7 @@ def sizes(adapter: dict) -> tuple[int, int]:
         int(member.effective_size()) for layer in layers_of(adapter) for member in members(layer)
     )
     adapter = {"layers": adapter["layers"]}
-    never = jax.tree.leaves(trees.constants(adapter))
+    never = jax.tree.leaves(adapter_tree.constant_mask(adapter))
     return effective, sum(
         x.size for x, c in zip(jax.tree.leaves(adapter), never, strict=True) if not c
     )

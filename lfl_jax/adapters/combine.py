@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from lfl_jax.adapters import replaced
+from lfl_jax.adapters import replaced_parameters
+from lfl_jax.adapters.adapter_tree import Adapter, as_adapter_and_params
 from lfl_jax.adapters.build import deltas
 from lfl_jax.adapters.compose import add, check_weights, scale, visit, zip_layers
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.trees import Adapter, on_weights
 from lfl_jax.adapters.truncate import low_rank_factors, truncate
 from lfl_jax.errors import UserError
 
@@ -252,7 +252,7 @@ def _on_changes(
 ) -> dict:
     """FullDelta layers of rule(dW of the adapters), a stacked weight (M, L, I, O) at a time."""
     factors = check_weights(name, adapters, weights)
-    adapters = [on_weights(name, adapter, params)[0] for adapter in adapters]
+    adapters = [as_adapter_and_params(name, adapter, params)[0] for adapter in adapters]
 
     def combine(path: str, layers: tuple[Any, ...]) -> FullDelta | None:
         present = [m for m, layer in enumerate(layers) if layer is not None]
@@ -267,7 +267,7 @@ def _on_changes(
 
     layers = visit(name, combine, *adapters)
     # each adapter's dW is formed with what it shares itself
-    return {"layers": layers} | replaced.combined(adapters)
+    return {"layers": layers} | replaced_parameters.combined(adapters)
 
 
 def _change(name: str, adapter: dict, params: dict, path: str) -> Float[Array, "L I O"]:

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lfl_jax.adapters import replaced
+from lfl_jax.adapters import replaced_parameters
+from lfl_jax.adapters.adapter_tree import Adapter, as_adapter, as_params, needs_shared, weight
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, StackedFactors, members
-from lfl_jax.adapters.trees import Adapter, as_adapter, as_params, needs_shared, weight
 from lfl_jax.errors import UserError
 
 
@@ -183,7 +183,7 @@ def zip_layers(
     adapter. UserError, which starts with `name`, when the adapters' shared arrays differ,
     for no adapters, and for what is none.
     """
-    found = {"layers": visit(name, function, *adapters)} | replaced.combined(adapters)
+    found = {"layers": visit(name, function, *adapters)} | replaced_parameters.combined(adapters)
     shared = [
         a["shared"]
         for a in map(partial(as_adapter, name), adapters)

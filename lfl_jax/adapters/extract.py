@@ -7,8 +7,8 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from lfl_jax import quant
+from lfl_jax.adapters.adapter_tree import as_params
 from lfl_jax.adapters.kind import Kind
-from lfl_jax.adapters.trees import as_params
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax import quant
-from lfl_jax.adapters import replaced
+from lfl_jax.adapters import replaced_parameters
+from lfl_jax.adapters.adapter_tree import Adapter, as_adapter_and_params, is_layer
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.kind import only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import members
-from lfl_jax.adapters.trees import Adapter, is_layer, on_weights
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 
@@ -27,7 +27,7 @@ def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
     for a rank below 1 or above a weight's size.
     """
     total = lost = 0.0
-    adapter, params = on_weights("truncate", adapter, params)
+    adapter, params = as_adapter_and_params("truncate", adapter, params)
     require_bound("truncate", adapter, params)
     shared = adapter.get("shared")
 
@@ -51,14 +51,16 @@ def truncate(adapter: Adapter, params: dict, rank: int) -> tuple[dict, float]:
     layers = jax.tree_util.tree_map_with_path(
         visit, *_layers_and_weights(adapter, params), is_leaf=is_layer
     )
-    return layers | replaced.combined([adapter]), math.sqrt(lost / total) if total else 0.0
+    return layers | replaced_parameters.combined([adapter]), math.sqrt(
+        lost / total
+    ) if total else 0.0
 
 
 def norm(adapter: Adapter, params: dict) -> float:
     """||dW||_F over all weights together; exactly 0 for LoRA with B = 0, not finite when a value is
     not."""
     squares = 0.0
-    adapter, params = on_weights("norm", adapter, params)
+    adapter, params = as_adapter_and_params("norm", adapter, params)
     require_bound("norm", adapter, params)
     shared, (layers, weights) = adapter.get("shared"), _layers_and_weights(adapter, params)
     leaves = (

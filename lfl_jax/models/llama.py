@@ -16,12 +16,12 @@ from jax.nn import initializers
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from lfl_jax.adapters.adapter_tree import as_adapter, member_count
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.compose import check_ids
 from lfl_jax.adapters.project import project
 from lfl_jax.adapters.routing import as_routing, is_ids
 from lfl_jax.adapters.site import AdapterContext, Site
-from lfl_jax.adapters.trees import as_adapter, member_count
 from lfl_jax.core.sharding import Rules, constrain
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.core.types import AdapterTree, DType, Key, Params, Routing

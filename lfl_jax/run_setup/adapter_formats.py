@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lfl_jax import assets
-from lfl_jax.adapters import replaced as replaced_parameters
-from lfl_jax.adapters.trees import layers_of
+from lfl_jax.adapters import replaced_parameters
+from lfl_jax.adapters.adapter_tree import layers_of
 from lfl_jax.config import own_code
 from lfl_jax.config.own_code import Code
 from lfl_jax.core import tree

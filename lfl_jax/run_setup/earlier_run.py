@@ -9,7 +9,7 @@ import jax
 
 from lfl_jax import adapters
 from lfl_jax import state as states
-from lfl_jax.adapters import over
+from lfl_jax.adapters import second_adapter
 from lfl_jax.config import Config, own_code
 from lfl_jax.config.own_code import Code
 from lfl_jax.core import spec, tree
@@ -142,7 +142,9 @@ def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTH
             f"{folder} has no first adapter under the one it trained (config.adapter.over); leave"
             " out --second"
         )
-    return over.without_first(adapter, adapter_file.load(folder / FIRST_ADAPTER, params, code=code))
+    return second_adapter.without_first(
+        adapter, adapter_file.load(folder / FIRST_ADAPTER, params, code=code)
+    )
 
 
 def _like(config: Config, cfg: ModelConfig, rules: Rules, folder: Path) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def _like(config: Config, cfg: ModelConfig, rules: Rules, folder: Path) -> dict[
         first = adapter_file.load(
             folder / FIRST_ADAPTER, spec.abstract(params), code=config.adapter.code
         )
-        adapter = over.specs_over(first, adapter)
+        adapter = second_adapter.specs_with_first(first, adapter)
     specs = Model(params=params, adapter=adapter)
     trains = tree.split(specs, states.trainable_mask(specs, config.trainable))[0]
     return {

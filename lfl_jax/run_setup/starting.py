@@ -17,10 +17,10 @@ import numpy as np
 
 from lfl_jax import adapters, assets
 from lfl_jax import state as states
-from lfl_jax.adapters import over
+from lfl_jax.adapters import second_adapter
+from lfl_jax.adapters.adapter_tree import constant_mask, layers_of, named_layers
 from lfl_jax.adapters.build import KINDS, require_bound
 from lfl_jax.adapters.mix import members
-from lfl_jax.adapters.trees import constants, layers_of, named_layers
 from lfl_jax.config import AdapterConfig, Config, locations
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
@@ -132,10 +132,14 @@ def _further(config: Config, base: LoadedModel, rules: Rules) -> Start:
 def _over(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Start:
     first = _first(config, base, folder)
     own = _fresh(config, base, rules)
-    specs = over.specs_over(first, adapters.specs(llama.specs(base.cfg), config.adapter))
+    specs = second_adapter.specs_with_first(
+        first, adapters.specs(llama.specs(base.cfg), config.adapter)
+    )
     both = states.put(adapters.add(first, own), spec.shardings(specs, rules))
     about = _about(config.adapter.over, "frozen, under the one that trains", {"adapter": first})
-    return Start(both, own=own, frozen=over.frozen_patterns(first, both), provenance=about)
+    return Start(
+        both, own=own, frozen=second_adapter.frozen_patterns(first, both), provenance=about
+    )
 
 
 def _first(config: Config, base: LoadedModel, folder: Path) -> dict:
@@ -242,7 +246,7 @@ def _differences(found: dict, specs: dict) -> list[str]:
     """Paths of leaves of another shape, of factors of another value, and of leaves on one side
     only."""
     ours, theirs = dict(tree.items(specs, spec.is_spec)), dict(tree.items(found))
-    never_trains = dict(tree.items(constants(specs)))
+    never_trains = dict(tree.items(constant_mask(specs)))
     differing = [
         path
         for path in ours | theirs

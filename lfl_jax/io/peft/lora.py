@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from lfl_jax.adapters.adapter_tree import is_layer
 from lfl_jax.adapters.build import bind
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import Mix, members
-from lfl_jax.adapters.trees import is_layer
 from lfl_jax.adapters.truncate import low_rank_factors
 from lfl_jax.errors import UserError
 from lfl_jax.io.peft.fields import CHOICE, Fields, show

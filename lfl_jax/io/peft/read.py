@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lfl_jax.adapters.adapter_tree import layers_of
 from lfl_jax.adapters.dora import DoRA
-from lfl_jax.adapters.trees import layers_of
 from lfl_jax.adapters.truncate import norm
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError

@@ -8,8 +8,8 @@ from types import ModuleType
 import jax.numpy as jnp
 import numpy as np
 
+from lfl_jax.adapters.adapter_tree import layers_of
 from lfl_jax.adapters.ia3 import IA3
-from lfl_jax.adapters.trees import layers_of
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
