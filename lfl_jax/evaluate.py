@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     # jax takes seconds to import: not for --help, nor for a mistake in the flags.
     from lfl_jax.core import hosts
 
-    with hosts.together(options):
+    with hosts.joined(options):
         # After the processes have found each other, which jax needs before its first use.
         from lfl_jax import evaluate_variants
 

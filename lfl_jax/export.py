@@ -30,9 +30,9 @@ from lfl_jax.model import LoadedModel, Model, Origin
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    from lfl_jax.core import hosts
+    from lfl_jax.core import cluster
 
-    hosts.require_one("lfl_jax.export", argv[1:])
+    cluster.require_one("lfl_jax.export", argv[1:])
     options = _parser().parse_args(list(argv)[1:])
     if bool(options.run) == bool(options.model):
         raise UserError(

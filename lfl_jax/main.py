@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("no --workdir given; for example --workdir=runs/math_ift")
     from lfl_jax.core import hosts
 
-    with hosts.together(options):
+    with hosts.joined(options):
         execute(config, Path(options["workdir"]))
 
 

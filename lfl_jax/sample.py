@@ -187,7 +187,7 @@ def _run_rounds(
     active = np.arange(total)  # the rows that `state` has, by their index in the batch
     for _ in range(rounds):
         state, new_tokens = _round(decoder, state, routing)
-        for i, tokens in zip(active, hosts.whole(new_tokens).tolist(), strict=True):
+        for i, tokens in zip(active, hosts.to_numpy(new_tokens).tolist(), strict=True):
             rows[i].extend([] if finished[i] else tokens)
 
         finished = np.array([finished[i] or has_ended(row) for i, row in enumerate(rows)])

@@ -359,7 +359,7 @@ def _place(batch: dict[str, np.ndarray], config: Config, rules: Rules) -> dict[s
 
     def put(x: np.ndarray) -> jax.Array:
         micro = x.reshape(count, -1, x.shape[-1])
-        return hosts.place(micro, rules.sharding(("layers", "batch", "time"), micro.shape))
+        return hosts.to_devices(micro, rules.sharding(("layers", "batch", "time"), micro.shape))
 
     return {name: put(batch[name]) for name in MODEL_INPUTS}
 

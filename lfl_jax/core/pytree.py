@@ -1,5 +1,4 @@
-"""The base of every dataclass that is a node of a tree: nodes of two classes are never taken for
-each other.
+"""The base of every dataclass that is a node of a tree, so that no two classes are confused.
 
 `flax.struct.dataclass` registers a class through `jax.tree_util.register_dataclass`. To jaxlib
 0.10.2, 0.11.2 and 0.12.0, the tree structures of two such classes are equal when they have as many
@@ -28,7 +27,7 @@ class Node:
     classes.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         # A dataclass takes its fields from the annotations of its own class: a field of Node would
         # hold Node.

@@ -1,12 +1,14 @@
-"""Logical axes to mesh axes. The mesh travels inside one hashable `Rules` argument, never in a
-global or a context."""
+"""Logical axes to mesh axes.
+
+The mesh travels inside one hashable `Rules` argument, never in a global or a context.
+"""
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from lfl_jax.errors import UserError
 
@@ -37,15 +39,18 @@ class Rules:
     table: tuple[tuple[str, tuple[str, ...]], ...] = DEFAULT_TABLE
 
     def partition(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        """PartitionSpec for logical axes; a mesh axis of several devices is used once, and only
-        where it divides."""
+        """PartitionSpec for logical axes.
+
+        A mesh axis of several devices is used once, and only where it divides the dimension.
+        """
         table, used, entries = dict(self.table), set(), []
         for name, size in zip(axes, shape, strict=True):
-            names = tuple(a for a in table[name] if a not in used and self.mesh.shape[a] > 1)
-            while names and size % math.prod(self.mesh.shape[a] for a in names):
-                names = names[:-1]
-            used.update(names)
-            entries.append(names if names else None)
+            mesh_axes = [a for a in table[name] if a not in used and self.mesh.shape[a] > 1]
+            # as many as divide: a batch of 4 on (data 4, fsdp 2) is sharded over data alone
+            while size % math.prod(self.mesh.shape[a] for a in mesh_axes):
+                mesh_axes.pop()
+            used.update(mesh_axes)
+            entries.append(tuple(mesh_axes) or None)
         return PartitionSpec(*entries)
 
     def sharding(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
@@ -53,9 +58,10 @@ class Rules:
         return NamedSharding(self.mesh, self.partition(axes, shape))
 
 
-def constrain(x: Any, axes: tuple[str, ...], rules: Rules | None) -> Any:
-    """Ask the partitioner to lay x out by its logical axes; without rules, or on one device, x
-    unchanged."""
+def constrain(
+    x: Shaped[Array, "..."], axes: tuple[str, ...], rules: Rules | None
+) -> Shaped[Array, "..."]:
+    """x, sharded by its logical axes; unchanged without rules, or on one device."""
     if rules is None or rules.mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, rules.sharding(axes, x.shape))
@@ -64,8 +70,7 @@ def constrain(x: Any, axes: tuple[str, ...], rules: Rules | None) -> Any:
 def make_rules(
     data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | None = None
 ) -> Rules:
-    """Rules over a mesh (data, fsdp, tensor); one of the sizes may be -1, meaning all remaining
-    devices.
+    """Rules over a mesh (data, fsdp, tensor); one of the sizes may be -1: all remaining devices.
 
     Raises UserError when the sizes do not multiply to the number of devices.
     """
@@ -80,14 +85,16 @@ def make_rules(
             f" {len(devices)} devices here;"
             " set config.mesh so that it does (one of them may be -1: all that remain)"
         )
-    return Rules(
-        jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    )
+    # Auto: XLA propagates the shardings that `constrain` and the inputs state
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    return Rules(jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices))
 
 
 def platform(rules: Rules | None) -> str:
-    """Where a program that is being traced will run, "cpu", "gpu" or "tpu": on the mesh, which may
-    be of devices that are not here, or else on the default device."""
+    """Where a program that is being traced will run: "cpu", "gpu" or "tpu".
+
+    That is on the mesh, which may be of devices of another machine, or else on the default device.
+    """
     if rules is not None:
         return rules.mesh.devices.flat[0].platform
     device = jax.config.jax_default_device

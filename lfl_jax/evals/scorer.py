@@ -86,11 +86,11 @@ class _Compiled:
         batch = {}
         for name in MODEL_INPUTS:
             sharding = self.rules.sharding(("batch", "time"), rows[name].shape)
-            batch[name] = hosts.place(rows[name], sharding)
+            batch[name] = hosts.to_devices(rows[name], sharding)
 
         routing = self.routing(len(rows["tokens"]))
         nll, greedy = _score_rows(self.model, batch, routing, cfg=self.cfg, rules=self.rules)
-        return hosts.whole(nll), hosts.whole(greedy)
+        return hosts.to_numpy(nll), hosts.to_numpy(greedy)
 
     def generate(
         self,

@@ -138,14 +138,14 @@ def _read(
     sharding = rules.sharding(leaf.axes, leaf.shape)
     names = layout.tensor_names(path, leaf.shape[0])
     if not _is_stacked(path):
-        return hosts.place(tensors[names[0]], sharding).astype(leaf.dtype)
+        return hosts.to_devices(tensors[names[0]], sharding).astype(leaf.dtype)
 
     # A tensor arrives (out, in), sharded so that transposing it moves nothing between devices.
     axes = (*sharding.spec, *(None,) * (len(leaf.shape) - len(sharding.spec)))[1:]
     in_file_order = NamedSharding(rules.mesh, PartitionSpec(*reversed(axes)))
     stack = _zeros(leaf.shape, leaf.dtype, sharding)()
     for i, name in enumerate(names):
-        tensor = hosts.place(layout.reorder_rows(path, tensors[name]), in_file_order)
+        tensor = hosts.to_devices(layout.reorder_rows(path, tensors[name]), in_file_order)
         # Dispatch is asynchronous: without waiting, many tensors would lie in host memory.
         stack = jax.block_until_ready(_fill(stack, tensor, i))
     return stack

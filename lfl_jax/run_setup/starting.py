@@ -161,7 +161,7 @@ def _first(config: Config, base: LoadedModel, folder: Path) -> dict:
                 " config.model.path=EXPORTED"
             )
         require_bound(f"config.adapter.over={place}", first, base.model.params)
-        whole = jax.tree.map(hosts.whole, first)
+        whole = jax.tree.map(hosts.to_numpy, first)
         if hosts.is_first():
             adapter_file.save(copy, whole, fingerprint=base.origin.fingerprint)
         hosts.agree(None)  # written before another process reads it

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfl_jax.config.command_line import DISTRIBUTED
-from lfl_jax.core import hosts
+from lfl_jax.core import cluster, hosts
 from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError
 
@@ -37,16 +37,16 @@ def joined(monkeypatch):
     monkeypatch.setattr(
         jax.distributed, "initialize", lambda *where, **how: calls.append((where, how))
     )
-    monkeypatch.setattr(hosts, "_lifeline", lambda: Lifeline(0, 1))
+    monkeypatch.setattr(cluster, "_lifeline", lambda: Lifeline(0, 1))
     return calls
 
 
 def start(**options):
-    hosts._start(ALONE | options)
+    cluster.start(ALONE | options)
 
 
 def test_alone_nothing_is_joined(joined):
-    with hosts.together(ALONE):
+    with hosts.joined(ALONE):
         assert not joined
     assert (
         hosts.gather("value") == ["value"]
@@ -56,7 +56,7 @@ def test_alone_nothing_is_joined(joined):
     hosts.require_same({"steps": 3})
     x = np.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(
-        hosts.whole(hosts.place(x, jax.sharding.SingleDeviceSharding(jax.devices()[0]))), x
+        hosts.to_numpy(hosts.to_devices(x, jax.sharding.SingleDeviceSharding(jax.devices()[0]))), x
     )
 
 
@@ -161,13 +161,13 @@ def test_processes_that_would_do_different_things_are_refused(monkeypatch):
     ],
 )
 def test_a_command_of_one_process_is_refused_several(joined, monkeypatch, words, variables, asked):
-    hosts.require_one("lfl_jax.export", ["--run=r", "--out=o"])
+    cluster.require_one("lfl_jax.export", ["--run=r", "--out=o"])
     monkeypatch.setenv("SLURM_NTASKS", "4")  # of the batch script, which srun has not multiplied
     monkeypatch.setenv("WORLD_SIZE", "1")
-    hosts.require_one("lfl_jax.export", ["--run=r", "--out=o"])
+    cluster.require_one("lfl_jax.export", ["--run=r", "--out=o"])
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
         UserError, match=rf"lfl_jax.export runs in one process, .* \({asked}\): start it once"
     ):
-        hosts.require_one("lfl_jax.export", words)
+        cluster.require_one("lfl_jax.export", words)

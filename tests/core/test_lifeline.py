@@ -28,8 +28,8 @@ else:
 order = sys.stdin.readline().strip()
 if order == "fail":
     line.fail("the file is missing", 2)
-if order == "wait for a verdict":
-    line.await_verdict(20)
+if order == "wait for another's end":
+    line.wait_for_other_end(20)
 if order == "done":
     line.done()
     sys.exit(0)
@@ -91,7 +91,7 @@ def test_a_killed_process_ends_the_others_with_a_line_that_names_it(members, vic
 def test_an_error_is_told_to_all_and_gives_them_its_exit_code(members, victim):
     order(members[victim], "fail")
     others = [member for member in members if member is not members[victim]]
-    order(others[0], "wait for a verdict")
+    order(others[0], "wait for another's end")
     for code, said in ends(others):
         assert code == 2
         assert (
@@ -118,14 +118,14 @@ def test_a_stranger_is_not_listened_to():
     guess = b'{"secret": "guess", "process": 1, "host": "x"}\n'
     for said in (
         guess,
-        guess + b'{"process": 1, "host": "x", "words": "end!", "code": 1}\n',
+        guess + b'{"process": 1, "host": "x", "error": "end!", "code": 1}\n',
         b"GET / HTTP/1.1\r\n",
     ):
         with socket.create_connection(("localhost", line.port), timeout=5) as stranger:
             stranger.sendall(said)
             with contextlib.suppress(ConnectionResetError):  # closed with words unread
                 assert stranger.recv(1) == b"", "closed"
-    assert not line.connected and not line.verdict.is_set()
+    assert not line.connected and not line.other_ended.is_set()
 
 
 def test_a_process_0_that_cannot_be_reached_is_no_error():
