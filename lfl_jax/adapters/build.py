@@ -1,34 +1,47 @@
-"""Adapters for a model: specs from the weights' specs, initial values, and their merge into the
-weights."""
+"""Adapters for a model: specs from the weights' specs, initial values, dW, merge into the weights.
+
+A kind of adapter is a class with the methods of `kind.Kind`, in a file of its own, and an entry of
+KINDS; or a class in a file of the user's, named FILE.py:CLASS.
+"""
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from lfl_jax import quant
 from lfl_jax.adapters import adapter_tree, mora, routed
-from lfl_jax.adapters.adapter_tree import Adapter, is_layer, layers_of, member_count
+from lfl_jax.adapters.adapter_tree import (
+    Adapter,
+    Layer,
+    all_members,
+    as_layer,
+    is_layer,
+    member_count,
+    named_layers,
+)
 from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.dora import DoRA
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
-from lfl_jax.adapters.kind import Kind
+from lfl_jax.adapters.kind import Kind, Shared
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Mix, StackedFactors, members
-from lfl_jax.adapters.placement import Placement, place
+from lfl_jax.adapters.mix import StackedFactors, members
+from lfl_jax.adapters.placement import Placement, placements
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig, own_code
 from lfl_jax.core import spec, tree
+from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import AdapterTree, DType, Key, Params, PyTree, Weight
 from lfl_jax.errors import UserError
 
-# of norms, relative: NF4's rounding is 4e-3, bfloat16's 4e-4 at 8 inputs and less with more
+# Relative difference of norms from which on weights count as others: bfloat16's rounding is 4e-4 at
+# 8 inputs and less with more of them, NF4's is 4e-3.
 DEVIATION = 1e-3
 
-# A kind is a class with the methods of `kind.Kind`, in a file of its own.
 KINDS: dict[str, type[Kind]] = {
     "lora": LoRA,
     "pissa": PiSSA,
@@ -45,260 +58,268 @@ KINDS: dict[str, type[Kind]] = {
 
 def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
     """The classes of config.kind; UserError lists the kinds there are."""
-    found = [
-        _own_kind(name, config) if own_code.is_place(name) else KINDS.get(name)
-        for name in config.kinds
-    ]
-    if None in found:
-        name = config.kinds[found.index(None)]
-        raise UserError(
-            f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none,"
-            f" {', '.join(KINDS)}, and your"
-            " own as FILE.py:CLASS"
-        )
-    if config.rank is None and any(kind.ranked for kind in found):
+    kinds = [_find_kind(name, config) for name in config.kinds]
+    if config.rank is None and any(kind.ranked for kind in kinds):
         raise UserError(
             f"config.adapter.kind={config.kind!r} needs config.adapter.rank, for example 16"
         )
-    return found
+    return kinds
 
 
-def _own_kind(place: str, config: AdapterConfig) -> type[Kind]:
-    return own_code.find(config.code, "adapter.kind", place, is_kind)
-
-
-def is_kind(found: Any) -> bool:
-    """Whether this is a class of adapter layers."""
-    return isinstance(found, type) and issubclass(found, Kind)
-
-
-def _leaf_name(kind: str) -> str:
-    """What a kind's shared arrays are called: a path has no place in the path of a leaf."""
-    return own_code.split(kind)[1] if own_code.is_place(kind) else kind
-
-
-def specs(param_specs: dict, config: AdapterConfig) -> dict:
-    """Adapter specs for stacked weight specs: the tree of params["layers"] with an adapter layer or
-    None at weights.
-
-    Beside it, "shared" has the arrays that all layers of a kind share, where a kind has such.
-    """
-    weights = {"layers": {part: param_specs["layers"][part] for part in ("attn", "mlp")}}
-    stacked = jax.tree.leaves(weights, is_leaf=spec.is_spec)
-    placed = place(tree.paths(weights, is_leaf=spec.is_spec), stacked[0].shape[0], config)
-    kinds = find_kinds(config)
-
-    def layer(path: Any, weight: spec.ArraySpec) -> Any:
-        where = placed.get(tree.name(path))
-        here = [
-            kind for kind in kinds if where and where.module in (kind.modules or (where.module,))
-        ]
-        built = tuple(kind.specs(weight, where) for kind in here)
-        return None if not built else built[0] if len(built) == 1 else Mix(built)
-
-    made = jax.tree_util.tree_map_with_path(layer, weights, is_leaf=spec.is_spec)
-    for name, kind in zip(config.kinds, kinds, strict=True):
-        if not any(type(m) is kind for layer in layers_of(made) for m in members(layer)):
-            raise UserError(
-                f"adapter kind {name!r} stands at {', '.join(kind.modules)}; targets name none of"
-                " them"
-            )
-    shared = _shared(config, dict(tree.items(weights, spec.is_spec)), placed)
-    return made | ({"shared": shared} if shared else {})
-
-
-def _shared(
-    config: AdapterConfig, weights: dict[str, spec.ArraySpec], placed: dict[str, Placement]
-) -> dict:
-    """{kind: {leaf: spec}} of the arrays that a kind's layers share."""
-    found = {}
-    for name, kind in zip(config.kinds, find_kinds(config), strict=True):
-        here = {path: p for path, p in placed.items() if p.module in (kind.modules or (p.module,))}
-        found[_leaf_name(name)] = kind.shared_specs(
-            [weights[path] for path in here], list(here.values())
+def _find_kind(name: str, config: AdapterConfig) -> type[Kind]:
+    if own_code.is_place(name):
+        return own_code.find(config.code, "adapter.kind", name, is_kind)
+    if name not in KINDS:
+        raise UserError(
+            f"config.adapter.kind={config.kind!r}: there is no {name!r}; there are: none,"
+            f" {', '.join(KINDS)}, and your own as FILE.py:CLASS"
         )
-    return {name: leaves for name, leaves in found.items() if leaves}
+    return KINDS[name]
 
 
-def init(adapter_specs: dict, params: dict, key: jax.Array, originals: dict | None = None) -> dict:
-    """Initial values; leaves that are read off the base (DoRA's m) are bound to it. A fresh adapter
-    changes nothing, but for LoftQ, which brings a quantised base closer to the `originals` it was
-    quantised from.
+def is_kind(value: object) -> bool:
+    """Whether this is a class of adapter layers."""
+    return isinstance(value, type) and issubclass(value, Kind)
+
+
+def specs(param_specs: Params, config: AdapterConfig) -> AdapterTree:
+    """Adapter specs for stacked weight specs: an adapter layer, or None, at each linear weight.
+
+    Beside "layers", "shared" has the arrays that all layers of a kind share, where a kind has any.
+    """
+    linear = {"layers": {part: param_specs["layers"][part] for part in ("attn", "mlp")}}
+    weights: dict[str, ArraySpec] = dict(tree.items(linear, spec.is_spec))
+    n_layers = next(iter(weights.values())).shape[0]
+
+    kinds = find_kinds(config)
+    by_weight = placements(list(weights), n_layers, config)
+    _require_applied(config, kinds, by_weight)
+
+    def layer(path: tree.KeyPath, weight: ArraySpec) -> Layer | None:
+        placement = by_weight.get(tree.name(path))
+        if placement is None:
+            return None
+        group = [kind for kind in kinds if _is_applied(kind, placement)]
+        return as_layer([kind.specs(weight, placement) for kind in group])
+
+    adapter = jax.tree_util.tree_map_with_path(layer, linear, is_leaf=spec.is_spec)
+    shared = _shared_specs(config, kinds, weights, by_weight)
+    return adapter | ({"shared": shared} if shared else {})
+
+
+def _is_applied(kind: type[Kind], placement: Placement) -> bool:
+    """Whether a kind can adapt this weight; a bottleneck adapts `o` and `down` only."""
+    return kind.modules is None or placement.module in kind.modules
+
+
+def _require_applied(
+    config: AdapterConfig, kinds: list[type[Kind]], by_weight: dict[str, Placement]
+) -> None:
+    """UserError for a kind that would adapt nothing."""
+    for name, kind in zip(config.kinds, kinds, strict=True):
+        if not by_weight:
+            raise UserError(
+                f"adapter kind {name!r} adapts nothing: rank_pattern gives rank 0 to every layer"
+                " that targets name"
+            )
+        if not any(_is_applied(kind, placement) for placement in by_weight.values()):
+            raise UserError(
+                f"adapter kind {name!r} is applied to {', '.join(kind.modules)}; targets name none"
+                " of them"
+            )
+
+
+def _shared_specs(
+    config: AdapterConfig,
+    kinds: list[type[Kind]],
+    weights: dict[str, ArraySpec],
+    by_weight: dict[str, Placement],
+) -> dict[str, dict[str, ArraySpec]]:
+    """{kind: {leaf: spec}} of the arrays that a kind's layers share."""
+    shared = {}
+    for name, kind in zip(config.kinds, kinds, strict=True):
+        adapted = {path: p for path, p in by_weight.items() if _is_applied(kind, p)}
+        leaves = kind.shared_specs([weights[path] for path in adapted], list(adapted.values()))
+        if leaves:
+            # of FILE.py:CLASS the class alone: a file's path is no part of a leaf's path
+            short_name = own_code.split(name)[1] if own_code.is_place(name) else name
+            shared[short_name] = leaves
+    return shared
+
+
+def init(
+    adapter_specs: AdapterTree, params: Params, key: Key, originals: Params | None = None
+) -> AdapterTree:
+    """Initial values; leaves that are read from the base, such as DoRA's m, are bound to it.
+
+    A fresh adapter changes nothing, but for LoftQ, which brings a quantised base closer to the
+    `originals` from before it was quantised.
     """
     return bind(spec.init(adapter_specs, key), params, originals)
 
 
-def bind(adapter: Adapter, params: dict, originals: dict | None = None) -> dict:
-    """Every layer at the start of its training, bound to its weight: DoRA's m, PiSSA's and OLoRA's
-    A and B are set.
+def bind(adapter: Adapter, params: Params, originals: Params | None = None) -> AdapterTree:
+    """Every layer at the start of its training: DoRA's m, PiSSA's and OLoRA's A and B are set.
 
-    What was trained is lost; `rebind` keeps it. UserError for a weight that a kind cannot be at.
+    What was trained is lost; `rebind` keeps it. UserError for a weight that a kind cannot adapt.
     """
     adapter, params = adapter_tree.as_adapter_and_params("bind", adapter, params)
-    if all(type(m).bind is Kind.bind for layer in layers_of(adapter) for m in members(layer)):
+    if all(type(m).bind is Kind.bind for m in all_members(adapter)):
         return adapter
-    return _validated(
-        adapter | {"layers": _at_weights(_bound, adapter, params, originals or params)}
-    )
+    layers = _at_weights(_bound, adapter, params, originals or params)
+    return _validated(adapter | {"layers": layers})
 
 
-def rebind(adapter: Adapter, params: dict) -> dict:
-    """The adapter over other weights, with all that was trained: only what a kind holds of its
-    weight is read again.
+def rebind(adapter: Adapter, params: Params) -> AdapterTree:
+    """The adapter over other weights: what trained stays, what was read from the weights is again.
 
-    That is DoRA's norms. PiSSA's and OLoRA's A0 and B0 say where training started, so they are part
-    of dW and stay. UserError for a weight that a kind cannot be at.
+    That is DoRA's norms. PiSSA's and OLoRA's A0 and B0 are where training started, so they are part
+    of dW and stay. UserError for a weight that a kind cannot adapt.
     """
     adapter, params = adapter_tree.as_adapter_and_params("rebind", adapter, params)
-    if all(type(m).rebind is Kind.rebind for layer in layers_of(adapter) for m in members(layer)):
+    if all(type(m).rebind is Kind.rebind for m in all_members(adapter)):
         return adapter
     return _validated(adapter | {"layers": _at_weights(_rebound, adapter, params)})
 
 
-def require_bound(name: str, adapter: dict, params: dict) -> None:
-    """UserError, which starts with `name`, for a layer that holds the norms of other weights;
-    traced ones pass.
+def require_bound(name: str, adapter: AdapterTree, params: Params) -> None:
+    """UserError, which starts with `name`, for a layer that was trained over other weights.
 
-    Rounding of the weights to bfloat16 is no difference.
+    A layer that keeps norms of its weight (DoRA) can tell. Traced values are not checked; rounding
+    of the weights to bfloat16 is no difference.
     """
-    for path, layer in adapter_tree.named_layers(adapter):
+    for path, layer in named_layers(adapter):
         w = adapter_tree.weight(params, path)
         for member in members(layer):
-            if type(member).deviation is Kind.deviation or _traced(member, w):
+            if type(member).deviation is Kind.deviation or _is_traced(member, w):
                 continue
-            off = float(_deviation(member, w))
-            if off > DEVIATION:
+            deviation = float(_deviation(member, w))
+            if deviation > DEVIATION:
                 raise UserError(
                     f"{name}: the {type(member).__name__} at {path} was trained over other weights,"
-                    " whose norms differ"
-                    f" by {off:.1%}; adapters.rebind(adapter, params) reads these and keeps what"
-                    " was trained"
+                    f" whose norms differ by {deviation:.1%}; adapters.rebind(adapter, params)"
+                    " reads these and keeps what was trained"
                 )
 
 
-def _validated(adapter: dict) -> dict:
+def _validated(adapter: AdapterTree) -> AdapterTree:
     """The adapter itself; UserError for a layer that cannot be computed with."""
-    for path, layer in adapter_tree.named_layers(adapter):
+    for path, layer in named_layers(adapter):
         for member in members(layer):
             member.validate(path)
     return adapter
 
 
-def _traced(*arrays: Any) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arrays))
+def _is_traced(*trees: PyTree) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(trees))
 
 
 @jax.jit
-def _deviation(layer: Any, w: Any) -> jax.Array:
-    return jnp.sqrt(jnp.mean(jnp.square(jax.vmap(lambda x, v: x.deviation(v))(layer, w))))
+def _deviation(layer: Kind, w: Weight) -> Float[Array, ""]:
+    by_layer = jax.vmap(lambda x, v: x.deviation(v))(layer, w)
+    return jnp.sqrt(jnp.mean(jnp.square(by_layer)))
 
 
 @jax.jit
-def _bound(layer: Any, w: Any, original: Any) -> Any:
+def _bound(layer: Layer, w: Weight, original: Weight) -> Layer:
     return jax.vmap(lambda x, v, o: x.bind(v, o))(layer, w, original)
 
 
 @jax.jit
-def _rebound(layer: Any, w: Any) -> Any:
+def _rebound(layer: Layer, w: Weight) -> Layer:
     return jax.vmap(lambda x, v: x.rebind(v))(layer, w)
 
 
-def precompute_for_inference(adapter: Adapter, params: dict) -> dict:
-    """The adapter for evaluation: what its layers compute from their weights alone is computed once
-    (DoRA's norm), and many members become StackedFactors. UserError for an adapter trained over
-    other weights."""
-    adapter, params = adapter_tree.as_adapter_and_params(
-        "precompute_for_inference", adapter, params
+def precompute_for_inference(adapter: Adapter, params: Params) -> AdapterTree:
+    """The adapter with everything computed that is the same at every step of an evaluation.
+
+    That is DoRA's norm; and the factors of many low-rank members are stacked. UserError for an
+    adapter that was trained over other weights.
+    """
+    name = "precompute_for_inference"
+    adapter, params = adapter_tree.as_adapter_and_params(name, adapter, params)
+    require_bound(name, adapter, params)
+    nothing_to_do = all(
+        type(m).precompute_for_inference is Kind.precompute_for_inference
+        for m in all_members(adapter)
     )
-    require_bound("precompute_for_inference", adapter, params)
-    found = [m for layer in layers_of(adapter) for m in members(layer)]
-    unchanged = all(
-        type(m).precompute_for_inference is Kind.precompute_for_inference for m in found
-    )
-    if member_count(adapter) < routed.MEMBERS and unchanged:
+    if nothing_to_do and member_count(adapter) < routed.MEMBERS:
         return adapter
     layers = _at_weights(functools.partial(_precomputed, adapter.get("shared")), adapter, params)
     return adapter_tree.with_layers(adapter, layers)
 
 
 @jax.jit
-def _precomputed(shared: Any, layer: Any, w: Any) -> Any:
-    def one(layer: Any, w: Any) -> Any:
+def _precomputed(shared: Shared, layer: Layer, w: Weight) -> Layer:
+    def one_layer(layer: Layer, w: Weight) -> Layer:
         factors = routed.stacked_factors(layer, w, shared)
         return layer.precompute_for_inference(w) if factors is None else StackedFactors(factors)
 
-    return jax.vmap(one)(layer, w)
+    return jax.vmap(one_layer)(layer, w)
 
 
-def deltas(adapter: Adapter, params: dict) -> dict:
-    """dW (L, I, O) of every adapted weight, None elsewhere. UserError for an adapter trained over
-    other weights."""
+def deltas(adapter: Adapter, params: Params) -> Params:
+    """dW (L, I, O) of every adapted weight, None elsewhere.
+
+    UserError for an adapter that was trained over other weights, or a kind that has no dW.
+    """
     adapter, params = adapter_tree.as_adapter_and_params("deltas", adapter, params)
     require_bound("deltas", adapter, params)
     shared = adapter.get("shared")
 
-    def delta(layer: Any, w: Any) -> Any:
+    def delta(layer: Layer, w: Weight) -> Float[Array, "L I O"]:
         return jax.vmap(lambda x, v: x.with_shared(shared).delta(v))(layer, w)
 
     return {"layers": _at_weights(delta, adapter, params)}
 
 
-def merge(adapter: Adapter, params: dict, dtype: Any = None) -> dict:
-    """Parameters with W + dW in place of W: summed in float32, cast once. Unmerging is keeping
-    `params`.
+def merge(adapter: Adapter, params: Params, dtype: DType | None = None) -> Params:
+    """Parameters with W + dW in place of W, summed in float32; to unmerge, keep `params`.
 
-    One stacked weight is worked on at a time. dtype: of the result; None keeps each parameter's,
-    and what a quantised
-    one stands for: an adapted weight does not stay quantised, and with a dtype none does. UserError
-    for an adapter that was trained over other weights, or has no dW.
+    dtype: of the result. None keeps each parameter's, and for a quantised one what it dequantises
+    to: an adapted weight does not stay quantised, and with a dtype none does. One stacked weight is
+    worked on at a time. UserError for an adapter that was trained over other weights, or has no dW.
     """
     adapter, params = adapter_tree.as_adapter_and_params("merge", adapter, params)
     require_bound("merge", adapter, params)
-    shared = adapter.get("shared")
-    merged = {
-        part: {
-            name: w if layers[name] is None else _merged(w, layers[name], shared, dtype)
-            for name, w in params["layers"][part].items()
-        }
-        for part, layers in adapter.get("layers", {}).items()
-    }
-    result = params | {"layers": params["layers"] | merged}
+    stacks, shared = dict(params["layers"]), adapter.get("shared")
+    for path, layer in named_layers(adapter):
+        _, part, module = path.split("/")
+        merged = _merged(stacks[part][module], layer, shared, dtype)
+        stacks[part] = stacks[part] | {module: merged}
+
+    result = params | {"layers": stacks}
     if dtype is None:
         return result
     return jax.tree.map(lambda x: quant.dense(x).astype(dtype), result, is_leaf=quant.is_quantised)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _merged(w: Any, layer: Any, shared: Any, dtype: Any) -> Any:
-    """W + dW, layer by layer of a stack (L, I, O)."""
+def _merged(w: Weight, layer: Layer, shared: Shared, dtype: DType | None) -> Float[Array, "L I O"]:
+    """W + dW, layer by layer of a stack."""
 
-    def add(pair: tuple[Any, Any]) -> Any:
+    def one_layer(pair: tuple[Weight, Layer]) -> Float[Array, "I O"]:
         w, layer = pair
-        return (quant.dense(w).astype(jnp.float32) + layer.with_shared(shared).delta(w)).astype(
-            dtype or w.dtype
-        )
+        dw = layer.with_shared(shared).delta(w)
+        return (quant.dense(w).astype(jnp.float32) + dw).astype(dtype or w.dtype)
 
-    return jax.lax.map(add, (w, layer))
-
-
-def sizes(adapter: dict) -> tuple[int, int]:
-    """(effective, stored) trainable scalars: stored counts rank padding and unadapted layers of a
-    stack, too."""
-    effective = sum(
-        int(member.effective_size()) for layer in layers_of(adapter) for member in members(layer)
-    )
-    adapter = {"layers": adapter["layers"]}
-    never = jax.tree.leaves(adapter_tree.constant_mask(adapter))
-    return effective, sum(
-        x.size for x, c in zip(jax.tree.leaves(adapter), never, strict=True) if not c
-    )
+    # a map and not vmap: in float32 one layer at a time exists, not the stack
+    return jax.lax.map(one_layer, (w, layer))
 
 
-def _at_weights(function: Callable, adapter: dict, *params: dict) -> dict:
-    """function(layer, w, ...) at every adapted weight of adapter["layers"], with its value in each
-    of the params."""
+def sizes(adapter: AdapterTree) -> tuple[int, int]:
+    """(effective, stored) trainable scalars: stored counts padded ranks and unadapted layers."""
+    effective = sum(int(member.effective_size()) for member in all_members(adapter))
+    layers = {"layers": adapter["layers"]}
+    is_constant = jax.tree.leaves(adapter_tree.constant_mask(layers))
+    leaves = zip(jax.tree.leaves(layers), is_constant, strict=True)
+    return effective, sum(x.size for x, constant in leaves if not constant)
 
-    def visit(layer: Any, *ws: Any) -> Any:
+
+def _at_weights(function: Callable[..., PyTree], adapter: AdapterTree, *params: Params) -> PyTree:
+    """function(layer, w, ...) at every adapted weight, with its value in each of the params."""
+
+    def visit(layer: Layer | None, *ws: Weight) -> PyTree:
         return None if layer is None else function(layer, *ws)
 
     layers = adapter["layers"]

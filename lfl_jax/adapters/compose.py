@@ -1,61 +1,70 @@
-"""The algebra of adapters: functions from adapter trees to adapter trees, in the space of weight
-changes.
+"""The algebra of adapters: functions from adapter trees to adapter trees, in the space of dW.
 
-Inputs are never written to, so there is no function that takes a merged adapter out again:
-`build.merge` returns new parameters, and unmerging is going back to the old ones, to the last bit.
-Arrays that layers share (VeRA's) are carried along while a layer reads them; adapters with
-different ones are refused.
+Inputs are never written to, so no function takes a merged adapter out again: `build.merge` returns
+new parameters, and to unmerge is to use the old ones. Arrays that layers share (VeRA's) come along
+while a layer reads them; adapters with different ones are refused.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from lfl_jax.adapters import replaced_parameters
-from lfl_jax.adapters.adapter_tree import Adapter, as_adapter, as_params, needs_shared, weight
-from lfl_jax.adapters.kind import only_low_rank
+from lfl_jax.adapters.adapter_tree import (
+    Adapter,
+    Layer,
+    as_adapter,
+    as_layer,
+    as_params,
+    layers_of,
+    needs_shared,
+    weight,
+)
+from lfl_jax.adapters.kind import Kind, only_low_rank
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Mix, StackedFactors, members
+from lfl_jax.adapters.mix import Mix, StackedFactors, count, members
+from lfl_jax.core.types import AdapterTree, Params, PyTree
 from lfl_jax.errors import UserError
 
+Layers: TypeAlias = Sequence[Layer | None]  # of one weight, one for each adapter; None is missing
+Weights: TypeAlias = ArrayLike | Sequence[ArrayLike]  # (M,), one for each adapter
+AtWeight: TypeAlias = Callable[[str, Layers], Layer | None]  # (path of the weight, its layers)
 
-def add(*adapters: Adapter) -> dict:
-    """The adapter whose dW is the sum: a Mix wherever more than one is present, with the summands
-    as routing columns.
+
+def add(*adapters: Adapter) -> AdapterTree:
+    """The adapter whose dW is the sum, with the summands as columns of the routing weights.
 
     Columns follow the order of the summands only at weights that all of them adapt; `stack` keeps
-    it everywhere.
+    it everywhere. UserError for adapters of different models.
     """
 
-    def join(path: str, layers: tuple[Any, ...]) -> Any:
-        _shape("add", path, layers)
-        found = tuple(m for layer in layers for m in members(layer))
-        if not found:
-            return None
-        return found[0] if len(found) == 1 else Mix(found)
+    def join(path: str, layers: Layers) -> Layer | None:
+        _weight_shape("add", path, layers)
+        return as_layer([member for layer in layers for member in members(layer)])
 
     return zip_layers("add", join, *adapters)
 
 
-def scale(adapter: Adapter, factor: Any) -> dict:
-    """The adapter whose dW is factor · dW; factor: a number, or one for each layer of the model,
-    (L,)."""
-    return zip_layers(
-        "scale", lambda path, layers: layers[0] and _scaled(path, layers[0], factor), adapter
-    )
+def scale(adapter: Adapter, factor: ArrayLike) -> AdapterTree:
+    """The adapter whose dW is factor · dW; factor: a number, or one for each layer (L,)."""
+
+    def scaled(path: str, layers: Layers) -> Layer | None:
+        return None if layers[0] is None else _scaled(path, layers[0], factor)
+
+    return zip_layers("scale", scaled, adapter)
 
 
-def negate(adapter: Adapter) -> dict:
+def negate(adapter: Adapter) -> AdapterTree:
     """The adapter whose dW is -dW."""
     return scale(adapter, -1.0)
 
 
-def interpolate(a: Adapter, b: Adapter, t: Any) -> dict:
+def interpolate(a: Adapter, b: Adapter, t: ArrayLike) -> AdapterTree:
     """The adapter whose dW is (1 - t) dW_a + t dW_b; t may be traced, and lie outside of 0 to 1.
 
     At t = 0 and t = 1 the values of dW are exactly a's and b's, as long as the other's are finite.
@@ -63,42 +72,42 @@ def interpolate(a: Adapter, b: Adapter, t: Any) -> dict:
     return add(scale(a, 1 - t), scale(b, t))
 
 
-def stack(*adapters: Adapter, weights: Any = None, params: dict | None = None) -> dict:
-    """The adapters kept apart: a Mix of all of them at every weight that any adapts, so routing
-    column m is adapter m.
+def stack(
+    *adapters: Adapter, weights: Weights | None = None, params: Params | None = None
+) -> AdapterTree:
+    """The adapters unmerged: column m of the routing weights is adapter m at every weight.
 
     weights: (M,) factors on dW, possibly traced; None is all ones. An adapter that is missing at a
     weight is a LoRA of rank 0 there, which costs nothing. params: needed only where no adapter
-    present tells the weight's shape (LoRA and its relatives, VeRA and FullDelta do). UserError for an adapter that is
-    a Mix itself, and for shapes that differ.
+    present tells the weight's shape (LoRA and its relatives, VeRA and FullDelta do). UserError for
+    an adapter that is a Mix itself, and for shapes that differ.
     """
     factors = None if weights is None else check_weights("stack", adapters, weights)
 
-    def join(path: str, layers: tuple[Any, ...]) -> Any:
-        if all(layer is None for layer in layers):
+    def join(path: str, layers: Layers) -> Mix | None:
+        group = [_only_member(path, m, layer) for m, layer in enumerate(layers)]
+        if all(member is None for member in group):
             return None
-        group = tuple(_only_member(path, m, layer) for m, layer in enumerate(layers))
+
+        shape = _weight_shape("stack", path, group)
         if any(member is None for member in group):
-            shape = _shape("stack", path, group) or _shape_in(params, path)
-            group = tuple(_absent(shape) if member is None else member for member in group)
-        _shape("stack", path, group)
-        return Mix(
-            group
-            if factors is None
-            else tuple(m.scaled(f) for m, f in zip(group, factors, strict=True))
-        )
+            shape = shape or _shape_in(params, path)
+            group = [_absent(shape) if member is None else member for member in group]
+
+        if factors is not None:
+            group = [member.scaled(f) for member, f in zip(group, factors, strict=True)]
+        return Mix(tuple(group))
 
     return zip_layers("stack", join, *adapters)
 
 
-def select(stacked: dict, index: int) -> dict:
-    """The adapter that `stack` put in this place, from 0: the same arrays, scaled if there were
-    weights.
+def select(stacked: Adapter, index: int) -> AdapterTree:
+    """Adapter `index` of a `stack`, from 0: the same arrays, scaled if there were weights.
 
     UserError for an adapter that is not a stack, or has no such member.
     """
 
-    def pick(path: str, layers: tuple[Any, ...]) -> Any:
+    def pick(path: str, layers: Layers) -> Layer | None:
         layer = layers[0]
         if layer is None:
             return None
@@ -106,30 +115,28 @@ def select(stacked: dict, index: int) -> dict:
             raise UserError(
                 f"select: {path} holds a {type(layer).__name__}; expected what stack returns, a Mix"
             )
-        if not 0 <= index < len(layer.layers):
+        if not 0 <= index < count(layer):
             raise UserError(
-                f"select: there is no member {index}; {path} has {len(layer.layers)}, counted from"
-                " 0"
+                f"select: there is no member {index}; {path} has {count(layer)}, counted from 0"
             )
-        counts.add(len(layer.layers))
         member = layer.layers[index]
+        # rank 0 is how `stack` writes that this adapter is missing here
         return None if isinstance(member, LoRA) and member.a.shape[-1] == 0 else member
 
-    counts: set[int] = set()
-    found = zip_layers("select", pick, stacked)
+    selected = zip_layers("select", pick, stacked)
+    counts = {count(layer) for layer in layers_of(stacked)}
     if len(counts) > 1:
         raise UserError(
             f"select: weights have {sorted(counts)} members; expected what stack returns: all the"
             " same"
         )
-    return found
+    return selected
 
 
 def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B *T M"]:
-    """The routing that sends each example (B,) or token (B, T) to one member of a stack; id -1 is
-    the base.
+    """One-hot routing weights: each example (B,) or token (B, T) uses one member; id -1 is the base.
 
-    The ids themselves are a routing, too, and the faster one for many members. UserError as for
+    The ids themselves are a routing too, and the faster one for many members. UserError as for
     `check_ids`.
     """
     check_ids("route", ids, members)
@@ -137,11 +144,13 @@ def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B
 
 
 def check_ids(name: str, ids: Int[Array | np.ndarray, "..."], members: int) -> None:
-    """UserError, which starts with `name`, for ids outside of -1 to members - 1. Traced ids cannot
-    be looked at: there, such an id is the base."""
+    """UserError, which starts with `name`, for ids outside of -1 to members - 1.
+
+    Traced ids have no values to check: with such an id the base is computed.
+    """
     if isinstance(ids, jax.core.Tracer) or not ids.size:
         return
-    values = np.asarray(ids)  # of a constant inside of a traced function, too
+    values = np.asarray(ids)  # in numpy, so that a constant in a traced function is checked too
     low, high = int(values.min()), int(values.max())
     if low < -1 or high >= members:
         raise UserError(
@@ -149,89 +158,94 @@ def check_ids(name: str, ids: Int[Array | np.ndarray, "..."], members: int) -> N
         )
 
 
-def fuse(adapter: Adapter) -> dict:
-    """One LoRA, ranks side by side, where all members at a weight are low-rank: the same dW, and a
-    single routing column.
+def fuse(adapter: Adapter) -> AdapterTree:
+    """One LoRA, ranks concatenated, where all members at a weight are low-rank.
 
-    LoRA, PiSSA, OLoRA, LoftQ and VeRA are low-rank, and so are StackedFactors. Weights with members
-    of other kinds stay as they are. VeRA's shared A and B, once multiplied in, are gone.
+    dW is the same, with a single column of routing weights. LoRA, PiSSA, OLoRA, LoftQ and VeRA are
+    low-rank, and so are StackedFactors; weights with members of other kinds stay as they are.
+    VeRA's shared A and B are multiplied in, and no longer needed.
     """
     shared = as_adapter("fuse", adapter).get("shared")
 
-    def join(path: str, layers: tuple[Any, ...]) -> Any:
+    def join(path: str, layers: Layers) -> Layer | None:
         group = members(layers[0])
         if not group or not all(only_low_rank(member) for member in group):
             return group[0] if len(group) == 1 else layers[0]
         if len(group) == 1 and type(group[0]) is LoRA:
             return group[0]
-        parts = [
-            jax.vmap(lambda x: x.with_shared(shared).low_rank(None))(member) for member in group
-        ]
-        a, scale, b = zip(*parts, strict=True)
-        return LoRA(*(jnp.concatenate(x, axis) for x, axis in ((a, -1), (b, -2), (scale, -1))))
+
+        factors_of = jax.vmap(lambda member: member.with_shared(shared).low_rank(None))
+        a, scale, b = zip(*(factors_of(member) for member in group), strict=True)
+        return LoRA(
+            a=jnp.concatenate(a, axis=-1),
+            b=jnp.concatenate(b, axis=-2),
+            scale=jnp.concatenate(scale, axis=-1),
+        )
 
     return zip_layers("fuse", join, adapter)
 
 
-def zip_layers(
-    name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: Adapter
-) -> dict:
-    """An adapter of function(path, layers) at every weight that is in any tree; None stands for a
-    missing layer.
+def zip_layers(name: str, function: AtWeight, *adapters: Adapter) -> AdapterTree:
+    """An adapter of function(path, layers) at every weight that any of the trees has.
 
-    Shared arrays are kept where a layer reads them, and which parameters came along with an
-    adapter. UserError, which starts with `name`, when the adapters' shared arrays differ,
-    for no adapters, and for what is none.
+    Shared arrays are kept where a layer reads them, and so is which parameters the adapters
+    replace. UserError, which starts with `name`, for no adapters, for what is none, and when the
+    adapters' shared arrays differ.
     """
-    found = {"layers": visit(name, function, *adapters)} | replaced_parameters.combined(adapters)
-    shared = [
-        a["shared"]
-        for a in map(partial(as_adapter, name), adapters)
-        if "shared" in a and needs_shared(a)
-    ]
-    if not shared or not needs_shared(found):
-        return found
-    if not all(_same(shared[0], other) for other in shared):
+    layers = map_weights(name, function, *adapters)
+    result = {"layers": layers} | replaced_parameters.combined(adapters)
+
+    trees = [as_adapter(name, adapter) for adapter in adapters]
+    shared = [tree["shared"] for tree in trees if "shared" in tree and needs_shared(tree)]
+    if not shared or not needs_shared(result):
+        return result
+    if not all(_are_equal(shared[0], other) for other in shared):
         raise UserError(
             f"{name}: the adapters' 'shared' arrays differ, and layers of one tree share them;"
-            " fuse(adapter) multiplies"
-            " them in, and makes each a LoRA that can be combined"
+            " fuse(adapter) multiplies them in, and makes each a LoRA that can be combined"
         )
-    return found | {"shared": shared[0]}
+    return result | {"shared": shared[0]}
 
 
-def visit(name: str, function: Callable[[str, tuple[Any, ...]], Any], *adapters: Adapter) -> Any:
-    """The layers of `zip_layers`, without what stands beside them."""
+def map_weights(name: str, function: AtWeight, *adapters: Adapter) -> PyTree:
+    """The tree of function(path, layers) at every weight: the "layers" of `zip_layers`."""
     if not adapters:
         raise UserError(f"{name}: no adapters given; expected at least one")
-    return _visit(
-        name, function, "layers", tuple(as_adapter(name, adapter)["layers"] for adapter in adapters)
-    )
+    nodes = tuple(as_adapter(name, adapter)["layers"] for adapter in adapters)
+    return _map_nodes(name, function, "layers", nodes)
 
 
-def _visit(name: str, function: Callable, path: str, nodes: tuple[Any, ...]) -> Any:
+def _map_nodes(name: str, function: AtWeight, path: str, nodes: tuple[PyTree, ...]) -> PyTree:
+    """One node of each tree, None where a tree has nothing here.
+
+    jax.tree.map needs trees of one structure; these may adapt different weights.
+    """
     branches = [node for node in nodes if type(node) in (dict, tuple)]
     if not branches:
         return function(path, nodes)
+
+    # unstacked layers: a tuple of one tree per layer
     if all(type(node) is tuple for node in nodes) and len({len(node) for node in nodes}) == 1:
-        return tuple(
-            _visit(name, function, f"{path}/{i}", each)
-            for i, each in enumerate(zip(*nodes, strict=True))
-        )
+        by_layer = enumerate(zip(*nodes, strict=True))
+        return tuple(_map_nodes(name, function, f"{path}/{i}", layer) for i, layer in by_layer)
+
     if not all(node is None or type(node) is dict for node in nodes):
         raise UserError(
             f"{name}: the adapters' trees differ at {path}; are some stacked and others not?"
         )
     keys = dict.fromkeys(key for node in branches for key in node)
-    columns = {k: tuple(None if n is None else n.get(k) for n in nodes) for k in keys}
-    return {k: _visit(name, function, f"{path}/{k}", column) for k, column in columns.items()}
+    children = {k: tuple(None if n is None else n.get(k) for n in nodes) for k in keys}
+    return {k: _map_nodes(name, function, f"{path}/{k}", child) for k, child in children.items()}
 
 
 def check_weights(
-    name: str, adapters: Sequence[Adapter] | dict, weights: Any
+    name: str, adapters: Sequence[Adapter] | dict, weights: Weights
 ) -> Float[Array, " M"]:
-    """The weights as an array, one for each adapter; UserError, which starts with `name`, for
-    another number."""
+    """The weights as an array, one for each adapter.
+
+    Raises UserError, which starts with `name`, for another number of weights, and for an adapter in
+    place of a list of them.
+    """
     if not isinstance(adapters, list | tuple):
         raise UserError(
             f"{name}: got a {type(adapters).__name__}; expected the adapters as a list, [a, b]"
@@ -245,20 +259,21 @@ def check_weights(
     return values
 
 
-def _same(x: Any, y: Any) -> bool:
+def _are_equal(x: PyTree, y: PyTree) -> bool:
+    """Whether two trees are one object, or of one structure and values; traced values differ."""
     if x is y:
         return True
     if jax.tree.structure(x) != jax.tree.structure(y):
         return False
     pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return all(p is q or (not _traced(p, q) and bool(jnp.array_equal(p, q))) for p, q in pairs)
+    return all(p is q or (not _is_traced(p, q) and bool(jnp.array_equal(p, q))) for p, q in pairs)
 
 
-def _traced(*arrays: Any) -> bool:
+def _is_traced(*arrays: ArrayLike) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
-def _only_member(path: str, index: int, layer: Any) -> Any:
+def _only_member(path: str, index: int, layer: Layer | None) -> Kind | None:
     group = members(layer)
     if len(group) > 1:
         kinds = " and ".join(type(member).__name__ for member in group)
@@ -268,13 +283,14 @@ def _only_member(path: str, index: int, layer: Any) -> Any:
     return group[0] if group else None
 
 
-def _scaled(path: str, layer: Any, factor: Any) -> Any:
+def _scaled(path: str, layer: Layer, factor: ArrayLike) -> Layer:
     """A layer times a number, or times one for each of a stack."""
     shape = jnp.shape(factor)
     if shape == ():
         return layer.scaled(factor)
     size = jax.tree.leaves(layer)[0].shape[0]
-    if shape != (size,) or path.split("/")[1].isdigit():
+    is_unstacked = path.split("/")[1].isdigit()
+    if shape != (size,) or is_unstacked:
         raise UserError(
             f"scale: a factor of shape {shape}; expected a number, or one for each layer of a"
             " stack, (L,)"
@@ -282,9 +298,11 @@ def _scaled(path: str, layer: Any, factor: Any) -> Any:
     return jax.vmap(lambda x, f: x.scaled(f))(layer, jnp.asarray(factor))
 
 
-def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | None:
-    """The adapted weight's shape as these layers tell it, None when none does. UserError when they
-    disagree."""
+def _weight_shape(name: str, path: str, layers: Layers) -> tuple[int, ...] | None:
+    """The adapted weight's shape as these layers tell it, None when none does.
+
+    Raises UserError when they disagree: those are adapters of different models.
+    """
     shapes = {member.weight_shape() for layer in layers for member in members(layer)} - {None}
     if len(shapes) > 1:
         raise UserError(
@@ -294,7 +312,7 @@ def _shape(name: str, path: str, layers: tuple[Any, ...]) -> tuple[int, ...] | N
     return shapes.pop() if shapes else None
 
 
-def _shape_in(params: dict | None, path: str) -> tuple[int, ...]:
+def _shape_in(params: Params | None, path: str) -> tuple[int, ...]:
     if params is None:
         raise UserError(
             f"stack: an adapter is missing at {path}, and the others do not tell its shape; give"
@@ -304,7 +322,7 @@ def _shape_in(params: dict | None, path: str) -> tuple[int, ...]:
 
 
 def _absent(shape: tuple[int, ...]) -> LoRA:
-    """A member that changes nothing at a weight of this shape."""
+    """A member that changes nothing at a weight of this shape, (I, O) or (L, I, O)."""
     *stack, fan_in, fan_out = shape
     return LoRA(
         a=jnp.zeros((*stack, fan_in, 0)),

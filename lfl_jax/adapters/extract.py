@@ -11,64 +11,64 @@ from lfl_jax.adapters.adapter_tree import as_params
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.truncate import truncate
 from lfl_jax.core import tree
+from lfl_jax.core.types import AdapterTree, Params, Weight
 from lfl_jax.errors import UserError
+
+LINEAR = ("attn", "mlp")
 
 
 class Extracted(NamedTuple):
-    """What `extract` found: a LoRA, its relative error, and the paths of other parameters that
-    changed."""
+    """A LoRA, its relative error, and the paths of other parameters that changed."""
 
-    adapter: dict
+    adapter: AdapterTree
     error: float
     others: tuple[str, ...]
 
 
-def extract(tuned: dict, base: dict, rank: int) -> Extracted:
+def extract(tuned: Params, base: Params, rank: int) -> Extracted:
     """The LoRA of this rank nearest to tuned - base at the linear weights, and what it leaves out.
 
     Differences are taken in float32, a layer at a time; the error is `truncate`'s. A quantised
     weight counts as what it is dequantised to. A weight that did not change is None. `others` names
-    the parameters beside these weights that
-    changed (norms, embeddings): no LoRA holds them, so base and adapter together are `tuned` only
-    when there are none. UserError for trees of different structure or shapes, unstacked layers, or
-    a rank that does not fit.
+    the parameters beside these weights that changed (norms, embeddings): no LoRA can hold them, so
+    base and adapter together are `tuned` only when there are none.
+
+    Raises UserError for trees of different structure or shapes, unstacked layers, or a rank that
+    does not fit.
     """
     tuned, base = as_params("extract", tuned), as_params("extract", base)
-    after, before = _weights(tuned), _weights(base)
-    _check_same_structure(after, before)
-    changed = {path for path, x in after.items() if not _equal(x, before[path])}
-    layers = {
-        part: {
-            n: _Tuned(w) if f"layers/{part}/{n}" in changed else None
-            for n, w in tuned["layers"][part].items()
-        }
-        for part in ("attn", "mlp")
-    }
+    changed = _changed_paths(tuned, base)
+    layers = {part: _changes(part, tuned["layers"][part], changed) for part in LINEAR}
     adapter, error = truncate({"layers": layers}, base, rank)
-    linear = {f"layers/{part}/{name}" for part in layers for name in layers[part]}
-    return Extracted(adapter, error, tuple(path for path in before if path in changed - linear))
+
+    linear = {f"layers/{part}/{name}" for part in LINEAR for name in layers[part]}
+    return Extracted(adapter, error, tuple(path for path in changed if path not in linear))
+
+
+def _changes(
+    part: str, weights: dict[str, Weight], changed: list[str]
+) -> dict[str, "_Change | None"]:
+    """The changes of the weights of one part, None where a weight did not change."""
+    layers = {}
+    for name, w in weights.items():
+        layers[name] = _Change(w) if f"layers/{part}/{name}" in changed else None
+    return layers
 
 
 @struct.dataclass
-class _Tuned(Kind):
-    """A weight after training, as an adapter layer: its dW is formed only where asked for."""
+class _Change(Kind):
+    """What training did to a weight, as an adapter layer: its dW is formed only where needed."""
 
-    w: Any
+    tuned: Any  # (I, O)
 
-    def delta(self, w: Any) -> Float[Array, "I O"]:
-        return quant.dense(self.w).astype(jnp.float32) - quant.dense(w).astype(jnp.float32)
-
-
-def _weights(params: dict) -> dict[str, Any]:
-    """Every parameter by path, quantised ones whole."""
-    return dict(tree.items(params, quant.is_quantised))
+    def delta(self, w: Weight) -> Float[Array, "I O"]:
+        return quant.dense(self.tuned).astype(jnp.float32) - quant.dense(w).astype(jnp.float32)
 
 
-def _equal(x: Any, y: Any) -> bool:
-    return x is y or bool(jnp.array_equal(quant.dense(x), quant.dense(y)))
-
-
-def _check_same_structure(after: dict[str, Any], before: dict[str, Any]) -> None:
+def _changed_paths(tuned: Params, base: Params) -> list[str]:
+    """Paths of the parameters that differ in value, quantised ones as one; UserError in shape."""
+    after = dict(tree.items(tuned, quant.is_quantised))
+    before = dict(tree.items(base, quant.is_quantised))
     if odd := sorted(after.keys() ^ before.keys()):
         raise UserError(
             f"extract: only one of the two has {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
@@ -78,3 +78,8 @@ def _check_same_structure(after: dict[str, Any], before: dict[str, Any]) -> None
             raise UserError(
                 f"extract: {path} is {x.shape} in one and {before[path].shape} in the other"
             )
+    return [path for path, x in before.items() if not _are_equal(after[path], x)]
+
+
+def _are_equal(x: Weight, y: Weight) -> bool:
+    return x is y or bool(jnp.array_equal(quant.dense(x), quant.dense(y)))

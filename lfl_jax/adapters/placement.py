@@ -1,13 +1,16 @@
-"""Where adapters go and with which rank: ordered full-match regexes on unstacked weight paths
-("layers/3/attn/q")."""
+"""Which layers an adapter is applied to, and with which rank and alpha.
+
+Ordered full-match regexes on unstacked weight paths ("layers/3/attn/q") decide; the first match of
+a pattern list counts.
+"""
 
 import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from lfl_jax.config import AdapterConfig
 from lfl_jax.core import spec
@@ -17,7 +20,7 @@ from lfl_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Rank and alpha of every layer of one stacked weight; rank 0 where the layer is not adapted.
+    """Rank and alpha of every layer of one stacked weight; rank 0 where a layer is not adapted.
 
     module: the weight's name ("q"). config: the adapter's options.
     """
@@ -32,9 +35,11 @@ class Placement:
         """The stored rank: layers with less are padded."""
         return max(self.ranks)
 
-    def scale(self) -> np.ndarray:
-        """(L, R) float32: alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732); 0 for
-        padded ranks."""
+    def scale(self) -> Float32[np.ndarray, "L R"]:
+        """alpha / rank of every rank in use, and 0 for padded ranks.
+
+        config.scaling may ask for alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
+        """
         scale = np.zeros((len(self.ranks), self.max_rank), np.float32)
         root = self.config.scaling == "alpha/sqrt(rank)"
         for row, rank, alpha in zip(scale, self.ranks, self.alphas, strict=True):
@@ -58,61 +63,71 @@ def gain_spec(weight: ArraySpec, placement: Placement) -> ArraySpec:
     return ArraySpec(used.shape, (weight.axes[0], "activation"), spec.Constant(used))
 
 
-def place(stacked_paths: Sequence[str], layers: int, config: AdapterConfig) -> dict[str, Placement]:
-    """Placement of every adapted stacked weight ("layers/attn/q").
+def placements(
+    stacked_paths: Sequence[str], layers: int, config: AdapterConfig
+) -> dict[str, Placement]:
+    """Placement of every adapted stacked weight, by its path ("layers/attn/q").
 
     A target is a module name ("q") or a regex on the unstacked path. Raises UserError for a target
     or a pattern that matches no weight.
     """
-    unstacked = {
-        p: [p.replace("layers/", f"layers/{i}/", 1) for i in range(layers)] for p in stacked_paths
-    }
-    everything = [p for ps in unstacked.values() for p in ps]
-    targets = [_target_regex(t, everything) for t in config.targets]
+    unstacked = {path: _unstacked(path, layers) for path in stacked_paths}
+    every_path = [path for paths in unstacked.values() for path in paths]
+
+    targets = [_target_regex(target, every_path) for target in config.targets]
     for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
-        _require_match(pattern, everything, "pattern")
-    found = {}
-    for stacked, names in unstacked.items():
-        adapted = [any(re.fullmatch(t, name) for t in targets) for name in names]
-        rank = config.rank or 1  # of kinds without one, it only says where they are
-        ranks = tuple(
-            int(_first(config.rank_pattern, n, rank)) * a
-            for n, a in zip(names, adapted, strict=True)
-        )
-        alphas = tuple(
-            float(_first(config.alpha_pattern, n, _alpha(config, r)))
-            for n, r in zip(names, ranks, strict=True)
-        )
+        _require_match(pattern, every_path, "pattern")
+
+    by_weight = {}
+    for stacked, paths in unstacked.items():
+        ranks = tuple(_rank(path, targets, config) for path in paths)
+        alphas = tuple(_alpha(path, rank, config) for path, rank in zip(paths, ranks, strict=True))
         if any(ranks):
-            found[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], config)
-    return found
+            by_weight[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], config)
+    return by_weight
 
 
-def _alpha(config: AdapterConfig, rank: int) -> float:
-    """Without a stated alpha, 2 x rank: the paper's choice (§4.7), here per layer."""
-    return 2.0 * rank if config.alpha is None else config.alpha
+def _unstacked(path: str, layers: int) -> list[str]:
+    return [path.replace("layers/", f"layers/{i}/", 1) for i in range(layers)]
 
 
-def _first(patterns: Sequence[tuple[str, Any]], name: str, default: Any) -> Any:
-    return next((value for pattern, value in patterns if re.fullmatch(pattern, name)), default)
+def _rank(path: str, targets: Sequence[str], config: AdapterConfig) -> int:
+    if not any(re.fullmatch(target, path) for target in targets):
+        return 0
+    # of a kind that has no rank, 1 says that it is applied here
+    return int(_first_match(path, config.rank_pattern, config.rank or 1))
 
 
-def _target_regex(target: str, names: Sequence[str]) -> str:
-    if any(name.split("/")[-1] == target for name in names):
+def _alpha(path: str, rank: int, config: AdapterConfig) -> float:
+    # without a stated alpha, 2 x rank: the paper's choice (§4.7), here per layer
+    default = 2.0 * rank if config.alpha is None else config.alpha
+    return float(_first_match(path, config.alpha_pattern, default))
+
+
+def _first_match(
+    path: str, patterns: Sequence[tuple[str, int | float]], default: int | float
+) -> int | float:
+    matching = (value for pattern, value in patterns if re.fullmatch(pattern, path))
+    return next(matching, default)
+
+
+def _target_regex(target: str, paths: Sequence[str]) -> str:
+    if any(path.split("/")[-1] == target for path in paths):
         return rf"layers/\d+/\w+/{target}"
-    return _require_match(target, names, "target")
+    return _require_match(target, paths, "target")
 
 
-def _require_match(pattern: str, names: Sequence[str], what: str) -> str:
-    modules = sorted({name.split("/")[-1] for name in names})
+def _require_match(pattern: str, paths: Sequence[str], what: str) -> str:
+    """The pattern; UserError for one that matches no path, or is no regex."""
     try:
-        if any(re.fullmatch(pattern, name) for name in names):
+        if any(re.fullmatch(pattern, path) for path in paths):
             return pattern
     except re.error as error:
         raise UserError(
             f"adapter {what} {pattern!r} is not a regular expression: {error}"
         ) from None
+    modules = sorted({path.split("/")[-1] for path in paths})
     raise UserError(
         f"adapter {what} {pattern!r} matches no weight; use module names {modules}"
-        f" or a regex on paths such as {names[0]!r}"
+        f" or a regex on paths such as {paths[0]!r}"
     )

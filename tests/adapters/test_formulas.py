@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lfl_jax.adapters import DoRA, LoRA, project
-from lfl_jax.adapters.placement import place
+from lfl_jax.adapters.placement import placements
 from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.config import AdapterConfig
 from lfl_jax.errors import UserError
@@ -72,7 +72,7 @@ def test_targets_ranks_and_alphas_by_pattern():
         rank_pattern=((r".*/0/.*", 2),),
         alpha_pattern=((r".*/q", 6.0),),
     )
-    found = place(paths, 2, config)
+    found = placements(paths, 2, config)
     assert found["layers/attn/q"].ranks == (2, 8) and found["layers/attn/q"].alphas == (6.0, 6.0)
     assert found["layers/mlp/up"].ranks == (0, 8) and found["layers/mlp/up"].alphas == (0.0, 16.0)
     np.testing.assert_array_equal(found["layers/attn/q"].scale()[0], [3, 3, 0, 0, 0, 0, 0, 0])
@@ -88,4 +88,4 @@ def test_targets_ranks_and_alphas_by_pattern():
 )
 def test_unknown_targets_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        place(("layers/attn/q",), 2, AdapterConfig(rank=8, **({"targets": ("q",)} | options)))
+        placements(("layers/attn/q",), 2, AdapterConfig(rank=8, **({"targets": ("q",)} | options)))

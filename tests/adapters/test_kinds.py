@@ -11,7 +11,7 @@ from lfl_jax.adapters.bottleneck import Bottleneck
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.placement import Placement, place
+from lfl_jax.adapters.placement import Placement, placements
 from lfl_jax.adapters.site import Site
 from lfl_jax.config import AdapterConfig
 from lfl_jax.errors import UserError
@@ -134,7 +134,7 @@ def test_a_bottleneck_stands_after_o_and_down(small, small_params):
     found = [n for part in layers.values() for n, x in part.items() if isinstance(x, adapters.Mix)]
     assert sorted(found) == ["down", "o"] and isinstance(layers["attn"]["q"], LoRA)
     with pytest.raises(
-        UserError, match="'bottleneck' stands at o, down; targets name none of them"
+        UserError, match="'bottleneck' is applied to o, down; targets name none of them"
     ):
         adapters.specs(
             llama.specs(small), AdapterConfig(kind="bottleneck", rank=4, targets=("q", "k"))
@@ -149,7 +149,7 @@ def test_a_full_delta_is_its_weight_change():
 
 def test_rslora_divides_by_the_square_root_of_the_rank():
     config = AdapterConfig(rank=16, alpha=8.0, targets=("q",), scaling="alpha/sqrt(rank)")
-    found = place(("layers/attn/q",), 2, config)["layers/attn/q"]
+    found = placements(("layers/attn/q",), 2, config)["layers/attn/q"]
     np.testing.assert_allclose(found.scale(), np.full((2, 16), 2.0))
 
 
