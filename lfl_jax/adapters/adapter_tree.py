@@ -11,16 +11,14 @@ from typing import TypeAlias
 import jax
 
 from lfl_jax.adapters.kind import Kind
-from lfl_jax.adapters.mix import Mix, count, members
+from lfl_jax.adapters.mix import AdapterLayer, Mix, count, members
 from lfl_jax.core import tree
-from lfl_jax.core.pytree import Node, PyTree
+from lfl_jax.core.pytree import PyTree
 from lfl_jax.core.types import AdapterTree, Params
 from lfl_jax.errors import UserError
 
 # As functions take one: None is an empty adapter; a list is refused with the call to write instead.
 Adapter: TypeAlias = AdapterTree | list | tuple | None
-# At one weight: a Kind, a Mix or StackedFactors; of arrays, or of specs or masks in their places.
-Layer: TypeAlias = Node
 
 
 def is_layer(x: object) -> bool:
@@ -28,13 +26,13 @@ def is_layer(x: object) -> bool:
     return x is None or type(x) not in (dict, tuple)
 
 
-def layers_of(adapter: AdapterTree | None) -> list[Layer]:
+def layers_of(adapter: AdapterTree | None) -> list[AdapterLayer]:
     """All adapter layers of a tree, unadapted weights left out; none for an empty tree."""
     leaves = jax.tree.leaves((adapter or {}).get("layers", {}), is_leaf=is_layer)
     return [layer for layer in leaves if layer is not None]
 
 
-def named_layers(adapter: AdapterTree) -> list[tuple[str, Layer]]:
+def named_layers(adapter: AdapterTree) -> list[tuple[str, AdapterLayer]]:
     """(path, layer) of every adapted weight, for example ("layers/attn/q", LoRA)."""
     layers = {"layers": adapter["layers"]}
     return [(path, layer) for path, layer in tree.items(layers, is_layer) if layer is not None]
@@ -46,7 +44,7 @@ def all_members(adapter: AdapterTree | None) -> Iterator[Kind]:
         yield from members(layer)
 
 
-def as_layer(group: Sequence[Kind]) -> Layer | None:
+def as_layer(group: Sequence[Kind]) -> AdapterLayer | None:
     """These adapters at one weight: None, the one itself, or a Mix."""
     if not group:
         return None

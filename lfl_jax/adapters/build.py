@@ -15,7 +15,6 @@ from lfl_jax import quant
 from lfl_jax.adapters import adapter_tree, mora, routed
 from lfl_jax.adapters.adapter_tree import (
     Adapter,
-    Layer,
     all_members,
     as_layer,
     is_layer,
@@ -29,7 +28,7 @@ from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
 from lfl_jax.adapters.kind import Kind, Shared
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import StackedFactors, members
+from lfl_jax.adapters.mix import AdapterLayer, StackedFactors, members
 from lfl_jax.adapters.placement import Placement, placements
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig, own_code
@@ -95,7 +94,7 @@ def specs(param_specs: Params, config: AdapterConfig) -> AdapterTree:
     by_weight = placements(list(weights), n_layers, config)
     _require_applied(config, kinds, by_weight)
 
-    def layer(path: tree.KeyPath, weight: ArraySpec) -> Layer | None:
+    def layer(path: tree.KeyPath, weight: ArraySpec) -> AdapterLayer | None:
         placement = by_weight.get(tree.name(path))
         if placement is None:
             return None
@@ -221,12 +220,12 @@ def _deviation(layer: Kind, w: Weight) -> Float[Array, ""]:
 
 
 @jax.jit
-def _bound(layer: Layer, w: Weight, original: Weight) -> Layer:
+def _bound(layer: AdapterLayer, w: Weight, original: Weight) -> AdapterLayer:
     return jax.vmap(lambda x, v, o: x.bind(v, o))(layer, w, original)
 
 
 @jax.jit
-def _rebound(layer: Layer, w: Weight) -> Layer:
+def _rebound(layer: AdapterLayer, w: Weight) -> AdapterLayer:
     return jax.vmap(lambda x, v: x.rebind(v))(layer, w)
 
 
@@ -250,8 +249,8 @@ def precompute_for_inference(adapter: Adapter, params: Params) -> AdapterTree:
 
 
 @jax.jit
-def _precomputed(shared: Shared, layer: Layer, w: Weight) -> Layer:
-    def one_layer(layer: Layer, w: Weight) -> Layer:
+def _precomputed(shared: Shared, layer: AdapterLayer, w: Weight) -> AdapterLayer:
+    def one_layer(layer: AdapterLayer, w: Weight) -> AdapterLayer:
         factors = routed.stacked_factors(layer, w, shared)
         return layer.precompute_for_inference(w) if factors is None else StackedFactors(factors)
 
@@ -267,7 +266,7 @@ def deltas(adapter: Adapter, params: Params) -> Params:
     require_bound("deltas", adapter, params)
     shared = adapter.get("shared")
 
-    def delta(layer: Layer, w: Weight) -> Float[Array, "L I O"]:
+    def delta(layer: AdapterLayer, w: Weight) -> Float[Array, "L I O"]:
         return jax.vmap(lambda x, v: x.with_shared(shared).delta(v))(layer, w)
 
     return {"layers": _at_weights(delta, adapter, params)}
@@ -295,10 +294,12 @@ def merge(adapter: Adapter, params: Params, dtype: DType | None = None) -> Param
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _merged(w: Weight, layer: Layer, shared: Shared, dtype: DType | None) -> Float[Array, "L I O"]:
+def _merged(
+    w: Weight, layer: AdapterLayer, shared: Shared, dtype: DType | None
+) -> Float[Array, "L I O"]:
     """W + dW, layer by layer of a stack."""
 
-    def one_layer(pair: tuple[Weight, Layer]) -> Float[Array, "I O"]:
+    def one_layer(pair: tuple[Weight, AdapterLayer]) -> Float[Array, "I O"]:
         w, layer = pair
         dw = layer.with_shared(shared).delta(w)
         return (quant.dense(w).astype(jnp.float32) + dw).astype(dtype or w.dtype)
@@ -319,7 +320,7 @@ def sizes(adapter: AdapterTree) -> tuple[int, int]:
 def _at_weights(function: Callable[..., PyTree], adapter: AdapterTree, *params: Params) -> PyTree:
     """function(layer, w, ...) at every adapted weight, with its value in each of the params."""
 
-    def visit(layer: Layer | None, *ws: Weight) -> PyTree:
+    def visit(layer: AdapterLayer | None, *ws: Weight) -> PyTree:
         return None if layer is None else function(layer, *ws)
 
     layers = adapter["layers"]

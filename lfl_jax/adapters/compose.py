@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 from lfl_jax.adapters import replaced_parameters
 from lfl_jax.adapters.adapter_tree import (
     Adapter,
-    Layer,
     as_adapter,
     as_layer,
     as_params,
@@ -27,13 +26,17 @@ from lfl_jax.adapters.adapter_tree import (
 )
 from lfl_jax.adapters.kind import Kind, only_low_rank
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import Mix, StackedFactors, count, members
+from lfl_jax.adapters.mix import AdapterLayer, Mix, StackedFactors, count, members
 from lfl_jax.core.types import AdapterTree, Params, PyTree
 from lfl_jax.errors import UserError
 
-Layers: TypeAlias = Sequence[Layer | None]  # of one weight, one for each adapter; None is missing
+Layers: TypeAlias = Sequence[
+    AdapterLayer | None
+]  # of one weight, one for each adapter; None is missing
 Weights: TypeAlias = ArrayLike | Sequence[ArrayLike]  # (M,), one for each adapter
-AtWeight: TypeAlias = Callable[[str, Layers], Layer | None]  # (path of the weight, its layers)
+AtWeight: TypeAlias = Callable[
+    [str, Layers], AdapterLayer | None
+]  # (path of the weight, its layers)
 
 
 def add(*adapters: Adapter) -> AdapterTree:
@@ -43,7 +46,7 @@ def add(*adapters: Adapter) -> AdapterTree:
     it everywhere. UserError for adapters of different models.
     """
 
-    def join(path: str, layers: Layers) -> Layer | None:
+    def join(path: str, layers: Layers) -> AdapterLayer | None:
         _weight_shape("add", path, layers)
         return as_layer([member for layer in layers for member in members(layer)])
 
@@ -53,7 +56,7 @@ def add(*adapters: Adapter) -> AdapterTree:
 def scale(adapter: Adapter, factor: ArrayLike) -> AdapterTree:
     """The adapter whose dW is factor · dW; factor: a number, or one for each layer (L,)."""
 
-    def scaled(path: str, layers: Layers) -> Layer | None:
+    def scaled(path: str, layers: Layers) -> AdapterLayer | None:
         return None if layers[0] is None else _scaled(path, layers[0], factor)
 
     return zip_layers("scale", scaled, adapter)
@@ -107,7 +110,7 @@ def select(stacked: Adapter, index: int) -> AdapterTree:
     UserError for an adapter that is not a stack, or has no such member.
     """
 
-    def pick(path: str, layers: Layers) -> Layer | None:
+    def pick(path: str, layers: Layers) -> AdapterLayer | None:
         layer = layers[0]
         if layer is None:
             return None
@@ -167,7 +170,7 @@ def fuse(adapter: Adapter) -> AdapterTree:
     """
     shared = as_adapter("fuse", adapter).get("shared")
 
-    def join(path: str, layers: Layers) -> Layer | None:
+    def join(path: str, layers: Layers) -> AdapterLayer | None:
         group = members(layers[0])
         if not group or not all(only_low_rank(member) for member in group):
             return group[0] if len(group) == 1 else layers[0]
@@ -273,7 +276,7 @@ def _is_traced(*arrays: ArrayLike) -> bool:
     return any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
-def _only_member(path: str, index: int, layer: Layer | None) -> Kind | None:
+def _only_member(path: str, index: int, layer: AdapterLayer | None) -> Kind | None:
     group = members(layer)
     if len(group) > 1:
         kinds = " and ".join(type(member).__name__ for member in group)
@@ -283,7 +286,7 @@ def _only_member(path: str, index: int, layer: Layer | None) -> Kind | None:
     return group[0] if group else None
 
 
-def _scaled(path: str, layer: Layer, factor: ArrayLike) -> Layer:
+def _scaled(path: str, layer: AdapterLayer, factor: ArrayLike) -> AdapterLayer:
     """A layer times a number, or times one for each of a stack."""
     shape = jnp.shape(factor)
     if shape == ():

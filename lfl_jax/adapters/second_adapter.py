@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from lfl_jax.adapters.adapter_tree import Layer, as_layer, named_layers
+from lfl_jax.adapters.adapter_tree import as_layer, named_layers
 from lfl_jax.adapters.compose import add, zip_layers
-from lfl_jax.adapters.mix import members
+from lfl_jax.adapters.mix import AdapterLayer, members
 from lfl_jax.core import spec
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.core.types import AdapterTree
@@ -32,7 +32,7 @@ def frozen_patterns(first: AdapterTree, both: AdapterTree) -> tuple[str, ...]:
 def without_first(both: AdapterTree, first: AdapterTree) -> AdapterTree:
     """The second adapter alone."""
 
-    def second(path: str, layers: Sequence[Layer | None]) -> Layer | None:
+    def second(path: str, layers: Sequence[AdapterLayer | None]) -> AdapterLayer | None:
         layer, first_layer = layers
         return as_layer(members(layer)[len(members(first_layer)) :])
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from lfl_jax.adapters import replaced_parameters
 from lfl_jax.adapters.adapter_tree import (
     Adapter,
-    Layer,
     as_adapter_and_params,
     is_layer,
     named_layers,
@@ -20,7 +19,7 @@ from lfl_jax.adapters.adapter_tree import (
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.kind import Shared, only_low_rank
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import members
+from lfl_jax.adapters.mix import AdapterLayer, members
 from lfl_jax.core import tree
 from lfl_jax.core.types import AdapterTree, Params, PyTree, Weight
 from lfl_jax.errors import UserError
@@ -78,7 +77,7 @@ def norm(adapter: Adapter, params: Params) -> float:
     return math.sqrt(squares) if squares >= 0 else math.nan
 
 
-def low_rank_factors(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def low_rank_factors(layer: AdapterLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(A, B, scale) of one layer whose members are all low-rank, else None.
 
     The members' ranks in use are concatenated; padded ranks are left out.
@@ -106,13 +105,13 @@ def _row(stack: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda x: x[index], stack)
 
 
-def _layer_of(stack: Layer, index: int, shared: Shared) -> Layer:
+def _layer_of(stack: AdapterLayer, index: int, shared: Shared) -> AdapterLayer:
     """One layer of a stack, with its part of the adapter's shared arrays."""
     layer = _row(stack, index)
     return layer if shared is None else layer.with_shared(shared)
 
 
-def _svd(layer: Layer, w: Weight) -> SVD:
+def _svd(layer: AdapterLayer, w: Weight) -> SVD:
     """Of one layer's dW; K is min(I, O), or the rank of its factors."""
     factors = low_rank_factors(layer)
     if factors is None:
@@ -143,7 +142,7 @@ def _stacked(rows: list[LoRA]) -> LoRA:
     return jax.tree.map(lambda *x: jnp.asarray(np.stack(x), jnp.float32), *rows)
 
 
-def _square(layer: Layer, w: Weight) -> float:
+def _square(layer: AdapterLayer, w: Weight) -> float:
     """||dW||_F^2 of one layer."""
     factors = low_rank_factors(layer)
     if factors is None:
@@ -158,5 +157,5 @@ def _square(layer: Layer, w: Weight) -> float:
 
 
 @jax.jit
-def _dense_square(layer: Layer, w: Weight) -> Float[Array, ""]:
+def _dense_square(layer: AdapterLayer, w: Weight) -> Float[Array, ""]:
     return jnp.sum(jnp.square(layer.delta(w)))

@@ -8,7 +8,7 @@ import pytest
 from helpers import adapter_for
 
 from lfl_jax import adapters
-from lfl_jax.adapters import LoRA, combine
+from lfl_jax.adapters import LoRA, combine, peft_combine
 from lfl_jax.adapters.build import is_layer
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.errors import UserError
@@ -175,10 +175,12 @@ def test_methods_differ(three, loras, small_params):
             combine.magnitude_prune(loras, small_params, WEIGHTS, 0.5),
             combine.dare(loras, small_params, WEIGHTS, 0.5, KEY),
             combine.dare(loras, small_params, WEIGHTS, 0.5, KEY, ties=True),
-            combine.peft_linear(loras, WEIGHTS), combine.peft_ties(loras, WEIGHTS, 0.5),
-            combine.peft_ties(loras, WEIGHTS, 0.5, "frequency"), combine.peft_magnitude_prune(loras, WEIGHTS, 0.5),
-            combine.peft_dare_linear(loras, WEIGHTS, 0.5, KEY), combine.peft_dare_ties(loras, WEIGHTS, 0.5, KEY),
-            combine.peft_cat(loras, WEIGHTS), combine.peft_svd(loras, small_params, WEIGHTS),
+            peft_combine.peft_linear(loras, WEIGHTS), peft_combine.peft_ties(loras, WEIGHTS, 0.5),
+            peft_combine.peft_ties(loras, WEIGHTS, 0.5, "frequency"),
+            peft_combine.peft_magnitude_prune(loras, WEIGHTS, 0.5),
+            peft_combine.peft_dare_linear(loras, WEIGHTS, 0.5, KEY),
+            peft_combine.peft_dare_ties(loras, WEIGHTS, 0.5, KEY),
+            peft_combine.peft_cat(loras, WEIGHTS), peft_combine.peft_svd(loras, small_params, WEIGHTS),
         )
     ]  # fmt: skip
     for i, x in enumerate(results):
@@ -188,11 +190,11 @@ def test_methods_differ(three, loras, small_params):
 def test_cat_is_the_weighted_sum_and_svd_its_best_rank(three, loras, small_params):
     ragged = (three[0], three[2])
     expected = summed(ragged, small_params, WEIGHTS[:2])
-    cat = combine.peft_cat(ragged, WEIGHTS[:2])
+    cat = peft_combine.peft_cat(ragged, WEIGHTS[:2])
     q = cat["layers"]["attn"]["q"]
     np.testing.assert_array_equal(np.sum(q.scale != 0, axis=1), [7, 3, 7])
     close(dense(cat, small_params), expected, 1e-5)
-    best = combine.peft_svd(ragged, small_params, WEIGHTS[:2])
+    best = peft_combine.peft_svd(ragged, small_params, WEIGHTS[:2])
     assert best["layers"]["attn"]["q"].a.shape[-1] == 4
     close(
         dense(best, small_params),
@@ -200,7 +202,9 @@ def test_cat_is_the_weighted_sum_and_svd_its_best_rank(three, loras, small_param
         1e-5,
     )
     close(
-        dense(combine.peft_svd(ragged, small_params, WEIGHTS[:2], 7), small_params), expected, 1e-5
+        dense(peft_combine.peft_svd(ragged, small_params, WEIGHTS[:2], 7), small_params),
+        expected,
+        1e-5,
     )
 
 
@@ -208,10 +212,10 @@ def test_one_adapter_is_scaled_by_every_peft_method(loras, small_params):
     expected = summed(loras[:1], small_params, [-0.7])
     alone, weights = loras[:1], [-0.7]
     results = (
-        combine.peft_linear(alone, weights), combine.peft_cat(alone, weights),
-        combine.peft_svd(alone, small_params, weights, 1), combine.peft_ties(alone, weights, 0.2),
-        combine.peft_magnitude_prune(alone, weights, 0.2), combine.peft_dare_linear(alone, weights, 0.2, KEY),
-        combine.peft_dare_ties(alone, weights, 0.2, KEY),
+        peft_combine.peft_linear(alone, weights), peft_combine.peft_cat(alone, weights),
+        peft_combine.peft_svd(alone, small_params, weights, 1), peft_combine.peft_ties(alone, weights, 0.2),
+        peft_combine.peft_magnitude_prune(alone, weights, 0.2), peft_combine.peft_dare_linear(alone, weights, 0.2, KEY),
+        peft_combine.peft_dare_ties(alone, weights, 0.2, KEY),
     )  # fmt: skip
     for found in results:
         close(dense(found, small_params), expected, 1e-5)
@@ -219,9 +223,9 @@ def test_one_adapter_is_scaled_by_every_peft_method(loras, small_params):
 
 def test_ranks_in_use_are_what_counts(loras, small_params):
     """Layer 1 has rank 2 of a stored 3: its padding is no entry that pruning could keep or drop."""
-    q = combine.peft_ties(loras, WEIGHTS, 1.0)["layers"]["attn"]["q"]
+    q = peft_combine.peft_ties(loras, WEIGHTS, 1.0)["layers"]["attn"]["q"]
     np.testing.assert_array_equal(q.scale, [[1, 1, 1], [1, 1, 0], [1, 1, 1]])
-    pruned = combine.peft_magnitude_prune(loras[::2], [1.0, 0.0], 0.5)["layers"]["attn"]["v"]
+    pruned = peft_combine.peft_magnitude_prune(loras[::2], [1.0, 0.0], 0.5)["layers"]["attn"]["v"]
     assert [int(np.sum(x != 0)) for x in pruned.b] == [24, 16, 24]
 
 
@@ -246,7 +250,7 @@ def test_refusals(three, loras, small_params):
         )
         refused(
             "density .*; expected the fraction",
-            combine.peft_dare_linear,
+            peft_combine.peft_dare_linear,
             loras,
             WEIGHTS,
             density,
@@ -261,7 +265,7 @@ def test_refusals(three, loras, small_params):
         0.5,
         "most",
     )
-    refused("sign='most'", combine.peft_dare_ties, loras, WEIGHTS, 0.5, KEY, sign="most")
+    refused("sign='most'", peft_combine.peft_dare_ties, loras, WEIGHTS, 0.5, KEY, sign="most")
     refused(
         r"ties: weights of shape \(2,\); expected one for each of 3",
         combine.ties,
@@ -270,7 +274,7 @@ def test_refusals(three, loras, small_params):
         [1, 2],
         0.5,
     )
-    refused("peft_cat: weights of shape", combine.peft_cat, loras, [1.0])
+    refused("peft_cat: weights of shape", peft_combine.peft_cat, loras, [1.0])
     refused("ties: no adapters", combine.ties, (), small_params, [], 0.5)
     refused("dare: give either key or masks", combine.dare, three, small_params, WEIGHTS, 0.5)
     refused(
@@ -284,18 +288,18 @@ def test_refusals(three, loras, small_params):
         masks=[],
     )
     refused("peft_dare_ties: 1 masks; expected one tree for each of"
-            " 3", combine.peft_dare_ties, loras, WEIGHTS, 0.5,
+            " 3", peft_combine.peft_dare_ties, loras, WEIGHTS, 0.5,
             masks=[{}])  # fmt: skip
     refused(r"dare: adapter 0 needs a mask of shape \(3, 32, 32\) at"
             r" layers/attn/q", combine.dare, three, small_params,
             WEIGHTS, 0.5, masks=[{}] * 3)  # fmt: skip
     refused(r"adapter 0 needs a mask of shape \(3, 32, 3\) at"
-            r" layers/attn/q", combine.peft_dare_linear, loras, WEIGHTS,
+            r" layers/attn/q", peft_combine.peft_dare_linear, loras, WEIGHTS,
             0.5, masks=[{"layers": {"attn": {"q": (jnp.ones(3), jnp.ones(3))}}}] * 3)  # fmt: skip
     refused(r"peft_linear: ranks \[3, 4\] at layers/0/attn/q; expected the"
-            r" same", combine.peft_linear,
+            r" same", peft_combine.peft_linear,
             (three[0], three[2]), [1.0, 1.0])  # fmt: skip
-    for function, options in ((combine.peft_cat, ()), (combine.peft_ties, (0.5,))):
+    for function, options in ((peft_combine.peft_cat, ()), (peft_combine.peft_ties, (0.5,))):
         refused(
             "peft_.*: adapter 1 is a DoRA at layers/.*; expected LoRA",
             function,
@@ -303,10 +307,10 @@ def test_refusals(three, loras, small_params):
             WEIGHTS,
             *options,
         )
-    refused("peft_svd: adapter 1 is a DoRA", combine.peft_svd, three, small_params, WEIGHTS)
+    refused("peft_svd: adapter 1 is a DoRA", peft_combine.peft_svd, three, small_params, WEIGHTS)
     refused(
         "adapter 0 is a Mix at layers/attn/q",
-        combine.peft_cat,
+        peft_combine.peft_cat,
         (adapters.add(*three), three[0]),
         [1.0, 1.0],
     )

@@ -18,7 +18,7 @@ import pytest
 from helpers import adapter_for, moved, quantised, same_up_to_rounding
 
 from lfl_jax import adapters
-from lfl_jax.adapters import KINDS, Mix, combine
+from lfl_jax.adapters import KINDS, Mix, combine, peft_combine
 from lfl_jax.core import tree
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, peft
@@ -142,8 +142,8 @@ LAWS = {
     "dW of `magnitude_prune([a, b], params, w, 1.0)` = the weighted sum": lambda x: (
         dw(combine.magnitude_prune([x.a, x.b], x.params, [0.5, -2.0], 1.0), x.params), weighted, x.a, x.b, x.params,
     ),
-    "dW of `combine.peft_cat([a, b], w)` = the weighted sum": lambda x: (
-        dw(combine.peft_cat([x.a, x.b], [0.5, -2.0]), x.params), weighted, x.a, x.b, x.params,
+    "dW of `peft_combine.peft_cat([a, b], w)` = the weighted sum": lambda x: (
+        dw(peft_combine.peft_cat([x.a, x.b], [0.5, -2.0]), x.params), weighted, x.a, x.b, x.params,
     ),
     "the adapter file, saved and loaded = a": lambda x: (through_file(x), lambda a: a, x.a),
     "dW of the PEFT folder, saved and loaded = that of a": lambda x: (through_peft(x), dw, x.a, x.params),

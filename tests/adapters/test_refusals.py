@@ -9,7 +9,7 @@ from helpers import adapter_for, quantised
 
 import lfl_jax
 from lfl_jax import adapters
-from lfl_jax.adapters import KINDS, Kind, LoRA, combine
+from lfl_jax.adapters import KINDS, Kind, LoRA, peft_combine
 from lfl_jax.adapters.kind import CONSTANTS
 from lfl_jax.adapters.mix import StackedFactors
 from lfl_jax.core import tree
@@ -154,7 +154,10 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
         merged, adapters.merge(stacked, small_params)["layers"]["mlp"]["up"], rtol=0, atol=2e-5
     )
     refused(
-        "peft_cat: adapter 0 is a StackedFactors", combine.peft_cat, [compact, compact], [1.0, 1.0]
+        "peft_cat: adapter 0 is a StackedFactors",
+        peft_combine.peft_cat,
+        [compact, compact],
+        [1.0, 1.0],
     )
 
 

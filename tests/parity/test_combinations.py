@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lfl_jax.adapters import LoRA, combine, deltas
+from lfl_jax.adapters import LoRA, combine, deltas, peft_combine
 from lfl_jax.adapters.truncate import truncate
 
 FILE = dict(np.load(Path(__file__).with_name("combinations.npz")))
@@ -51,19 +51,19 @@ def ours(case):
     given, drawn = [adapter(name) for name in names], masks(case, names)
     match options["combination_type"]:
         case "linear":
-            found = combine.peft_linear(given, weights)
+            found = peft_combine.peft_linear(given, weights)
         case "cat":
-            found = combine.peft_cat(given, weights)
+            found = peft_combine.peft_cat(given, weights)
         case "svd":
-            found = combine.peft_svd(given, PARAMS, weights, options.get("svd_rank"))
+            found = peft_combine.peft_svd(given, PARAMS, weights, options.get("svd_rank"))
         case "ties":
-            found = combine.peft_ties(given, weights, density, sign)
+            found = peft_combine.peft_ties(given, weights, density, sign)
         case "magnitude_prune":
-            found = combine.peft_magnitude_prune(given, weights, density)
+            found = peft_combine.peft_magnitude_prune(given, weights, density)
         case "dare_linear":
-            found = combine.peft_dare_linear(given, weights, density, masks=drawn)
+            found = peft_combine.peft_dare_linear(given, weights, density, masks=drawn)
         case "dare_ties":
-            found = combine.peft_dare_ties(given, weights, density, masks=drawn, sign=sign)
+            found = peft_combine.peft_dare_ties(given, weights, density, masks=drawn, sign=sign)
         case "ties_svd":
             found = combine.ties(given, PARAMS, weights, density, sign)
         case "magnitude_prune_svd":
