@@ -12,11 +12,11 @@ BASE and TUNED are
   a CSV file              columns run, item, score and, where there are any, cluster, task, metric;
                           FILE.csv:RUN is one run of it; a file alone holds the base first
 
---runs=FILE.csv           a whole study: columns method, lr, seed, step and folder, each folder a model
-                          as above; with BASE, --learning=TASK/METRIC and --forgetting=TASK/METRIC
+--runs=FILE.csv           a study: columns method, lr, seed, step, folder; a folder is a model as
+                          above; needs --learning=TASK/METRIC and --forgetting=TASK/METRIC
   --contrast=A,B          A against B, up to four times; by default all pairs
   --report=DIR            where its report goes (study_report; extra `study`)
---margin=0.02             a change that nobody would care for, in the metric's unit (0.02 = 2 points)
+--margin=0.02             a change that nobody would care for, in the metric's unit: 2 points
 --out=FILE.json           writes the table's numbers
 
 Every item is scored by both models, so that each change is a paired difference, with its 95 %
@@ -25,10 +25,11 @@ interval. Exit code 2: a mistake, said in a line.
 
 import argparse
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +41,8 @@ from lfl_jax.studies import records
 from lfl_jax.studies.comparison import Row, Verdict, compare
 from lfl_jax.studies.records.scores import Scores
 
+JSON: TypeAlias = dict[str, "JSON"] | list["JSON"] | str | float | int | None
+
 STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.EQUIVALENT: "cyan"}
 
 
@@ -48,7 +51,8 @@ def main(argv: Sequence[str]) -> None:
     options = _options(argv)
     if options.runs:
         return study(options, argv)
-    base, *others = [scores for place in options.places for scores in records.read(place)]
+    # The first model is the base; a run directory holds two, a CSV file as many as it has runs.
+    base, *others = _models(options.places)
     if not others:
         raise UserError(
             f"{options.places[0]} holds one model, {base.name}; name what to compare it with"
@@ -72,6 +76,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
+    # The help is the page above; argparse's own listing of flags would say it a second time.
     parser = _Parser(
         prog="python -m lfl_jax.compare",
         usage=argparse.SUPPRESS,
@@ -104,15 +109,19 @@ def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
     for name in ("learning", "forgetting"):
         if not getattr(options, name):
             raise UserError(f"--runs needs --{name}=TASK/METRIC")
-    models = [scores for place in options.places for scores in records.read(place)]
     if not Path(options.runs).is_file():
         raise UserError(f"--runs={options.runs}: no such file")
 
-    contrasts = tuple(_pair(text) for text in options.contrast)
-    measures = (Measure.parse(options.learning), Measure.parse(options.forgetting))
-    question = Question(*measures, options.margin, contrasts)
-    findings = find(models[0], runs.read(Path(options.runs)), question)
+    question = Question(
+        Measure.parse(options.learning),
+        Measure.parse(options.forgetting),
+        options.margin,
+        tuple(_pair(text) for text in options.contrast),
+    )
+    base = _models(options.places)[0]
+    findings = find(base, runs.read(Path(options.runs)), question)
 
+    # The page names the command that made it, so that it can be made again.
     command = " ".join(["python -m lfl_jax.compare", *map(shlex.quote, argv[1:])])
     about = page.About(f"What was learned, what was forgotten: {options.runs}", command)
     written = page.write(findings, about, Path(options.report))
@@ -120,6 +129,11 @@ def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
     for answer in findings.answers:
         console.print(page.sentence(answer), soft_wrap=True)
     console.print(f"written to {written}")
+
+
+def _models(paths: Sequence[str]) -> list[Scores]:
+    """All models of all paths, in their order."""
+    return [scores for path in paths for scores in records.read(path)]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -137,6 +151,7 @@ def table(base: str, tuned: str, rows: Sequence[Row]) -> Table:
     for name in ("base", "tuned", "change [95 %]", "items", "lost : gained"):
         printed.add_column(name, justify="right", no_wrap=True)
     printed.add_column("verdict")
+    # One colour per verdict; "undecided" has none, because it says nothing.
     for row in rows:
         verdict = (
             f"[{STYLES[row.verdict]}]{row.verdict}[/]" if row.verdict in STYLES else row.verdict
@@ -185,10 +200,11 @@ def as_json(base: Scores, comparisons: dict[str, list[Row]], margin: float) -> d
     return {"margin": margin, "rows": rows}
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: JSON) -> JSON:
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    # Strict JSON has no NaN: an interval of a single cluster does not exist.
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":

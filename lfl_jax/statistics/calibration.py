@@ -79,6 +79,7 @@ def calibrate(design: Design, planted: float, margin: float, studies: int, seed:
     """Simulated studies with a planted gap, each decided as a real one is."""
     rng = np.random.default_rng(seed)
     counts, intervals, covered = dict.fromkeys(Verdict, 0), 0, 0
+    # As a real study would: a gap that cannot be computed leaves the question open.
     for _ in range(studies):
         arms = simulate(design, planted, rng)
         try:

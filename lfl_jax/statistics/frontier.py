@@ -83,6 +83,7 @@ def pareto(
 
     In the order of learning, so that forgetting rises along them.
     """
+    # Of two that learned alike, the one that forgot less comes first.
     order = np.lexsort((forgetting, -learning))
     least, efficient = np.inf, []
     # From the most learned down: a cell stays if it forgets less than all that learned more.
@@ -162,6 +163,7 @@ def _reach(curve: Curve) -> str:
 
 def _slopes(first: Curve, second: Curve) -> tuple[Curve, Curve]:
     """The derivative of `mean_gap` by each corner of both curves."""
+    # One vector of all coordinates, so that each can be moved alone.
     flat = np.concatenate([first.x, first.y, second.x, second.y])
     cuts = np.cumsum([len(first.x), len(first.y), len(second.x)])
 

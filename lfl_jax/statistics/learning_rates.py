@@ -75,6 +75,7 @@ def _vertices(
     if not np.all(np.diff(rates) > 0):
         raise UserError(f"{arm}: learning rates {rates.tolist()}; expected them ascending")
 
+    # A minimum is looked for, whichever way the score goes.
     losses = -np.asarray(scores) if higher_is_better else np.asarray(scores)
     best = int(np.argmin(losses.mean(axis=0)))
     if best in (0, len(rates) - 1):
@@ -84,6 +85,7 @@ def _vertices(
             f" ({rates[0]:g} to {rates[-1]:g}); add {side} ones"
         )
 
+    # Far from the optimum a score is no parabola: only its neighbourhood is fitted.
     near = slice(max(best - NEIGHBOURS, 0), best + NEIGHBOURS + 1)
     x = np.log10(rates[near])
     center = x.mean()

@@ -94,6 +94,7 @@ def _fit(
     design: Float[np.ndarray, "N K"], outcome: Float[np.ndarray, " N"]
 ) -> tuple[Float[np.ndarray, " K"], float]:
     """Least squares with an intercept: the other coefficients, and R^2."""
+    # The intercept is last, so that the caller's coefficients keep their places.
     columns = np.hstack([design, np.ones((len(outcome), 1))])
     solution = np.linalg.lstsq(columns, outcome, rcond=None)[0]
     residual = outcome - columns @ solution

@@ -66,6 +66,7 @@ def _sums_of_squares(names: Sequence[str], scores: Float[np.ndarray, "..."]) -> 
         squares = float(np.var(means)) * scores.size
         terms.append(_Term(name, squares, len(means) - 1))
 
+    # Whatever the cells differ by beyond the factors, one by one, is their interaction.
     between = float(np.var(cells)) * scores.size
     squares = between - sum(term.squares for term in terms)
     degrees = cells.size - 1 - sum(term.degrees for term in terms)

@@ -1,7 +1,7 @@
 """From runs to the arms of a contrast: every method's scores by seed, grid cell and item."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from lfl_jax.studies.records.scores import Scores, require_same_prompts
 from lfl_jax.studies.runs import Run
 
 Cell = tuple[float, int]
+# (base, run, measure) -> a value for each item
+Values = Callable[[Scores, Scores, "Measure"], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def grids(
     by_method: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_method[run.method].append(run)
-    seeds = sorted(set.intersection(*({run.seed for run in each} for each in by_method.values())))
+    # Arms are paired by seed, so that what a seed does to both does not count as their difference.
+    seeds = sorted(set.intersection(*map(_seeds, by_method.values())))
     if not seeds:
         raise UserError(f"methods {', '.join(by_method)} share no seed: their runs are not paired")
     return {
@@ -95,15 +98,21 @@ def _grid(
     if not cells:
         raise UserError(f"{method}: no learning rate finished with all of seeds {seeds}")
 
-    complete = [[scores[cell, seed] for cell in cells] for seed in seeds]
-    x = np.array([[_learned(base, run, learning) for run in row] for row in complete])
-    y = np.array([[_forgotten(base, run, forgetting) for run in row] for row in complete])
-    clusters = [measure.of(base).column.clusters for measure in (learning, forgetting)]
-    arm = Arm(method, Axis(x, clusters[0]), Axis(y, clusters[1]))
+    def axis(measure: Measure, values: Values) -> Axis:
+        by_run = [values(base, scores[c, s], measure) for s in seeds for c in cells]
+        shape = (len(seeds), len(cells), -1)
+        return Axis(np.stack(by_run).reshape(shape), measure.of(base).column.clusters)
+
+    arm = Arm(method, axis(learning, _learned), axis(forgetting, _forgotten))
     return Grid(arm, tuple(cells), tuple(seeds), tuple(left_out))
 
 
+def _seeds(runs: Sequence[Run]) -> set[int]:
+    return {run.seed for run in runs}
+
+
 def _reason(method: str, cell: Cell, missing: Sequence[int], runs: Sequence[Run]) -> str:
+    # Every failed seed may have failed in its own way: all of them are said, the first is named.
     reasons = {run.reason for run in runs if run.cell == cell and run.seed in missing}
     why = "; ".join(sorted(filter(None, reasons))) or "not there"
     return f"{method}, lr {cell[0]:g}, step {cell[1]}: seed {missing[0]} {why}"
@@ -122,8 +131,9 @@ def _forgotten(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
 
 
 def _item_values(base: Scores, scores: Scores, measure: Measure) -> np.ndarray:
-    """By item in the base's order, so that their plain mean is the metric (a ratio of sums, too)."""
+    """By item in the base's order, so that their plain mean is the metric."""
     require_same_prompts(base, scores, measure.task)
     column = measure.of(scores).column.ordered_as(measure.of(base).column)
+    # Of a ratio of sums (a loss per token) the items' shares add up to the ratio.
     weights = np.asarray(column.weights)
     return np.asarray(column.totals) / weights.mean()

@@ -87,6 +87,7 @@ def _row(task: str, before: Measured, after: Measured, margin: float) -> Row:
 
 def _verdict(change: Estimate, margin: float, higher_is_better: bool) -> Verdict:
     """By the 95 % interval: inside the margin, on one side of zero, or neither."""
+    # First: a change inside the margin is none that anybody cares for, even a certain one.
     if -margin < change.low and change.high < margin:
         return Verdict.EQUIVALENT
     if not change.is_decided:
@@ -105,6 +106,7 @@ def _p_value(change: Estimate) -> float:
 
 def _adjusted(rows: Sequence[Row]) -> list[Row]:
     """With Holm's p of every task's main metric; the others say the same in other words."""
+    # Dicts keep the first: a task's metrics come with its main one in front.
     main: dict[str, Row] = {}
     for row in rows:
         main.setdefault(row.task, row)

@@ -66,7 +66,10 @@ class BestRate:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows. noise: {method: (of learning, of forgetting)}, one run's deviation."""
+    """All that a report shows.
+
+    noise: {method: (of learning, of forgetting)}, one run's standard deviation over seeds.
+    """
 
     question: Question
     seeds: tuple[int, ...]
@@ -78,24 +81,22 @@ class Findings:
     @property
     def left_out(self) -> list[str]:
         """Cells that do not count, with the reason of each."""
-        return [reason for grid in self.grids.values() for reason in grid.left_out]
+        return list(itertools.chain(*(grid.left_out for grid in self.grids.values())))
 
 
 def find(base: Scores, runs: Sequence[Run], question: Question) -> Findings:
     """Answer a study's question. UserError for runs that cannot be compared at all."""
     by_method = grids(base, runs, question.learning, question.forgetting)
     contrasts = _contrasts(question, list(by_method))
+    # The primary contrasts first: the page shows answers in this order.
     answers = [_at_matched_learning(by_method, pair, question.margin) for pair in contrasts]
     answers += [_at_best_rate(by_method, pair, question.margin) for pair in contrasts]
+
+    # All grids have the same seeds, so that any of them tells.
     seeds = next(iter(by_method.values())).seeds
-    return Findings(
-        question,
-        seeds,
-        by_method,
-        tuple(_with_holm(answers)),
-        tuple(_best_rate(method, grid) for method, grid in by_method.items()),
-        {method: _noise(grid) for method, grid in by_method.items()},
-    )
+    best_rates = tuple(_best_rate(method, grid) for method, grid in by_method.items())
+    floors = {method: _noise(grid) for method, grid in by_method.items()}
+    return Findings(question, seeds, by_method, tuple(_with_holm(answers)), best_rates, floors)
 
 
 def _contrasts(question: Question, methods: list[str]) -> list[tuple[str, str]]:
@@ -115,16 +116,20 @@ def _at_matched_learning(
     by_method: Mapping[str, Grid], pair: tuple[str, str], margin: float
 ) -> Answer:
     first, second = (by_method[method].arm for method in pair)
+    # A question that cannot be answered is one of a study's findings, not its end.
     try:
-        found = gap(first, second)
+        between = gap(first, second)
     except UserError as error:
         return Answer(*pair, "learning", None, None, str(error))
-    decision = decide(found.effect, margin)
-    return Answer(*pair, "learning", decision, found, decision.reason)
+    decision = decide(between.effect, margin)
+    return Answer(*pair, "learning", decision, between, decision.reason)
 
 
 def _at_best_rate(by_method: Mapping[str, Grid], pair: tuple[str, str], margin: float) -> Answer:
-    """Forgetting of each at the cell where it learned most: chosen by learning, not by forgetting."""
+    """Forgetting of each at the cell where it learned most.
+
+    Chosen by learning, whose items are others than those that forgetting is measured on.
+    """
     arms = [by_method[method].arm for method in pair]
     first, second = (arm.y.part(int(np.argmax(arm.x.means()))) for arm in arms)
     difference = Part(first.values - second.values, first.clusters)
@@ -147,6 +152,7 @@ def _with_holm(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def _best_rate(method: str, grid: Grid) -> BestRate:
+    # Optima move with the length of a run: those of several lengths are not mixed.
     longest = max(step for _, step in grid.cells)
     chosen = [index for index, (_, step) in enumerate(grid.cells) if step == longest]
     rates = np.array([grid.cells[index][0] for index in chosen])

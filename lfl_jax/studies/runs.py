@@ -59,7 +59,8 @@ def require_distinct(runs: Sequence[Run], source: str) -> None:
     for (method, lr, step, seed), count in places.items():
         if count > 1:
             raise UserError(
-                f"{source}: {count} runs of {method}, lr {lr:g}, step {step}, seed {seed}; expected one"
+                f"{source}: {count} runs of {method}, lr {lr:g}, step {step}, seed {seed};"
+                " expected one"
             )
 
 
@@ -76,6 +77,7 @@ def _run(path: Path, number: int, row: dict[str, str]) -> Run:
 def _tuned(where: str, folder: Path) -> Scores:
     """The one trained model of a folder: of a run directory, the model after training."""
     models = records.read(str(folder))
+    # The two of a run directory are its base and itself.
     if len(models) > 2:
         raise UserError(
             f"{where}: {folder} holds {len(models)} models; name one, as in FILE.csv:RUN"

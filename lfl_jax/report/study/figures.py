@@ -1,7 +1,7 @@
 """The figures of a study, in one style, each with the table it is drawn from."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from lfl_jax.report.study import tables
 from lfl_jax.report.study.tables import Table
 from lfl_jax.statistics.frontier import pareto
 from lfl_jax.studies.arms import Grid
-from lfl_jax.studies.findings import Findings
+from lfl_jax.studies.findings import Answer, Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +93,8 @@ def frontier(findings: Findings) -> Figure:
     return Figure(
         "frontier",
         "What was learned, what was forgotten",
-        "Small: every run. Large: the mean of a learning rate over seeds; a line joins those that no"
-        " other one of the method beats. Shaded: the learning that both methods of the first"
+        "Small: every run. Large: the mean of a learning rate over seeds; a line joins those that"
+        " no other one of the method beats. Shaded: the learning that both methods of the first"
         " contrast reach, over which their gap is averaged.",
         canvas,
         tables.runs(findings),
@@ -110,23 +110,19 @@ def _draw_frontier(axes: "Axes", grid: Grid, method: str, index: int) -> None:
     efficient = pareto(*means)
     axes.plot(means[0][efficient], means[1][efficient], color=colour, lw=1.5)
     axes.scatter(*means, s=42, color=colour, marker=marker, label=method, zorder=3)
-    for (lr, _), *place in zip(grid.cells, *means, strict=True):
-        axes.annotate(f"{lr:g}", place, (4, 4), textcoords="offset points", fontsize=7, color=INK)
+    for (lr, _), *point in zip(grid.cells, *means, strict=True):
+        axes.annotate(f"{lr:g}", point, (4, 4), textcoords="offset points", fontsize=7, color=INK)
 
 
 def rates(findings: Findings) -> Figure:
     """Learning and forgetting over the learning rate, with each method's best one."""
     canvas, (above, below) = _canvas(WIDE, 5.2, rows=2)
-    rows = tables.points(findings).rows
-    for index, (method, best) in enumerate(zip(findings.grids, findings.best_rates, strict=True)):
+    for index, best in enumerate(findings.best_rates):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        cells = sorted(row[1:] for row in rows if row[0] == method)
-        lrs, _, *numbers = (np.array(column, float) for column in zip(*cells, strict=True))
-        for axes, (mean, low, high) in ((above, numbers[:3]), (below, numbers[3:])):
-            errors = np.stack([mean - low, high - mean])
-            axes.errorbar(
-                lrs, mean, errors, color=colour, marker=marker, ms=5, capsize=2, label=method
-            )
+        style = {"color": colour, "marker": marker, "ms": 5, "capsize": 2, "label": best.method}
+        lrs, *numbers = _by_rate(findings, best.method)
+        _draw_rates(above, lrs, *numbers[:3], style)
+        _draw_rates(below, lrs, *numbers[3:], style)
         if best.optimum is not None:
             above.axvspan(*best.optimum.interval(), color=colour, alpha=0.15, lw=0)
     above.set(ylabel="learned", xscale="log")
@@ -135,11 +131,30 @@ def rates(findings: Findings) -> Figure:
     return Figure(
         "learning_rates",
         "Over the learning rate",
-        "Bars: 95 % intervals over seeds and items. Shaded: the interval of a method's best learning"
-        " rate; a method without one has its best rate at the edge of its sweep.",
+        "Bars: 95 % intervals over seeds and items. Shaded: the interval of a method's best"
+        " learning rate; a method without one has its best rate at the edge of its sweep.",
         canvas,
         tables.points(findings),
     )
+
+
+def _by_rate(findings: Findings, method: str) -> list[np.ndarray]:
+    """A method's columns of `tables.points`, in the order of its learning rates, without steps."""
+    rows = [row for row in tables.points(findings).rows if row[0] == method]
+    cells = sorted((lr, *numbers) for _, lr, _, *numbers in rows)
+    return [np.array(column, float) for column in zip(*cells, strict=True)]
+
+
+def _draw_rates(
+    axes: "Axes",
+    lrs: np.ndarray,
+    mean: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    style: Mapping[str, str | float],
+) -> None:
+    # Matplotlib takes the distances to the limits, not the limits.
+    axes.errorbar(lrs, mean, np.stack([mean - low, high - mean]), **style)
 
 
 def contrasts(findings: Findings) -> Figure:
@@ -149,14 +164,9 @@ def contrasts(findings: Findings) -> Figure:
     margin = findings.question.margin
     axes.axvspan(-margin, margin, color=INK, alpha=0.12, lw=0)
     axes.axvline(0, color=INK, lw=0.8)
+    # The first contrast stands on top.
     for height, answer in enumerate(reversed(answers)):
-        effect = answer.decision.effect
-        low, high = effect.interval()
-        colour = COLOURS[0] if answer.matched == "learning" else INK
-        axes.plot([low, high], [height, height], color=colour, lw=2)
-        axes.plot(effect.mean, height, "o", color=colour, ms=6)
-        text = f"{answer.decision.verdict}"
-        axes.annotate(text, (1.01, height), xycoords=("axes fraction", "data"), va="center")
+        _draw_contrast(axes, answer, height)
     labels = [f"{a.first} – {a.second}\nat {_matching(a.matched)}" for a in reversed(answers)]
     axes.set_yticks(range(len(answers)), labels)
     axes.set(xlabel=f"difference in forgetting ({findings.question.forgetting})")
@@ -169,6 +179,15 @@ def contrasts(findings: Findings) -> Figure:
         canvas,
         tables.verdicts(findings),
     )
+
+
+def _draw_contrast(axes: "Axes", answer: Answer, height: int) -> None:
+    colour = COLOURS[0] if answer.matched == "learning" else INK
+    effect = answer.decision.effect
+    axes.plot(effect.interval(), [height, height], color=colour, lw=2)
+    axes.plot(effect.mean, height, "o", color=colour, ms=6)
+    beside = ("axes fraction", "data")
+    axes.annotate(f"{answer.decision.verdict}", (1.01, height), xycoords=beside, va="center")
 
 
 def _matching(matched: str) -> str:

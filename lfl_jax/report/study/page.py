@@ -39,25 +39,28 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
     except ImportError as error:
         raise UserError(f"the report needs {error.name}: pip install 'lfl_jax[study]'") from None
     figures, tables = drawing.draw(findings), _tables(findings)
+    # Each drawing is rendered once, for the page and for its file.
     drawn = [figure.svg() for figure in figures]
     _write_parts(figures, drawn, tables, folder)
 
+    parts = {
+        "verdicts": [_verdict(answer) for answer in findings.answers],
+        "figures": list(map(_figure, figures, drawn)),
+        "tables": tables,
+        "left_out": findings.left_out,
+    }
+    # A name that the template misspells is an error and no empty place; text is escaped.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         title=about.title,
         subtitle=_subtitle(findings),
         flags=about.flags,
-        verdicts=[_verdict(answer) for answer in findings.answers],
-        figures=[_figure(*pair) for pair in zip(figures, drawn, strict=True)],
-        tables=[
-            {"name": t.name, "caption": t.caption, "columns": t.columns, "rows": t.texts()}
-            for t in tables
-        ],
-        left_out=findings.left_out,
         methods=(*about.methods, *_methods(findings)),
         command=about.command,
         versions=_versions(findings),
+        **parts,
     )
+    # A page that mail programs and browsers open without a thought.
     if len(page.encode()) > MOST_BYTES:
         raise UserError(f"the page would have {len(page.encode())} bytes, more than {MOST_BYTES}")
     files.write_text(folder / "index.html", page)

@@ -24,14 +24,14 @@ class Table:
 
     def texts(self) -> list[list[str]]:
         """Cells as people read them; what does not exist is a dash."""
-        return [[_text(cell) for cell in row] for row in self.rows]
+        return [list(map(_text, row)) for row in self.rows]
 
     def csv(self) -> str:
         """With full precision; what does not exist is empty."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_value(cell) for cell in row] for row in self.rows)
+        writer.writerows(map(_value, row) for row in self.rows)
         return file.getvalue()
 
     def latex(self) -> str:
@@ -85,6 +85,7 @@ def points(findings: Findings) -> Table:
     """Every cell of every method's grid, with its interval over seeds and items."""
     rows = []
     for method, grid in findings.grids.items():
+        # Each cell has its own error: over its seeds, and over the items it was scored on.
         for index, (lr, step) in enumerate(grid.cells):
             learned = over_seeds_and_items(grid.arm.x.part(index))
             forgotten = over_seeds_and_items(grid.arm.y.part(index))

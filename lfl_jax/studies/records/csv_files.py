@@ -1,4 +1,4 @@
-"""A CSV file with a row per run and item: run, item, score; and cluster, task, metric if need be."""
+"""A CSV file with a row per run and item: run, item, score, and maybe cluster, task, metric."""
 
 import csv
 import math
@@ -77,6 +77,7 @@ def _measured(path: Path, run: str, name: str, rows: list[Row]) -> Measured:
 
 def measured(name: str, records: list[dict]) -> Measured:
     """A field of records as a metric: a proportion where all values are 0 or 1."""
+    # Nobody says in a CSV file what kind of number it holds: right or wrong is seen by the values.
     values = {record[name] for record in records}
     is_proportion = values <= {0.0, 1.0}
     metric = Metric(

@@ -8,7 +8,6 @@ import json
 import math
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
@@ -50,6 +49,7 @@ def _newest(path: Path) -> dict[str, Path]:
 
 
 def _item(sample: Record) -> str:
+    # The hash is of the document's content: the same item also where two logs number it apart.
     return str(sample.get("doc_hash") or sample["doc_id"])
 
 
@@ -83,14 +83,14 @@ def _record(file: Path, sample: Record, name: str) -> Record:
     return {"id": item, "cluster": item, "value": value, "weight": weight, "choices": choices}
 
 
-def _value_and_weight(logged: Any) -> tuple[float | None, float]:
+def _value_and_weight(logged: object) -> tuple[float | None, float]:
     if isinstance(logged, list) and len(logged) == 2 and _is_number(logged[0]):
         # A log-likelihood and its words or bytes: the harness averages sums, and so does this.
         return -float(logged[0]), float(logged[1])
     return (float(logged), 1.0) if _is_number(logged) else (None, 1.0)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, bool | int | float) and math.isfinite(value)
 
 

@@ -19,11 +19,11 @@ def read(path: Path, part: str = "") -> list[Scores]:
     """The model before and after training, as far as they were evaluated; or the one named."""
     if part and part not in WHEN:
         raise UserError(f"{path}:{part}: expected :before or :after")
-    wanted = (part,) if part else WHEN
-    found = [_scores(path, when) for when in wanted if (path / "evals" / when).is_dir()]
-    if not found:
-        raise UserError(f"{path} was not evaluated {' or '.join(wanted)} training")
-    return found
+    variants = (part,) if part else WHEN
+    scores = [_scores(path, when) for when in variants if (path / "evals" / when).is_dir()]
+    if not scores:
+        raise UserError(f"{path} was not evaluated {' or '.join(variants)} training")
+    return scores
 
 
 def _scores(path: Path, when: str) -> Scores:
