@@ -23,9 +23,11 @@ from lfl_jax.config import Config
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, run, scorer
-from lfl_jax.evals.harness import bridge as lm_eval
-from lfl_jax.evals.harness import documents
-from lfl_jax.evals.harness.bridge import Answers, Decoding, decoding, grouped, harness
+from lfl_jax.evals.harness import bridge, documents
+from lfl_jax.evals.harness.answers import Answers
+from lfl_jax.evals.harness.bridge import harness
+from lfl_jax.evals.harness.decoding import Decoding
+from lfl_jax.evals.harness.grouping import group_by_context
 from lfl_jax.evals.requests import Request
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.task import Inputs, Scorer
@@ -141,7 +143,7 @@ def plain(model, cfg):
 def test_a_suite_of_ones_own_is_scored_as_a_plain_computation_does(tmp_path, tiny, suite):
     model, cfg, judged = tiny
     encode = lambda text: [257, *text.encode()]  # noqa: E731
-    found = lm_eval.run(
+    found = bridge.run(
         judged,
         list(SUITE),
         SETTINGS,
@@ -193,7 +195,7 @@ def agree(tmp_path, judged, inputs, shots):
     found = {}
     for few, tasks in ({0: names} if shots == 0 else {0: [*ZERO_SHOT], shots: ["gsm8k"]}).items():
         out = tmp_path / "theirs"
-        found |= lm_eval.run(judged, tasks, SETTINGS, out=out, num_fewshot=few, **options)
+        found |= bridge.run(judged, tasks, SETTINGS, out=out, num_fewshot=few, **options)
     for name in names:
         _, made = records.read(tmp_path / "ours" / f"{name}.jsonl")
         theirs = samples(tmp_path / "theirs", name)
@@ -271,7 +273,7 @@ class Asked:
         self.args = args
 
 
-def bridge(model, tokenizer, **changes):
+def model_of(model, tokenizer, **changes):
     scorer = dataclasses.replace(model, tokenizer=tokenizer)
     return harness(scorer, dataclasses.replace(SETTINGS, **changes))
 
@@ -293,7 +295,7 @@ def test_scores_and_left_truncation_are_those_of_hflm(toy, toy_model, tokenizer,
     """HFLM reads (context + continuation)[-(max_length + 1):][:-1], alone; the toy's scores are
     exact."""
     pairs = [(context, ending) for context in CONTEXTS for ending in (" y", " z w", " <bos> q r")]
-    lm = bridge(toy_model, tokenizer, length=length)
+    lm = model_of(toy_model, tokenizer, length=length)
     wanted, cut = [], 0
     for context, ending in pairs:
         if context:
@@ -313,7 +315,7 @@ def test_a_long_continuation_is_refused(toy_model, tokenizer):
     with pytest.raises(
         UserError, match="a continuation of 9 tokens does not fit in scoring rows of 8"
     ):
-        bridge(toy_model, tokenizer, length=8).loglikelihood([Asked("a", " b" * 9)])
+        model_of(toy_model, tokenizer, length=8).loglikelihood([Asked("a", " b" * 9)])
 
 
 def test_texts_are_scored_in_windows(toy, toy_model, tokenizer):
@@ -326,7 +328,7 @@ def test_texts_are_scored_in_windows(toy, toy_model, tokenizer):
         scores = [toy.score(*window)[0] for window in map(make_disjoint_window, windows)]
         wanted.append(math.fsum(scores))
     assert (
-        bridge(toy_model, tokenizer, length=7).loglikelihood_rolling(
+        model_of(toy_model, tokenizer, length=7).loglikelihood_rolling(
             [Asked(text) for text in texts]
         )
         == wanted
@@ -344,16 +346,16 @@ def test_what_requests_share_is_computed_once():
         (50, [3, 3, 1, 1]),
         (44, [2, 1, 3, 1, 1]),
     ):
-        groups = grouped(asked, length)
+        groups = group_by_context(asked, length)
         assert [len(group) for group in groups] == sizes
         assert [request for group in groups for request in group] == asked
-    assert grouped([], 9) == []
+    assert group_by_context([], 9) == []
 
 
 def test_token_ids_are_those_of_hflm(toy_model, tokenizer):
     """BOS by the tokenizer's own rule, never twice, and by flag."""
     ids = byte_tokenizer()
-    lm = bridge(toy_model, ids)
+    lm = model_of(toy_model, ids)
     assert (
         lm.tok_encode("ab")
         == [257, 97, 98]
@@ -368,12 +370,12 @@ def test_token_ids_are_those_of_hflm(toy_model, tokenizer):
         512,
         12,
     )
-    assert bridge(toy_model, tokenizer).tok_encode("<bos>", add_special_tokens=True) == [1], (
+    assert model_of(toy_model, tokenizer).tok_encode("<bos>", add_special_tokens=True) == [1], (
         "adds none"
     )
     headless = dataclasses.replace(ids, bos_id=None, bos=None, add_bos=False)
-    assert bridge(toy_model, headless).prefix_token_id == 258
-    assert lm.tokenizer_name != bridge(toy_model, headless).tokenizer_name
+    assert model_of(toy_model, headless).prefix_token_id == 258
+    assert lm.tokenizer_name != model_of(toy_model, headless).tokenizer_name
 
 
 @pytest.mark.parametrize(
@@ -396,7 +398,7 @@ def test_token_ids_are_those_of_hflm(toy_model, tokenizer):
 )
 def test_generation_settings(given, wanted):
     before = json.dumps(given)
-    assert decoding(given, 256, "<eos>") == wanted
+    assert Decoding.from_kwargs(given, 256, "<eos>") == wanted
     assert json.dumps(given) == before
 
 
@@ -414,7 +416,7 @@ def test_generation_settings(given, wanted):
 )
 def test_settings_that_would_change_the_text_are_refused(given, words):
     with pytest.raises(UserError) as error:
-        decoding(given, 256, "<eos>")
+        Decoding.from_kwargs(given, 256, "<eos>")
     assert words in str(error.value)
 
 
@@ -425,7 +427,7 @@ def test_prompts_are_batched_by_settings_and_cut_on_the_left(tokenizer):
         calls.append((prompts, max_new_tokens, stop, example_ids, sampling))
         return [f"{len(prompt)} said stop and <eos> more" for prompt in prompts]
 
-    lm = bridge(
+    lm = model_of(
         Scorer("fake", tokenizer, lambda rows: None, generate),
         tokenizer,
         window=12,
@@ -478,7 +480,7 @@ CHATML = (
 
 
 def test_chat_templates(toy_model, tokenizer):
-    lm = bridge(toy_model, dataclasses.replace(tokenizer, chat_template=CHATML))
+    lm = model_of(toy_model, dataclasses.replace(tokenizer, chat_template=CHATML))
     turns = [(m["role"], m["content"]) for m in TALK]
     assert lm.apply_chat_template(TALK) == "".join(
         text for text, _ in TEMPLATES["chatml"].render_turns(turns)
@@ -488,15 +490,15 @@ def test_chat_templates(toy_model, tokenizer):
     trimmed = dataclasses.replace(
         tokenizer, chat_template=CHATML.replace("m['content']", "m['content'] | trim")
     )
-    assert bridge(toy_model, trimmed).apply_chat_template(TALK[:2], False) == continued.rstrip()
+    assert model_of(toy_model, trimmed).apply_chat_template(TALK[:2], False) == continued.rstrip()
     strict = dataclasses.replace(tokenizer, chat_template="{% set strict = true %}" + CHATML)
-    told = bridge(toy_model, strict).apply_chat_template(
+    told = model_of(toy_model, strict).apply_chat_template(
         [{"role": "system", "content": "x"}, *TALK]
     )
     assert told == lm.apply_chat_template(TALK)
     assert lm.chat_template(True) == CHATML and lm.chat_template(False) is None
     with pytest.raises(UserError, match="carries no chat template"):
-        bridge(toy_model, tokenizer).chat_template(True)
+        model_of(toy_model, tokenizer).chat_template(True)
     with pytest.raises(UserError, match="this tokenizer has one template; give True"):
         lm.chat_template("rag")
 
@@ -534,7 +536,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path, toy_model, tokenizer
         model, made = limited(toy_model, calls)
         try:
             options = {"num_fewshot": 0, "docs": inputs.docs, "report": quiet}
-            return lm_eval.run(model, tasks, settings, out=tmp_path / folder, **options), len(made)
+            return bridge.run(model, tasks, settings, out=tmp_path / folder, **options), len(made)
         finally:
             assert len(made) <= calls
 
@@ -566,7 +568,7 @@ def test_groups_hold_fetched_tasks_and_ones_own(
         "num_fewshot": 0,
         "report": quiet,
     }
-    assert set(lm_eval.run(toy_model, ["mine"], SETTINGS, **options)) == {
+    assert set(bridge.run(toy_model, ["mine"], SETTINGS, **options)) == {
         "hellaswag",
         "pets",
     }
@@ -582,7 +584,7 @@ def test_a_task_in_the_folder_comes_before_a_fetched_one(
     text = (suite / "pets.yaml").read_text().replace('"task": "pets"', '"task": "hellaswag"')
     (suite / "pets.yaml").write_text(text)
     options = {"out": tmp_path, "include": str(suite), "docs": inputs.docs, "report": quiet}
-    lm_eval.run(toy_model, ["hellaswag"], SETTINGS, **options)
+    bridge.run(toy_model, ["hellaswag"], SETTINGS, **options)
     assert len(samples(tmp_path, "hellaswag")) == 3
     assert json.loads((tmp_path / "results.json").read_text())["lfl_jax"]["sources"] == {}
 
@@ -647,7 +649,7 @@ def test_mistakes_are_named(
 ):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     with pytest.raises(UserError) as error:
-        lm_eval.run(
+        bridge.run(
             toy_model,
             tasks,
             SETTINGS,
@@ -663,14 +665,14 @@ def test_mistakes_are_named(
 def test_one_process_only(tmp_path, toy_model, tokenizer, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match="evaluated by one process"):
-        lm_eval.run(toy_model, ["hellaswag"], SETTINGS, out=tmp_path)
+        bridge.run(toy_model, ["hellaswag"], SETTINGS, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_harness_is_named(tmp_path, toy_model, tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match=r"install the eval extra: pip install 'lfl_jax\[eval\]'"):
-        lm_eval.run(toy_model, ["hellaswag"], SETTINGS, out=tmp_path)
+        bridge.run(toy_model, ["hellaswag"], SETTINGS, out=tmp_path)
 
 
 def test_arc_is_the_original_again(inputs):
@@ -706,7 +708,7 @@ sys.meta_path = [Without(finder) for finder in sys.meta_path]
 def refuse(*args, **kwargs): raise SystemExit("a connection was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
-from lfl_jax.evals.harness import bridge as lm_eval
+from lfl_jax.evals.harness import bridge
 from lfl_jax.evals.task import Scorer
 from lfl_jax.evals.settings import Settings
 from lfl_jax.text.tokenizers import byte_tokenizer
@@ -716,7 +718,7 @@ model = Scorer(
 )
 settings = Settings(rows=2, length=128, generate_rows=4, max_new_tokens=12, window=512)
 out, include = Path({str(tmp_path)!r}), {str(suite)!r}
-lm_eval.run(model, ["pets", "sums"], settings, out=out, include=include)
+bridge.run(model, ["pets", "sums"], settings, out=out, include=include)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -751,7 +753,7 @@ def compare(tmp_path, real, name, most):
         rows=1, length=min(length, 512), generate_rows=8, max_new_tokens=256, window=length
     )
     options = {"gen_kwargs": {"max_gen_toks": tokens}} if task == "gsm8k" else {}
-    found = lm_eval.run(
+    found = bridge.run(
         judged,
         [task],
         settings,

@@ -37,7 +37,7 @@ from write_real_docs import write_tokenizer
 
 from lfl_jax import assets
 from lfl_jax.assets import readers
-from lfl_jax.evals.harness import documents as lm_eval_data
+from lfl_jax.evals.harness import documents
 
 ITEMS = {
     "hellaswag": "hellaswag",
@@ -109,7 +109,7 @@ def evaluate(model, tokenizer, case, docs):
     lm = Recorder(pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=length)
     with tempfile.TemporaryDirectory() as folder:
         read = lambda item: docs(item) if item == "gsm8k-train" else [docs(item)[i] for i in chosen]  # noqa: E731
-        lm_eval_data.write(Path(folder), [task], read, required=True)
+        documents.write(Path(folder), [task], read, required=True)
         found = lm_eval.simple_evaluate(
             model=lm,
             tasks=[task],
@@ -122,11 +122,11 @@ def evaluate(model, tokenizer, case, docs):
     return {
         "case": list(case),
         "results": results,
-        "documents": documents(found["samples"][task], lm, chosen),
+        "documents": by_document(found["samples"][task], lm, chosen),
     }
 
 
-def documents(samples, lm, chosen):
+def by_document(samples, lm, chosen):
     made = {}
     for sample in sorted(samples, key=lambda s: s["doc_id"]):
         entry = made.setdefault(sample["doc_id"], {"index": chosen[sample["doc_id"]]})

@@ -1,14 +1,11 @@
-"""What the harness is run on: its own task definitions, reading fetched documents in place of the
-Hugging Face Hub."""
+"""Task files that read fetched documents in place of the Hugging Face Hub.
 
-import contextlib
-import difflib
-import functools
+Each includes the harness's own file of the same name and changes where its documents come from, so
+prompts, metrics and filters stay the harness's.
+"""
+
 import json
-import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from lfl_jax.evals import records
 
 Doc = dict[str, Any]
 Docs = Callable[[str], list[Doc]]
+Sources = dict[str, dict[str, str]]  # split: its item and a digest of its documents
 
 
 def _same(doc: Doc) -> Doc:
@@ -26,11 +24,11 @@ def _same(doc: Doc) -> Doc:
 
 @dataclass(frozen=True)
 class Local:
-    """Where the documents of a task are: its yaml among the harness's, and the fetched items of its
-    splits.
+    """Where the documents of a task are.
 
-    fields: a fetched document with the field names that the yaml reads. keep: which documents of
-    the item.
+    yaml: the task's file among the harness's. split, item: the evaluated split and the fetched item
+    with its documents. train: the item of the training split, for few-shot examples. fields: gives
+    a document the field names that the yaml reads. keep: selects documents of the item.
     """
 
     yaml: str
@@ -42,11 +40,10 @@ class Local:
 
 
 def arc_fields(doc: Doc) -> Doc:
-    """The original question and labelled choices; exact, since the fetched query is the yaml's
-    template filled in.
+    """The original question and labelled choices of a fetched document.
 
-    The original label (A to E, or 1 to 5) is not in what is fetched; the yaml only looks up its
-    position.
+    Its query is the yaml's template filled in, so the question is exact. The original labels (A to
+    E, or 1 to 5) are not fetched; the yaml only uses a label to find a choice.
     """
     if "query" not in doc:
         return doc
@@ -69,6 +66,8 @@ def _math(name: str, subject: str) -> Local:
     return Local(yaml, "test", "math-test", keep=lambda doc: doc["type"] == subject)
 
 
+# By the harness's name of the task. A task that is not listed can only read its own files or the
+# Hub.
 LOCAL: dict[str, Local] = {
     "hellaswag": Local("hellaswag/hellaswag.yaml", "validation", "hellaswag"),
     "arc_challenge": Local("arc/arc_challenge.yaml", "test", "arc-challenge", fields=arc_fields),
@@ -85,174 +84,64 @@ LOCAL: dict[str, Local] = {
 }
 
 
-def write(folder: Path, names: Sequence[str], docs: Docs, *, required: bool) -> dict[str, Doc]:
-    """Put a task file per name into `folder`, of the same name as the harness's; what each reads,
-    by name.
+def write(folder: Path, names: Sequence[str], docs: Docs, *, required: bool) -> dict[str, Sources]:
+    """Write a task file for each name into `folder`; what each reads, by name.
 
-    A name whose documents are not fetched is an error when `required`, and else left out.
+    A name whose documents are not fetched raises UserError when `required`, and else is left out.
     """
-    made = {}
+    sources = {}
     for name in names:
         try:
-            made[name] = _write_task(folder, name, docs)
+            sources[name] = _write_task(folder, name, docs)
         except UserError:
             if required:
                 raise
-    return made
+    return sources
 
 
-def _write_task(folder: Path, name: str, docs: Docs) -> Doc:
+def _write_task(folder: Path, name: str, docs: Docs) -> Sources:
     import lm_eval
 
-    local = LOCAL[name]
-    found = {local.split: [local.fields(doc) for doc in docs(local.item) if local.keep(doc)]}
-    if local.train and (train := _optional(docs, local.train)):
-        found["train"] = [local.fields(doc) for doc in train]
-    files = {split: folder / f"{name}_{split}.json" for split in found}
-    for split, file in files.items():
-        file.write_text("".join(json.dumps(doc) + "\n" for doc in found[split]), encoding="utf-8")
+    # The documents as JSON lines, beside the task file that reads them.
+    items, splits = _documents(LOCAL[name], docs)
+    data_files = {split: str(folder / f"{name}_{split}.json") for split in splits}
+    for split, rows in splits.items():
+        text = "".join(json.dumps(doc) + "\n" for doc in rows)
+        Path(data_files[split]).write_text(text, encoding="utf-8")
     task = {
-        "include": str(Path(lm_eval.__file__).parent / "tasks" / local.yaml),
+        "include": str(Path(lm_eval.__file__).parent / "tasks" / LOCAL[name].yaml),
         "task": name,
         "tag": None,  # else the tag would come to mean the tasks of this folder only
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {
-            "data_files": {split: str(file) for split, file in files.items()},
-            "cache_dir": str(folder / "datasets"),
-        },
-        "training_split": "train" if "train" in found else None,
-        "validation_split": "validation" if "validation" in found else None,
-        "test_split": "test" if "test" in found else None,
+        "dataset_kwargs": {"data_files": data_files, "cache_dir": str(folder / "datasets")},
+        "training_split": "train" if "train" in splits else None,
+        "validation_split": "validation" if "validation" in splits else None,
+        "test_split": "test" if "test" in splits else None,
     }
-    if "train" not in found:
+    # The harness would look for a split that is not there.
+    if "train" not in splits:
         task["fewshot_split"] = None
+    # JSON is YAML.
     (folder / f"{name}.yaml").write_text(json.dumps(task), encoding="utf-8")
-    items = {local.split: local.item} | ({"train": local.train} if "train" in found else {})
     return {
         split: {"item": items[split], "documents": records.digest(rows)}
-        for split, rows in found.items()
+        for split, rows in splits.items()
     }
 
 
-def _optional(docs: Docs, item: str) -> list[Doc]:
+def _documents(local: Local, docs: Docs) -> tuple[dict[str, str], dict[str, list[Doc]]]:
+    """By split the item, and its documents; the training split only where it is fetched."""
+    items = {local.split: local.item}
+    splits = {local.split: [local.fields(doc) for doc in docs(local.item) if local.keep(doc)]}
+    if local.train and (train := _fetched(docs, local.train)):
+        items["train"] = local.train
+        splits["train"] = [local.fields(doc) for doc in train]
+    return items, splits
+
+
+def _fetched(docs: Docs, item: str) -> list[Doc]:
     try:
         return docs(item)
-    except UserError:
+    except UserError:  # not fetched, or not to be had
         return []
-
-
-def index(
-    tasks: Sequence[str], folder: Path, include: str, docs: Docs | None, num_fewshot: int | None
-) -> tuple[Any, dict[str, Any]]:
-    """The harness's index of tasks, those with fetched documents reading them from `folder`; and
-    what they read."""
-    from lm_eval.tasks import TaskManager
-
-    class Tasks(TaskManager):
-        """Refuses, in a line, what cannot be evaluated."""
-
-        def load(self, task_list: Any) -> Any:
-            try:
-                loaded = super().load(task_list)
-            except (OSError, RuntimeError, ImportError) as error:
-                reason = f"the harness cannot load this: {str(error).splitlines()[0]}"
-                hint = f"\nread from the cache are {', '.join(LOCAL)}; data='hub' lets lm-eval download others"
-                raise UserError(
-                    reason + hint * (docs is not None and isinstance(error, OSError))
-                ) from error
-            for name, task in loaded["tasks"].items():
-                if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
-                    raise UserError(
-                        f"{name} runs code that the model wrote, or shows it pictures: not"
-                        " supported here"
-                    )
-                if "train" not in sources.get(name, ("train",)):
-                    _check_shots(name, task.get_config("num_fewshot"), num_fewshot)
-            return loaded
-
-    docs = docs and functools.cache(docs)
-    named = [name for name in tasks if docs and name in LOCAL]
-    sources = write(folder, named, docs, required=True) if docs else {}
-    paths = [str(folder), *([include] if include else [])]
-    manager = Tasks(include_path=paths, include_defaults=False)
-    if not all(_is_task(manager, name) for name in tasks):
-        manager = Tasks(include_path=paths)  # reading all takes seconds
-        _check_names(tasks, manager)
-        # for groups
-        rest = [name for name in LOCAL if name not in named and _is_its_own(manager, name)]
-        sources |= write(folder, rest, docs, required=False) if docs else {}
-        ours = TaskManager(include_path=str(folder), include_defaults=False).task_index
-        manager.task_index.update({name: ours[name] for name in sources if name in rest})
-    for name in named:
-        # `include` has one of the same name
-        if manager.task_index[name].yaml_path.parent != folder.resolve():
-            del sources[name]
-    return manager, sources
-
-
-def _is_task(manager: Any, name: str) -> bool:
-    entry = manager.task_index.get(name)
-    return entry is not None and entry.kind.name == "TASK"
-
-
-def _is_its_own(manager: Any, name: str) -> bool:
-    import lm_eval
-
-    entry = manager.task_index.get(name)
-    return entry is not None and entry.yaml_path.is_relative_to(
-        Path(lm_eval.__file__).resolve().parent
-    )
-
-
-def _check_names(tasks: Sequence[str], manager: Any) -> None:
-    for name in tasks:
-        if name not in manager.task_index and not Path(name).is_file():
-            near = difflib.get_close_matches(name, manager.all_tasks, 5)
-            raise UserError(
-                f"lm-eval has no task {name!r}" + (f"; near it: {', '.join(near)}" if near else "")
-            )
-
-
-def _check_shots(task: str, default: int | None, wanted: int | None) -> None:
-    """Refuse worked examples that would come from another split than the harness takes them
-    from."""
-    shots = default or 0 if wanted is None or default == 0 else wanted
-    if shots:
-        item = LOCAL[task].train
-        fetch = f"`python -m lfl_jax.fetch {item}`, " if item else ""
-        raise UserError(
-            f"{task}: its {shots} examples in the prompt come from a training split that is not in"
-            " the cache:"
-            f" {fetch}num_fewshot=0, or data='hub'"
-        )
-
-
-@contextlib.contextmanager
-def surroundings(*, offline: bool) -> Iterator[Path]:
-    """A temporary folder, in which the harness is quiet off a terminal and, when offline, kept from
-    the network."""
-    from unittest.mock import patch
-
-    import datasets
-    import lm_eval.api.task
-    from huggingface_hub import constants
-
-    # Forked workers would hang with jax's threads; bootstrapping is quick enough without them.
-    environment = {"DISABLE_MULTIPROC": "1"}
-    with contextlib.ExitStack() as stack:
-        if offline:
-            environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-            # which read the environment when they were imported
-            for module in (constants, datasets.config):
-                stack.enter_context(patch.object(module, "HF_HUB_OFFLINE", True))
-        stack.enter_context(patch.dict(os.environ, environment))
-        bars = functools.partial(lm_eval.api.task.tqdm, disable=None)  # None: not off a terminal
-        stack.enter_context(patch.object(lm_eval.api.task, "tqdm", bars))
-        for logger in map(logging.getLogger, ("lm_eval", "datasets")):
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.ERROR)
-        if not datasets.are_progress_bars_disabled():
-            stack.callback(datasets.enable_progress_bars)
-            datasets.disable_progress_bars()
-        yield Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lfl_jax-lm_eval-")))
