@@ -1,8 +1,6 @@
-"""The sandbox against programs that try to harm the machine or to pass without solving anything
-(hostile/)."""
+"""The sandbox against programs that harm the machine or pass without solving anything (hostile/)."""
 
 import ctypes
-import importlib.util
 import os
 import re
 import socket
@@ -14,15 +12,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from evals.hostile.programs import PROGRAMS, QUICK
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import sandbox
 from lfl_jax.evals.sandbox import Limits, Program
-
-FILE = Path(__file__).parent / "hostile" / "programs.py"
-SPEC = importlib.util.spec_from_file_location("hostile_programs", FILE)
-HOSTILE = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(HOSTILE)
 
 LOW = Limits(cpu_seconds=1, wall_seconds=10, memory_mb=160, file_mb=4, processes=6, output_kb=4)
 # for what only the clock stops; the others may wait for a busy machine
@@ -47,13 +41,12 @@ OTHERWISE = {
     "prctl": "exception: PermissionError",
 }
 UNBOUNDED = {"many large files", "many files"}  # which only a file system of its own can stop
-QUICK = HOSTILE.REACHING_OUT | HOSTILE.PRETENDING
 GROUPS = {
-    "namespaces": ("namespaces", HOSTILE.PROGRAMS),
+    "namespaces": ("namespaces", PROGRAMS),
     "weak": ("seccomp", QUICK),
     "weak, exhausting": (
         "seccomp",
-        {n: p for n, p in HOSTILE.PROGRAMS.items() if n not in UNBOUNDED | set(QUICK)},
+        {n: p for n, p in PROGRAMS.items() if n not in UNBOUNDED | set(QUICK)},
     ),
 }
 MARKS = {"weak": [pytest.mark.slow], "weak, exhausting": [pytest.mark.slow]}  # 15 s each
@@ -129,7 +122,7 @@ def run_group(level, hostile, tmp_path_factory):
 
 
 def test_there_are_enough_hostile_programs():
-    assert len(HOSTILE.PROGRAMS) >= 80
+    assert len(PROGRAMS) >= 80
 
 
 @pytest.mark.parametrize(
@@ -142,7 +135,7 @@ def test_there_are_enough_hostile_programs():
 )
 def test_a_hostile_program_fails_and_for_the_reason_it_should(attack, group, name):
     level, verdicts, _ = attack(group)
-    verdict, (_, reason, output) = verdicts[name], HOSTILE.PROGRAMS[name]
+    verdict, (_, reason, output) = verdicts[name], PROGRAMS[name]
     assert not verdict.passed
     if level == "seccomp" and name in OTHERWISE:
         reason, output = OTHERWISE[name], ""
@@ -170,7 +163,7 @@ def test_outside_of_a_sandbox_the_attacks_work(tmp_path):
     canary = tmp_path / "canary"
     canary.write_text("CANARY")
     for name in ("reading a file", "a symbolic link to a file", "leaving the folder by dots"):
-        code = HOSTILE.PROGRAMS[name][0].format(canary=str(canary), port=0, token="''", kill=0)
+        code = PROGRAMS[name][0].format(canary=str(canary), port=0, token="''", kill=0)
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
         )

@@ -11,7 +11,7 @@ digests, log-likelihoods, answers and metrics. Weights come from the GGUF by tra
 token ids from a tokenizer that lm_eval/write_real_docs.py makes of its vocabulary. A few more are
 cut on the left, in the chat template, or scored in windows. 8 minutes on two cores. --count=200
 --cases=hellaswag,gsm8k --out=FILE writes more of some, for the slow test: LM_EVAL_FIXTURE=FILE
-pytest -m slow -k on_all tests/evals/test_lm_eval_bridge.py.
+pytest -m slow -k on_all tests/evals/harness.
 """
 
 import argparse
