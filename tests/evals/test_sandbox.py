@@ -242,6 +242,37 @@ def test_what_correct_programs_return_can_be_tested(code, tests):
     assert verdict.passed, verdict
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_program_may_close_its_output(level, monkeypatch):
+    need(level)
+    monkeypatch.setattr(sandbox, "level", lambda allow_weak=False: level)
+    code = "import os\nprint('before', flush=True)\nos.close(1)\nos.close(2)\n" + RIGHT
+    verdict = sandbox.check(Program(code, TESTS, ("f",)), LOW)
+    assert (verdict.reason, verdict.output) == ("passed", "before\n")
+
+
+def test_a_request_that_is_never_read_ends_with_the_time():
+    """It is longer than a pipe, so writing it would wait for ever."""
+    need("namespaces")
+    code = "import __main__, time\n__main__.write(4, b'vN')\ntime.sleep(60)"
+    verdict = sandbox.check(Program(code, "f('x' * 300000)", ("f",)), SHORT)
+    assert verdict.reason == "timeout" and verdict.seconds < SHORT.wall_seconds + 1
+
+
+def test_large_arguments_arrive():
+    need("namespaces")
+    program = Program("def f(x):\n    return len(x)", "assert f('x' * 10**6) == 10**6", ("f",))
+    assert sandbox.check(program, LOW).reason == "passed"
+
+
+def test_an_exception_s_name_is_cut():
+    need("namespaces")
+    code = "import __main__\nname = 'A' * 10**6\n"
+    code += "__main__.write(4, b'e' + __main__.encode((name, name), None))"
+    verdict = sandbox.check(Program(code, "f()", ("f",)), LOW)
+    assert verdict.reason == f"exception: {'A' * 100} {'A' * 200}"
+
+
 def test_tests_that_call_nothing_do_not_pass():
     need("namespaces")
     assert (

@@ -42,12 +42,14 @@ from isolation import (  # noqa: E402
     limit_resources,
     lower_limit,
 )
-from wire import decode, encode, read, sized, write  # noqa: E402
+from wire import decode, encode, framed, read, sized, write  # noqa: E402
 
 sys.path.remove(FOLDER)  # or it would be one of the folders that untrusted code can read
 
 LARGEST_FRAME = 4 << 20  # bytes of one returned value; it is decoded by pure Python
 LARGEST_JOB = 1 << 30
+PIPE_BUFFER = 4096  # bytes that a pipe takes without blocking once it can be written to
+LONGEST_NAME, LONGEST_MESSAGE = 100, 200  # of an exception, in characters
 REQUESTS, REPLIES = 3, 4  # descriptors of the untrusted process, which has no others but 0, 1, 2
 
 Job = dict[str, object]
@@ -86,7 +88,7 @@ def serve(code: str) -> None:
         try:
             reply = b"v" + encode(run(request), reference)
         except BaseException as error:
-            reply = b"e" + encode((type(error).__name__[:100], _message(error)), None)
+            reply = b"e" + encode((type(error).__name__[:LONGEST_NAME], _message(error)), None)
         _flush()
         write(REPLIES, reply)
         request = read(REQUESTS, LARGEST_JOB)
@@ -94,7 +96,7 @@ def serve(code: str) -> None:
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)[:200]
+        return str(error)[:LONGEST_MESSAGE]
     except BaseException:
         return ""
 
@@ -190,7 +192,8 @@ class Channel:
     def __init__(
         self, requests: int, replies: int, output: int, deadline: float, room: int
     ) -> None:
-        self.requests, self.replies, self.output = requests, replies, output
+        self.requests, self.replies = requests, replies
+        self.output: int | None = output  # None once it has ended
         self.deadline, self.room = deadline, room
         self.recorded: list[bytes] = []
         self.requested = 0
@@ -199,15 +202,22 @@ class Channel:
         """What a call returns, or the exception it raises; Stop when there is no answer."""
         self.requested += 1
         try:
-            write(self.requests, encode(request, lambda value: value._reference))
+            self.send(encode(request, lambda value: value._reference))
         except OSError:
             raise Stop("exited early") from None
         return self.answer()
 
+    def send(self, data: bytes) -> None:
+        """Write a frame; Stop at the deadline, as the other side may never read it."""
+        unwritten = memoryview(framed(data))
+        while unwritten:
+            self.wait(writing=(self.requests,))
+            unwritten = unwritten[os.write(self.requests, unwritten[:PIPE_BUFFER]) :]
+
     def answer(self) -> object:
         """The next reply."""
         try:
-            reply = read(self.replies, LARGEST_FRAME, self.wait)
+            reply = read(self.replies, LARGEST_FRAME, lambda: self.wait(reading=(self.replies,)))
             value = decode(reply[1:], lambda tag, number: Unknown(b"h%d;" % number, self.ask))
         except EOFError:
             raise Stop("exited early") from None
@@ -220,18 +230,20 @@ class Channel:
             raise Stop(f"exited early: {name}")
         if name == "MemoryError":
             raise Stop("memory")
-        raise _exception(name, text)
+        # Cut again: what is received may have been written by hand.
+        raise _exception(str(name)[:LONGEST_NAME], str(text)[:LONGEST_MESSAGE])
 
-    def wait(self) -> None:
-        """Take output until the reply can be read; Stop at the deadline."""
+    def wait(self, reading: tuple[int, ...] = (), writing: tuple[int, ...] = ()) -> None:
+        """Take output until one of these can be read or written; Stop at the deadline."""
         while True:
             seconds = self.deadline - time.monotonic()
-            ready = select.select([self.replies, self.output], [], [], max(seconds, 0))[0]
-            if seconds <= 0 or not ready:
+            sources = reading if self.output is None else (*reading, self.output)
+            readable, writable, _ = select.select(sources, writing, [], max(seconds, 0))
+            if seconds <= 0 or not (readable or writable):
                 raise Stop("timeout")
-            if self.output in ready and not self.take():
-                self.output = self.replies
-            if self.replies in ready:
+            if self.output in readable and not self.take():
+                self.output = None
+            if writable or set(readable) & set(reading):
                 return
 
     def take(self) -> bool:
@@ -254,16 +266,16 @@ MALFORMED = (
 )
 
 
-def _exception(name: object, text: str) -> Exception:
+def _exception(name: str, text: str) -> Exception:
     """An exception of this name that tests can catch: Python's own, or one of a new class."""
-    builtin = getattr(__builtins__, str(name), None)
+    builtin = getattr(__builtins__, name, None)
     if not (isinstance(builtin, type) and issubclass(builtin, Exception)):
-        return type(str(name), (RuntimeError,), {})(text)
+        return type(name, (RuntimeError,), {})(text)
     try:
         return builtin(text)
     except TypeError:  # such as UnicodeDecodeError, which is made of five arguments
         methods = {"__init__": lambda self, *args: None, "__str__": lambda self: text}
-        return type(str(name), (builtin,), methods)()
+        return type(name, (builtin,), methods)()
 
 
 def judge(channel: Channel, tests: dict) -> tuple[bool, str]:
@@ -299,7 +311,7 @@ def finish(pid: int, channel: Channel, reason: str, limits: dict[str, int]) -> s
         os.waitpid(pid, 0)
 
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    while channel.room and channel.output != channel.replies and channel.take():
+    while channel.room and channel.output is not None and channel.take():
         pass
     if reason != "exited early":
         return reason

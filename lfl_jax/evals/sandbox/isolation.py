@@ -128,6 +128,9 @@ WITHOUT_NAMESPACES = (
     ("removexattr", 197, 14),
     ("lremovexattr", 198, 15),
     ("fremovexattr", 199, 16),
+    ("setxattrat", 463, 463),
+    ("removexattrat", 466, 466),
+    ("file_setattr", 469, 469),
 )
 
 # A seccomp filter is a program of the kernel's packet filter: instructions (operation, lines to

@@ -65,6 +65,14 @@ REACHING_OUT = {
         "exception: (OSError|PermissionError)",
         "",
     ),
+    "a file's extended attributes": (
+        "import ctypes, struct\nvalue = ctypes.create_string_buffer(b'x')\n"
+        "args = struct.pack('<QII', ctypes.addressof(value), 1, 0)\n"
+        "print('set', ctypes.CDLL(None).syscall(463, ctypes.c_int(-100), {canary!r}.encode(),"
+        " ctypes.c_uint(0), b'user.x', args, ctypes.c_size_t(16)))" + WRONG,
+        "assertion",
+        "set -1",
+    ),
     "the home folder": (
         "import os\nprint(os.listdir(os.path.expanduser('~root')))",
         "exception: (FileNotFound|Permission)Error",
