@@ -59,6 +59,7 @@ FLAGS = {
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
+    # A run brings its own config, which flags of the command line then change.
     words = command_line.split(argv[1:], FLAGS)
     run = words.flags.get("run")
     if run and words.config is None:
@@ -88,6 +89,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _with_tasks(config: configs.Config, text: str) -> configs.Config:
     """The config with the tasks of --tasks; a file that is named there may run."""
+    # Files are relative to the current directory, and whoever names one here trusts it.
     absolute = functools.partial(locations.absolute, here=Path.cwd())
     tasks = tuple(own_code.changed(task, absolute) for task in text.split(","))
     files = [own_code.split(name)[0] for name in own_code.places("eval.tasks", tasks)]

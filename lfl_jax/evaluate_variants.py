@@ -87,6 +87,7 @@ class Variants:
     def scorer(self, name: str) -> Scorer:
         """A model as evaluations see it; its tag names its weights in the records."""
         adapted = name == "tuned"
+        # A tag of the weights' content: records of another model are evaluated again.
         weights = tree.fingerprint(self.models[name]) if adapted else self.base.origin.fingerprint
         return scorer.build(
             self.models[name],
@@ -110,9 +111,11 @@ def _run_tasks(
     results: dict[str, dict[str, Result]] = {}
     with notices.collected() as warnings:
         for name in variants.models:
+            # Few-shot prompts, for example, are tried on the base only.
             names = (*e.tasks, *(e.base_tasks if name == "base" else ()))
             scorer = variants.scorer(name)
             results[name] = evaluations.run(names, scorer, task_inputs, folder / name)
+    # The other processes have computed; one prints and writes.
     if not hosts.is_first():
         return
 
@@ -137,6 +140,7 @@ def _report_change(
     folder: Path,
 ) -> None:
     """The report of base and tuned model: results.json, the printed tables, and the figures."""
+    # Of the run's training source; an adapter file does not say what it was trained on.
     overlaps = contamination.read(Path(options["run"])) if options["run"] else None
     change = report(results["base"], results["tuned"], overlaps)
     results_json.save(change, {"provenance": provenance}, folder)
@@ -147,6 +151,7 @@ def _report_change(
 
 def _run_harness(variants: Variants, options: Options, folder: Path) -> None:
     """Evaluate tasks of lm-evaluation-harness, which prints a table of its own for each model."""
+    # The harness's default where a task names no number, not config.eval's.
     settings = dataclasses.replace(
         suite.settings(variants.config.eval, variants.window), max_new_tokens=bridge.MAX_NEW_TOKENS
     )

@@ -16,6 +16,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals import sandbox
 from lfl_jax.evals.batching import Scored, plan, score_items
 from lfl_jax.evals.metrics import Record
+from lfl_jax.evals.requests import Request
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.task import Execute, Generate, Item, Likelihood, PromptedItem, Scorer, Task
 from lfl_jax.text.stops import truncate_at_stop
@@ -24,7 +25,8 @@ from lfl_jax.text.stops import truncate_at_stop
 MAX_SAMPLES = 1 << 20
 
 Done = Bool[np.ndarray, " items"]
-Batch = Callable[[], list[Record]]  # of a computed batch: makes its records
+# Makes the records of a batch whose outputs are computed.
+MakeRecords = Callable[[], list[Record]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Work:
     truncated: items whose prompts exceed `limit`, a phrase, and lost their beginning.
     """
 
-    batches: Callable[[Done], Iterator[Batch]]
+    batches: Callable[[Done], Iterator[MakeRecords]]
     figures: dict[str, int | float]
     truncated: int
     limit: str
@@ -66,7 +68,7 @@ class Work:
 
 
 def _skipped() -> list[Record]:
-    """The batch of items that were all done before."""
+    """Of a batch whose items were all done before."""
     return []
 
 
@@ -79,13 +81,17 @@ def score(load: Workload) -> Work:
     def make_records(scored_items: list[tuple[int, list[Scored]]]) -> list[Record]:
         return [method.record(load.items[i], scores) for i, scores in scored_items]
 
-    def batches(done: Done) -> Iterator[Batch]:
+    def batches(done: Done) -> Iterator[MakeRecords]:
         for scored_items in score_items(planned, load.scorer.score, done):
             yield partial(make_records, scored_items)
 
-    truncated = sum(any(request.truncated for request in of_item) for of_item in requests)
+    truncated = sum(map(_is_truncated, requests))
     limit = f"longer than the rows of {length} tokens they are scored in (eval.seq_len)"
     return Work(batches, planned.figures, truncated, limit)
+
+
+def _is_truncated(requests: Sequence[Request]) -> bool:
+    return any(request.truncated for request in requests)
 
 
 def generate(load: Workload) -> Work:
@@ -95,7 +101,7 @@ def generate(load: Workload) -> Work:
     order = sorted(range(len(load.items)), key=lambda i: -len(prompts.ids[i]))
     chunks = [order[start : start + rows] for start in range(0, len(order), rows)]
 
-    def batches(done: Done) -> Iterator[Batch]:
+    def batches(done: Done) -> Iterator[MakeRecords]:
         for chunk in chunks:
             # A batch is skipped or computed whole: a restart computes what one start would.
             if done[chunk].all():
@@ -110,7 +116,7 @@ def execute(load: Workload) -> Work:
     """Execute: item after item, draw its samples, then run their programs."""
     prompts = _Prompts.encode(load)
 
-    def batches(done: Done) -> Iterator[Batch]:
+    def batches(done: Done) -> Iterator[MakeRecords]:
         for i, prompt in enumerate(prompts.ids):
             yield (
                 _skipped if done[i] else partial(_run_programs, load, i, _samples(load, i, prompt))
@@ -153,7 +159,7 @@ class _Prompts:
         # Their beginning goes: the question is at the end.
         return cls([prompt[-room:] for prompt in ids], figures, limit)
 
-    def work(self, batches: Callable[[Done], Iterator[Batch]], count: int) -> Work:
+    def work(self, batches: Callable[[Done], Iterator[MakeRecords]], count: int) -> Work:
         """The work of an evaluation with these prompts, of `count` batches."""
         figures = {"batches": count} | self.figures
         return Work(batches, figures, self.figures["truncated"], self.limit)
@@ -163,8 +169,9 @@ def _answers(
     load: Workload, batch: Sequence[int], prompts: _Prompts, done: Done
 ) -> list[tuple[PromptedItem, str]]:
     """The items of a batch that are not done, with their generated texts."""
+    batch_prompts = [prompts.ids[i] for i in batch]
     texts = load.scorer.generate(
-        [prompts.ids[i] for i in batch],
+        batch_prompts,
         max_new_tokens=load.settings.max_new_tokens,
         stop=load.stop,
         example_ids=[load.indices[i] for i in batch],
@@ -173,11 +180,13 @@ def _answers(
 
 
 def _grade(load: Workload, answers: Sequence[tuple[PromptedItem, str]]) -> list[Record]:
-    record, stop = load.task.method.record, load.stop
-    return [
-        record(item, truncate_at_stop(text, stop)) | {"ended": emitted_eos(text, stop)}
-        for item, text in answers
-    ]
+    """The records of answers, each cut where a stop text ends it."""
+    records = []
+    for item, text in answers:
+        record = load.task.method.record(item, truncate_at_stop(text, load.stop))
+        # The method's own metric; the task knows nothing of EOS, which is cut.
+        records.append(record | {"ended": emitted_eos(text, load.stop)})
+    return records
 
 
 def _samples(load: Workload, i: int, prompt: list[int]) -> list[str]:
@@ -206,12 +215,14 @@ def _run_programs(load: Workload, i: int, generated: list[str]) -> list[Record]:
     texts = [truncate_at_stop(text, stop[-1:]) for text in generated]
     programs = [method.program(item, method.extract(item, text)) for text in texts]
 
-    # Programs finish in any order.
+    # (index, verdict) pairs, in the order in which the programs finish.
     allow_weak = load.settings.sampling.allow_weak_sandbox
     verdicts = dict(sandbox.check_many(programs, allow_weak=allow_weak))
     record = method.record(item, texts, [verdicts[n] for n in range(len(programs))])
-    ended = sum(emitted_eos(text, stop) for text in generated) / len(generated)
-    return [record | {"ended": ended}]
+
+    # The fraction of samples, so that items weigh alike.
+    ended = sum(emitted_eos(text, stop) for text in generated)
+    return [record | {"ended": ended / len(generated)}]
 
 
 def emitted_eos(text: str, stop: Sequence[str]) -> float:

@@ -50,7 +50,7 @@ def metrics(accuracies: Sequence[str], unit: str = "char") -> tuple[Metric, ...]
     The scores move before a prediction flips: bits per byte, and the log-probability among the
     choices, normalised by length (in `unit`) and not. Only the first accuracy is in tables.
     """
-    main = accuracies[0]
+    main = accuracies[0]  # the other is in results.json
     discrete = [
         Metric(name, name, name, "forgetting", chance=chance, in_table=name == main)
         for name in accuracies
@@ -61,6 +61,7 @@ def metrics(accuracies: Sequence[str], unit: str = "char") -> tuple[Metric, ...]
         continuous(
             "bits_per_byte", right_bits_per_byte, "bits/byte of right", higher_is_better=False
         ),
+        # As acc_norm to acc: with the lengths of the choices taken out.
         continuous("gold_logprob_norm", "gold_logprob_norm", f"log p(right)/{unit}"),
         continuous("gold_logprob", "gold_logprob", "log p(right)", in_table=False),
     )
@@ -72,6 +73,7 @@ def right_bits_per_byte(record: Record) -> float:
     Comparable between tokenizers and lengths.
     """
     gold = record["gold"]
+    # Nats per text to bits per byte; bytes, since tokens differ between tokenizers.
     return -record["ll"][gold] / (math.log(2) * record["bytes"][gold])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.evals.task import Execute, Inputs, Item, Likelihood, Scorer, Task
 
-# Tells tokenizers of one size apart: spaces, digits, capitals, accents, emoji, a newline.
+# Spaces, digits, capitals, accents, an emoji, a newline: tokenizers differ on these.
 PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ class Result:
         return next(iter(self.measured.values()))
 
 
+# What one process does without anybody watching: the defaults of `Evaluation.run`.
 def _no_progress(task: str, done: int, total: int) -> None:
     pass
 
 
-def _one_process(value: Any) -> Any:
+def _one_process(value: T) -> T:
     return value
 
 
@@ -108,9 +112,11 @@ class Evaluation:
         # The writer's records decide, on all processes, which batches are skipped.
         recorded = {record["id"] for record in file.records} if file else set()
         done = np.array([item.id in recorded for item in load.items])
+        # A process with other items would wait forever for batches that never come.
         writers, done = agree((settings, done))
         _require_same(self.task.name, settings, writers)
 
+        # A finished evaluation is not planned again, which would tokenise every item.
         if not done.all():
             self._compute(load, done, file, progress)
         return agree(Result.of(self.task, file) if file else None)
@@ -133,6 +139,7 @@ class Evaluation:
         """Compute the batches that are left, and write their records where there is a file."""
         work = WORK[type(self.task.method)](load)
         if file:
+            # Before a program of the model runs.
             self._announce_sandbox()
             file.start(work.figures)
 
@@ -144,7 +151,7 @@ class Evaluation:
         self._warn_of_truncation(work, len(load.items))
 
     def _announce_sandbox(self) -> None:
-        """Say how programs are isolated before one of them runs."""
+        """Print how programs are isolated."""
         if isinstance(self.task.method, Execute):
             policy = sandbox.policy(self.settings.sampling.allow_weak_sandbox)
             print(f"{self.task.name}: {policy}")  # noqa: T201
@@ -171,6 +178,7 @@ class Evaluation:
         contents = [asdict(item) for item in items]
         if len({item["id"] for item in contents}) != len(items):
             raise UserError(f"evaluation {task.name}: two items have the same id")
+        # Two tokenizers of equal size and special tokens may still differ: PROBE tells them apart.
         special = (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos)
         return {
             "task": task.name,
@@ -186,6 +194,7 @@ class Evaluation:
 
 def _shapes(task: Task, settings: Settings) -> Record:
     """The settings that matter to the task's method."""
+    # The batch's rows are among them: sums over other shapes may round differently.
     if isinstance(task.method, Likelihood):
         return {"rows": settings.rows, "length": settings.length}
     shapes = {

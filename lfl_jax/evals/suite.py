@@ -37,12 +37,14 @@ class Suite:
         skipped with a warning.
         """
         shapes = settings(self.config, self.window)
-        results = {}
+        results: dict[str, Result] = {}
         for name, limit in self.config.items(names).items():
             task = find(name, self.tasks)
             if why := task.skip_reason(inputs):
                 notices.warn(f"evaluation {task.name} is left out: {why}")
                 continue
+
+            # One process writes the records; the others compute the same batches beside it.
             evaluation = Evaluation(task, scorer, inputs, shapes, limit)
             with _bar(f"{folder.name} {task.name}", self.show_progress) as advance:
                 results[task.name] = evaluation.run(
@@ -58,6 +60,7 @@ def tasks_of(config: Config, own: Sequence[Task] = (), *, training: bool = True)
     training. Raises UserError for a task that is unknown, may not run, or cannot run here.
     """
     e = config.eval
+    # An evaluation of a finished run needs nothing of what its training evaluated.
     names = (*e.tasks, *e.base_tasks, *(e.every_tasks if training else ()))
     tasks = named(e, names, own)
     check_tasks(e.items(names), tasks)
@@ -72,7 +75,7 @@ def settings(config: EvalConfig, window: int) -> Settings:
         generate_rows=config.generate_rows,
         max_new_tokens=config.max_new_tokens,
         window=window,
-        pick="spread",
+        pick="spread",  # a limited evaluation should represent the whole set
         sampling=Sampling(
             config.samples, config.temperature, config.top_p, config.allow_weak_sandbox
         ),
@@ -83,6 +86,7 @@ def flat(results: Mapping[str, Result]) -> dict[str, float]:
     """{"task": main metric, "task/metric": every metric}, for metrics.jsonl and checkpoints."""
     scores = {}
     for task, result in results.items():
+        # The name that config.checkpoint.best gives: a task stands for its main metric.
         scores[task] = result.main.estimate.mean
         scores |= {f"{task}/{name}": estimate.mean for name, estimate in result.metrics.items()}
     return scores
@@ -91,11 +95,13 @@ def flat(results: Mapping[str, Result]) -> dict[str, float]:
 @contextlib.contextmanager
 def _bar(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar that appears when its total is known: none for finished evaluations."""
+    # The number of batches is known only after planning, inside the evaluation.
     with contextlib.ExitStack() as stack:
         advance = None
 
         def show(task: str, done: int, total: int) -> None:
             nonlocal advance
+            # The first call, with 0 done, only says how many there are.
             if advance is None:
                 advance = stack.enter_context(progress(total, name, visible=shown))
             else:

@@ -15,6 +15,7 @@ from lfl_jax.text.chat import TEMPLATES, Template
 from lfl_jax.text.tokenizers import Tokenizer
 
 
+# The protocols are checked at run time in tests, as every annotation is.
 @runtime_checkable
 class Item(Protocol):
     """One question of a task: a frozen dataclass of text.
@@ -35,6 +36,7 @@ class PromptedItem(Item, Protocol):
 
 def common_fields(item: PromptedItem) -> Record:
     """The fields of every generated answer's record: id, cluster, a digest of the prompt."""
+    # A digest, since few-shot prompts are long and mostly the same.
     digest = hashlib.sha256(item.prompt.encode()).hexdigest()[:16]
     return {"id": item.id, "cluster": item.cluster, "prompt_sha256": digest}
 
@@ -72,6 +74,7 @@ class Inputs:
     without_few_shot: no item has few-shot examples before it, for decontamination.
     """
 
+    # Functions, because most tasks read little of this, and some of it is large.
     docs: Callable[[str], list[dict]] = readers.docs
     fixed_shots: Callable[[], list[tuple[str, str]]] = readers.gsm8k_cot_shots
     problems: Mapping[str, Sequence[Example]] = field(default_factory=dict)
@@ -96,6 +99,7 @@ class Likelihood:
     record(item, scores): the item's record, from the scores of its requests in order.
     """
 
+    # Any is the task's own item, a subclass of `Item`.
     requests: Callable[[Any, Tokenizer, int], list[Request]]
     record: Callable[[Any, list[Scored]], Record]
     metrics: ClassVar[tuple[Metric, ...]] = ()
@@ -129,7 +133,11 @@ class Execute:
     metrics: ClassVar[tuple[Metric, ...]] = (emitted_eos(),)
 
 
+# A method has metrics of its own, besides the task's: what can be said of any generated text.
 Method = Likelihood | Generate | Execute
+
+
+# The defaults of `Task`.
 
 
 def _no_details(inputs: Inputs) -> dict[str, Any]:

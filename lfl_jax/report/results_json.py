@@ -16,6 +16,7 @@ VERDICTS = {True: "better", False: "worse", None: "undecided"}
 
 def save(report: Report, facts: Mapping[str, Any], folder: Path) -> None:
     """Of a run: the answer, every row before, after and as a change, flips, and the run's facts."""
+    # Once more without the items that the training source contains, where it contains some.
     clean = Report([row.clean for row in report.rows if row.clean])
     content = {
         "answer": {"learned": _answer(report.learned), "forgotten": _answer(report.forgotten)},
@@ -36,6 +37,7 @@ def save_results(results: Mapping[str, Result], facts: Mapping[str, Any], folder
 
 def saved_facts(folder: Path) -> dict[str, Any] | None:
     """The facts of the file that an earlier end of this run wrote, if any."""
+    # A run that is started again at its end measured no speed and no time of its own.
     try:
         return json.loads((folder / "results.json").read_text("utf-8"))["facts"]
     except (OSError, ValueError, KeyError):
