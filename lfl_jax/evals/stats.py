@@ -223,7 +223,7 @@ def _uncorrected(e: Estimate) -> float:
 
 
 def _influence(column: Column, exponential: bool) -> Float[np.ndarray, " items"]:
-    """What every item adds to the deviation of the mean, or of its exponential."""
+    """Each item's contribution to the deviation of the mean, or of its exponential."""
     w, x = np.asarray(column.weights), np.asarray(column.values())
     center = float(np.sum(w * x) / np.sum(w))
     slope = _exp(center) if exponential else 1.0  # d exp(m) / dm: the delta method

@@ -1,1 +1,1 @@
-"""What a person reads after a run."""
+"""The results of a run and of a study, for people and for programs."""

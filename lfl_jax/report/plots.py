@@ -201,7 +201,7 @@ def _draw_path(axes: "Axes", x: Axis, y: Axis) -> None:
 
 
 def _axes(report: Report, dev: Mapping[str, DevScores]) -> tuple[Axis, Axis] | None:
-    """What was learned and forgotten, by the answers of the report.
+    """The axes of what was learned and what was forgotten, by the answers of the report.
 
     Where both sections have rows with dev scores, the first such rows are taken instead.
     """

@@ -39,7 +39,7 @@ class Row:
 
     @property
     def section(self) -> Section:
-        """What the metric is evidence of."""
+        """The metric's section."""
         return self.metric.section
 
     @property

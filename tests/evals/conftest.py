@@ -1,5 +1,4 @@
-"""A model whose every number can be worked out by hand, given to evaluations through their two
-callables."""
+"""A scorer whose every number can be computed by hand."""
 
 import importlib.util
 import json

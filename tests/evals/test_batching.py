@@ -1,5 +1,4 @@
-"""Shared contexts, branches, packing and fixed batches give the scores of every request computed
-alone."""
+"""Shared contexts, branches, packing and fixed batches leave the score of every request as it is."""
 
 import numpy as np
 import pytest
@@ -36,13 +35,13 @@ def run(requests, batch, length, score, done=None):
 
 
 @pytest.mark.parametrize("length", [40, 64, 257])
-def test_scores_are_those_of_each_request_alone(toy, toy_model, length):
+def test_scores_are_those_of_each_request_by_itself(toy, toy_model, length):
     requests = random_requests(length)
     found = run(requests, 3, length, toy_model.score)
     assert sorted(found) == list(range(len(requests)))
     for item, of_item in enumerate(requests):
-        alone = [toy.score(r.context, r.continuation) for r in of_item]
-        assert [(s.ll, s.greedy) for s in found[item]] == alone
+        expected = [toy.score(r.context, r.continuation) for r in of_item]
+        assert [(s.ll, s.greedy) for s in found[item]] == expected
         assert [s.tokens for s in found[item]] == [len(r.continuation) for r in of_item]
 
 
@@ -59,7 +58,7 @@ def test_a_choice_that_sees_another_would_show(toy, toy_model):
     assert run(requests, 3, 64, blind) != run(requests, 3, 64, toy_model.score)
 
 
-def test_shared_part_is_laid_out_once():
+def test_the_shared_part_is_computed_once():
     requests = [Request((5, 6, 7), (8, 9)), Request((5, 6, 7), (8, 4, 3)), Request((5, 6, 7), (2,))]
     (segment,) = batching.split(0, requests, 32)
     # trunk 5 6; then per choice a copy of 7 and the continuation but its last token

@@ -1,5 +1,4 @@
-"""Forgetting as one number, worked out by hand: the mean of three accuracies, flips, and what
-stands beside them."""
+"""Forgetting as one number, computed by hand: the mean of three accuracies, and flips."""
 
 import io
 import math
@@ -172,7 +171,7 @@ def test_the_table_ends_with_the_score_and_prediction_flips(tmp_path):
 
 @pytest.mark.parametrize(("right", "note"), [("0100", "no headroom"), ("1111", "")])
 def test_a_score_near_chance_has_no_headroom(tmp_path, right, note):
-    """WinoGrande is at chance both times; the mean is judged as a whole."""
+    """WinoGrande is at chance both times; headroom is a property of the mean."""
     made = {task: choices(right) for task in forgetting.HARNESS} | {
         "winogrande": choices("1001", n_choices=2)
     }

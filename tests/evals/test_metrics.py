@@ -1,4 +1,4 @@
-"""What a task declares is what every later station reads: nothing measured is left out."""
+"""Every metric that a task declares is measured, reported and in results.json."""
 
 import json
 import pickle

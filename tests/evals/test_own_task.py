@@ -1,5 +1,4 @@
-"""A task of one's own: a few lines outside the package; it is evaluated, reported and followed as
-the others are."""
+"""A user's own task, a few lines outside the package, is evaluated and reported like the others."""
 
 import dataclasses
 import io
@@ -91,16 +90,16 @@ def metrics(folder):
 
 
 def test_it_is_in_the_table_and_in_results_json(run):
-    asked, outcome = run
+    request, outcome = run
     found, out = report(outcome.before, outcome.after), io.StringIO()
-    table.show(found, {}, [], asked.workdir, Console(file=out, width=80))
+    table.show(found, {}, [], request.workdir, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("learned: undecided, rhymes, rhyme: 0.0% -> 0.0%")
     assert lines[2].startswith("forgotten: ") or lines[1].startswith("forgotten: ")
     for label in ("rhymes, letters", "surprise, nats"):
         assert any(line.startswith(label) for line in lines)
-    results_json.save(found, outcome.facts, asked.workdir)
-    rows = json.loads((asked.workdir / "results.json").read_text())["rows"]
+    results_json.save(found, outcome.facts, request.workdir)
+    rows = json.loads((request.workdir / "results.json").read_text())["rows"]
     for task in OWN:
         for metric in (*task.metrics, *task.method.metrics):
             variants = [
@@ -111,27 +110,27 @@ def test_it_is_in_the_table_and_in_results_json(run):
             assert variants == ["before", "after", "change"]
 
 
-def test_it_is_followed_in_training_and_its_scores_are_in_metrics_jsonl(run):
-    asked, outcome = run
+def test_it_is_evaluated_during_training_and_its_scores_are_in_metrics_jsonl(run):
+    request, outcome = run
     by_name = {}
-    for record in metrics(asked.workdir):
+    for record in metrics(request.workdir):
         for name, value in record.items():
             by_name.setdefault(name, {})[record["step"]] = value
     assert list(by_name["dev/surprise/nats"]) == [0, 1, 2], "the base's first"
     assert by_name["before/rhymes/letters"] == {0: outcome.before["rhymes"].metrics["letters"].mean}
     assert by_name["after/surprise"] == {2: outcome.after["surprise"].metrics["nats"].mean}
-    assert plots._dev_scores(asked.workdir)["dev/surprise"].keys() == {0, 1, 2}
+    assert plots._dev_scores(request.workdir)["dev/surprise"].keys() == {0, 1, 2}
 
 
 def test_a_finished_run_writes_nothing_twice(run):
-    asked, outcome = run
-    before = metrics(asked.workdir)
-    again = train.run(asked)
-    assert metrics(asked.workdir) == before
+    request, outcome = run
+    before = metrics(request.workdir)
+    again = train.run(request)
+    assert metrics(request.workdir) == before
     assert again.after == outcome.after and again.trained == 0
 
 
-def test_names_are_one_s_own():
+def test_names_must_be_new():
     taken = dataclasses.replace(RHYMES, name="gsm8k")
     with pytest.raises(UserError, match="there is already an evaluation called 'gsm8k'"):
         tasks.with_own([taken])

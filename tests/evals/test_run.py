@@ -113,7 +113,7 @@ def test_text_is_cut_before_it_is_graded(tmp_path, toy_model, tokenizer, everyth
 
 
 @pytest.mark.parametrize("calls", range(9))
-def test_interrupted_evaluation_goes_on_where_it_stopped(
+def test_an_interrupted_evaluation_resumes_where_it_stopped(
     tmp_path, toy_model, tokenizer, everything, calls
 ):
     tasks = {"hellaswag": 0, "gsm8k": 0, "source_nll": 0}
@@ -189,7 +189,7 @@ def test_a_limit_is_a_setting_too(tmp_path, toy_model, tokenizer, everything):
         ).items == (limit or 16)
 
 
-def test_damaged_file_starts_anew(tmp_path, toy_model, tokenizer, everything, caplog):
+def test_a_damaged_file_starts_again(tmp_path, toy_model, tokenizer, everything, caplog):
     (tmp_path / "gsm8k.jsonl").write_text("not json\n")
     with caplog.at_level(logging.WARNING):
         assert (
@@ -241,7 +241,7 @@ def test_who_ended_a_text_is_recorded(tmp_path, toy_model, tokenizer, everything
     assert result.metrics["format_compliance"].mean == 1.0
 
 
-def test_long_prompts_lose_their_beginning_and_that_is_said(
+def test_long_prompts_lose_their_beginning_with_a_warning(
     tmp_path, toy_model, tokenizer, everything
 ):
     seen = []
@@ -254,10 +254,11 @@ def test_long_prompts_lose_their_beginning_and_that_is_said(
         dataclasses.replace(toy_model, generate=generate),
         dataclasses.replace(SETTINGS, window=24),
     )
-    with notices.collected() as said:
+    with notices.collected() as warnings:
         result = Evaluation(find("gsm8k"), model, everything, narrow).run(tmp_path)
     assert re.fullmatch(
-        r"gsm8k: \d+ of \d+ prompts lost their beginning: longer than the model's 24 .*", said[0]
+        r"gsm8k: \d+ of \d+ prompts lost their beginning: longer than the model's 24 .*",
+        warnings[0],
     )
     assert max(map(len, seen)) == 8
     ending = tokenizer.encode("\nAnswer:")

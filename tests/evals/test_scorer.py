@@ -1,5 +1,4 @@
-"""The base and an identity adapter are scored alike to the last bit, so that an identity adapter
-forgets exactly 0."""
+"""The base and an identity adapter score bit-exactly alike: an identity adapter forgets exactly 0."""
 
 import dataclasses
 from pathlib import Path
@@ -46,7 +45,7 @@ def test_an_identity_adapter_forgets_exactly_nothing(kind, small, small_params):
     )
 
 
-def test_generation_pads_its_batch_and_follows_the_gate(small, small_params):
+def test_generation_pads_its_batch_and_follows_the_routing(small, small_params):
     trained = adapter_for(small, small_params)
     options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}
     prompts = [[65, 66, 67]]
@@ -96,8 +95,8 @@ def test_what_follows_a_prompt_keeps_its_leading_space(small, small_params, monk
     row = tokenizer.encode_continuation(answer)
     monkeypatch.setattr(sample, "generate", lambda model, prompts, *_, **__: [row] * len(prompts))
     model = Model(params=small_params, adapter={})
-    judged = scorer.build(model, small, tokenizer, RULES, "test", generate_rows=2)
+    tuned = scorer.build(model, small, tokenizer, RULES, "test", generate_rows=2)
     ids = formatting.prompt_ids(prompt, tokenizer)
-    assert judged.generate([ids], max_new_tokens=9, stop=(), example_ids=[0]) == [answer]
+    assert tuned.generate([ids], max_new_tokens=9, stop=(), example_ids=[0]) == [answer]
     assert lfl_jax.generate(small_params, small, tokenizer, [prompt, prompt]) == [answer] * 2
     assert lfl_jax.generate(small_params, small, tokenizer, prompt, stop=["  return"]) == ["  "]

@@ -1,5 +1,4 @@
-"""What a run says of its results: the answer, the tables, contaminated items, format, prompting
-alone."""
+"""The report of a run: the answer, the tables, contaminated items, format, prompting."""
 
 import io
 import json
@@ -243,11 +242,11 @@ def test_no_figure_is_wrapped_or_cut(tmp_path, width):
         if row.metric.in_table and row.section in table.SECTIONS:
             figures = [cells.figure(row.before, row.metric), cells.change(row.change, row.metric)]
             assert any(all(x in line for x in figures) for line in printed.splitlines()), row.label
-    alone = io.StringIO()
+    one_model = io.StringIO()
     table.show_results(
-        results(tmp_path / "base", before), [], Path("out"), Console(file=alone, width=width)
+        results(tmp_path / "base", before), [], Path("out"), Console(file=one_model, width=width)
     )
-    assert "…" not in alone.getvalue() and "[0.000, 0.003]" not in alone.getvalue()
+    assert "…" not in one_model.getvalue() and "[0.000, 0.003]" not in one_model.getvalue()
 
 
 def test_rows_for_pandas(tmp_path):
@@ -275,14 +274,14 @@ def programs(passed: int, n: int) -> list[dict]:
     ]
 
 
-def test_pass_at_k_is_drawn_for_both_sides(tmp_path):
+def test_pass_at_k_is_drawn_for_both_variants(tmp_path):
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plots)")
-    sides = {
-        side: results(tmp_path / side, {"humaneval": programs(passed, 256), "gsm8k": answers("10")})
-        for side, passed in (("base", 3), ("tuned", 40))
+    variants = {
+        name: results(tmp_path / name, {"humaneval": programs(passed, 256), "gsm8k": answers("10")})
+        for name, passed in (("base", 3), ("tuned", 40))
     }
-    assert list(plots.curve(sides["base"]["humaneval"])) == [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    assert plots.pass_at_k(sides, tmp_path).stat().st_size > 10_000
+    assert list(plots.curve(variants["base"]["humaneval"])) == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert plots.pass_at_k(variants, tmp_path).stat().st_size > 10_000
     single = {"base": results(tmp_path / "single", {"humaneval": programs(0, 1)})}
     assert plots.pass_at_k(single, tmp_path / "single") is None
 
