@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import re
 
 import numpy as np
@@ -135,6 +136,27 @@ def test_an_interrupted_evaluation_resumes_where_it_stopped(
         assert dataclasses.replace(resumed[name], records="") == dataclasses.replace(
             whole[name], records=""
         )
+
+
+def test_records_are_not_read_back_for_the_means(tmp_path, toy_model, everything, monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(records, "read", refuse)
+    result = Evaluation(find("gsm8k"), toy_model, everything, SETTINGS, 4).run(tmp_path)
+    assert result.items == 4
+
+
+def test_records_are_the_same_in_memory_and_in_the_file(tmp_path):
+    """Else a resumed evaluation could have another result than an uninterrupted one."""
+    file = records.RecordFile.resume(tmp_path / "new" / "task.jsonl", {"task": "x"})
+    file.start({"batches": 1})
+    file.append([{"id": "0", "pair": (1, 2), "ll": -math.inf, 3: "text"}])
+    again = records.RecordFile.resume(file.path, {"task": "x"})
+    assert (
+        again.records == file.records == [{"id": "0", "pair": [1, 2], "ll": -math.inf, "3": "text"}]
+    )
+    assert (again.plan, again.settings) == ({"batches": 1}, {"task": "x"})
 
 
 def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, everything):
