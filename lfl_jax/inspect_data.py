@@ -1,12 +1,11 @@
-"""Show what a config trains on: packed rows, what carries loss in them, and how well they are
-filled.
+"""Show the training data of a config: packed rows, the tokens with loss, and how full rows are.
 
     python -m lfl_jax.inspect_data --config=configs/math_ift.py [--rows=2] [--decontaminate]
 
 On a terminal, tokens that carry loss are green, the others grey, and every other segment is
-underlined; elsewhere tokens that carry loss stand between « and ». Special tokens such as EOS show
-their own text. --decontaminate looks for the items of config.eval.tasks (all of them) in the
-training source instead.
+underlined; elsewhere tokens that carry loss are between « and ». Special tokens such as EOS show
+their own text. --decontaminate searches the training source for the items of config.eval.tasks
+(all of them) instead.
 """
 
 import itertools
@@ -31,20 +30,21 @@ from lfl_jax.errors import UserError, entry, printable
 from lfl_jax.text.tokenizers import Tokenizer
 
 LOSS, CONTEXT = "bold green", "bright_black"
-SHOWN = 3  # overlapping items of a task
+EXAMPLE_OVERLAPS = 3  # printed for each task
 NO_LIMIT = sys.maxsize
 
 
 def segments(batch: Batch, row: int) -> Iterator[tuple[int, list[int], list[bool]]]:
-    """Of each segment in a row: example id, token ids with the last target, and which of these
-    carry loss."""
+    """(example id, token ids with the last target, which of these carry loss) of each segment."""
     for segment in range(1, int(batch["segment_ids"][row].max()) + 1):
-        here = batch["segment_ids"][row] == segment
-        loss = [False, *(batch["weights"][row, here] > 0).tolist()]
-        ids = [*batch["tokens"][row, here].tolist(), int(batch["targets"][row, here][-1])]
+        slots = batch["segment_ids"][row] == segment
+        tokens, targets = batch["tokens"][row, slots], batch["targets"][row, slots]
+        # A weight belongs to its target, which is the next token: one place further on.
+        loss = [False, *(batch["weights"][row, slots] > 0).tolist()]
+        ids = [*tokens.tolist(), int(targets[-1])]
         if not loss[-1]:  # the last token has no target: an EOS that another example sees
             ids, loss = ids[:-1], loss[:-1]
-        yield int(batch["example_ids"][row, here][0]), ids, loss
+        yield int(batch["example_ids"][row, slots][0]), ids, loss
 
 
 def render_batch(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
@@ -63,13 +63,13 @@ def render_batch(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
 
 
 def _spans(pieces: Sequence[str], loss: Sequence[bool], shade: str, colour: bool) -> Text:
+    """The pieces as text, in spans that carry loss or do not."""
     text = Text()
-    for carries, span in itertools.groupby(
-        zip(pieces, loss, strict=True), key=lambda pair: pair[1]
-    ):
-        joined = "".join(piece for piece, _ in span)
-        marked = joined if colour or not carries else f"«{joined}»"
-        text.append(marked, style=(LOSS if carries else CONTEXT) + shade)
+    pairs = zip(pieces, loss, strict=True)
+    for carries_loss, span in itertools.groupby(pairs, key=lambda pair: pair[1]):
+        span_text = "".join(piece for piece, _ in span)
+        marked = f"«{span_text}»" if carries_loss and not colour else span_text
+        text.append(marked, style=(LOSS if carries_loss else CONTEXT) + shade)
     return text
 
 
@@ -79,6 +79,7 @@ def render_summary(
     """Print where the data come from and how they fill their rows."""
     stats, about = estimate.stats, "" if estimate.exact else ", estimated from a sample"
     flag = f"{source.flag}, " if source.flag else ""
+    # The flag says these already.
     description = source.description.removeprefix("synthetic: ")
     description = description.removeprefix(f"a stand-in for {source.stand_in_for}: ")
     seed = "" if source.seed is None else f", seed {source.seed}"
@@ -99,14 +100,12 @@ def render_summary(
 
 
 def _file_lines(source: Source) -> dict[str, str]:
-    """Which columns of a file are used, as what, which are not, and what is held out in files of
-    its own."""
+    """The columns in use, the ones left out, and the held-out files, as far as there are any."""
     used, _, left_out = source.columns.partition("; left out: ")
-    named = {"columns": used, "left out": left_out}
-    held_out = {
-        f"{file.split} file": f"{file.path}; SHA-256 {file.sha256}" for file in source.held_out
-    }
-    return {name: text for name, text in (named | held_out).items() if text}
+    lines = {"columns": used, "left out": left_out}
+    for file in source.held_out:
+        lines[f"{file.split} file"] = f"{file.path}; SHA-256 {file.sha256}"
+    return {name: text for name, text in lines.items() if text}
 
 
 def inspect(
@@ -134,13 +133,16 @@ def inspect(
         notices.warn(text)
 
 
-def render_contamination(found: dict[str, Any], console: Console) -> None:
+def render_contamination(report: dict[str, Any], console: Console) -> None:
     """Print, for every task, how many items the source overlaps, and the first of them."""
-    for task, about in found["tasks"].items():
+    for task, about in report["tasks"].items():
         short = f", {about['too_short']} too short to tell" if about["too_short"] else ""
-        line = f"{about['overlapping']} of {about['items']} items share {found['n']} words with the source{short}"
+        line = (
+            f"{about['overlapping']} of {about['items']} items share {report['n']} words with the"
+            f" source{short}"
+        )
         console.print(Text(f"{task:<14}", style="bold") + Text(line), soft_wrap=True)
-        for name, gram in itertools.islice(about["ngrams"].items(), SHOWN):
+        for name, gram in itertools.islice(about["ngrams"].items(), EXAMPLE_OVERLAPS):
             console.print(Text(printable(f"  {name}: {gram}"), style=CONTEXT), soft_wrap=True)
 
 
@@ -152,6 +154,7 @@ def main(argv: Sequence[str]) -> None:
         **command_line.CODE,
     }
     config, options = command_line.parse(argv, __doc__, extra)
+    # Imported here, since loading models costs seconds that a mistake in the command should not.
     from lfl_jax.run_setup import base_model
 
     if options["rows"] < 0:

@@ -1,10 +1,11 @@
 """Doubts about a run's data although it trains: lines to warn with before anything is loaded."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from lfl_jax.data.examples import Source
+from lfl_jax.data.examples import Example, Source
 from lfl_jax.data.row_estimate import RowEstimate
 from lfl_jax.data.rows import TableExamples
 from lfl_jax.data.sources import open_source
@@ -19,20 +20,34 @@ def doubts(tokenized: TokenizedSource, estimate: RowEstimate, positions: int) ->
 
     positions: of the model, beyond which it has learned nothing.
     """
-    source, template, tokenizer = tokenized.source, tokenized.template, tokenized.tokenizer
-    examples = [source.examples[i] for i in range(min(RENDERED_EXAMPLES, len(tokenized)))]
+    yield from _special_tokens(tokenized)
+    yield from _long_rows(tokenized, estimate, positions)
+    for file in tokenized.source.held_out:
+        held_out = open_source(tokenized.data, file.split, 0)
+        yield from _held_out_in_training(tokenized.source, held_out)
+
+
+def _special_tokens(tokenized: TokenizedSource) -> Iterator[str]:
+    """Lines about the special tokens around texts, against those of the tokenizer."""
+    template, tokenizer = tokenized.template, tokenized.tokenizer
+    examples = _first_examples(tokenized)
     rendered = [template.render_turns(e.conversation) for e in examples if not e.is_document]
+    text = "".join(piece for piece, _ in itertools.chain(*rendered))
 
-    text = "".join(piece for pieces in rendered for piece, _ in pieces)
-
-    markers = [marker for marker in template.markers if marker in text]
-    missing = [m for m in markers if len(tokenizer.encode_continuation(m)) != 1]
+    # A marker of several tokens is learned as plain text, which no EOS id stops at.
+    missing = [
+        marker
+        for marker in template.markers
+        if marker in text and len(tokenizer.encode_continuation(marker)) != 1
+    ]
     if missing:
         yield (
             f"template {template.name!r} writes {' and '.join(missing)}, which are no tokens of"
             f" this tokenizer: it spells them out, and ends an answer with {tokenizer.eos!r}; plain"
             " and alpaca need no such tokens"
         )
+
+    # An answer is trained to end with EOS; another end of turn stops nothing at evaluation.
     end = template.end if template.end in text else ""
     if template.name == "tokenizer" and rendered:
         end = _end_of_own_template(rendered[0], examples[0].response)
@@ -43,9 +58,10 @@ def doubts(tokenized: TokenizedSource, estimate: RowEstimate, positions: int) ->
             f" config.data.end_token={end!r}"
         )
 
-    yield from _long_rows(tokenized, estimate, positions)
-    for file in source.held_out:
-        yield from _held_out_in_training(source, open_source(tokenized.data, file.split, 0))
+
+def _first_examples(tokenized: TokenizedSource) -> list[Example]:
+    n = min(RENDERED_EXAMPLES, len(tokenized))
+    return [tokenized.source.examples[i] for i in range(n)]
 
 
 def _end_of_own_template(pieces: list[Piece], response: str) -> str:

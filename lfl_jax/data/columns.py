@@ -1,8 +1,7 @@
-"""Which columns of a table are what, by the names that published datasets give them or by
-config.data.columns.
+"""The roles of a table's columns, by the names of published datasets or by config.data.columns.
 
-What an answer depends on is used or refused, never dropped in silence; metadata is left out, and
-listed.
+A column that an answer depends on is used or refused, never dropped in silence; metadata is left
+out, and listed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,17 +39,17 @@ NAMES = {
     "text": ("text", "content"),  # OpenWebMath and C4; StarCoder
 }
 ROLES = ("prompt", "response", *NAMES)
+MAIN_ROLES = ("prompt", "response", "messages")  # every row has them
 IN_PROMPT = ("context", "system", "history")
-# Columns that an answer depends on and that no format here has a place for.
+# Columns that an answer depends on and that no format has a section for.
 UNPLACED = ("tools", "functions", "choices", "options", "image", "images", "audio")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of each role; roles that a row may lack have all names they may go by.
+    """Names of the columns of each role; optional roles have every name they may go by.
 
-    messages, or prompt and response, are set. left_out: columns that somebody leaves out on
-    purpose.
+    messages, or prompt and response, are set. left_out: columns that are left out on purpose.
     """
 
     prompt: str = ""
@@ -64,104 +63,98 @@ class Columns:
     left_out: frozenset[str] = field(default_factory=frozenset)
 
     def role(self, column: str) -> str:
-        """What a column is used as; "" for one that is not."""
-        named = {name: getattr(self, name) for name in ROLES}
-        return next(
-            (role for role, names in named.items() if column == names or column in _many(names)), ""
-        )
-
-
-def _many(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return names if isinstance(names, tuple) else ()
+        """The role of a column; "" for one that has none."""
+        for role in ROLES:
+            names = getattr(self, role)
+            if column == names or (isinstance(names, tuple) and column in names):
+                return role
+        return ""
 
 
 def parse(text: str) -> Columns:
-    """config.data.columns as `Columns` with what it names; UserError for another form."""
-    found: dict[str, str] = {}
+    """config.data.columns, "ROLE=COLUMN,-COLUMN"; UserError for another form."""
+    roles: dict[str, str | tuple[str, ...]] = {}
     left_out = set()
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, map(str.strip, text.split(","))):
         role, sign, column = part.partition("=")
         if part.startswith("-") and not sign:
             left_out.add(part[1:])
-        elif column and role in ROLES and role not in found:
-            found[role] = column
+        elif column and role in ROLES and role not in roles:
+            roles[role] = column if role in MAIN_ROLES else (column,)
         else:
             raise UserError(
                 f"config.data.columns={text!r}: {part!r} is not ROLE=COLUMN with a role of its own"
-                " of"
-                f" {', '.join(ROLES)}, nor -COLUMN"
+                f" of {', '.join(ROLES)}, nor -COLUMN"
             )
-    several = {
-        role: (column,)
-        for role, column in found.items()
-        if role not in ("prompt", "response", "messages")
-    }
-    return Columns(**(found | several), left_out=frozenset(left_out))
+    return Columns(**roles, left_out=frozenset(left_out))
 
 
-def find(given: Columns, keys: Sequence[str], place: str) -> Columns:
-    """The columns of a table whose first row has these keys; what is not given goes by its
-    published names.
+def find(requested: Columns, keys: Sequence[str], where: str) -> Columns:
+    """The columns of a table whose first row has these keys; by published names unless requested.
 
-    Raises UserError, with what the table has and what is accepted, where prompt and response cannot
-    be told.
+    Raises UserError, with the table's columns and the accepted ones, where prompt and response
+    cannot be told.
     """
-    keys = [key for key in keys if key not in given.left_out]
-    _check_given(given, keys, place)
-    main = _main(given, keys, place)
-    used = {main.prompt, main.response, main.messages, *given.left_out}
-    optional = {
-        role: getattr(given, role) or tuple(name for name in NAMES[role] if name not in used)
-        for role in (*IN_PROMPT, "cluster")
-    }
+    keys = [key for key in keys if key not in requested.left_out]
+    _check_requested(requested, keys, where)
+    main = _main(requested, keys, where)
+
+    # A later row may have optional columns that the first one lacks: all their names stay.
+    used = {main.prompt, main.response, main.messages, *requested.left_out}
+    optional = {}
+    for role in (*IN_PROMPT, "cluster"):
+        unused = tuple(name for name in NAMES[role] if name not in used)
+        optional[role] = getattr(requested, role) or unused
     return replace(main, **optional)
 
 
-def _check_given(given: Columns, keys: Sequence[str], place: str) -> None:
-    for role in ("prompt", "response", "messages"):
-        name = getattr(given, role)
+def _check_requested(requested: Columns, keys: Sequence[str], where: str) -> None:
+    for role in MAIN_ROLES:
+        name = getattr(requested, role)
         if name and name not in keys:
             raise UserError(
-                f"{place}: no column {name!r}, which config.data.columns names; found"
+                f"{where}: no column {name!r}, which config.data.columns names; found"
                 f" {', '.join(keys)}"
             )
 
 
-def _main(given: Columns, keys: Sequence[str], place: str) -> Columns:
-    """Given with its messages, or its prompt and response, set."""
-    if given.messages or (given.prompt and given.response):
-        return given
+def _main(requested: Columns, keys: Sequence[str], where: str) -> Columns:
+    """The requested columns with messages, or prompt and response, set."""
+    if requested.messages or (requested.prompt and requested.response):
+        return requested
     messages = next((name for name in NAMES["messages"] if name in keys), "")
-    if messages and not given.prompt and not given.response:
-        return replace(given, messages=messages)
-    for prompt, response in PAIRS:
-        prompt, response = given.prompt or prompt, given.response or response
+    if messages and not requested.prompt and not requested.response:
+        return replace(requested, messages=messages)
+
+    # One of the two may be requested: the other is then looked for beside it.
+    for known_prompt, known_response in PAIRS:
+        prompt = requested.prompt or known_prompt
+        response = requested.response or known_response
         if {prompt, response} <= set(keys) and prompt != response:
-            return replace(given, prompt=prompt, response=response)
+            return replace(requested, prompt=prompt, response=response)
     known = ", ".join(f"{prompt}/{response}" for prompt, response in PAIRS)
     raise UserError(
-        f"{place}: found the fields {', '.join(sorted(keys))}; expected"
-        f" {' or '.join(NAMES['messages'][:2])}, or a pair"
-        f" of {known}; name yours with config.data.columns='prompt=...,response=...'"
+        f"{where}: found the fields {', '.join(sorted(keys))}; expected"
+        f" {' or '.join(NAMES['messages'][:2])}, or a pair of {known}; name yours with"
+        " config.data.columns='prompt=...,response=...'"
     )
 
 
-def refuse_unplaced(columns: Columns, row: Mapping, place: str) -> None:
-    """Raise UserError for a column that the answer depends on and that is neither used nor left out
-    on purpose."""
+def refuse_unplaced(columns: Columns, row: Mapping, where: str) -> None:
+    """UserError for a column that an answer depends on, neither used nor left out on purpose."""
     for name in UNPLACED:
         if row.get(name) and name not in columns.left_out and not columns.role(name):
             raise UserError(
-                f"{place}: the answer may depend on column {name!r}, which would not be in the"
-                " prompt; write it into"
-                f" the prompt, or leave it out with config.data.columns=-{name}"
+                f"{where}: the answer may depend on column {name!r}, which would not be in the"
+                f" prompt; write it into the prompt, or leave it out with"
+                f" config.data.columns=-{name}"
             )
 
 
 def describe(columns: Columns, keys: Iterable[str]) -> str:
-    """Which columns of a file are used, as what, and which are not."""
-    keys = list(keys)
-    used = [f"{columns.role(key)}={key}" for key in keys if columns.role(key)]
-    used.sort(key=lambda pair: ROLES.index(pair.partition("=")[0]))
-    rest = [key for key in keys if not columns.role(key) and key not in MESSAGE_KEYS]
-    return ", ".join(used) + (f"; left out: {', '.join(rest)}" if rest else "")
+    """The columns in use with their roles, in the order of ROLES, and the ones left out."""
+    roles = {key: columns.role(key) for key in keys}
+    used = sorted((key for key in roles if roles[key]), key=lambda key: ROLES.index(roles[key]))
+    unused = [key for key, role in roles.items() if not role and key not in MESSAGE_KEYS]
+    text = ", ".join(f"{roles[key]}={key}" for key in used)
+    return text + (f"; left out: {', '.join(unused)}" if unused else "")

@@ -32,6 +32,23 @@ def words(text: str) -> list[str]:
     return text.lower().translate(STRIPPED).split()
 
 
+@dataclass(frozen=True)
+class _Item:
+    """An evaluation item, as the words that are searched for."""
+
+    task: str
+    id: str
+    words: list[str]
+
+    @functools.cached_property
+    def _spaced(self) -> str:
+        return f" {' '.join(self.words)} "
+
+    def contains(self, gram: str) -> bool:
+        """True when these words follow each other in the item."""
+        return f" {gram} " in self._spaced
+
+
 def overlaps(
     source_texts: Iterable[str],
     items: Items,
@@ -43,11 +60,9 @@ def overlaps(
     An item shorter than n words is searched for as a whole. progress is called with 1 after every
     source text.
     """
-    evaluated = [
-        _Item(task, item_id, words(text))
-        for task, texts in items.items()
-        for item_id, text in texts.items()
-    ]
+    evaluated: list[_Item] = []
+    for task, texts in items.items():
+        evaluated += [_Item(task, item_id, words(text)) for item_id, text in texts.items()]
     tables = _tables(evaluated, n)
 
     # By the item's index, the first n-gram that it shares with a source text.
@@ -61,9 +76,14 @@ def overlaps(
                 shared[owner] = gram
         progress(1)
 
+    return _by_task(shared, evaluated, items)
+
+
+def _by_task(shared: dict[int, str], evaluated: list[_Item], items: Items) -> dict[str, dict]:
     result: dict[str, dict[str, str]] = {task: {} for task in items}
     for owner in sorted(shared):
-        result[evaluated[owner].task][evaluated[owner].id] = shared[owner]
+        item = evaluated[owner]
+        result[item.task][item.id] = shared[owner]
     return result
 
 
@@ -108,23 +128,6 @@ def _strings(value: object) -> Iterator[str]:
 def _gram_length(item: list[str], n: int) -> int:
     """Words of the n-grams that an item is found by; 0 for an item that is too short."""
     return min(n, len(item)) if len(item) >= min(SHORTEST, n) else 0
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An evaluation item, as the words that are searched for."""
-
-    task: str
-    id: str
-    words: list[str]
-
-    @functools.cached_property
-    def _spaced(self) -> str:
-        return f" {' '.join(self.words)} "
-
-    def contains(self, gram: str) -> bool:
-        """True when these words follow each other in the item."""
-        return f" {gram} " in self._spaced
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Example: a prompt with the response to learn, or a conversation; Source: examples and their origin."""
+"""Examples to learn from, and sources: examples with their origin."""
 
 import dataclasses
 import itertools
@@ -95,8 +95,8 @@ PROVENANCE_FIELDS = (
 class Source:
     """Examples of one split, in random access, and where they come from.
 
-    A mix has `parts`, whose examples are concatenated in `examples`, and `rates`: draws of each part
-    in one round of sum(rates) draws.
+    A mix has `parts`, whose examples are concatenated in `examples`, and `rates`: the draws of each
+    part in one round of sum(rates) draws.
     """
 
     name: str

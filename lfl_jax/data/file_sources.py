@@ -51,12 +51,14 @@ class FetchedTable:
     item: str
 
     def __call__(self, *, path: str, split: str, data: DataConfig, seed: int) -> Source:
+        # Your own file in its place keeps the dataset's name and licence, whose form it has.
         file = Path(path) if path else self._file()
         examples = read_split(file, split, data.columns, tuple(held_out_files(data)))
         origin = Origin.of_item(self.name, self.item)
         return table_source(origin, split, examples, examples.table.sha256)
 
     def _file(self) -> Path:
+        # Beside the data there are a licence and a readme.
         folder = assets.path(self.item)
         fetched = assets.provenance(self.item)["files"]
         names = [name for name in fetched if table_readers.is_table(name)]
@@ -83,7 +85,8 @@ class FetchedDocuments:
         return document_source(origin, split, files, data, splits_to_carve(data), sha256)
 
     def _files(self) -> tuple[list[Path], str]:
-        """The files and the hash of their hashes, which were taken when they were fetched."""
+        """The files and the hash of their hashes."""
+        # The hashes are from the time of the download: a corpus is not read again at every start.
         folder, fetched = assets.path(self.item), assets.provenance(self.item)["files"]
         names = sorted(filter(table_readers.is_table, fetched))
         if not names:
@@ -147,6 +150,8 @@ def files_of_split(path: Path, split: str) -> list[Path]:
 def documents_at(path: Path, split: str, data: DataConfig, origin: Origin) -> Source:
     """A split of the documents at a path: its own files, else 2 % of the training documents."""
     files = table_splits.files_by_split(path)
+    # A split of its own is taken as it is. Others are carved out of the training documents, which
+    # then lack them.
     if split != "train" and split in files:
         return document_source(origin, split, files[split], data, carved=())
     return document_source(origin, split, files["train"], data, splits_to_carve(data, files))

@@ -74,6 +74,7 @@ def prompt_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
     and neither does this. Otherwise these are transformers' ids.
     """
     ids = tokenizer.encode(prompt)
+    # A text may be written with its BOS, as a chat template does.
     needs_bos = tokenizer.add_bos and ids[:1] != [tokenizer.bos_id]
     return [tokenizer.bos_id, *ids] if needs_bos else ids
 

@@ -37,6 +37,7 @@ def math_text(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     from lfl_jax.data import math_text as generator
 
     examples = generator.source(seed, split, data.size)
+    # A mix of sources names the corpus that is missing wherever it is reported.
     source = generated("math_text", split, examples, seed, generator.describe(seed))
     return dataclasses.replace(source, stand_in_for="OpenWebMath")
 

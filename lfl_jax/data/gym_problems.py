@@ -1,10 +1,9 @@
-"""Problems of reasoning_gym (extra `gym`): over a hundred generated tasks, each graded by the
-library's own scorer.
+"""Problems of reasoning_gym (extra `gym`): over a hundred tasks with the library's own scorers.
 
     data.source=reasoning_gym:chain_sum     the task's default settings, `data.size` problems drawn
 
-Split by question, so that no question of the test split is trained on. Each problem's id says how
-to draw it again, which is what its scorer needs.
+They are split by question, so that no question of the test split is trained on. A problem's id
+says how to draw it again, which its scorer needs.
 """
 
 import ast
@@ -29,13 +28,13 @@ SUM = re.compile(r"[\d\s+\-*/().]{1,200}")
 # No names but a variable and these functions, no attribute, no tower of powers.
 FORMULA = re.compile(
     r"(?!.*(\*\*|\^)[^+\-]*(\*\*|\^))"
-    r"(?:\b(?:[a-zA-Z]|sin|cos|tan|exp|log|sqrt)\b|\d{1,9}(?:\.\d{1,9})?|[\s+\-*/()]|(?:\*\*|\^)\(?-?\d{1,2}\b){1,200}"
+    r"(?:\b(?:[a-zA-Z]|sin|cos|tan|exp|log|sqrt)\b|\d{1,9}(?:\.\d{1,9})?|[\s+\-*/()]"
+    r"|(?:\*\*|\^)\(?-?\d{1,2}\b){1,200}"
 )
 
 
 def _is_literal(answer: str) -> bool:
-    """Whether evaluating it gives a plain value, a name's, or a syntax error: nothing that
-    computes."""
+    """True where evaluation computes nothing: a plain value, a name, or a syntax error."""
     try:
         expression = ast.parse(answer.strip(), mode="eval").body
         return isinstance(expression, ast.Name) or ast.literal_eval(expression) is not Ellipsis
@@ -74,8 +73,7 @@ def version() -> str:
 
 
 def source(task: str, split: str, size: int, seed: int) -> list[Example]:
-    """The problems of a split. UserError for an unknown task, and for one whose problems have no
-    written answer."""
+    """The problems of a split; UserError for an unknown task, or one without written answers."""
     check(split, f"reasoning_gym:{task}")
     entries = _entries(task, seed, size)
     questions = [digest(entry["question"]) for entry in entries]
@@ -97,19 +95,18 @@ def source(task: str, split: str, size: int, seed: int) -> list[Example]:
 
 
 def score(problem_id: str, answer: str) -> float:
-    """The library's score, 0 to 1, of an answer to the problem that `source` gave this id; 1 is a
-    right answer."""
+    """The library's score, 0 to 1 (right), of an answer to the problem with this id."""
     task, seed, size, number = problem_id.split("/")
     if len(answer) > LONGEST or (task in HARMLESS and not HARMLESS[task](answer)):
         return 0.0
     dataset = _dataset(task, int(seed), int(size))
     try:
         return float(dataset.score_answer(answer=answer, entry=dataset[int(number)]))
-    except Exception:  # what a scorer thinks of what a model wrote
+    except Exception:  # a scorer may raise anything on a model's text: the answer is wrong
         return 0.0
 
 
-# every split of a run reads them, and some tasks take seconds a problem
+# Every split of a run reads them, and some tasks take seconds a problem.
 @functools.lru_cache(maxsize=2)
 def _entries(task: str, seed: int, size: int) -> list[dict[str, Any]]:
     dataset = _dataset(task, seed, size)
@@ -139,7 +136,7 @@ def _dataset(task: str, seed: int, size: int) -> Any:
 
 
 def evaluates() -> set[str]:
-    """Tasks whose scorer hands text to an evaluation, by the source of the installed library."""
+    """Tasks whose scorer evaluates an answer, by the source of the installed library."""
     check_installed()
     import reasoning_gym  # noqa: F401
     from reasoning_gym.factory import DATASETS

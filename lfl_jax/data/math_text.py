@@ -1,8 +1,7 @@
-"""Running text about sums: the word problems of level 3 with their worked answers, as documents
-without a prompt.
+"""Running text about sums: word problems of level 3 with their solutions, as documents.
 
 Training documents come from the training templates. "dev" and "test" each have half of the
-templates that training never sees, so the three share no cluster.
+templates that training never sees, so that the three share no cluster.
 """
 
 import re
@@ -33,27 +32,29 @@ class MathText(Drawn):
 
     def draw(self, i: int) -> Example:
         """Document i."""
-        drawn, place = ("train", i) if self.split == "train" else ("test_unseen", self._place(i))
-        problem = generate(self.seed, place, drawn, TOP)
+        if self.split == "train":
+            problem = generate(self.seed, i, "train", TOP)
+        else:
+            problem = generate(self.seed, self._unseen_index(i), "test_unseen", TOP)
         return Example("", as_text(problem), id=f"{self.split}/{i}", cluster=problem.cluster)
 
-    def _place(self, i: int) -> int:
-        """Index in "test_unseen" of this split's document i: each of its blocks holds every
-        template once."""
+    def _unseen_index(self, i: int) -> int:
+        """Index in "test_unseen" of this split's document i."""
+        # Each block of len(UNSEEN) problems has every template once, in an order of its own: half
+        # of them are this split's.
         block, rank = divmod(i, HALF)
-        here = range(block * len(UNSEEN), (block + 1) * len(UNSEEN))
-        own = [
-            j
-            for j in here
-            if template_at(self.seed, j, "test_unseen", LEVEL) in TEMPLATES_OF[self.split]
+        indices = range(block * len(UNSEEN), (block + 1) * len(UNSEEN))
+        templates = TEMPLATES_OF[self.split]
+        of_split = [
+            j for j in indices if template_at(self.seed, j, "test_unseen", LEVEL) in templates
         ]
-        return own[rank]
+        return of_split[rank]
 
 
 def as_text(problem: Example) -> str:
-    """Question, solution and answer as paragraphs, without the mark before the answer."""
-    worked = ANSWER.sub(r" The answer is \1.", problem.response)
-    return f"{problem.prompt}\n\n{worked}"
+    """Question and solution as paragraphs; "#### 12" becomes a sentence of the solution."""
+    solution = ANSWER.sub(r" The answer is \1.", problem.response)
+    return f"{problem.prompt}\n\n{solution}"
 
 
 def source(seed: int, split: str, size: int) -> MathText:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from lfl_jax.data.examples import Example
+from lfl_jax.data.examples import Example, Source
 from lfl_jax.errors import UserError
 
 RATE_STEPS = 1000  # rates are rounded to thousandths
@@ -108,6 +108,12 @@ class ConcatenatedExamples(Sequence[Example]):
 
     names: tuple[str, ...]
     examples: tuple[Sequence[Example], ...]
+
+    @classmethod
+    def of(cls, sources: Sequence[Source]) -> "ConcatenatedExamples":
+        """The examples of these sources."""
+        names = tuple(source.name for source in sources)
+        return cls(names, tuple(source.examples for source in sources))
 
     @functools.cached_property
     def starts(self) -> Int[np.ndarray, " S"]:

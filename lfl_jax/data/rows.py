@@ -111,26 +111,28 @@ def to_example(row: Mapping, where: str, columns: Columns) -> Example:
     else:
         turns = _prompt_and_response(row, where, columns)
 
-    # The first question, with its input. Conversations that begin alike are one cluster.
-    spoken = turns[1:] if turns[0][0] == "system" else turns
-    first_question = [spoken[0][1], *(text for role, text in spoken[1:2] if role == "input")]
-    questions = [text for role, text in spoken if role != "assistant"]
-    is_only_question = len(questions) == len(first_question)
-    prompt = "\n".join(first_question) if is_only_question else questions[-1]
-
-    cluster_column = next((name for name in columns.cluster if name in row), None)
-    if cluster_column is None:
-        problem = "\n".join(first_question)
-    else:
-        problem = _text(row, where, cluster_column)
+    # The cluster is the problem: conversations that begin with one question are not independent,
+    # and neither are rewrites of one question, where a column says so.
+    first_question, last_question = _questions(turns)
+    cluster_columns = [name for name in columns.cluster if name in row]
+    problem = _text(row, where, cluster_columns[0]) if cluster_columns else first_question
     is_plain = [role for role, _ in turns] == ["user", "assistant"]
     return Example(
-        prompt,
+        last_question,
         turns[-1][1],
         id=where,
         cluster=f"{digest(problem):016x}",
         turns=() if is_plain else tuple(turns),
     )
+
+
+def _questions(turns: list[Turn]) -> tuple[str, str]:
+    """The first question, with its input, and the last one."""
+    spoken = turns[1:] if turns[0][0] == "system" else turns
+    first = [spoken[0][1], *(text for role, text in spoken[1:2] if role == "input")]
+    questions = [text for role, text in spoken if role != "assistant"]
+    text = "\n".join(first)
+    return text, text if len(questions) == len(first) else questions[-1]
 
 
 def _conversation(row: Mapping, where: str, columns: Columns) -> list[Turn]:

@@ -173,26 +173,26 @@ def _open_own(reference: str, data: DataConfig, split: str, seed: int) -> Source
 
 def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Source:
     """The sources concatenated, to be drawn at these rates."""
-    shares = [f"{rate / sum(rates):.1%}" for rate in rates]
-    with_shares = list(zip(parts, shares, strict=True))
-    # The hash covers the shares: the same files at other rates are other training data.
-    hashes = [f"{part.sha256} {share}" for part, share in with_shares]
-    descriptions = [f"{share} {part.description}" for part, share in with_shares]
-    stand_ins = [part.stand_in_for for part in parts if part.stand_in_for]
-    seeds = [part.seed for part in parts if part.seed is not None]
-    names = [f"{part.name}:{share}" for part, share in with_shares]
-    licences = dict.fromkeys(part.licence for part in parts)
+    names, hashes, descriptions = [], [], []
+    for part, rate in zip(parts, rates, strict=True):
+        share = f"{rate / sum(rates):.1%}"
+        names.append(f"{part.name}:{share}")
+        # The hash covers the shares: the same files at other rates are other training data.
+        hashes.append(f"{part.sha256} {share}")
+        descriptions.append(f"{share} {part.description}")
 
-    part_names = tuple(part.name for part in parts)
-    examples = mixes.ConcatenatedExamples(part_names, tuple(part.examples for part in parts))
+    seeds = [part.seed for part in parts if part.seed is not None]
+    licences = dict.fromkeys(part.licence for part in parts)
+    stand_ins = [part.stand_in_for for part in parts if part.stand_in_for]
+    is_synthetic = any(part.synthetic for part in parts)
     return Source(
         name=",".join(names),
         split=split,
-        examples=examples,
+        examples=mixes.ConcatenatedExamples.of(parts),
         licence=" and ".join(licences),
         sha256=hashlib.sha256(" ".join(hashes).encode()).hexdigest(),
         seed=seeds[0] if seeds else None,
-        synthetic=any(part.synthetic for part in parts),
+        synthetic=is_synthetic,
         description="; ".join(descriptions),
         stand_in_for=", ".join(stand_ins) or None,
         parts=parts,

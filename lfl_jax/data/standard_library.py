@@ -18,28 +18,28 @@ from lfl_jax.errors import UserError
 
 LICENCE = "PSF-2.0"
 SKIPPED = {
-    *(
-        "test",
-        "tests",
-        "idlelib",
-        "idle_test",
-        "lib2to3",
-        "site-packages",
-        "dist-packages",
-        "__pycache__",
-    ),
-    *("encodings", "pydoc_data"),  # tables, most of them copies of each other
+    "test",
+    "tests",
+    "idlelib",
+    "idle_test",
+    "lib2to3",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    # Tables, most of them copies of each other.
+    "encodings",
+    "pydoc_data",
 }
-# made when an interpreter is built: they differ between machines
+# Written when an interpreter is built: they differ between machines.
 BUILD = ("config-", "_sysconfigdata")
 DOCSTRING, BODY = (20, 2000), (10, 2000)  # characters, least and most, of what becomes a pair
 INDENT = " " * 4
 
 
-def describe(stand_in_for: str, n: int, what: str) -> str:
-    """The provenance line."""
+def describe(stand_in_for: str, n: int, unit: str) -> str:
+    """The provenance line; unit: what is counted, in the plural."""
     version = platform.python_version()
-    return f"a stand-in for {stand_in_for}: {n} {what} of the standard library of Python {version}"
+    return f"a stand-in for {stand_in_for}: {n} {unit} of the standard library of Python {version}"
 
 
 def home() -> Path:
@@ -49,9 +49,9 @@ def home() -> Path:
 
 @functools.cache
 def files() -> tuple[tuple[str, str], ...]:
-    """(path inside the library, text) of every module, in the order of paths; files that are no
-    UTF-8 are left out."""
-    root, found = home(), []
+    """(path inside the library, text) of every module, by path; files not in UTF-8 are left out."""
+    root, modules = home(), []
+    # Sorted as text with forward slashes: the same order on every system.
     for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
         parts = path.relative_to(root).parts
         if SKIPPED & set(parts) or any(part.startswith(BUILD) for part in parts):
@@ -61,24 +61,27 @@ def files() -> tuple[tuple[str, str], ...]:
         except (OSError, UnicodeDecodeError):
             continue
         if text.strip():
-            found.append(("/".join(parts), text))
-    if not found:
+            modules.append(("/".join(parts), text))
+    if not modules:
         raise UserError(f"no Python files in {root}: this Python has no standard library to read")
-    return tuple(found)
+    return tuple(modules)
 
 
 def sha256() -> str:
     """Hash of all files, paths and texts."""
-    found = hashlib.sha256()
-    for text in (text for file in files() for text in file):
-        found.update(f"{len(text)}:{text}".encode())
-    return found.hexdigest()
+    digest_of_all = hashlib.sha256()
+    for file in files():
+        for text in file:
+            digest_of_all.update(f"{len(text)}:{text}".encode())
+    return digest_of_all.hexdigest()
 
 
 def split_files(split: str) -> list[tuple[str, str]]:
     """The files of one split; UserError for an unknown one."""
     check(split, "the standard library")
-    return [files()[i] for i in split_index([digest(name) for name, _ in files()], split)]
+    modules = files()
+    index = split_index([digest(name) for name, _ in modules], split)
+    return [modules[i] for i in index]
 
 
 def documents(split: str) -> list[Example]:
@@ -88,8 +91,7 @@ def documents(split: str) -> list[Example]:
 
 @functools.cache
 def functions(split: str) -> list[Example]:
-    """Pairs of a split: the prompt ends with the docstring, the response is the indented body after
-    it."""
+    """Pairs of a split: the prompt ends with the docstring, the response is the body after it."""
     return [example for name, text in split_files(split) for example in functions_of(name, text)]
 
 
@@ -108,26 +110,21 @@ def functions_of(name: str, text: str) -> list[Example]:
 def _pair(
     node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, lines: list[str]
 ) -> Iterator[Example]:
-    about = ast.get_docstring(node, clean=False) or ""
-    if (
-        len(node.body) < 2
-        or not DOCSTRING[0] <= len(about) <= DOCSTRING[1]
-        or not _does_something(node.body[1:])
-    ):
+    """The pair of a function with a docstring and a body of fitting lengths; else nothing."""
+    docstring = ast.get_docstring(node, clean=False) or ""
+    has_docstring = DOCSTRING[0] <= len(docstring) <= DOCSTRING[1]
+    if not has_docstring or len(node.body) < 2 or not _does_something(node.body[1:]):
         return
-    head, end, last = node.lineno - 1, node.body[0].end_lineno, node.body[-1].end_lineno
-    if (
-        end is None
-        or last is None
-        or node.body[0].lineno == node.lineno
-        or node.body[1].lineno <= end
-    ):
-        return  # several statements on one line
-    signature, body = (
-        "\n".join(_moved(line, node) for line in part)
-        for part in (lines[head:end], lines[end:last])
-    )
-    body = body.strip("\n")
+
+    # Pairs are cut between lines, so that docstring and body must each begin on one of their own.
+    start, end, last = node.lineno - 1, node.body[0].end_lineno, node.body[-1].end_lineno
+    if end is None or last is None:
+        return
+    if node.body[0].lineno == node.lineno or node.body[1].lineno <= end:
+        return
+
+    signature = "\n".join(_moved(line, node) for line in lines[start:end])
+    body = "\n".join(_moved(line, node) for line in lines[end:last]).strip("\n")
     if BODY[0] <= len(body) <= BODY[1] and body.startswith(INDENT):
         yield Example(f"{signature}\n", body, id=f"{name}:{node.lineno}", cluster=name)
 
@@ -137,5 +134,6 @@ def _does_something(body: list[ast.stmt]) -> bool:
 
 
 def _moved(line: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """The line moved left by the function's indent; text inside strings may have less of it."""
     outer = line[: node.col_offset]
     return line if outer.strip() else line[node.col_offset :].rstrip()

@@ -19,23 +19,24 @@ def read_tfds(
 ) -> tuple[TableExamples, str]:
     """Examples of a split of a prepared dataset, and the SHA-256 of the files they are in.
 
-    dev and test are the dataset's own where it has them, else 2% each of the clusters of its train
+    dev and test are the dataset's own where it has them, else 2 % each of the clusters of its train
     split, but for those that are held out elsewhere. columns: config.data.columns.
     """
     builder = _open(folder)
-    own = {
-        name: found
-        for name in SPLITS
-        for found in NAMES[name][::-1]
-        if found in builder.info.splits
-    }
-    if "train" not in own:
+    dataset_splits = {}
+    for split_name in SPLITS:
+        names = [name for name in NAMES[split_name] if name in builder.info.splits]
+        if names:
+            dataset_splits[split_name] = names[0]
+    if "train" not in dataset_splits:
         raise UserError(f"{folder}: no train split; it has {', '.join(builder.info.splits)}")
-    missing = tuple(name for name in SPLITS if name not in own and name not in elsewhere)
-    table = _table(builder, own.get(split, "train"))
-    if split != "train" and split in own:
-        missing = ()
-    return split_examples(table, split, missing, columns), table.sha256
+
+    table = _table(builder, dataset_splits.get(split, "train"))
+    if split != "train" and split in dataset_splits:
+        carved = ()  # the table is this split alone
+    else:
+        carved = tuple(s for s in SPLITS if s not in dataset_splits and s not in elsewhere)
+    return split_examples(table, split, carved, columns), table.sha256
 
 
 def _library():
@@ -63,6 +64,7 @@ def _open(folder: Path):
 
 
 def _table(builder, split: str) -> Table:
+    # A data source reads single records, without TensorFlow.
     rows = builder.as_data_source(split=split)
     sha256 = hashlib.sha256()
     for name in sorted(builder.info.splits[split].filenames):

@@ -23,7 +23,7 @@ MAX_CACHED_TOKENS = 1 << 24
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """Ids of [BOS] prompt response EOS, and which of them carry loss; `name` is the example's id."""
+    """Ids of [BOS] prompt response EOS, and which carry loss; `name` is the example's id."""
 
     name: str
     ids: Int[np.ndarray, " N"]

@@ -1,10 +1,9 @@
-"""Random pairs of UUIDs, a key and the value to answer it with: nothing but memory can (MoRA, arXiv
-2405.12130, §3).
+"""Random pairs of UUIDs, a key and its value, to be memorised (MoRA, arXiv 2405.12130, §3).
 
-UUIDs are of version 4: of 32 hexadecimal digits one is always 4 and one of 8, 9, a, b, so whoever
-knows the format and nothing else gets CHANCE_DIGIT_ACCURACY of a value's digits right. MoRA's table begins at 9.9
-to 10.1 %, which is this number; UUIDs of 32 random digits would begin at 6.3 %, and counted hyphens
-at 19.8 %. The prompt is not in the paper.
+UUIDs are of version 4: of 32 hexadecimal digits one is always 4 and one of 8, 9, a, b. A model that
+knows the format and nothing else gets CHANCE_DIGIT_ACCURACY of a value's digits right. MoRA's table
+begins at 9.9 to 10.1 %, which is this number; UUIDs of 32 random digits would begin at 6.3 %, and
+counted hyphens at 19.8 %. The prompt is not in the paper.
 """
 
 import hashlib
@@ -14,16 +13,19 @@ from uuid import UUID
 from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.errors import UserError
 
+# 30 free digits at 1 in 16, the version, which is known, and the variant at 1 in 4.
 CHANCE_DIGIT_ACCURACY = (30 / 16 + 1 / 1 + 1 / 4) / 32
-# What is drawn for a split. Recall is followed on the training pairs themselves, so "dev" is these
-# once more.
+# The pairs of a split. Recall is measured on the training pairs, so that "dev" has these again.
 DRAWS = {"train": "train", "dev": "train", "test": "test"}
 KEY = "{key}"
 
 
 def describe(seed: int) -> str:
     """The provenance line of a source drawn with this seed."""
-    return f"synthetic: random UUID pairs, seed {seed}; dev repeats the training pairs, to measure recall"
+    return (
+        f"synthetic: random UUID pairs, seed {seed}; dev repeats the training pairs, to measure"
+        " recall"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,14 @@ class UUIDPairs(Drawn):
         return Example(self.prompt.replace(KEY, key), value, id=name, cluster=name)
 
     def _text(self, drawn: bytes) -> str:
-        found = UUID(bytes=drawn, version=4)
-        return str(found) if self.hyphens else found.hex
+        uuid = UUID(bytes=drawn, version=4)
+        return str(uuid) if self.hyphens else uuid.hex
 
 
 def source(
     seed: int, split: str, size: int, *, prompt: str = KEY, hyphens: bool = False
 ) -> UUIDPairs:
-    """A random-access source of `size` pairs; raises UserError for an unknown split or a prompt
-    without {key}."""
+    """`size` pairs in random access; UserError for an unknown split, or a prompt without {key}."""
     if split not in DRAWS:
         raise UserError(
             f"unknown split {split!r} of the UUID pairs; expected one of {', '.join(DRAWS)}"

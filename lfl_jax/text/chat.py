@@ -128,7 +128,7 @@ def _one_exchange(
 
 
 def _plain(turns: list[Turn]) -> list[Piece]:
-    """lm-evaluation-harness's GSM8K task: "Question: ...\\nAnswer:", and the response after a space."""
+    """lm-evaluation-harness's GSM8K task: "Question: ...\\nAnswer:", a space, and the response."""
 
     def prompt(question: str, system: str | None) -> str:
         return ("" if system is None else f"{system}\n\n") + f"Question: {question}\nAnswer:"

@@ -111,6 +111,8 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
     listed_texts = {token.get("content") for token in listed if isinstance(token, dict)}
     more = [token.as_json() for token in added if token.text not in listed_texts]
     tree = tree | {"added_tokens": [*listed, *more]} if more else tree
+
+    # A response must not begin with the space that the tokenizer puts before a text.
     try:
         beginning = tokenizers.Tokenizer.from_str(json.dumps(tree))
         bare = _without_prefix(tree)
@@ -118,6 +120,7 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise UserError(f"{file}: not a tokenizer.json: {error}") from None
 
+    # The library numbers added tokens by itself: files of two tokenizers would not be noticed.
     for token in added:
         actual = beginning.token_to_id(token.text)
         if actual != token.id:
@@ -206,6 +209,7 @@ def _without_prefix(tree: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(node, dict):
             return node
         node = {key: strip(value) for key, value in node.items()}
+        # ByteLevel and Metaspace have it as an option, beside its own steps.
         if "add_prefix_space" in node:
             node["add_prefix_space"] = False
         if node.get("type") == "Metaspace":

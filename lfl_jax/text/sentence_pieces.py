@@ -58,17 +58,18 @@ class Vocabulary:
         cls, proto: "ModelProto", added: Sequence[AddedToken], specials: Specials
     ) -> "Vocabulary":
         """The model's pieces with the added tokens."""
-        control = {
-            piece.piece: i
-            for i, piece in enumerate(proto.pieces)
-            if piece.type in (UNKNOWN, CONTROL)
-        }
+        # Control tokens such as <s> are found in a text and never written; user-defined ones and
+        # added tokens are both found and written.
+        pieces = tuple(piece.piece for piece in proto.pieces)
+        is_control = [piece.type in (UNKNOWN, CONTROL) for piece in proto.pieces]
+        control = {pieces[i]: i for i, control in enumerate(is_control) if control}
         added_special = [token.id for token in added if token.special]
+        by_id = {token.id: token.text for token in added}
         return cls(
-            pieces=tuple(piece.piece for piece in proto.pieces),
-            added={token.id: token.text for token in added},
+            pieces=pieces,
+            added=by_id,
             hidden=frozenset([*control.values(), *added_special, specials.eos_id]),
-            searched=control | {token.text: token.id for token in added},
+            searched=control | {text: i for i, text in by_id.items()},
         )
 
     def text(self, i: int) -> str:
@@ -211,10 +212,14 @@ def _from_proto(
     strips = {token.text: (token.left, token.right) for token in added}
     after = beginning.encode if legacy else continuing.encode
     encode = parsing(vocabulary.searched, beginning.encode, after, strips)
+
+    def encode_batch(texts: Sequence[str]) -> list[list[int]]:
+        return [encode(text) for text in texts]
+
     return Tokenizer(
         encode=encode,
         encode_continuation=parsing(vocabulary.searched, continuing.encode, after, strips),
-        encode_batch=lambda texts: [encode(text) for text in texts],
+        encode_batch=encode_batch,
         decode=decode,
         pieces=lambda ids: [vocabulary.text(i) for i in ids],
         vocab_size=1 + max([len(vocabulary.pieces) - 1, *vocabulary.added]),
@@ -229,7 +234,7 @@ def _from_proto(
 def _decoder(
     vocabulary: Vocabulary, processor: "SentencePieceProcessor"
 ) -> Callable[[Sequence[int]], str]:
-    """A decoder of visible ids; added tokens are not the processor's and are written as they are."""
+    """A decoder of visible ids; the processor knows no added tokens: they are written as is."""
 
     def decode(ids: Sequence[int]) -> str:
         visible = filter(vocabulary.is_visible, ids)

@@ -79,6 +79,7 @@ def token_text(settings: Settings, key: str) -> str | None:
 
 def with_eos(files: dict[str, bytes], eos: str) -> dict[str, bytes]:
     """A tokenizer's files with another EOS, in each file that transformers may take it from."""
+    # Both files may name it, and which one decides depends on the version of transformers.
     changed = {}
     for name in SETTINGS_FILES:
         settings = json.loads(files.get(name, b"{}"))
@@ -132,6 +133,7 @@ def added_tokens(folder: Path, settings: Settings) -> list[AddedToken]:
 def _special_texts(settings: Settings) -> set[str | None]:
     """Texts of all tokens that the settings name as special, one by one or in a list."""
     texts = set()
+    # An entry is a text or an object; some files have an object of named tokens in place of a list.
     for key in SPECIAL_LISTS:
         tokens = settings.get(key) or []
         for token in tokens if isinstance(tokens, list) else ():

@@ -46,7 +46,7 @@ def from_gguf(path: AnyPath) -> Tokenizer:
 
 
 def from_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder: tokenizer.json, or a SentencePiece tokenizer.model."""
+    """The tokenizer of a Hugging Face folder, from tokenizer.json or tokenizer.model."""
     if (folder / "tokenizer.json").is_file():
         return from_json(folder)
     if (folder / "tokenizer.model").is_file():
@@ -69,10 +69,14 @@ def byte_tokenizer() -> Tokenizer:
 
     # A byte-level vocabulary has no leading space: text begins and continues alike.
     encode = parsing(BYTE_SPECIALS, to_bytes, to_bytes)
+
+    def encode_batch(texts: Sequence[str]) -> list[list[int]]:
+        return [encode(text) for text in texts]
+
     return Tokenizer(
         encode=encode,
         encode_continuation=encode,
-        encode_batch=lambda texts: [encode(text) for text in texts],
+        encode_batch=encode_batch,
         decode=decode,
         pieces=lambda ids: [piece(i) for i in ids],
         vocab_size=256 + len(BYTE_SPECIALS),
