@@ -69,6 +69,7 @@ def unstacked(model: Model, n_layers: int) -> Model:
     """
     params, adapter = model.params, model.adapter
     layers = tree.unstack(params["layers"], n_layers)
+    # over the stacked weights, which it reads layer by layer
     if adapter:
         adapter = adapters.precompute_for_inference(adapter, params)
         adapter = adapter | {"layers": tree.unstack(adapter["layers"], n_layers)}
@@ -119,6 +120,7 @@ def _checked_routing(
 
 def _row_keys(seed: int, ids: Sequence[int]) -> Keys[Array, " B"]:
     """A key per row, which its number alone decides."""
+    # not by its index in the batch: batches may be formed in another way, and samples stay
     base = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(base, i))(jnp.array(ids))
 
@@ -133,9 +135,11 @@ def _start(
     """The rows after their prompts, with the first new token of each picked."""
     shared = _shared_prefix(prompts, routing)
     remainders = [prompt[shared:] for prompt in prompts]
+    # slots of the prompts; the last one of every row is that of its last token
     length = -(-max(map(len, remainders)) // BUCKET) * BUCKET
     size = shared + length + new_slots
     if shared:
+        # one row of the prefix is computed, and its cache repeated
         prefix = np.asarray(prompts[0][:shared], np.int32)[None]
         one_row = routing if routing is None else routing[:1]
         cache = _prefix_cache(decoder, prefix, one_row, rows=len(prompts), size=size)
@@ -194,6 +198,7 @@ def _run_rounds(
         if finished.all():
             break
 
+        # rows that a stop text ended: the device only knows of EOS
         state = state.replace(done=state.done | finished[active])
         selected = _last_quarter(finished[active], total)
         if selected is not None:
@@ -211,6 +216,7 @@ def _last_quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
     size = -(-rows // 4)
     if len(finished) <= size or np.sum(~finished) > size:
         return None
+    # unfinished rows first, in their order
     return np.argsort(finished, kind="stable")[:size]
 
 
@@ -248,6 +254,7 @@ def _prefill(
     routing: Routing | None,
 ) -> Decoding:
     """The rows after these tokens, which the cache's tokens precede."""
+    # padding has the position of the first token; nobody attends to it
     positions = cache.next_slot + jnp.maximum(jnp.cumsum(segment_ids, axis=1) - 1, 0)
     hidden, cache = llama.forward(
         decoder.model.params,
@@ -329,6 +336,7 @@ def _pick(
 def _nucleus(logits: Float[Array, "B V"], top_p: float | Float[Array, ""]) -> Float[Array, "B V"]:
     """Keep the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al.,
     1904.09751)."""
+    # a token stays if those more likely than it do not reach top_p by themselves
     ordered = jnp.sort(logits, axis=-1)[:, ::-1]
     probability = jax.nn.softmax(ordered, axis=-1)
     before = jnp.cumsum(probability, axis=-1) - probability

@@ -34,8 +34,10 @@ class Fused:
         self, x: Float[Array, "B T I"], adapter_input: Float[Array, "B T I"], hidden: tuple[()]
     ) -> Float[Array, "B T O"]:
         """y = x W + ((x A) * routing) B, with A and B of all adapters concatenated."""
+        # A of all adapters is one A of all their ranks, and so is B: the kernel sees one adapter.
         a = jnp.concatenate([part.a for part in self.parts], axis=-1)
         b = jnp.concatenate([part.b for part in self.parts], axis=-2)
+        # the kernel knows rows (N, I), not examples and tokens
         rows = x.reshape(-1, x.shape[-1])
         row_routing = self._rank_routing(x).reshape(len(rows), -1)
         with jax.named_scope("fused_adapters"):
@@ -61,6 +63,8 @@ def faster_kernels(
     x: Float[Array, "B T I"], site: Site, parts: tuple[LowRank, ...], rules: Rules | None
 ) -> Implementations | None:
     """The selection table's kernels for this site, or None where XLA is as fast both ways."""
+    # The table is keyed by the shape of the product, which is static: the choice costs no device
+    # time.
     rows, rank = x.size // x.shape[-1], sum(part.a.shape[-1] for part in parts)
     implementations = choose_on(rules, site.axes, site.w, rows, rank)
     return None if implementations == (XLA(), XLA()) else implementations

@@ -17,6 +17,7 @@ from lfl_jax.core.types import Params, Weight
 class Mix(Node):
     """Adapters of one weight, its members, in the order of the routing weights."""
 
+    # kinds, each with leaves (L, ..) or of one layer; its name is in the paths of saved files
     layers: tuple[Any, ...]
 
     def with_shared(self, shared: Params | None) -> "Mix":
@@ -72,6 +73,7 @@ class StackedFactors(Node):
 
     def delta(self, w: Weight) -> Float[Array, "I O"]:
         """The sum of the members' dW."""
+        # sum over members m and ranks r of A scale B
         return jnp.einsum("mir,mr,mro->io", *self.factors)
 
     def scaled(self, factor: ArrayLike) -> "StackedFactors":

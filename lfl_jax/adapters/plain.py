@@ -36,7 +36,8 @@ class Plain:
         """x W, then the low-rank parts together, then what each kind computes by itself."""
         y = linear(x, self.w)
         if not all(map(only_low_rank, self.members)):
-            # The backward pass of a `change` reads y: saved, not recomputed, under remat.
+            # The backward pass of a kind's `change` reads y. Under remat it is saved, because
+            # x W again would cost as much as the forward pass.
             y = checkpoint_name(y, "base")
         with jax.named_scope("adapters"):
             return self._with_changes(adapter_input, y, self._with_low_rank(y, hidden))
@@ -48,6 +49,7 @@ class Plain:
 
         The routing weights g multiply the ranks, which are fewer than the outputs.
         """
+        # m is the column of the routing: counted over all members, also those without this part
         present = [(m, part) for m, part in enumerate(self.parts) if part is not None]
         if not present:
             return y

@@ -56,6 +56,7 @@ def project(
 
 def _plan(x: Float[Array, "B T I"], site: Site, context: AdapterContext) -> Plan:
     """The fastest plan that computes what the site's adapter needs."""
+    # Each row's own factors: no product grows with the number of adapters.
     if routed.can_follow_ids(context.routing, context.rules):
         factors = routed.stacked_factors(site.adapter, site.w, context.shared)
         if factors is not None:
@@ -74,6 +75,7 @@ def _plan(x: Float[Array, "B T I"], site: Site, context: AdapterContext) -> Plan
 
 def _shared_shrink(x: Float[Array, "B T I"], plans: Sequence[Plan]) -> list[Hidden]:
     """x A for every shrink of every plan, as one product."""
+    # masters of A are float32, the products in the compute dtype of x
     factors = tuple(a.astype(x.dtype) for plan in plans for a in plan.shrinks)
     products = iter(shrink(x, factors) if factors else ())
     return [tuple(itertools.islice(products, len(plan.shrinks))) for plan in plans]

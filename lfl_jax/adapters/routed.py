@@ -62,12 +62,14 @@ def stacked_factors(layer: AdapterLayer | None, w: Weight, shared: Params | None
     None where `low_rank` is not all they do, their shapes differ, or they are too few for it to be
     faster.
     """
+    # stacked once, for evaluation: stacking here copies all factors at every call
     if isinstance(layer, StackedFactors):
         return layer.factors
     group = tuple(member.with_shared(shared) for member in members(layer))
     if len(group) < MEMBERS or not all(map(only_low_rank, group)):
         return None
     parts = tuple(member.low_rank(w) for member in group)
+    # one gather picks a row's factors only where all have one rank
     if len({(part.a.shape, part.b.shape) for part in parts}) > 1:
         return None
     return LowRank(*(jnp.stack(leaves) for leaves in zip(*parts, strict=True)))

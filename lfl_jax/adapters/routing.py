@@ -27,6 +27,7 @@ def as_routing(routing: ArrayLike | None, shape: tuple[int, int], columns: int) 
     """
     if routing is None:
         return None
+    # lists and numpy arrays, too: what has a dtype is told apart by it
     routing = jnp.asarray(routing)
     if is_ids(routing):
         _require_ids_shape(routing.shape, shape)
@@ -44,6 +45,7 @@ def _require_ids_shape(given: tuple[int, ...], shape: tuple[int, int]) -> None:
 
 
 def _require_weights_shape(given: tuple[int, ...], shape: tuple[int, int], columns: int) -> None:
+    # (M,) could be meant for every row, but floats (B,) are more likely ids that lost their dtype
     if len(given) == 1:
         raise UserError(
             f"routing: floats {given}; ids of members are integers; factors on {columns} members"
@@ -72,5 +74,6 @@ def adapter_weight(
     """The routing weight of one adapter, to be multiplied with y; 1 without routing."""
     if routing is None:
         return 1
+    # an id is one-hot routing weights: 1 in its column, and 0 everywhere for -1
     weight = routing == index if is_ids(routing) else routing[..., index]
     return weight.astype(y.dtype).reshape(weight.shape + (1,) * (y.ndim - weight.ndim))

@@ -47,6 +47,7 @@ class AdapterContext:
         """x after inverted dropout: x / (1 - rate) with probability 1 - rate, else 0."""
         if not self.has_dropout:
             return x
+        # inverted: the mean of the adapter's input stays, so that evaluation needs no factor
         keep = jax.random.bernoulli(self.key, 1.0 - self.dropout, x.shape)
         return jnp.where(keep, x / (1.0 - self.dropout), jnp.zeros((), x.dtype))
 

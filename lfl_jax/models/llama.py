@@ -94,6 +94,7 @@ def specs(cfg: ModelConfig, dtype: DType = jnp.float32) -> Params:
             (layers, weight.shape[-1]), ("layers", AXES[name][-1]), initializers.zeros, dtype
         )
 
+    # weights of several sizes, one declaration each; biases and axes follow from these
     matrices = {
         "attn": weights(q=(d, q), k=(d, kv), v=(d, kv), o=(q, d)),
         "mlp": weights(gate=(d, cfg.d_ff), up=(d, cfg.d_ff), down=(cfg.d_ff, d)),
@@ -198,8 +199,8 @@ def _rematerialised(block: Block, cfg: ModelConfig) -> Block:
     """The block, of which the backward pass recomputes what cfg.remat does not save."""
     if cfg.remat == "none":
         return block
-    # prevent_cse is for loops whose forward and backward pass the compiler could merge: a scan's
-    # cannot be, and without the barriers more is fused
+    # prevent_cse keeps the compiler from merging the recomputation with the forward pass. Inside a
+    # scan it cannot, and barriers would only keep it from fusing.
     return jax.checkpoint(block, policy=REMAT[cfg.remat], prevent_cse=False)
 
 
@@ -210,6 +211,7 @@ def logits(params: Params, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]
 
 def rms_norm(x: Float[Array, "*N D"], w: Float[Array, " D"], eps: float) -> Float[Array, "*N D"]:
     """x / rms(x) · w, in float32 inside (arXiv 1910.07467)."""
+    # in bfloat16 the mean of squares would have 8 bits
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
     return (y * w.astype(jnp.float32)).astype(x.dtype)
@@ -267,6 +269,7 @@ def _attention(
         q, k, v, mask.mask, segment_ids=mask.segment_ids,
         dropout=cfg.attention_dropout, key=keys.attention, rules=context.rules,
     )  # fmt: skip
+    # heads side by side, split over the tensor axis as the rows of W_o are
     h = constrain(h.reshape(*h.shape[:2], -1), ("batch", "time", "heads"), context.rules)
     (h,) = _linear(h, layer, "attn", ("o",), context, keys.o)
     return constrain(h, ("batch", "time", "activation"), context.rules), cache
@@ -274,6 +277,7 @@ def _attention(
 
 def _mlp(h: Hidden, layer: Layer, context: LayerContext, keys: _DropoutKeys) -> Hidden:
     """SwiGLU (arXiv 2002.05202): (silu(h W_gate) * (h W_up)) W_down."""
+    # one call: both read h, so that their adapters' A are one product with it
     projections = _linear(h, layer, "mlp", ("gate", "up"), context, keys.gate_up)
     gate, up = (checkpoint_name(y, "mlp") for y in projections)
     h = constrain(jax.nn.silu(gate) * up, ("batch", "time", "mlp"), context.rules)
@@ -294,6 +298,7 @@ def _linear(
     sites = tuple(Site(weights[name], adapter.get(name), AXES[name]) for name in names)
     ys = project(h, sites, dataclasses.replace(context.adapters, key=key))
 
+    # families without biases have none of the groups
     groups = (layer.weights.get(group, {}) for group in BIASES)
     biases = {name: bias for group in groups for name, bias in group.items()}
     return tuple(

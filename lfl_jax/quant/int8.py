@@ -60,6 +60,7 @@ def matmul(x: Float[Array, "*N I"], q: Int8) -> Float[Array, "*N O"]:
     The codes are exact in x's dtype, and GPUs and TPUs convert them on their way into the product,
     so that no dequantised W is ever written.
     """
+    # one scale a column: it comes out of the sum over I
     y = jnp.dot(x, q.codes.astype(x.dtype), preferred_element_type=jnp.float32)
     return (y * q.scale).astype(x.dtype)
 

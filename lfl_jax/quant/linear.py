@@ -22,6 +22,7 @@ from lfl_jax.quant.int8 import Int8
 from lfl_jax.quant.nf4 import NF4
 
 Quantised = NF4 | Int8
+# A format's name in configs and commands, and its module.
 FORMATS: dict[str, ModuleType] = {"nf4": nf4, "int8": int8}
 
 
@@ -32,6 +33,7 @@ def is_quantised(x: PyTree) -> bool:
 
 def hold(form: str, weight: ArraySpec, w: Float[Array, "*L I O"], rules: Rules) -> Quantised:
     """The weight quantised to a format of FORMATS, on the mesh as its spec says."""
+    # compiled with its output's sharding: no device holds the whole quantised weight
     shardings = spec.shardings(FORMATS[form].specs(weight), rules)
     return jax.jit(FORMATS[form].quantise, out_shardings=shardings)(w)
 
@@ -78,6 +80,7 @@ matmul.defvjp(lambda x, q: (matmul(x, q), q), lambda q, dy: (matmul_transposed(d
 
 
 def _module(q: Quantised) -> ModuleType:
+    # by class, not by FORMATS' names: a weight does not know its format's name
     return {NF4: nf4, Int8: int8}[type(q)]
 
 
@@ -91,6 +94,7 @@ def nbytes(q: PyTree) -> int:
 
 def error(w: Float[Array, "*L I O"], q: Quantised) -> Float[Array, ""]:
     """||W - dequantise(q)||_F / ||W||_F, in float32."""
+    # of the whole stack: layers with larger weights count for more
     w = w.astype(jnp.float32)
     return jnp.linalg.norm((w - dequantise(q, jnp.float32)).reshape(-1)) / jnp.linalg.norm(
         w.reshape(-1)

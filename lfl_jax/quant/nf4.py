@@ -22,8 +22,8 @@ from lfl_jax.core.spec import ArraySpec
 
 BLOCK = 64  # weights that share an absmax
 SUPERBLOCK = 256  # absmax values that share a scale
-# Quantiles of a normal distribution with an exact 0, in bitsandbytes's table: the formula printed in
-# the paper gives other numbers.
+# Quantiles of a normal distribution with an exact 0, as in bitsandbytes: the formula in the paper
+# gives other numbers.
 LEVELS = np.array(
     [
         -1.0,
@@ -53,7 +53,7 @@ def _dynamic_levels() -> np.ndarray:
     Decade e in 0..6 holds 2^e magnitudes of each sign: the centres of 2^e equal cells of [0.1, 1],
     times 10^(e - 6). With 0 and 1 that makes 256.
     """
-    # no cell's edge is 0 or 1: those two are values of their own, and 0 has no sign
+    # centres of cells only: 0, which has no sign, and 1 are values of their own
     decades = []
     for e in range(7):
         edges = np.linspace(0.1, 1.0, 2**e + 1)

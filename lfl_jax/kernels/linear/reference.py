@@ -31,6 +31,7 @@ def _bwd(
     x, w = saved
     rows = tuple(range(x.ndim - 1))
     dx = jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ())))
+    # the left operand is the one that XLA transposes: the narrower of the two
     if x.shape[-1] <= dy.shape[-1]:
         dw = jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
     else:

@@ -50,6 +50,7 @@ def product(
     transposed: bool,
 ) -> Product:
     """The product of one pass over a weight; transposed: the backward pass."""
+    # the backward pass contracts O and outputs I, the forward pass the other way round
     cols, depth = stored.shape[:: 1 if transposed else -1]
     planes = (1, form.planes) if transposed else (form.planes, 1)
     return Product(rows, cols, depth, rank, *planes, bytes_x, stored.dtype.itemsize)
@@ -65,6 +66,7 @@ def _decode_nf4(codes: UInt8[Array, "S O"], scale: Float[Array, "#S O"], dtype: 
 
 FORMATS = {
     "dense": Format(1, 0, lambda w: (w, None), lambda tile, _, dtype: (tile.astype(dtype),)),
+    # one scale for all rows of a column (group 0), codes in one plane
     "int8": Format(
         1,
         0,
@@ -81,6 +83,7 @@ def split(x: Float[Array, "N I"], planes: int, stored: int) -> Float[Array, "P N
 
     NF4 fills its last block with rows that W does not have: their columns are 0.
     """
+    # column planes · s + p of x meets row p of stored row s
     x = jnp.pad(x, ((0, 0), (0, planes * stored - x.shape[1])))
     return x[None] if planes == 1 else jnp.moveaxis(x.reshape(x.shape[0], stored, planes), 2, 0)
 

@@ -101,17 +101,14 @@ class PallasGPU:
         blocks = _Blocks(p, self.tiles or tiles.gpu(p, self.device), form, transposed)
         x, weight, h, outer = blocks.padded(operands)
 
-        rows, cols = blocks.t.rows, blocks.t.cols
-        grid = (x.shape[1] // rows, outer.shape[1 if transposed else 2] // cols)
-        # the output tile on its way to device memory, and the decoded planes of a tile of W
-        planes = 0 if scale is None else form.planes
-        scratch = (_shared(rows, cols), *[_shared(*blocks.weight_tile)] * planes)
+        # outer is (P, R, cols), or (P, cols, R) in the backward pass
+        cols = outer.shape[1 if transposed else 2]
         kernel = plgpu.kernel(
             partial(_kernel, blocks=blocks),
-            out_type=jax.ShapeDtypeStruct((p.out_planes, x.shape[1], grid[1] * cols), x.dtype),
-            grid=grid,
+            out_type=jax.ShapeDtypeStruct((p.out_planes, x.shape[1], cols), x.dtype),
+            grid=(x.shape[1] // blocks.t.rows, cols // blocks.t.cols),
             grid_names=("m", "n"),
-            scratch_types=scratch,
+            scratch_types=blocks.scratch(is_quantised=len(weight) > 1),
             compiler_params=plgpu.CompilerParams(
                 lowering_semantics=plgpu.LoweringSemantics.Warpgroup
             ),
@@ -162,6 +159,11 @@ class _Blocks:
             _pad(outer, 1, *self.outer_tile),
         )
 
+    def scratch(self, is_quantised: bool) -> tuple[pl.MemoryRef, ...]:
+        """The output tile on its way to device memory, and the decoded planes of a tile of W."""
+        decoded = [_shared(*self.weight_tile) for _ in range(self.form.planes * is_quantised)]
+        return _shared(self.t.rows, self.t.cols), *decoded
+
     def oriented(self, ref: Any) -> Any:
         """A tile of W, or of outer, as the right operand of the product."""
         return ref.transpose((1, 0)) if self.transposed else ref
@@ -170,6 +172,7 @@ class _Blocks:
         """Specs of x, W and its scales in the pipeline over the contracted axis, step k."""
         at = (lambda k: (n, k)) if self.transposed else (lambda k: (k, n))
         sizes = self.weight_tile
+        # all planes of x at once: each meets a plane of the same tile of W
         x = _tiled((self.p.in_planes, self.t.rows, self.t.depth), lambda k: (0, m, k))
         if not quantised:
             return [x, _tiled(sizes, at)]
@@ -199,20 +202,26 @@ def _kernel(
     h: jax.Ref,
     outer: jax.Ref,
     y: jax.Ref,
-    result: jax.Ref,
-    *decoded: jax.Ref,
+    result: Any,
+    *decoded: Any,
     blocks: _Blocks,
 ) -> None:
-    """One thread block: tile (m, n) of the output."""
+    """One thread block: tile (m, n) of the output.
+
+    Any: a Ref to shared memory with transforms is of a class that jax does not export.
+    """
+    # one thread block for every (m, n) of the grid; k and r are its pipelines' own steps
     m, n = jax.lax.axis_index("m"), jax.lax.axis_index("n")
     p, t = blocks.p, blocks.t
 
     def weight_step(totals: Sequence, _: Any, x_tile: Any, *tile: Any) -> None:
+        # dense tiles go to the tensor cores as they are
         if decoded:
             _decode(tile, decoded, blocks.form)
         for i, plane in enumerate(decoded or tile):
             plane = blocks.oriented(plane)
             plgpu.wgmma(totals[i % p.out_planes], x_tile.at[i % p.in_planes], plane)
+        # the pipeline reuses the buffers of this step
         plgpu.wgmma_wait(0)
 
     def rank_step(totals: Sequence, _: Any, h_tile: Any, outer_tile: Any) -> None:
@@ -233,16 +242,20 @@ def _kernel(
             in_specs=blocks.ranks(m, n),
             max_concurrent_steps=2,
         )(h, outer)
-        for i, total in enumerate(totals):
-            result[...] = total[...].astype(result.dtype)
-            plgpu.commit_smem()
-            rows, cols = pl.ds(m * t.rows, t.rows), pl.ds(n * t.cols, t.cols)
-            plgpu.copy_smem_to_gmem(result, y.at[i, rows, cols])
-            # `result` is written again for the next plane
-            plgpu.wait_smem_to_gmem(0)
+        _write(totals, result, y, rows=pl.ds(m * t.rows, t.rows), cols=pl.ds(n * t.cols, t.cols))
 
     # the accumulators are registers, one for each plane of the output
     pl.run_scoped(run, *(plgpu.ACC((t.rows, t.cols), jnp.float32) for _ in range(p.out_planes)))
+
+
+def _write(totals: Sequence, result: Any, y: jax.Ref, *, rows: pl.Slice, cols: pl.Slice) -> None:
+    """The accumulators of all planes to y, each by way of the tile `result` in shared memory."""
+    for i, total in enumerate(totals):
+        result[...] = total[...].astype(result.dtype)
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(result, y.at[i, rows, cols])
+        # `result` is written again for the next plane
+        plgpu.wait_smem_to_gmem(0)
 
 
 def _decode(tile: Sequence, decoded: Sequence, form: Format) -> None:

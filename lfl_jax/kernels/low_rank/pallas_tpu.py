@@ -104,6 +104,7 @@ class PallasTPU:
                 pltpu.VMEM((t.rows, p.rank), jnp.float32),
             ),
             compiler_params=pltpu.CompilerParams(
+                # x A is shared between column tiles: only rows may go to other cores
                 dimension_semantics=("parallel", "arbitrary", "arbitrary"),
                 vmem_limit_bytes=tiles.VMEM.get(self.device),
             ),
@@ -218,6 +219,7 @@ def _kernel(
     inside = partial(_inside, start=k * blocks.t.depth, size=p.depth)
     planes = [inside(x[i], axis=1) for i in range(p.in_planes)]
 
+    # VMEM holds what the last output tile left
     @pl.when(k == 0)
     def _() -> None:
         y_sum[...] = jnp.zeros_like(y_sum)
@@ -226,11 +228,13 @@ def _kernel(
     for i, w in enumerate(blocks.form.decode(stored[...], row_scale, x.dtype)):
         y_sum[i % p.out_planes] += dot(planes[i % p.in_planes], inside(w, axis=contracted))
 
+    # x A is the same for every column tile: the first one computes it
     @pl.when(n == 0)
     def _() -> None:
         new = sum(dot(x_i, inside(inner[i], axis=contracted)) for i, x_i in enumerate(planes))
         h_sum[...] = new + jnp.where(k == 0, 0.0, h_sum[...])
 
+    # the last step: y = x W + (x A * routing) B, rounded once
     @pl.when(k == pl.num_programs(2) - 1)
     def _() -> None:
         ranks = h_sum[...] if routing is None else h_sum[...] * routing[...].astype(jnp.float32)
@@ -243,6 +247,7 @@ def _dot(
     x: Float[Array, "N _"], w: Float[Array, "_ _"], *, transposed: bool
 ) -> Float[Array, "N _"]:
     """x w, or x w^T, in float32."""
+    # without it a TPU rounds float32 operands to bfloat16
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     contract = (((1,), (int(transposed),)), ((), ()))
     return jax.lax.dot_general(

@@ -39,6 +39,7 @@ def low_rank_projection(
     """
     _require_shapes(x, w, a, b, row_routing)
     implementations = _implementations(implementation, w, x.shape[0], a.shape[1])
+    # cast outside of the derivative, so that masters in float32 get gradients in float32
     a, b, routing = (None if v is None else v.astype(x.dtype) for v in (a, b, row_routing))
     return _projection(implementations, x, w, a, b, routing)
 
@@ -53,6 +54,7 @@ def _implementations(
         return choose(w, rows, rank)
     if isinstance(implementation, tuple):
         return Implementations(*implementation)
+    # a name of the table in `selection`, with its default options
     if isinstance(implementation, str):
         if implementation not in IMPLEMENTATIONS:
             raise UserError(
@@ -114,6 +116,7 @@ def _fwd(
     routing: RowRouting,
 ) -> tuple[Float[Array, "N O"], Saved]:
     y, h = implementations.forward.forward(x, w, a, b, routing)
+    # named, so that remat saves x A and does not run the kernel again for it
     return y, Saved(x, w, a, b, routing, checkpoint_name(h, "shrink"))
 
 

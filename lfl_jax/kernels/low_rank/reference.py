@@ -21,6 +21,7 @@ def shrink(
 ) -> tuple[Float[Array, "*N _"], ...]:
     """x A for every A (I, R_i): one product against their concatenation. Skinny products run far
     below peak, and a wider one costs about the same as a narrow one."""
+    # where one A ends and the next begins, in the axis of all ranks
     splits, total = [], 0
     for a in factors[:-1]:
         total += a.shape[-1]
@@ -33,6 +34,7 @@ def expand(
     hidden: tuple[Float[Array, "*N _"], ...], factors: tuple[Float[Array, "_ O"], ...]
 ) -> Float[Array, "*N O"]:
     """The sum of hidden_i B_i (R_i, O), as one product over all ranks."""
+    # a single adapter is the common case: no copy of its B
     if len(hidden) == 1:
         return matmul(hidden[0], factors[0])
     return matmul(jnp.concatenate(hidden, axis=-1), jnp.concatenate(factors, axis=-2))

@@ -82,6 +82,7 @@ class Entry:
 
 def shape_class(rows: int, inputs: int, outputs: int, rank: int) -> Shape:
     """The class of a shape."""
+    # exact I and O, because tiles have to divide them
     return Shape(1 << (rows - 1).bit_length(), inputs, outputs, 1 << (rank - 1).bit_length())
 
 
@@ -95,6 +96,7 @@ def read(text: str) -> tuple[Entry, ...]:
         Entry(**row | {"shape": Shape(**row["shape"]), "tiles": Tiles(**row["tiles"])})
         for row in json.loads(text)
     )
+    # A table edited by hand, or by a rehearsal, must not slow anybody down silently.
     for entry in entries:
         if entry.implementation not in IMPLEMENTATIONS:
             known = ", ".join(IMPLEMENTATIONS)
@@ -118,6 +120,7 @@ def read(text: str) -> tuple[Entry, ...]:
 
 def write(entries: tuple[Entry, ...]) -> str:
     """A table's text, with one entry a line."""
+    # sorted, one a line: a new measurement is a small diff
     rows = sorted(json.dumps(dataclasses.asdict(entry)) for entry in entries if entry.is_faster)
     return "[" + ",".join("\n " + row for row in rows) + ("\n]\n" if rows else "]\n")
 
@@ -146,6 +149,7 @@ def choose(
     if not table:
         return Implementations(XLA(), XLA())
     entries = {entry.key: entry for entry in table}
+    # a kernel sees the shard of a device: the table is keyed by its sizes
     device = jax.devices()[0].device_kind if device is None else device
     sizes = (size // parts for size, parts in zip((rows, *w.shape), shards, strict=True))
     shape = shape_class(*sizes, rank)

@@ -72,6 +72,7 @@ class Sharded:
         """(y, x A), both of which contract I."""
         split_over = split(self.rules, self.axes, w, x.shape[0])
         rows, inputs, outputs = split_over
+        # x W and x A contract I: where a mesh axis splits it, each device has a part of the sum
         run = _summed(self.inner.forward, over=inputs)
         mapped = self._per_shard(run, split_over, P(rows, inputs), P(rows, outputs), w)
         return mapped(x, _with_one_level(w), a, b, routing)

@@ -68,6 +68,7 @@ def tpu(p: Product, device: str = "") -> Tiles:
 def shortlist_tpu(p: Product, device: str = "") -> list[Tiles]:
     """The tiles that fit VMEM, those with the least modelled time first; ties go to fewer grid
     steps."""
+    # an unknown device gets tiles that fit every known one
     budget = VMEM.get(device, VMEM_LEAST)
     fitting = [t for t in _candidates(p) if vmem(p, t) <= budget]
     return sorted(fitting, key=lambda t: (seconds(p, t, device), _steps(p, t)))
@@ -91,6 +92,7 @@ def vmem(p: Product, t: Tiles) -> int:
 
 
 def _candidates(p: Product) -> list[Tiles]:
+    # 16 rows of bfloat16 fill a register of a TPU
     rows = [r for r in (16, 32, 64, 128, 256, 512) if r < 2 * p.rows] or [16]
     wide = [_fit(p.cols, c) for c in (128, 256, 512)] + _divisors(p.cols)
     deep = [_fit(p.depth, d) for d in (128, 256, 512)] + _divisors(p.depth)
@@ -125,6 +127,7 @@ def seconds(p: Product, t: Tiles, device: str) -> float:
     """
     flops, bandwidth = RATES.get(device, RATES_OTHERWISE)
     rows, cols, depth = _up(p.rows, t.rows), _up(p.cols, t.cols), _up(p.depth, t.depth)
+    # FLOP, and bytes of W, x and y
     work = 2 * p.in_planes * p.out_planes * rows * cols * depth
     moved = rows // t.rows * cols * depth * p.bytes_w
     moved += p.bytes_x * rows * (cols // t.cols * depth * p.in_planes + p.out_planes * cols)
@@ -147,6 +150,7 @@ def shortlist_gpu(p: Product, device: str = "") -> list[Tiles]:
     budget = SMEM.get(device, SMEM_LEAST)
     # a warp group multiplies 64 rows at a time
     rows = [r for r in (128, 64) if r == 64 or p.rows > 64]
+    # decoding needs registers beside the accumulators: narrower tiles
     quantised = p.bytes_w < p.bytes_x
     cols = [c for c in (128, 64) if c == 64 or (p.cols % c == 0 and not quantised)]
     choices = [Tiles(r, c, 64, stages) for r in rows for c in cols for stages in (4, 3, 2)]
@@ -158,6 +162,7 @@ def smem(p: Product, t: Tiles) -> int:
 
     The pipelines, over the contracted axis and over the ranks, run one after the other.
     """
+    # the tile of ranks is 64 wide, in two stages
     stage = p.in_planes * t.rows * t.depth * p.bytes_x + t.depth * t.cols * p.bytes_w
     ranks = 2 * 64 * (t.rows + p.out_planes * t.cols) * p.bytes_x
     quantised = p.bytes_w < p.bytes_x
