@@ -1,52 +1,60 @@
-"""A method of your own, trained and evaluated like the built-in ones, without being registered
-anywhere.
+"""A method of your own, trained and evaluated like the built-in ones, without a registry.
 
     python examples/own_method.py
 
+@@own_method@@
+
 LoRA-FA (Zhang et al., arXiv 2308.03303) is LoRA with A frozen at random: the class below is all
-there is to it. What
-`main` needs is its place: --config.adapter.kind=FILE.py:CLASS.
+there is to it. `main` needs only where it is: --config.adapter.kind=FILE.py:CLASS.
 """
 
 import sys
 from typing import Any, ClassVar
 
 from flax import struct
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from lfl_jax import main
 from lfl_jax.adapters.kind import Kind, LowRank
 from lfl_jax.adapters.lora import factors
+from lfl_jax.adapters.placement import Placement
+from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import Weight
 
 
 @struct.dataclass
 class LoRAFA(Kind):
-    """A (I, R), random and frozen, B (R, O), and the constant scale (R,)."""
+    """dW = A diag(scale) B, where only B trains."""
 
     constants: ClassVar[tuple[str, ...]] = ("a", "scale")  # these never train
-    a: Any
-    b: Any
-    scale: Any
+    lora_plus: ClassVar[tuple[str, ...]] = ("b",)  # config.optim.lora_plus makes this learn faster
+    a: Any  # (I, R)
+    b: Any  # (R, O)
+    scale: Any  # (R,)
 
     @classmethod
-    def specs(cls, weight: Any, placement: Any) -> "LoRAFA":
+    def specs(cls, weight: ArraySpec, placement: Placement) -> "LoRAFA":
         """LoRA's tensors."""
-        found = factors(weight, placement)
-        return cls(a=found["a"], b=found["b"], scale=found["scale"])
+        return cls(**factors(weight, placement))
 
-    def low_rank(self, w: Any) -> LowRank:
-        """dy = (x A · scale) B: with this and `delta` the model trains, merges, mixes and is
-        analysed."""
+    def low_rank(self, w: Weight | None) -> LowRank:
+        """dy = (x A · scale) B: with this and `delta` it trains, merges, mixes and is analysed."""
         return LowRank(self.a, self.scale, self.b)
 
-    def delta(self, w: Any) -> Any:
+    def delta(self, w: Weight) -> Float[Array, "I O"]:
         """dW."""
         return (self.a * self.scale) @ self.b
 
-    def scaled(self, factor: Any) -> "LoRAFA":
+    def weight_shape(self) -> tuple[int, ...]:
+        """So that `stack` can tell what is missing where another adapter has no layer."""
+        return (*self.a.shape[:-1], self.b.shape[-1])
+
+    def scaled(self, factor: ArrayLike) -> "LoRAFA":
         """factor · dW."""
         return self.replace(scale=self.scale * factor)
 
-    def effective_size(self) -> Any:
+    def effective_size(self) -> Int[Array, ""]:
         """B's entries, of ranks in use."""
         return (self.scale != 0).sum() * self.b.shape[-1]
 

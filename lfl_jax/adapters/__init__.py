@@ -1,5 +1,8 @@
-"""Adapters as values: frozen dataclasses in a tree beside the parameters. A kind is one file and
-one entry of KINDS."""
+"""Adapters as values: frozen dataclasses in a tree beside the parameters.
+
+Read kind.py and lora.py first: a kind of adapter is one file and one entry of build.KINDS. build.py
+makes an adapter for a model, compose.py combines adapters, project.py computes with them.
+"""
 
 from lfl_jax.adapters.adapter_tree import member_count
 from lfl_jax.adapters.bottleneck import Bottleneck

@@ -140,6 +140,7 @@ def as_adapter_and_params(name: str, adapter: object, params: object) -> tuple[A
             f"{name}: the adapter's layers are unstacked; give the stacked ones, before"
             " tree.unstack"
         )
+    # an adapter of another architecture is named; later it would be an error of shapes
     for path, _ in named_layers(adapter):
         _, part, module = path.split("/")
         if module not in params["layers"].get(part, {}):
@@ -154,4 +155,5 @@ def weight(params: Params, path: str) -> PyTree:
 
 
 def _is_params(x: object) -> bool:
+    # both have "layers"; only parameters have an embedding
     return isinstance(x, dict) and "layers" in x and "embed" in x

@@ -90,6 +90,7 @@ def specs(param_specs: Params, config: AdapterConfig) -> AdapterTree:
     weights: dict[str, ArraySpec] = dict(tree.items(linear, spec.is_spec))
     n_layers = next(iter(weights.values())).shape[0]
 
+    # which kinds, and at which weights with which ranks
     kinds = find_kinds(config)
     by_weight = placements(list(weights), n_layers, config)
     _require_applied(config, kinds, by_weight)
@@ -98,6 +99,7 @@ def specs(param_specs: Params, config: AdapterConfig) -> AdapterTree:
         placement = by_weight.get(tree.name(path))
         if placement is None:
             return None
+        # several kinds at one weight are a Mix, in the order of config.kind
         group = [kind for kind in kinds if _is_applied(kind, placement)]
         return as_layer([kind.specs(weight, placement) for kind in group])
 
@@ -165,6 +167,7 @@ def bind(adapter: Adapter, params: Params, originals: Params | None = None) -> A
     adapter, params = adapter_tree.as_adapter_and_params("bind", adapter, params)
     if all(type(m).bind is Kind.bind for m in all_members(adapter)):
         return adapter
+    # only LoftQ reads the originals; without them its `bind` raises
     layers = _at_weights(_bound, adapter, params, originals or params)
     return _validated(adapter | {"layers": layers})
 
@@ -192,6 +195,7 @@ def require_bound(name: str, adapter: AdapterTree, params: Params) -> None:
         for member in members(layer):
             if type(member).deviation is Kind.deviation or _is_traced(member, w):
                 continue
+            # one number leaves the device for each layer that keeps something of its weight
             deviation = float(_deviation(member, w))
             if deviation > DEVIATION:
                 raise UserError(
@@ -281,6 +285,7 @@ def merge(adapter: Adapter, params: Params, dtype: DType | None = None) -> Param
     """
     adapter, params = adapter_tree.as_adapter_and_params("merge", adapter, params)
     require_bound("merge", adapter, params)
+    # new dicts along the path of each merged weight: the inputs are not written to
     stacks, shared = dict(params["layers"]), adapter.get("shared")
     for path, layer in named_layers(adapter):
         _, part, module = path.split("/")
@@ -323,6 +328,11 @@ def _at_weights(function: Callable[..., PyTree], adapter: AdapterTree, *params: 
     def visit(layer: AdapterLayer | None, *ws: Weight) -> PyTree:
         return None if layer is None else function(layer, *ws)
 
-    layers = adapter["layers"]
-    weights = ({part: x["layers"][part] for part in layers} for x in params)
-    return jax.tree.map(visit, layers, *weights, is_leaf=is_layer)
+    parts = adapter["layers"]
+    # of the parameters, the norms of a layer have no place in an adapter's tree
+    weights = [_parts(x["layers"], parts) for x in params]
+    return jax.tree.map(visit, parts, *weights, is_leaf=is_layer)
+
+
+def _parts(layers: Params, parts: AdapterTree) -> Params:
+    return {part: layers[part] for part in parts}

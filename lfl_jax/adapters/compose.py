@@ -137,7 +137,7 @@ def select(stacked: Adapter, index: int) -> AdapterTree:
 
 
 def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B *T M"]:
-    """One-hot routing weights: each example (B,) or token (B, T) uses one member; id -1 is the base.
+    """One-hot routing weights: each example (B,) or token (B, T) uses one member, or none at -1.
 
     The ids themselves are a routing too, and the faster one for many members. UserError as for
     `check_ids`.
@@ -177,6 +177,7 @@ def fuse(adapter: Adapter) -> AdapterTree:
         if len(group) == 1 and type(group[0]) is LoRA:
             return group[0]
 
+        # vmap: a kind's methods see one layer of the stack
         factors_of = jax.vmap(lambda member: member.with_shared(shared).low_rank(None))
         a, scale, b = zip(*(factors_of(member) for member in group), strict=True)
         return LoRA(
@@ -198,6 +199,7 @@ def zip_layers(name: str, function: AtWeight, *adapters: Adapter) -> AdapterTree
     layers = map_weights(name, function, *adapters)
     result = {"layers": layers} | replaced_parameters.combined(adapters)
 
+    # shared arrays come along only where a layer of the result reads them
     trees = [as_adapter(name, adapter) for adapter in adapters]
     shared = [tree["shared"] for tree in trees if "shared" in tree and needs_shared(tree)]
     if not shared or not needs_shared(result):
@@ -236,9 +238,12 @@ def _map_nodes(name: str, function: AtWeight, path: str, nodes: tuple[PyTree, ..
         raise UserError(
             f"{name}: the adapters' trees differ at {path}; are some stacked and others not?"
         )
-    keys = dict.fromkeys(key for node in branches for key in node)
-    children = {k: tuple(None if n is None else n.get(k) for n in nodes) for k in keys}
-    return {k: _map_nodes(name, function, f"{path}/{k}", child) for k, child in children.items()}
+    result = {}
+    # a dict and not a set: keys stay in the order of the trees
+    for key in dict.fromkeys(key for node in branches for key in node):
+        children = tuple(None if node is None else node.get(key) for node in nodes)
+        result[key] = _map_nodes(name, function, f"{path}/{key}", children)
+    return result
 
 
 def check_weights(

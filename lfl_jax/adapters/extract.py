@@ -41,6 +41,7 @@ def extract(tuned: Params, base: Params, rank: int) -> Extracted:
     layers = {part: _changes(part, tuned["layers"][part], changed) for part in LINEAR}
     adapter, error = truncate({"layers": layers}, base, rank)
 
+    # norms and embeddings, which a LoRA has no place for
     linear = {f"layers/{part}/{name}" for part in LINEAR for name in layers[part]}
     return Extracted(adapter, error, tuple(path for path in changed if path not in linear))
 
@@ -69,6 +70,7 @@ def _changed_paths(tuned: Params, base: Params) -> list[str]:
     """Paths of the parameters that differ in value, quantised ones as one; UserError in shape."""
     after = dict(tree.items(tuned, quant.is_quantised))
     before = dict(tree.items(base, quant.is_quantised))
+    # by path and not by structure, so that the error can name what differs
     if odd := sorted(after.keys() ^ before.keys()):
         raise UserError(
             f"extract: only one of the two has {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"

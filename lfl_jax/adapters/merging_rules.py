@@ -99,6 +99,7 @@ class Drop:
         self, shape: tuple[int, ...], adapter: int, path: str, factor: int | None
     ) -> Bool[Array, "L I O"]:
         mask = self.masks[adapter]
+        # masks are trees like an adapter's, but may be of plain dicts and numpy arrays
         for step in path.split("/"):
             mask = mask.get(step) if isinstance(mask, dict) else None
         if factor is not None and mask is not None:

@@ -58,6 +58,7 @@ class MoRA(Kind):
         self, x: Float[Array, "*N I"], y: Float[Array, "*N O"] | None, w: Weight
     ) -> Float[Array, "*N O"]:
         """dy = gain decompress(compress(x) M)."""
+        # gain goes into M, which is smaller than dy
         square = (self.gain * self.square).astype(x.dtype)
         return self.decompress(matmul(self.compress(x, square.shape[0]), square), w.shape[-1])
 
@@ -68,7 +69,7 @@ class MoRA(Kind):
 
 def wrap(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N J S"]:
     """x in chunks of `size`; the last is padded with x's first entries."""
-    chunks = -(-x.shape[-1] // size)
+    chunks = -(-x.shape[-1] // size)  # rounded up
     padded = jnp.concatenate([x, x[..., : chunks * size - x.shape[-1]]], axis=-1)
     return padded.reshape(*x.shape[:-1], chunks, size)
 

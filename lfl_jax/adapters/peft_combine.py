@@ -132,6 +132,7 @@ def peft_svd(
             _require_lora("peft_svd", path, m, layer)
             ranks.append(layer.a.shape[-1])
 
+    # the sum as one adapter, whose singular values come from the factors: no dW is formed
     total = add(*(scale(adapter, w) for adapter, w in zip(adapters, factors, strict=True)))
     return truncate(total, params, max(ranks, default=0) if rank is None else rank)[0]
 
@@ -140,6 +141,7 @@ def _on_factors(
     name: str, adapters: Adapters, weights: Weights, rule: Rule, drop: Drop | None = None
 ) -> AdapterTree:
     """The rule on A and on B, each with sqrt|w s|, the sign on A; the sum for a single adapter."""
+    # PEFT ignores the combination type of a single adapter
     if len(adapters) == 1:
         rule, drop = weighted_sum, None
 
@@ -148,6 +150,7 @@ def _on_factors(
         b = jnp.stack([part.b for part in parts])
         signed = jnp.stack([part.weight * part.scale for part in parts])
 
+        # A B has the factor w s, half of it in A and half in B
         root = jnp.sqrt(jnp.abs(signed))
         sign = jnp.where(signed >= 0, 1, -1)
         return np.asarray(rule(a, (sign * root)[:, None, :])), np.asarray(rule(b, root[:, :, None]))
@@ -178,6 +181,7 @@ def _by_layer(
             if drop is not None:
                 present[m] = layer.replace(a=drop(layer.a, m, path, 0), b=drop(layer.b, m, path, 1))
 
+        # layer by layer, as the rank in use may differ within a stack
         like = next(iter(present.values()))
         rows = []
         for i in range(like.a.shape[0]):

@@ -40,6 +40,7 @@ class Placement:
 
         config.scaling may ask for alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
         """
+        # a padded rank has scale 0, so its gradients are 0 and it stays what it was: 0
         scale = np.zeros((len(self.ranks), self.max_rank), np.float32)
         root = self.config.scaling == "alpha/sqrt(rank)"
         for row, rank, alpha in zip(scale, self.ranks, self.alphas, strict=True):
@@ -80,11 +81,20 @@ def placements(
 
     by_weight = {}
     for stacked, paths in unstacked.items():
-        ranks = tuple(_rank(path, targets, config) for path in paths)
-        alphas = tuple(_alpha(path, rank, config) for path, rank in zip(paths, ranks, strict=True))
-        if any(ranks):
-            by_weight[stacked] = Placement(ranks, alphas, stacked.split("/")[-1], config)
+        placement = _placement(stacked.split("/")[-1], paths, targets, config)
+        # rank 0 in every layer: no adapter stands beside this weight
+        if any(placement.ranks):
+            by_weight[stacked] = placement
     return by_weight
+
+
+def _placement(
+    module: str, paths: Sequence[str], targets: Sequence[str], config: AdapterConfig
+) -> Placement:
+    """Of one stacked weight, from the paths of its layers."""
+    ranks = tuple(_rank(path, targets, config) for path in paths)
+    alphas = tuple(_alpha(path, rank, config) for path, rank in zip(paths, ranks, strict=True))
+    return Placement(ranks, alphas, module, config)
 
 
 def _unstacked(path: str, layers: int) -> list[str]:

@@ -42,23 +42,30 @@ def truncate(adapter: Adapter, params: Params, rank: int) -> tuple[AdapterTree, 
     """
     adapter, params = as_adapter_and_params("truncate", adapter, params)
     require_bound("truncate", adapter, params)
-    shared, squares, lost_squares = adapter.get("shared"), 0.0, 0.0
-
-    loras = {}
+    loras, squares = {}, np.zeros(2)  # of all singular values, and of those that are lost
     for path, layer in named_layers(adapter):
         w = weight(params, path)
         _require_rank(rank, path, w)
-        svds = [_svd(_layer_of(layer, i, shared), _row(w, i)) for i in range(w.shape[0])]
-        squares += sum(float(np.sum(np.square(svd.s))) for svd in svds)
-        lost_squares += sum(float(np.sum(np.square(svd.s[rank:]))) for svd in svds)
-        loras[path] = _stacked([_lora(svd, rank) for svd in svds])
+        loras[path], layer_squares = _truncated(layer, w, adapter.get("shared"), rank)
+        squares += layer_squares
 
     # the same tree, with None where a weight is not adapted
     layers = jax.tree_util.tree_map_with_path(
         lambda path, _: loras.get(tree.name(path)), {"layers": adapter["layers"]}, is_leaf=is_layer
     )
-    error = math.sqrt(lost_squares / squares) if squares else 0.0
+    total, lost = squares.tolist()
+    error = math.sqrt(lost / total) if total else 0.0
     return layers | replaced_parameters.combined([adapter]), error
+
+
+def _truncated(
+    stack: AdapterLayer, w: Weight, shared: Shared, rank: int
+) -> tuple[LoRA, Float[np.ndarray, "2"]]:
+    """The LoRA of a stacked layer; the sums of squares of dW's singular values, all and lost."""
+    svds = [_svd(_layer_of(stack, i, shared), _row(w, i)) for i in range(w.shape[0])]
+    total = sum(float(np.sum(np.square(svd.s))) for svd in svds)
+    lost = sum(float(np.sum(np.square(svd.s[rank:]))) for svd in svds)
+    return _stacked([_lora(svd, rank) for svd in svds]), np.array([total, lost])
 
 
 def norm(adapter: Adapter, params: Params) -> float:
@@ -147,6 +154,7 @@ def _square(layer: AdapterLayer, w: Weight) -> float:
     factors = low_rank_factors(layer)
     if factors is None:
         return float(_dense_square(layer, w))
+    # in float64: the two products below cancel where dW is small
     a, b, scale = (x.astype(np.float64) for x in factors)
     if not np.isfinite([a.sum(), b.sum()]).all():
         return math.nan

@@ -18,7 +18,7 @@ from lfl_jax.errors import MAKE_ROOM, UserError, full
 
 @contextlib.contextmanager
 def naming_full_disk(path: str | Path) -> Iterator[None]:
-    """Inside, a full disk is a UserError that names this file, which the system's error does not."""
+    """Inside, a full disk is a UserError that names this file; the system's error does not."""
     try:
         yield
     except Exception as error:  # safetensors and tensorstore have exceptions of their own
@@ -72,7 +72,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json_object(path: Path, hint: str = "") -> dict[str, Any]:
-    """The JSON object in a file. UserError for no file (with the hint), and for any other content."""
+    """The JSON object in a file; UserError for no file (with the hint) and other content."""
     try:
         tree = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -109,7 +109,7 @@ def to_devices(
 
 @contextmanager
 def joined(options: Mapping[str, bool | int | str]) -> Iterator[None]:
-    """Inside, this process is one of those that flags, variables or a cluster name; or a run's only.
+    """Inside, this process is one of several, where flags, variables or a cluster say so.
 
     options: the values of `command_line.DISTRIBUTED`. The processes end together: an error in one
     is reported by it, and within seconds ends the others with a line. UserError when nothing says

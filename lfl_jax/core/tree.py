@@ -82,8 +82,10 @@ def unstack(layers: PyTree, length: int) -> tuple[PyTree, ...]:
     """
     leaves, structure = jax.tree.flatten(layers)
     by_leaf = [_views(x) if _in_cpu_memory(x) else x for x in leaves]
-    by_layer = ([rows[i] for rows in by_leaf] for i in range(length))
-    return tuple(jax.tree.unflatten(structure, leaves) for leaves in by_layer)
+    unstacked = []
+    for i in range(length):
+        unstacked.append(jax.tree.unflatten(structure, [rows[i] for rows in by_leaf]))
+    return tuple(unstacked)
 
 
 def _in_cpu_memory(x: object) -> bool:

@@ -54,7 +54,7 @@ def summed(given, params, weights):
     return {name: sum(w * x[name] for w, x in zip(weights, each, strict=True)) for name in each[0]}
 
 
-def close(x, y, bound):
+def assert_close(x, y, bound):
     difference = max(float(np.abs(x[name] - y[name]).max()) for name in y)
     print(f"max difference {difference:.1e}, bound {bound}")
     assert difference <= bound and x.keys() == y.keys()
@@ -103,12 +103,14 @@ def test_magnitude_prune_by_a_plain_loop(three, small_params):
 
 def test_nothing_pruned_is_the_weighted_sum(three, small_params):
     expected = summed(three, small_params, WEIGHTS)
-    close(
+    assert_close(
         dense(combine.magnitude_prune(three, small_params, WEIGHTS, 1.0), small_params),
         expected,
         1e-5,
     )
-    close(dense(combine.dare(three, small_params, WEIGHTS, 1.0, KEY), small_params), expected, 1e-5)
+    assert_close(
+        dense(combine.dare(three, small_params, WEIGHTS, 1.0, KEY), small_params), expected, 1e-5
+    )
 
 
 def test_dare_keeps_what_its_masks_say_and_grows_it(three, small_params):
@@ -125,7 +127,7 @@ def test_dare_keeps_what_its_masks_say_and_grows_it(three, small_params):
     ]
     kept = [{name: x[name] * d[name] / 0.6 for name in x} for x, d in zip(each, drawn, strict=True)]
     added = dense(combine.dare(three, small_params, WEIGHTS, 0.6, masks=masks), small_params)
-    close(
+    assert_close(
         added, {n: sum(w * x[n] for w, x in zip(WEIGHTS, kept, strict=True)) for n in added}, 1e-5
     )
     voted = dense(
@@ -193,15 +195,15 @@ def test_cat_is_the_weighted_sum_and_svd_its_best_rank(three, loras, small_param
     cat = peft_combine.peft_cat(ragged, WEIGHTS[:2])
     q = cat["layers"]["attn"]["q"]
     np.testing.assert_array_equal(np.sum(q.scale != 0, axis=1), [7, 3, 7])
-    close(dense(cat, small_params), expected, 1e-5)
+    assert_close(dense(cat, small_params), expected, 1e-5)
     best = peft_combine.peft_svd(ragged, small_params, WEIGHTS[:2])
     assert best["layers"]["attn"]["q"].a.shape[-1] == 4
-    close(
+    assert_close(
         dense(best, small_params),
         dense(adapters.truncate(cat, small_params, 4)[0], small_params),
         1e-5,
     )
-    close(
+    assert_close(
         dense(peft_combine.peft_svd(ragged, small_params, WEIGHTS[:2], 7), small_params),
         expected,
         1e-5,
@@ -218,7 +220,7 @@ def test_one_adapter_is_scaled_by_every_peft_method(loras, small_params):
         peft_combine.peft_dare_ties(alone, weights, 0.2, KEY),
     )  # fmt: skip
     for found in results:
-        close(dense(found, small_params), expected, 1e-5)
+        assert_close(dense(found, small_params), expected, 1e-5)
 
 
 def test_ranks_in_use_are_what_counts(loras, small_params):
@@ -230,16 +232,16 @@ def test_ranks_in_use_are_what_counts(loras, small_params):
 
 
 def test_refusals(three, loras, small_params):
-    def refused(message, function, *args, **options):
+    def assert_refused(message, function, *args, **options):
         with pytest.raises(UserError, match=message) as error:
             function(*args, **options)
         assert "\n" not in str(error.value)
 
     for density in (0.0, -0.1, 1.5, float("nan")):
-        refused(
+        assert_refused(
             "density .*; expected the fraction", combine.ties, three, small_params, WEIGHTS, density
         )
-        refused(
+        assert_refused(
             "density .*; expected the fraction",
             combine.dare,
             three,
@@ -248,7 +250,7 @@ def test_refusals(three, loras, small_params):
             density,
             KEY,
         )
-        refused(
+        assert_refused(
             "density .*; expected the fraction",
             peft_combine.peft_dare_linear,
             loras,
@@ -256,7 +258,7 @@ def test_refusals(three, loras, small_params):
             density,
             KEY,
         )
-    refused(
+    assert_refused(
         "sign='most'; expected one of total, frequency",
         combine.ties,
         three,
@@ -265,8 +267,10 @@ def test_refusals(three, loras, small_params):
         0.5,
         "most",
     )
-    refused("sign='most'", peft_combine.peft_dare_ties, loras, WEIGHTS, 0.5, KEY, sign="most")
-    refused(
+    assert_refused(
+        "sign='most'", peft_combine.peft_dare_ties, loras, WEIGHTS, 0.5, KEY, sign="most"
+    )
+    assert_refused(
         r"ties: weights of shape \(2,\); expected one for each of 3",
         combine.ties,
         three,
@@ -274,10 +278,12 @@ def test_refusals(three, loras, small_params):
         [1, 2],
         0.5,
     )
-    refused("peft_cat: weights of shape", peft_combine.peft_cat, loras, [1.0])
-    refused("ties: no adapters", combine.ties, (), small_params, [], 0.5)
-    refused("dare: give either key or masks", combine.dare, three, small_params, WEIGHTS, 0.5)
-    refused(
+    assert_refused("peft_cat: weights of shape", peft_combine.peft_cat, loras, [1.0])
+    assert_refused("ties: no adapters", combine.ties, (), small_params, [], 0.5)
+    assert_refused(
+        "dare: give either key or masks", combine.dare, three, small_params, WEIGHTS, 0.5
+    )
+    assert_refused(
         "dare: give either key or masks",
         combine.dare,
         three,
@@ -287,34 +293,36 @@ def test_refusals(three, loras, small_params):
         KEY,
         masks=[],
     )
-    refused("peft_dare_ties: 1 masks; expected one tree for each of"
+    assert_refused("peft_dare_ties: 1 masks; expected one tree for each of"
             " 3", peft_combine.peft_dare_ties, loras, WEIGHTS, 0.5,
             masks=[{}])  # fmt: skip
-    refused(r"dare: adapter 0 needs a mask of shape \(3, 32, 32\) at"
+    assert_refused(r"dare: adapter 0 needs a mask of shape \(3, 32, 32\) at"
             r" layers/attn/q", combine.dare, three, small_params,
             WEIGHTS, 0.5, masks=[{}] * 3)  # fmt: skip
-    refused(r"adapter 0 needs a mask of shape \(3, 32, 3\) at"
+    assert_refused(r"adapter 0 needs a mask of shape \(3, 32, 3\) at"
             r" layers/attn/q", peft_combine.peft_dare_linear, loras, WEIGHTS,
             0.5, masks=[{"layers": {"attn": {"q": (jnp.ones(3), jnp.ones(3))}}}] * 3)  # fmt: skip
-    refused(r"peft_linear: ranks \[3, 4\] at layers/0/attn/q; expected the"
+    assert_refused(r"peft_linear: ranks \[3, 4\] at layers/0/attn/q; expected the"
             r" same", peft_combine.peft_linear,
             (three[0], three[2]), [1.0, 1.0])  # fmt: skip
     for function, options in ((peft_combine.peft_cat, ()), (peft_combine.peft_ties, (0.5,))):
-        refused(
+        assert_refused(
             "peft_.*: adapter 1 is a DoRA at layers/.*; expected LoRA",
             function,
             three,
             WEIGHTS,
             *options,
         )
-    refused("peft_svd: adapter 1 is a DoRA", peft_combine.peft_svd, three, small_params, WEIGHTS)
-    refused(
+    assert_refused(
+        "peft_svd: adapter 1 is a DoRA", peft_combine.peft_svd, three, small_params, WEIGHTS
+    )
+    assert_refused(
         "adapter 0 is a Mix at layers/attn/q",
         peft_combine.peft_cat,
         (adapters.add(*three), three[0]),
         [1.0, 1.0],
     )
-    refused("ties: layers/attn/z is no weight", combine.ties,
+    assert_refused("ties: layers/attn/z is no weight", combine.ties,
             ({"layers": {"attn": {"z": three[0]["layers"]["attn"]["q"]}}},), small_params, [1.0], 0.5)  # fmt: skip
 
 

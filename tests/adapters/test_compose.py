@@ -52,14 +52,14 @@ def dense(adapter, params):
     }
 
 
-def close(x, y, bound):
+def assert_close(x, y, bound):
     assert x.keys() == y.keys()
     difference = max(float(np.abs(x[name] - y[name]).max()) for name in x)
     print(f"max difference {difference:.1e}, bound {bound}")
     assert difference <= bound
 
 
-def same(x, y):
+def assert_same(x, y):
     assert jax.tree.structure(x) == jax.tree.structure(y)
     jax.tree.map(np.testing.assert_array_equal, x, y)
 
@@ -83,9 +83,9 @@ def test_interpolation_ends_exactly_at_both(a, b, made, small_params):
         for t in (0.0, 0.25, 1.0)
     }
     first, second = dense(made[a], small_params), dense(made[b], small_params)
-    close(at[0.0], first, 0)
-    close(at[1.0], second, 0)
-    close(at[0.25], {name: 0.75 * first[name] + 0.25 * second[name] for name in first}, 1e-5)
+    assert_close(at[0.0], first, 0)
+    assert_close(at[1.0], second, 0)
+    assert_close(at[0.25], {name: 0.75 * first[name] + 0.25 * second[name] for name in first}, 1e-5)
 
 
 def test_interpolation_has_a_derivative(made, small_params):
@@ -102,7 +102,7 @@ def test_interpolation_has_a_derivative(made, small_params):
 def test_a_stack_gives_its_members_back_to_the_bit(three):
     stacked = compose.stack(*three)
     for index, adapter in enumerate(three):
-        same(compose.select(stacked, index), adapter)
+        assert_same(compose.select(stacked, index), adapter)
 
 
 def test_a_stack_keeps_columns_in_order_everywhere(three):
@@ -146,11 +146,13 @@ def test_a_stack_is_the_weighted_sum(three, small_params):
     expected = {
         name: sum(w * x[name] for w, x in zip(weights, each, strict=True)) for name in each[0]
     }
-    close(dense(compose.stack(*three, weights=weights), small_params), expected, 1e-5)
-    close(
+    assert_close(dense(compose.stack(*three, weights=weights), small_params), expected, 1e-5)
+    assert_close(
         dense(compose.stack(*three), small_params), dense(adapters.add(*three), small_params), 1e-5
     )
-    same(compose.select(compose.stack(*three, weights=weights), 1), adapters.scale(three[1], -2.0))
+    assert_same(
+        compose.select(compose.stack(*three, weights=weights), 1), adapters.scale(three[1], -2.0)
+    )
 
 
 def test_weights_of_a_stack_have_a_gradient(three, small, small_params):
@@ -205,7 +207,7 @@ def test_fused_lora_has_the_same_change(ranks, factor, seed, small, small_params
         and q.a.shape == (3, 32, sum(ranks))
         and fused["layers"]["attn"]["k"] is None
     )
-    close(dense(fused, small_params), dense(mixed, small_params), 2e-6)
+    assert_close(dense(fused, small_params), dense(mixed, small_params), 2e-6)
 
 
 def test_fusing_drops_what_is_missing_and_leaves_other_kinds(three, small_params):
@@ -213,7 +215,7 @@ def test_fusing_drops_what_is_missing_and_leaves_other_kinds(three, small_params
     layers = compose.fuse(stacked)["layers"]
     assert type(layers["attn"]["v"]) is LoRA and layers["attn"]["v"].a.shape[-1] == 4
     assert layers["attn"]["q"] is stacked["layers"]["attn"]["q"]
-    close(dense(compose.fuse(stacked), small_params), dense(stacked, small_params), 0)
+    assert_close(dense(compose.fuse(stacked), small_params), dense(stacked, small_params), 0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -225,7 +227,7 @@ def test_extract_finds_the_change(case, made, small_params):
     assert others == ()
     if case != "dora":
         assert error < 1e-6
-        close(dense(found, small_params), wanted, 5e-6)
+        assert_close(dense(found, small_params), wanted, 5e-6)
     _, low = adapters.extract(tuned, small_params, 1)[:2]
     assert (
         low == pytest.approx(adapters.truncate(made[case], small_params, 1)[1], abs=1e-4)
@@ -283,7 +285,7 @@ def test_what_is_shared_is_carried_along_while_a_layer_reads_it(veras, three, sm
         compose.select(compose.stack(first, second), 1),
     )  # fmt: skip
     for found in results:
-        same(found["shared"], first["shared"])
+        assert_same(found["shared"], first["shared"])
     assert "shared" not in compose.fuse(first)
     assert "shared" not in compose.select(compose.stack(first, three[0]), 1)
 
@@ -295,9 +297,11 @@ def test_what_is_shared_must_agree_or_be_multiplied_in(veras, small_params):
             function(first, other)
     fused = adapters.add(compose.fuse(first), compose.fuse(other))
     wanted = [dense(adapter, small_params) for adapter in (first, other)]
-    close(dense(fused, small_params), {n: wanted[0][n] + wanted[1][n] for n in wanted[0]}, 1e-5)
+    assert_close(
+        dense(fused, small_params), {n: wanted[0][n] + wanted[1][n] for n in wanted[0]}, 1e-5
+    )
     summed = adapters.magnitude_prune([first, other], small_params, [1.0, 1.0], 1.0)
-    close(dense(summed, small_params), dense(fused, small_params), 1e-5)
+    assert_close(dense(summed, small_params), dense(fused, small_params), 1e-5)
 
 
 def test_a_member_missing_beside_a_kind_without_a_shape(three, small_params):
@@ -314,46 +318,46 @@ def test_a_member_missing_beside_a_kind_without_a_shape(three, small_params):
 
 
 def test_refusals(made, three, small_params):
-    def refused(message, function, *args, **options):
+    def assert_refused(message, function, *args, **options):
         with pytest.raises(UserError, match=message) as error:
             function(*args, **options)
         assert "\n" not in str(error.value)
 
     q = three[0]["layers"]["attn"]["q"]
     wider = {"layers": {"attn": {"q": q.replace(b=jnp.zeros((3, 4, 40)))}}}
-    refused("add: no adapters given", adapters.add)
-    refused("stack: no adapters given", compose.stack)
-    refused(r"add: adapters of different models: layers/attn/q is \(3, 32, 32\) and \(3, 32,"
+    assert_refused("add: no adapters given", adapters.add)
+    assert_refused("stack: no adapters given", compose.stack)
+    assert_refused(r"add: adapters of different models: layers/attn/q is \(3, 32, 32\) and \(3, 32,"
             r" 40\)", adapters.add,
             three[0], wider)  # fmt: skip
-    refused("stack: adapters of different models", compose.stack, three[0], wider)
-    refused("stack: adapter 1 is a mix of LoRA and DoRA at layers/attn/v; fuse"
+    assert_refused("stack: adapters of different models", compose.stack, three[0], wider)
+    assert_refused("stack: adapter 1 is a mix of LoRA and DoRA at layers/attn/v; fuse"
             " it", compose.stack, three[0],
             made["lora+dora"])  # fmt: skip
-    refused(
+    assert_refused(
         r"stack: weights of shape \(2,\); expected one for each of 3",
         compose.stack,
         *three,
         weights=[1.0, 2.0],
     )
-    refused("stacked and others not", adapters.add, three[0], {"layers": ({}, {}, {})})
+    assert_refused("stacked and others not", adapters.add, three[0], {"layers": ({}, {}, {})})
     stacked = compose.stack(*three)
     for index in (-1, 3):
-        refused(
+        assert_refused(
             f"select: there is no member {index}; layers/attn/q has 3",
             compose.select,
             stacked,
             index,
         )
-    refused("select: layers/attn/q holds a LoRA", compose.select, three[0], 0)
-    refused(r"select: weights have \[2, 3\] members", compose.select,
+    assert_refused("select: layers/attn/q holds a LoRA", compose.select, three[0], 0)
+    assert_refused(r"select: weights have \[2, 3\] members", compose.select,
             {"layers": {"attn": {"q": Mix((q, q)), "k": Mix((q, q, q))}}}, 0)  # fmt: skip
-    refused("extract: only one of the two has head", adapters.extract, small_params | {"head": jnp.zeros(3)},
+    assert_refused("extract: only one of the two has head", adapters.extract, small_params | {"head": jnp.zeros(3)},
             small_params, 2)  # fmt: skip
-    refused(r"extract: embed is \(3,\) in one and \(96,"
+    assert_refused(r"extract: embed is \(3,\) in one and \(96,"
             r" 32\)", adapters.extract, small_params | {"embed": jnp.zeros(3)},
             small_params, 2)  # fmt: skip
-    refused("rank 17 does not fit layers/attn/v", adapters.extract, adapters.merge(three[0], small_params),
+    assert_refused("rank 17 does not fit layers/attn/v", adapters.extract, adapters.merge(three[0], small_params),
             small_params, 17)  # fmt: skip
 
 
@@ -363,5 +367,5 @@ def test_unstacked_layers_are_composed_alike(three):
     def unstacked(adapter):
         return {"layers": tree.unstack(adapter["layers"], 3)}
 
-    same(adapters.add(*map(unstacked, three)), unstacked(adapters.add(*three)))
-    same(compose.stack(*map(unstacked, three)), unstacked(compose.stack(*three)))
+    assert_same(adapters.add(*map(unstacked, three)), unstacked(adapters.add(*three)))
+    assert_same(compose.stack(*map(unstacked, three)), unstacked(compose.stack(*three)))

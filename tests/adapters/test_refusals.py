@@ -22,7 +22,7 @@ from lfl_jax.state import trainable_mask
 TOKENS = jnp.arange(22).reshape(2, 11) % 96
 
 
-def refused(message, function, *args, **options):
+def assert_refused(message, function, *args, **options):
     with pytest.raises(UserError, match=message) as error:
         function(*args, **options)
     assert "\n" not in str(error.value)
@@ -51,15 +51,19 @@ def test_gates_that_are_refused(traced, two, small, small_params):
         return jax.jit(function)(routing) if traced else function(routing)
 
     for shape in ((2, 1), (2, 3), (3, 2), (2, 5, 2), (2, 11, 1)):
-        refused(
+        assert_refused(
             r"routing: floats .* has 2: \(2, 2\) or \(2, 11, 2\)", run, stacked, jnp.ones(shape)
         )
     for ids in ([0.0, 1.0], [0.0, -1.0], [1.0, 0.0, 0.0]):
-        refused("routing: floats .*ids of members are integers", run, stacked, jnp.array(ids))
-    refused(r"which has 1: \(2, 1\)", run, two[0], jnp.ones((2, 5)))
-    refused("which has 0", run, None, jnp.ones((2, 1)))
+        assert_refused(
+            "routing: floats .*ids of members are integers", run, stacked, jnp.array(ids)
+        )
+    assert_refused(r"which has 1: \(2, 1\)", run, two[0], jnp.ones((2, 5)))
+    assert_refused("which has 0", run, None, jnp.ones((2, 1)))
     if not traced:
-        refused("ids from 0 to 2; expected -1 .the base. to 1", run, stacked, jnp.array([0, 2]))
+        assert_refused(
+            "ids from 0 to 2; expected -1 .the base. to 1", run, stacked, jnp.array([0, 2])
+        )
 
 
 def test_a_row_of_factors_is_every_rows(two, small, small_params):
@@ -82,7 +86,9 @@ def test_a_dora_over_other_weights_is_refused_until_it_is_rebound(
         "truncate": lambda: adapters.truncate(dora, other, 2),
         "save_adapter": lambda: lfl_jax.save_adapter(tmp_path / "a.safetensors", dora, other),
     }.items():  # fmt: skip
-        refused(f"{name}: the DoRA at layers/attn/q was trained over other weights.*rebind", call)
+        assert_refused(
+            f"{name}: the DoRA at layers/attn/q was trained over other weights.*rebind", call
+        )
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params)
     adapters.deltas(dora, rounded)  # the same weights, held in less
 
@@ -120,7 +126,7 @@ def test_quantised_bases_work_or_are_refused(form, dora, two, small, small_param
     for one, other in zip(jax.tree.leaves(adapters.deltas(found.adapter, base)),
                           jax.tree.leaves(adapters.deltas(two[0], base)), strict=True):  # fmt: skip
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
-    refused(
+    assert_refused(
         "save: 7 of these weights are quantised.*merge.None, params",
         hf.save,
         tmp_path / "s",
@@ -153,7 +159,7 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
     np.testing.assert_allclose(
         merged, adapters.merge(stacked, small_params)["layers"]["mlp"]["up"], rtol=0, atol=2e-5
     )
-    refused(
+    assert_refused(
         "peft_cat: adapter 0 is a StackedFactors",
         peft_combine.peft_cat,
         [compact, compact],
@@ -164,22 +170,24 @@ def test_a_bank_is_what_it_was_made_of(small, small_params, tmp_path):
 def test_arguments_that_are_something_else(two, small, small_params, tmp_path):
     a, b = two
     for name in ("merge", "deltas", "bind", "rebind", "precompute_for_inference"):
-        refused(f"{name}: the adapter comes first", getattr(adapters, name), small_params, a)
-        refused(
+        assert_refused(f"{name}: the adapter comes first", getattr(adapters, name), small_params, a)
+        assert_refused(
             f"{name}: got an adapter where the model's parameters", getattr(adapters, name), a, b
         )
-    refused("truncate: the adapter comes first", adapters.truncate, small_params, a, 2)
-    refused(
+    assert_refused("truncate: the adapter comes first", adapters.truncate, small_params, a, 2)
+    assert_refused(
         "save_adapter: the adapter comes first",
         lfl_jax.save_adapter,
         tmp_path / "x",
         small_params,
         a,
     )
-    refused("forward: got parameters where an adapter", hidden, small_params, small_params, small)
+    assert_refused(
+        "forward: got parameters where an adapter", hidden, small_params, small_params, small
+    )
     for function in (adapters.add, adapters.stack):
-        refused("got a list where an adapter belongs; write", function, [a, b])
-    refused(
+        assert_refused("got a list where an adapter belongs; write", function, [a, b])
+    assert_refused(
         "ties: got a dict; expected the adapters as a list",
         adapters.ties,
         a,
@@ -187,20 +195,20 @@ def test_arguments_that_are_something_else(two, small, small_params, tmp_path):
         [1.0],
         0.5,
     )
-    refused("add: got parameters where an adapter belongs", adapters.add, a, small_params)
+    assert_refused("add: got parameters where an adapter belongs", adapters.add, a, small_params)
     loose = small_params | {"layers": tree.unstack(small_params["layers"], 3)}
-    refused("merge: the parameters' layers are unstacked", adapters.merge, a, loose)
-    refused(
+    assert_refused("merge: the parameters' layers are unstacked", adapters.merge, a, loose)
+    assert_refused(
         "load_adapter: the parameters' layers are unstacked",
         lfl_jax.load_adapter,
         tmp_path / "x",
         loose,
     )
-    refused("merge: the adapter's layers are unstacked", adapters.merge,
+    assert_refused("merge: the adapter's layers are unstacked", adapters.merge,
             {"layers": tree.unstack(a["layers"], 3)}, small_params)  # fmt: skip
-    refused(r"scale: a factor of shape \(2,\)", adapters.scale, a, jnp.ones(2))
-    refused("no weight of these parameters", adapters.merge, {"layers": {"attn": {"x": a["layers"]["attn"]["q"]}}},
-            small_params)  # fmt: skip
+    assert_refused(r"scale: a factor of shape \(2,\)", adapters.scale, a, jnp.ones(2))
+    unknown = {"layers": {"attn": {"x": a["layers"]["attn"]["q"]}}}
+    assert_refused("no weight of these parameters", adapters.merge, unknown, small_params)
 
 
 def test_nothing_is_an_adapter_too(two, small, small_params):
@@ -242,5 +250,5 @@ def test_a_kind_says_what_never_trains(two, small, small_params):
 
 def test_a_weight_does_not_train_under_its_dora(dora, small_params):
     model = Model(params=small_params, adapter=dora)
-    refused("layers/attn/q would train under a DoRA", trainable_mask, model, (".*",))
+    assert_refused("layers/attn/q would train under a DoRA", trainable_mask, model, (".*",))
     assert trainable_mask(model, ("adapter/.*", "params/.*norm")).params["final_norm"]

@@ -88,8 +88,8 @@ def test_lora_never_holds_its_weight_change(small, small_params, monkeypatch):
 
     monkeypatch.setattr(sys.modules[truncate.__module__], "_dense_square", dense)
     monkeypatch.setattr(adapters.LoRA, "delta", dense)
-    truncate(adapter, small_params, 3)
-    norm(adapter, small_params)
+    assert truncate(adapter, small_params, 3)[1] > 0
+    assert norm(adapter, small_params) > 0
 
 
 @pytest.mark.parametrize("rank", [-1, 0, 17])
