@@ -2,7 +2,14 @@
 
     python examples/own_method.py
 
-@@own_method@@
+It trains on a handful of generated problems, evaluates before and after, and ends with
+
+    learned: held-out targets, nats/token: 5.724 -> 5.454, -0.271 [-0.288, -0.253]
+    ...
+    trainable parameters  16,384
+    steps                 6
+
+which counts the B of every adapted weight, and no A.
 
 LoRA-FA (Zhang et al., arXiv 2308.03303) is LoRA with A frozen at random: the class below is all
 there is to it. `main` needs only where it is: --config.adapter.kind=FILE.py:CLASS.

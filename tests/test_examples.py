@@ -1,5 +1,4 @@
-"""The examples do what they say: each is run as its own main, on one small model that they
-share."""
+"""The examples do what they say: each is run as its own main, on one small model."""
 
 import importlib
 import subprocess
@@ -18,35 +17,37 @@ continual, mixture, routing, task_arithmetic = map(
 
 @pytest.mark.slow
 def test_skills_add_and_subtract():
-    found = task_arithmetic.main()
-    assert found["base"]["copy"] < 0.1 and min(found["base"]["caps"], found["base"]["next"]) > 5
-    assert found["caps"]["caps"] < 0.1 and found["next"]["next"] < 0.1
-    both, alone = found["caps + next"], (found["caps"], found["next"])
+    results = task_arithmetic.main()
+    assert (
+        results["base"]["copy"] < 0.1 and min(results["base"]["caps"], results["base"]["next"]) > 5
+    )
+    assert results["caps"]["caps"] < 0.1 and results["next"]["next"] < 0.1
+    both, alone = results["caps + next"], (results["caps"], results["next"])
     assert both["caps"] < 0.5 * alone[1]["caps"] and both["next"] < 0.5 * alone[0]["next"]
-    back = found["caps + next - next"]
-    assert all(back[skill] == pytest.approx(found["caps"][skill], abs=1e-3) for skill in back)
+    back = results["caps + next - next"]
+    assert all(back[skill] == pytest.approx(results["caps"][skill], abs=1e-3) for skill in back)
 
 
 @pytest.mark.slow
 def test_mixture_weights_are_learned():
-    found, weights = mixture.main()
-    equal, learned = (sum(found[name].values()) for name in ("weights 1, 1", "learned weights"))
+    results, weights = mixture.main()
+    equal, learned = (sum(results[name].values()) for name in ("weights 1, 1", "learned weights"))
     assert learned < equal and all(0.2 < w < 1.5 and w != 1 for w in weights)
 
 
 @pytest.mark.slow
 def test_each_example_of_a_batch_goes_to_its_adapter():
-    found = {(adapter, prompt): answer for adapter, prompt, answer in routing.main()}
-    assert found["caps", "caps head"] == "HEAD" and found["next", "next head"] == "afbe"
-    assert found["base", "copy head"] == "head" and found["base", "caps head"] != "HEAD"
-    assert found["next", "caps head"] != "HEAD" and found["caps", "next head"] != "afbe"
+    results = {(adapter, prompt): answer for adapter, prompt, answer in routing.main()}
+    assert results["caps", "caps head"] == "HEAD" and results["next", "next head"] == "afbe"
+    assert results["base", "copy head"] == "head" and results["base", "caps head"] != "HEAD"
+    assert results["next", "caps head"] != "HEAD" and results["caps", "next head"] != "afbe"
 
 
 @pytest.mark.slow
 def test_a_frozen_first_adapter_is_not_forgotten():
-    found, unchanged = continual.main()
-    assert unchanged and found["its first"] == found["caps"]
-    assert found["caps (frozen) + next"]["next"] < 0.1 and found["caps, then next"]["caps"] > 1
+    results, unchanged = continual.main()
+    assert unchanged and results["its first"] == results["caps"]
+    assert results["caps (frozen) + next"]["next"] < 0.1 and results["caps, then next"]["caps"] > 1
 
 
 def test_a_kind_of_ones_own_trains_through_main(tmp_path):
