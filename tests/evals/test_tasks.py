@@ -4,32 +4,22 @@ import ast
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 from lfl_jax.configs import math_ift
 
 from lfl_jax.config import Config
-from lfl_jax.data import formatting
 from lfl_jax.data.examples import Example
 from lfl_jax.errors import UserError
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals import multiple_choice, tasks
-from lfl_jax.evals.batching import Scored
+from lfl_jax.evals import tasks
 from lfl_jax.evals.grading import numbers
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import (
-    arc_challenge,
     gsm8k,
     held_out_problems,
-    hellaswag,
     perplexity,
-    winogrande,
 )
 from lfl_jax.text.chat import TEMPLATES
-
-
-def scored(*lls: float) -> list[Scored]:
-    return [Scored(ll, 2, False, False) for ll in lls]
 
 
 def test_every_task_is_listed_under_its_name():
@@ -60,78 +50,6 @@ def test_a_new_task_is_a_file_and_a_line_as_nothing_else_names_tasks():
                     (file.name, name.name) for name in node.names if name.name not in LOOK_UPS
                 }
     assert len(elsewhere) > 100 and named == set()
-
-
-def test_twins_are_one_cluster(inputs):
-    questions = winogrande.questions(inputs)
-    # 0 and 1 are twins; 4 has the same two options in another sentence
-    assert [q.cluster for q in questions] == ["0", "0", "2", "3", "4", "5"]
-    assert len({q.id for q in questions}) == 6
-
-
-def test_hellaswag_clusters_by_video_or_article(inputs):
-    questions = hellaswag.questions(inputs)
-    assert [q.cluster for q in questions] == ["made~1", "made~2", "made~3", "made~1", "made~4"]
-    assert [q.id for q in questions] == list("01234")
-
-
-def test_arc_question_with_a_ready_prompt():
-    made = arc_challenge.question(
-        {"id": "x", "query": "Question: Why?\nAnswer:", "choices": ["a", "b"], "gold": 1}
-    )
-    labels = {"text": ["a", "b"], "label": ["1", "2"]}
-    assert made == arc_challenge.question(
-        {"id": "x", "question": "Why?", "choices": labels, "answerKey": "2"}
-    )
-    assert (made.gold, made.pairs) == (
-        1,
-        (("Question: Why?\nAnswer:", " a"), ("Question: Why?\nAnswer:", " b")),
-    )
-
-
-def test_accuracies_and_probability_of_the_gold_choice():
-    question = multiple_choice.Question(
-        "q", "c", (("x", " aaaa"), ("x", " b"), ("x", " cc")), ("aaaa", "b", "cc"), 0
-    )
-    record = multiple_choice.record(question, scored(-4.0, -3.0, -5.0))
-    # -3 is largest; per character -1, -3, -2.5
-    assert (record["acc"], record["acc_norm"]) == (0.0, 1.0)
-    p = np.exp([-4.0, -3.0, -5.0])
-    assert record["gold_logprob"] == pytest.approx(np.log(p[0] / p.sum()))
-    p = np.exp([-1.0, -3.0, -2.5])
-    assert record["gold_logprob_norm"] == pytest.approx(np.log(p[0] / p.sum()))
-    assert (record["prediction"], record["prediction_norm"], record["characters"]) == (
-        1,
-        0,
-        [4, 1, 2],
-    )
-
-
-def test_choices_are_normalised_by_characters_not_bytes():
-    question = multiple_choice.Question("q", "c", (("x", " éé"), ("x", " abc")), ("éé", "abc"), 1)
-    record = multiple_choice.record(question, scored(-4.0, -4.5))
-    # 4 bytes would win with -1 against -1.5
-    assert (record["characters"], record["acc_norm"]) == ([2, 3], 1.0)
-
-
-def test_the_first_of_equal_choices_wins():
-    question = multiple_choice.Question("q", "c", (("x", " a"), ("x", " b")), ("a", "b"), 1)
-    assert multiple_choice.record(question, scored(-1.0, -1.0))["prediction"] == 0
-
-
-def test_chance_is_that_of_the_choices():
-    question = multiple_choice.Question("q", "c", (("x", " a"), ("x", " b")), ("a", "b"), 1)
-    third = dataclasses.replace(
-        question, pairs=(*question.pairs, ("x", " c")), choices=("a", "b", "c")
-    )
-    records = [
-        multiple_choice.record(question, scored(-1.0, -2.0)),
-        multiple_choice.record(third, scored(-1.0, -2.0, -3.0)),
-    ]
-    found = arc_challenge.TASK.measure(records)
-    assert found["acc"].chance == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert list(found) == ["acc_norm", "acc", "bits_per_byte", "gold_logprob_norm", "gold_logprob"]
-    assert "acc_norm" not in winogrande.TASK.measure(records)
 
 
 def test_fixed_shots_are_the_same_for_all_and_end_in_the_number(inputs):
@@ -267,53 +185,6 @@ def test_gsm8k_asked_as_in_training(inputs):
     question = inputs.docs("gsm8k-test")[0]["question"]
     assert problem.prompt.endswith(f"### Instruction:\n{question}\n\n### Response:\n")
     assert (problem.id, problem.gold) == (plain.id, plain.gold)
-
-
-@pytest.mark.parametrize("template", ["plain", "alpaca"])
-@pytest.mark.parametrize("add_bos", [False, True])
-def test_target_has_the_ids_it_has_in_training(inputs, tokenizer, template, add_bos):
-    tokenizer = dataclasses.replace(tokenizer, add_bos=add_bos)
-    (example,) = examples("seen", 1)
-    made = dataclasses.replace(inputs, target=[example], template=TEMPLATES[template])
-    (request,) = perplexity.target_requests(perplexity.targets(made)[0], tokenizer, 100)
-    ids, loss = formatting.token_ids(example, TEMPLATES[template], tokenizer)
-    n_prompt = loss.index(True)
-    assert (request.context, request.continuation) == (tuple(ids[:n_prompt]), tuple(ids[n_prompt:]))
-    assert request.continuation[-1] == tokenizer.eos_id
-
-
-def test_source_text_is_given_or_the_fetched_passages_once(inputs):
-    given = perplexity.documents(dataclasses.replace(inputs, source_text=["a", "b"]))
-    assert [(d.id, d.text) for d in given] == [("0", "a"), ("1", "b")]
-    fetched = dataclasses.replace(
-        inputs, docs=lambda name: {"boolq": [{"passage": "x"}, {"passage": "x"}]}[name]
-    )
-    assert [d.text for d in perplexity.documents(fetched)] == ["x"]
-
-
-def test_perplexity_of_text_per_token_byte_and_word():
-    documents = [
-        perplexity.Document("0", "0", "zwölf Äpfel"),
-        perplexity.Document("1", "1", "a b c"),
-    ]
-    records = [
-        perplexity.document_record(
-            documents[0], [Scored(-3.0, 2, False, False), Scored(-4.0, 3, False, False)]
-        ),
-        perplexity.document_record(documents[1], [Scored(-5.0, 5, False, False)]),
-    ]
-    assert [(r["nll"], r["tokens"], r["words"], r["bytes"]) for r in records] == [
-        (7.0, 5, 2, 13),
-        (5.0, 5, 3, 5),
-    ]
-    found = perplexity.SOURCE_NLL.measure(records)
-    assert {name: each.estimate.mean for name, each in found.items()} == {
-        "nll": pytest.approx(12 / 10),
-        "perplexity": pytest.approx(np.exp(12 / 10)),
-        "bits_per_byte": pytest.approx(12 / 18 / np.log(2)),
-        "byte_perplexity": pytest.approx(np.exp(12 / 18)),
-        "word_perplexity": pytest.approx(np.exp(12 / 5)),
-    }
 
 
 # Tasks that show examples before every item, with documents of their sets.

@@ -1,4 +1,4 @@
-"""Runs untrusted programs, such as generated solutions of HumanEval, against tests out of reach.
+"""Runs untrusted programs, such as solutions of HumanEval, against tests they cannot reach.
 
 A program is untrusted code and trusted tests, and the two never share a process. The code runs in
 one that has neither the tests nor the verdict. The tests run in a supervisor. A call of the tested
