@@ -17,7 +17,7 @@ from lfl_jax import adapters
 from lfl_jax.adapters.build import is_layer
 from lfl_jax.errors import UserError
 from lfl_jax.io import peft, tensor_file
-from lfl_jax.io.peft import fields, places
+from lfl_jax.io.peft import fields, modules
 from lfl_jax.io.peft.read import KINDS
 from lfl_jax.models import llama
 
@@ -34,14 +34,14 @@ def saved(small, small_params, tmp_path_factory):
         folder = tmp_path_factory.mktemp(kind)
         adapter = adapter_for(small, small_params, kind, rank=2, targets=("q", "v"))
         peft.save(folder, adapter, small_params, base_name="small")
-        config = json.loads((folder / places.CONFIG).read_text())
+        config = json.loads((folder / modules.CONFIG).read_text())
         found[kind] = config, load_file(folder / "adapter_model.safetensors")
     return found
 
 
 def write(folder, config, tensors, metadata=None):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / places.CONFIG).write_text(json.dumps(config))
+    (folder / modules.CONFIG).write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors", metadata=metadata)
     return folder
 
@@ -130,7 +130,7 @@ def test_half_precision_files(dtype, small, small_params, tmp_path):
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     peft.save(tmp_path, adapter, small_params, base_name="small", dtype=dtype)
     loaded = peft.load(tmp_path, small_params).adapter["layers"]["attn"]["q"]
-    assert set(tensor_file.open_folder(tmp_path, places.STEM).dtypes.values()) == {dtype}
+    assert set(tensor_file.open_folder(tmp_path, modules.STEM).dtypes.values()) == {dtype}
     wanted = adapter["layers"]["attn"]["q"].a.astype(dtype).astype(jnp.float32)
     np.testing.assert_array_equal(loaded.a, wanted)
 
@@ -221,7 +221,7 @@ def test_replaced_parameters_come_back(small, small_params, tmp_path):
     loaded = peft.load(tmp_path, params)
     assert set(loaded.replaced) == set(own) and "final_norm" in loaded.summary()
     for path, value in own.items():
-        np.testing.assert_array_equal(places.get_path(loaded.params, path), value)
+        np.testing.assert_array_equal(modules.get_path(loaded.params, path), value)
     assert loaded.params["embed"] is params["embed"] and params["head"] is not loaded.params["head"]
 
 
@@ -257,7 +257,7 @@ def test_a_tied_base_stays_tied_where_peft_ties(saved, small, small_params, tmp_
     assert "head" not in loaded.params and loaded.replaced == ("embed",)
     adapter = adapter_for(small, small_params, rank=2, targets=("q",))
     peft.save(tmp_path, adapter, small_params, base_name="small", replaced={"embed": new})
-    assert json.loads((tmp_path / places.CONFIG).read_text())["modules_to_save"] == [
+    assert json.loads((tmp_path / modules.CONFIG).read_text())["modules_to_save"] == [
         "embed_tokens",
         "lm_head",
     ]
@@ -402,9 +402,9 @@ def test_a_config_that_is_none(saved, small_params, tmp_path):
         b"7" * 5000,
         b" " * (1 << 24) + b"{}",
     ):
-        (folder / places.CONFIG).write_bytes(text)
+        (folder / modules.CONFIG).write_bytes(text)
         refused("not a JSON object", folder, small_params)
-    (folder / places.CONFIG).unlink()
+    (folder / modules.CONFIG).unlink()
     refused("adapter_config.json: no such file; expected a folder that PEFT", folder, small_params)
 
 
@@ -418,7 +418,7 @@ def test_tensors_that_belong_nowhere(saved, small_params, tmp_path):
         for i in range(3)
     }
     refused(
-        f"no module that {places.CONFIG} names: .*up_proj",
+        f"no module that {modules.CONFIG} names: .*up_proj",
         write(tmp_path, config, tensors | extra),
         small_params,
     )
@@ -706,7 +706,7 @@ def fuzz(saved, params, folder, count):
         )
         write(folder, config | more, tensors)
         files[kind] = [
-            (folder / name).read_bytes() for name in (places.CONFIG, "adapter_model.safetensors")
+            (folder / name).read_bytes() for name in (modules.CONFIG, "adapter_model.safetensors")
         ]
     outcomes = {"loaded": 0, "refused": 0}
     for number in range(count):
@@ -716,7 +716,7 @@ def fuzz(saved, params, folder, count):
             config = damage_config(rng, config)
         else:
             tensors = damage_tensors(rng, tensors)
-        (folder / places.CONFIG).write_bytes(config)
+        (folder / modules.CONFIG).write_bytes(config)
         (folder / "adapter_model.safetensors").write_bytes(tensors)
         try:
             peft.load(folder, params)

@@ -26,7 +26,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.io import hf, peft
 from lfl_jax.io.hf_names import MODULES
-from lfl_jax.io.peft import places
+from lfl_jax.io.peft import modules
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -171,7 +171,7 @@ def test_other_kinds_and_families_saved_again_are_the_same(case, tmp_path):
     params, _ = base_of(case)
     loaded = peft.load(HERE / "kinds" / case, params)
     own = {
-        path: places.get_path(loaded.params, path) for path in tree.changed(loaded.params, params)
+        path: modules.get_path(loaded.params, path) for path in tree.changed(loaded.params, params)
     }
     peft.save(tmp_path, loaded.adapter, params, base_name="tiny", replaced=own)
     again = peft.load(tmp_path, params)

@@ -1,130 +1,127 @@
-"""(IA)^3 as PEFT stores it: ia3_l (1, I) on a feed-forward module's input, ia3_l (O, 1) on any
-other's output.
+"""(IA)^3 as PEFT stores it: ia3_l, (1, I) on a feed-forward module's input, (O, 1) on an output.
 
 PEFT scales the whole output of a module, its bias too; ours scales x W. So a module with a bias is
 refused.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
 from lfl_jax.adapters.ia3 import IA3
+from lfl_jax.core.types import AdapterTree, Params
 from lfl_jax.errors import UserError
-from lfl_jax.io.peft.fields import CHOICE, Fields, names_module
-from lfl_jax.io.peft.places import Place, key_of
-from lfl_jax.io.peft.stacks import Read, layer_at, layer_tree, rows_of, short_names
+from lfl_jax.io.peft.fields import CHOICE, names_module
+from lfl_jax.io.peft.modules import Modules, adaptable, key_of
+from lfl_jax.io.peft.stacks import (
+    Adapted,
+    Exported,
+    Read,
+    Shapes,
+    layer_at,
+    layer_tree,
+    short_names,
+    zeros,
+)
 
 READ = CHOICE - {"bias"} | {"exclude_modules", "feedforward_modules"}
 IGNORED = {"init_ia3_weights"}
 BIAS_OF_ADAPTED = "none"  # PEFT's IA3 trains no biases
 
 
-def default_targets(params: dict) -> list[str]:
-    """PEFT 0.21's for llama and mistral; for qwen2 (biases on q, k and v alone) and qwen3 (norms of
-    q and k)."""
+def default_targets(params: Params) -> list[str]:
+    """PEFT 0.21's for llama and mistral, or for qwen2 and qwen3.
+
+    Of those, qwen2 has biases on q, k and v alone, and qwen3 norms of q and k.
+    """
     layers = params["layers"]
-    qwen = "qk_norm" in layers or ("qkv_bias" in layers and "o_bias" not in layers)
-    return ["q_proj" if qwen else "k_proj", "v_proj", "down_proj"]
+    is_qwen = "qk_norm" in layers or ("qkv_bias" in layers and "o_bias" not in layers)
+    return ["q_proj" if is_qwen else "k_proj", "v_proj", "down_proj"]
 
 
-def check(fields: Fields, places: dict[str, Place], names: list[str]) -> None:
-    """UserError for what PEFT computes differently from us, and for a stack of both sides."""
-    sides = _sides(fields, names)
-    for name in names:
-        if places[name].bias and not sides[name]:
-            raise UserError(f"{fields.file}: {_scaled_bias(name)}")
-    for path, rows in rows_of(names, places).items():
-        if len({sides[name] for name in rows.values()}) > 1:
+def check(adapted: Adapted) -> None:
+    """UserError for a scaled bias, and for a stack that scales inputs and outputs."""
+    scales_input, file = _scales_input(adapted), adapted.fields.file
+    for name in adapted.names:
+        if adapted.modules[name].bias and not scales_input[name]:
+            raise UserError(f"{file}: {_scaled_bias(name)}")
+    # A stacked weight has one layer for all, whose vector has either I or O entries.
+    for path, rows in adapted.rows().items():
+        if len({scales_input[name] for name in rows.values()}) > 1:
             raise UserError(
-                f"{fields.file}: feedforward_modules has {path.split('/')[1]} in some layers and"
-                " not in others; one"
+                f"{file}: feedforward_modules has {path.split('/')[1]} in some layers and not in"
+                " others; one"
                 " side for all layers is expected"
             )
 
 
-def shapes(
-    fields: Fields, places: dict[str, Place], names: list[str]
-) -> dict[str, tuple[int, ...]]:
-    """{key: shape in PyTorch's order} of the tensors that the config asks for."""
-    sides = _sides(fields, names)
-    return {
-        key_of(name, "ia3_l"): (1, places[name].shape[1])
-        if sides[name]
-        else (places[name].shape[0], 1)
-        for name in names
-    }
+def shapes(adapted: Adapted) -> Shapes:
+    """The tensors that the config names."""
+    scales_input, expected = _scales_input(adapted), {}
+    for name in adapted.names:
+        fan_out, fan_in = adapted.modules[name].shape
+        expected[key_of(name, "ia3_l")] = (1, fan_in) if scales_input[name] else (fan_out, 1)
+    return expected
 
 
-def build(
-    fields: Fields, read: Read, names: list[str], places: dict[str, Place], params: dict
-) -> dict:
+def build(adapted: Adapted, read: Read, params: Params) -> AdapterTree:
     """The adapter: ones and gain 0 in the layers that have none."""
-    sides, rows = _sides(fields, names), rows_of(names, places)
+    scales_input, rows = _scales_input(adapted), adapted.rows()
 
-    def stack(path: str) -> Any:
+    def stack(path: str) -> IA3 | None:
         if path not in rows:
             return None
-        part, module = path.split("/")
-        layers, fan_in, fan_out = params["layers"][part][module].shape
-        at_input = sides[next(iter(rows[path].values()))]
-        vector, gain = (
-            np.ones((layers, fan_in if at_input else fan_out), np.float32),
-            np.zeros((layers, 1), np.float32),
-        )
+        part, weight = path.split("/")
+        layers, fan_in, fan_out = params["layers"][part][weight].shape
+        at_input = scales_input[next(iter(rows[path].values()))]
+        vectors, gain = 1 + zeros(layers, fan_in if at_input else fan_out), zeros(layers, 1)
         for i, name in rows[path].items():
-            vector[i], gain[i] = read(key_of(name, "ia3_l")).ravel(), 1
-        value = jnp.asarray(vector)
-        return IA3(
-            inputs=value if at_input else None,
-            outputs=None if at_input else value,
-            gain=jnp.asarray(gain),
-        )
+            vectors[i], gain[i] = read(key_of(name, "ia3_l")).ravel(), 1
+        side = "inputs" if at_input else "outputs"
+        absent = {"inputs": None, "outputs": None, "gain": jnp.asarray(gain)}
+        return IA3(**absent | {side: jnp.asarray(vectors)})
 
     return layer_tree(stack)
 
 
-def describe(adapter: dict) -> str:
-    """What it is, for a line about what was loaded."""
+def describe(adapter: AdapterTree) -> str:
+    """The adapter in a word, for a line about what was loaded."""
     return "(IA)^3"
 
 
-def export(
-    adapter: dict, places: dict[str, Place], names: list[str]
-) -> tuple[dict, dict[str, dict], list[str]]:
-    """(config fields, {module: {leaf: tensor}}, the adapted modules). UserError for a module with a
-    bias."""
-    tensors, inputs = {}, []
-    for name in names:
-        layer = layer_at(adapter, places[name])
+def export(adapter: AdapterTree, modules: Modules) -> Exported:
+    """The folder's content; UserError for a module with a bias."""
+    tensors: dict[str, np.ndarray] = {}
+    at_input: dict[str, bool] = {}
+    for name in adaptable(modules):
+        layer = layer_at(adapter, modules[name])
         if layer is None or float(layer.gain[0]) == 0:
             continue
-        if places[name].bias and layer.inputs is None:
+        at_input[name] = layer.inputs is not None
+        if modules[name].bias and not at_input[name]:
             raise UserError(_scaled_bias(name))
-        vector = 1 + np.asarray(layer.gain) * (
-            np.asarray(layer.outputs if layer.inputs is None else layer.inputs) - 1
-        )
-        tensors[name] = {"ia3_l": vector[:, None] if layer.inputs is None else vector[None]}
-        if layer.inputs is not None:
-            inputs.append(name)
-    # as in target_modules: PEFT wants a subset of those
-    called = short_names(list(tensors), places)
+        # PEFT has no gain: y = x W l with l = 1 + gain (l' - 1).
+        vector = np.asarray(layer.inputs if at_input[name] else layer.outputs)
+        vector = 1 + np.asarray(layer.gain) * (vector - 1)
+        tensors[key_of(name, "ia3_l")] = vector[None] if at_input[name] else vector[:, None]
+    # By the names that target_modules uses: PEFT wants a subset of those.
+    config_names = short_names(list(at_input), modules)
     config = {
         "peft_type": "IA3",
-        "feedforward_modules": sorted({called[name] for name in inputs}),
+        "feedforward_modules": sorted({config_names[name] for name in at_input if at_input[name]}),
         "init_ia3_weights": True,
     }
-    return config, tensors, list(tensors)
+    return Exported(config, tensors, list(at_input))
 
 
-def _sides(fields: Fields, names: list[str]) -> dict[str, bool]:
-    """Whether each module's input is scaled. PEFT compares ends of paths here, dots or not."""
-    wanted = fields.names_or_regex("feedforward_modules")
-    wanted = ["down_proj"] if fields.raw.get("feedforward_modules") is None else wanted
-    if isinstance(wanted, list):
-        return {name: name.endswith(tuple(wanted)) for name in names}
-    return {name: names_module(wanted, name) for name in names}
+def _scales_input(adapted: Adapted) -> dict[str, bool]:
+    """{module: True where its input is scaled}; PEFT compares ends of names, dots or not."""
+    fields = adapted.fields
+    feedforward = fields.names_or_regex("feedforward_modules")
+    if fields.raw.get("feedforward_modules") is None:
+        feedforward = ["down_proj"]
+    if isinstance(feedforward, list):
+        return {name: name.endswith(tuple(feedforward)) for name in adapted.names}
+    return {name: names_module(feedforward, name) for name in adapted.names}
 
 
 def _scaled_bias(name: str) -> str:

@@ -1,145 +1,171 @@
 """Writing a PEFT folder, for what PEFT can represent."""
 
+import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from lfl_jax.adapters.adapter_tree import layers_of
 from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.core import files
+from lfl_jax.core.types import AdapterTree, Params, Weight
 from lfl_jax.errors import UserError
 from lfl_jax.io import tensor_file
 from lfl_jax.io.peft import ia3, lora, vera
-from lfl_jax.io.peft.places import (
+from lfl_jax.io.peft.modules import (
     CONFIG,
     SINGLE,
     STEM,
-    Place,
-    adaptable,
-    find_places,
+    Leaf,
+    Modules,
+    find_modules,
     get_path,
     key_of,
 )
 from lfl_jax.io.peft.stacks import short_names
 
-# The kind of all layers -> the file that writes it; everything else is a LoRA, a DoRA, or refused
-# there by name.
+# The kind of all layers -> the file that writes it. Everything else is a LoRA, a DoRA, or refused
+# by `lora_export`.
 WRITERS: dict[type, ModuleType] = {IA3: ia3, VeRA: vera}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """Parameters that trained as a whole: tensors by key, modules to save, and the field `bias`."""
+
+    tensors: dict[str, np.ndarray]
+    modules: list[str]
+    bias: str
 
 
 def save(
     folder: Path,
-    adapter: dict,
-    params: dict,
+    adapter: AdapterTree,
+    params: Params,
     *,
     base_name: str,
     fingerprint: str | None = None,
     dtype: str = "float32",
-    replaced: dict | None = None,
+    replaced: Mapping[str, Weight] | None = None,
 ) -> None:
     """Write a folder that PEFT and `load` read as the same function.
 
     replaced: parameters that differ from the base's, by path ("head", "layers/attn_norm"). A layer
-    whose scales differ by rank has them folded into B. The config appears last: a folder that is
-    not whole does not load. Raises UserError for what PEFT cannot hold.
+    whose scales differ by rank has them folded into B. Raises UserError for what PEFT cannot hold.
     """
     if dtype not in tensor_file.DTYPES.values():
         raise UserError(
             f"dtype={dtype!r}; expected one of {', '.join(tensor_file.DTYPES.values())}"
         )
-    places, kinds = find_places(params), {type(layer) for layer in layers_of(adapter)}
-    writer = WRITERS.get(kinds.pop(), lora) if len(kinds) == 1 else lora
-    own, tensors, modules = {}, {}, []
-    if layers_of(adapter):
-        own, tensors, modules = writer.export(adapter, places, adaptable(places))
-    if not modules:
+    modules, kinds = find_modules(params), {type(layer) for layer in layers_of(adapter)}
+    writer = WRITERS.get(next(iter(kinds)), lora) if len(kinds) == 1 else lora
+    exported = writer.export(adapter, modules) if kinds else None
+    if exported is None or not exported.names:
         raise UserError(f"{folder}: the adapter has no layers to save")
-    whole, saved, bias = _own_parameters(replaced or {}, modules, places, params)
-    if bias != "none" and "bias" not in writer.READ:
+    trained = _trained(dict(replaced or {}), exported.names, modules, params)
+    if trained.bias != "none" and "bias" not in writer.READ:
         raise UserError(
-            f"{folder}: PEFT's {own['peft_type']} holds no biases, and {bias} of them trained"
+            f"{folder}: PEFT's {exported.config['peft_type']} holds no biases, and {trained.bias}"
+            " of them trained"
         )
-    config = _config(modules, saved, places, base_name) | own
-    config |= {"bias": bias} if "bias" in writer.READ else {}
-    named = {
-        key_of(name, leaf) if name else leaf: x
-        for name, xs in tensors.items()
-        for leaf, x in xs.items()
-    }
-    written = ((key, _cast(key, x, dtype)) for key, x in (named | whole).items())
+    config = _config(exported.names, trained.modules, modules, base_name) | exported.config
+    config |= {"bias": trained.bias} if "bias" in writer.READ else {}
+
+    tensors = exported.tensors | trained.tensors
+    _write(folder, tensors, config, dtype, fingerprint)
+
+
+def _write(
+    folder: Path,
+    tensors: dict[str, np.ndarray],
+    config: dict[str, Any],
+    dtype: str,
+    fingerprint: str | None,
+) -> None:
+    """The config goes first and comes last: a folder that is not whole does not load."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     metadata = {} if fingerprint is None else {tensor_file.FINGERPRINT: fingerprint}
-    tensor_file.save(folder, written, STEM, sys.maxsize, metadata)
+    cast = ((key, _cast(key, tensor, dtype)) for key, tensor in tensors.items())
+    tensor_file.save(folder, cast, STEM, sys.maxsize, metadata)
     files.write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _own_parameters(
-    replaced: dict, modules: list[str], places: dict[str, Place], params: dict
-) -> tuple[dict[str, np.ndarray], list[str], str]:
-    """({key: tensor in PyTorch's order}, the modules saved whole, the config's `bias`).
+def _trained(
+    replaced: dict[str, Weight], adapted: list[str], modules: Modules, params: Params
+) -> _Trained:
+    """Replaced parameters as PEFT holds them.
 
     Over a tied base, PEFT ties a saved embedding only to a saved head. A module that is saved whole
     brings its bias; other biases are written all, which PEFT calls bias='all'.
     """
     if "embed" in replaced and "head" not in params:
         replaced = {"head": replaced["embed"]} | replaced
-    biases = {place.bias for place in places.values()} - {None}
-    for path in set(replaced) - {place.path for place in places.values()} - biases:
+    biases = {module.bias for module in modules.values()} - {None}
+    unknown = set(replaced) - {module.path for module in modules.values()} - biases
+    if unknown:
         raise UserError(
-            f"replaced={path!r} is no parameter; there are: {', '.join(SINGLE)}, layers/attn_norm,"
-            " ..."
+            f"replaced={unknown.pop()!r} is no parameter; there are: {', '.join(SINGLE)},"
+            " layers/attn_norm, ..."
         )
-    saved = [name for name, place in places.items() if place.path in replaced]
-    _check_whole(saved, modules, replaced, places)
-    ends = {name: places[name].leaves() for name in saved}
-    bias = "all" if set(replaced) & biases - {places[name].bias for name in saved} else "none"
-    if bias == "all":
-        if any(places[name].bias for name in saved):
+    saved = [name for name, module in modules.items() if module.path in replaced]
+    _check_saved(saved, adapted, replaced, modules)
+    leaves: dict[str, Leaf] = {}
+    for name in saved:
+        leaves |= {key_of(name, end): leaf for end, leaf in modules[name].leaves().items()}
+
+    other_biases = set(replaced) & biases - {modules[name].bias for name in saved}
+    if other_biases:
+        if any(modules[name].bias for name in saved):
             raise UserError(
                 "replaced: biases, and a whole module with a bias: PEFT has no form for both"
                 " together"
             )
-        ends |= {
-            name: {_bias_key(name, modules): p.leaves()["bias"]}
-            for name, p in places.items()
-            if p.bias
-        }
-    found = {}
-    for name, leaves in ends.items():
-        for end, leaf in leaves.items():
-            x = replaced[leaf.path] if leaf.path in replaced else get_path(params, leaf.path)
-            found[key_of(name, end)] = (
-                np.asarray(x) if leaf.layer is None else np.asarray(x[leaf.layer]).T
-            )
-    return found, saved, bias
+        leaves |= _bias_leaves(adapted, modules)
+    tensors = {key: _tensor(leaf, replaced, params) for key, leaf in leaves.items()}
+    return _Trained(tensors, saved, "all" if other_biases else "none")
 
 
-def _bias_key(name: str, modules: list[str]) -> str:
-    return "base_layer.bias" if name in modules else "bias"
+def _bias_leaves(adapted: list[str], modules: Modules) -> dict[str, Leaf]:
+    """{key: bias} of the whole model; those of adapted modules lie under their base_layer."""
+    leaves: dict[str, Leaf] = {}
+    for name, module in modules.items():
+        if module.bias:
+            end = "base_layer.bias" if name in adapted else "bias"
+            leaves[key_of(name, end)] = module.leaves()["bias"]
+    return leaves
 
 
-def _check_whole(
-    saved: list[str], modules: list[str], replaced: dict, places: dict[str, Place]
+def _tensor(leaf: Leaf, replaced: Mapping[str, Weight], params: Params) -> np.ndarray:
+    """In PyTorch's order: matrices of layers are transposed, the embedding and head are not."""
+    x = replaced[leaf.path] if leaf.path in replaced else get_path(params, leaf.path)
+    return np.asarray(x) if leaf.layer is None else np.asarray(x[leaf.layer]).T
+
+
+def _check_saved(
+    saved: list[str], adapted: list[str], replaced: Mapping[str, Weight], modules: Modules
 ) -> None:
     """UserError for a weight of another shape, and for one that also has an adapter."""
     for name in saved:
-        place = places[name]
-        x = replaced[place.path]
-        shape = tuple(x.shape if place.layer is None else x.shape[1:][::-1])
-        if shape != place.shape or name in modules:
-            problem = "also has an adapter" if name in modules else f"has shape {shape} (out, in)"
+        module = modules[name]
+        stacked = replaced[module.path].shape
+        shape = tuple(stacked if module.layer is None else stacked[1:][::-1])
+        if shape != module.shape or name in adapted:
+            problem = "also has an adapter" if name in adapted else f"has shape {shape} (out, in)"
             raise UserError(
-                f"replaced: {name} {problem}; expected a weight {place.shape} without an adapter"
+                f"replaced: {name} {problem}; expected a weight {module.shape} without an adapter"
             )
 
 
-def _cast(key: str, x: np.ndarray, dtype: str) -> np.ndarray:
+def _cast(key: str, x: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:
     with np.errstate(all="ignore"):
         x = np.asarray(x, np.float32).astype(jnp.dtype(dtype))
     if not np.isfinite(x.astype(np.float32)).all():
@@ -147,16 +173,17 @@ def _cast(key: str, x: np.ndarray, dtype: str) -> np.ndarray:
     return x
 
 
-def _config(modules: list[str], saved: list[str], places: dict[str, Place], base_name: str) -> dict:
+def _config(
+    adapted: list[str], saved: list[str], modules: Modules, base_name: str
+) -> dict[str, Any]:
     """The fields that all kinds have."""
-    whole = {n: n.split(".")[-1] for n in saved} | (
-        {"model.norm": "model.norm"} if "model.norm" in saved else {}
-    )
+    # "norm" alone would also be the end of q_norm and of the layers' norms.
+    ends = {name if name == "model.norm" else name.split(".")[-1] for name in saved}
     return {
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "inference_mode": True,
-        "target_modules": sorted(set(short_names(modules, places).values())),
-        "modules_to_save": sorted(set(whole.values())) or None,
+        "target_modules": sorted(set(short_names(adapted, modules).values())),
+        "modules_to_save": sorted(ends) or None,
         "fan_in_fan_out": False,
     }
