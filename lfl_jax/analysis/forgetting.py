@@ -115,6 +115,7 @@ def _mean_of(accuracies: Sequence[Measured]) -> Estimate:
 def flips(before: Measured, after: Measured) -> Flips:
     """The prediction flips of an accuracy, 1 or 0 for each item; UserError for other items."""
     first, last = before.column.ordered_as(after.column).values(), after.column.values()
+    # By item id: the two evaluations may have recorded them in different orders.
     changes = [y - x for x, y in zip(first, last, strict=True)]
     lost = sum(change < 0 for change in changes)
     gained = sum(change > 0 for change in changes)

@@ -209,7 +209,7 @@ def _samples(load: Workload, i: int, prompt: list[int]) -> list[str]:
 
 
 def _run_programs(load: Workload, i: int, generated: list[str]) -> list[Record]:
-    """The record of item i: code is extracted from its samples, run, and judged by its tests."""
+    """The record of item i: its samples become programs, which run with its tests."""
     item, method, stop = load.items[i], load.task.method, load.stop
     # Only EOS is cut here: `extract` looks at the stop texts itself.
     texts = [truncate_at_stop(text, stop[-1:]) for text in generated]

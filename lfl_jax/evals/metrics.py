@@ -70,6 +70,7 @@ class Metric:
         """Its change, paired over items, with its interval."""
         return stats.difference(before, after, self.interval, self.exponential)
 
+    # The two spaces indent it under the metric of all items (`is_group`).
     def _of_group(self, group: str) -> "Metric":
         label = self.group_labels.get(group, group.replace("_", " "))
         return replace(self, name=f"{self.name}_{group}", label=f"  {label}", by=None)
@@ -100,6 +101,7 @@ class Metric:
     def _chance(self, records: Sequence[Record]) -> float | None:
         if self.chance is None or isinstance(self.chance, int | float):
             return self.chance
+        # Of these items: questions of one task may have different numbers of choices.
         values = [_value(self.chance, record) or 0.0 for record in records]
         return sum(values) / len(values)
 

@@ -61,6 +61,7 @@ class RecordFile:
 
     def start(self, plan: Record) -> None:
         """Write the header of a new file; the file appears complete or not at all."""
+        # A resumed file has its header.
         if self.plan is not None:
             return
         self.plan = plan

@@ -25,6 +25,7 @@ from lfl_jax.text.tokenizers import Tokenizer
 MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
 
 
+# One program for every task, base and tuned model: their shapes are the same, only arrays differ.
 @partial(jax.jit, static_argnames=("cfg", "rules"))
 def _score_rows(
     model: Model,
@@ -54,6 +55,7 @@ def build(
     prompts of a generation batch. seed: of sampled texts.
     """
     members = member_count(model.adapter)
+    # For example DoRA's column norms, which do not change between batches.
     if members:
         model = model.replace(adapter=precompute_for_inference(model.adapter, model.params))
     compiled = _Compiled(model, cfg, tokenizer, rules, members, adapted, generate_rows, seed)

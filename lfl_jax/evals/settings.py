@@ -26,10 +26,13 @@ class Settings:
     articles.
     """
 
+    # Of scores.
     rows: int
     length: int
+    # Of generated texts.
     generate_rows: int
     max_new_tokens: int
     window: int
+    # Of the items.
     pick: str = "first"
     sampling: Sampling = Sampling()

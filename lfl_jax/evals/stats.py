@@ -53,6 +53,7 @@ def mean(
             "no items to average: the evaluation has no examples, or none with a scored token"
         )
     center = float(np.sum(w * x) / np.sum(w))
+    # What item i adds to the linearised ratio; within a cluster these are not independent.
     se, groups = _clustered_error(w * (x - center) / np.sum(w), clusters)
     n = int(np.count_nonzero(w))  # items of weight 0 have no value
     return Estimate(center, se, n, groups, *intervals.student(center, se, groups))
@@ -142,6 +143,7 @@ def difference(
     Intervals: Tango's for proportions of items that are right or wrong, Student's for means and for
     items with a value in between, Newcombe's for two ratios of proportions.
     """
+    # A resumed evaluation may have recorded its items in another order.
     before = before.ordered_as(after)
     if before.weights != after.weights or exponential:
         return _difference_of_ratios(before, after, interval, exponential)
@@ -211,6 +213,7 @@ def _with_tango(change: Estimate, changes: Sequence[float], column: Column) -> E
     variance = (gained + lost) / n - change.mean**2
     clusters = column.weighed_clusters()
     count = intervals.effective_items(variance, _uncorrected(change), float(n), clusters)
+    # The same table of flips, of as many pairs as are independent.
     share = min(count, n) / n
     low, high = intervals.tango(share * gained, share * lost, share * n)
     return replace(change, low=low, high=high)

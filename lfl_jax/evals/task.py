@@ -41,6 +41,28 @@ def common_fields(item: PromptedItem) -> Record:
     return {"id": item.id, "cluster": item.cluster, "prompt_sha256": digest}
 
 
+@runtime_checkable
+class GenerateTexts(Protocol):
+    """The second function of a `Scorer`."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str],
+        example_ids: Sequence[int],
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> list[str]:
+        """The new text of each prompt (token ids); temperature 0 is greedy.
+
+        A text ends with that of EOS where the model emitted it, and has no other special token; it
+        may continue after a stop text. example_ids: a number per prompt, on which alone its random
+        draws depend.
+        """
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model with its tokenizer, behind two functions; evaluations know no more of it.
@@ -48,15 +70,12 @@ class Scorer:
     tag: names the weights (the base, or a run and step) in the records.
     score(rows): nll (B, T) float32, and greedy (B, T) bool, true where the target is the argmax;
     both are read where rows["weights"] > 0. `batching.arrange` makes the rows.
-    generate(prompts, *, max_new_tokens, stop, example_ids, temperature=0, top_p=1): the new text of
-    each prompt (token ids). It ends with the text of EOS where the model emitted it, and has no
-    other special token; it may continue after a stop text.
     """
 
     tag: str
     tokenizer: Tokenizer
     score: Score
-    generate: Callable[..., list[str]]
+    generate: GenerateTexts
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,7 @@ class Likelihood:
     # Any is the task's own item, a subclass of `Item`.
     requests: Callable[[Any, Tokenizer, int], list[Request]]
     record: Callable[[Any, list[Scored]], Record]
-    metrics: ClassVar[tuple[Metric, ...]] = ()
+    metrics: ClassVar[tuple[Metric, ...]] = ()  # of any task with this method
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 def figures(facts: Mapping[str, Any]) -> dict[str, str]:
     """{name: figure} of the training itself."""
+    # A rank that differs between layers is padded to the largest: stored, but never trained.
     rate, padding = facts["tokens_per_s"], facts["trainable_stored"] - facts["trainable"]
     device = facts["peak_device_bytes"]
     minutes, seconds = divmod(int(facts["wall_seconds"]), 60)
@@ -30,6 +31,7 @@ def flags(provenance: Mapping[str, Any]) -> list[str]:
         notes.append(f"{rounded}: its scores are not the original's")
     if base["source"].startswith("random"):
         notes.append(f"the base has {base['source']}: its scores mean nothing")
+    # A source in the package replaces a corpus of the paper.
     if data and (data["synthetic"] or data.get("stand_in_for")):
         notes.append(f"training source is {data['description']}")
     if start := provenance.get("start"):

@@ -121,6 +121,7 @@ def _rows(before: Results, after: Results) -> list[Row]:
     for task in dict.fromkeys((*before, *after)):
         rows += _task_rows(task, before.get(task), after.get(task))
 
+    # A run need not evaluate all tasks of a score.
     measured = _measured(before), _measured(after)
     for score in forgetting.SCORES:
         if score.is_measured(measured[0]) and score.is_measured(measured[1]):
@@ -156,6 +157,7 @@ def _metric_row(task: str, label: str, before: Measured | None, after: Measured 
         after=after and after.estimate,
         is_main=False,
     )
+    # Of the base only (config.eval.base_tasks), or defined in one of the evaluations only.
     if before is None or after is None:
         return row
 
