@@ -14,6 +14,7 @@ BASE and TUNED are
 
 --runs=FILE.csv           a study: columns method, lr, seed, step, folder; a folder is a model as
                           above; needs --learning=TASK/METRIC and --forgetting=TASK/METRIC
+  --divergence=TASK/METRIC  how far a run went from its base: adds the contrasts at equal divergence
   --contrast=A,B          A against B, up to four times; by default all pairs
   --report=DIR            where its report goes (study_report; extra `study`)
 --margin=0.02             a change that nobody would care for, in the metric's unit: 2 points
@@ -86,7 +87,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("places", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--margin", type=float, default=0.02, help=argparse.SUPPRESS)
-    for name in ("out", "runs", "learning", "forgetting"):
+    for name in ("out", "runs", "learning", "forgetting", "divergence"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     parser.add_argument("--contrast", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--report", default="study_report", help=argparse.SUPPRESS)
@@ -103,8 +104,9 @@ def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
     """The report of runs that anybody trained."""
     from lfl_jax.report.study import page
     from lfl_jax.studies import runs
-    from lfl_jax.studies.arms import Measure
-    from lfl_jax.studies.findings import Question, find
+    from lfl_jax.studies.answers import Question
+    from lfl_jax.studies.arms import Measure, Measures
+    from lfl_jax.studies.findings import find
 
     for name in ("learning", "forgetting"):
         if not getattr(options, name):
@@ -112,12 +114,12 @@ def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
     if not Path(options.runs).is_file():
         raise UserError(f"--runs={options.runs}: no such file")
 
-    question = Question(
+    measures = Measures(
         Measure.parse(options.learning),
         Measure.parse(options.forgetting),
-        options.margin,
-        tuple(_pair(text) for text in options.contrast),
+        Measure.parse(options.divergence) if options.divergence else None,
     )
+    question = Question(measures, options.margin, tuple(map(_pair, options.contrast)))
     base = _models(options.places)[0]
     findings = find(base, runs.read(Path(options.runs)), question)
 

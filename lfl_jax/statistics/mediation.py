@@ -18,13 +18,13 @@ from lfl_jax.statistics.effects import Effect, over_seeds
 
 @dataclass(frozen=True)
 class Mediation:
-    """term: the method's effect at equal divergence. total: without the divergence in the model.
+    """effect: the method's at equal divergence. total: without the divergence in the model.
 
     r2_divergence, r2_both, r2_method: shares of the variance over runs that the divergence alone,
     both, and the method alone explain, averaged over seeds.
     """
 
-    term: Effect
+    effect: Effect
     total: Effect
     r2_divergence: float
     r2_both: float

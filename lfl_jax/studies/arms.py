@@ -48,18 +48,27 @@ class Measure:
 class Grid:
     """A method's runs as an arm, with what its cells are and which were left out, and why.
 
-    arm.x is learning, arm.y forgetting, both so that more is more.
+    arm.x is learning, arm.y forgetting, both so that more is more. divergence: of the runs' models
+    from the base, in nats, where it was measured.
     """
 
     arm: Arm
+    divergence: Axis | None
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     left_out: tuple[str, ...]
 
 
-def grids(
-    base: Scores, runs: Sequence[Run], learning: Measure, forgetting: Measure
-) -> dict[str, Grid]:
+@dataclass(frozen=True)
+class Measures:
+    """What was learned, what was forgotten, and how far the model went, if that was measured."""
+
+    learning: Measure
+    forgetting: Measure
+    divergence: Measure | None = None
+
+
+def grids(base: Scores, runs: Sequence[Run], measures: Measures) -> dict[str, Grid]:
     """{method: its grid}. UserError for a method of which no cell has all seeds.
 
     All methods are compared over the same seeds: those that any cell of every method has. A cell
@@ -74,7 +83,7 @@ def grids(
     if not seeds:
         raise UserError(f"methods {', '.join(by_method)} share no seed: their runs are not paired")
     return {
-        method: _grid(method, base, members, seeds, learning, forgetting)
+        method: _grid(method, base, members, seeds, measures)
         for method, members in by_method.items()
     }
 
@@ -84,8 +93,7 @@ def _grid(
     base: Scores,
     runs: Sequence[Run],
     seeds: Sequence[int],
-    learning: Measure,
-    forgetting: Measure,
+    measures: Measures,
 ) -> Grid:
     scores = {(run.cell, run.seed): run.scores for run in runs if run.scores is not None}
     cells, left_out = [], []
@@ -98,13 +106,16 @@ def _grid(
     if not cells:
         raise UserError(f"{method}: no learning rate finished with all of seeds {seeds}")
 
-    def axis(measure: Measure, values: Values) -> Axis:
-        by_run = [values(base, scores[c, s], measure) for s in seeds for c in cells]
+    def axis(measure: Measure, values: Values, like: Scores = base) -> Axis:
+        by_run = [values(like, scores[c, s], measure) for s in seeds for c in cells]
         shape = (len(seeds), len(cells), -1)
-        return Axis(np.stack(by_run).reshape(shape), measure.of(base).column.clusters)
+        return Axis(np.stack(by_run).reshape(shape), measure.of(like).column.clusters)
 
-    arm = Arm(method, axis(learning, _learned), axis(forgetting, _forgotten))
-    return Grid(arm, tuple(cells), tuple(seeds), tuple(left_out))
+    arm = Arm(method, axis(measures.learning, _learned), axis(measures.forgetting, _forgotten))
+    # The base has no divergence from itself: its items are in the order of any run.
+    anyone = scores[cells[0], seeds[0]]
+    far = measures.divergence and axis(measures.divergence, _item_values, anyone)
+    return Grid(arm, far, tuple(cells), tuple(seeds), tuple(left_out))
 
 
 def _seeds(runs: Sequence[Run]) -> set[int]:

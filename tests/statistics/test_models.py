@@ -20,14 +20,14 @@ def runs(rng, method=0.0, slope=0.2, noise_sd=0.01):
 
 def test_a_method_that_only_moves_further_has_no_term_of_its_own():
     result = mediation.mediate(*runs(np.random.default_rng(0)))
-    low, high = result.term.interval()
+    low, high = result.effect.interval()
     assert low < 0 < high and high - low < 0.05
     assert result.total.mean > 0.1
     assert result.r2_divergence > 0.98 and result.r2_both - result.r2_divergence < 0.01
 
 
 def test_a_planted_term_is_found():
-    low, high = mediation.mediate(*runs(np.random.default_rng(1), method=0.3)).term.interval()
+    low, high = mediation.mediate(*runs(np.random.default_rng(1), method=0.3)).effect.interval()
     assert low < 0.3 < high and low > 0.25
 
 
@@ -42,7 +42,7 @@ def test_a_seed_s_regression_is_statsmodels():
         terms.append(fit.params[1])
         shares.append(fit.rsquared)
     result = mediation.mediate(divergence, forgetting, is_first)
-    assert result.term.mean == pytest.approx(np.mean(terms))
+    assert result.effect.mean == pytest.approx(np.mean(terms))
     assert result.r2_both == pytest.approx(np.mean(shares))
 
 
@@ -54,7 +54,7 @@ def test_the_term_is_a_mixed_model_s_within_its_error():
     design = np.stack([np.ones(60), np.tile(is_first, 5), x, x**2], axis=1).astype(float)
     fit = lm.MixedLM(forgetting.ravel(), design, np.repeat(np.arange(5), 12)).fit()
     result = mediation.mediate(divergence, forgetting, is_first)
-    assert result.term.mean == pytest.approx(fit.params[1], abs=2 * fit.bse[1])
+    assert result.effect.mean == pytest.approx(fit.params[1], abs=2 * fit.bse[1])
 
 
 @pytest.mark.parametrize("change", ["few", "zero"])

@@ -14,16 +14,22 @@ from lfl_jax import compare
 from lfl_jax.errors import UserError
 from lfl_jax.statistics.verdicts import Verdict
 from lfl_jax.studies import records, runs
-from lfl_jax.studies.arms import Measure, grids
-from lfl_jax.studies.findings import Question, find
+from lfl_jax.studies.answers import Question
+from lfl_jax.studies.arms import Measure, Measures, grids
+from lfl_jax.studies.findings import find
 
 ITEMS, SEEDS = 120, 4
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-LEARNING, FORGETTING = Measure("target", "score"), Measure("source", "score")
+MEASURES = Measures(Measure("target", "score"), Measure("source", "score"))
 
 
-def write_study(folder, penalty=0.15, methods=("full", "lora"), failed=(), seeds=SEEDS):
-    """Item scores of every run, and the list of runs; the first method forgets `penalty` more."""
+def write_study(
+    folder, penalty=0.15, methods=("full", "lora"), failed=(), seeds=SEEDS, divergence=False
+):
+    """Item scores of every run, and the list of runs; the first method forgets `penalty` more.
+
+    With a divergence, forgetting is its logarithm and nothing else.
+    """
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     difficulty = rng.normal(0, 0.8, (2, ITEMS))
@@ -38,13 +44,14 @@ def write_study(folder, penalty=0.15, methods=("full", "lora"), failed=(), seeds
                     lines.append(f"{method},{lr},{seed},160,,loss was not finite at step 12")
                     continue
                 name = f"{method}-{lr}-{seed}.csv"
-                write_scores(folder / name, rng, difficulty, learned, 0.95 - forgotten)
+                kl = np.exp((forgotten - 0.5) / 0.2) if divergence else None
+                write_scores(folder / name, rng, difficulty, learned, 0.95 - forgotten, kl)
                 lines.append(f"{method},{lr},{seed},160,{name},")
     (folder / "runs.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def write_scores(path, rng, difficulty, target, source):
+def write_scores(path, rng, difficulty, target, source, kl=None):
     lines = ["run,item,score,cluster,task"]
     for task, probability, hard in zip(
         ("target", "source"), (target, source), difficulty, strict=True
@@ -52,6 +59,8 @@ def write_scores(path, rng, difficulty, target, source):
         latent = stats.norm.ppf(np.clip(probability, 0.01, 0.99)) * 1.28 + hard
         for item, correct in enumerate(latent + rng.normal(size=ITEMS) > 0):
             lines.append(f"{path.stem},i{item},{int(correct)},c{item // 2},{task}")
+    for text in range(20 if kl else 0):
+        lines.append(f"{path.stem},t{text},{kl * np.exp(rng.normal(0, 0.05))},t{text},kl")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -61,7 +70,7 @@ def folder(tmp_path_factory):
 
 
 def answer(folder, **changes):
-    options = {"learning": LEARNING, "forgetting": FORGETTING, "margin": 0.03} | changes
+    options = {"measures": MEASURES, "margin": 0.03} | changes
     (base,) = records.read(str(folder / "base.csv"))
     return find(base, runs.read(folder / "runs.csv"), Question(**options))
 
@@ -80,9 +89,24 @@ def test_two_copies_of_a_method_are_not_told_apart(tmp_path):
     assert findings.answers[0].decision.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED)
 
 
+def test_what_the_divergence_explains_is_not_the_method_s(tmp_path):
+    place = write_study(tmp_path / "s", penalty=0.08, divergence=True)
+    measures = Measures(MEASURES.learning, MEASURES.forgetting, Measure("kl", "score"))
+    findings = answer(place, measures=measures)
+    by_equal = {a.equal: a for a in findings.answers}
+    # At equal learning the first method forgets more; it also went further, and that is all of it.
+    assert by_equal["learning"].decision.verdict is Verdict.MORE
+    for equal in ("divergence", "divergence, by regression"):
+        low, high = by_equal[equal].decision.effect.interval()
+        assert low < 0 < high and high - low < 0.15, equal
+    explained = by_equal["divergence, by regression"].evidence
+    assert explained.r2_divergence > explained.r2_method + 0.3
+    assert findings.answers[0].equal == "learning"
+
+
 def test_arms_are_the_scores_by_seed_cell_and_item(folder):
     (base,) = records.read(str(folder / "base.csv"))
-    grid = grids(base, runs.read(folder / "runs.csv"), LEARNING, FORGETTING)["lora"]
+    grid = grids(base, runs.read(folder / "runs.csv"), MEASURES)["lora"]
     assert grid.arm.x.values.shape == (SEEDS, len(RATES), ITEMS)
     (one,) = records.read(str(folder / "lora-0.001-2.csv"))
     cell = grid.cells.index((0.001, 160))
@@ -141,7 +165,10 @@ def test_lists_of_runs_that_contradict_are_refused(tmp_path, edit, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning": Measure("target", "f1")}, r"no target/f1; measured: target/score, source"),
+        (
+            {"measures": Measures(Measure("target", "f1"), MEASURES.forgetting)},
+            r"no target/f1; measured: target/score, source",
+        ),
         ({"contrasts": (("full", "dora"),)}, "contrast of 'dora': there are full, lora"),
         ({"contrasts": (("full", "lora"),) * 5}, "5 contrasts .* at most 4"),
     ],
@@ -195,7 +222,7 @@ def test_the_same_runs_give_the_same_files(folder, report, tmp_path):
 
 def test_each_contrast_is_said_in_the_terminal(report):
     printed = (report / "printed.txt").read_text()
-    assert "Does full forget less than lora at matched learning? No: full forgets more." in printed
+    assert "Does full forget less than lora at equal learning? No: full forgets more." in printed
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import numpy as np
 from lfl_jax.report.study import tables
 from lfl_jax.report.study.tables import Table
 from lfl_jax.statistics.frontier import pareto
+from lfl_jax.studies.answers import PRIMARY, Answer
 from lfl_jax.studies.arms import Grid
-from lfl_jax.studies.findings import Answer, Findings
+from lfl_jax.studies.findings import Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,10 @@ def draw(findings: Findings) -> list[Figure]:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        return [frontier(findings), rates(findings), contrasts(findings)]
+        drawn = [frontier(findings), rates(findings), contrasts(findings)]
+        if findings.question.measures.divergence is not None:
+            drawn.append(divergence(findings))
+        return drawn
 
 
 def frontier(findings: Findings) -> Figure:
@@ -84,11 +88,11 @@ def frontier(findings: Findings) -> Figure:
     canvas, axes = _canvas(WIDE, 4.2)
     for index, (method, grid) in enumerate(findings.grids.items()):
         _draw_frontier(axes, grid, method, index)
-    shared = [answer.gap for answer in findings.answers if answer.gap is not None]
-    if shared:
-        axes.axvspan(shared[0].low, shared[0].high, color=INK, alpha=0.08, lw=0)
-    axes.set(xlabel=f"learned: {findings.question.learning}")
-    axes.set(ylabel=f"forgotten: {findings.question.forgetting}")
+    primary = findings.answers[0].evidence
+    if primary is not None:
+        axes.axvspan(primary.low, primary.high, color=INK, alpha=0.08, lw=0)
+    axes.set(xlabel=f"learned: {findings.question.measures.learning}")
+    axes.set(ylabel=f"forgotten: {findings.question.measures.forgetting}")
     axes.legend()
     return Figure(
         "frontier",
@@ -167,9 +171,9 @@ def contrasts(findings: Findings) -> Figure:
     # The first contrast stands on top.
     for height, answer in enumerate(reversed(answers)):
         _draw_contrast(axes, answer, height)
-    labels = [f"{a.first} – {a.second}\nat {_matching(a.matched)}" for a in reversed(answers)]
+    labels = [f"{a.first} – {a.second}\n{_equal(a)}" for a in reversed(answers)]
     axes.set_yticks(range(len(answers)), labels)
-    axes.set(xlabel=f"difference in forgetting ({findings.question.forgetting})")
+    axes.set(xlabel=f"difference in forgetting ({findings.question.measures.forgetting})")
     axes.set_ylim(-0.6, max(len(answers), 1) - 0.4)
     return Figure(
         "contrasts",
@@ -181,8 +185,31 @@ def contrasts(findings: Findings) -> Figure:
     )
 
 
+def divergence(findings: Findings) -> Figure:
+    """Forgetting over the divergence from the base, every run a point."""
+    canvas, axes = _canvas(WIDE, 4.2)
+    for index, (method, grid) in enumerate(findings.grids.items()):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        far, forgotten = (axis.values.mean(axis=2) for axis in (grid.divergence, grid.arm.y))
+        axes.scatter(
+            far, forgotten, s=22, color=colour, marker=marker, alpha=0.7, lw=0, label=method
+        )
+    measures = findings.question.measures
+    axes.set(
+        xscale="log", xlabel=f"{measures.divergence}", ylabel=f"{measures.forgetting} forgotten"
+    )
+    axes.legend()
+    return Figure(
+        "divergence",
+        "Forgetting and the distance from the base",
+        "Every run. Where methods lie on one curve, the distance explains what they forget.",
+        canvas,
+        tables.divergences(findings),
+    )
+
+
 def _draw_contrast(axes: "Axes", answer: Answer, height: int) -> None:
-    colour = COLOURS[0] if answer.matched == "learning" else INK
+    colour = COLOURS[0] if answer.equal == PRIMARY else INK
     effect = answer.decision.effect
     axes.plot(effect.interval(), [height, height], color=colour, lw=2)
     axes.plot(effect.mean, height, "o", color=colour, ms=6)
@@ -190,8 +217,8 @@ def _draw_contrast(axes: "Axes", answer: Answer, height: int) -> None:
     axes.annotate(f"{answer.decision.verdict}", (1.01, height), xycoords=beside, va="center")
 
 
-def _matching(matched: str) -> str:
-    return "matched learning" if matched == "learning" else f"each one's {matched}"
+def _equal(answer: Answer) -> str:
+    return f"at each one's {answer.equal}" if "rate" in answer.equal else f"at equal {answer.equal}"
 
 
 def _canvas(width: float, height: float, rows: int = 1) -> tuple["Canvas", "Axes | Sequence[Axes]"]:

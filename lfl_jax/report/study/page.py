@@ -14,8 +14,11 @@ from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.figures import Figure
 from lfl_jax.report.study.tables import Table
+from lfl_jax.statistics.frontier import Gap
+from lfl_jax.statistics.mediation import Mediation
 from lfl_jax.statistics.verdicts import Verdict
-from lfl_jax.studies.findings import Answer, Findings
+from lfl_jax.studies.answers import PRIMARY, Answer
+from lfl_jax.studies.findings import Findings
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST_BYTES = 5_000_000
@@ -117,7 +120,7 @@ ANSWERS = {
 
 def _verdict(answer: Answer) -> dict[str, str]:
     """A contrast as a question with its answer, and what the answer rests on."""
-    where = "at matched learning" if answer.matched == "learning" else f"at its {answer.matched}"
+    where = f"each at its {answer.equal}" if "rate" in answer.equal else f"at equal {answer.equal}"
     question = f"Does {answer.first} forget less than {answer.second} {where}?"
     if answer.decision is None:
         return {
@@ -135,8 +138,15 @@ def _verdict(answer: Answer) -> dict[str, str]:
         f"this design finds {decision.detectable:.2g} with 80 % probability",
         f"{decision.effect.seeds} seeds",
     ]
-    if answer.gap is not None:
-        evidence.append(f"over learning {answer.gap.low:.3g} to {answer.gap.high:.3g}")
+    if isinstance(answer.evidence, Gap):
+        what = answer.equal if answer.equal == PRIMARY else f"log {answer.equal}"
+        evidence.append(f"over {what} {answer.evidence.low:.3g} to {answer.evidence.high:.3g}")
+    if isinstance(answer.evidence, Mediation):
+        shares = answer.evidence
+        evidence.append(
+            f"the divergence explains {shares.r2_divergence:.0%} of the variance over runs, the"
+            f" method alone {shares.r2_method:.0%}, both {shares.r2_both:.0%}"
+        )
     if answer.p_holm is not None:
         evidence.append(f"secondary, p after Holm {answer.p_holm:.2g}")
     if answer.reason:
@@ -160,7 +170,7 @@ def _subtitle(findings: Findings) -> str:
     question = findings.question
     return (
         f"{runs} runs of {', '.join(findings.grids)}, {len(findings.seeds)} seeds. Learned:"
-        f" {question.learning}. Forgotten: {question.forgetting}, against the base on the same"
+        f" {question.measures.learning}. Forgotten: {question.measures.forgetting}, against the base on the same"
         " items."
     )
 
@@ -168,7 +178,7 @@ def _subtitle(findings: Findings) -> str:
 def _methods(findings: Findings) -> list[str]:
     question = findings.question
     return [
-        f"Learning is {question.learning}; forgetting is the base's {question.forgetting} less the"
+        f"Learning is {question.measures.learning}; forgetting is the base's {question.measures.forgetting} less the"
         " tuned model's, item by item. The primary contrast of two methods is the vertical gap"
         " between their learning-forgetting frontiers, averaged over the learning that both reach,"
         " without extrapolation. Its error is two-way clustered, over seeds and clusters of items,"

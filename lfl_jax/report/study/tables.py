@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lfl_jax.statistics.effects import over_seeds_and_items
-from lfl_jax.studies.findings import Answer, Findings
+from lfl_jax.studies.answers import Answer
+from lfl_jax.studies.findings import Findings
 
 # No number has more figures than anybody reads.
 DIGITS = 4
@@ -57,7 +58,7 @@ def verdicts(findings: Findings) -> Table:
         "verdicts",
         "What the study decides. Effect: forgetting of the first method less that of the second.",
         (
-            *("first", "second", "matched at", "first forgets", "effect", "95 % low", "95 % high"),
+            *("first", "second", "equal", "first forgets", "effect", "95 % low", "95 % high"),
             *("margin", "detectable", "p", "p (Holm)", "reason"),
         ),
         tuple(_verdict_row(answer) for answer in findings.answers),
@@ -65,7 +66,7 @@ def verdicts(findings: Findings) -> Table:
 
 
 def _verdict_row(answer: Answer) -> tuple[str | float | None, ...]:
-    head = (answer.first, answer.second, answer.matched)
+    head = (answer.first, answer.second, answer.equal)
     decision = answer.decision
     if decision is None:
         return (*head, "not answered", *(None,) * 7, answer.reason)
@@ -114,6 +115,22 @@ def runs(findings: Findings) -> Table:
         "runs",
         "Every run.",
         ("method", "learning rate", "steps", "seed", "learning", "forgetting"),
+        tuple(rows),
+    )
+
+
+def divergences(findings: Findings) -> Table:
+    """Every run's divergence from its base, and what it forgot."""
+    rows = []
+    for method, grid in findings.grids.items():
+        far, forgotten = (axis.values.mean(axis=2) for axis in (grid.divergence, grid.arm.y))
+        for index, (lr, step) in enumerate(grid.cells):
+            for s, seed in enumerate(grid.seeds):
+                rows.append((method, lr, step, seed, far[s, index], forgotten[s, index]))
+    return Table(
+        "divergences",
+        "Every run's divergence from its base.",
+        ("method", "learning rate", "steps", "seed", "divergence", "forgetting"),
         tuple(rows),
     )
 

@@ -1,0 +1,164 @@
+"""The contrasts of a study: one method's forgetting against another's, when something else is equal.
+
+What is held equal is an entry of EQUAL, and a new one is a function and a line there. A question
+that the runs cannot answer is answered by the reason.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfl_jax.errors import UserError
+from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
+from lfl_jax.statistics.frontier import Arm, Axis, Gap, gap
+from lfl_jax.statistics.mediation import Mediation, mediate
+from lfl_jax.statistics.multiplicity import holm
+from lfl_jax.statistics.verdicts import Decision, decide
+from lfl_jax.studies.arms import Grid, Measures
+
+# More would need a correction that nobody declares beforehand.
+MOST_CONTRASTS = 4
+
+PRIMARY = "learning"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a study asks, declared before its runs.
+
+    margin: the difference in forgetting that nobody would care for, in the measure's unit.
+    contrasts: pairs of methods, the first against the second; all pairs when there are none.
+    """
+
+    measures: Measures
+    margin: float
+    contrasts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A plain difference of two cells."""
+
+    effect: Effect
+
+
+# All have an `effect`; a gap has the range that it is over, a mediation its shares of variance.
+Evidence = Gap | Difference | Mediation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A contrast with `equal` held equal; without a decision, `reason` says why.
+
+    p_holm: of a secondary contrast, corrected for all of them.
+    """
+
+    first: str
+    second: str
+    equal: str
+    decision: Decision | None = None
+    evidence: Evidence | None = None
+    reason: str = ""
+    p_holm: float | None = None
+
+
+def answer(question: Question, by_method: Mapping[str, Grid]) -> list[Answer]:
+    """Every contrast at everything that can be held equal, the primary ones first.
+
+    UserError for too many contrasts, or a method that there is not.
+    """
+    contrasts = _contrasts(question, list(by_method))
+    answers = []
+    for equal, way in EQUAL.items():
+        if equal in NEED_DIVERGENCE and question.measures.divergence is None:
+            continue
+        for first, second in contrasts:
+            grids = by_method[first], by_method[second]
+            answers.append(_ask(way, Answer(first, second, equal), *grids, question.margin))
+    return _with_holm(answers)
+
+
+def _contrasts(question: Question, methods: list[str]) -> list[tuple[str, str]]:
+    pairs = list(question.contrasts) or list(itertools.combinations(methods, 2))
+    if len(pairs) > MOST_CONTRASTS:
+        raise UserError(
+            f"{len(pairs)} contrasts of {len(methods)} methods; declare at most {MOST_CONTRASTS}"
+            " with --contrast=FIRST,SECOND"
+        )
+    unknown = [name for name in itertools.chain(*pairs) if name not in methods]
+    if unknown:
+        raise UserError(f"contrast of {unknown[0]!r}: there are {', '.join(methods)}")
+    return pairs
+
+
+def _ask(way: "Way", asked: Answer, first: Grid, second: Grid, margin: float) -> Answer:
+    # A question that cannot be answered is one of a study's findings, not its end.
+    try:
+        evidence = way(first, second)
+    except UserError as error:
+        return dataclasses.replace(asked, reason=str(error))
+    decision = decide(evidence.effect, margin)
+    return dataclasses.replace(asked, decision=decision, evidence=evidence, reason=decision.reason)
+
+
+def _at_equal_learning(first: Grid, second: Grid) -> Gap:
+    """Between the frontiers, over the learning that both reach."""
+    return gap(first.arm, second.arm)
+
+
+def _at_best_rate(first: Grid, second: Grid) -> Difference:
+    """Of each at the cell where it learned most.
+
+    Chosen by learning, whose items are others than those that forgetting is measured on.
+    """
+    parts = [grid.arm.y.part(int(np.argmax(grid.arm.x.means()))) for grid in (first, second)]
+    difference = Part(parts[0].values - parts[1].values, parts[0].clusters)
+    return Difference(over_seeds_and_items(difference))
+
+
+def _at_equal_divergence(first: Grid, second: Grid) -> Gap:
+    """Where both went equally far from the base, over all cells."""
+    arms = [Arm(g.arm.name, _log_means(g.divergence), g.arm.y) for g in (first, second)]
+    return gap(*arms, matched="divergence")
+
+
+def _log_means(divergence: Axis) -> Axis:
+    # Each run's log divergence is one value: the log of a mean is no mean over items.
+    means = divergence.values.mean(axis=2, keepdims=True)
+    if not np.all(means > 0):
+        raise UserError("a run has no divergence from its base, and no logarithm of it")
+    return Axis(np.log(means))
+
+
+def _beyond_divergence(first: Grid, second: Grid) -> Mediation:
+    """The method's term of a regression that has the divergence in it."""
+    far = np.hstack([grid.divergence.values.mean(axis=2) for grid in (first, second)])
+    forgotten = np.hstack([grid.arm.y.values.mean(axis=2) for grid in (first, second)])
+    return mediate(far, forgotten, np.arange(far.shape[1]) < len(first.cells))
+
+
+Way = Callable[[Grid, Grid], Evidence]
+EQUAL: dict[str, Way] = {
+    PRIMARY: _at_equal_learning,
+    "best learning rate": _at_best_rate,
+    "divergence": _at_equal_divergence,
+    "divergence, by regression": _beyond_divergence,
+}
+NEED_DIVERGENCE = ("divergence", "divergence, by regression")
+
+
+def _with_holm(answers: Sequence[Answer]) -> list[Answer]:
+    """Primary contrasts are few and declared; the others are corrected for their number."""
+    secondary = {
+        index: answer.decision.p_difference
+        for index, answer in enumerate(answers)
+        if answer.equal != PRIMARY and answer.decision is not None
+    }
+    adjusted = holm(secondary)
+    return [
+        dataclasses.replace(answer, p_holm=adjusted.get(index))
+        for index, answer in enumerate(answers)
+    ]
