@@ -99,7 +99,7 @@ def specs(param_specs: Params, config: AdapterConfig) -> AdapterTree:
         placement = by_weight.get(tree.name(path))
         if placement is None:
             return None
-        # several kinds at one weight are a Mix, in the order of config.kind
+        # several kinds at one weight make a Mix, in the order of config.kind
         group = [kind for kind in kinds if _is_applied(kind, placement)]
         return as_layer([kind.specs(weight, placement) for kind in group])
 

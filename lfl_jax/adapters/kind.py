@@ -23,7 +23,7 @@ Shared: TypeAlias = dict[str, dict[str, PyTree]] | None
 
 
 class LowRank(NamedTuple):
-    """The factors of dy = (x A · scale) B; of a Bank, stacked over its M adapters."""
+    """The factors of dy = (x A · scale) B; of StackedFactors, over M adapters."""
 
     a: Float[Array, "*M I R"]
     scale: Float[Array, "*M R"]

@@ -19,8 +19,7 @@ NODE_TYPE = "node_type"
 
 
 class Node:
-    """Gives each subclass a static field that holds the class itself, so that tree structures
-    differ with the class.
+    """Gives each subclass a static field with the class itself: tree structures differ with it.
 
     A subclass needs `@flax.struct.dataclass` and nothing else. The field is no leaf and no
     positional argument, and two classes of one name (a cell of a notebook, run again) are two

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from lfl_jax.core.pytree import PyTree
 from lfl_jax.quant.linear import Quantised
 
-# Nested dicts of arrays. Specs, shapes or shardings stand in the arrays' places where those are
-# asked for.
+# Nested dicts of arrays; or of specs, shapes, shardings or masks, one for each array.
 Params: TypeAlias = dict[str, Any]
 AdapterTree: TypeAlias = dict[str, Any]
 
