@@ -137,14 +137,21 @@ HELD_OUT: dict[int, tuple[str, ...]] = {
     ),
 }
 
-Levels = tuple[int, int, int]  # of so many items in all, how many are of level 1, 2 and 3
+# Of sum(levels) items, how many are of level 1, 2 and 3. Small models need the lower ones:
+# configs/math_ift.py's learns level 1 and answers nothing of level 3.
+Levels = tuple[int, int, int]
 TOP: Levels = (0, 0, 1)  # level 3 alone
 SYNTHETIC = True
-_TRAINING = {
-    level: tuple(name for name in TEMPLATES[level] if name not in HELD_OUT[level])
-    for level in TEMPLATES
-}
 
+
+def _training_templates(level: int) -> tuple[str, ...]:
+    return tuple(name for name in TEMPLATES[level] if name not in HELD_OUT[level])
+
+
+_TRAINING = {level: _training_templates(level) for level in TEMPLATES}
+
+# Strata of the hash of (template, numbers). Unseen templates share no item with others: they need
+# no strata of their own.
 _STRATA: dict[str, range] = {
     "train": range(8),
     "dev": range(8, 9),
@@ -159,7 +166,10 @@ def describe(seed: int, levels: Levels) -> str:
     """The provenance line of a source drawn with this seed at these rates."""
     templates = sum(len(_TRAINING[level]) for level in TEMPLATES if levels[level - 1])
     rates = ":".join(map(str, levels))
-    return f"synthetic: generated word problems, seed {seed}, levels 1:2:3 as {rates}, {templates} training templates"
+    return (
+        f"synthetic: generated word problems, seed {seed}, levels 1:2:3 as {rates}, {templates}"
+        " training templates"
+    )
 
 
 def _hash(*parts: object) -> int:
@@ -177,10 +187,11 @@ def template_at(seed: int, index: int, split: str, level: int) -> str:
     Each block of as many indices as there are templates holds every one once, in an order of its
     own.
     """
+    # An order of its own for every block, by a hash: random access without drawing those before.
     names = list(HELD_OUT[level] if split == "test_unseen" else _TRAINING[level])
-    block, place = divmod(index, len(names))
+    block, position = divmod(index, len(names))
     random.Random(_hash("order", seed, split, block)).shuffle(names)
-    return names[place]
+    return names[position]
 
 
 @lru_cache
@@ -199,6 +210,7 @@ def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
     level_index, number = _rounds(levels)[index]
     level = level_index + 1
     name = template_at(seed, number, split, level)
+    # Drawn again until the numbers fall into a stratum of this split: train has 8 in 10.
     rng = random.Random(_hash("item", seed, split, number))
     for _ in range(1000):
         problem = TEMPLATES[level][name](rng)

@@ -5,11 +5,14 @@ import random
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import an, person, plural
 
+# Level 3: lengths, areas and volumes, all of them integers.
+
 
 def garden_fence(rng: random.Random) -> Problem:
     """The perimeter of a rectangle without its gate, times a price."""
+    # Three to four steps. Trap: a perimeter has each side twice, and the gate has no fence.
     who = person(rng)
-    place = rng.choice(
+    ground = rng.choice(
         ("garden", "chicken yard", "playground", "vegetable patch", "dog run", "meadow")
     )
     width, length = sorted(rng.sample(range(6, 40), 2))
@@ -20,11 +23,11 @@ def garden_fence(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} fences a rectangular {place} that is {length} m long and {width} m wide,"
+            f"{who} fences a rectangular {ground} that is {length} m long and {width} m wide,"
             f" leaving {gate} "
             f"m open for a gate. The fence costs ${price} per meter. How many dollars does it"
             " cost?",
-            f"A rectangular {place} measures {length} m by {width} m. {who} puts a fence around it"
+            f"A rectangular {ground} measures {length} m by {width} m. {who} puts a fence around it"
             " except "
             f"for a {gate} m entrance. At ${price} a meter, what is the price of the fence in"
             " dollars?",
@@ -51,6 +54,7 @@ def garden_fence(rng: random.Random) -> Problem:
 
 def floor_tiles(rng: random.Random) -> Problem:
     """Tiles that cover a floor, bought in boxes."""
+    # Four to five steps. Trap: tiles are counted along the sides, and boxes are bought.
     who = person(rng)
     room = rng.choice(("lobby", "workshop", "terrace", "cafeteria", "dance hall", "showroom"))
     side = rng.choice((2, 2, 3))
@@ -96,6 +100,7 @@ def floor_tiles(rng: random.Random) -> Problem:
 
 def box_cubes(rng: random.Random) -> Problem:
     """How many cubes still fit into a box."""
+    # Five steps. Trap: the edges are in centimetres, and some cubes are inside already.
     thing = rng.choice(("wooden cube", "sugar cube", "magnet cube", "foam cube", "glass cube"))
     side = rng.randint(2, 5)
     a, b, c = rng.randint(3, 9), rng.randint(2, 7), rng.randint(2, 6)
@@ -137,8 +142,9 @@ def box_cubes(rng: random.Random) -> Problem:
 
 def wire_square(rng: random.Random) -> Problem:
     """A rectangle bent into a square of the same perimeter; its area against the old one."""
+    # Four to five steps. Trap: the perimeter stays, the area does not.
     who = person(rng)
-    stuff = rng.choice(("wire", "metal strip", "rope", "chain", "cord"))
+    good = rng.choice(("wire", "metal strip", "rope", "chain", "cord"))
     shift = rng.randint(1, 9)
     side = shift + rng.randint(4, 21)
     length, width = side + shift, side - shift
@@ -146,18 +152,18 @@ def wire_square(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who} forms a rectangle of {length} cm by {width} cm from a {stuff}. Then {who.they}"
+            f"{who} forms a rectangle of {length} cm by {width} cm from a {good}. Then {who.they}"
             " bends "
-            f"the same {stuff} into a square. By how many square centimeters is the area of the"
+            f"the same {good} into a square. By how many square centimeters is the area of the"
             " square "
             "larger?",
-            f"A {stuff} that just fits around a rectangle {length} cm long and {width} cm wide is"
+            f"A {good} that just fits around a rectangle {length} cm long and {width} cm wide is"
             " made into "
             "a square. How many square centimeters does the enclosed area gain?",
         ],
         [
             [
-                f"The {stuff} is 2 * ({length} + {width}) = {around} cm long.",
+                f"The {good} is 2 * ({length} + {width}) = {around} cm long.",
                 f"The square has sides of {around} / 4 = {side} cm and an area of {side} * {side} ="
                 f" {new}.",
                 f"The rectangle has {length} * {width} = {old}, so the gain is {new} - {old} ="
@@ -178,6 +184,7 @@ def wire_square(rng: random.Random) -> Problem:
 
 def roadside_trees(rng: random.Random) -> Problem:
     """Things at equal distances on both sides of a line, both ends included."""
+    # Four steps. Trap: n gaps have n + 1 posts, on each of two sides.
     town = rng.choice(("A town", "The council", "A park keeper", "A school"))
     thing, verb = rng.choice(
         (("lamp", "puts up"), ("tree", "plants"), ("bench", "sets up"), ("flagpole", "puts up"))

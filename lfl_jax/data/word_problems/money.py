@@ -5,6 +5,8 @@ import random
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import an, cap, count, person, plural
 
+# Level 3: prices are per piece and questions about totals; two to six steps, told in sentences.
+
 _GOODS = (
     (
         ("notebook", 3),
@@ -42,9 +44,10 @@ _GOODS = (
 
 def shopping_change(rng: random.Random) -> Problem:
     """Two products of a sum, then change from a banknote."""
+    # Four steps. Trap: the change is asked for, not the cost; the note always exceeds it.
     who = person(rng)
-    (first, base_first), (second, base_second) = rng.sample(rng.choice(_GOODS), 2)
-    p, q = base_first + rng.randint(0, 3), base_second + rng.randint(0, 3)
+    (first, p), (second, q) = rng.sample(rng.choice(_GOODS), 2)
+    p, q = p + rng.randint(0, 3), q + rng.randint(0, 3)
     m, n = rng.randint(2, 7), rng.randint(2, 7)
     cost, other = m * p, n * q
     total = cost + other
@@ -85,12 +88,13 @@ def shopping_change(rng: random.Random) -> Problem:
 
 def bake_sale(rng: random.Random) -> Problem:
     """Revenue of trays of baked goods minus the cost of ingredients."""
+    # Three steps. Trap: income is not profit; the ingredients are a cost of all trays together.
     who = person(rng)
     treat = rng.choice(("muffin", "cookie", "scone", "brownie", "pretzel", "cinnamon roll"))
     event = rng.choice(("school fair", "street market", "club picnic", "harvest festival"))
     trays, per_tray, price = rng.randint(2, 9), rng.choice((6, 8, 9, 10, 12, 15)), rng.randint(2, 4)
-    made = trays * per_tray
-    income = made * price
+    baked = trays * per_tray
+    income = baked * price
     spent = rng.randint(8, min(45, income - 5))
     return compose(
         rng,
@@ -105,8 +109,8 @@ def bake_sale(rng: random.Random) -> Problem:
         ],
         [
             [
-                f"{who} makes {trays} * {per_tray} = {made} {plural(treat)}.",
-                f"They sell for {made} * ${price} = ${income}.",
+                f"{who} makes {trays} * {per_tray} = {baked} {plural(treat)}.",
+                f"They sell for {baked} * ${price} = ${income}.",
                 f"The profit is ${income} - ${spent} = ${income - spent}.",
             ],
             [
@@ -122,6 +126,7 @@ def bake_sale(rng: random.Random) -> Problem:
 
 def saving_goal(rng: random.Random) -> Problem:
     """Weeks until a goal is reached from what is kept each week."""
+    # Three steps, of which two give what the last one divides. Trap: earnings are not savings.
     who = person(rng)
     thing = rng.choice(
         ("bicycle", "guitar", "tent", "camera", "telescope", "skateboard", "sewing machine")
@@ -129,13 +134,13 @@ def saving_goal(rng: random.Random) -> Problem:
     job = rng.choice(
         ("walking dogs", "tutoring", "mowing lawns", "delivering papers", "babysitting")
     )
-    kept, spent, weeks, start = (
+    weekly, spent, weeks, start = (
         rng.randint(4, 15),
         rng.randint(3, 12),
         rng.randint(4, 15),
         rng.randint(10, 60),
     )
-    earned, missing = kept + spent, kept * weeks
+    earned, missing = weekly + spent, weekly * weeks
     goal = start + missing
     return compose(
         rng,
@@ -154,13 +159,13 @@ def saving_goal(rng: random.Random) -> Problem:
         [
             [
                 f"{who} still needs ${goal} - ${start} = ${missing}.",
-                f"Each week {who.they} keeps ${earned} - ${spent} = ${kept}.",
-                f"That takes {missing} / {kept} = {weeks} weeks.",
+                f"Each week {who.they} keeps ${earned} - ${spent} = ${weekly}.",
+                f"That takes {missing} / {weekly} = {weeks} weeks.",
             ],
             [
-                f"A week adds {earned} - {spent} = {kept} dollars to the savings.",
+                f"A week adds {earned} - {spent} = {weekly} dollars to the savings.",
                 f"The missing amount is {goal} - {start} = {missing} dollars, which is {missing} /"
-                f" {kept} = "
+                f" {weekly} = "
                 f"{weeks} weeks of saving.",
             ],
         ],
@@ -170,6 +175,7 @@ def saving_goal(rng: random.Random) -> Problem:
 
 def sale_coupon(rng: random.Random) -> Problem:
     """A percentage off the price, then a fixed amount off."""
+    # Three steps. Trap: the order; the coupon is off the sale price and no percentage.
     who = person(rng)
     thing = rng.choice(
         (
@@ -217,7 +223,8 @@ def sale_coupon(rng: random.Random) -> Problem:
 
 def group_tickets(rng: random.Random) -> Problem:
     """Adults at full price, children at half, minus a voucher."""
-    place = rng.choice(
+    # Five steps. Trap: the child's price is given only as half of the adult's.
+    venue = rng.choice(
         ("aquarium", "castle", "planetarium", "zoo", "science museum", "water park", "wax museum")
     )
     child, adults, children = rng.randint(3, 12), rng.randint(2, 6), rng.randint(2, 9)
@@ -228,12 +235,12 @@ def group_tickets(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A ticket to the {place} costs ${adult} for an adult and half as much for a child. A"
+            f"A ticket to the {venue} costs ${adult} for an adult and half as much for a child. A"
             " group of "
             f"{adults} adults and {children} children uses a voucher worth ${voucher}. How many"
             " dollars "
             "does the group pay?",
-            f"At the {place}, children pay half of the ${adult} adult price. A group of {adults}"
+            f"At the {venue}, children pay half of the ${adult} adult price. A group of {adults}"
             " adults and "
             f"{children} children gets ${voucher} off the total. Find what the group pays in"
             " dollars.",
@@ -263,6 +270,7 @@ def group_tickets(rng: random.Random) -> Problem:
 
 def spoiled_crates(rng: random.Random) -> Problem:
     """Goods bought by the crate, some lost, the rest sold one by one."""
+    # Four steps. Trap: all crates are paid for, but only the good fruit is sold.
     who = person(rng)
     item = rng.choice(("melon", "mango", "peach", "coconut", "avocado", "pomegranate", "papaya"))
     crates, size, price, lost = (

@@ -5,9 +5,12 @@ import random
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import count, people, person
 
+# Level 3: way = speed * time, with two speeds. Numbers are built backwards from integer hours.
+
 
 def two_leg_trip(rng: random.Random) -> Problem:
     """Two stretches at different speeds; what is left of the way."""
+    # Four steps. Trap: the question is what is left of the way, not what is behind.
     who = person(rng)
     first, second = rng.sample((40, 45, 50, 60, 70, 80, 90), 2)
     h1, h2, rest = rng.randint(2, 5), rng.randint(2, 4), rng.randint(10, 95)
@@ -48,6 +51,7 @@ def two_leg_trip(rng: random.Random) -> Problem:
 
 def meeting_halfway(rng: random.Random) -> Problem:
     """Two travellers approach each other; how far one of them gets."""
+    # Three steps. Trap: the gap closes at the sum of the speeds, the way is at one of them.
     one, two = people(rng, 2)
     verb, low, high = rng.choice(
         (("cycle", 10, 24), ("drive", 40, 80), ("walk", 3, 6), ("ride on horseback", 8, 15))
@@ -88,6 +92,9 @@ def meeting_halfway(rng: random.Random) -> Problem:
 
 def catch_up(rng: random.Random) -> Problem:
     """A head start and a faster follower; where the follower draws level."""
+    # Four steps. Trap: the gap closes at the difference of the speeds, the way is at the faster
+    # one.
+    # `head` divides the lead, so that the slower speed is an integer.
     one, two = people(rng, 2)
     gain, hours = rng.randint(2, 15), rng.randint(2, 9)
     lead = gain * hours
@@ -129,6 +136,7 @@ def catch_up(rng: random.Random) -> Problem:
 
 def fuel_cost(rng: random.Random) -> Problem:
     """There and back, the fuel it needs and its price."""
+    # Three steps. Trap: there and back is twice the distance that is given.
     who = person(rng)
     vehicle, low, high = rng.choice(
         (("pickup truck", 15, 25), ("car", 25, 40), ("van", 15, 30), ("scooter", 60, 80))

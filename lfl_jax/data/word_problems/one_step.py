@@ -7,6 +7,10 @@ from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import cap, person, plural, small_things
 
 
+# Level 1 is what a small model learns first: one operation, numbers up to 21, no unit to convert
+# and no number that is not needed. Wordings of one template ask for the same equation. There is no
+# trap but the choice of the operation: "more" is a sum in `exceeds_by` and a difference in
+# `how_many_more`.
 def _sum(rng: random.Random, a: int, b: int, *questions: str) -> Problem:
     return compose(rng, questions, [[f"{a} + {b} = {a + b}"]], a + b)
 
@@ -23,6 +27,7 @@ def _small(rng: random.Random) -> tuple[int, int]:
     return rng.randint(2, 20), rng.randint(2, 20)
 
 
+# Differences are positive: drawn without replacement, and sorted.
 def _larger_first(rng: random.Random) -> tuple[int, int]:
     less, more = sorted(rng.sample(range(2, 22), 2))
     return more, less
@@ -30,136 +35,137 @@ def _larger_first(rng: random.Random) -> tuple[int, int]:
 
 def gets_more(rng: random.Random) -> Problem:
     """A sum of what is there and what is added."""
-    who, things, (a, b) = person(rng), small_things(rng), _small(rng)
+    who, items, (a, b) = person(rng), small_things(rng), _small(rng)
     return _sum(
         rng,
         a,
         b,
-        f"{who} has {a} {things} and gets {b} more. How many {things} does {who} have now?",
-        f"{who} has {a} {things}. A friend brings {b} more. How many {things} are there now?",
+        f"{who} has {a} {items} and gets {b} more. How many {items} does {who} have now?",
+        f"{who} has {a} {items}. A friend brings {b} more. How many {items} are there now?",
     )
 
 
 def two_places(rng: random.Random) -> Problem:
     """A sum over two places."""
-    things, (a, b) = small_things(rng), _small(rng)
+    items, (a, b) = small_things(rng), _small(rng)
     first, second = rng.sample(("box", "bag", "drawer", "basket", "jar", "tin"), 2)
     return _sum(
         rng,
         a,
         b,
-        f"There are {a} {things} in the {first} and {b} in the {second}. How many {things} are"
+        f"There are {a} {items} in the {first} and {b} in the {second}. How many {items} are"
         " there in total?",
-        f"The {first} contains {a} {things} and the {second} contains {b}. How many {things} is"
+        f"The {first} contains {a} {items} and the {second} contains {b}. How many {items} is"
         " that altogether?",
     )
 
 
 def two_days(rng: random.Random) -> Problem:
     """A sum over two days."""
-    who, things, (a, b) = person(rng), small_things(rng), _small(rng)
+    who, items, (a, b) = person(rng), small_things(rng), _small(rng)
     verb = rng.choice(("finds", "buys", "collects", "counts"))
     return _sum(
         rng,
         a,
         b,
-        f"{who} {verb} {a} {things} on Monday and {b} on Tuesday. How many {things} is that in"
+        f"{who} {verb} {a} {items} on Monday and {b} on Tuesday. How many {items} is that in"
         " total?",
-        f"On Monday {who} {verb} {a} {things}, on Tuesday {b}. How many {things} is that on both"
+        f"On Monday {who} {verb} {a} {items}, on Tuesday {b}. How many {items} is that on both"
         " days?",
     )
 
 
 def exceeds_by(rng: random.Random) -> Problem:
     """A quantity that exceeds another one by a number."""
-    who, things, (a, b) = person(rng), small_things(rng), _small(rng)
+    who, items, (a, b) = person(rng), small_things(rng), _small(rng)
     return _sum(
         rng,
         a,
         b,
-        f"A shop sells {a} {things} in the morning and {b} more than that in the afternoon. "
-        f"How many {things} does it sell in the afternoon?",
-        f"{who} wants {b} more {things} than last year, when it was {a}. How many {things} does"
+        f"A shop sells {a} {items} in the morning and {b} more than that in the afternoon. "
+        f"How many {items} does it sell in the afternoon?",
+        f"{who} wants {b} more {items} than last year, when it was {a}. How many {items} does"
         f" {who} want?",
     )
 
 
 def gives_away(rng: random.Random) -> Problem:
     """A difference: what is left."""
-    who, things, (a, b) = person(rng), small_things(rng), _larger_first(rng)
+    who, items, (a, b) = person(rng), small_things(rng), _larger_first(rng)
     return _difference(
         rng,
         a,
         b,
-        f"{who} had {a} {things} and gave away {b}. How many {things} are left?",
-        f"{who} had {a} {things} but lost {b} of them. How many {things} does {who} still have?",
+        f"{who} had {a} {items} and gave away {b}. How many {items} are left?",
+        f"{who} had {a} {items} but lost {b} of them. How many {items} does {who} still have?",
     )
 
 
 def some_used(rng: random.Random) -> Problem:
     """A difference: what remains of a stock."""
-    things, (a, b) = small_things(rng), _larger_first(rng)
+    items, (a, b) = small_things(rng), _larger_first(rng)
     where = rng.choice(("shop", "school", "club", "library"))
     return _difference(
         rng,
         a,
         b,
-        f"There were {a} {things} in the {where}. Then {b} were taken. How many {things} remain?",
-        f"A {where} had {a} {things} and {b} were sold. How many {things} does the {where} still"
+        f"There were {a} {items} in the {where}. Then {b} were taken. How many {items} remain?",
+        f"A {where} had {a} {items} and {b} were sold. How many {items} does the {where} still"
         " have?",
     )
 
 
 def how_many_more(rng: random.Random) -> Problem:
     """A difference between two people."""
-    who, things, (a, b) = person(rng), small_things(rng), _larger_first(rng)
+    who, items, (a, b) = person(rng), small_things(rng), _larger_first(rng)
     return _difference(
         rng,
         a,
         b,
-        f"{who} has {a} {things} and a friend has {b}. How many more {things} does {who} have?",
-        f"{who} has {a} {things}, and a neighbor has {b}. By how many {things} is {who} ahead?",
+        f"{who} has {a} {items} and a friend has {b}. How many more {items} does {who} have?",
+        f"{who} has {a} {items}, and a neighbor has {b}. By how many {items} is {who} ahead?",
     )
 
 
 def still_needed(rng: random.Random) -> Problem:
     """A difference to a goal."""
-    who, things, (a, b) = person(rng), small_things(rng), _larger_first(rng)
+    who, items, (a, b) = person(rng), small_things(rng), _larger_first(rng)
     return _difference(
         rng,
         a,
         b,
-        f"{who} needs {a} {things} and has {b}. How many {things} are missing?",
-        f"{who} wants {a} {things} but only has {b}. How many more {things} does {who} need?",
+        f"{who} needs {a} {items} and has {b}. How many {items} are missing?",
+        f"{who} wants {a} {items} but only has {b}. How many more {items} does {who} need?",
     )
 
 
 def boxes_of(rng: random.Random) -> Problem:
     """A product of packs and what is in one."""
-    who, things, a, b = person(rng), small_things(rng), rng.randint(2, 9), rng.randint(2, 9)
+    who, items, a, b = person(rng), small_things(rng), rng.randint(2, 9), rng.randint(2, 9)
     pack = rng.choice(("boxes", "bags", "packs", "rows"))
     return _product(
         rng,
         a,
         b,
-        f"{who} has {a} {pack} with {b} {things} in each. How many {things} does {who} have?",
-        f"There are {a} {pack} of {things}, and each has {b}. How many {things} are there in"
-        " total?",
+        f"{who} has {a} {pack} with {b} {items} in each. How many {items} does {who} have?",
+        f"There are {a} {pack} of {items}, and each has {b}. How many {items} are there in total?",
     )
 
 
 def each_costs(rng: random.Random) -> Problem:
     """A product of a number and a price."""
-    who, things, a, b = person(rng), small_things(rng), rng.randint(2, 9), rng.randint(2, 9)
+    who, items, a, b = person(rng), small_things(rng), rng.randint(2, 9), rng.randint(2, 9)
     return _product(
         rng,
         a,
         b,
-        f"{who} buys {a} {things} for ${b} each. How many dollars does {who} pay?",
-        f"{cap(things)} cost ${b} apiece. {who} takes {a}. How many dollars is that?",
+        f"{who} buys {a} {items} for ${b} each. How many dollars does {who} pay?",
+        f"{cap(items)} cost ${b} apiece. {who} takes {a}. How many dollars is that?",
     )
 
 
+# From here on, templates that training never sees (`generator.HELD_OUT`): the same operations with
+# other verbs and nouns.
 def more_arrive(rng: random.Random) -> Problem:
     """A sum of those who are there and those who come."""
     (a, b), where = _small(rng), rng.choice(("bus", "train", "hall", "park", "pool"))
@@ -174,13 +180,13 @@ def more_arrive(rng: random.Random) -> Problem:
 
 def days_of_work(rng: random.Random) -> Problem:
     """A product of days and what is done on each."""
-    who, things, a, b = person(rng), small_things(rng), rng.randint(2, 9), rng.randint(2, 9)
+    who, items, a, b = person(rng), small_things(rng), rng.randint(2, 9), rng.randint(2, 9)
     return _product(
         rng,
         a,
         b,
-        f"Every day {who} draws {b} {things}. How many {things} does {who} draw in {a} days?",
-        f"{who} draws {b} {things} a day for {a} days. How many {things} is that?",
+        f"Every day {who} draws {b} {items}. How many {items} does {who} draw in {a} days?",
+        f"{who} draws {b} {items} a day for {a} days. How many {items} is that?",
     )
 
 

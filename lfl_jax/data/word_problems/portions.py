@@ -13,9 +13,13 @@ from lfl_jax.data.word_problems.vocabulary import (
     share,
 )
 
+# Level 3: fractions and percentages. Totals are drawn so that every share is an integer.
+
 
 def spend_fractions(rng: random.Random) -> Problem:
     """A fraction of the whole, then a fraction of the remainder."""
+    # Four steps. Trap: the second fraction is of what is left, not of the whole.
+    # Amounts grow until both fractions are integers.
     who = person(rng)
     one, two = rng.sample(list(FRACTION_WORDS), 2)
     money = rng.randint(2, 8) * one.denominator * two.denominator * rng.choice((1, 2, 3))
@@ -63,11 +67,14 @@ def spend_fractions(rng: random.Random) -> Problem:
     )
 
 
+_SIMPLE_FRACTIONS = [part for part in FRACTION_WORDS if part.denominator <= 5]
+_UNIT_FRACTIONS = [part for part in FRACTION_WORDS if part.numerator == 1]
 _PERCENTS = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80)
 
 
 def club_percent(rng: random.Random) -> Problem:
     """A percentage of a whole, then a fraction of that part, and the others in it."""
+    # Three steps. Trap: the fraction is of the active members, not of all.
     group, member = rng.choice(
         (("school", "student"), ("company", "employee"), ("sports club", "member"))
     )
@@ -79,7 +86,7 @@ def club_percent(rng: random.Random) -> Problem:
         )
     )
     percent = rng.choice(_PERCENTS)
-    part = rng.choice([p for p in FRACTION_WORDS if p.denominator <= 5])
+    part = rng.choice(_SIMPLE_FRACTIONS)
     total = rng.choice(
         [
             n
@@ -88,8 +95,8 @@ def club_percent(rng: random.Random) -> Problem:
         ]
     )
     active = total * percent // 100
-    chosen = int(active * part)
-    rest = active - chosen
+    subset = int(active * part)
+    rest = active - subset
     many = plural(member)
     return compose(
         rng,
@@ -103,13 +110,13 @@ def club_percent(rng: random.Random) -> Problem:
         [
             [
                 f"{total} * {percent} / 100 = {active} {many} {activity}.",
-                f"Of these, {share(active, part)} = {chosen} picked {special}.",
-                f"The other {active} - {chosen} = {rest} picked something else.",
+                f"Of these, {share(active, part)} = {subset} picked {special}.",
+                f"The other {active} - {subset} = {rest} picked something else.",
             ],
             [
                 f"The number of {many} who {activity} is {total} * {percent} / 100 = {active}.",
-                f"For {special} we count {share(active, part)} = {chosen}.",
-                f"That leaves {active} - {chosen} = {rest} {many}.",
+                f"For {special} we count {share(active, part)} = {subset}.",
+                f"That leaves {active} - {subset} = {rest} {many}.",
             ],
         ],
         rest,
@@ -118,24 +125,26 @@ def club_percent(rng: random.Random) -> Problem:
 
 def original_amount(rng: random.Random) -> Problem:
     """Backwards from what is left to what there was."""
+    # Three steps, backwards. Trap: n - 1 of n parts are left, so what is
+    # left is divided by n - 1.
     who, friend = people(rng, 2)
     item = rng.choice(
         ("sticker", "marble", "stamp", "postcard", "seashell", "trading card", "button")
     )
-    part = rng.choice([p for p in FRACTION_WORDS if p.numerator == 1])
+    part = rng.choice(_UNIT_FRACTIONS)
     unit, lost = rng.randint(6, 25), rng.randint(2, 15)
-    kept = part.denominator - 1
-    after = unit * kept
+    parts = part.denominator - 1
+    after = unit * parts
     lost = min(lost, after - 2)
     left, start = after - lost, unit * part.denominator
     many = plural(item)
     undo = [
-        f"They are {part.denominator} - 1 = {kept} of {part.denominator} equal parts, so one part"
+        f"They are {part.denominator} - 1 = {parts} of {part.denominator} equal parts, so one part"
         " is "
-        f"{after} / {kept} = {unit}.",
+        f"{after} / {parts} = {unit}.",
         f"At first there were {unit} * {part.denominator} = {start} {many}.",
     ]
-    if kept == 1:
+    if parts == 1:
         undo = [f"This is the other half, so at first there were {after} * 2 = {start} {many}."]
     return compose(
         rng,
@@ -156,9 +165,15 @@ def original_amount(rng: random.Random) -> Problem:
     )
 
 
+def _survey_totals(percent: int, part: Fraction) -> list[int]:
+    """Numbers of people of which both shares are integers."""
+    return [n for n in range(40, 600, 20) if n * percent % 100 == 0 and n % part.denominator == 0]
+
+
 def survey_rest(rng: random.Random) -> Problem:
     """A fraction and a percentage of one whole; the remaining part against the first."""
-    place, who = rng.choice(
+    # Four steps. Trap: the fraction and the percentage are of one whole, and the rest is compared.
+    resort, who = rng.choice(
         (
             ("ski resort", "visitor"),
             ("hotel", "guest"),
@@ -173,15 +188,14 @@ def survey_rest(rng: random.Random) -> Problem:
         (Fraction(1, 2), Fraction(1, 4), Fraction(1, 5), Fraction(2, 5), Fraction(1, 3))
     )
     percent = rng.choice((10, 15, 20, 25, 30, 40))
-    total = rng.choice(
-        [n for n in range(40, 600, 20) if n * percent % 100 == 0 and n % part.denominator == 0]
-    )
+    total = rng.choice(_survey_totals(percent, part))
     first, second = int(total * part), total * percent // 100
     used, many = first + second, plural(who)
     return compose(
         rng,
         [
-            f"A {place} asks {total} {many} what they would like to do. {cap(FRACTION_WORDS[part])}"
+            f"A {resort} asks {total} {many} what they would like to do."
+            f" {cap(FRACTION_WORDS[part])}"
             " of them "
             f"choose {a}, {percent}% choose {b}, and the rest choose {c}. How many choose {c}?",
             f"There are {total} {many}. {cap(FRACTION_WORDS[part])} of them sign up for {a},"

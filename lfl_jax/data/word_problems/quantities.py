@@ -1,6 +1,7 @@
 """Templates about ages, comparisons and two unknown quantities."""
 
 import random
+from dataclasses import dataclass
 
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import (
@@ -12,9 +13,12 @@ from lfl_jax.data.word_problems.vocabulary import (
     plural,
 )
 
+# Level 3: unknown amounts told by one another: small linear systems in words.
+
 
 def ages_later(rng: random.Random) -> Problem:
     """One age is a multiple of the other; the sum some years later."""
+    # Three steps. Trap: both people grow older.
     one, two = people(rng, 2)
     young, k, years = rng.randint(4, 16), rng.randint(2, 4), rng.randint(2, 20)
     old = young * k
@@ -51,6 +55,7 @@ def ages_later(rng: random.Random) -> Problem:
 
 def ages_sum(rng: random.Random) -> Problem:
     """Sum and difference of two ages; one of them some years ago."""
+    # Three steps. Trap: half of the sum without the difference is the younger one.
     one, two = people(rng, 2)
     young, gap, ago = rng.randint(9, 40), rng.randint(2, 18), rng.randint(2, 8)
     old = young + gap
@@ -96,6 +101,7 @@ _ITEMS = (
 
 def comparison_chain(rng: random.Random) -> Problem:
     """A multiple of one amount, a difference from that, and the sum of all three."""
+    # Three to four steps. Trap: each amount is told by the one before it.
     one, two, three = people(rng, 3)
     many = plural(rng.choice(_ITEMS))
     a, k, fewer = rng.randint(6, 30), rng.randint(2, 5), rng.randint(3, 10)
@@ -129,6 +135,7 @@ def comparison_chain(rng: random.Random) -> Problem:
 
 def make_equal(rng: random.Random) -> Problem:
     """How many to hand over so that two people have the same."""
+    # Three steps. Trap: to hand over n closes a gap of 2n.
     one, two = people(rng, 2)
     many = plural(rng.choice(_ITEMS))
     start, bought, give = rng.randint(10, 50), rng.randint(4, 20), rng.randint(2, 15)
@@ -165,44 +172,62 @@ def make_equal(rng: random.Random) -> Problem:
     )
 
 
+@dataclass(frozen=True)
+class _TwoKinds:
+    """Two nouns that differ in how many parts one of them has."""
+
+    opening: str
+    low: str
+    low_parts: int
+    high: str
+    high_parts: int
+    part: str
+
+
+_TWO_KINDS = (
+    _TwoKinds("On a farm there are", "goose", 2, "goat", 4, "leg"),
+    _TwoKinds("A bike shop has", "bicycle", 2, "tricycle", 3, "wheel"),
+    _TwoKinds("A garage holds", "motorcycle", 2, "car", 4, "wheel"),
+    _TwoKinds("A workshop builds", "stool", 3, "table", 4, "leg"),
+    _TwoKinds("In a glass tank there are", "beetle", 6, "spider", 8, "leg"),
+    _TwoKinds("A harbor is home to", "rowboat", 2, "canoe", 3, "seat"),
+)
+
+
 def legs_and_heads(rng: random.Random) -> Problem:
     """Two kinds of things told apart by a count of their parts."""
-    place, low, low_each, high, high_each, part = rng.choice(
-        (
-            ("On a farm there are", "goose", 2, "goat", 4, "leg"),
-            ("A bike shop has", "bicycle", 2, "tricycle", 3, "wheel"),
-            ("A garage holds", "motorcycle", 2, "car", 4, "wheel"),
-            ("A workshop builds", "stool", 3, "table", 4, "leg"),
-            ("In a glass tank there are", "beetle", 6, "spider", 8, "leg"),
-            ("A harbor is home to", "rowboat", 2, "canoe", 3, "seat"),
-        )
-    )
+    # Four to five steps, a linear system in words: all of the first kind, then what exceeds it.
+    k = rng.choice(_TWO_KINDS)
     x, y = rng.randint(3, 25), rng.randint(3, 25)
-    heads, parts = x + y, x * low_each + y * high_each
-    base, gap = heads * low_each, high_each - low_each
-    lows, highs, pieces = plural(low), plural(high), plural(part)
+    heads, parts = x + y, x * k.low_parts + y * k.high_parts
+    base, gap = heads * k.low_parts, k.high_parts - k.low_parts
+    lows, highs, pieces = plural(k.low), plural(k.high), plural(k.part)
     return compose(
         rng,
         [
-            f"{place} {lows} and {highs}, {heads} in all. A {low} has {low_each} {pieces} and a"
-            f" {high} has "
-            f"{high_each}. Altogether there are {parts} {pieces}. How many {highs} are there?",
-            f"{place} {heads} {lows} and {highs} with {parts} {pieces} in total. Each {low} has"
-            f" {low_each} "
-            f"{pieces} and each {high} has {high_each}. Find the number of {highs}.",
+            f"{k.opening} {lows} and {highs}, {heads} in all. A {k.low} has {k.low_parts}"
+            f" {pieces} and a"
+            f" {k.high} has "
+            f"{k.high_parts}. Altogether there are {parts} {pieces}. How many {highs} are there?",
+            f"{k.opening} {heads} {lows} and {highs} with {parts} {pieces} in total. Each"
+            f" {k.low} has"
+            f" {k.low_parts} "
+            f"{pieces} and each {k.high} has {k.high_parts}. Find the number of {highs}.",
         ],
         [
             [
-                f"If all {heads} were {lows}, there would be {heads} * {low_each} = {base}"
+                f"If all {heads} were {lows}, there would be {heads} * {k.low_parts} = {base}"
                 f" {pieces}.",
                 f"There are {parts} - {base} = {parts - base} more {pieces} than that.",
-                f"Each {high} adds {high_each} - {low_each} = {gap}, so {parts - base} / {gap} ="
+                f"Each {k.high} adds {k.high_parts} - {k.low_parts} = {gap}, so {parts - base} /"
+                f" {gap} ="
                 f" {y} are {highs}.",
             ],
             [
-                f"{cap(NUMBER_WORDS[low_each])} {pieces} each would make {low_each} * {heads} ="
+                f"{cap(NUMBER_WORDS[k.low_parts])} {pieces} each would make {k.low_parts} *"
+                f" {heads} ="
                 f" {base} {pieces}.",
-                f"A {high} has {high_each} - {low_each} = {gap} more than a {low}.",
+                f"A {k.high} has {k.high_parts} - {k.low_parts} = {gap} more than a {k.low}.",
                 f"The extra {pieces} number {parts} - {base} = {parts - base}, which means"
                 f" {parts - base} / "
                 f"{gap} = {y} {highs}.",
@@ -212,43 +237,54 @@ def legs_and_heads(rng: random.Random) -> Problem:
     )
 
 
+@dataclass(frozen=True)
+class _Sale:
+    """Two nouns that differ in price."""
+
+    event: str
+    low: str
+    high: str
+
+
+_SALES = (
+    _Sale("concert", "standing ticket", "seat ticket"),
+    _Sale("raffle", "white ticket", "gold ticket"),
+    _Sale("food stand", "small bowl", "large bowl"),
+    _Sale("plant sale", "herb pot", "fruit bush"),
+    _Sale("craft fair", "candle", "lantern"),
+)
+
+
 def two_ticket_kinds(rng: random.Random) -> Problem:
     """How many of the dearer kind were sold, from the number sold and the income."""
+    # Four to five steps: the system of `legs_and_heads` with prices, which training never sees.
     who = person(rng)
-    place, cheap_kind, dear_kind = rng.choice(
-        (
-            ("concert", "standing ticket", "seat ticket"),
-            ("raffle", "white ticket", "gold ticket"),
-            ("food stand", "small bowl", "large bowl"),
-            ("plant sale", "herb pot", "fruit bush"),
-            ("craft fair", "candle", "lantern"),
-        )
-    )
+    sale = rng.choice(_SALES)
     cheap, gap = rng.randint(2, 9), rng.randint(2, 6)
     dear, x, y = cheap + gap, rng.randint(5, 30), rng.randint(5, 30)
     sold, income = x + y, x * cheap + y * dear
-    base = sold * cheap
-    cheaps, dears = plural(cheap_kind), plural(dear_kind)
+    base, cheaps, dears = sold * cheap, plural(sale.low), plural(sale.high)
     return compose(
         rng,
         [
-            f"At a {place}, {who} sells {cheaps} for ${cheap} and {dears} for ${dear}."
+            f"At a {sale.event}, {who} sells {cheaps} for ${cheap} and {dears} for ${dear}."
             f" {cap(who.they)} "
             f"sells {sold} of them in all and takes in ${income}. How many {dears} does {who.they}"
             " sell?",
-            f"{who} has sold {sold} {cheaps} and {dears} at a {place} and counts ${income}. One "
-            f"{cheap_kind} costs ${cheap} and one {dear_kind} ${dear}. How many {dears} were sold?",
+            f"{who} has sold {sold} {cheaps} and {dears} at a {sale.event} and counts ${income}."
+            f" One "
+            f"{sale.low} costs ${cheap} and one {sale.high} ${dear}. How many {dears} were sold?",
         ],
         [
             [
                 f"With only {cheaps}, the income would be {sold} * ${cheap} = ${base}.",
                 f"It is ${income} - ${base} = ${income - base} higher.",
-                f"One {dear_kind} brings ${dear} - ${cheap} = ${gap} more, so there are"
+                f"One {sale.high} brings ${dear} - ${cheap} = ${gap} more, so there are"
                 f" {income - base} / "
                 f"{gap} = {y} {dears}.",
             ],
             [
-                f"A {dear_kind} costs {dear} - {cheap} = {gap} dollars more than a {cheap_kind}.",
+                f"A {sale.high} costs {dear} - {cheap} = {gap} dollars more than a {sale.low}.",
                 f"At the low price, {sold} pieces give {cheap} * {sold} = {base} dollars, which is"
                 f" {income} "
                 f"- {base} = {income - base} dollars too little.",

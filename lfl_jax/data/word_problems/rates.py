@@ -5,9 +5,12 @@ import random
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import person, plural
 
+# Level 3: an amount per unit, with a limit at which the amount changes.
+
 
 def monthly_plan(rng: random.Random) -> Problem:
     """A fixed fee with an allowance, and a price for each unit above it."""
+    # Three steps. Trap: only the units above the allowance cost more; the fee covers the others.
     who = person(rng)
     plan, unit = rng.choice(
         (
@@ -59,6 +62,8 @@ def monthly_plan(rng: random.Random) -> Problem:
 
 def rental_comparison(rng: random.Random) -> Problem:
     """Two offers, each a fee plus an hourly rate; the difference between them."""
+    # Five steps. Trap: the lower rate is not always the cheaper offer. High_fee is set so that
+    # the two totals differ by `saved`, one way or the other.
     who = person(rng)
     thing = rng.choice(("boat", "van", "tandem bike", "floor sander", "projector", "bouncy castle"))
     low_rate, hours = rng.randint(3, 9), rng.randint(3, 9)
@@ -103,6 +108,7 @@ def rental_comparison(rng: random.Random) -> Problem:
 
 def overtime_pay(rng: random.Random) -> Problem:
     """Normal hours at one rate and the hours beyond at double pay."""
+    # Five steps. Trap: double pay is for the hours beyond the limit only.
     who = person(rng)
     job = rng.choice(
         ("a bakery", "a garage", "a call center", "a hospital", "a warehouse", "a print shop")
@@ -142,12 +148,13 @@ def overtime_pay(rng: random.Random) -> Problem:
 
 def defect_rate(rng: random.Random) -> Problem:
     """Output of a machine over some hours without the defective pieces."""
+    # Four steps. Trap: minutes and hours; `every` divides the output, so that lots are complete.
     item = rng.choice(("bolt", "bulb", "toothbrush", "zipper", "battery", "bottle cap", "spring"))
     rate, hours = rng.randint(2, 9), rng.randint(2, 8)
-    made = rate * hours * 60
-    every = rng.choice([n for n in (10, 12, 15, 20, 24, 30, 40, 60) if made % n == 0])
+    output = rate * hours * 60
+    every = rng.choice([n for n in (10, 12, 15, 20, 24, 30, 40, 60) if output % n == 0])
     bad_each = rng.randint(1, 4)
-    lots = made // every
+    lots = output // every
     bad, many = lots * bad_each, plural(item)
     fails = "is defective" if bad_each == 1 else "are defective"
     return compose(
@@ -164,27 +171,28 @@ def defect_rate(rng: random.Random) -> Problem:
             [
                 f"The machine runs for {hours} * 60 = {hours * 60} minutes and makes {hours * 60} *"
                 f" {rate} "
-                f"= {made} {many}.",
-                f"That is {made} / {every} = {lots} groups of {every}, with {lots} * {bad_each} ="
+                f"= {output} {many}.",
+                f"That is {output} / {every} = {lots} groups of {every}, with {lots} * {bad_each} ="
                 f" {bad} "
                 "defective ones.",
-                f"The good ones number {made} - {bad} = {made - bad}.",
+                f"The good ones number {output} - {bad} = {output - bad}.",
             ],
             [
                 f"An hour yields 60 * {rate} = {60 * rate} {many}, and {hours} hours yield {hours}"
                 " * "
-                f"{60 * rate} = {made}.",
+                f"{60 * rate} = {output}.",
                 f"Of each {every}, {every} - {bad_each} = {every - bad_each} are good.",
-                f"With {made} / {every} = {lots} such groups, {lots} * {every - bad_each} ="
-                f" {made - bad} are good.",
+                f"With {output} / {every} = {lots} such groups, {lots} * {every - bad_each} ="
+                f" {output - bad} are good.",
             ],
         ],
-        made - bad,
+        output - bad,
     )
 
 
 def leaking_tank(rng: random.Random) -> Problem:
     """Filling against a loss; minutes until full."""
+    # Three steps. Trap: the tank is not empty at first, and it fills by the difference only.
     tank, drain = rng.choice(
         (
             ("pond", "seep into the ground"),

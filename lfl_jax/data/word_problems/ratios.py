@@ -7,9 +7,12 @@ from math import gcd
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import cap, count, people, person, plural
 
+# Level 3: proportions. Totals are multiples of the sum of the ratio.
+
 
 def juice_ratio(rng: random.Random) -> Problem:
     """Parts of a mixture from its total, then the cost of one part."""
+    # Four steps. Trap: a ratio is of parts; their sum is one batch.
     who = person(rng)
     drink, strong, weak, unit = rng.choice(
         (
@@ -21,7 +24,7 @@ def juice_ratio(rng: random.Random) -> Problem:
         )
     )
     a = rng.randint(2, 5)
-    b = rng.choice([n for n in range(2, 8) if n != a])
+    b = rng.choice(sorted(set(range(2, 8)) - {a}))
     batches, price = rng.randint(2, 9), rng.randint(2, 5)
     total, need = (a + b) * batches, a * batches
     units = plural(unit)
@@ -59,6 +62,8 @@ def juice_ratio(rng: random.Random) -> Problem:
 
 def ratio_difference(rng: random.Random) -> Problem:
     """A total shared in a ratio; how much more the larger share is."""
+    # Three to four steps. Trap: the total is shared by the sum of the ratio, not by its larger
+    # term.
     one, two = people(rng, 2)
     small, big = rng.choice(
         [(a, b) for a in range(1, 6) for b in range(a + 1, 10) if gcd(a, b) == 1]
@@ -103,8 +108,7 @@ def ratio_difference(rng: random.Random) -> Problem:
 
 @functools.cache
 def _blends() -> list[tuple[int, int, int, int]]:
-    """Amounts and percentages (x, p, y, q) of two mixtures whose parts and whole come out as
-    integers."""
+    """Amounts and percentages (x, p, y, q) of two mixtures that give integers throughout."""
     kinds = [(x, p) for x in range(2, 31) for p in range(10, 100, 5) if x * p % 100 == 0]
     pairs = [(x, p, y, q) for x, p in kinds for y, q in kinds if p != q]
     return [(x, p, y, q) for x, p, y, q in pairs if (x * p + y * q) % (x + y) == 0]
@@ -112,9 +116,10 @@ def _blends() -> list[tuple[int, int, int, int]]:
 
 def juice_blend(rng: random.Random) -> Problem:
     """The percentage of a substance after pouring two mixtures together."""
+    # Five steps. Trap: percentages do not add up and do not average; amounts do.
     who = person(rng)
     x, p, y, q = rng.choice(_blends())
-    place, drink, pure = rng.choice(
+    room, drink, pure = rng.choice(
         (
             ("kitchen", "fruit drink", "juice"),
             ("lab", "salt solution", "salt"),
@@ -126,7 +131,7 @@ def juice_blend(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"In the {place}, {who} pours {x} kg of a {drink} that is {p}% {pure} into {y} kg of a"
+            f"In the {room}, {who} pours {x} kg of a {drink} that is {p}% {pure} into {y} kg of a"
             f" {drink} "
             f"that is {q}% {pure}. What percent of the mixture is {pure}?",
             f"{who} blends two kinds of {drink}: {x} kg with {p}% {pure} and {y} kg with {q}%"
@@ -155,8 +160,9 @@ def juice_blend(rng: random.Random) -> Problem:
 
 def recipe_scale(rng: random.Random) -> Problem:
     """A recipe scaled to more people, minus what is in stock."""
+    # Three steps. Trap: the recipe is for fewer people, and some is in stock already.
     who = person(rng)
-    dish, stuff, unit, per = rng.choice(
+    dish, food, unit, per = rng.choice(
         (
             ("pancakes", "flour", "grams", rng.randint(3, 9) * 10),
             ("risotto", "rice", "grams", rng.randint(6, 11) * 10),
@@ -173,11 +179,11 @@ def recipe_scale(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"A recipe for {dish} uses {base} {unit} of {stuff} for {serves} people. {who} is"
+            f"A recipe for {dish} uses {base} {unit} of {food} for {serves} people. {who} is"
             " cooking for "
-            f"{guests} people and has {have} {unit} of {stuff} at home. How many more {unit} does "
+            f"{guests} people and has {have} {unit} of {food} at home. How many more {unit} does "
             f"{who.they} need?",
-            f"{who} makes {dish} for {guests} guests. The cookbook says {base} {unit} of {stuff}"
+            f"{who} makes {dish} for {guests} guests. The cookbook says {base} {unit} of {food}"
             " are enough "
             f"for {serves}. With {have} {unit} already in the cupboard, how many {unit} must"
             f" {who.they} buy?",
@@ -189,7 +195,7 @@ def recipe_scale(rng: random.Random) -> Problem:
                 f"{who} still needs {total} - {have} = {total - have} {unit}.",
             ],
             [
-                f"One serving takes {base} / {serves} = {per} {unit} of {stuff}, so {guests}"
+                f"One serving takes {base} / {serves} = {per} {unit} of {food}, so {guests}"
                 " servings take "
                 f"{per} * {guests} = {total} {unit}.",
                 f"With {have} {unit} in stock, {total} - {have} = {total - have} {unit} are"

@@ -1,5 +1,7 @@
 """Templates about timetables and shared work."""
 
+import functools
+import itertools
 import random
 
 from lfl_jax.data.word_problems.problem import Problem, compose
@@ -13,9 +15,12 @@ from lfl_jax.data.word_problems.vocabulary import (
     plural,
 )
 
+# Level 3: time that passes. Most traps are fence posts: intervals against their ends.
+
 
 def course_day(rng: random.Random) -> Problem:
     """Sessions with breaks between them; minutes from start to end."""
+    # Five steps. Trap: n parts have n - 1 breaks between them.
     n, length, pause = rng.randint(3, 7), rng.choice((25, 30, 35, 40, 45, 50)), rng.randint(5, 15)
     lunch = rng.choice((30, 40, 45, 60))
     event, part = rng.choice(
@@ -60,18 +65,20 @@ def course_day(rng: random.Random) -> Problem:
     )
 
 
+_TASKS = (
+    ("reads", "novel", "page"),
+    ("translates", "report", "page"),
+    ("learns", "vocabulary list", "word"),
+    ("copies", "song book", "verse"),
+    ("scans", "archive", "card"),
+)
+
+
 def reading_plan(rng: random.Random) -> Problem:
     """A rate for some days, then another rate until the work is done."""
+    # Four steps. Trap: two rates, of which the second one lasts until the work is done.
     who = person(rng)
-    verb, thing, unit = rng.choice(
-        (
-            ("reads", "novel", "page"),
-            ("translates", "report", "page"),
-            ("learns", "vocabulary list", "word"),
-            ("copies", "song book", "verse"),
-            ("scans", "archive", "card"),
-        )
-    )
+    verb, thing, unit = rng.choice(_TASKS)
     first, days, second, later = (
         rng.randint(8, 30),
         rng.randint(3, 9),
@@ -116,6 +123,7 @@ def reading_plan(rng: random.Random) -> Problem:
 
 def shuttle_departures(rng: random.Random) -> Problem:
     """Departures at a fixed interval, both ends included, times the seats of one."""
+    # Four steps. Trap: n intervals have n + 1 departures, both ends included.
     vehicle = rng.choice(
         ("shuttle bus", "cable car", "ferry", "tram", "tour boat", "mountain train")
     )
@@ -157,17 +165,19 @@ def shuttle_departures(rng: random.Random) -> Problem:
     )
 
 
+_MACHINES = (
+    ("printer", "prints", "poster"),
+    ("oven", "bakes", "flatbread"),
+    ("press", "stamps", "medal"),
+    ("laser cutter", "cuts", "puzzle piece"),
+    ("sewing robot", "sews", "pillowcase"),
+)
+
+
 def printer_pauses(rng: random.Random) -> Problem:
     """Work in equal batches with a pause between batches."""
-    machine, verb, unit = rng.choice(
-        (
-            ("printer", "prints", "poster"),
-            ("oven", "bakes", "flatbread"),
-            ("press", "stamps", "medal"),
-            ("laser cutter", "cuts", "puzzle piece"),
-            ("sewing robot", "sews", "pillowcase"),
-        )
-    )
+    # Five steps. Trap: no pause follows the last batch.
+    machine, verb, unit = rng.choice(_MACHINES)
     rate, length, batches, pause = (
         rng.randint(2, 9),
         rng.randint(3, 12),
@@ -214,6 +224,7 @@ def printer_pauses(rng: random.Random) -> Problem:
 
 def two_packers(rng: random.Random) -> Problem:
     """One worker alone for a while, then two together until the job is done."""
+    # Five steps. Trap: the second worker joins later, and the first one goes on.
     one, two = people(rng, 2)
     verb, item = rng.choice(
         (
@@ -271,18 +282,18 @@ _CREWS = (
 )
 
 
+@functools.cache
+def _crew_sizes() -> list[tuple[int, int, int]]:
+    """Workers, days of work that remain, and workers who join, with an integer of days after."""
+    draws = itertools.product(range(2, 10), range(3, 16), range(1, 9))
+    return [(a, b, c) for a, b, c in draws if a * b % (a + c) == 0 and a * b > a + c]
+
+
 def crew_days(rng: random.Random) -> Problem:
     """More workers join part-way; worker-days stay the same."""
+    # Five steps. Trap: the work is counted in days of one worker; more workers need fewer days.
     worker, job = rng.choice(_CREWS)
-    few, later, more = rng.choice(
-        [
-            (a, b, c)
-            for a in range(2, 10)
-            for b in range(3, 16)
-            for c in range(1, 9)
-            if a * b % (a + c) == 0 and a * b > a + c
-        ]
-    )
+    few, later, more = rng.choice(_crew_sizes())
     first = rng.randint(2, 9)
     days, crew, effort, many = first + later, few + more, few * later, plural(worker)
     rest = effort // crew

@@ -1,13 +1,19 @@
 """Templates about averages, remainders and sequences."""
 
+import itertools
+import operator
 import random
 
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import cap, person, plural
 
+# Level 3: several terms that follow a rule: averages, remainders, sums and powers.
+
 
 def needed_score(rng: random.Random) -> Problem:
     """The last value that brings an average to a goal."""
+    # Three steps. Trap: an average of four is a sum of four. The last score is raised until the
+    # average is an integer.
     who = person(rng)
     what, unit, low, high = rng.choice(
         (
@@ -16,12 +22,11 @@ def needed_score(rng: random.Random) -> Problem:
             ("dance contests", "points", 40, 90),
         )
     )
-    scores = [rng.randint(low, high) for _ in range(3)]
-    total = sum(scores)
+    a, b, c = (rng.randint(low, high) for _ in range(3))
+    total = a + b + c
     last = rng.randint(low, high)
     last += -(total + last) % 4
     goal = (total + last) // 4
-    a, b, c = scores
     return compose(
         rng,
         [
@@ -49,18 +54,20 @@ def needed_score(rng: random.Random) -> Problem:
     )
 
 
+_PACKS = (
+    ("egg", "carton"),
+    ("candle", "box"),
+    ("apple", "bag"),
+    ("soap bar", "gift set"),
+    ("cupcake", "tray"),
+)
+
+
 def share_leftover(rng: random.Random) -> Problem:
     """Equal packing with a remainder, and what the full packs are worth."""
+    # Four steps. Trap: only full packs have the pack's price; single items cost a dollar.
     who = person(rng)
-    item, pack = rng.choice(
-        (
-            ("egg", "carton"),
-            ("candle", "box"),
-            ("apple", "bag"),
-            ("soap bar", "gift set"),
-            ("cupcake", "tray"),
-        )
-    )
+    item, pack = rng.choice(_PACKS)
     size, packs, price = rng.randint(4, 12), rng.randint(4, 15), rng.randint(2, 6)
     rest = rng.randint(2, size - 1)
     total, used, income = size * packs + rest, size * packs, packs * price
@@ -107,7 +114,8 @@ _LATER = ("second", "third", "fourth", "fifth")
 
 def theatre_rows(rng: random.Random) -> Problem:
     """The sum of a short arithmetic sequence."""
-    place, row, unit = rng.choice(
+    # Up to five steps. Trap: the last row has n - 1 increases, not n.
+    setting, row, unit = rng.choice(
         (
             ("a small theater", "row", "seat"),
             ("a stack of logs", "layer", "log"),
@@ -117,16 +125,16 @@ def theatre_rows(rng: random.Random) -> Problem:
         )
     )
     first, step, n = rng.randint(4, 40), rng.randint(2, 9), rng.randint(3, 5)
-    terms = [first + i * step for i in range(n)]
-    last, total, many = terms[-1], sum(terms), plural(unit)
+    terms = range(first, first + n * step, step)
+    last, many = terms[-1], plural(unit)
     pairs = f"({first} + {last}) * {n} / 2"
     return compose(
         rng,
         [
-            f"In {place}, the first {row} has {first} {many}, and each {row} after it has {step}"
+            f"In {setting}, the first {row} has {first} {many}, and each {row} after it has {step}"
             " more than "
             f"the one before. How many {many} are there in {n} {plural(row)}?",
-            f"The {n} {plural(row)} of {place} grow steadily: the first has {first} {many} "
+            f"The {n} {plural(row)} of {setting} grow steadily: the first has {first} {many} "
             f"and every next one {step} more. Find the total number of {many}.",
         ],
         [
@@ -135,7 +143,7 @@ def theatre_rows(rng: random.Random) -> Problem:
                     f"The {nth} {row} has {t - step} + {step} = {t} {many}."
                     for nth, t in zip(_LATER, terms[1:], strict=False)
                 ),
-                f"In total there are {' + '.join(map(str, terms))} = {total} {many}.",
+                f"In total there are {' + '.join(map(str, terms))} = {sum(terms)} {many}.",
             ],
             [
                 f"From the first to the last {row} there are {n} - 1 = {n - 1} increases, so"
@@ -143,15 +151,19 @@ def theatre_rows(rng: random.Random) -> Problem:
                 f"{step} = {(n - 1) * step} more {many}.",
                 f"The last {row} has {first} + {(n - 1) * step} = {last} {many}.",
                 f"The first and the last, times the number of {plural(row)}, and halved: {pairs} ="
-                f" {total} {many}.",
+                f" {sum(terms)} {many}.",
             ],
         ],
-        total,
+        sum(terms),
     )
+
+
+_GROWS = {2: "doubles", 3: "triples"}
 
 
 def doubling_views(rng: random.Random) -> Problem:
     """Repeated doubling or tripling, then the gap to a goal."""
+    # Up to four steps. Trap: a factor every day is a power, not a product with the days.
     who = person(rng)
     thing, unit = rng.choice(
         (
@@ -164,17 +176,18 @@ def doubling_views(rng: random.Random) -> Problem:
     )
     k, days = rng.choice(((2, 3), (2, 4), (3, 2), (3, 3)))
     start = rng.randint(5, 40)
-    values = [start * k**i for i in range(days + 1)]
+    values = list(itertools.accumulate([k] * days, operator.mul, initial=start))
     missing = rng.randint(2, 30) * 5
     goal, many = values[-1] + missing, plural(unit)
-    word = {2: "doubles", 3: "triples"}[k]
     return compose(
         rng,
         [
-            f"{who}'s {thing} starts with {start} {many}, and the number {word} every day. How many"
+            f"{who}'s {thing} starts with {start} {many}, and the number {_GROWS[k]} every day."
+            f" How many"
             f" {many} "
             f"short of {goal} is it after {days} days?",
-            f"A {thing} has {start} {many} today. Each day the number {word}. After {days} days,"
+            f"A {thing} has {start} {many} today. Each day the number {_GROWS[k]}. After {days}"
+            f" days,"
             " how many "
             f"more {many} does it need to reach {goal}?",
         ],

@@ -6,18 +6,20 @@ from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import cap, person, small_things
 
 
+# Level 2 joins two operations of level 1: the second one needs the result of the first, so that a
+# model that answers after one equation is wrong. Traps: a number that stands for a result ("b more
+# than that" in `both_together`), and an order of sentences that is not that of the equations.
 def gets_and_gives(rng: random.Random) -> Problem:
     """A sum, then a difference."""
-    who, things = person(rng), small_things(rng)
+    who, items = person(rng), small_things(rng)
     a, b = rng.randint(3, 20), rng.randint(2, 20)
     total = a + b
     c = rng.randint(2, total - 1)
     return compose(
         rng,
         [
-            f"{who} has {a} {things}, gets {b} more and gives away {c}. How many {things} are"
-            " left?",
-            f"{who} finds {a} {things} and then {b} more, but loses {c}. How many {things} does"
+            f"{who} has {a} {items}, gets {b} more and gives away {c}. How many {items} are left?",
+            f"{who} finds {a} {items} and then {b} more, but loses {c}. How many {items} does"
             f" {who} have?",
         ],
         [[f"{a} + {b} = {total}", f"{total} - {c} = {total - c}"]],
@@ -27,16 +29,16 @@ def gets_and_gives(rng: random.Random) -> Problem:
 
 def gives_and_gets(rng: random.Random) -> Problem:
     """A difference, then a sum."""
-    who, things = person(rng), small_things(rng)
+    who, items = person(rng), small_things(rng)
     b, a = sorted(rng.sample(range(2, 22), 2))
     c, left = rng.randint(2, 20), a - b
     return compose(
         rng,
         [
-            f"{who} has {a} {things}, sells {b} and buys {c} new ones. How many {things} does {who}"
+            f"{who} has {a} {items}, sells {b} and buys {c} new ones. How many {items} does {who}"
             " have now?",
-            f"Of {a} {things}, {who} gives away {b}. Then {who} gets {c} new ones. How many"
-            f" {things} is that?",
+            f"Of {a} {items}, {who} gives away {b}. Then {who} gets {c} new ones. How many"
+            f" {items} is that?",
         ],
         [[f"{a} - {b} = {left}", f"{left} + {c} = {left + c}"]],
         left + c,
@@ -45,7 +47,7 @@ def gives_and_gets(rng: random.Random) -> Problem:
 
 def three_places(rng: random.Random) -> Problem:
     """A sum of three numbers."""
-    things, places = (
+    items, places = (
         small_things(rng),
         rng.sample(("box", "bag", "drawer", "basket", "jar", "tin"), 3),
     )
@@ -53,11 +55,11 @@ def three_places(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"There are {a} {things} in the {places[0]}, {b} in the {places[1]} and {c} in the "
+            f"There are {a} {items} in the {places[0]}, {b} in the {places[1]} and {c} in the "
             f"{places[2]}. "
-            f"How many {things} are there in total?",
-            f"The {places[0]} contains {a} {things}, the {places[1]} {b} and the {places[2]} {c}. "
-            f"How many {things} is that altogether?",
+            f"How many {items} are there in total?",
+            f"The {places[0]} contains {a} {items}, the {places[1]} {b} and the {places[2]} {c}. "
+            f"How many {items} is that altogether?",
         ],
         [[f"{a} + {b} = {a + b}", f"{a + b} + {c} = {a + b + c}"]],
         a + b + c,
@@ -66,16 +68,16 @@ def three_places(rng: random.Random) -> Problem:
 
 def two_gifts(rng: random.Random) -> Problem:
     """Two differences."""
-    who, things = person(rng), small_things(rng)
+    who, items = person(rng), small_things(rng)
     a = rng.randint(8, 30)
     b = rng.randint(2, a - 4)
     c = rng.randint(2, a - b - 1)
     return compose(
         rng,
         [
-            f"{who} has {a} {things} and gives {b} to a friend and {c} to a neighbor. How many"
-            f" {things} are left?",
-            f"From a pile of {a} {things}, {who} takes {b} and later {c}. How many {things} remain"
+            f"{who} has {a} {items} and gives {b} to a friend and {c} to a neighbor. How many"
+            f" {items} are left?",
+            f"From a pile of {a} {items}, {who} takes {b} and later {c}. How many {items} remain"
             " in the pile?",
         ],
         [[f"{a} - {b} = {a - b}", f"{a - b} - {c} = {a - b - c}"]],
@@ -85,14 +87,14 @@ def two_gifts(rng: random.Random) -> Problem:
 
 def boxes_and_more(rng: random.Random) -> Problem:
     """A product, then a sum."""
-    who, things, pack = person(rng), small_things(rng), rng.choice(("boxes", "bags", "packs"))
+    who, items, pack = person(rng), small_things(rng), rng.choice(("boxes", "bags", "packs"))
     a, b, c = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 20)
     return compose(
         rng,
         [
-            f"{who} has {a} {pack} with {b} {things} in each, and {c} more {things}. "
-            f"How many {things} does {who} have?",
-            f"There are {a} {pack} of {b} {things} and {c} loose ones. How many {things} are there"
+            f"{who} has {a} {pack} with {b} {items} in each, and {c} more {items}. "
+            f"How many {items} does {who} have?",
+            f"There are {a} {pack} of {b} {items} and {c} loose ones. How many {items} are there"
             " in total?",
         ],
         [[f"{a} * {b} = {a * b}", f"{a * b} + {c} = {a * b + c}"]],
@@ -102,15 +104,15 @@ def boxes_and_more(rng: random.Random) -> Problem:
 
 def boxes_and_less(rng: random.Random) -> Problem:
     """A product, then a difference."""
-    who, things, pack = person(rng), small_things(rng), rng.choice(("boxes", "bags", "packs"))
+    who, items, pack = person(rng), small_things(rng), rng.choice(("boxes", "bags", "packs"))
     a, b = rng.randint(2, 9), rng.randint(2, 9)
     c = rng.randint(2, a * b - 1)
     return compose(
         rng,
         [
-            f"{who} buys {a} {pack} with {b} {things} in each and gives away {c}. How many {things}"
+            f"{who} buys {a} {pack} with {b} {items} in each and gives away {c}. How many {items}"
             " are left?",
-            f"There are {a} {pack} of {b} {things}, but {c} are broken. How many {things} are not"
+            f"There are {a} {pack} of {b} {items}, but {c} are broken. How many {items} are not"
             " broken?",
         ],
         [[f"{a} * {b} = {a * b}", f"{a * b} - {c} = {a * b - c}"]],
@@ -120,16 +122,16 @@ def boxes_and_less(rng: random.Random) -> Problem:
 
 def change_from(rng: random.Random) -> Problem:
     """A product of a number and a price, then change."""
-    who, things = person(rng), small_things(rng)
+    who, items = person(rng), small_things(rng)
     a, b = rng.randint(2, 9), rng.randint(2, 9)
     cost = a * b
     bill = rng.choice([note for note in (20, 50, 100) if note > cost])
     return compose(
         rng,
         [
-            f"{who} buys {a} {things} for ${b} each and pays with ${bill}. How many dollars come"
+            f"{who} buys {a} {items} for ${b} each and pays with ${bill}. How many dollars come"
             " back?",
-            f"{cap(things)} cost ${b} apiece. {who} has ${bill} and buys {a}. How many dollars are"
+            f"{cap(items)} cost ${b} apiece. {who} has ${bill} and buys {a}. How many dollars are"
             " left?",
         ],
         [[f"{a} * {b} = {cost}", f"{bill} - {cost} = {bill - cost}"]],
@@ -139,21 +141,23 @@ def change_from(rng: random.Random) -> Problem:
 
 def both_together(rng: random.Random) -> Problem:
     """One has more than the other; both together."""
-    who, things = person(rng), small_things(rng)
+    who, items = person(rng), small_things(rng)
     a, b = rng.randint(2, 20), rng.randint(2, 20)
     return compose(
         rng,
         [
-            f"{who} has {a} {things} and a friend has {b} more than that. How many {things} do they"
+            f"{who} has {a} {items} and a friend has {b} more than that. How many {items} do they"
             " have together?",
-            f"A shop sells {a} {things} in the morning and {b} more than that in the afternoon. "
-            f"How many {things} does it sell that day?",
+            f"A shop sells {a} {items} in the morning and {b} more than that in the afternoon. "
+            f"How many {items} does it sell that day?",
         ],
         [[f"{a} + {b} = {a + b}", f"{a} + {a + b} = {a + a + b}"]],
         a + a + b,
     )
 
 
+# From here on, templates that training never sees (`generator.HELD_OUT`): the same pairs of
+# operations with other verbs and nouns.
 def bus_stop(rng: random.Random) -> Problem:
     """A difference, then a sum: who leaves and who arrives."""
     where = rng.choice(("bus", "train", "ferry", "tram"))

@@ -6,9 +6,12 @@ import random
 from lfl_jax.data.word_problems.problem import Problem, compose
 from lfl_jax.data.word_problems.vocabulary import cap, count, person, plural
 
+# Level 3: two units of one quantity. Draws are filtered so that conversions are integers.
+
 
 def lap_training(rng: random.Random) -> Problem:
     """Laps over several days, meters to kilometers, what is missing to a goal."""
+    # Four steps. Trap: metres a lap, kilometres to the goal.
     who = person(rng)
     track, laps, days = rng.choice(
         [
@@ -19,7 +22,7 @@ def lap_training(rng: random.Random) -> Problem:
             if track * laps * days % 1000 == 0
         ]
     )
-    place, verb = rng.choice(
+    course, verb = rng.choice(
         (("a track", "runs"), ("a lake path", "jogs"), ("a skating rink", "skates"))
     )
     daily = track * laps
@@ -29,10 +32,11 @@ def lap_training(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"One lap of {place} is {track} meters. {who} {verb} {laps} laps on each of {days}"
+            f"One lap of {course} is {track} meters. {who} {verb} {laps} laps on each of {days}"
             " days. "
             f"{cap(who.their)} goal is {goal} km. How many kilometers are still missing?",
-            f"{who} wants to complete {goal} km on {place} where a lap measures {track} meters. For"
+            f"{who} wants to complete {goal} km on {course} where a lap measures {track} meters."
+            f" For"
             f" {days} "
             f"days {who.they} {verb} {laps} laps a day. How many kilometers remain after that?",
         ],
@@ -57,8 +61,9 @@ def lap_training(rng: random.Random) -> Problem:
 
 def ribbon_pieces(rng: random.Random) -> Problem:
     """Meters to centimeters, pieces cut off, the rest shared."""
+    # Four steps. Trap: metres at first, centimetres in the answer.
     who = person(rng)
-    stuff, piece, other = rng.choice(
+    good, piece, other = rng.choice(
         (
             ("ribbon", "bow", "strips"),
             ("wire", "hook", "rings"),
@@ -77,12 +82,12 @@ def ribbon_pieces(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"From {count(meters, 'meter')} of {stuff}, {who} makes {n} {plural(piece)} that take"
+            f"From {count(meters, 'meter')} of {good}, {who} makes {n} {plural(piece)} that take"
             f" {length} "
             f"cm each. The rest is cut into {parts} equal {other}. How many centimeters long is"
             " each of the "
             f"{other}?",
-            f"{who} has {count(meters, 'meter')} of {stuff}. {cap(who.they)} uses {length} cm for"
+            f"{who} has {count(meters, 'meter')} of {good}. {cap(who.they)} uses {length} cm for"
             " each of "
             f"{n} {plural(piece)} and divides what is left into {parts} {other} of the same length."
             " Find "
@@ -90,7 +95,7 @@ def ribbon_pieces(rng: random.Random) -> Problem:
         ],
         [
             [
-                f"The {stuff} is {meters} * 100 = {total} cm long.",
+                f"The {good} is {meters} * 100 = {total} cm long.",
                 f"The {plural(piece)} take {n} * {length} = {n * length} cm, which leaves {total} -"
                 " "
                 f"{n * length} = {rest} cm.",
@@ -109,22 +114,26 @@ def ribbon_pieces(rng: random.Random) -> Problem:
 @functools.cache
 def _parcels() -> list[tuple[int, int, int]]:
     """Number of things, grams of the empty box and of one thing, with full kilograms in total."""
-    draws = [(n, each) for n in range(3, 13) for each in range(150, 900, 5)]
+    draws = [(n, grams) for n in range(3, 13) for grams in range(150, 900, 5)]
     boxes = range(100, 1200, 25)
     return [
-        (n, empty, each) for n, each in draws for empty in boxes if (n * each + empty) % 1000 == 0
+        (n, empty, grams)
+        for n, grams in draws
+        for empty in boxes
+        if (n * grams + empty) % 1000 == 0
     ]
 
 
 def parcel_weights(rng: random.Random) -> Problem:
     """Kilograms to grams; the weight of one of several equal things in a box."""
+    # Three steps. Trap: kilograms with the box, grams without it.
     who = person(rng)
     thing = rng.choice(
         ("jar of jam", "book", "can of paint", "bottle of oil", "brick", "bag of tea", "mug")
     )
-    n, empty, each = rng.choice(_parcels())
-    total = n * each + empty
-    kilos, load, many = total // 1000, n * each, plural(thing)
+    n, empty, grams = rng.choice(_parcels())
+    total = n * grams + empty
+    kilos, load, many = total // 1000, n * grams, plural(thing)
     return compose(
         rng,
         [
@@ -139,21 +148,22 @@ def parcel_weights(rng: random.Random) -> Problem:
             [
                 f"The parcel weighs {kilos} * 1000 = {total} grams.",
                 f"Without the box, {total} - {empty} = {load} grams remain.",
-                f"One {thing} weighs {load} / {n} = {each} grams.",
+                f"One {thing} weighs {load} / {n} = {grams} grams.",
             ],
             [
                 f"In grams the whole weight is {kilos} * 1000 = {total}.",
                 f"The {many} weigh {total} - {empty} = {load} grams together, so each weighs {load}"
                 f" / {n} = "
-                f"{each} grams.",
+                f"{grams} grams.",
             ],
         ],
-        each,
+        grams,
     )
 
 
 def bottle_filling(rng: random.Random) -> Problem:
     """Liters to milliliters, the number of bottles, and how many are still to be filled."""
+    # Three steps. Trap: litres in the tank, millilitres in a bottle; some are full already.
     who = person(rng)
     liquid, tank = rng.choice(
         (

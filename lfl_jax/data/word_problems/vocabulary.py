@@ -4,9 +4,11 @@ import random
 from dataclasses import dataclass
 from fractions import Fraction
 
+# As many names of each kind: whom a problem is about says nothing about its answer.
 _SHE_NAMES = """
-Amara Beatriz Carla Daniela Edith Farah Greta Hana Ingrid Jomana Keiko Leonie Marisol Nadia Odile Petra
-Quinn Rosa Selma Tamsin Uma Vera Wanda Ximena Yara Zofia Aylin Brigit Chiara Dorothea Elif Fatou
+Amara Beatriz Carla Daniela Edith Farah Greta Hana Ingrid Jomana Keiko Leonie Marisol Nadia Odile
+Petra Quinn Rosa Selma Tamsin Uma Vera Wanda Ximena Yara Zofia Aylin Brigit Chiara Dorothea Elif
+Fatou
 """
 _HE_NAMES = """
 Anton Bilal Casper Dmitri Emil Felipe Gideon Hugo Idris Joaquin Kofi Leif Mateo Nikolai Otto Pavel
@@ -15,6 +17,7 @@ Rafael Stefan Tariq Umar Viktor Walter Yusuf Zane Arvid Bruno Cedric Diego Enzo 
 _SHE, _HE = _SHE_NAMES.split(), _HE_NAMES.split()
 _IRREGULAR = {"child": "children", "loaf": "loaves", "goose": "geese"}
 
+# Written out, fractions and multiples count as numbers when splits are told apart (`generator`).
 FRACTION_WORDS = {
     Fraction(1, 2): "half",
     Fraction(1, 3): "one third",
