@@ -238,7 +238,7 @@ def grouped(size: gpu_sizes.Size) -> Iterator[Row]:
     """Many adapters in one batch: one product a group, beside the routing over all members'
     ranks."""
     (n, i, o), r = size.grouped, 16
-    forms = {"routed": many.routed}
+    forms = {"routed": many.one_hot_reference}
     forms |= {
         name: functools.partial(many.grouped_low_rank, implementation=name) for name in many.FORMS
     }

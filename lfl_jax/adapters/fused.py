@@ -30,9 +30,7 @@ class Fused:
         """None: the kernel computes x A itself."""
         return ()
 
-    def output(
-        self, x: Float[Array, "B T I"], adapter_input: Float[Array, "B T I"], hidden: tuple[()]
-    ) -> Float[Array, "B T O"]:
+    def output(self, x: Float[Array, "B T I"], hidden: tuple[()]) -> Float[Array, "B T O"]:
         """y = x W + ((x A) * routing) B, with A and B of all adapters concatenated."""
         # A of all adapters is one A of all their ranks, and so is B: the kernel sees one adapter.
         a = jnp.concatenate([part.a for part in self.parts], axis=-1)

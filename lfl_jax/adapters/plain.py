@@ -2,21 +2,20 @@
 
 import dataclasses
 
-import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lfl_jax.adapters.kind import Kind, LowRank, only_low_rank
 from lfl_jax.adapters.routing import adapter_weight
 from lfl_jax.core.types import Routing, Weight
-from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank.reference import expand
 
 
 @dataclasses.dataclass(frozen=True)
 class Plain:
-    """Adapters of one weight and their low-rank parts, None for a kind that has none."""
+    """y = x W, the adapters of W, and their low-rank parts, None for a kind that has none."""
 
+    y: Float[Array, "B T O"]
     w: Weight
     members: tuple[Kind, ...]
     parts: tuple[LowRank | None, ...]
@@ -28,19 +27,15 @@ class Plain:
         return tuple(part.a for part in self.parts if part is not None)
 
     def output(
-        self,
-        x: Float[Array, "B T I"],
-        adapter_input: Float[Array, "B T I"],
-        hidden: tuple[Float[Array, "B T _"], ...],
+        self, adapter_input: Float[Array, "B T I"], hidden: tuple[Float[Array, "B T _"], ...]
     ) -> Float[Array, "B T O"]:
         """x W, then the low-rank parts together, then what each kind computes by itself."""
-        y = linear(x, self.w)
+        y = self.y
         if not all(map(only_low_rank, self.members)):
             # The backward pass of a kind's `change` reads y. Under remat it is saved, because
             # x W again would cost as much as the forward pass.
             y = checkpoint_name(y, "base")
-        with jax.named_scope("adapters"):
-            return self._with_changes(adapter_input, y, self._with_low_rank(y, hidden))
+        return self._with_changes(adapter_input, y, self._with_low_rank(y, hidden))
 
     def _with_low_rank(
         self, y: Float[Array, "B T O"], hidden: tuple[Float[Array, "B T _"], ...]

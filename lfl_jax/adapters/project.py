@@ -17,6 +17,7 @@ from lfl_jax.adapters.mix import count, members
 from lfl_jax.adapters.plain import Plain
 from lfl_jax.adapters.routing import require_columns
 from lfl_jax.adapters.site import NO_CONTEXT, AdapterContext, Site
+from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank.reference import shrink
 
 Hidden: TypeAlias = tuple[Float[Array, "B T _"], ...]
@@ -30,9 +31,7 @@ class Plan(Protocol):
     def shrinks(self) -> tuple[Float[Array, "I _"], ...]:
         """The A of every x A that the plan takes from the group's shared product."""
 
-    def output(
-        self, x: Float[Array, "B T I"], adapter_input: Float[Array, "B T I"], hidden: Hidden
-    ) -> Float[Array, "B T O"]:
+    def output(self, adapter_input: Float[Array, "B T I"], hidden: Hidden) -> Float[Array, "B T O"]:
         """y, given `adapter_input`, x after dropout, and `hidden`, its product with each shrink."""
 
 
@@ -47,11 +46,13 @@ def project(
     has.
     """
     require_columns(context.routing, max((count(site.adapter) for site in sites), default=0))
+    # Plans compute x W, which so comes before x A: the gradient of x is summed in the order of its
+    # products, and another order rounds differently.
+    plans = [_plan(x, site, context) for site in sites]
     with jax.named_scope("adapters"):
-        plans = [_plan(x, site, context) for site in sites]
         adapter_input = context.adapter_input(x)
         hidden = _shared_shrink(adapter_input, plans)
-    return tuple(plan.output(x, adapter_input, h) for plan, h in zip(plans, hidden, strict=True))
+        return tuple(plan.output(adapter_input, h) for plan, h in zip(plans, hidden, strict=True))
 
 
 def _plan(x: Float[Array, "B T I"], site: Site, context: AdapterContext) -> Plan:
@@ -60,17 +61,18 @@ def _plan(x: Float[Array, "B T I"], site: Site, context: AdapterContext) -> Plan
     if routed.can_follow_ids(context.routing, context.rules):
         factors = routed.stacked_factors(site.adapter, site.w, context.shared)
         if factors is not None:
-            return routed.Routed(site.w, factors, context.routing)
+            return routed.Routed(linear(x, site.w), factors, context.routing)
 
     group = tuple(member.with_shared(context.shared) for member in members(site.adapter))
-    parts = tuple(member.low_rank(site.w) for member in group)
+    with jax.named_scope("adapters"):
+        parts = tuple(member.low_rank(site.w) for member in group)
 
     # A kernel computes x W and x A from one x, so dropout of the adapters' input rules it out.
     if group and not context.has_dropout and all(map(only_low_rank, group)):
         implementations = fused.faster_kernels(x, site, parts, context.rules)
         if implementations is not None:
             return fused.Fused(site.w, parts, context.routing, implementations)
-    return Plain(site.w, group, parts, context.routing)
+    return Plain(linear(x, site.w), site.w, group, parts, context.routing)
 
 
 def _shared_shrink(x: Float[Array, "B T I"], plans: Sequence[Plan]) -> list[Hidden]:

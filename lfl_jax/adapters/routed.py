@@ -6,7 +6,6 @@ so that its work grows with the number of adapters. Here it does not.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,7 +14,6 @@ from lfl_jax.adapters.mix import AdapterLayer, StackedFactors, members
 from lfl_jax.adapters.routing import is_ids
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Params, Routing, Weight
-from lfl_jax.kernels.linear import linear
 from lfl_jax.kernels.low_rank.grouped import grouped_low_rank, low_rank_by_example
 
 # from so many on, products with each row's own factors are faster (results/README.md; on CPU only)
@@ -24,12 +22,12 @@ MEMBERS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Routed:
-    """The stacked factors of one weight's adapters: A (M, I, R), scale (M, R), B (M, R, O).
+    """y = x W, and the stacked factors of its adapters: A (M, I, R), scale (M, R), B (M, R, O).
 
     ids: (B,) or (B, T), the adapter that each example or token uses.
     """
 
-    w: Weight
+    y: Float[Array, "B T O"]
     factors: LowRank
     ids: Routing
 
@@ -39,12 +37,10 @@ class Routed:
         return ()
 
     def output(
-        self, x: Float[Array, "B T I"], adapter_input: Float[Array, "B T I"], hidden: tuple[()]
+        self, adapter_input: Float[Array, "B T I"], hidden: tuple[()]
     ) -> Float[Array, "B T O"]:
         """x W plus the change of the adapter that each id names."""
-        y = linear(x, self.w)
-        with jax.named_scope("adapters"):
-            return y + low_rank(adapter_input, self.factors, self.ids)
+        return self.y + low_rank(adapter_input, self.factors, self.ids)
 
 
 def can_follow_ids(routing: Routing | None, rules: Rules | None) -> bool:

@@ -221,7 +221,7 @@ def _embed(
     params: Params, tokens: Int[Array, "B T"], cfg: ModelConfig, rules: Rules | None
 ) -> Hidden:
     with jax.named_scope("embed"):
-        # The table's rows are gathered from the tensor axis before the look-up, once.
+        # The width is gathered over fsdp; the vocabulary stays split over the tensor axis.
         table = constrain(params["embed"], ("vocab", "activation"), rules)
         x = table[tokens].astype(cfg.compute_dtype)
         return constrain(x, ("batch", "time", "activation"), rules)
