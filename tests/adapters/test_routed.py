@@ -241,6 +241,8 @@ def test_every_prompt_is_decoded_by_the_adapter_it_names(members, used, small, s
 
 def test_refusals(members, small, small_params):
     stacked = adapters.stack(*members)
+    with pytest.raises(UserError, match=r"routing: floats \(\); expected a factor on each member"):
+        llama.forward(small_params, stacked, TOKENS, small, routing=1.0)
     for routing in (np.array([0, 1]), np.eye(4, dtype=int)):
         with pytest.raises(
             UserError,

@@ -1,7 +1,7 @@
 """Every implementation of the low-rank projection against the formulas in float64: values,
 gradients, residuals."""
 
-import secrets
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,8 @@ def distance(got, want):
 
 class TestImplementation:
     def check(self, name, dtype, form, routing):
-        seed = secrets.randbits(32)
+        # a case has the same numbers whichever cases ran before it
+        seed = zlib.crc32(f"{name} {dtype} {form} {routing}".encode())
         given = inputs(form, dtype, routing, seed)
         found, formulas = results(IMPLEMENTATIONS[name](), *given), wanted(*given)
         assert len(found) == len(formulas) == (4 if routing == "none" else 5)
@@ -122,9 +123,7 @@ class TestImplementation:
             ("y", "dx", "dA", "dB", "d routing"), found, formulas, strict=False
         ):
             assert got.dtype == dtype and got.shape == want.shape
-            assert distance(got, want) < FLOATS[dtype], (
-                f"{part} of {form}, routing {routing}, seed {seed}"
-            )
+            assert distance(got, want) < FLOATS[dtype], f"{part} of {form}, routing {routing}"
 
     @pytest.mark.parametrize(("name", "dtype"), CASES)
     @pytest.mark.parametrize("form", FORMATS)

@@ -2,6 +2,7 @@
 in tests/parity."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -141,3 +142,14 @@ def test_biases_are_declared_beside_their_weights(small):
                 (small.n_layers, weight.shape[-1]),
                 ("layers", weight.axes[-1]),
             )
+
+
+def test_a_profile_reads_like_the_code(small, small_params):
+    """Every phase of a step is under a named scope, forward and backward."""
+    batch = jax.tree.map(jnp.asarray, packed([[7, 9]], 16, small.vocab_size))
+    adapter = adapter_for(small, small_params)
+    step = jax.jit(jax.grad(lambda a: losses.nll_sum(small_params, a, batch, small)))
+    program = step.lower(adapter).as_text(debug_info=True)
+    scopes = ("embed", "attention", "mlp", "attention/adapters", "mlp/adapters", "final_norm")
+    for scope in (*scopes, "loss", "head"):
+        assert re.search(rf"[\"/(]{scope}[/)]", program), scope
