@@ -50,8 +50,10 @@ class Decoder(Node):
 
 @struct.dataclass
 class Decoding(Node):
-    """Rows being decoded: cache, last token (B,), its position (B,), which rows are done (B,), a
-    key per row."""
+    """Rows being decoded.
+
+    cache, last token (B,), its position (B,), which rows are done (B,), a key per row.
+    """
 
     cache: Any
     last: Any
@@ -208,8 +210,7 @@ def _run_rounds(
 
 
 def _last_quarter(finished: np.ndarray, rows: int) -> np.ndarray | None:
-    """Indices of a quarter of `rows` with all unfinished ones among them; None while those are
-    more.
+    """Indices of a quarter of `rows` with all unfinished ones; None while those are more.
 
     A quarter only, and once, so that one more shape is compiled.
     """
@@ -322,8 +323,10 @@ def _pick(
     position: Int[Array, " B"],
     keys: Keys[Array, " B"],
 ) -> Int[Array, " B"]:
-    """The next token of every row: the most likely, or drawn from the top_p nucleus with a key of
-    (row, position)."""
+    """The next token of every row: the most likely, or one drawn from the top_p nucleus.
+
+    The draw's key is folded from (row, position).
+    """
     logits = llama.logits(decoder.model.params, hidden)
     if decoder.greedy:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -334,8 +337,10 @@ def _pick(
 
 
 def _nucleus(logits: Float[Array, "B V"], top_p: float | Float[Array, ""]) -> Float[Array, "B V"]:
-    """Keep the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al.,
-    1904.09751)."""
+    """Logits of the nucleus, -inf elsewhere (Holtzman et al., arXiv 1904.09751).
+
+    The nucleus is the smallest set of most likely tokens whose probability reaches top_p.
+    """
     # a token stays if those more likely than it do not reach top_p by themselves
     ordered = jnp.sort(logits, axis=-1)[:, ::-1]
     probability = jax.nn.softmax(ordered, axis=-1)

@@ -1,2 +1,4 @@
-"""One folder per operation: a plain reference, and faster implementations beside it where a
-measurement chose them."""
+"""A folder for every operation: a plain reference, with faster implementations beside it.
+
+Which one runs is chosen by a measurement.
+"""

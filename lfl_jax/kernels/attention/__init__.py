@@ -1,5 +1,4 @@
-"""Grouped-query attention under an explicit mask: one function, several implementations, chosen by
-platform."""
+"""Grouped-query attention under an explicit mask, by the implementation of the platform."""
 
 import logging
 from collections.abc import Callable

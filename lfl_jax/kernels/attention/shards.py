@@ -20,8 +20,10 @@ def per_shard(
     segment_ids: Int[Array, "B T"],
     rules: Rules | None,
 ) -> Float[Array, "B T H P"]:
-    """kernel(q, k, v, segment_ids) with rows over data and fsdp, and heads over tensor where the
-    key heads divide."""
+    """kernel(q, k, v, segment_ids) on every shard of the rules' mesh.
+
+    Rows are split over data and fsdp, and heads over tensor where the key heads divide.
+    """
     if rules is None or rules.mesh.size == 1:
         return kernel(q, k, v, segment_ids)
     # Query heads are split as the key heads are: each key head has a whole number of them.

@@ -1,5 +1,4 @@
-"""Chunked head and cross-entropy: only target positions are multiplied with the head, a chunk of
-logits at a time.
+"""Chunked head and cross-entropy, of target positions only and never with all logits at once.
 
 In every row the target positions are moved to the front; a loop with as many rounds as the fullest
 row needs takes `CHUNK` of them per row and round. The head is (V, D), an output unit a row, as a

@@ -1,5 +1,4 @@
-"""Dozens of adapters in one batch: products of groups of rows with the factors of their own
-adapter.
+"""Dozens of adapters in one batch: every group of rows meets its own adapter's factors only.
 
 Routing weights multiply every row with every adapter's factors and drop all products but one: the
 work grows with M. Here it does not (Punica, arXiv 2310.18547; S-LoRA, arXiv 2311.03285). The rows
@@ -46,8 +45,10 @@ def grouped_low_rank(
     *,
     implementation: str | None = None,
 ) -> Float[Array, "N O"]:
-    """The same for rows, each its own adapter's. implementation: a name of FORMS; by default the
-    platform's."""
+    """The same for rows, each its own adapter's.
+
+    implementation: a name of FORMS; by default the platform's.
+    """
     form = FORMS[implementation or PREFERRED.get(platform(None), "tiled")]
     return form(x, a, b, ids, scale.astype(x.dtype))
 
@@ -139,8 +140,11 @@ def _tiled(
 
 
 def tile(n: int, members: int) -> int:
-    """Rows of a tile: a power of two near the rows an adapter has on average, so that all tiles
-    together have at most 2.5 times the rows. 1 is a gather of each row's own factors."""
+    """Rows of a tile: a power of two near the rows that an adapter has on average.
+
+    All tiles together then have at most 2.5 times the rows. A tile of 1 row is a gather of each
+    row's own factors.
+    """
     return min(TILE, 1 << round(math.log2(max(n / members, 1))))
 
 
@@ -185,8 +189,7 @@ def one_hot_reference(
     ids: Int[Array, " N"],
     scale: Float[Array, "M R"],
 ) -> Float[Array, "N O"]:
-    """The plain form, for tests and benchmarks: one-hot routing weights over the ranks of all
-    adapters."""
+    """The plain form, for tests and benchmarks: one-hot routing weights over all ranks."""
     one_hot = jax.nn.one_hot(ids, a.shape[0], dtype=x.dtype)  # all zeros for -1
     wide = jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1).astype(x.dtype)
     routing = (one_hot[:, :, None] * scale.astype(x.dtype)).reshape(x.shape[0], -1)

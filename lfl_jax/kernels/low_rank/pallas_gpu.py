@@ -46,9 +46,12 @@ class _Operands(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PallasGPU:
-    """device: the kind whose shared memory it plans with. tiles: instead of those that `tiles.gpu`
+    """The kernel for Hopper GPUs.
+
+    device: the kind whose shared memory it plans with. tiles: instead of those that `tiles.gpu`
     chooses, multiples of 64. interpret: plgpu.InterpretGPUParams() (jax 0.11 or newer) to run it on
-    a CPU."""
+    a CPU.
+    """
 
     device: str = ""
     tiles: Tiles | None = None
@@ -259,8 +262,7 @@ def _write(totals: Sequence, result: Any, y: jax.Ref, *, rows: pl.Slice, cols: p
 
 
 def _decode(tile: Sequence, decoded: Sequence, form: Format) -> None:
-    """The numbers of a tile (codes, scales) of the weight, written to shared memory as the tensor
-    cores want them."""
+    """A tile (codes, scales) of W, decoded to shared memory as the tensor cores read it."""
     stored, scales = tile
     codes = stored[...]
     spread = lambda g: jax.lax.broadcast_in_dim(scales[g], codes.shape, (1,))  # noqa: E731

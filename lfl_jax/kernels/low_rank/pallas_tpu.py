@@ -41,8 +41,11 @@ class _Operands(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PallasTPU:
-    """device: the kind whose VMEM it plans with. tiles: instead of those that `tiles.tpu` chooses,
-    multiples of 128 but for rows (of 16), or a whole axis. interpret: pallas_call's."""
+    """The kernel for TPUs.
+
+    device: the kind whose VMEM it plans with. tiles: instead of those that `tiles.tpu` chooses,
+    multiples of 128 but for rows (of 16), or a whole axis. interpret: pallas_call's.
+    """
 
     device: str = ""
     tiles: Tiles | None = None

@@ -19,8 +19,10 @@ Backward: TypeAlias = tuple[Float[Array, "N I"], Float[Array, "N R"]]
 def shrink(
     x: Float[Array, "*N I"], factors: tuple[Float[Array, "I _"], ...]
 ) -> tuple[Float[Array, "*N _"], ...]:
-    """x A for every A (I, R_i): one product against their concatenation. Skinny products run far
-    below peak, and a wider one costs about the same as a narrow one."""
+    """x A for every A (I, R_i), as one product against their concatenation.
+
+    Skinny products run far below peak, and a wider one costs about the same as a narrow one.
+    """
     # where one A ends and the next begins, in the axis of all ranks
     splits, total = [], 0
     for a in factors[:-1]:

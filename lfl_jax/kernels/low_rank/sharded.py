@@ -112,8 +112,7 @@ class Sharded:
 
 
 def _summed(run: Callable[..., Forward | Backward], over: tuple[str, ...]) -> Callable:
-    """run on one device's shards, its results summed over the mesh axes that split what it
-    contracts."""
+    """run on one device's shards, summed over the mesh axes that split what it contracts."""
 
     def local(
         operand: Float[Array, "N _"],
@@ -156,8 +155,10 @@ def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _with_one_level(w: Weight) -> Weight:
-    """NF4 with the second level of its scales undone: that one runs through the whole weight, and
-    has no shards."""
+    """NF4 with the second level of its scales undone.
+
+    That level runs through the whole weight, and has no shards.
+    """
     if not isinstance(w, quant.NF4):
         return w
     return w.replace(absmax=quant.nf4.absmax(w), scale=None, offset=None)

@@ -47,8 +47,10 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """x (in_planes, N, depth) W -> (out_planes, N, cols) with R ranks beside it; bytes of x's and
-    W's elements."""
+    """x (in_planes, N, depth) W -> (out_planes, N, cols) with R ranks beside it.
+
+    bytes_x, bytes_w: of an element of x and of W.
+    """
 
     rows: int
     cols: int
@@ -66,8 +68,7 @@ def tpu(p: Product, device: str = "") -> Tiles:
 
 
 def shortlist_tpu(p: Product, device: str = "") -> list[Tiles]:
-    """The tiles that fit VMEM, those with the least modelled time first; ties go to fewer grid
-    steps."""
+    """The tiles that fit VMEM, by modelled time; ties go to fewer grid steps."""
     # an unknown device gets tiles that fit every known one
     budget = VMEM.get(device, VMEM_LEAST)
     fitting = [t for t in _candidates(p) if vmem(p, t) <= budget]
