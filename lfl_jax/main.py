@@ -65,8 +65,8 @@ def execute(config: configs.Config, folder: Path) -> None:
         return
     if hosts.is_first():
         print(
-            f"stopped and saved at step {outcome.facts['step']} of {outcome.facts['steps']}; the"
-            " same command goes on"
+            f"stopped and saved at step {outcome.step} of {outcome.steps}; the same command"
+            " resumes it"
         )
     sys.exit(130)
 

@@ -1,58 +1,69 @@
-"""The training loop of a run, and the pure step it calls."""
+"""A run: evaluate the base, train, evaluate again.
+
+`run` reads from top to bottom: prepare everything that can be wrong before hours are spent, load
+the base, resume, train, evaluate. The step itself is in train_step.py.
+"""
 
 import contextlib
 import dataclasses
-import math
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from lfl_jax import adapters, notices, optim, schedules
 from lfl_jax import state as states
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
-from lfl_jax.core import files, hosts
+from lfl_jax.core import hosts
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules, make_rules
-from lfl_jax.data import checks
+from lfl_jax.core.types import Batch, Key
+from lfl_jax.data.examples import Source
 from lfl_jax.data.loader import training_batches
-from lfl_jax.data.row_estimate import estimate_rows
 from lfl_jax.data.sources import open_source
 from lfl_jax.data.tokenized import TokenizedSource
-from lfl_jax.errors import NonFiniteLoss
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals import scorer, suite
 from lfl_jax.evals.run import Result
-from lfl_jax.evals.task import Task
+from lfl_jax.evals.task import Inputs, Task
 from lfl_jax.io import wandb_log, workdir
-from lfl_jax.io.checkpoint import Checkpoints, abstract
+from lfl_jax.io.checkpoint import Checkpoints, Restored, abstract
 from lfl_jax.io.interrupt import interrupts
 from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.io.memory import peak_memory_bytes
-from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter
+from lfl_jax.io.metrics import MetricsWriter
 from lfl_jax.io.profile import Profiler
 from lfl_jax.io.progress import progress
 from lfl_jax.io.throughput import Meter
-from lfl_jax.run_setup import base_model, branches, earlier_run, lengthening, starting
+from lfl_jax.model import LoadedModel, Model, Origin
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
+from lfl_jax.run_setup.starting import Start
+from lfl_jax.schedules import Schedule
 from lfl_jax.state import State
+from lfl_jax.train_log import StepLog, is_due, named_scores, write_once
 from lfl_jax.train_step import MODEL_INPUTS, train_step
 
-# Compiled steps kept in one process. A program takes 25 MB and 650 memory mappings, of which Linux
-# allows 65,530.
-KEPT_PROGRAMS = 16
+# Compiled steps that one process keeps. A program takes 25 MB and 650 memory mappings, of which
+# Linux allows 65,530.
+MAX_PROGRAMS = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: what to do, the directory for everything it writes, and evaluation tasks beside the
-    built-in ones, which config.eval names as it names those. quiet: without progress; warnings are
-    still given."""
+    """A run to do: its config, the directory for everything it writes, and further tasks.
+
+    tasks: beside the built-in ones; config.eval names them as it names those. quiet: without
+    progress, but with warnings.
+    """
 
     config: Config
     workdir: Path
@@ -62,310 +73,354 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Results of every task before and after, figures of the run, whether it reached its end.
+    """Results of a run: those of every task before and after training, and figures of the training.
 
-    trained: optimizer steps of this process; 0 for a run that was at its end already.
+    A run that was stopped and saved is not finished: it has no results after, and no facts.
+    step: that it reached, of `steps`. trained: optimizer steps of this process; 0 for a run that
+    was at its end already. facts: "facts" of results.json.
     """
 
     before: dict[str, Result]
     after: dict[str, Result]
     facts: dict[str, Any]
-    finished: bool
+    step: int
+    steps: int
     trained: int
+    finished: bool
 
 
-def run(run: Run) -> Outcome:
-    """Evaluate the base, train, evaluate again. A run directory that was interrupted is resumed
-    exactly.
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The parts of a run, checked; nothing is loaded yet."""
+
+    config: Config
+    folder: Path
+    tasks: dict[str, Task]
+    rules: Rules
+    tokenized: TokenizedSource
+    steps: int
+    schedule: Schedule
+    tx: optax.GradientTransformation
+    test: Inputs
+    dev: Inputs
+    show: bool
+
+    @property
+    def source(self) -> Source:
+        """The training examples."""
+        return self.tokenized.source
+
+    @property
+    def data_sha256(self) -> list[str]:
+        """Hashes of the training source and of the sources that it mixes."""
+        return [part.sha256 for part in (self.source, *self.source.parts)]
+
+
+def run(request: Run) -> Outcome:
+    """Evaluate the base, train, evaluate again; an interrupted run directory is resumed bit-exact.
 
     Raises UserError for a mistake in config, data or directory, and for a directory in which
-    another process trains, NonFiniteLoss when training diverged.
+    another process trains; NonFiniteLoss when training diverged.
     """
-    with contextlib.ExitStack() as held:
-        return _run(run, held)
+    meter = Meter(time.monotonic())
+    setup = _prepare(request)
+    with DirectoryLock(request.workdir, process_index=jax.process_index()) as lock:
+        return _run(setup, lock, meter)
 
 
-def _run(run: Run, held: contextlib.ExitStack) -> Outcome:
-    meter, config = Meter(time.monotonic()), earlier_run.remembering(run.config, run.workdir)
+def _run(setup: Setup, lock: DirectoryLock, meter: Meter) -> Outcome:
+    config, folder, rules, steps = setup.config, setup.folder, setup.rules, setup.steps
+
+    # The base on the mesh, split into what trains and what stays frozen.
+    base, start = _load(setup)
+    cfg, origin = base.cfg, base.origin
+    _limit_memory()
+    model = base.model.replace(adapter=start.adapter)
+    state, frozen = states.create(model, config.trainable, setup.tx, rules, start.frozen)
+    sizes = _sizes(state, start)
+    key = _dropout_key(config, cfg)
+    # A full finetune donates the base's arrays to its first step: nothing may refer to them.
+    del base, model
+
+    # Processes that would do different things would wait for each other for ever.
+    _require_same_run(setup, origin.fingerprint)
+    if config.eval.decontaminate and hosts.is_first():
+        contamination.write(config, setup.source, folder, setup.tasks, setup.show)
+
+    evaluations = _Evaluations(setup, cfg, origin.fingerprint)
+    names = (*config.eval.tasks, *config.eval.base_tasks)
+    before = evaluations.run("before", names, state, frozen, setup.test, adapted=False)
+
+    batches = training_batches(setup.tokenized, batch=config.train.batch, seed=config.seed.data)
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        keep_latest=config.checkpoint.keep,
+        latest_only=states.FOR_RESUME,
+        best_metric=config.checkpoint.best,
+    )
+    with contextlib.closing(batches), checkpoints, interrupts() as stop:
+        # Resume from this run's last checkpoint, or from the run that it branches off.
+        resumed = _resume(setup, checkpoints, states.checkpointables(state, frozen, key), origin)
+        adapter_provenance = start.provenance
+        if resumed is not None:
+            state, frozen = states.restored(resumed.state, state, frozen)
+            batches.set_state(resumed.iterator_state())
+            meter.resume(resumed.metadata["figures"])
+            adapter_provenance = resumed.metadata.get("start")
+        step = first_step = int(state.step)
+        stopping = False
+
+        writer = MetricsWriter(
+            folder,
+            resume_step=step or None,
+            config=config.values(),
+            tensorboard=config.log.tensorboard,
+            wandb=config.log.wandb,
+        )
+        profiler = Profiler(config.log.profile, folder)
+        with writer, profiler, progress(steps, "train", done=step, visible=setup.show) as advance:
+            log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints)
+            eval_every = config.eval.every or run_length.steps_of(config, config.eval.every_tokens)
+            every_tasks = config.eval.every_tasks
+            if step == 0:
+                writer.write(0, named_scores("before", before))
+                if eval_every:
+                    # Scores during training are compared with the base's on the same items.
+                    results = evaluations.run(
+                        "dev-000000", every_tasks, state, frozen, setup.dev, adapted=False
+                    )
+                    writer.write(0, named_scores("dev", results))
+                state = start.begin(state)
+            del start, resumed  # their arrays are the state's now, which the first step donates
+
+            pending = None
+            while step < steps and not stopping:
+                batch = next(batches)
+                profiler.before(step + 1)
+                on_mesh = _on_mesh(batch, config, rules)
+                state, metrics = train_step(
+                    state, frozen, on_mesh, key, cfg=cfg, tx=setup.tx, rules=rules
+                )
+                step += 1
+                profiler.after(step, metrics)
+
+                # Reading metrics waits for the device: those of a step are read when the next one
+                # is dispatched already.
+                if pending is not None:
+                    log.write(*pending)
+                pending = (step, metrics, batch)
+
+                is_eval_step = step == steps or is_due(eval_every, step)
+                stopping = stop.requested_anywhere(ask=is_eval_step)
+                if not (is_eval_step or stopping or is_due(config.checkpoint.every, step)):
+                    continue
+
+                # Evaluate and save. A loss that is not finite is raised before it is saved.
+                log.write(*pending)
+                pending, scores = None, {}
+                if is_eval_step and not stopping:
+                    with meter.paused():
+                        results = evaluations.run(
+                            f"dev-{step:06d}", every_tasks, state, frozen, setup.dev
+                        )
+                    scores = suite.flat(results)
+                    writer.write(step, named_scores("dev", results))
+                lock.check()
+                checkpoints.save(
+                    step,
+                    states.checkpointables(state, frozen, key),
+                    iterator_state=batches.get_state(),
+                    metrics=scores,
+                    metadata={
+                        "base_fingerprint": origin.fingerprint,
+                        "config": config.hash(),
+                        "figures": meter.state(),
+                        "data": setup.data_sha256,
+                        "shape": earlier_run.shape_fields(cfg),
+                        "start": adapter_provenance,
+                    },
+                )
+        # The processes evaluate together: all of them, or none that was asked to stop meanwhile.
+        stopping = stopping or stop.requested_anywhere(ask=True)
+
+    trained = step - first_step
+    if step < steps or stopping:
+        return Outcome(before, {}, {}, step, steps, trained, finished=False)
+
+    after = evaluations.run("after", config.eval.tasks, state, frozen, setup.test)
+    write_once(folder, step, named_scores("after", after), config.log.tensorboard)
+    provenance = {
+        "base": origin.provenance(),
+        "data": setup.source.provenance(),
+        "config": config.hash(),
+    }
+    provenance |= {"start": adapter_provenance} if adapter_provenance else {}
+    facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
+    return Outcome(before, after, facts, step, steps, trained, finished=True)
+
+
+def _prepare(request: Run) -> Setup:
+    """Everything that can be wrong before hours are spent, checked in the order of its cost."""
+    config = earlier_run.with_recorded_code(request.config, request.workdir)
     base_model.check(config)
-    tasks = suite.tasks_of(config, run.tasks)
+    tasks = suite.tasks_of(config, request.tasks)
     wandb_log.check(config.log.wandb)
     if config.train.branch_from:
         branches.check(config)
-    starting.check(config, run.workdir)
+    starting.check(config, request.workdir)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    tokenizer = base_model.tokenizer(config)
+
     source = open_source(config.data, "train", config.seed.data)
-    tokenized = TokenizedSource(source, tokenizer, config.data)
-    show = not run.quiet
-    if source.columns and show and jax.process_index() == 0:
+    tokenized = TokenizedSource(source, base_model.tokenizer(config), config.data)
+    show = not request.quiet
+    if source.columns and show and hosts.is_first():
         print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
-    steps = total_steps(config, tokenized)
-    # both may be one's own: mistakes are said before anything is loaded
+    steps = run_length.total_steps(config, tokenized)
+
+    # Schedule and optimizer may be the user's code: what is wrong with them is raised here.
     schedule = schedules.make(config.optim, steps)
     tx = optim.make(config.optim, schedule)
     for text in config_checks.warnings(config, steps, base_model.shape(config).window):
         notices.warn(text)
-    look_every = config.eval.every or steps_of(config, config.eval.every_tokens)
-    test = evaluation_inputs.from_config(config)
-    dev = evaluation_inputs.from_config(config, dev=True)
-    lock = held.enter_context(DirectoryLock(run.workdir, process_index=jax.process_index()))
-    lengthening.check(run.workdir, config, steps, lambda earlier: total_steps(earlier, tokenized))
-    is_new = hosts.is_first() and not (run.workdir / workdir.CONFIG_FILE).exists()
+
+    return Setup(
+        config=config,
+        folder=request.workdir,
+        tasks=tasks,
+        rules=rules,
+        tokenized=tokenized,
+        steps=steps,
+        schedule=schedule,
+        tx=tx,
+        test=evaluation_inputs.from_config(config),
+        dev=evaluation_inputs.from_config(config, dev=True),
+        show=show,
+    )
+
+
+def _load(setup: Setup) -> tuple[LoadedModel, Start]:
+    """The base and the adapter of step 0; from here on the directory is this run's."""
+    config, folder, tokenized = setup.config, setup.folder, setup.tokenized
+    run_length.check_resumable(
+        folder, config, setup.steps, lambda earlier: run_length.total_steps(earlier, tokenized)
+    )
+    is_new = hosts.is_first() and not (folder / workdir.CONFIG_FILE).exists()
     workdir.prepare(
-        run.workdir,
+        folder,
         config.to_json(),
         config.hash(),
-        may_change=lengthening.MAY_CHANGE,
+        may_change=run_length.MAY_CHANGE,
         code=config.own_files(),
         process_index=jax.process_index(),
     )
-    with workdir.withdrawn_on_refusal(run.workdir, is_new):
-        base = base_model.load(config, rules)
-        start = starting.make(config, base, rules, run.workdir)
-    if train_step._cache_size() >= KEPT_PROGRAMS:
+    # A run that is refused here can be started again with another config.
+    with workdir.withdrawn_on_refusal(folder, is_new):
+        base = base_model.load(config, setup.rules)
+        return base, starting.make(config, base, setup.rules, folder)
+
+
+def _limit_memory() -> None:
+    """Drop programs of earlier runs of this process, and keep freed memory for reuse."""
+    if train_step._cache_size() >= MAX_PROGRAMS:
         train_step.clear_cache()
     keep_freed_memory()  # from here on the same temporaries come and go
-    model = base.model.replace(adapter=start.adapter)
-    state, frozen = states.create(model, config.trainable, tx, rules, start.frozen)
-    sizes, cfg = _sizes(state, start), base.cfg
-    contents = [part.sha256 for part in (source, *source.parts)]
-    origin = base.origin
-    provenance = {"base": origin.provenance(), "data": source.provenance(), "config": config.hash()}
-    # A full finetune donates the base to its first step.
-    base, model = None, None
-    key = (
-        jax.random.key(config.seed.dropout)
-        if cfg.adapter_dropout or cfg.attention_dropout
-        else None
-    )
 
-    def evaluate(
-        tag: str, names: tuple[str, ...], inputs: Any, adapted: bool = True
-    ) -> dict[str, Result]:
-        model, name = states.model(state, frozen), f"{origin.fingerprint}/{config.hash()}/{tag}"
-        options = {"generate_rows": config.eval.generate_rows, "seed": config.seed.sample}
-        model_scorer = scorer.build(model, cfg, tokenizer, rules, name, adapted=adapted, **options)
-        evaluations = suite.Suite(config.eval, cfg.max_seq_len, tasks, show)
-        return evaluations.run(names, model_scorer, inputs, run.workdir / "evals" / tag)
 
+def _dropout_key(config: Config, cfg: ModelConfig) -> Key | None:
+    """None where nothing is dropped, so that the step computes no random numbers."""
+    drops = cfg.adapter_dropout or cfg.attention_dropout
+    return jax.random.key(config.seed.dropout) if drops else None
+
+
+def _require_same_run(setup: Setup, fingerprint: str) -> None:
+    """UserError where this process does not do what process 0 does."""
     hosts.require_same(
         {
             "jax": jax.__version__,
-            "config": config.hash(),
-            "mesh": dict(rules.mesh.shape),
-            "base": origin.fingerprint,
-            "data": [sha256[:12] for sha256 in contents],
-            "steps": steps,
-            "code": sorted(config.own_files().values()),
+            "config": setup.config.hash(),
+            "mesh": dict(setup.rules.mesh.shape),
+            "base": fingerprint,
+            "data": [sha256[:12] for sha256 in setup.data_sha256],
+            "steps": setup.steps,
+            "code": sorted(setup.config.own_files().values()),
         }
     )
-    if config.eval.decontaminate and hosts.is_first():
-        contamination.write(config, source, run.workdir, tasks, show)
-    before = evaluate("before", (*config.eval.tasks, *config.eval.base_tasks), test, adapted=False)
-    batches = training_batches(tokenized, batch=config.train.batch, seed=config.seed.data)
-    keep, best = config.checkpoint.keep, config.checkpoint.best
-    saved = Checkpoints(
-        run.workdir / "checkpoints",
-        keep_latest=keep,
-        latest_only=states.FOR_RESUME,
-        best_metric=best,
-    )
-    with contextlib.closing(batches), saved, interrupts() as stop:
-        # on a shared file system another host may see it later
-        latest = hosts.agree(saved.latest_step())
-        if latest is not None or config.train.branch_from:
-            like = abstract(states.checkpointables(state, frozen, key))
-            if latest is not None:
-                found = saved.restore(latest, like, base_fingerprint=origin.fingerprint)
-                earlier_run.require_same_data(found.metadata, contents, config)
-            else:
-                found = branches.restore(config, steps, like, origin.fingerprint)
-            state, frozen = states.restored(found.state, state, frozen)
-            batches.set_state(found.iterator_state())
-            meter.resume(found.metadata["figures"])
-            start = starting.Start({}, provenance=found.metadata.get("start"))
-        step, halt, pending = int(state.step), False, None
-        first = step
-        places = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
-        writer = MetricsWriter(
-            run.workdir, resume_step=step or None, config=config.values(), **places
-        )
-        profiler = Profiler(config.log.profile, run.workdir)
-        with writer, profiler, progress(steps, "train", done=step, visible=show) as advance:
-            log = _Log(config, schedule, writer, advance, meter, saved)
-            if step == 0:
-                writer.write(0, _named("before", before))
-            if step == 0 and look_every:
-                # What the dev scores during training start from: the base on the same items.
-                writer.write(
-                    0,
-                    _named(
-                        "dev", evaluate("dev-000000", config.eval.every_tasks, dev, adapted=False)
-                    ),
-                )
-            if step == 0:
-                state = start.begin(state)
-            # nothing else of it is needed any more
-            start = starting.Start({}, provenance=start.provenance)
-            while step < steps and not halt:
-                batch = next(batches)
-                profiler.before(step + 1)
-                state, metrics = train_step(
-                    state, frozen, _place(batch, config, rules), key, cfg=cfg, tx=tx, rules=rules
-                )
-                step += 1
-                profiler.after(step, metrics)
-                if pending is not None:
-                    log(*pending)
-                pending = (step, metrics, batch)
-                look = step == steps or _every(look_every, step)
-                halt = stop.requested_anywhere(ask=look)
-                if look or halt or _every(config.checkpoint.every, step):
-                    log(*pending)
-                    pending, measured = None, {}
-                    if look and not halt:
-                        with meter.paused():
-                            results = evaluate(f"dev-{step:06d}", config.eval.every_tasks, dev)
-                        measured = suite.flat(results)
-                        writer.write(step, _named("dev", results))
-                    lock.check()
-                    saved.save(
-                        step,
-                        states.checkpointables(state, frozen, key),
-                        iterator_state=batches.get_state(),
-                        metrics=measured,
-                        metadata={
-                            "base_fingerprint": origin.fingerprint,
-                            "config": config.hash(),
-                            "figures": meter.state(),
-                            "data": contents,
-                            "shape": earlier_run.shape_fields(cfg),
-                            "start": start.provenance,
-                        },
-                    )
-        halt = halt or stop.requested_anywhere(ask=True)
-    if step < steps or halt:
-        return Outcome(
-            before, {}, {"step": step, "steps": steps}, finished=False, trained=step - first
-        )
-    after = evaluate("after", config.eval.tasks, test)
-    _write_once(run, step, _named("after", after))
-    if start.provenance:
-        provenance["start"] = start.provenance
-    facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
-    return Outcome(before, after, facts, finished=True, trained=step - first)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Log:
-    """Reports a finished step: its numbers are checked, written and shown. Reading it waits for the
-    device."""
+class _Evaluations:
+    """The evaluations of a run, each in its folder of evals/; fingerprint: the base's."""
 
-    config: Config
-    schedule: Any
-    writer: MetricsWriter
-    advance: Any
-    meter: Meter
-    saved: Checkpoints
+    setup: Setup
+    cfg: ModelConfig
+    fingerprint: str
 
-    def __call__(self, step: int, metrics: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
-        values = {name: float(x) for name, x in metrics.items()}
-        tokens = int((batch["segment_ids"] > 0).sum())
-        rate = self.meter.tick(tokens)
-        values |= {
-            "lr": self.config.optim.lr * float(self.schedule(step - 1)),
-            "tokens": float(tokens),
-        }
-        values |= {} if rate is None else {"tokens_per_s": rate}
-        finite = all(map(math.isfinite, values.values()))
-        if _every(self.config.log.every, step) or not finite:
-            self.writer.write(step, values)
-        if not finite:
-            ids = np.unique(batch["example_ids"][batch["segment_ids"] > 0]).tolist()
-            last = self.saved.latest_step()
-            raise NonFiniteLoss(
-                f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}, update norm"
-                f" {values['update_norm']:g}"
-                f" at step {step} (examples {', '.join(map(str, ids[:8]))}...); "
-                f"last good checkpoint: {'none' if last is None else f'step {last}'}. Lower"
-                " config.optim.lr, or look at"
-                " these examples with inspect_data"
-            )
-        shown = {"loss": values["loss"]} | ({} if rate is None else {"tokens_per_s": rate})
-        self.advance(1, **shown)
+    def run(
+        self,
+        tag: str,
+        names: tuple[str, ...],
+        state: State,
+        frozen: Model,
+        inputs: Inputs,
+        *,
+        adapted: bool = True,
+    ) -> dict[str, Result]:
+        """Results of the tasks "name:n"; adapted=False: of the base, with routing weights of 0."""
+        setup, config = self.setup, self.setup.config
+        model_scorer = scorer.build(
+            states.model(state, frozen),
+            self.cfg,
+            setup.tokenized.tokenizer,
+            setup.rules,
+            f"{self.fingerprint}/{config.hash()}/{tag}",
+            adapted=adapted,
+            generate_rows=config.eval.generate_rows,
+            seed=config.seed.sample,
+        )
+        tasks = suite.Suite(config.eval, self.cfg.max_seq_len, setup.tasks, setup.show)
+        return tasks.run(names, model_scorer, inputs, setup.folder / "evals" / tag)
 
 
-def _named(when: str, results: dict[str, Result]) -> dict[str, float]:
-    """Scores for metrics.jsonl: "before/gsm8k" is a task's main metric,
-    "before/gsm8k/exact_match_strict" each."""
-    return {f"{when}/{name}": value for name, value in suite.flat(results).items()}
+def _resume(
+    setup: Setup, checkpoints: Checkpoints, current: Mapping[str, Any], origin: Origin
+) -> Restored | None:
+    """The checkpoint to train on from; None for a run that begins. current: of the state's shapes."""
+    # On a shared file system another process may see a new checkpoint later.
+    latest = hosts.agree(checkpoints.latest_step())
+    like = abstract(current)
+    if latest is not None:
+        restored = checkpoints.restore(latest, like, base_fingerprint=origin.fingerprint)
+        earlier_run.require_same_data(restored.metadata, setup.data_sha256, setup.config)
+        return restored
+    if setup.config.train.branch_from:
+        return branches.restore(setup.config, setup.steps, like, origin.fingerprint)
+    return None
 
 
-def _write_once(run: Run, step: int, values: dict[str, float]) -> None:
-    """Scores of a step into metrics.jsonl, unless an earlier start of the finished run has written
-    them."""
-    if not hosts.is_first():
-        return
-    recorded = files.read_jsonl(run.workdir / METRICS_FILE)
-    if all(any(name in record for record in recorded) for name in values):
-        return
-    with MetricsWriter(
-        run.workdir, resume_step=step, tensorboard=run.config.log.tensorboard
-    ) as writer:
-        writer.write(step, values)
-
-
-def total_steps(config: Config, tokenized: TokenizedSource) -> int:
-    """Optimizer steps of the run: config.train's steps, or its tokens', or as many as its epochs of
-    packed rows fill.
-
-    Looks at the examples in any case, so that what is wrong with them is said before anything is
-    loaded.
-    """
-    estimate = estimate_rows(tokenized, seed=config.seed.data, epochs=config.train.epochs)
-    for text in checks.doubts(tokenized, estimate, base_model.shape(config).max_seq_len):
-        notices.warn(text)
-    if config.train.tokens:
-        return steps_of(config, config.train.tokens)
-    return config.train.steps or math.ceil(estimate.stats.rows / config.train.batch)
-
-
-def steps_of(config: Config, tokens: float) -> int:
-    """As many tokens, padding of rows included, in optimizer steps, at least one; 0 for none."""
-    return max(1, round(tokens / (config.train.batch * config.data.seq_len))) if tokens else 0
-
-
-def _every(interval: int, step: int) -> bool:
-    return bool(interval) and step % interval == 0
-
-
-def _sizes(state: State, start: starting.Start) -> dict[str, int]:
-    """Counts of scalars: parameters of the base, trainable as stored, trainable in use (ranks
-    without padding)."""
+def _sizes(state: State, start: Start) -> dict[str, int]:
+    """Numbers of trainable scalars: in use, and as stored with the padding of ranks."""
     stored = sum(x.size for x in jax.tree.leaves(state.trainable))
     used, with_padding = adapters.sizes(start.own) if start.own else (0, 0)
-    padding = with_padding - used
-    return {"trainable": stored - padding, "trainable_stored": stored}
+    return {"trainable": stored - (with_padding - used), "trainable_stored": stored}
 
 
-def _place(batch: dict[str, np.ndarray], config: Config, rules: Rules) -> dict[str, jax.Array]:
+def _on_mesh(batch: Batch, config: Config, rules: Rules) -> Batch:
     """A batch as (A, B, T) arrays on the mesh: A microbatches, sequences over data and fsdp.
 
     Every process packs the whole batch, so a run on several hosts is the run on one, and resumes on
     any number.
     """
-    count = config.train.batch // (config.train.microbatch or config.train.batch)
+    microbatches = config.train.batch // (config.train.microbatch or config.train.batch)
 
-    def put(x: np.ndarray) -> jax.Array:
-        micro = x.reshape(count, -1, x.shape[-1])
+    def put(x: np.ndarray) -> Array:
+        micro = x.reshape(microbatches, -1, x.shape[-1])
         return hosts.to_devices(micro, rules.sharding(("layers", "batch", "time"), micro.shape))
 
     return {name: put(batch[name]) for name in MODEL_INPUTS}
 
 
 def _machine() -> dict[str, Any]:
-    """What the run ran on, for its results."""
+    """Memory, device and versions, for the results."""
     peak, device = peak_memory_bytes(), jax.devices()[0]
     return {
         "peak_host_bytes": peak.host,

@@ -44,7 +44,7 @@ def test_equal_runs_share_their_optimizer() -> None:
 def test_programs_of_other_runs_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "KEPT_PROGRAMS", 2)
+    monkeypatch.setattr(train, "MAX_PROGRAMS", 2)
     train_step.clear_cache()
     counts = []
     for i, lr in enumerate((1e-3, 1e-3, 2e-3, 3e-3)):
@@ -59,7 +59,7 @@ def test_fifty_runs_hold_no_more_than_one_and_its_programs(tmp_path: Path) -> No
     rounds = []
     for i in range(51):
         train.run(train.Run(tiny(lr=1e-3 * (1 + i)), tmp_path / str(i)))
-        if i % train.KEPT_PROGRAMS == 2:
+        if i % train.MAX_PROGRAMS == 2:
             rounds.append(held())
     first, last = rounds[1], rounds[-1]
     assert (

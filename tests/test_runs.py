@@ -19,7 +19,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io.checkpoint import Checkpoints
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
-from lfl_jax.run_setup import earlier_run, lengthening
+from lfl_jax.run_setup import earlier_run, run_length
 from lfl_jax.text.tokenizers import from_folder
 
 TOKENIZER = Path(__file__).parent / "fixtures" / "tiny_llama"
@@ -142,8 +142,8 @@ def test_other_data_or_another_base_is_refused_by_content(moved: Path) -> None:
 def lengthened(
     folder: Path, reached: int, schedule: str, lengths: tuple[int, int], **changes: object
 ) -> None:
-    """What `lengthening.check` says to a run of lengths[0] steps, trained up to `reached`, as one
-    of lengths[1]."""
+    """`run_length.check_resumable` of a run of lengths[0] steps, trained up to `reached`, as one of
+    lengths[1] steps."""
     folder, changes = folder / f"{schedule}-{reached}", changes | {"optim_schedule": schedule}
     (folder / "checkpoints" / str(reached)).mkdir(parents=True, exist_ok=True)
     record = {
@@ -151,7 +151,7 @@ def lengthened(
         "config": json.loads(config(folder, train_steps=lengths[0], **changes).to_json()),
     }
     (folder / "config.json").write_text(json.dumps(record))
-    lengthening.check(
+    run_length.check_resumable(
         folder,
         config(folder, train_steps=lengths[1], **changes),
         lengths[1],

@@ -34,7 +34,7 @@ def read_config(folder: Path, code: Code = own_code.NOTHING) -> Config:
     return config.with_record(workdir.read_code(folder))
 
 
-def remembering(config: Config, folder: Path) -> Config:
+def with_recorded_code(config: Config, folder: Path) -> Config:
     """The config for a start in this directory, with what earlier starts recorded of files that it
     names."""
     record = workdir.read_code(folder)

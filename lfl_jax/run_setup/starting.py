@@ -28,7 +28,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file
 from lfl_jax.model import LoadedModel, Model
 from lfl_jax.models import llama
-from lfl_jax.run_setup import adapter_formats, base_model, earlier_run, lengthening
+from lfl_jax.run_setup import adapter_formats, base_model, earlier_run, run_length
 from lfl_jax.state import State
 
 
@@ -93,7 +93,7 @@ def make(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Start
 
 def _has_begun(config: Config, folder: Path) -> bool:
     """Whether a checkpoint holds all there is to know about the start."""
-    return lengthening.reached(folder) > 0 or bool(config.train.branch_from)
+    return run_length.last_checkpoint(folder) > 0 or bool(config.train.branch_from)
 
 
 def _fresh(config: Config, base: LoadedModel, rules: Rules) -> dict:

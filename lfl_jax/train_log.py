@@ -1,0 +1,84 @@
+"""What the training loop writes to metrics.jsonl: losses of steps and scores of evaluations."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Array
+
+from lfl_jax.config import Config
+from lfl_jax.core import files, hosts
+from lfl_jax.core.types import Batch
+from lfl_jax.errors import NonFiniteLoss
+from lfl_jax.evals import suite
+from lfl_jax.evals.run import Result
+from lfl_jax.io.checkpoint import Checkpoints
+from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter
+from lfl_jax.io.throughput import Meter
+from lfl_jax.schedules import Schedule
+
+
+def is_due(interval: int, step: int) -> bool:
+    """Whether something done every `interval` steps is done at this step; 0 = never."""
+    return bool(interval) and step % interval == 0
+
+
+def named_scores(when: str, results: Mapping[str, Result]) -> dict[str, float]:
+    """{"before/gsm8k": a task's main metric, "before/gsm8k/exact_match_strict": every metric}."""
+    return {f"{when}/{name}": value for name, value in suite.flat(results).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepLog:
+    """Checks, writes and shows the metrics of a step, for which it waits for the device.
+
+    advance: of the progress bar, `io.metrics.progress`.
+    """
+
+    config: Config
+    schedule: Schedule
+    writer: MetricsWriter
+    advance: Callable[..., None]
+    meter: Meter
+    checkpoints: Checkpoints
+
+    def write(self, step: int, metrics: Mapping[str, Array], batch: Batch) -> None:
+        """Raises NonFiniteLoss where a metric of the step is not finite, after it is written."""
+        values = {name: float(x) for name, x in metrics.items()}
+        tokens = int((batch["segment_ids"] > 0).sum())
+        rate = self.meter.tick(tokens)
+        # The schedule counts from 0, the log from 1.
+        lr = self.config.optim.lr * float(self.schedule(step - 1))
+        speed = {} if rate is None else {"tokens_per_s": rate}
+        values |= {"lr": lr, "tokens": float(tokens)} | speed
+
+        is_finite = all(map(math.isfinite, values.values()))
+        if is_due(self.config.log.every, step) or not is_finite:
+            self.writer.write(step, values)
+        if not is_finite:
+            raise self._non_finite(step, values, batch)
+        self.advance(1, loss=values["loss"], **speed)
+
+    def _non_finite(self, step: int, values: Mapping[str, float], batch: Batch) -> NonFiniteLoss:
+        example_ids = np.unique(batch["example_ids"][batch["segment_ids"] > 0]).tolist()
+        last = self.checkpoints.latest_step()
+        return NonFiniteLoss(
+            f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}, update norm"
+            f" {values['update_norm']:g} at step {step} (examples"
+            f" {', '.join(map(str, example_ids[:8]))}...); last good checkpoint:"
+            f" {'none' if last is None else f'step {last}'}. Lower config.optim.lr, or look at"
+            " these examples with inspect_data"
+        )
+
+
+def write_once(folder: Path, step: int, scores: Mapping[str, float], tensorboard: bool) -> None:
+    """Write scores of a step, unless an earlier start of the finished run has written them."""
+    if not hosts.is_first():
+        return
+    recorded = files.read_jsonl(folder / METRICS_FILE)
+    if all(any(name in record for record in recorded) for name in scores):
+        return
+    with MetricsWriter(folder, resume_step=step, tensorboard=tensorboard) as writer:
+        writer.write(step, scores)
