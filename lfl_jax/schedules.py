@@ -1,44 +1,49 @@
-"""Learning-rate schedules by optimizer step, as a fraction of the peak, as the paper's training
-stack has them."""
+"""Learning-rate schedules: step -> lr_t / lr, as the paper's training stack (Composer) has them."""
 
 import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
-import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
 
 from lfl_jax.config import OptimConfig, own_code
 from lfl_jax.errors import UserError
 
-Schedule = Callable[[object], object]
-Maker = Callable[[OptimConfig, int, int], Schedule]  # of config.optim, steps and warmup steps
+Schedule: TypeAlias = Callable[[ArrayLike], ArrayLike]
+# (config.optim, steps, warmup steps) -> the schedule
+Maker: TypeAlias = Callable[[OptimConfig, int, int], Schedule]
+
+
+def make(config: OptimConfig, steps: int) -> Schedule:
+    """step -> lr_t / lr for a run of so many optimizer steps; step 0 is the first update."""
+    return _make(config, steps, find(config))
+
+
+# A schedule is part of the optimizer, which is static to jit: equal runs share one.
+@functools.lru_cache(maxsize=64)
+def _make(config: OptimConfig, steps: int, maker: Maker) -> Schedule:
+    schedule = own_code.call(maker, config, steps, warmup_steps(config, steps))
+    if not callable(schedule):
+        raise UserError(
+            f"optim.schedule={config.schedule} returned a {type(schedule).__name__}, not a function"
+            " of the step"
+        )
+    return schedule
 
 
 def find(config: OptimConfig) -> Maker:
-    """What makes the schedule of a run: of SCHEDULES, or one's own. UserError where that may not
-    run."""
+    """The maker that config.optim.schedule names, in SCHEDULES or in a file.
+
+    Raises UserError for a file that may not run.
+    """
     if not own_code.is_place(config.schedule):
         return SCHEDULES[config.schedule]
     return own_code.find(config.code, "optim.schedule", config.schedule, callable)
 
 
-def make(config: OptimConfig, steps: int) -> Schedule:
-    """step -> lr_t / lr for a run of this many optimizer steps; step 0 is the first update."""
-    return _make(config, steps, find(config))
-
-
-@functools.lru_cache(maxsize=64)
-def _make(config: OptimConfig, steps: int, maker: Maker) -> Schedule:
-    made = own_code.call(maker, config, steps, warmup_steps(config, steps))
-    if not callable(made):
-        raise UserError(
-            f"optim.schedule={config.schedule} returned a {type(made).__name__}, not a function of"
-            " the step"
-        )
-    return made
-
-
 def warmup_steps(config: OptimConfig, steps: int) -> int:
-    """Length of the warmup of a run of this many steps."""
+    """Length of the warmup of a run of so many steps."""
     return config.warmup_steps or round(config.warmup_fraction * steps)
 
 
@@ -48,46 +53,41 @@ def cooldown_start(config: OptimConfig, steps: int) -> int:
 
 
 def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
-    """a + (1 - a)(1 + cos(pi (t - warmup) / (steps - warmup))) / 2 after warmup, a = final_fraction
-    (Composer)."""
-    final = config.final_fraction
-
-    def fraction(step: object) -> object:
-        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-        return _warm(step, warmup, final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * progress)))
-
-    return fraction
+    """After warmup a + (1 - a) (1 + cos(pi progress)) / 2, a = final_fraction (Composer)."""
+    decay = optax.cosine_decay_schedule(1.0, _at_least_one(steps - warmup), config.final_fraction)
+    return _after_warmup(warmup, decay)
 
 
 def _linear(config: OptimConfig, steps: int, warmup: int) -> Schedule:
-    """Linear from 1 after warmup to final_fraction at the end."""
-    final = config.final_fraction
-
-    def fraction(step: object) -> object:
-        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-        return _warm(step, warmup, 1.0 - (1.0 - final) * progress)
-
-    return fraction
+    """After warmup linear from 1 to final_fraction."""
+    decay = optax.linear_schedule(1.0, config.final_fraction, _at_least_one(steps - warmup))
+    return _after_warmup(warmup, decay)
 
 
 def _trapezoid(config: OptimConfig, steps: int, warmup: int) -> Schedule:
-    """1 after warmup, then linear to 0 over the last cooldown_fraction of the run (inverse square
-    root, a_d = 1)."""
+    """After warmup 1, then linear to 0 over the last cooldown_fraction of the run."""
     start = cooldown_start(config, steps)
-
-    def fraction(step: object) -> object:
-        return _warm(step, warmup, 1.0 - jnp.clip((step - start) / max(steps - start, 1), 0.0, 1.0))
-
-    return fraction
+    cooldown = optax.linear_schedule(
+        1.0, 0.0, _at_least_one(steps - start), transition_begin=start - warmup
+    )
+    return _after_warmup(warmup, cooldown)
 
 
 def _constant(config: OptimConfig, steps: int, warmup: int) -> Schedule:
-    return lambda step: _warm(step, warmup, 1.0)
+    """1 after warmup."""
+    return _after_warmup(warmup, optax.constant_schedule(1.0))
 
 
-def _warm(step: object, warmup: int, after: object) -> object:
-    """t / warmup before the end of warmup; its first step, t = 0, changes nothing."""
-    return jnp.where(step < warmup, step / max(warmup, 1), after)
+def _after_warmup(warmup: int, schedule: Schedule) -> Schedule:
+    """t / warmup before the end of warmup, so that step 0 changes nothing; then the schedule."""
+    if not warmup:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), schedule], [warmup])
+
+
+def _at_least_one(steps: int) -> int:
+    """optax refuses a decay over no steps, and makes a linear one constant with a warning."""
+    return max(steps, 1)
 
 
 SCHEDULES: dict[str, Maker] = {

@@ -103,6 +103,7 @@ class Setup:
     tx: optax.GradientTransformation
     test: Inputs
     dev: Inputs
+    eval_every: int  # steps; 0 = only at the end
     show: bool
 
     @property
@@ -124,139 +125,136 @@ def run(request: Run) -> Outcome:
     """
     meter = Meter(time.monotonic())
     setup = _prepare(request)
-    with DirectoryLock(request.workdir, process_index=jax.process_index()) as lock:
-        return _run(setup, lock, meter)
-
-
-def _run(setup: Setup, lock: DirectoryLock, meter: Meter) -> Outcome:
     config, folder, rules, steps = setup.config, setup.folder, setup.rules, setup.steps
+    with DirectoryLock(folder, process_index=jax.process_index()) as lock:
+        # The base on the mesh, split into what trains and what stays frozen.
+        base, start = _load(setup)
+        cfg, origin = base.cfg, base.origin
+        _limit_memory()
+        model = base.model.replace(adapter=start.adapter)
+        state, frozen = states.create(model, config.trainable, setup.tx, rules, start.frozen)
+        sizes = _sizes(state, start)
+        key = _dropout_key(config, cfg)
+        # A full finetune donates the base's arrays to its first step: nothing may refer to them.
+        del base, model
 
-    # The base on the mesh, split into what trains and what stays frozen.
-    base, start = _load(setup)
-    cfg, origin = base.cfg, base.origin
-    _limit_memory()
-    model = base.model.replace(adapter=start.adapter)
-    state, frozen = states.create(model, config.trainable, setup.tx, rules, start.frozen)
-    sizes = _sizes(state, start)
-    key = _dropout_key(config, cfg)
-    # A full finetune donates the base's arrays to its first step: nothing may refer to them.
-    del base, model
+        # Processes that would do different things would wait for each other for ever.
+        _require_same_run(setup, origin.fingerprint)
+        if config.eval.decontaminate and hosts.is_first():
+            contamination.write(config, setup.source, folder, setup.tasks, setup.show)
 
-    # Processes that would do different things would wait for each other for ever.
-    _require_same_run(setup, origin.fingerprint)
-    if config.eval.decontaminate and hosts.is_first():
-        contamination.write(config, setup.source, folder, setup.tasks, setup.show)
+        evaluations = _Evaluations(setup, cfg, origin.fingerprint)
+        names = (*config.eval.tasks, *config.eval.base_tasks)
+        before = evaluations.run("before", names, state, frozen, setup.test, adapted=False)
 
-    evaluations = _Evaluations(setup, cfg, origin.fingerprint)
-    names = (*config.eval.tasks, *config.eval.base_tasks)
-    before = evaluations.run("before", names, state, frozen, setup.test, adapted=False)
-
-    batches = training_batches(setup.tokenized, batch=config.train.batch, seed=config.seed.data)
-    checkpoints = Checkpoints(
-        folder / "checkpoints",
-        keep_latest=config.checkpoint.keep,
-        latest_only=states.FOR_RESUME,
-        best_metric=config.checkpoint.best,
-    )
-    with contextlib.closing(batches), checkpoints, interrupts() as stop:
-        # Resume from this run's last checkpoint, or from the run that it branches off.
-        resumed = _resume(setup, checkpoints, states.checkpointables(state, frozen, key), origin)
-        adapter_provenance = start.provenance
-        if resumed is not None:
-            state, frozen = states.restored(resumed.state, state, frozen)
-            batches.set_state(resumed.iterator_state())
-            meter.resume(resumed.metadata["figures"])
-            adapter_provenance = resumed.metadata.get("start")
-        step = first_step = int(state.step)
-        stopping = False
-
-        writer = MetricsWriter(
-            folder,
-            resume_step=step or None,
-            config=config.values(),
-            tensorboard=config.log.tensorboard,
-            wandb=config.log.wandb,
+        batches = training_batches(setup.tokenized, batch=config.train.batch, seed=config.seed.data)
+        checkpoints = Checkpoints(
+            folder / "checkpoints",
+            keep_latest=config.checkpoint.keep,
+            latest_only=states.FOR_RESUME,
+            best_metric=config.checkpoint.best,
         )
-        profiler = Profiler(config.log.profile, folder)
-        with writer, profiler, progress(steps, "train", done=step, visible=setup.show) as advance:
-            log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints)
-            eval_every = config.eval.every or run_length.steps_of(config, config.eval.every_tokens)
-            every_tasks = config.eval.every_tasks
-            if step == 0:
-                writer.write(0, named_scores("before", before))
-                if eval_every:
-                    # Scores during training are compared with the base's on the same items.
-                    results = evaluations.run(
-                        "dev-000000", every_tasks, state, frozen, setup.dev, adapted=False
-                    )
-                    writer.write(0, named_scores("dev", results))
-                state = start.begin(state)
-            del start, resumed  # their arrays are the state's now, which the first step donates
+        with contextlib.closing(batches), checkpoints, interrupts() as stop:
+            # Resume from this run's last checkpoint, or from the run that it branches off.
+            resumed = _resume(
+                setup, checkpoints, states.checkpointables(state, frozen, key), origin
+            )
+            adapter_provenance = start.provenance
+            if resumed is not None:
+                state, frozen = states.restored(resumed.state, state, frozen)
+                batches.set_state(resumed.iterator_state())
+                meter.resume(resumed.metadata["figures"])
+                adapter_provenance = resumed.metadata.get("start")
+            step = first_step = int(state.step)
+            stopping = False
 
-            pending = None
-            while step < steps and not stopping:
-                batch = next(batches)
-                profiler.before(step + 1)
-                on_mesh = _on_mesh(batch, config, rules)
-                state, metrics = train_step(
-                    state, frozen, on_mesh, key, cfg=cfg, tx=setup.tx, rules=rules
-                )
-                step += 1
-                profiler.after(step, metrics)
-
-                # Reading metrics waits for the device: those of a step are read when the next one
-                # is dispatched already.
-                if pending is not None:
-                    log.write(*pending)
-                pending = (step, metrics, batch)
-
-                is_eval_step = step == steps or is_due(eval_every, step)
-                stopping = stop.requested_anywhere(ask=is_eval_step)
-                if not (is_eval_step or stopping or is_due(config.checkpoint.every, step)):
-                    continue
-
-                # Evaluate and save. A loss that is not finite is raised before it is saved.
-                log.write(*pending)
-                pending, scores = None, {}
-                if is_eval_step and not stopping:
-                    with meter.paused():
+            logs = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
+            writer = MetricsWriter(folder, resume_step=step or None, config=config.values(), **logs)
+            profiler = Profiler(config.log.profile, folder)
+            with (
+                writer,
+                profiler,
+                progress(steps, "train", done=step, visible=setup.show) as advance,
+            ):
+                log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints)
+                if step == 0:
+                    writer.write(0, named_scores("before", before))
+                    if setup.eval_every:
+                        # Scores during training are compared with the base's on the same items.
                         results = evaluations.run(
-                            f"dev-{step:06d}", every_tasks, state, frozen, setup.dev
+                            "dev-000000",
+                            config.eval.every_tasks,
+                            state,
+                            frozen,
+                            setup.dev,
+                            adapted=False,
                         )
-                    scores = suite.flat(results)
-                    writer.write(step, named_scores("dev", results))
-                lock.check()
-                checkpoints.save(
-                    step,
-                    states.checkpointables(state, frozen, key),
-                    iterator_state=batches.get_state(),
-                    metrics=scores,
-                    metadata={
-                        "base_fingerprint": origin.fingerprint,
-                        "config": config.hash(),
-                        "figures": meter.state(),
-                        "data": setup.data_sha256,
-                        "shape": earlier_run.shape_fields(cfg),
-                        "start": adapter_provenance,
-                    },
-                )
-        # The processes evaluate together: all of them, or none that was asked to stop meanwhile.
-        stopping = stopping or stop.requested_anywhere(ask=True)
+                        writer.write(0, named_scores("dev", results))
+                    state = start.begin(state)
+                del start, resumed  # their arrays are the state's now, which the first step donates
 
-    trained = step - first_step
-    if step < steps or stopping:
-        return Outcome(before, {}, {}, step, steps, trained, finished=False)
+                pending = None
+                while step < steps and not stopping:
+                    batch = next(batches)
+                    profiler.before(step + 1)
+                    inputs = (frozen, _on_mesh(batch, config, rules), key)
+                    state, metrics = train_step(state, *inputs, cfg=cfg, tx=setup.tx, rules=rules)
+                    step += 1
+                    profiler.after(step, metrics)
 
-    after = evaluations.run("after", config.eval.tasks, state, frozen, setup.test)
-    write_once(folder, step, named_scores("after", after), config.log.tensorboard)
-    provenance = {
-        "base": origin.provenance(),
-        "data": setup.source.provenance(),
-        "config": config.hash(),
-    }
-    provenance |= {"start": adapter_provenance} if adapter_provenance else {}
-    facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
-    return Outcome(before, after, facts, step, steps, trained, finished=True)
+                    # Reading metrics waits for the device: those of a step are read once the next
+                    # one is dispatched.
+                    if pending is not None:
+                        log.write(*pending)
+                    pending = (step, metrics, batch)
+
+                    is_eval_step = step == steps or is_due(setup.eval_every, step)
+                    stopping = stop.requested_anywhere(ask=is_eval_step)
+                    if not (is_eval_step or stopping or is_due(config.checkpoint.every, step)):
+                        continue
+
+                    # Evaluate and save. A loss that is not finite is raised before it is saved.
+                    log.write(*pending)
+                    pending, scores = None, {}
+                    if is_eval_step and not stopping:
+                        with meter.paused():
+                            results = evaluations.run(
+                                f"dev-{step:06d}", config.eval.every_tasks, state, frozen, setup.dev
+                            )
+                        scores = suite.flat(results)
+                        writer.write(step, named_scores("dev", results))
+                    lock.check()
+                    checkpoints.save(
+                        step,
+                        states.checkpointables(state, frozen, key),
+                        iterator_state=batches.get_state(),
+                        metrics=scores,
+                        metadata={
+                            "base_fingerprint": origin.fingerprint,
+                            "config": config.hash(),
+                            "figures": meter.state(),
+                            "data": setup.data_sha256,
+                            "shape": earlier_run.shape_fields(cfg),
+                            "start": adapter_provenance,
+                        },
+                    )
+            # The processes evaluate together, so they agree on whether one was asked to stop.
+            stopping = stopping or stop.requested_anywhere(ask=True)
+
+        trained = step - first_step
+        if step < steps or stopping:
+            return Outcome(before, {}, {}, step, steps, trained, finished=False)
+
+        after = evaluations.run("after", config.eval.tasks, state, frozen, setup.test)
+        write_once(folder, step, named_scores("after", after), config.log.tensorboard)
+        provenance = {
+            "base": origin.provenance(),
+            "data": setup.source.provenance(),
+            "config": config.hash(),
+        }
+        provenance |= {"start": adapter_provenance} if adapter_provenance else {}
+        facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
+        return Outcome(before, after, facts, step, steps, trained, finished=True)
 
 
 def _prepare(request: Run) -> Setup:
@@ -274,7 +272,8 @@ def _prepare(request: Run) -> Setup:
     tokenized = TokenizedSource(source, base_model.tokenizer(config), config.data)
     show = not request.quiet
     if source.columns and show and hosts.is_first():
-        print(f"{source.name}: {source.columns}")  # noqa: T201 (which columns are used is never a guess)
+        # Which columns are used is never a guess.
+        print(f"{source.name}: {source.columns}")  # noqa: T201
     steps = run_length.total_steps(config, tokenized)
 
     # Schedule and optimizer may be the user's code: what is wrong with them is raised here.
@@ -294,6 +293,7 @@ def _prepare(request: Run) -> Setup:
         tx=tx,
         test=evaluation_inputs.from_config(config),
         dev=evaluation_inputs.from_config(config, dev=True),
+        eval_every=config.eval.every or run_length.steps_of(config, config.eval.every_tokens),
         show=show,
     )
 
@@ -384,7 +384,10 @@ class _Evaluations:
 def _resume(
     setup: Setup, checkpoints: Checkpoints, current: Mapping[str, Any], origin: Origin
 ) -> Restored | None:
-    """The checkpoint to train on from; None for a run that begins. current: of the state's shapes."""
+    """The checkpoint to resume from; None for a run that begins.
+
+    current: `states.checkpointables`, for shapes and shardings.
+    """
     # On a shared file system another process may see a new checkpoint later.
     latest = hosts.agree(checkpoints.latest_step())
     like = abstract(current)

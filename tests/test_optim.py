@@ -225,3 +225,30 @@ def test_linear_falls_to_its_final_fraction():
     np.testing.assert_allclose(
         [f(0), f(10), f(20), f(60), f(100)], [0, 0.5, 1, 0.6, 0.2], atol=1e-6
     )
+
+
+def closed_form(config: OptimConfig, steps: int) -> np.ndarray:
+    """The schedules as formulas of the step in float64, for every step of a run and two more."""
+    warmup, final = schedules.warmup_steps(config, steps), config.final_fraction
+    t = np.arange(steps + 2, dtype=np.float64)
+    progress = np.clip((t - warmup) / max(steps - warmup, 1), 0, 1)
+    start = schedules.cooldown_start(config, steps)
+    after = {
+        "cosine": final + (1 - final) * (1 + np.cos(np.pi * progress)) / 2,
+        "linear": 1 - (1 - final) * progress,
+        "trapezoid": 1 - np.clip((t - start) / max(steps - start, 1), 0, 1),
+        "constant": np.ones_like(t),
+    }[config.schedule]
+    return np.where(t < warmup, t / max(warmup, 1), after)
+
+
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
+@pytest.mark.parametrize("warmup", [0, 1, 7, 50])
+def test_every_step_of_a_schedule_is_its_formula(name: str, warmup: int) -> None:
+    """Also where nothing is left after the warmup, which optax refuses or takes for constant."""
+    values = {"schedule": name, "warmup_steps": warmup, "warmup_fraction": 0.0}
+    config = OptimConfig(**BASE | values)
+    schedule = schedules.make(config, 50)
+    rates = np.broadcast_to(schedule(jnp.arange(52)), 52)
+    np.testing.assert_allclose(rates, closed_form(config, 50), rtol=0, atol=2e-7)
+    assert float(schedule(3)) == pytest.approx(float(rates[3]), abs=2e-7)

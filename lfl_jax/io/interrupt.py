@@ -1,5 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag that the training loop looks at, so that it can save before it
-stops."""
+"""Ctrl-C and SIGTERM as a flag that the training loop reads, so that it saves before it stops."""
 
 import signal
 import threading
@@ -12,7 +11,11 @@ import jax
 
 from lfl_jax.core import hosts
 
-ASK_SECONDS = 5.0  # between two questions to the other processes
+# Not jax's `multihost_utils.reached_preemption_sync_point`: its preemption service takes SIGTERM for
+# itself from jax.distributed.initialize on, so that one that comes while the base is loaded or
+# evaluated would end nothing, and it knows no Ctrl-C. What follows asks through the same
+# coordination service, which compiles nothing and waits for no device (core/hosts.py), and rarely.
+ASK_SECONDS = 5.0  # between two exchanges with the other processes
 
 
 class Stop:
@@ -21,36 +24,38 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self.signal: signal.Signals | None = None
-        self._asked, self._wait, self._calls = time.monotonic(), 1, 0
+        self._last_exchange = time.monotonic()
+        self._steps_between = 1  # exchanges, in calls: the same number on every process
+        self._steps_since = 0
 
     def requested_anywhere(self, *, ask: bool = False) -> bool:
-        """Whether any process was asked to stop. Every process calls it at every step, with the
-        same `ask`.
+        """Whether any process was asked to stop; False between exchanges.
 
-        A saved step needs every process, so with several of them act on this and not on
-        `requested`. They exchange it at the same steps, ASK_SECONDS apart by process 0's clock, and
-        whenever `ask` says so: in between it is False.
+        Every process calls it at every step, with the same `ask`. A checkpoint needs every process,
+        so with several of them act on this and not on `requested`. They exchange it at the same
+        steps, ASK_SECONDS apart by process 0's clock, and whenever `ask` says so.
         """
         if jax.process_count() == 1:
             return self.requested
-        self._calls += 1
-        if self._calls < self._wait and not ask:
+        self._steps_since += 1
+        if self._steps_since < self._steps_between and not ask:
             return False
+
         now = time.monotonic()
-        steps = ASK_SECONDS * self._calls / max(now - self._asked, 1e-3)
-        answers = hosts.gather((self.requested, max(1, round(steps))))
-        self._asked, self._wait, self._calls = now, answers[0][1], 0
+        steps_per_second = self._steps_since / max(now - self._last_exchange, 1e-3)
+        steps_between = max(1, round(ASK_SECONDS * steps_per_second))
+        answers = hosts.gather((self.requested, steps_between))
+        # Clocks differ, and all have to ask at the same step: process 0's number counts.
+        self._last_exchange, self._steps_between, self._steps_since = now, answers[0][1], 0
         return any(requested for requested, _ in answers)
 
 
 @contextmanager
 def interrupts() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM sets `requested`; a Ctrl-C after that raises
-    KeyboardInterrupt.
+    """Inside, the first SIGINT or SIGTERM sets `requested`, a later Ctrl-C raises KeyboardInterrupt.
 
-    The handlers found are put back on leaving, and a signal that was ignored (nohup) stays ignored.
-    Outside the main thread, where Python allows no handlers, the flag is there but no signal sets
-    it.
+    The previous handlers are restored at the end, and a signal that was ignored (nohup) stays
+    ignored. Outside the main thread, where Python allows no handlers, no signal sets the flag.
     """
     stop = Stop()
 

@@ -50,7 +50,7 @@ def steps_of(config: Config, tokens: float) -> int:
 def check_resumable(
     folder: Path, config: Config, steps: int, count_steps: Callable[[Config], int]
 ) -> None:
-    """UserError when the run of this directory has another length and cannot be resumed with `steps`.
+    """UserError when the run of this directory cannot be resumed with another length, `steps`.
 
     A longer run must have had the same learning rates so far. count_steps: optimizer steps of a
     config on the same data.
