@@ -59,6 +59,8 @@ def merge_error(
     exact = _logits(params, adapter, tokens, cfg=cfg)
     rounded = _logits(_as_float32(merged), {}, tokens, cfg=cfg)
 
+    # Adding the terms of a float32 sum in another order has an error as well, the only one where
+    # the storage type is float32.
     dtype = jax.tree.leaves(merged)[0].dtype
     half_ulp = max(float(jnp.finfo(dtype).eps) / 2, FLOAT32_NOISE)
     exact_merge = merge(adapter, params) if adapter else params

@@ -34,10 +34,10 @@ STEPS = {"equal": 1, "verify": 3}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether two formulas are equal.
+    """A verdict on two formulas.
 
-    trouble: why that was not decided ("timeout" by the libraries' own clock, "memory", "killed
-    after 6 s", "exit code -6"), or "".
+    equal: False also where that was not decided. trouble: why that was not decided ("timeout" by
+    the libraries' own clock, "memory", "killed after 6 s", "exit code -6"), or "".
     """
 
     equal: bool

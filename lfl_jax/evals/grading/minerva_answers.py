@@ -46,7 +46,7 @@ SHORTHAND = (
 
 
 def normal(answer: str) -> str:
-    """What follows the last "=", without units, spaces, dollar signs and text.
+    """The text after the last "=", without units, spaces, dollar signs and text.
 
     Commas between thousands are removed where the whole answer is a number.
     """

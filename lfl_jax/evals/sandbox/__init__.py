@@ -62,7 +62,7 @@ POLICIES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. cpu_seconds and memory_mb (address space) hold for each process.
+    """Limits of one program; cpu_seconds and memory_mb (address space) are of each process.
 
     file_mb: of a file, and with namespaces of all files together. processes: processes and threads,
     the sandbox's own three among them. output_kb: how much of standard output and error together is
@@ -95,8 +95,9 @@ class Program:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a program passed, and why not.
+    """The outcome of one program.
 
+    seconds: wall time. output: standard output and error together, up to its limit.
     reason: "passed", "assertion", "exception: NameError ...", "timeout", "memory", "exited early:
     code 0", "killed by signal 11", "unreadable reply" or "the tests called nothing".
     """
@@ -141,7 +142,7 @@ def level(allow_weak: bool = False) -> str:
 
 @cache
 def _refusal(kind: str) -> str | None:
-    """Why this kind of isolation does not work on this machine; None when it does."""
+    """The reason why this isolation does not work on this machine, or None."""
     if sys.platform != "linux":
         return "not Linux"
     # The import shows that the libraries can be read from inside.

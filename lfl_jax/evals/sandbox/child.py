@@ -199,7 +199,7 @@ class Channel:
         self.requested = 0
 
     def ask(self, request: Request) -> object:
-        """What a call returns, or the exception it raises; Stop when there is no answer."""
+        """The value that a call returns, or its exception; Stop when there is no answer."""
         self.requested += 1
         try:
             self.send(encode(request, lambda value: value._reference))
@@ -347,7 +347,7 @@ def supervise(job: Job) -> tuple[bool, str, float, str]:
 
 
 def isolate(job: Job) -> None:
-    """What this process and the one it forks have in common."""
+    """Isolate this process and the one it will fork, as far as they are the same."""
     if job["level"] == "namespaces":
         enter_namespaces(job["limits"]["file_bytes"])
     else:

@@ -80,18 +80,20 @@ def find(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
     return tasks[name]
 
 
-def named(config: EvalConfig, names: Iterable[str], own: Sequence[Task] = ()) -> dict[str, Task]:
+def named(
+    config: EvalConfig, names: Iterable[str], own_tasks: Sequence[Task] = ()
+) -> dict[str, Task]:
     """All tasks that "name:n" and "FILE.py:NAME:n" may mean.
 
-    The built-in ones, `own`, and those of files that the config names. Raises UserError for a name
-    that is used twice, and for a file that may not run.
+    The built-in ones, `own_tasks`, and those of files that the config names. Raises UserError for a
+    name that is used twice, and for a file that may not run.
     """
     files = [name for name in config.items(tuple(names)) if own_code.is_place(name)]
     from_files = {file: own_code.find(config.code, "eval.tasks", file, is_task) for file in files}
     # A file may be named twice, for two limits; its task counts once.
     distinct = {id(task): task for task in from_files.values()}
-    with_own([*own, *distinct.values()])
-    return with_own(own) | from_files
+    with_own([*own_tasks, *distinct.values()])
+    return with_own(own_tasks) | from_files
 
 
 def is_task(value: object) -> bool:
@@ -99,10 +101,10 @@ def is_task(value: object) -> bool:
     return isinstance(value, Task)
 
 
-def with_own(own: Sequence[Task]) -> dict[str, Task]:
+def with_own(own_tasks: Sequence[Task]) -> dict[str, Task]:
     """The built-in tasks and these; UserError for a name that is taken."""
     tasks = dict(TASKS)
-    for task in own:
+    for task in own_tasks:
         if task.name in tasks:
             raise UserError(
                 f"there is already an evaluation called {task.name!r}: give your task another name"

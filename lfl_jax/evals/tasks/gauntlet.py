@@ -20,8 +20,8 @@ are drawn from the other evaluated questions, by one random.Random(1234) for the
 The paper does not state the number of few-shot examples. These are the Gauntlet's of v0.2 and v0.3
 (0, 3 and 5), current when it was written, whatever config.eval.shots says. Questions are those of
 the data sets. llm-foundry's file for WinoGrande is the same. Of its 1172 ARC questions, 19 have
-another gold choice (labels 1 to 4 read as indices from 0) and 7 another number of choices, which
-can change accuracy by up to 2.2 points.
+another gold choice, as labels 1 to 4 were read as indices from 0, and 7 another number of choices.
+That can change accuracy by up to 2.2 points.
 """
 
 import random

@@ -7,8 +7,8 @@ themselves, made by the source `uuid` (synthetic); the first, in the plain promp
     Question: 58fa7e8757e442b4bd8bef7f3750236b
     Answer: ef8af4d0ec274032894001efe6141ed3
 
-Metrics: acc_char (main) is the fraction of the value's 32 hexadecimal digits that stand at their
-index, whole the fraction of values that are right in all digits and have nothing else after them.
+Metrics: acc_char (main) is the fraction of the value's 32 hexadecimal digits that are right at
+their index. `whole` is the fraction of texts that are the value and nothing else.
 """
 
 from dataclasses import dataclass
