@@ -24,14 +24,13 @@ PARTIAL = ".partial-"  # folders in the making; nothing reads them
 
 
 def root() -> Path:
-    """`$LFL_CACHE`, or `~/.cache/lfl_jax` when it is unset or empty; UserError without a home
-    directory."""
-    given = os.environ.get("LFL_CACHE") or "~/.cache/lfl_jax"
+    """`$LFL_CACHE`, or `~/.cache/lfl_jax`; UserError without a home directory."""
+    folder = os.environ.get("LFL_CACHE") or "~/.cache/lfl_jax"
     try:
-        return Path(locations.absolute(given, Path.cwd()))
+        return Path(locations.absolute(folder, Path.cwd()))
     except UserError:
         raise UserError(
-            f"no home directory for the cache {given}: set LFL_CACHE to a folder you can write"
+            f"no home directory for the cache {folder}: set LFL_CACHE to a folder you can write"
         ) from None
 
 
@@ -87,28 +86,29 @@ def licence(name: str) -> str:
 
 def provenance(name: str) -> dict[str, Any]:
     """What a result records about a fetched item: name, licence, origin and file hashes."""
-    found = stamp(item(name))
-    if found is None:
+    stamped = stamp(item(name))
+    if stamped is None:
         raise UserError(f"{name} is not fetched: run `python -m lfl_jax.fetch {name}`")
-    return found
+    return stamped
 
 
-def stamp(wanted: Item) -> dict[str, Any] | None:
-    """The stamp of a whole, current item; None when it is absent, damaged or of another origin."""
-    folder = root() / wanted.folder
+def stamp(entry: Item) -> dict[str, Any] | None:
+    """The stamp of a complete, current item; None if it is absent, damaged or of another origin."""
+    folder = root() / entry.folder
     try:
-        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in found["files"]}
+        stamped = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size for name in stamped["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    same = found.get("name") == wanted.name and found.get("origin") == _origin(wanted)
-    current = same and set(sizes) >= {name for _, name in wanted.files}
-    whole = sizes == {name: file["bytes"] for name, file in found["files"].items()}
-    return found if current and whole else None
+    # Sizes, not hashes: they were verified on arrival, and hashing gigabytes would slow every start.
+    is_complete = sizes == {name: file["bytes"] for name, file in stamped["files"].items()}
+    is_same = stamped.get("name") == entry.name and stamped.get("origin") == _origin(entry)
+    has_all_files = set(sizes) >= {name for _, name in entry.files}
+    return stamped if is_complete and is_same and has_all_files else None
 
 
-def install(staged: Path, wanted: Item, commit: str | None = None) -> Path:
-    """Stamp a folder of verified files and move it to its place with one rename; returns the place.
+def install(staged: Path, entry: Item, commit: str | None = None) -> Path:
+    """Stamp a folder of verified files and move it into the cache by one rename; returns its path.
 
     commit: of the hub's repository, where the manifest names a branch.
     """
@@ -118,19 +118,19 @@ def install(staged: Path, wanted: Item, commit: str | None = None) -> Path:
         if file.is_file()
     }
     content = {
-        "name": wanted.name,
-        "licence": wanted.licence,
-        "origin": _origin(wanted),
+        "name": entry.name,
+        "licence": entry.licence,
+        "origin": _origin(entry),
         "files": files,
     }
     content |= {"commit": commit} if commit else {}
     (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    place = root() / wanted.folder
-    if place.exists():  # damaged, or of an older manifest: stamp() refused it
-        os.replace(place, staged.with_name(f"{staged.name}-replaced"))
-    os.replace(staged, place)
+    folder = root() / entry.folder
+    if folder.exists():  # damaged, or of an older manifest: stamp() refused it
+        os.replace(folder, staged.with_name(f"{staged.name}-replaced"))
+    os.replace(staged, folder)
     shutil.rmtree(staged.with_name(f"{staged.name}-replaced"), ignore_errors=True)
-    return place
+    return folder
 
 
 @contextlib.contextmanager
@@ -154,12 +154,12 @@ def exclusive(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         except BlockingIOError:
             on_wait()
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in root().glob(f"{PARTIAL}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for abandoned in root().glob(f"{PARTIAL}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
         yield
 
 
-def _origin(wanted: Item) -> dict[str, Any]:
-    kind = "wheel" if isinstance(wanted.origin, Wheel) else "hub"
-    fields = {key: value for key, value in asdict(wanted.origin).items() if key != "bytes"}
+def _origin(entry: Item) -> dict[str, Any]:
+    kind = "wheel" if isinstance(entry.origin, Wheel) else "hub"
+    fields = {key: value for key, value in asdict(entry.origin).items() if key != "bytes"}
     return json.loads(json.dumps({"from": kind, **fields}))  # as it reads back: lists, no tuples

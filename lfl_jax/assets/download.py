@@ -40,10 +40,10 @@ def fetch_wheel(wheel: Wheel, items: Sequence[Item], report: Report) -> None:
         file = _pip_download(
             label, folder, lambda done: report(label, min(done, wheel.bytes), wheel.bytes)
         )
-        found = files.sha256(file)
-        if found != wheel.sha256:
+        sha256 = files.sha256(file)
+        if sha256 != wheel.sha256:
             raise UserError(
-                f"{label}: the downloaded file has sha256 {found}, the manifest says"
+                f"{label}: the downloaded file has sha256 {sha256}, the manifest says"
                 f" {wheel.sha256}.\n"
                 "Nothing was unpacked; see `pip config list` for the index it came from."
             )
@@ -126,4 +126,7 @@ def _pip_failure(requirement: str, log: str) -> str:
         reason = "the package index cannot be reached (offline?)"
     elif "No module named pip" in log:
         reason = f"pip is not installed here; `{sys.executable} -m ensurepip` installs it"
-    return f"cannot download {requirement} with pip: {reason}.\nNothing was changed; run the same command again."
+    return (
+        f"cannot download {requirement} with pip: {reason}.\n"
+        "Nothing was changed; run the same command again."
+    )

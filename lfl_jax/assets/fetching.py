@@ -1,5 +1,4 @@
-"""Fetch items into the cache, with progress; and places on this machine of names that may still be
-on a hub."""
+"""Fetch items into the cache, with progress; and local paths of names that may be on a hub."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -39,14 +38,15 @@ def origin(place: str | Path) -> str:
 
 def fetch(items: Sequence[Item]) -> None:
     """Fetch what is not in the cache, one process at a time, saying what goes on."""
-    here = [entry for entry in items if cache.is_cached(entry.name)]
-    for entry in here:
+    cached = [entry for entry in items if cache.is_cached(entry.name)]
+    for entry in cached:
         _say(f"{entry.name}: already in {cache.root() / entry.folder}")
-    if len(here) == len(items):
+    if len(cached) == len(items):
         return
     with cache.exclusive(on_wait=lambda: _say("waiting for another fetch to end")):
         # another fetch may just have ended
         missing = [entry for entry in items if not cache.is_cached(entry.name)]
+        # One wheel may carry many items: it is downloaded once.
         for wheel in dict.fromkeys(
             entry.origin for entry in missing if isinstance(entry.origin, Wheel)
         ):
@@ -92,11 +92,11 @@ def _progress() -> Iterator[download.Report]:
 
 
 def _plain_report() -> download.Report:
-    told: set[str] = set()
+    announced: set[str] = set()
 
     def report(label: str, done: int, total: int) -> None:
-        if label not in told:
-            told.add(label)
+        if label not in announced:
+            announced.add(label)
             _say(f"downloading {label} ({size(total)})")
 
     return report

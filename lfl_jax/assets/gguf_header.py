@@ -27,7 +27,7 @@ _SCALARS = {
     11: "q",
     12: "d",
 }
-_STRING, _ARRAY = 8, 9
+_STRING, _ARRAY = 8, 9  # the other type numbers of metadata values
 _MAX_DIMS = 4
 _DEFAULT_ALIGNMENT = 32
 
@@ -58,15 +58,15 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         return _Reader(path, data).header()
 
 
-def field(metadata: dict[str, Any], key: str, kind: type, default: Any = None) -> Any:
+def field(metadata: dict[str, Any], key: str, kind: type, default: object = None) -> Any:
     """Look up one metadata value, or the default; UserError if it is missing or not of this
     type."""
     value = metadata.get(key, default)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        found = (
+        problem = (
             "is missing" if value is None else f"is a {type(value).__name__}, not a {kind.__name__}"
         )
-        raise UserError(f"{metadata['GGUF.path']}: metadata {key!r} {found}")
+        raise UserError(f"{metadata['GGUF.path']}: metadata {key!r} {problem}")
     return value
 
 
@@ -167,6 +167,7 @@ class _Reader:
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         if not (isinstance(alignment, int) and alignment > 0 and alignment & (alignment - 1) == 0):
             raise self.damaged(f"an alignment of {alignment!r}")
+        # The data begin at the next multiple of the alignment; offsets count from there.
         start = -(-self.at // alignment) * alignment
         return {name: self.info(name, start, *row) for name, row in table.items()}
 
@@ -182,6 +183,7 @@ class _Reader:
         block, block_bytes = GGML_QUANT_SIZES[kind]
         if shape[-1] % block or 0 in shape:
             raise self.damaged(f"tensor {name!r} of shape {shape}, which {kind.name} cannot hold")
+        # Formats store blocks along the last axis; Python's integers cannot overflow on a lie.
         n_bytes = block_bytes // block if block == 1 else block_bytes
         for size in (*shape[:-1], shape[-1] // block):
             n_bytes *= size

@@ -1,7 +1,8 @@
 """Names of repositories on a hub, and which of their files a name stands for.
 
-    hf:ORG/NAME[@REVISION][:FILE]                         a model or an adapter; FILE: one .gguf of several
-    hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]      a dataset; `data.source=hf:ORG/NAME:CONFIG:SPLIT` means this
+    hf:ORG/NAME[@REVISION][:FILE]                      a model or an adapter; FILE: one .gguf of several
+    hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]   a dataset
+    data.source=hf:ORG/NAME:CONFIG:SPLIT               the same dataset
 
 REVISION is a branch, a tag or a commit (default main). A branch is looked up once: the cache keeps
 the commit it was at, and results name that commit.
@@ -14,20 +15,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from lfl_jax.assets import table_readers
+from lfl_jax.assets import split_names, table_readers
 from lfl_jax.errors import UserError
 
 PREFIX, DATASETS = "hf:", "datasets/"
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(?P<words>(:[^:]+)*)")
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*")
 NO_DATA = ("dataset_infos.json", "dataset_info.json", "state.json")  # what describes data
-# How the files of a split are called where a dataset's card does not say it; the library `datasets`
-# uses these, too.
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 
 
 @dataclass(frozen=True)
@@ -149,9 +143,12 @@ def _by_card(name: HubName, data: Sequence[str], configs: Mapping[str, Mapping])
 
 def _matching(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """The files that one of these shell patterns names."""
-    return [
-        file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
-    ]
+    patterns = tuple(patterns)
+
+    def matches(file: str) -> bool:
+        return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
+
+    return list(filter(matches, files))
 
 
 def _splits_of(config: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -169,21 +166,23 @@ def _splits_of(config: Mapping[str, Any]) -> dict[str, list[str]]:
         )
         splits.setdefault(str(split), []).extend([path] if isinstance(path, str) else path)
     folder = config.get("data_dir")
-    if not folder:
-        return splits
-    return {split: [f"{folder}/{path}" for path in paths] for split, paths in splits.items()}
+    if folder:
+        for split, paths in splits.items():
+            splits[split] = [f"{folder}/{path}" for path in paths]
+    return splits
 
 
 def _by_names(name: HubName, data: Sequence[str]) -> list[str]:
     words = list(name.words)
-    folder = words[0] if words and any(file.startswith(f"{words[0]}/") for file in data) else None
-    if folder:
-        data = [file for file in data if file.startswith(f"{words[0]}/")]
-        words = words[1:]
-    splits = {split: [file for file in data if _names_split(file, split)] for split in SPLIT_WORDS}
-    splits = {split: members for split, members in splits.items() if members} or {
-        "train": list(data)
-    }
+    # A config without a card is a folder; without such a folder the first word is a split.
+    in_folder = [file for file in data if words and file.startswith(f"{words[0]}/")]
+    if in_folder:
+        data, words = in_folder, words[1:]
+    splits: dict[str, list[str]] = {}
+    for split in split_names.WORDS:
+        members = [file for file in data if _names_split(file, split)]
+        splits |= {split: members} if members else {}
+    splits = splits or {"train": list(data)}
     split = words[0] if words else "train"
     if split not in splits or len(words) > 1:
         raise UserError(
@@ -193,7 +192,7 @@ def _by_names(name: HubName, data: Sequence[str]) -> list[str]:
 
 
 def _names_split(file: str, split: str) -> bool:
-    words = "|".join(SPLIT_WORDS[split])
+    words = "|".join(split_names.WORDS[split])
     return re.search(rf"(^|[-._ /0-9])({words})($|[-._ /0-9])", file) is not None
 
 

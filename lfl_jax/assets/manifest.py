@@ -100,17 +100,20 @@ def parse(text: str) -> Manifest:
 
 
 def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Item:
-    own = {key: fields[key] for key in ("kind", "licence", "about")} | {"rank": fields.get("rank")}
-    rest = {key: value for key, value in fields.items() if key not in own}
-    if "wheel" in rest:
-        origin: Wheel | Hub = wheels[rest.pop("wheel")]
-        files = tuple(rest.pop("files").items())
-    else:
-        origin = Hub(patterns=tuple(rest.pop("patterns")), bytes=rest.pop("bytes", None), **rest)
-        files, rest = (), {}
-    if rest:
-        raise TypeError(f"manifest item {name}: unknown fields {sorted(rest)}")
-    return Item(name=name, origin=origin, files=files, **own)
+    of_item = {key: fields[key] for key in ("kind", "licence", "about")}
+    of_item["rank"] = fields.get("rank")
+    of_origin = {key: value for key, value in fields.items() if key not in of_item}
+    if "wheel" not in of_origin:
+        patterns = tuple(of_origin.pop("patterns"))
+        origin = Hub(patterns=patterns, bytes=of_origin.pop("bytes", None), **of_origin)
+        return Item(name=name, origin=origin, files=(), **of_item)
+
+    wheel = wheels[of_origin.pop("wheel")]
+    files = tuple(of_origin.pop("files").items())
+    # Hub's constructor refuses unknown fields by itself.
+    if of_origin:
+        raise TypeError(f"manifest item {name}: unknown fields {sorted(of_origin)}")
+    return Item(name=name, origin=wheel, files=files, **of_item)
 
 
 def item(name: str) -> Item:
@@ -124,14 +127,13 @@ def item(name: str) -> Item:
     plain, at, revision = name.partition("@")
     if plain not in manifest():
         raise UserError(_unknown(plain, list(manifest())))
-    found = manifest()[plain]
+    entry = manifest()[plain]
     if not at:
-        return found
-    if not isinstance(found.origin, Hub) or not re.fullmatch(r"[\w.-]+", revision):
+        return entry
+    if not isinstance(entry.origin, Hub) or not re.fullmatch(r"[\w.-]+", revision):
         raise UserError(f"{name}: expected NAME@BRANCH, of an item from the hub")
-    return dataclasses.replace(
-        found, name=name, origin=dataclasses.replace(found.origin, revision=revision)
-    )
+    origin = dataclasses.replace(entry.origin, revision=revision)
+    return dataclasses.replace(entry, name=name, origin=origin)
 
 
 def _from_hub(name: hub_names.HubName) -> Item:
@@ -145,15 +147,18 @@ def _from_hub(name: hub_names.HubName) -> Item:
 
 def select(names: Sequence[str]) -> tuple[Item, ...]:
     """The items that `names` (of items or groups) stand for, each once, in the order given."""
-    chosen: dict[str, Item] = {}
+    selected: dict[str, Item] = {}
     for name in names:
         if not hub_names.is_hub(name) and name.partition("@")[0] not in (*groups(), *manifest()):
             raise UserError(_unknown(name, [*groups(), *manifest()]))
-        chosen |= {member: item(member) for member in groups().get(name, (name,))}
-    return tuple(chosen.values())
+        selected |= {member: item(member) for member in groups().get(name, (name,))}
+    return tuple(selected.values())
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"nothing called {name!r} can be fetched: {hint}`python -m lfl_jax.fetch --list` shows every name"
+    return (
+        f"nothing called {name!r} can be fetched: {hint}`python -m lfl_jax.fetch --list` shows"
+        " every name"
+    )

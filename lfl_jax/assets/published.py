@@ -16,7 +16,7 @@ def published(version: str = "v2") -> dict[str, Any]:
     different protocols and do not mix. Raises UserError for another version.
     """
     file = importlib.resources.files("lfl_jax.third_party") / "published.json"
-    found = json.loads(file.read_text("utf-8"))
+    by_version = json.loads(file.read_text("utf-8"))
     if version not in ("v1", "v2"):
         raise UserError(f"there are published values of v1 and v2, not of {version!r}")
-    return found[version]
+    return by_version[version]

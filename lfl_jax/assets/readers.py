@@ -34,7 +34,7 @@ def docs(name: str) -> list[Doc]:
     """Every document of a fetched dataset, in its authors' order; reads the whole dataset into
     memory."""
     fields = REQUEST_FIELDS.get(name)
-    rows = [row for file in _files(name) for row in _fetched_rows(file)]
+    rows = list(itertools.chain.from_iterable(map(_fetched_rows, _files(name))))
     if fields is None:
         return rows
     firsts = [row["doc"] for row in rows if row["idx"] == 0 and row["doc_id"] < UNCONDITIONAL]
@@ -69,8 +69,7 @@ def from_path(path: str | Path) -> list[Doc]:
     of the one that names their file. Of a folder with splits, the test split. Raises UserError
     where there is nothing to read.
     """
-    place = Path(path)
-    splits = table_splits.files_by_split(place)
+    splits = table_splits.files_by_split(Path(path))
     files = splits.get("test") or splits.get("dev") or splits["train"]
     return [OwnRow(row, str(file)) for file in files for row in _rows(file)]
 
@@ -81,19 +80,20 @@ def texts(path: str | Path) -> list[str]:
 
     Raises UserError where there is none.
     """
-    place = Path(path)
+    path = Path(path)
     try:
-        if table_readers.is_table(place.name) or place.is_dir():
-            found = [row["text"].strip() for row in from_path(place)]
+        if table_readers.is_table(path.name) or path.is_dir():
+            paragraphs = [row["text"].strip() for row in from_path(path)]
         else:
-            found = [part.strip() for part in place.read_text(encoding="utf-8-sig").split("\n\n")]
+            content = path.read_text(encoding="utf-8-sig")
+            paragraphs = [part.strip() for part in content.split("\n\n")]
     except (TypeError, AttributeError):
         raise UserError(f'{path}: every row needs a field "text" that is text') from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read it as UTF-8 text ({error})") from None
-    if not any(found):
+    if not any(paragraphs):
         raise UserError(f"{path}: the file has no text")
-    return [text for text in found if text]
+    return list(filter(None, paragraphs))
 
 
 def gsm8k_cot_shots() -> list[tuple[str, str]]:

@@ -59,7 +59,8 @@ def check_kind(path: Path) -> None:
 
 def known() -> str:
     """The kinds that can be read here, in words."""
-    return f"{', '.join(READERS)} ({', '.join(k for k in READERS if k not in BINARY)} also {' or '.join(PACKED)})"
+    packable = ", ".join(suffix for suffix in READERS if suffix not in BINARY)
+    return f"{', '.join(READERS)} ({packable} also {' or '.join(PACKED)})"
 
 
 def _json_lines(path: Path) -> Rows:
@@ -138,12 +139,12 @@ def parse(line: bytes, place: str) -> Row:
     return row
 
 
-def no_object(row: Any, place: str) -> UserError:
+def no_object(row: object, place: str) -> UserError:
     """The error for a row that is a number, a text or a list."""
     return UserError(f"{place}: expected an object with named fields, found {type(row).__name__}")
 
 
-def check_text(row: Any, place: str) -> None:
+def check_text(row: object, place: str) -> None:
     """Raise UserError for text with half of a surrogate pair, which has no UTF-8 and no tokens."""
     try:
         json.dumps(row, ensure_ascii=False).encode("utf-8")

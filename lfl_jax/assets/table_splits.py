@@ -1,5 +1,4 @@
-"""Which data files of a folder are of which split: by what datasets' save_to_disk wrote, or by the
-files' names."""
+"""The data files of a folder by split: as datasets' save_to_disk wrote, or by the files' names."""
 
 import re
 from collections.abc import Mapping
@@ -7,20 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfl_jax.assets import fetching, hub_names
+from lfl_jax.assets.split_names import OURS_BY_WORD
 from lfl_jax.assets.table_readers import check_kind, is_table, kind, known
 from lfl_jax.core.files import read_json_object
 from lfl_jax.errors import UserError
-
-# Names that datasets give their splits, at the head of a file's name or as a folder; ours are the
-# values.
-SPLIT_NAMES = {
-    "train": "train",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "dev": "dev",
-    "test": "test",
-}
 
 
 def files_by_split(path: Path) -> dict[str, list[Path]]:
@@ -67,22 +56,22 @@ def _saved_files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path) -> dict[str, list[Path]]:
-    """The data files below a folder, by the split that a name says; files of unnamed splits where
-    none does."""
+    """The data files below a folder, by the split in their names; all are "train" without one."""
     files = sorted(
         p for p in folder.rglob("*") if p.is_file() and is_table(p.name) and not _hidden(p, folder)
     )
     kinds = {kind(file.name) for file in files}
     if not files or len(kinds) > 1:
-        found = f"both {' and '.join(sorted(kinds))}" if files else "none"
+        problem = f"both {' and '.join(sorted(kinds))}" if files else "none"
         raise UserError(
-            f"{folder}: expected data files of one kind, found {found}; known: {known()}"
+            f"{folder}: expected data files of one kind, found {problem}; known: {known()}"
         )
     names = {file.relative_to(folder).as_posix(): file for file in files}
-    found = {name: _split_of(name) for name in names}
-    if not any(found.values()) or "train" not in {split and split.ours for split in found.values()}:
+    split_of = {name: _split_of(name) for name in names}
+    # Without a train split the words are no splits: "test_problems.jsonl" alone is training data.
+    if "train" not in {split.ours for split in split_of.values() if split}:
         return {"train": files}
-    splits = _one_each(folder, found)
+    splits = _one_each(folder, split_of)
     return {split: [names[name] for name in members] for split, members in splits.items()}
 
 
@@ -92,7 +81,7 @@ def _hidden(file: Path, folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """Which of our splits a name is of, and what it calls it, with the folder that is in."""
+    """Our split that a name says, and its own word for it, with the folder before it."""
 
     ours: str
     theirs: str
@@ -102,19 +91,19 @@ def _split_of(name: str) -> Split | None:
     """The split that a path's last telling name begins with: "data/train-00000-of-00002.parquet",
     "test_sft"."""
     parts = name.split("/")
+    # The file's own name decides before its folders: "train/test-0.jsonl" is of the test split.
     for i in range(len(parts) - 1, -1, -1):
         word = re.match(r"[A-Za-z_]*", parts[i])[0].strip("_")
-        ours = SPLIT_NAMES.get(word.partition("_")[0].lower())
+        ours = OURS_BY_WORD.get(word.partition("_")[0].lower())
         if ours:
             return Split(ours, "/".join([*parts[:i], word]))
     return None
 
 
-def _one_each(folder: Path, found: Mapping[str, Split | None]) -> dict[str, list[str]]:
-    """Names by our split; UserError where two of theirs would be one of ours, or a name tells
-    none."""
+def _one_each(folder: Path, split_of: Mapping[str, Split | None]) -> dict[str, list[str]]:
+    """Names by our split; UserError where two of theirs would be one of ours, or a name has none."""
     splits: dict[str, list[str]] = {}
-    for name, split in found.items():
+    for name, split in split_of.items():
         if split is None:
             raise UserError(
                 f"{folder}: {name} is of no known split, but others are; name one file or folder of"
@@ -122,7 +111,7 @@ def _one_each(folder: Path, found: Mapping[str, Split | None]) -> dict[str, list
             )
         splits.setdefault(split.ours, []).append(name)
     for ours in splits:
-        theirs = sorted({split.theirs for split in found.values() if split and split.ours == ours})
+        theirs = sorted({x.theirs for x in split_of.values() if x and x.ours == ours})
         if len(theirs) > 1:
             raise UserError(
                 f"{folder}: {' and '.join(theirs)} would all be split {ours}; name one of them"

@@ -103,9 +103,9 @@ class DirectoryLock:
         while not self._released.wait(HEARTBEAT_SECONDS):
             # A file server may be away for a while: the next heartbeat tries again.
             with contextlib.suppress(OSError):
-                found = _read(self._path)
-                if found is not None and found != self._holder:
-                    self._lost = str(found)
+                holder = _read(self._path)
+                if holder is not None and holder != self._holder:
+                    self._lost = str(holder)
                     return
                 os.utime(self._path)
 
@@ -166,13 +166,13 @@ def _answers(pid: int) -> bool:
 def _read(path: Path) -> Holder | None:
     """Who holds the lock; None without a lock."""
     try:
-        found = Holder(**json.loads(path.read_text()))
+        holder = Holder(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
         return UNREADABLE
     # The token becomes part of a file's name.
-    return found if isinstance(found.token, str) and found.token.isalnum() else UNREADABLE
+    return holder if isinstance(holder.token, str) and holder.token.isalnum() else UNREADABLE
 
 
 def _acquire(path: Path, holder: Holder) -> None:
@@ -185,15 +185,17 @@ def _acquire(path: Path, holder: Holder) -> None:
     for tried in range(TRIES):
         if _make(path, holder):
             return
-        found = _read(path)
-        if found is None or (found is UNREADABLE and tried < TRIES // 2):
+        other = _read(path)
+        if other is None or (other is UNREADABLE and tried < TRIES // 2):
             time.sleep(0.05)  # released, or being written
             continue
-        _refuse_while_alive(path, found, holder)
-        replacing = path.with_name(f"{path.name}.{found.token}")
+        _refuse_while_alive(path, other, holder)
+        # Its token names the lock on replacing it: of two processes that see the same dead holder,
+        # one replaces it, and the other then finds a living one.
+        replacing = path.with_name(f"{path.name}.{other.token}")
         _acquire(replacing, holder)
         try:
-            if _read(path) == found:
+            if _read(path) == other:
                 _write_beside(path, holder).replace(path)
                 return
         finally:
@@ -203,15 +205,17 @@ def _acquire(path: Path, holder: Holder) -> None:
     )
 
 
-def _refuse_while_alive(path: Path, found: Holder, holder: Holder) -> None:
-    if found.machine == holder.machine:
-        alive, until = _process_started(found.pid) == found.process_started, ""
+def _refuse_while_alive(path: Path, other: Holder, holder: Holder) -> None:
+    if other.machine == holder.machine:
+        # A process id is used again; together with its start time it is unique.
+        is_alive, until = _process_started(other.pid) == other.process_started, ""
     else:
-        left = STALE_SECONDS - _age(path, holder)
-        alive, until = left > 0, f"; should it be dead, this works in {max(left, 1):.0f} s"
-    if alive:
+        remaining = STALE_SECONDS - _age(path, holder)
+        is_alive = remaining > 0
+        until = f"; should it be dead, this works in {max(remaining, 1):.0f} s"
+    if is_alive:
         raise UserError(
-            f"{path.parent} is in use by {found}: wait for it, stop it, or pass another"
+            f"{path.parent} is in use by {other}: wait for it, stop it, or pass another"
             f" directory{until}"
         )
 

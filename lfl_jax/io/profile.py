@@ -5,9 +5,10 @@ It is written to the run directory's profile/, for TensorBoard or Perfetto.
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
+
+from lfl_jax.core.types import PyTree
 
 
 class Profiler:
@@ -24,7 +25,7 @@ class Profiler:
             jax.profiler.start_trace(str(self._folder))
             self._is_on = True
 
-    def after(self, step: int, outputs: Any) -> None:
+    def after(self, step: int, outputs: PyTree) -> None:
         """Call it with what the step returned: the last one is waited for, so that its device work
         is in the trace."""
         if self._is_on and step >= self._last:

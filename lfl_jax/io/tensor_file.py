@@ -1,5 +1,4 @@
-"""Safetensors in and out: one file, or shards with an index; a tensor is read when it is looked
-up."""
+"""Safetensors in and out: one file, or shards with an index."""
 
 import json
 import os
@@ -50,15 +49,15 @@ class Tensors(Mapping[str, np.ndarray]):
                     continue
                 if name in self.files:
                     raise UserError(f"{file}: tensor {name!r} is also in {self.files[name].name}")
-                there = opened.get_slice(name)
-                if there.get_dtype() not in DTYPES:
+                lazy = opened.get_slice(name)
+                if lazy.get_dtype() not in DTYPES:
                     raise UserError(
-                        f"{file}: tensor {name!r} is {there.get_dtype()}; expected one of"
+                        f"{file}: tensor {name!r} is {lazy.get_dtype()}; expected one of"
                         f" {', '.join(DTYPES)}"
                     )
                 self.files[name] = file
-                self.shapes[name] = tuple(there.get_shape())
-                self.dtypes[name] = DTYPES[there.get_dtype()]
+                self.shapes[name] = tuple(lazy.get_shape())
+                self.dtypes[name] = DTYPES[lazy.get_dtype()]
 
     def __getitem__(self, name: str) -> np.ndarray:
         # Opened anew each time: what was mapped for the tensors before is given back.
@@ -82,10 +81,11 @@ class Tensors(Mapping[str, np.ndarray]):
             return False
         with _open(self.files[one]) as left, _open(self.files[other]) as right:
             pair = left.get_slice(one), right.get_slice(other)
-            parts = [
-                slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)
-            ]
-            return all(np.array_equal(*(tensor[part] for tensor in pair)) for part in parts)
+            for start in range(0, shape[0], rows):
+                end = min(start + rows, shape[0])
+                if not np.array_equal(*(tensor[start:end] for tensor in pair)):
+                    return False
+            return True
 
     def __contains__(self, name: object) -> bool:
         return name in self.files  # Mapping's own would read the tensor
@@ -147,8 +147,8 @@ def open_folder(folder: Path, stem: str = "model", ignore: re.Pattern | None = N
 
 def _sharded(folder: Path, index: Path, ignore: re.Pattern | None) -> Tensors:
     try:
-        places = json.loads(index.read_text("utf-8"))["weight_map"]
-        shards = sorted(set(places.values()))
+        shard_of = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = sorted(set(shard_of.values()))
         assert all(re.fullmatch(SHARD, shard) for shard in shards)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         raise UserError(
@@ -160,10 +160,10 @@ def _sharded(folder: Path, index: Path, ignore: re.Pattern | None) -> Tensors:
             f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(shards)} are)"
         )
     tensors = Tensors([folder / shard for shard in shards], ignore)
-    places = {name: shard for name, shard in places.items() if not tensors.ignores(name)}
-    wrong = [name for name, shard in places.items() if tensors.files.get(name) != folder / shard]
-    if wrong or len(places) != len(tensors):
-        name = wrong[0] if wrong else next(name for name in tensors if name not in places)
+    shard_of = {name: shard for name, shard in shard_of.items() if not tensors.ignores(name)}
+    wrong = [name for name, shard in shard_of.items() if tensors.files.get(name) != folder / shard]
+    if wrong or len(shard_of) != len(tensors):
+        name = wrong[0] if wrong else next(name for name in tensors if name not in shard_of)
         raise UserError(f"{index}: the index and its shards do not agree about tensor {name!r}")
     return tensors
 
@@ -181,14 +181,20 @@ def save(
     A shard is held in memory, no more. Every file appears under its name when it is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts, places, held, size, total = [], {}, {}, 0, 0
+    # Shards have their number and their count in their names, so they are renamed at the end.
+    parts: list[Path] = []
+    part_of: dict[str, int] = {}
+    shard: dict[str, np.ndarray] = {}
+    size = total = 0
     for name, tensor in tensors:
-        if held and size + tensor.nbytes > shard_bytes:
-            parts.append(_write(folder / f".{stem}-{len(parts)}.partial", held, metadata))
-            held, size = {}, 0
-        held[name] = np.ascontiguousarray(tensor)
-        places[name], size, total = len(parts), size + tensor.nbytes, total + tensor.nbytes
-    parts.append(_write(folder / f".{stem}-{len(parts)}.partial", held, metadata))
+        if shard and size + tensor.nbytes > shard_bytes:
+            parts.append(_write(folder / f".{stem}-{len(parts)}.partial", shard, metadata))
+            shard, size = {}, 0
+        shard[name], part_of[name] = np.ascontiguousarray(tensor), len(parts)
+        size, total = size + tensor.nbytes, total + tensor.nbytes
+    parts.append(_write(folder / f".{stem}-{len(parts)}.partial", shard, metadata))
+
+    # An older save may have had another number of shards.
     for old in (
         *folder.glob(f"{stem}-*-of-*.safetensors"),
         folder / f"{stem}{INDEX}",
@@ -203,7 +209,7 @@ def save(
         part.rename(folder / name)
     index = {
         "metadata": {"total_size": total},
-        "weight_map": {name: names[i] for name, i in places.items()},
+        "weight_map": {name: names[i] for name, i in part_of.items()},
     }
     files.write_json(folder / f"{stem}{INDEX}", index)
     return names

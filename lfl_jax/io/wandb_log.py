@@ -56,9 +56,9 @@ def _require_login(project: str) -> None:
 
 
 def _refusal(project: str, reason: str) -> UserError:
-    said = " ".join(reason.split()).rstrip(".")
+    line = " ".join(reason.split()).rstrip(".")
     return UserError(
-        f"config.log.wandb={project!r}: {said}. Log in with `wandb login`, or set WANDB_API_KEY, or"
+        f"config.log.wandb={project!r}: {line}. Log in with `wandb login`, or set WANDB_API_KEY, or"
         " WANDB_MODE=offline"
     )
 

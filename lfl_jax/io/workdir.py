@@ -11,7 +11,7 @@ from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
-SHOWN_FIELDS = 5
+MAX_FIELDS = 5
 
 
 def prepare(
@@ -68,16 +68,16 @@ def withdrawn_on_refusal(path: Path, is_new: bool) -> Iterator[None]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config of a run directory, as JSON has it; UserError for a directory of no run."""
-    found = _existing(path / CONFIG_FILE)
-    if found is None:
+    record = _existing(path / CONFIG_FILE)
+    if record is None:
         raise UserError(f"{path}: not the directory of a run; there is no {CONFIG_FILE} in it")
-    return found["config"]
+    return record["config"]
 
 
 def read_code(path: Path) -> dict[str, str]:
     """{file: SHA-256} of the files that a run used objects of; {} where no run has been yet."""
-    found = _existing(path / CONFIG_FILE)
-    return {} if found is None else found["code"]
+    record = _existing(path / CONFIG_FILE)
+    return {} if record is None else record["code"]
 
 
 def _existing(path: Path) -> dict[str, Any] | None:
@@ -108,12 +108,15 @@ def _differences(
     before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
 ) -> list[str]:
     old, new = flatten(before), flatten(now)
-    return [
-        f"{field} was {_shown(old, field)}, now {_shown(new, field)}"
-        for field in sorted(old | new)
-        if (field in old, old.get(field)) != (field in new, new.get(field))
-        and not any(re.fullmatch(pattern, field) for pattern in may_change)
-    ]
+
+    def differs(field: str) -> bool:
+        # A field that is not set differs from one that is set to None.
+        if (field in old, old.get(field)) == (field in new, new.get(field)):
+            return False
+        return not any(re.fullmatch(pattern, field) for pattern in may_change)
+
+    fields = filter(differs, sorted(old | new))
+    return [f"{field} was {_value(old, field)}, now {_value(new, field)}" for field in fields]
 
 
 def _refuse_other_config(
@@ -122,15 +125,15 @@ def _refuse_other_config(
     fields = _differences(before, now, may_change)
     if not fields:
         return
-    shown = fields[:SHOWN_FIELDS]
-    more = f"; and {len(fields) - SHOWN_FIELDS} more" if len(fields) > SHOWN_FIELDS else ""
+    listed = fields[:MAX_FIELDS]
+    more = f"; and {len(fields) - MAX_FIELDS} more" if len(fields) > MAX_FIELDS else ""
     raise UserError(
-        f"workdir {path} belongs to another config: {'; '.join(shown)}{more}\n"
+        f"workdir {path} belongs to another config: {'; '.join(listed)}{more}\n"
         "pass another --workdir, or delete this one to start over"
     )
 
 
-def _shown(flat: Mapping[str, Any], field: str) -> str:
+def _value(flat: Mapping[str, Any], field: str) -> str:
     return json.dumps(flat[field]) if field in flat else "not set"
 
 

@@ -44,8 +44,8 @@ SINGLE_PATHS = {module: path for path, module in SINGLE.items()}
 class Loaded:
     """An adapter and the parameters that it goes with.
 
-    modules: the number of adapted ones. delta_norm: ||dW||_F over all of them. description: the kind
-    or rank in a word or two. replaced: paths of the parameters that the folder brought.
+    modules: the number of adapted ones. delta_norm: ||dW||_F over all of them. description: the
+    kind or rank in a word or two. replaced: paths of the parameters that the folder brought.
     """
 
     adapter: AdapterTree
