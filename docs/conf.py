@@ -5,6 +5,7 @@ the notebook while it builds.
 """
 
 import inspect
+import re
 from importlib.metadata import version as installed
 
 project, author, version = "lfl_jax", "the lfl_jax authors", installed("lfl_jax")
@@ -38,11 +39,12 @@ def as_written(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def escaped(line: str) -> str:
-    """A line of text in which reStructuredText finds no markup; indentation stays."""
-    indent = len(line) - len(line.lstrip())
-    return "\N{NO-BREAK SPACE}" * indent + "".join(
-        f"\\{c}" if c in "\\*`|_" else c for c in line.lstrip()
-    )
+    """A line in which reStructuredText finds no markup but `code`; its indentation stays."""
+    text = line.lstrip()
+    pieces = re.split(r"`([^`]+)`", text)  # every second one is code
+    pieces[::2] = [re.sub(r"([\\*`|_])", r"\\\1", piece) for piece in pieces[::2]]
+    pieces[1::2] = [f"\\ ``{piece}``\\ " for piece in pieces[1::2]]
+    return "\N{NO-BREAK SPACE}" * (len(line) - len(text)) + "".join(pieces)
 
 
 def setup(app) -> None:

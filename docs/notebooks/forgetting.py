@@ -23,14 +23,13 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
+import numpy as np
 
 import lfl_jax
 from lfl_jax import adapters, losses
 from lfl_jax.assets import readers
-from lfl_jax.data.examples import Example
-from lfl_jax.data.formatting import encode_all, find_template
-from lfl_jax.data.packing import pack_once
 from lfl_jax.data.sources import open_source
+from lfl_jax.text.chat import TEMPLATES
 
 # %% [markdown]
 # ## Train
@@ -79,30 +78,41 @@ print(f"{adapters.member_count(both)} adapters of {size:,} weights each")
 # ## Measure
 #
 # Held-out examples of both sources, and general text that neither contains: the paragraphs that
-# BoolQ asks about. All are packed as in training.
+# BoolQ asks about. A row is one text; the loss is on answers, and on all of a paragraph.
 
 # %%
-passages = dict.fromkeys(row["passage"] for row in readers.with_files({})("boolq"))
+ROWS, LENGTH = 8, 192
+plain = TEMPLATES["plain"]
 texts = {}
 for name, config in configs.items():
     held_out = open_source(config.data, "dev", seed=0).examples
-    texts[name] = [held_out[i] for i in range(20)]
-texts["general text"] = [Example("", text, text, text) for text in list(passages)[:6]]
+    texts[name] = [plain.prompt_and_response(held_out[i].conversation) for i in range(ROWS)]
+passages = dict.fromkeys(row["passage"] for row in readers.with_files({})("boolq"))
+texts["general text"] = [("", text) for text in list(passages)[:ROWS]]
 
 
-def rows_of(examples):
-    """Packed rows, as one batch."""
-    options = {"template": find_template("plain", None, None), "tokenizer": tokenizer}
-    encoded = encode_all(examples, **options, seq_len=512, too_long="truncate")
-    return pack_once(encoded, seq_len=512, batch=2, pad_id=0)[0]
+def rows_of(pairs):
+    """(prompt, answer) pairs as a batch; weights are 1 where the target is of an answer."""
+    tokens, weights = np.zeros((2, ROWS, LENGTH + 1), np.int32)
+    for i, (prompt, answer) in enumerate(pairs):
+        start = tokenizer.encode(prompt) or [tokenizer.eos_id]
+        ids = [*start, *tokenizer.encode_continuation(answer), tokenizer.eos_id][: LENGTH + 1]
+        tokens[i, : len(ids)], weights[i, len(start) : len(ids)] = ids, 1
+    return {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "weights": weights[:, 1:].astype(np.float32),
+        "positions": np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1)),
+        "segment_ids": np.ones((ROWS, LENGTH), np.int32),
+    }
 
 
-batches = {name: rows_of(examples) for name, examples in texts.items()}
+batches = {name: rows_of(pairs) for name, pairs in texts.items()}
 
 
 @jax.jit
-def nll(adapter, batch, routing):
-    """Nats per target token; routing (1, M) holds a factor for each adapter."""
+def nll(params, adapter, batch, routing):
+    """Nats per target token; routing (1, M) is a factor on each adapter."""
     total = losses.nll_sum(params, adapter, batch, cfg, routing=routing)
     return total / jnp.sum(batch["weights"])
 
@@ -110,12 +120,13 @@ def nll(adapter, batch, routing):
 def measured(maths, code):
     """Nats per token of every text with these factors on the two adapters."""
     routing = jnp.array([[maths, code]])
-    return {name: float(nll(both, batch, routing)) for name, batch in batches.items()}
+    return {name: float(nll(params, both, batch, routing)) for name, batch in batches.items()}
 
 
 # %% [markdown]
-# Lower is better. The adapter of one source costs a little on the other source and on general
-# text. Adding both keeps most of what each has learned. A negative factor unlearns.
+# Lower is better. Each adapter learns its own source, and adding both keeps most of what each has
+# learned. A factor of -1 takes the adapter's change off the base, which unlearns what the base
+# could do.
 
 # %%
 compositions = {
