@@ -27,15 +27,16 @@ from lfl_jax.io import hf
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 
+# k and v take rank 64, which pages name, and positions suffice for a program of byte-like tokens.
 TINY = ModelConfig(
-    vocab_size=608, d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=16, d_ff=64, tied=True,
-    max_seq_len=512,
+    vocab_size=608, d_model=128, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=64, d_ff=192, tied=True,
+    max_seq_len=2048,
 )  # fmt: skip
 SMALL = [
     f"--config.{field}"
     for field in (
         "model.path=smollm2-135m", "data.size=64", "data.seq_len=256", "data.too_long=truncate",
-        "train.steps=2", "eval.limit=2", "eval.max_new_tokens=4", "eval.seq_len=512",
+        "train.steps=2", "eval.limit=2", "eval.max_new_tokens=4", "eval.seq_len=1024",
         "eval.decontaminate=False", "log.tensorboard=False",
     )
 ]  # fmt: skip
