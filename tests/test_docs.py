@@ -20,7 +20,7 @@ from doc_pages import NOT_RUN, PAGES, ROOT, Block
 from helpers import adapter_for
 
 import lfl_jax
-from lfl_jax import evaluate, main
+from lfl_jax import compare, evaluate, main
 from lfl_jax.config import command_line, own_code
 from lfl_jax.core import spec
 from lfl_jax.io import hf
@@ -64,6 +64,8 @@ def tiny_files(tmp_path_factory):
     for name in ("my", "train", "dev", "test"):
         rows = (ROWS.replace("3", str(i)) for i in range(20, 50))
         (folder / f"{name}.jsonl").write_text("".join(rows))
+    scores = ("base,1,0", "base,2,1", "base,3,0", "lora,1,1", "lora,2,1", "lora,3,0")
+    (folder / "scores.csv").write_text("\n".join(("run,item,score", *scores, "")))
     for name in ("configs", "examples", "docs"):
         (folder / name).symlink_to(ROOT / name)
     return folder
@@ -161,6 +163,9 @@ def understood(module: str, arguments: list[str]) -> None:
         assert not arguments or arguments == ["--version"]
     elif module in ("lfl_jax.export", "lfl_jax.fetch"):
         importlib.import_module(module)._parser().parse_args(arguments)
+    elif module == "lfl_jax.compare":
+        if "--help" not in arguments:
+            compare._options(["", *arguments])
     else:
         flags = {"lfl_jax.main": main.FLAGS, "lfl_jax.evaluate": evaluate.FLAGS}.get(module)
         flags = flags or {"rows": (2, ""), "decontaminate": (False, ""), **command_line.CODE}
@@ -192,6 +197,20 @@ def test_every_path_that_a_page_names_is_there(page):
             assert exists(path), f"{page.name}: {path}"
     for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_function_that_a_page_names_is_there():
+    for page in PAGES:
+        for path, name in re.findall(r"`([\w/]+\.py):(\w+)`", page.read_text("utf-8")):
+            files = [root / path for root in (ROOT / "lfl_jax", ROOT) if (root / path).is_file()]
+            if files or "/" in path:  # others are files of a user's own
+                assert files, f"{page.name}: {path}"
+                defined = rf"^(def|class) {name}\b"
+                assert re.search(defined, files[0].read_text("utf-8"), re.MULTILINE), (
+                    page,
+                    path,
+                    name,
+                )
 
 
 def exists(path: str) -> bool:
