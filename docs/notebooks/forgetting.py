@@ -81,7 +81,7 @@ print(f"{adapters.member_count(both)} adapters of {size:,} weights each")
 # BoolQ asks about. A row is one text; the loss is on answers, and on all of a paragraph.
 
 # %%
-ROWS, LENGTH = 8, 192
+ROWS, LENGTH = 4, 160
 plain = TEMPLATES["plain"]
 texts = {}
 for name, config in configs.items():
@@ -117,10 +117,10 @@ def nll(params, adapter, batch, routing):
     return total / jnp.sum(batch["weights"])
 
 
-def measured(maths, code):
-    """Nats per token of every text with these factors on the two adapters."""
+def measured(maths, code, names=tuple(batches)):
+    """Nats per token of the texts with these factors on the two adapters."""
     routing = jnp.array([[maths, code]])
-    return {name: float(nll(params, both, batch, routing)) for name, batch in batches.items()}
+    return {name: float(nll(params, both, batches[name], routing)) for name in names}
 
 
 # %% [markdown]
@@ -150,7 +150,7 @@ for name, score in scores.items():
 
 # %%
 factors = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-curve = [measured(factor, 0.0) for factor in factors]
+curve = [measured(factor, 0.0, ("maths", "general text")) for factor in factors]
 learned = [curve[0]["maths"] - point["maths"] for point in curve]
 forgotten = [point["general text"] - curve[0]["general text"] for point in curve]
 
@@ -170,7 +170,7 @@ plt.show()
 
 # %%
 merged = adapters.merge(trained["maths"], params)
-small = adapters.truncate(trained["maths"], params, 4)
+small, _ = adapters.truncate(trained["maths"], params, 4)
 weights = batches["maths"]["weights"].sum()
 for name, model, adapter in (("merged", merged, {}), ("rank 4", params, small)):
     total = losses.nll_sum(model, adapter, batches["maths"], cfg)
