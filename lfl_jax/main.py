@@ -2,23 +2,24 @@
 
     python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/math_ift
 
---config=FILE[:ARGUMENT]     a config, with its argument string: configs/math_ift.py:full, :dora,r=64, :smoke, :paper
---config.SECTION.FIELD=VALUE override a field; configs/base.py lists them all, with units and legal
-values --workdir=DIR                where everything goes: config.json, metrics.jsonl, tensorboard/, checkpoints/,
-                             evals/<when>/<task>.jsonl (a record per item), results.json,
-                             summary.txt, contamination.json (evaluation items in the training
-                             source), and with matplotlib learning_forgetting.png, pass_at_k.png
-                             (several samples of each program)
---distributed                several processes, one per host, found through the cluster (a TPU pod, Slurm, Open MPI), or
-                             through --coordinator=HOST:PORT --processes=N --process_id=I (or
-                             LFL_COORDINATOR, LFL_PROCESSES, LFL_PROCESS_ID)
---allow_code=FILE.py          a file with code of one's own that the record of a run names, and that may run; several
-                             times. FILE.py@HASH: a file that has changed since, as it is now
---print_config               print the config and stop
+--config=FILE[:ARGUMENT]      a config, with its argument string: configs/math_ift.py:full,
+                              :dora,r=64, :smoke, :paper
+--config.SECTION.FIELD=VALUE  override a field; configs/base.py lists all, with units and values
+--workdir=DIR                 the directory that everything is written to: config.json,
+                              metrics.jsonl, tensorboard/, checkpoints/, results.json, summary.txt,
+                              evals/<when>/<task>.jsonl (a record per item), contamination.json
+                              (evaluation items in the training source), and with matplotlib
+                              learning_forgetting.png, pass_at_k.png (several samples per program)
+--distributed                 several processes, one per host, found through the cluster (a TPU
+                              pod, Slurm, Open MPI), or through --coordinator=HOST:PORT
+                              --processes=N --process_id=I (or LFL_COORDINATOR, LFL_PROCESSES,
+                              LFL_PROCESS_ID)
+--allow_code=FILE.py          a file with user code that the record of a run names, and that may
+                              run; several times. FILE.py@HASH: a file that has changed since
+--print_config                print the config and stop
 
-The same command goes on where a run was interrupted (Ctrl-C saves first). Exit code 2: a mistake,
-said in a line;
-3: the loss became infinite or not a number; 130: interrupted and saved.
+The same command resumes a run that was interrupted (Ctrl-C saves first). Exit code 2: a mistake, in
+one line; 3: the loss became infinite or not a number; 130: interrupted and saved.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""A model as it travels: parameters with their adapter, and a loaded model with what belongs to it."""
+"""Models: parameters with their adapter, and a loaded model with its shape and tokenizer."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ from lfl_jax.text.tokenizers import Tokenizer
 class Model(Node):
     """Parameters and the adapter that is applied to them; {} is no adapter.
 
-    A half of the model that `tree.split` returns, its specs and its shardings are of this class, too.
+    The halves that `tree.split` returns, specs and shardings are of this class, too.
     """
 
     adapter: AdapterTree

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.config import OptimConfig, own_code
@@ -49,6 +50,8 @@ def _muon(c: OptimConfig) -> optax.GradientTransformation:
 
 
 Direction = Callable[[OptimConfig], optax.GradientTransformation]
+# An optimizer of the user's: a direction, or a function that makes one.
+Maker = optax.GradientTransformation | Direction
 DIRECTIONS: dict[str, Direction] = {
     "adamw": lambda c: optax.scale_by_adam(c.b1, c.b2, c.eps),
     "lionw": lambda c: optax.scale_by_lion(c.b1, c.b2),
@@ -102,26 +105,27 @@ def find(config: OptimConfig) -> Direction:
     return _own(own_code.find(config.code, "optim.name", config.name, is_optimizer))
 
 
-def is_optimizer(found: Any) -> bool:
+def is_optimizer(value: object) -> bool:
     """Whether this is an optimizer, or a function that may make one."""
-    return callable(found) or isinstance(found, optax.GradientTransformation)
+    return callable(value) or isinstance(value, optax.GradientTransformation)
 
 
 @functools.lru_cache(maxsize=64)  # of one object always the same function, as `_make` wants it
-def _own(found: Any) -> Direction:
-    return functools.partial(_checked, found)
+def _own(optimizer: Maker) -> Direction:
+    return functools.partial(_checked, optimizer)
 
 
-def _checked(found: Any, config: OptimConfig) -> optax.GradientTransformation:
-    made = (
-        found if isinstance(found, optax.GradientTransformation) else own_code.call(found, config)
+def _checked(optimizer: Maker, config: OptimConfig) -> optax.GradientTransformation:
+    tx = (
+        optimizer
+        if isinstance(optimizer, optax.GradientTransformation)
+        else own_code.call(optimizer, config)
     )
-    if not isinstance(made, optax.GradientTransformation):
+    if not isinstance(tx, optax.GradientTransformation):
         raise UserError(
-            f"optim.name={config.name} returned a {type(made).__name__}, not a"
-            " GradientTransformation"
+            f"optim.name={config.name} returned a {type(tx).__name__}, not a GradientTransformation"
         )
-    if _descends(made):
+    if _descends(tx):
         raise UserError(
             f"optim.name={config.name} returns steps, which have the learning rate's minus already;"
             " return a direction,"
@@ -129,7 +133,7 @@ def _checked(found: Any, config: OptimConfig) -> optax.GradientTransformation:
             " applied around it"
             " (of a whole optimizer: optax.chain(optax.sgd(1.0), optax.scale(-1.0)))"
         )
-    return made
+    return tx
 
 
 def _descends(tx: optax.GradientTransformation) -> bool:
@@ -193,5 +197,5 @@ def _faster(ratio: float) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: jax.tree.map(scale, updates, is_leaf=is_layer))
 
 
-def _step(lr: Any, weight_decay: Any) -> optax.GradientTransformation:
+def _step(lr: ArrayLike, weight_decay: ArrayLike) -> optax.GradientTransformation:
     return optax.chain(optax.scale(-lr), optax.add_decayed_weights(-weight_decay))

@@ -45,6 +45,7 @@ def trainable_mask(model: Model, trainable: Sequence[str], frozen: Sequence[str]
     """
     patterns = (*((p, False) for p in frozen), *((p, True) for p in trainable), (".*", False))
     mask = tree.mask(model, patterns)
+    # Scales, reference norms and the like are data of the adapter, whatever the config says.
     constant = constant_mask(model.adapter)
     mask = mask.replace(adapter=jax.tree.map(lambda m, c: m and not c, mask.adapter, constant))
     _check_norms(mask, model.adapter)
@@ -54,10 +55,10 @@ def trainable_mask(model: Model, trainable: Sequence[str], frozen: Sequence[str]
 def _check_norms(mask: Model, adapter: AdapterTree) -> None:
     """UserError where a weight would train under a layer that holds what it once read off it."""
     for path, layer in named_layers(adapter) if adapter else ():
-        held = [type(m).__name__ for m in members(layer) if type(m).rebind is not Kind.rebind]
-        if held and any(jax.tree.leaves(weight(mask.params, path))):
+        kinds = [type(m).__name__ for m in members(layer) if type(m).rebind is not Kind.rebind]
+        if kinds and any(jax.tree.leaves(weight(mask.params, path))):
             raise UserError(
-                f"config.trainable: {path} would train under a {held[0]}, which reads its weight's"
+                f"config.trainable: {path} would train under a {kinds[0]}, which reads its weight's"
                 " norms once, at the"
                 " start; train one of the two"
             )
@@ -75,22 +76,23 @@ def create(
     frozen: patterns of leaves that do not train, whatever `trainable` says.
     """
     train, rest = tree.split(model, trainable_mask(model, trainable, frozen))
+    # Small updates would be lost in bfloat16.
     train = jax.tree.map(lambda x: x.astype(jnp.float32), train)
     state = State(train, tx.init(train), jnp.int32(0))
     return (_on_mesh(state, rules) if rules else state), rest
 
 
 def _on_mesh(state: State, rules: Rules) -> State:
-    """What is not there yet, on every device: else the second step compiles anew.
+    """The state with every array on the mesh: otherwise the second step compiles again.
 
-    Moments have the sharding of their weights already. Counts of steps are put there, and factored
-    moments, small.
+    Moments have the sharding of their weights already. Counts of steps and factored moments, which
+    are small, are replicated.
     """
     everywhere = rules.sharding((), ())
 
     def put(x: jax.Array) -> jax.Array:
-        placed = x.ndim > 0 and isinstance(x.sharding, NamedSharding)
-        return x if placed else jax.device_put(x, everywhere)
+        on_mesh = x.ndim > 0 and isinstance(x.sharding, NamedSharding)
+        return x if on_mesh else jax.device_put(x, everywhere)
 
     return jax.tree.map(put, state)
 
@@ -101,7 +103,7 @@ def model(state: State, frozen: Model) -> Model:
 
 
 def put(tree_: PyTree, shardings: PyTree) -> PyTree:
-    """Every leaf placed by its sharding."""
+    """Every leaf put on the mesh by its sharding."""
     return jax.tree.map(jax.device_put, tree_, shardings)
 
 

@@ -256,7 +256,7 @@ class Config:
     def with_code(self, change: Callable[[Code], Code]) -> "Config":
         """What sections with objects of one's own may run, changed; other sections never run
         any."""
-        named = {field.partition(".")[0] for field, place in self.own_places()}
+        named = {field.partition(".")[0] for field, _ in self.own_places()}
         sections = {name: getattr(self, name) for name in named}
         changed = {
             name: dataclasses.replace(x, code=change(x.code)) for name, x in sections.items()
@@ -271,23 +271,24 @@ class Config:
             for path in own_code.FIELDS
         }
         return [
-            (path, place)
+            (path, reference)
             for path, value in values.items()
-            for place in own_code.places(path, value)
+            for reference in own_code.places(path, value)
         ]
 
     def own_files(self) -> dict[str, str]:
         """{FILE.py: its SHA-256 now} of every file that the config names an object of."""
         named = [
-            (getattr(self, path.partition(".")[0]).code, place) for path, place in self.own_places()
+            (getattr(self, path.partition(".")[0]).code, reference)
+            for path, reference in self.own_places()
         ]
-        files = {own_code.split(place)[0]: code.digest(place) for code, place in named}
+        files = {own_code.split(reference)[0]: code.digest(reference) for code, reference in named}
         return {file: sha256 for file, sha256 in files.items() if file != own_code.PASSED}
 
     def with_record(self, record: Mapping[str, Any]) -> "Config":
         """The config with what a record says of its files, {FILE.py: SHA-256}: others than those
         may not run."""
-        recorded = own_code.as_recorded([place for _, place in self.own_places()], record)
+        recorded = own_code.as_recorded([reference for _, reference in self.own_places()], record)
         return self.with_code(lambda code: dataclasses.replace(code, recorded=recorded))
 
     def allowing(self, files: Iterable[str | Allowed]) -> "Config":
@@ -315,11 +316,11 @@ class Config:
 
     def _with_own(self, path: str, value: Any) -> "Config":
         section, field = path.split(".")
-        place, old = own_code.place_of(value), getattr(self, section)
-        name = own_code.split(place)[1]
-        named = [own_code.split(there)[1] for there in own_code.places(path, getattr(old, field))]
+        reference, old = own_code.place_of(value), getattr(self, section)
+        name = own_code.split(reference)[1]
+        named = [own_code.split(known)[1] for known in own_code.places(path, getattr(old, field))]
         code = old.code.with_passed([Passed(own_code.FIELDS[path].argument, name, value)])
-        changed = {"code": code} if name in named else {"code": code, field: place}
+        changed = {"code": code} if name in named else {"code": code, field: reference}
         return dataclasses.replace(self, **{section: dataclasses.replace(old, **changed)})
 
     def values(self) -> dict[str, Any]:
@@ -340,10 +341,10 @@ class Config:
         Nor does where files lie on this machine: what is in them is compared by content (base,
         data, evaluation items).
         """
-        here = self.with_places(
-            lambda place: place if not place or place.startswith(locations.SHARED) else "here"
+        anywhere = self.with_places(
+            lambda path: path if not path or path.startswith(locations.SHARED) else "here"
         )
-        values = {name: x for name, x in here.values().items() if name not in MAY_CHANGE}
+        values = {name: x for name, x in anywhere.values().items() if name not in MAY_CHANGE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -98,16 +98,16 @@ def warnings(c: Config, steps: int, window: int | None = None) -> list[str]:
 
     window: tokens that the model's attention reaches back, None for all.
     """
-    found, o = _rows_beyond(c, window), c.optim
+    texts, o = _rows_beyond(c, window), c.optim
     warmup = o.warmup_steps or round(o.warmup_fraction * steps)
     if warmup >= steps:
-        found.append(
+        texts.append(
             f"the warmup of {warmup} steps is no shorter than the run of {steps}: the learning rate"
             " never reaches"
             f" config.optim.lr={o.lr:g}; lower config.optim.warmup_steps or warmup_fraction"
         )
     if o.weight_decay >= STRONG_DECAY:
-        found.append(
+        texts.append(
             f"config.optim.weight_decay={o.weight_decay:g} takes {o.weight_decay:.0%} off every"
             " trained weight in each"
             " step at the peak: it is not multiplied by the learning rate. PyTorch's AdamW with"
@@ -115,19 +115,19 @@ def warnings(c: Config, steps: int, window: int | None = None) -> list[str]:
             f" {o.weight_decay:g} is config.optim.weight_decay={o.weight_decay * o.lr:g} here"
         )
     if c.log.profile and int(c.log.profile.partition(":")[0]) > steps:
-        found.append(
+        texts.append(
             f"config.log.profile={c.log.profile} is beyond the run of {steps} steps: there is no"
             " profile"
         )
     if o.lora_plus != 1 and not c.adapter.kinds:
-        found.append(f"config.optim.lora_plus={o.lora_plus:g} changes nothing: there is no adapter")
+        texts.append(f"config.optim.lora_plus={o.lora_plus:g} changes nothing: there is no adapter")
     for name, (shortest, follows) in BEYOND.items():
         every = getattr(c, name).every
         if every > steps >= shortest:
-            found.append(
+            texts.append(
                 f"config.{name}.every={every} is beyond the run of {steps} steps: {follows}"
             )
-    return found
+    return texts
 
 
 def _rows_beyond(c: Config, window: int | None) -> list[str]:
@@ -160,99 +160,101 @@ BEYOND = {
 
 
 def _adapter_problems(c: Config) -> list[str]:
-    a, found = c.adapter, []
+    a, problems = c.adapter, []
     adapts = any(p.startswith("adapter") or p.startswith(".") for p in c.trainable)
     if a.alpha is not None and (a.rank is None or not a.kinds):
-        found.append(
+        problems.append(
             f"config.adapter.alpha={a.alpha:g} is given without a rank; set config.adapter.rank"
             " (and a kind)"
         )
     if a.rank is not None and a.rank < 1:
-        found.append(f"config.adapter.rank={a.rank} must be at least 1")
+        problems.append(f"config.adapter.rank={a.rank} must be at least 1")
     if a.alpha is not None and a.alpha <= 0:
-        found.append(f"config.adapter.alpha={a.alpha:g} must be positive")
+        problems.append(f"config.adapter.alpha={a.alpha:g} must be positive")
     if a.kinds and not a.targets:
-        found.append(
+        problems.append(
             "config.adapter.targets is empty; name modules such as ('q','v'), or set"
             " config.adapter.kind=none"
         )
     if not a.kinds and adapts:
-        found.append(
+        problems.append(
             "config.trainable names adapter paths, but config.adapter.kind is none; use the :full"
             " argument"
         )
     if a.path and a.over:
-        found.append(
+        problems.append(
             "config.adapter.path and config.adapter.over both say what there is at the start; give"
             " one"
         )
     if a.over and not a.kinds:
-        found.append(
+        problems.append(
             "config.adapter.over is under a new adapter; set config.adapter.kind (and rank)"
         )
     if not c.trainable:
-        found.append(
+        problems.append(
             "config.trainable is empty: nothing would train; use ('adapter/.*',) or ('params/.*',)"
         )
     trains_base = any(p.startswith("params") for p in c.trainable)
     if "dora" in a.kinds and trains_base:
-        found.append("DoRA's norms belong to a frozen base; do not train params/... beside it")
+        problems.append("DoRA's norms belong to a frozen base; do not train params/... beside it")
     if c.model.base_dtype in QUANTISED and trains_base:
-        found.append(
+        problems.append(
             f"config.model.base_dtype={c.model.base_dtype} is for a frozen base; do not train"
             " params/..."
         )
     if "loftq" in a.kinds and c.model.base_dtype not in QUANTISED:
-        found.append("loftq corrects a quantised base; set config.model.base_dtype=nf4 (or int8)")
-    return found
+        problems.append(
+            "loftq corrects a quantised base; set config.model.base_dtype=nf4 (or int8)"
+        )
+    return problems
 
 
 def _train_problems(c: Config) -> list[str]:
-    t, found = c.train, []
+    t, problems = c.train, []
     if t.microbatch and t.batch % t.microbatch:
-        found.append(
+        problems.append(
             f"config.train.microbatch={t.microbatch} does not divide config.train.batch={t.batch}"
         )
     if t.steps == 0 and t.epochs == 0 and t.tokens == 0:
-        found.append("config.train.steps, tokens and epochs are all 0: nothing to do")
+        problems.append("config.train.steps, tokens and epochs are all 0: nothing to do")
     if min(c.data.levels) < 0 or not any(c.data.levels):
-        found.append(
+        problems.append(
             f"config.data.levels={c.data.levels} must be three numbers >= 0, not all 0, such as (6,"
             " 3, 1)"
         )
     if t.steps and t.tokens:
-        found.append(
+        problems.append(
             f"config.train.steps={t.steps} and config.train.tokens={t.tokens:g} both say how long;"
             " give one"
         )
     if t.branch_from and (c.optim.schedule != "trapezoid" or not c.optim.warmup_steps):
-        found.append(
+        problems.append(
             "config.train.branch_from needs config.optim.schedule=trapezoid and warmup_steps: only"
             " then does"
             " a shorter run begin like a longer one"
         )
     if c.optim.lr == 0:
-        found.append("config.optim.lr is 0: nothing would be learned")
+        problems.append("config.optim.lr is 0: nothing would be learned")
     if 0 in dataclasses.astuple(c.mesh):
-        found.append("config.mesh sizes must be positive, or -1 for one of them")
-    return found
+        problems.append("config.mesh sizes must be positive, or -1 for one of them")
+    return problems
 
 
 def _eval_problems(c: Config) -> list[str]:
-    found = []
+    problems = []
     for pair in c.eval.files:
         if not all(pair.partition("=")[::2]):
-            found.append(
+            problems.append(
                 f"config.eval.files: {pair!r} must be DATASET=PATH, for example"
                 " mmlu-test=data/mmlu/test"
             )
     if c.eval.samples > 1 and c.eval.temperature == 0:
-        found.append(
+        problems.append(
             "config.eval.samples are all the same at config.eval.temperature=0; set it, for example"
             " to 0.2"
         )
     if c.eval.every and c.eval.every_tokens:
-        found.append(
+        problems.append(
             f"config.eval.every={c.eval.every} and config.eval.every_tokens={c.eval.every_tokens:g}"
             " both say how often;"
             " give one"
@@ -260,8 +262,8 @@ def _eval_problems(c: Config) -> list[str]:
     for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
         items = name_and_items(task)[1]
         if items and not items.isdigit():
-            found.append(f"evaluation {task!r} must be a name, or name:n with n items")
-    return found
+            problems.append(f"evaluation {task!r} must be a name, or name:n with n items")
+    return problems
 
 
 # meant as such, where a name is asked for
@@ -269,17 +271,17 @@ SWITCHES = ("true", "false", "yes", "no", "on", "off", "1", "0", "none")
 
 
 def _log_problems(c: Config) -> list[str]:
-    found = []
+    problems = []
     first, _, last = c.log.profile.partition(":")
     if c.log.profile and not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-        found.append(
+        problems.append(
             f"config.log.profile={c.log.profile!r} must be FIRST:LAST, steps from 1 on, such as"
             " 10:15"
         )
     if c.log.wandb.lower() in SWITCHES:
-        found.append(
+        problems.append(
             f"config.log.wandb={c.log.wandb!r} must be the name of a project, such as"
             " --config.log.wandb=lfl;"
             " leave it out to log nothing there"
         )
-    return found
+    return problems

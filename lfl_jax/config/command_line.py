@@ -80,22 +80,22 @@ def configured(
     person names may run: in these fields, in the config unless that is the record of a run, or in
     allow_code.
     """
-    found = list(problems)
-    typed = typed_overrides(overrides, found)
+    all_problems = list(problems)
+    typed = typed_overrides(overrides, all_problems)
     try:
         values = load(resolve(place)).to_dict()
     except UserError as error:
-        raise mistakes([str(error), *found]) from None
+        raise mistakes([str(error), *all_problems]) from None
     recorded = values.pop("recorded_code", None)
     override(values, typed)
     config, wrong = Config.read(values)
-    if found or wrong:
-        raise mistakes(found + wrong)
-    here = functools.partial(locations.absolute, here=pathlib.Path.cwd())
-    config = config.with_places(here).with_record(dict(recorded or ()))
+    if all_problems or wrong:
+        raise mistakes(all_problems + wrong)
+    absolute = functools.partial(locations.absolute, here=pathlib.Path.cwd())
+    config = config.with_places(absolute).with_record(dict(recorded or ()))
     named = [own for path, own in config.own_places() if recorded is None or path in typed]
     files = {own_code.split(own)[0] for own in named} - {own_code.PASSED}
-    return config.allowing([*sorted(files), *(here(file) for file in allow_code)])
+    return config.allowing([*sorted(files), *(absolute(file) for file in allow_code)])
 
 
 def split(arguments: Sequence[str], extra: Flags) -> Words:
@@ -169,10 +169,12 @@ def _flag(name: str, text: str | None, default: Any, problems: list[str]) -> Any
         return True
     try:
         value = config_values.from_text(type(default), text, f"--{name}")
-        here = functools.partial(locations.absolute, here=pathlib.Path.cwd())
+        absolute = functools.partial(locations.absolute, here=pathlib.Path.cwd())
         if name in locations.FLAGS:
-            return locations.place(value, here)
-        return locations.place_or_name(value, here) if name in locations.FLAGS_OR_NAMES else value
+            return locations.place(value, absolute)
+        return (
+            locations.place_or_name(value, absolute) if name in locations.FLAGS_OR_NAMES else value
+        )
     except UserError as error:
         problems.append(str(error))
         return default

@@ -191,9 +191,9 @@ def allowing(files: Iterable[str | os.PathLike], own: Own = Own()) -> Code:
     passed = tuple(
         Passed(name, split(place_of(x))[1], x) for name, x in given.items() if x is not None
     )
-    found = (Allowed.parse(os.fspath(file)) for file in files)
+    parsed = (Allowed.parse(os.fspath(file)) for file in files)
     return Code(
-        tuple(Allowed(locations.absolute(a.file, Path.cwd()), a.sha256) for a in found), (), passed
+        tuple(Allowed(locations.absolute(a.file, Path.cwd()), a.sha256) for a in parsed), (), passed
     )
 
 
@@ -309,8 +309,8 @@ def errors_in(file: str) -> Iterator[None]:
         )
         if not line:
             raise
-        said = " ".join(str(error.args[0] if error.args else error).split())
-        raise UserError(f"{file}, line {line}: {type(error).__name__}: {said}") from None
+        message = " ".join(str(error.args[0] if error.args else error).split())
+        raise UserError(f"{file}, line {line}: {type(error).__name__}: {message}") from None
 
 
 def call(function: Callable, *arguments: Any, **named: Any) -> Any:
@@ -341,7 +341,7 @@ def digest(file: str) -> str:
 
 def as_recorded(found: Iterable[str], record: Mapping[str, Any]) -> Digests:
     """What a run or adapter file says of the files of these places; "" where it says nothing."""
-    files = sorted({split(place)[0] for place in found} - {PASSED})
+    files = sorted({split(reference)[0] for reference in found} - {PASSED})
     return tuple((file, str(record.get(file, ""))) for file in files)
 
 

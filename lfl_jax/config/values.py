@@ -91,8 +91,8 @@ def build(cls: type, values: Any, where: str, problems: list[str]) -> Any | None
         if name not in given
     ]
     hints = typing.get_type_hints(cls)
-    found = {n: _field(hints[n], given[n], f"{where}.{n}", problems) for n in names if n in given}
-    return cls(**found) if len(problems) == already else None
+    built = {n: _field(hints[n], given[n], f"{where}.{n}", problems) for n in names if n in given}
+    return cls(**built) if len(problems) == already else None
 
 
 def _field(hint: Any, value: Any, where: str, problems: list[str]) -> Any:

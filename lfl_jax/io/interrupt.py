@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag that the training loop reads, so that it saves before it stops."""
+"""Ctrl-C and SIGTERM as a flag that the training loop reads, so that it saves first."""
 
 import signal
 import threading

@@ -50,23 +50,25 @@ def shape(config: Config) -> ModelConfig:
 
 
 def load(config: Config, rules: Rules) -> LoadedModel:
-    """The base that config.model names. What trains is held in float32, a frozen base in
+    """The base that config.model names. What trains is stored in float32, a frozen base in
     config.model.base_dtype.
 
     Raises UserError for weights that are not fetched (with the command), or damaged.
     """
     trains = any(pattern.startswith("params") for pattern in config.trainable)
-    held = "float32" if trains else config.model.base_dtype
+    storage_dtype = "float32" if trains else config.model.base_dtype
     if config.model.init == "random":
         cfg = _numerics(shape(config), config)
-        params = random_params(cfg, config.seed.init, rules, held)
+        params = random_params(cfg, config.seed.init, rules, storage_dtype)
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
-        found = _files(config)
-        cfg = _numerics(found.cfg, config)
-        params = found.load(cfg, rules, held)
-        source, rounded = assets.origin(config.model.path) or str(found.path), found.quantised
-    formats = ", ".join(filter(None, (rounded, held if held in quant.FORMATS else None)))
+        files = _files(config)
+        cfg = _numerics(files.cfg, config)
+        params = files.load(cfg, rules, storage_dtype)
+        source, rounded = assets.origin(config.model.path) or str(files.path), files.quantised
+    formats = ", ".join(
+        filter(None, (rounded, storage_dtype if storage_dtype in quant.FORMATS else None))
+    )
     origin = Origin(source, formats or None, tree.fingerprint(params))
     return LoadedModel(Model(params=params, adapter={}), cfg, tokenizer(config), origin)
 
@@ -91,11 +93,11 @@ def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
     )
 
 
-def random_params(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
+def random_params(cfg: ModelConfig, seed: int, rules: Rules, storage_dtype: str) -> dict:
     """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
-    specs = llama.specs(cfg, pretrained.dense_dtype(held, cfg))
+    specs = llama.specs(cfg, pretrained.dense_dtype(storage_dtype, cfg))
     build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
-    params, hold = build(jax.random.key(seed)), pretrained.linear_quantiser(held, rules)
+    params, hold = build(jax.random.key(seed)), pretrained.linear_quantiser(storage_dtype, rules)
     held_leaves = map(
         hold,
         tree.paths(params),
@@ -108,18 +110,18 @@ def random_params(cfg: ModelConfig, seed: int, rules: Rules, held: str) -> dict:
 def _files(config: Config) -> Pretrained:
     """The weights' files; UserError with the fetch command, or the field that names them, when they
     are not there."""
-    place = config.model.path
-    if place and not place.startswith(locations.SHARED) and not Path(place).exists():
+    path = config.model.path
+    if path and not path.startswith(locations.SHARED) and not Path(path).exists():
         raise UserError(
-            f"{place}: no such model; name where it is now with --config.model.path=PATH"
+            f"{path}: no such model; name where it is now with --config.model.path=PATH"
         )
-    if not place and own_code.is_place(config.model.name):
+    if not path and own_code.is_place(config.model.name):
         raise UserError(
             f"config.model.name={config.model.name} is a shape without weights: set"
             " config.model.init=random, or name"
             " weights with config.model.path"
         )
-    return pretrained.open_model(Path(place) if place else assets.path(config.model.name))
+    return pretrained.open_model(Path(path) if path else assets.path(config.model.name))
 
 
 def tokenizer(config: Config) -> Tokenizer:

@@ -43,11 +43,11 @@ def restore(config: Config, steps: int, like: dict[str, Any], fingerprint: str) 
         whole = saved.steps_with(states.FOR_RESUME)
         usable = [step for step in whole if step <= start]
         if not usable:
-            kept = ", ".join(map(str, whole)) or "none"
+            resumable = ", ".join(map(str, whole)) or "none"
             raise UserError(
                 f"config.train.branch_from={config.train.branch_from}: no checkpoint at or before"
                 f" step {start}, where"
-                f" the cooldown of {steps} steps begins; those that can be resumed: {kept}."
+                f" the cooldown of {steps} steps begins; those that can be resumed: {resumable}."
                 " Keep more with config.checkpoint.keep"
             )
         return saved.restore(max(usable), like, base_fingerprint=fingerprint)

@@ -40,9 +40,9 @@ def with_recorded_code(config: Config, folder: Path) -> Config:
     record = workdir.read_code(folder)
     if not record:
         return config
-    found = config.with_record(record)
-    own_code.warn_of_changes(record, found.own_files())
-    return found
+    recorded = config.with_record(record)
+    own_code.warn_of_changes(record, recorded.own_files())
+    return recorded
 
 
 def restore(
@@ -53,7 +53,7 @@ def restore(
     model_path: str = "",
     code: Code = own_code.NOTHING,
 ) -> tuple[LoadedModel, Model, int]:
-    """(base, model, step) of a run at a step: a number, "best" (config.checkpoint.best) or the latest.
+    """(base, model, step) of a run at a step: a number, "best" (checkpoint.best) or the latest.
 
     The model's parameters are the base's own unless they trained. model_path: where the base is,
     when it was moved. code: as of `read_config`. Raises UserError when there is no such
@@ -106,9 +106,9 @@ def require_same_data(metadata: Mapping[str, Any], contents: Sequence[str], conf
     source."""
     trained_on = metadata["data"]
     if trained_on != list(contents):
-        place = config.data.path or config.data.source
+        path = config.data.path or config.data.source
         raise UserError(
-            f"{place} is not the data that this run was trained on (SHA-256 {contents[0][:12]}, the"
+            f"{path} is not the data that this run was trained on (SHA-256 {contents[0][:12]}, the"
             " run's is"
             f" {trained_on[0][:12]}): name that with --config.data.path=FILE, or use another"
             " --workdir"
@@ -128,10 +128,10 @@ def _read(
                 " --step=latest"
             )
         like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules, folder)
-        found = saved.restore(number, like, base_fingerprint=fingerprint)
-    trained = found.state["params"]
+        restored = saved.restore(number, like, base_fingerprint=fingerprint)
+    trained = restored.state["params"]
     params = tree.combine(trained, base) if jax.tree.leaves(trained) else base
-    return Model(params=params, adapter=found.state["adapter"]), found.step
+    return Model(params=params, adapter=restored.state["adapter"]), restored.step
 
 
 def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTHING) -> dict:

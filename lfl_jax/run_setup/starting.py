@@ -8,12 +8,14 @@ any form: the run directory keeps a copy of it, from which the tree of both is m
 
 import dataclasses
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from lfl_jax import adapters, assets
 from lfl_jax import state as states
@@ -24,6 +26,7 @@ from lfl_jax.adapters.mix import members
 from lfl_jax.config import AdapterConfig, Config, locations
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
+from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file
 from lfl_jax.model import LoadedModel, Model
@@ -70,11 +73,11 @@ def check(config: Config, folder: Path) -> None:
         "over": (folder / earlier_run.FIRST_ADAPTER).exists(),
     }
     for field, is_here in copied.items():
-        place = getattr(config.adapter, field)
-        is_name = place.startswith(locations.SHARED) or place.partition("@")[0] in assets.manifest()
-        if place and not is_here and not is_name and not Path(place).exists():
+        path = getattr(config.adapter, field)
+        is_name = path.startswith(locations.SHARED) or path.partition("@")[0] in assets.manifest()
+        if path and not is_here and not is_name and not Path(path).exists():
             formats = ", ".join(adapter_formats.ADAPTER_FORMATS)
-            raise UserError(f"config.adapter.{field}={place}: there is nothing; expected {formats}")
+            raise UserError(f"config.adapter.{field}={path}: there is nothing; expected {formats}")
 
 
 def make(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Start:
@@ -113,19 +116,19 @@ def _initial(specs: dict, shardings: dict, seed: int) -> dict:
 
 
 def _further(config: Config, base: LoadedModel, rules: Rules) -> Start:
-    place = config.adapter.path
-    params, found = _load(place, base, config)
+    path = config.adapter.path
+    params, loaded = _load(path, base, config)
     specs = adapters.specs(llama.specs(base.cfg), config.adapter) if config.adapter.kinds else {}
-    _require_described(place, found, specs, config)
+    _require_described(path, loaded, specs, config)
     brought = tree.changed(params, base.model.params)
-    _require_trained(place, brought, base.model.params, config)
+    _require_trained(path, brought, base.model.params, config)
     adapter = states.put(
-        jax.tree.map(lambda x, s: jnp.asarray(x, s.dtype), found, specs),
+        jax.tree.map(lambda x, s: jnp.asarray(x, s.dtype), loaded, specs),
         spec.shardings(specs, rules),
     )
     if adapter:
-        require_bound(f"config.adapter.path={place}", adapter, base.model.params)
-    about = _about(place, "trained further", {"adapter": found, "params": brought})
+        require_bound(f"config.adapter.path={path}", adapter, base.model.params)
+    about = _about(path, "trained further", {"adapter": loaded, "params": brought})
     return Start(adapter, own=adapter, params=brought, provenance=about)
 
 
@@ -144,23 +147,23 @@ def _over(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Star
 
 def _first(config: Config, base: LoadedModel, folder: Path) -> dict:
     """The frozen adapter, from the run's own copy, which is made by its first start."""
-    place, copy = config.adapter.over, folder / earlier_run.FIRST_ADAPTER
+    path, copy = config.adapter.over, folder / earlier_run.FIRST_ADAPTER
     if not hosts.agree(copy.exists()):
         earlier = (
             Path(config.train.branch_from) / earlier_run.FIRST_ADAPTER
             if config.train.branch_from
             else None
         )
-        params, first = _load(str(earlier or place), base, config)
+        params, first = _load(str(earlier or path), base, config)
         brought = tree.changed(params, base.model.params)
         if brought or not layers_of(first):
             raise UserError(
-                f"config.adapter.over={place} is not an adapter alone: it has its own"
+                f"config.adapter.over={path} is not an adapter alone: it has its own"
                 f" {_named(brought)}; export it"
                 " merged (python -m lfl_jax.export --to=hf) and train over that,"
                 " config.model.path=EXPORTED"
             )
-        require_bound(f"config.adapter.over={place}", first, base.model.params)
+        require_bound(f"config.adapter.over={path}", first, base.model.params)
         whole = jax.tree.map(hosts.to_numpy, first)
         if hosts.is_first():
             adapter_file.save(copy, whole, fingerprint=base.origin.fingerprint)
@@ -170,29 +173,29 @@ def _first(config: Config, base: LoadedModel, folder: Path) -> dict:
     )
 
 
-def _load(place: str, base: LoadedModel, config: Config) -> tuple[dict, dict]:
-    """(params, adapter) at this place; what may run for a kind of one's own is what this run's
+def _load(path: str, base: LoadedModel, config: Config) -> tuple[dict, dict]:
+    """(params, adapter) at this path; what may run for a kind of one's own is what this run's
     config allows."""
     code = dataclasses.replace(config.adapter.code, recorded=())
-    found = adapter_formats.load(place, base.model.params, code)
-    adapter = {name: part for name, part in found.adapter.items() if name in ("layers", "shared")}
-    return found.params, adapter
+    model = adapter_formats.load(path, base.model.params, code)
+    adapter = {name: part for name, part in model.adapter.items() if name in ("layers", "shared")}
+    return model.params, adapter
 
 
-def _about(place: str, use: str, values: dict) -> dict[str, str]:
+def _about(path: str, use: str, values: dict) -> dict[str, str]:
     return {
-        "adapter": assets.origin(place) or place,
+        "adapter": assets.origin(path) or path,
         "use": use,
         "fingerprint": tree.fingerprint(values),
     }
 
 
-def _require_trained(place: str, brought: dict[str, Any], base: dict, config: Config) -> None:
+def _require_trained(source: str, brought: dict[str, Any], base: dict, config: Config) -> None:
     """UserError for parameters that came with an adapter and would not train: no checkpoint would
     hold them."""
     if new := [path for path in brought if path not in tree.paths(base)]:
         raise UserError(
-            f"config.adapter.path={place} has its own {_named(new)}, which the base has not (its"
+            f"config.adapter.path={source} has its own {_named(new)}, which the base has not (its"
             " head is its"
             " embedding); export it merged (python -m lfl_jax.export --to=hf), then"
             " config.model.path=EXPORTED"
@@ -207,58 +210,58 @@ def _require_trained(place: str, brought: dict[str, Any], base: dict, config: Co
             for pattern in (*config.trainable, *(f"params/{path}" for path in frozen[:3]))
         )
         raise UserError(
-            f"config.adapter.path={place} has its own {_named(frozen)}, which config.trainable"
+            f"config.adapter.path={source} has its own {_named(frozen)}, which config.trainable"
             " leaves frozen; train on"
             f' with --config.trainable="({also})"'
         )
 
 
-def _named(paths: Any) -> str:
-    shown = ", ".join(list(paths)[:3])
-    return f"{shown} ({len(paths)} in all)" if len(paths) > 3 else shown or "nothing"
+def _named(paths: Collection[str]) -> str:
+    names = ", ".join(list(paths)[:3])
+    return f"{names} ({len(paths)} in all)" if len(paths) > 3 else names or "nothing"
 
 
-def _require_described(place: str, found: dict, specs: dict, config: Config) -> None:
+def _require_described(path: str, adapter: dict, specs: dict, config: Config) -> None:
     """UserError unless the config describes this adapter: a config says what trains."""
-    differing = _differences(found, specs)
+    differing = _differences(adapter, specs)
     if not differing:
         return
-    if not layers_of(found):
+    if not layers_of(adapter):
         raise UserError(
-            f"config.adapter.path={place} is a model whose parameters trained, without an adapter;"
+            f"config.adapter.path={path} is a model whose parameters trained, without an adapter;"
             " train it further"
             " with :full, or export it merged (python -m lfl_jax.export --to=hf) and set"
             " config.model.path=EXPORTED"
         )
     root = config.adapter.scaling == "alpha/sqrt(rank)"
     holds, asked = (
-        _form(found, root),
+        _form(adapter, root),
         _form(jax.tree.map(_value, specs, is_leaf=spec.is_spec), root),
     )
     flags = holds.flags(asked)
     advice = f"set {' '.join(flags)}" if flags else f"they differ at {_named(differing)}"
     raise UserError(
-        f"config.adapter.path={place} holds {holds}; the config asks for {asked}: {advice}"
+        f"config.adapter.path={path} holds {holds}; the config asks for {asked}: {advice}"
     )
 
 
-def _differences(found: dict, specs: dict) -> list[str]:
+def _differences(adapter: dict, specs: dict) -> list[str]:
     """Paths of leaves of another shape, of factors of another value, and of leaves on one side
     only."""
-    ours, theirs = dict(tree.items(specs, spec.is_spec)), dict(tree.items(found))
+    ours, theirs = dict(tree.items(specs, spec.is_spec)), dict(tree.items(adapter))
     never_trains = dict(tree.items(constant_mask(specs)))
     differing = [
         path
         for path in ours | theirs
         if not _agree(theirs.get(path), ours.get(path), never_trains.get(path, False))
     ]
-    if not differing and jax.tree.structure(found) != jax.tree.structure(specs):
+    if not differing and jax.tree.structure(adapter) != jax.tree.structure(specs):
         # kinds with leaves of one name
-        return [path for path, layer in named_layers(found) if layer is not None]
+        return [path for path, layer in named_layers(adapter) if layer is not None]
     return differing
 
 
-def _agree(x: Any, s: Any, never_trains: bool) -> bool:
+def _agree(x: ArrayLike | None, s: ArraySpec | None, never_trains: bool) -> bool:
     """Whether an array is one of this spec: a constant that the spec states has its value."""
     if x is None or s is None or x.shape != s.shape:
         return False
@@ -267,7 +270,7 @@ def _agree(x: Any, s: Any, never_trains: bool) -> bool:
     return not stated or bool(np.allclose(x, s.init.value))
 
 
-def _value(s: Any) -> np.ndarray:
+def _value(s: ArraySpec) -> np.ndarray:
     """A factor's initial value; of other leaves only the shape matters."""
     return (
         np.asarray(s.init(jax.random.key(0), s.shape, s.dtype))
@@ -302,7 +305,7 @@ class _Form:
         return [f"--config.adapter.{name}={_written(x)}" for name, x in changed.items()]
 
 
-def _written(value: Any) -> str:
+def _written(value: str | int | float | tuple[str, ...]) -> str:
     """A value as a shell takes it."""
     return (
         f'"{value}"'
