@@ -194,8 +194,8 @@ def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None
             f"  merged into weights dequantised from {quantised}; --target=original merges into the"
             " original's"
         )
-    none = "" if base.tokenizer.files() else ", without tokenizer files: plain bytes have none"
-    print(f"written to {options.out}{none}")
+    without = "" if base.tokenizer.files() else ", without tokenizer files: plain bytes have none"
+    print(f"written to {options.out}{without}")
 
 
 def _differences(error: Any) -> str:

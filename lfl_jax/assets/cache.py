@@ -100,7 +100,7 @@ def stamp(entry: Item) -> dict[str, Any] | None:
         sizes = {name: (folder / name).stat().st_size for name in stamped["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # Sizes, not hashes: they were verified on arrival, and hashing gigabytes would slow every start.
+    # Sizes, not hashes: those were verified on arrival, and hashing gigabytes slows every start.
     is_complete = sizes == {name: file["bytes"] for name, file in stamped["files"].items()}
     is_same = stamped.get("name") == entry.name and stamped.get("origin") == _origin(entry)
     has_all_files = set(sizes) >= {name for _, name in entry.files}

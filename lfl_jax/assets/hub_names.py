@@ -1,6 +1,6 @@
 """Names of repositories on a hub, and which of their files a name stands for.
 
-    hf:ORG/NAME[@REVISION][:FILE]                      a model or an adapter; FILE: one .gguf of several
+    hf:ORG/NAME[@REVISION][:FILE]                      a model or adapter; FILE: one of several .gguf
     hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]   a dataset
     data.source=hf:ORG/NAME:CONFIG:SPLIT               the same dataset
 

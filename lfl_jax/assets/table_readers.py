@@ -81,7 +81,7 @@ def _json_lines(path: Path) -> Rows:
 
 
 def stream_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(FILE:LINE, object) of each line, read as it is unpacked: a file may be larger than memory."""
+    """(FILE:LINE, object) of each line, unpacked as it is read: files may exceed the memory."""
     for number, line in lines(path):
         location = f"{path}:{number}"
         yield location, parse(line, location)

@@ -101,7 +101,7 @@ def _split_of(name: str) -> Split | None:
 
 
 def _one_each(folder: Path, split_of: Mapping[str, Split | None]) -> dict[str, list[str]]:
-    """Names by our split; UserError where two of theirs would be one of ours, or a name has none."""
+    """Names by our split; UserError where two of theirs are one of ours, or a name has none."""
     splits: dict[str, list[str]] = {}
     for name, split in split_of.items():
         if split is None:

@@ -89,7 +89,7 @@ def _code(layers: AdapterTree) -> dict[str, str]:
     """{FILE.py: SHA-256} of the files of kinds of one's own."""
     kinds = {type(m) for layer in jax.tree.leaves(layers, is_leaf=is_layer) for m in members(layer)}
     own = [own_code.place_of(kind) for kind in kinds - set(KINDS.values())]
-    files = sorted({own_code.split(place)[0] for place in own} - {own_code.PASSED})
+    files = sorted({own_code.split(name)[0] for name in own} - {own_code.PASSED})
     return {file: own_code.digest(file) for file in files}
 
 

@@ -18,7 +18,8 @@ from lfl_jax.models.rope import FactorsRope, LinearRope, Llama3Rope, RopeScaling
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral is a "llama", too
 ROPE_FACTORS = "rope_freqs.weight"  # divides every rotary frequency, where the file has it
-# Field of the config -> a parameter that only models with it have. A model has all of a group or none.
+# Field of the config -> a parameter that only models with it have. A model has all of a group or
+# none.
 ADDITIONS = {
     "qkv_bias": "layers/qkv_bias/q",
     "o_bias": "layers/o_bias/o",
@@ -167,7 +168,7 @@ SCALINGS: dict[str, Callable[[_Fields], RopeScaling | None]] = {
 
 
 def _rule_of_factors(factors: Float32[np.ndarray, " J"], cfg: ModelConfig) -> RopeScaling | None:
-    """Llama 3.1's rule where the factors are its, so that config.json can state it; else themselves."""
+    """Llama 3.1's rule where the factors are its, which config.json can state; else themselves."""
     if not (np.isfinite(factors).all() and (factors > 0).all()):
         raise UserError(f"tensor {ROPE_FACTORS!r} has factors that are no positive numbers")
     if (factors == 1).all():

@@ -13,7 +13,8 @@ from lfl_jax.assets.gguf_header import TensorInfo
 from lfl_jax.errors import UserError
 
 UNQUANTISED = ("F32", "F16", "BF16", "F64")
-# Numbers dequantised at a time: the package's temporaries, several times as large, stay in the cache.
+# Numbers dequantised at a time: the package's temporaries, several times as large, stay in the
+# cache.
 CHUNK = 1 << 18
 
 

@@ -150,10 +150,10 @@ def _number(file: Path, fields: dict[str, Any], name: str, default: float) -> fl
 def _rope(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
     """`rope_parameters` as newer files have it, or `rope_scaling` of older ones, which keep
     rope_theta apart."""
-    found = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: rope_parameters is {found!r}; expected an object")
-    return found
+    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise UserError(f"{file}: rope_parameters is {rope!r}; expected an object")
+    return rope
 
 
 def _scaling(

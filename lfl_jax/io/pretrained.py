@@ -1,4 +1,4 @@
-"""Models and tokenizers on disk, whatever their format: opened by path, read when they are loaded."""
+"""Models and tokenizers on disk, in any format: opened by path, read when they are loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def dense_dtype(storage: str, cfg: ModelConfig) -> str:
 
 
 def linear_quantiser(storage: str, rules: Rules) -> Finish:
-    """(path, spec, parameter) -> the parameter as stored: linear weights quantised, others as is."""
+    """(path, spec, parameter) -> the parameter as stored: linear weights may be quantised."""
 
     def quantise_linear(path: str, leaf: ArraySpec, parameter: jax.Array) -> Weight:
         is_linear = path.startswith(("layers/attn/", "layers/mlp/"))
@@ -55,6 +55,7 @@ def linear_quantiser(storage: str, rules: Rules) -> Finish:
 
 
 def _open_gguf(file: Path) -> Pretrained:
+    # The header is read once, for the config, the tokenizer's size and the table of tensors.
     tensors = gguf_file.Tensors(file)
     cfg = gguf_config.model_config(tensors)
 
@@ -151,7 +152,7 @@ TOKENIZER_FILES: dict[str, Callable[[Path], Tokenizer]] = {
 
 
 def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
-    """A tokenizer without its model: a folder, a file of TOKENIZER_FILES, a fetched name or hf:NAME.
+    """A tokenizer without its model: a folder, a file, a fetched name or hf:NAME.
 
     Raises UserError for one that is missing or damaged, and for one with more tokens than the
     model.
