@@ -9,7 +9,6 @@ import dataclasses
 import platform
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,24 +16,18 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from lfl_jax import adapters, notices, optim, schedules
+from lfl_jax import adapters
 from lfl_jax import state as states
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
-from lfl_jax.config import checks as config_checks
 from lfl_jax.core import hosts
 from lfl_jax.core.process import keep_freed_memory
-from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Batch, Key
-from lfl_jax.data.examples import Source
 from lfl_jax.data.loader import training_batches
-from lfl_jax.data.sources import open_source
-from lfl_jax.data.tokenized import TokenizedSource
-from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals import scorer, suite
 from lfl_jax.evals.run import Result
-from lfl_jax.evals.task import Inputs, Task
-from lfl_jax.io import wandb_log, workdir
+from lfl_jax.evals.task import Inputs
 from lfl_jax.io.checkpoint import Checkpoints, Restored, abstract
 from lfl_jax.io.interrupt import interrupts
 from lfl_jax.io.lock import DirectoryLock
@@ -43,32 +36,18 @@ from lfl_jax.io.metrics import MetricsWriter
 from lfl_jax.io.profile import Profiler
 from lfl_jax.io.progress import progress
 from lfl_jax.io.throughput import Meter
-from lfl_jax.model import LoadedModel, Model, Origin
+from lfl_jax.model import Model, Origin
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
+from lfl_jax.run_setup import branches, earlier_run
 from lfl_jax.run_setup.starting import Start
-from lfl_jax.schedules import Schedule
 from lfl_jax.state import State
 from lfl_jax.train_log import StepLog, is_due, named_scores, write_once
+from lfl_jax.train_setup import Run, Setup, load, prepare, require_same_run
 from lfl_jax.train_step import MODEL_INPUTS, train_step
 
 # Compiled steps that one process keeps. A program takes 25 MB and 650 memory mappings, of which
 # Linux allows 65,530.
 MAX_PROGRAMS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A run to do: its config, the directory for everything it writes, and further tasks.
-
-    tasks: beside the built-in ones; config.eval names them as it names those. quiet: without
-    progress, but with warnings.
-    """
-
-    config: Config
-    workdir: Path
-    tasks: tuple[Task, ...] = ()
-    quiet: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,34 +68,6 @@ class Outcome:
     finished: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """The parts of a run, checked; nothing is loaded yet."""
-
-    config: Config
-    folder: Path
-    tasks: dict[str, Task]
-    rules: Rules
-    tokenized: TokenizedSource
-    steps: int
-    schedule: Schedule
-    tx: optax.GradientTransformation
-    test: Inputs
-    dev: Inputs
-    eval_every: int  # steps; 0 = only at the end
-    show: bool
-
-    @property
-    def source(self) -> Source:
-        """The training examples."""
-        return self.tokenized.source
-
-    @property
-    def data_sha256(self) -> list[str]:
-        """Hashes of the training source and of the sources that it mixes."""
-        return [part.sha256 for part in (self.source, *self.source.parts)]
-
-
 def run(request: Run) -> Outcome:
     """Evaluate the base, train, evaluate again; an interrupted run directory is resumed bit-exact.
 
@@ -124,11 +75,11 @@ def run(request: Run) -> Outcome:
     another process trains; NonFiniteLoss when training diverged.
     """
     meter = Meter(time.monotonic())
-    setup = _prepare(request)
+    setup = prepare(request)
     config, folder, rules, steps = setup.config, setup.folder, setup.rules, setup.steps
     with DirectoryLock(folder, process_index=jax.process_index()) as lock:
         # The base on the mesh, split into what trains and what stays frozen.
-        base, start = _load(setup)
+        base, start = load(setup)
         cfg, origin = base.cfg, base.origin
         _limit_memory()
         model = base.model.replace(adapter=start.adapter)
@@ -139,7 +90,7 @@ def run(request: Run) -> Outcome:
         del base, model
 
         # Processes that would do different things would wait for each other for ever.
-        _require_same_run(setup, origin.fingerprint)
+        require_same_run(setup, origin.fingerprint)
         if config.eval.decontaminate and hosts.is_first():
             contamination.write(config, setup.source, folder, setup.tasks, setup.show)
 
@@ -257,68 +208,6 @@ def run(request: Run) -> Outcome:
         return Outcome(before, after, facts, step, steps, trained, finished=True)
 
 
-def _prepare(request: Run) -> Setup:
-    """Everything that can be wrong before hours are spent, checked in the order of its cost."""
-    config = earlier_run.with_recorded_code(request.config, request.workdir)
-    base_model.check(config)
-    tasks = suite.tasks_of(config, request.tasks)
-    wandb_log.check(config.log.wandb)
-    if config.train.branch_from:
-        branches.check(config)
-    starting.check(config, request.workdir)
-    rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-
-    source = open_source(config.data, "train", config.seed.data)
-    tokenized = TokenizedSource(source, base_model.tokenizer(config), config.data)
-    show = not request.quiet
-    if source.columns and show and hosts.is_first():
-        # Which columns are used is never a guess.
-        print(f"{source.name}: {source.columns}")  # noqa: T201
-    steps = run_length.total_steps(config, tokenized)
-
-    # Schedule and optimizer may be the user's code: what is wrong with them is raised here.
-    schedule = schedules.make(config.optim, steps)
-    tx = optim.make(config.optim, schedule)
-    for text in config_checks.warnings(config, steps, base_model.shape(config).window):
-        notices.warn(text)
-
-    return Setup(
-        config=config,
-        folder=request.workdir,
-        tasks=tasks,
-        rules=rules,
-        tokenized=tokenized,
-        steps=steps,
-        schedule=schedule,
-        tx=tx,
-        test=evaluation_inputs.from_config(config),
-        dev=evaluation_inputs.from_config(config, dev=True),
-        eval_every=config.eval.every or run_length.steps_of(config, config.eval.every_tokens),
-        show=show,
-    )
-
-
-def _load(setup: Setup) -> tuple[LoadedModel, Start]:
-    """The base and the adapter of step 0; from here on the directory is this run's."""
-    config, folder, tokenized = setup.config, setup.folder, setup.tokenized
-    run_length.check_resumable(
-        folder, config, setup.steps, lambda earlier: run_length.total_steps(earlier, tokenized)
-    )
-    is_new = hosts.is_first() and not (folder / workdir.CONFIG_FILE).exists()
-    workdir.prepare(
-        folder,
-        config.to_json(),
-        config.hash(),
-        may_change=run_length.MAY_CHANGE,
-        code=config.own_files(),
-        process_index=jax.process_index(),
-    )
-    # A run that is refused here can be started again with another config.
-    with workdir.withdrawn_on_refusal(folder, is_new):
-        base = base_model.load(config, setup.rules)
-        return base, starting.make(config, base, setup.rules, folder)
-
-
 def _limit_memory() -> None:
     """Drop programs of earlier runs of this process, and keep freed memory for reuse."""
     if train_step._cache_size() >= MAX_PROGRAMS:
@@ -330,21 +219,6 @@ def _dropout_key(config: Config, cfg: ModelConfig) -> Key | None:
     """None where nothing is dropped, so that the step computes no random numbers."""
     drops = cfg.adapter_dropout or cfg.attention_dropout
     return jax.random.key(config.seed.dropout) if drops else None
-
-
-def _require_same_run(setup: Setup, fingerprint: str) -> None:
-    """UserError where this process does not do what process 0 does."""
-    hosts.require_same(
-        {
-            "jax": jax.__version__,
-            "config": setup.config.hash(),
-            "mesh": dict(setup.rules.mesh.shape),
-            "base": fingerprint,
-            "data": [sha256[:12] for sha256 in setup.data_sha256],
-            "steps": setup.steps,
-            "code": sorted(setup.config.own_files().values()),
-        }
-    )
 
 
 @dataclasses.dataclass(frozen=True)

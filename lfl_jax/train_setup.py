@@ -1,0 +1,147 @@
+"""What a run needs before its first step: everything checked, then the base and the adapter loaded.
+
+`prepare` finds every mistake that can be found before hours are spent; `load` is the first to take
+memory and to write into the run's directory.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import optax
+
+from lfl_jax import notices, optim, schedules
+from lfl_jax.config import Config
+from lfl_jax.config import checks as config_checks
+from lfl_jax.core import hosts
+from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.data.examples import Source
+from lfl_jax.data.sources import open_source
+from lfl_jax.data.tokenized import TokenizedSource
+from lfl_jax.evals import inputs as evaluation_inputs
+from lfl_jax.evals import suite
+from lfl_jax.evals.task import Inputs, Task
+from lfl_jax.io import wandb_log, workdir
+from lfl_jax.model import LoadedModel
+from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
+from lfl_jax.run_setup.starting import Start
+from lfl_jax.schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run to do: its config, the directory for everything it writes, and further tasks.
+
+    tasks: beside the built-in ones; config.eval names them as it names those. quiet: without
+    progress, but with warnings.
+    """
+
+    config: Config
+    workdir: Path
+    tasks: tuple[Task, ...] = ()
+    quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The parts of a run, checked; nothing is loaded yet."""
+
+    config: Config
+    folder: Path
+    tasks: dict[str, Task]
+    rules: Rules
+    tokenized: TokenizedSource
+    steps: int
+    schedule: Schedule
+    tx: optax.GradientTransformation
+    test: Inputs
+    dev: Inputs
+    eval_every: int  # steps; 0 = only at the end
+    show: bool
+
+    @property
+    def source(self) -> Source:
+        """The training examples."""
+        return self.tokenized.source
+
+    @property
+    def data_sha256(self) -> list[str]:
+        """Hashes of the training source and of the sources that it mixes."""
+        return [part.sha256 for part in (self.source, *self.source.parts)]
+
+
+def prepare(request: Run) -> Setup:
+    """Everything that can be wrong before hours are spent, checked in the order of its cost."""
+    config = earlier_run.with_recorded_code(request.config, request.workdir)
+    base_model.check(config)
+    tasks = suite.tasks_of(config, request.tasks)
+    wandb_log.check(config.log.wandb)
+    if config.train.branch_from:
+        branches.check(config)
+    starting.check(config, request.workdir)
+    rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+
+    source = open_source(config.data, "train", config.seed.data)
+    tokenized = TokenizedSource(source, base_model.tokenizer(config), config.data)
+    show = not request.quiet
+    if source.columns and show and hosts.is_first():
+        # Which columns are used is never a guess.
+        print(f"{source.name}: {source.columns}")  # noqa: T201
+    steps = run_length.total_steps(config, tokenized)
+
+    # Schedule and optimizer may be the user's code: what is wrong with them is raised here.
+    schedule = schedules.make(config.optim, steps)
+    tx = optim.make(config.optim, schedule)
+    for text in config_checks.warnings(config, steps, base_model.shape(config).window):
+        notices.warn(text)
+
+    return Setup(
+        config=config,
+        folder=request.workdir,
+        tasks=tasks,
+        rules=rules,
+        tokenized=tokenized,
+        steps=steps,
+        schedule=schedule,
+        tx=tx,
+        test=evaluation_inputs.from_config(config),
+        dev=evaluation_inputs.from_config(config, dev=True),
+        eval_every=config.eval.every or run_length.steps_of(config, config.eval.every_tokens),
+        show=show,
+    )
+
+
+def load(setup: Setup) -> tuple[LoadedModel, Start]:
+    """The base and the adapter of step 0; from here on the directory is this run's."""
+    config, folder, tokenized = setup.config, setup.folder, setup.tokenized
+    run_length.check_resumable(
+        folder, config, setup.steps, lambda earlier: run_length.total_steps(earlier, tokenized)
+    )
+    is_new = hosts.is_first() and not (folder / workdir.CONFIG_FILE).exists()
+    workdir.prepare(
+        folder,
+        config.to_json(),
+        config.hash(),
+        may_change=run_length.MAY_CHANGE,
+        code=config.own_files(),
+        process_index=jax.process_index(),
+    )
+    # A run that is refused here can be started again with another config.
+    with workdir.withdrawn_on_refusal(folder, is_new):
+        base = base_model.load(config, setup.rules)
+        return base, starting.make(config, base, setup.rules, folder)
+
+
+def require_same_run(setup: Setup, fingerprint: str) -> None:
+    """UserError where this process does not do what process 0 does."""
+    hosts.require_same(
+        {
+            "jax": jax.__version__,
+            "config": setup.config.hash(),
+            "mesh": dict(setup.rules.mesh.shape),
+            "base": fingerprint,
+            "data": [sha256[:12] for sha256 in setup.data_sha256],
+            "steps": setup.steps,
+            "code": sorted(setup.config.own_files().values()),
+        }
+    )
