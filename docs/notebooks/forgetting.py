@@ -11,8 +11,8 @@
 #
 # Two LoRAs are trained on one base, SmolLM2-135M: one on word problems, one on Python functions.
 # Then they are composed without further training, and the same held-out texts show what each
-# composition has learned and what it has forgotten. It takes about a minute on two CPU cores, and
-# is a script: `python docs/notebooks/forgetting.py`. It needs `python -m lfl_jax.fetch
+# composition has learned and what it has forgotten. It takes a minute or two on two CPU cores,
+# and is a script: `python docs/notebooks/forgetting.py`. It needs `python -m lfl_jax.fetch
 # smollm2-135m evals`.
 #
 # The training is far too short for a result; the mechanics are those of a study.
