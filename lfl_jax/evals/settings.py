@@ -18,12 +18,10 @@ class Settings:
     """Shapes and limits. All batches of a method have the same shape, for one compiled program.
 
     rows: rows of a scoring batch. length: tokens of a scoring row; longer contexts lose their
-    beginning.
-    generate_rows: prompts of a generation batch. window: the model's context, which prompt and
-    generated tokens share.
-    pick: under a limit, the "first" items, as the harness takes them, or evenly "spread" ones. The
-    latter represent a sorted data set: HellaSwag's first third is video captions, the rest how-to
-    articles.
+    beginning. generate_rows: prompts of a generation batch. window: the model's context, which
+    prompt and generated tokens share. pick: under a limit, the "first" items, as the harness takes
+    them, or evenly "spread" ones. The latter represent a sorted data set: HellaSwag's first third
+    is video captions, the rest how-to articles.
     """
 
     # Of scores.

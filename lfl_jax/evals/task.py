@@ -67,9 +67,9 @@ class GenerateTexts(Protocol):
 class Scorer:
     """A model with its tokenizer, behind two functions; evaluations know no more of it.
 
-    tag: names the weights (the base, or a run and step) in the records.
-    score(rows): nll (B, T) float32, and greedy (B, T) bool, true where the target is the argmax;
-    both are read where rows["weights"] > 0. `batching.arrange` makes the rows.
+    tag: names the weights (the base, or a run and step) in the records. score(rows): nll (B, T)
+    float32, and greedy (B, T) bool, true where the target is the argmax; both are read where
+    rows["weights"] > 0. `batching.arrange` makes the rows.
     """
 
     tag: str
@@ -83,14 +83,12 @@ class Inputs:
     """The data that tasks read: fetched documents by asset name, and data of the run itself.
 
     problems: {group: held-out examples to answer}, one group for templates seen in training, one
-    for unseen ones.
-    target: held-out examples whose responses are scored.
-    template: the prompt format of training.
-    source_text: general text, one document each; None = the fetched default.
+    for unseen ones. target: held-out examples whose responses are scored. template: the prompt
+    format of training. source_text: general text, one document each; None = the fetched default.
     shots_from: "fixed" (the first `shots` of `fixed_shots`, (question, answer) pairs that come with
-    GSM8K) or "lm_eval" (the harness's draw from the GSM8K training split).
-    few_shot_examples: training examples that prompts may begin with.
-    without_few_shot: no item has few-shot examples before it, for decontamination.
+    GSM8K) or "lm_eval" (the harness's draw from the GSM8K training split). few_shot_examples:
+    training examples that prompts may begin with. without_few_shot: no item has few-shot examples
+    before it, for decontamination.
     """
 
     # Functions, because most tasks read little of this, and some of it is large.
@@ -140,9 +138,9 @@ class Generate:
 class Execute:
     """Items decided by running generated programs, several samples for each `prompt`.
 
-    extract(item, text): the code in a generated text.
-    program(item, code): that code with the item's tests, for `evals.sandbox`.
-    record(item, texts, verdicts): one record of all samples of the item.
+    extract(item, text): the code in a generated text. program(item, code): that code with the
+    item's tests, for `evals.sandbox`. record(item, texts, verdicts): one record of all samples of
+    the item.
     """
 
     stop: tuple[str, ...]
@@ -176,15 +174,12 @@ class Task:
     """One evaluation: its items, the method that makes records of them, the metrics of records.
 
     version: raise it when the task's meaning changes; older records are then evaluated again.
-    label: precedes a metric's label in tables.
-    metrics: the first is the task's main metric.
-    details: what the records' settings should name of the inputs.
-    interleaved: kinds of items alternate, so that a limit takes the first items, whatever
-    `Settings.pick` says.
-    check: raises UserError where the task cannot run on this machine; called before any work.
-    reads_source: the items are held-out examples of the training source.
-    skip_reason: why scores on these inputs would mean nothing, so that the task is skipped; "" for
-    a meaningful score.
+    label: precedes a metric's label in tables. metrics: the first is the task's main metric.
+    details: what the records' settings should name of the inputs. interleaved: kinds of items
+    alternate, so that a limit takes the first items, whatever `Settings.pick` says. check: raises
+    UserError where the task cannot run on this machine; called before any work. reads_source: the
+    items are held-out examples of the training source. skip_reason: why scores on these inputs
+    would mean nothing, so that the task is skipped; "" for a meaningful score.
     """
 
     name: str

@@ -200,11 +200,11 @@ def _rounds(levels: Levels) -> Rounds:
 
 
 def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
-    """Item `index` of a split, a pure function of its arguments; the templates of a level occur
-    equally often.
+    """Item `index` of a split, a pure function of its arguments.
 
-    Every sum(levels) items in a row hold each level as often as `levels` says; its `group` names
-    the level. Raises UserError for a split that is none of SPLITS.
+    The templates of a level occur equally often. Every sum(levels) items in a row hold each level
+    as often as `levels` says; its `group` names the level. Raises UserError for a split that is
+    none of SPLITS.
     """
     _check(split)
     level_index, number = _rounds(levels)[index]
@@ -242,8 +242,7 @@ class WordProblems(Drawn):
 
 
 def source(seed: int, split: str, size: int, levels: Levels) -> WordProblems:
-    """A random-access source of `size` items; raises UserError for an unknown split or a negative
-    size."""
+    """A source of `size` items; UserError for an unknown split or a negative size."""
     _check(split)
     if size < 0:
         raise UserError(f"size of the word problems must be at least 0, got {size}")

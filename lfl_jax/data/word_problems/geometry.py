@@ -24,13 +24,11 @@ def garden_fence(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} fences a rectangular {ground} that is {length} m long and {width} m wide,"
-            f" leaving {gate} "
-            f"m open for a gate. The fence costs ${price} per meter. How many dollars does it"
-            " cost?",
+            f" leaving {gate} m open for a gate. The fence costs ${price} per meter. How many"
+            " dollars does it cost?",
             f"A rectangular {ground} measures {length} m by {width} m. {who} puts a fence around it"
-            " except "
-            f"for a {gate} m entrance. At ${price} a meter, what is the price of the fence in"
-            " dollars?",
+            f" except for a {gate} m entrance. At ${price} a meter, what is the price of the fence"
+            " in dollars?",
         ],
         [
             [
@@ -44,8 +42,7 @@ def garden_fence(rng: random.Random) -> Problem:
                 f" = {2 * width} m.",
                 f"This makes {2 * length} + {2 * width} = {around} m.",
                 f"Without the opening {around} - {gate} = {fence} m are left to build, at {fence} *"
-                f" {price} "
-                f"= {fence * price} dollars.",
+                f" {price} = {fence * price} dollars.",
             ],
         ],
         fence * price,
@@ -67,28 +64,22 @@ def floor_tiles(rng: random.Random) -> Problem:
         rng,
         [
             f"The floor of a {room} is {width} feet by {length} feet. {who} covers it with square"
-            " tiles "
-            f"whose sides are {side} feet. A box of {box} tiles costs ${price}. How many dollars do"
-            " the "
-            "tiles cost?",
+            f" tiles whose sides are {side} feet. A box of {box} tiles costs ${price}. How many"
+            " dollars do the tiles cost?",
             f"{who} tiles a {room} that is {width} feet wide and {length} feet long. Each tile is a"
-            " square "
-            f"of {side} feet by {side} feet, and tiles come in boxes of {box} for ${price}. Find"
-            " the total "
-            "price in dollars.",
+            f" square of {side} feet by {side} feet, and tiles come in boxes of {box} for ${price}."
+            " Find the total price in dollars.",
         ],
         [
             [
                 f"Along the sides fit {width} / {side} = {rows} and {length} / {side} = {columns}"
-                " tiles, so "
-                f"{rows} * {columns} = {tiles} tiles are needed.",
+                f" tiles, so {rows} * {columns} = {tiles} tiles are needed.",
                 f"That is {tiles} / {box} = {boxes} boxes.",
                 f"They cost {boxes} * ${price} = ${boxes * price}.",
             ],
             [
                 f"The floor has {width} * {length} = {width * length} square feet and a tile covers"
-                f" {side} "
-                f"* {side} = {side * side}.",
+                f" {side} * {side} = {side * side}.",
                 f"So {width * length} / {side * side} = {tiles} tiles are needed, in {tiles} /"
                 f" {box} = {boxes} boxes.",
                 f"The price is {boxes} * {price} = {boxes * price} dollars.",
@@ -112,26 +103,22 @@ def box_cubes(rng: random.Random) -> Problem:
         rng,
         [
             f"A box is {a * side} cm long, {b * side} cm wide and {c * side} cm high. It is filled"
-            " with "
-            f"{many} whose edges are {side} cm. If {inside} {many} are already inside, how many"
-            " more fit?",
+            f" with {many} whose edges are {side} cm. If {inside} {many} are already inside, how"
+            " many more fit?",
             f"How many more {many} with {side} cm edges fit into a box of {a * side} cm by"
-            f" {b * side} cm by "
-            f"{c * side} cm that already contains {inside} of them?",
+            f" {b * side} cm by {c * side} cm that already contains {inside} of them?",
         ],
         [
             [
                 f"Along the edges fit {a * side} / {side} = {a}, {b * side} / {side} = {b} and"
-                f" {c * side} / "
-                f"{side} = {c} cubes.",
+                f" {c * side} / {side} = {c} cubes.",
                 f"A layer has {a} * {b} = {layer} cubes, and the full box has {layer} * {c} ="
                 f" {total}.",
                 f"There is room for {total} - {inside} = {total - inside} more.",
             ],
             [
                 f"One row holds {a * side} / {side} = {a} cubes, and a layer has {b * side} /"
-                f" {side} = {b} "
-                f"rows, so {a} * {b} = {layer} cubes.",
+                f" {side} = {b} rows, so {a} * {b} = {layer} cubes.",
                 f"With {c * side} / {side} = {c} layers the box holds {layer} * {c} = {total}.",
                 f"Then {total} - {inside} = {total - inside} more fit.",
             ],
@@ -153,13 +140,10 @@ def wire_square(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} forms a rectangle of {length} cm by {width} cm from a {good}. Then {who.they}"
-            " bends "
-            f"the same {good} into a square. By how many square centimeters is the area of the"
-            " square "
-            "larger?",
+            f" bends the same {good} into a square. By how many square centimeters is the area of"
+            " the square larger?",
             f"A {good} that just fits around a rectangle {length} cm long and {width} cm wide is"
-            " made into "
-            "a square. How many square centimeters does the enclosed area gain?",
+            " made into a square. How many square centimeters does the enclosed area gain?",
         ],
         [
             [
@@ -171,8 +155,7 @@ def wire_square(rng: random.Random) -> Problem:
             ],
             [
                 f"Half of the way around is {length} + {width} = {length + width} cm, so a side of"
-                " the "
-                f"square is {length + width} / 2 = {side} cm.",
+                f" the square is {length + width} / 2 = {side} cm.",
                 f"The areas are {length} * {width} = {old} and {side} * {side} = {new} square"
                 " centimeters.",
                 f"They differ by {new} - {old} = {new - old}.",
@@ -201,13 +184,11 @@ def roadside_trees(rng: random.Random) -> Problem:
         rng,
         [
             f"{town} {verb} {plural(thing)} on both sides of {an(way)} that is {length} m long, one"
-            " every "
-            f"{step} m with one at each end. A {thing} costs ${price}. How many dollars are spent?",
+            f" every {step} m with one at each end. A {thing} costs ${price}. How many dollars are"
+            " spent?",
             f"On each of the two sides of {an(way)} of {length} m there is a {thing} every {step}"
-            " m, from "
-            f"one end to the other, both ends included. If a {thing} costs ${price}, what do all of"
-            " them "
-            "cost in dollars?",
+            f" m, from one end to the other, both ends included. If a {thing} costs ${price}, what"
+            " do all of them cost in dollars?",
         ],
         [
             [
@@ -218,8 +199,7 @@ def roadside_trees(rng: random.Random) -> Problem:
             ],
             [
                 f"A side is divided into {length} / {step} = {gaps} gaps and needs {gaps} + 1 ="
-                f" {side} "
-                f"{plural(thing)}.",
+                f" {side} {plural(thing)}.",
                 f"One side costs {side} * {price} = {side * price} dollars.",
                 f"Two sides cost 2 * {side * price} = {both * price} dollars.",
             ],

@@ -58,13 +58,10 @@ def shopping_change(rng: random.Random) -> Problem:
             f"{who} buys {count(m, first)} at ${p} each and {count(n, second)} at ${q} each. "
             f"{cap(who.they)} pays with ${bill}. How many dollars of change does {who.they} get?",
             f"In a shop, {plural(first)} cost ${p} apiece and {plural(second)} cost ${q} apiece."
-            f" {who} "
-            f"takes {count(m, first)} and {count(n, second)} and hands over ${bill}. How many"
-            " dollars come "
-            "back?",
+            f" {who} takes {count(m, first)} and {count(n, second)} and hands over ${bill}. How"
+            " many dollars come back?",
             f"{who} has ${bill}. How many dollars are left after {who.they} buys {count(m, first)}"
-            f" for ${p} "
-            f"each and {count(n, second)} for ${q} each?",
+            f" for ${p} each and {count(n, second)} for ${q} each?",
         ],
         [
             [
@@ -75,11 +72,9 @@ def shopping_change(rng: random.Random) -> Problem:
             ],
             [
                 f"{who} spends {m} * {p} = {cost} dollars on {plural(first)} and {n} * {q} ="
-                f" {other} "
-                f"dollars on {plural(second)}.",
+                f" {other} dollars on {plural(second)}.",
                 f"That makes {cost} + {other} = {total} dollars, so {who.they} keeps {bill} -"
-                f" {total} = "
-                f"{bill - total} dollars.",
+                f" {total} = {bill - total} dollars.",
             ],
         ],
         bill - total,
@@ -100,12 +95,11 @@ def bake_sale(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} bakes {trays} trays of {per_tray} {plural(treat)} for the {event} and spends"
-            f" ${spent} "
-            f"on ingredients. Every {treat} sells for ${price}. What is the profit in dollars?",
-            f"For the {event}, {who} fills {trays} trays with {per_tray} {plural(treat)} each. The "
-            f"ingredients cost ${spent}, and all {plural(treat)} are sold at ${price} each. How"
-            " many "
-            f"dollars does {who.they} earn after paying for the ingredients?",
+            f" ${spent} on ingredients. Every {treat} sells for ${price}. What is the profit in"
+            " dollars?",
+            f"For the {event}, {who} fills {trays} trays with {per_tray} {plural(treat)} each. The"
+            f" ingredients cost ${spent}, and all {plural(treat)} are sold at ${price} each. How"
+            f" many dollars does {who.they} earn after paying for the ingredients?",
         ],
         [
             [
@@ -146,15 +140,11 @@ def saving_goal(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} wants {an(thing)} that costs ${goal} and already has ${start}. Each week"
-            f" {who.they} "
-            f"earns ${earned} by {job} and spends ${spent} of it. After how many weeks can"
-            f" {who.they} buy "
-            f"the {thing}?",
+            f" {who.they} earns ${earned} by {job} and spends ${spent} of it. After how many weeks"
+            f" can {who.they} buy the {thing}?",
             f"{cap(an(thing))} costs ${goal}. {who} has saved ${start} so far. Every week"
-            f" {who.they} makes "
-            f"${earned} {job} but uses ${spent} for lunches. How many weeks does {who.they} need to"
-            " save "
-            "the rest?",
+            f" {who.they} makes ${earned} {job} but uses ${spent} for lunches. How many weeks does"
+            f" {who.they} need to save the rest?",
         ],
         [
             [
@@ -165,8 +155,7 @@ def saving_goal(rng: random.Random) -> Problem:
             [
                 f"A week adds {earned} - {spent} = {weekly} dollars to the savings.",
                 f"The missing amount is {goal} - {start} = {missing} dollars, which is {missing} /"
-                f" {weekly} = "
-                f"{weeks} weeks of saving.",
+                f" {weekly} = {weeks} weeks of saving.",
             ],
         ],
         weeks,
@@ -197,11 +186,11 @@ def sale_coupon(rng: random.Random) -> Problem:
         rng,
         [
             f"{cap(an(thing))} normally costs ${price}. Today it is {percent}% off, and {who} has a"
-            " coupon "
-            f"for another ${coupon} off the sale price. How many dollars does {who.they} pay?",
+            f" coupon for another ${coupon} off the sale price. How many dollars does {who.they}"
+            " pay?",
             f"{who} finds {an(thing)} marked ${price}. The shop takes {percent}% off the marked"
-            " price and "
-            f"then ${coupon} more for members. As a member, how many dollars does {who.they} pay?",
+            f" price and then ${coupon} more for members. As a member, how many dollars does"
+            f" {who.they} pay?",
         ],
         [
             [
@@ -236,29 +225,23 @@ def group_tickets(rng: random.Random) -> Problem:
         rng,
         [
             f"A ticket to the {venue} costs ${adult} for an adult and half as much for a child. A"
-            " group of "
-            f"{adults} adults and {children} children uses a voucher worth ${voucher}. How many"
-            " dollars "
-            "does the group pay?",
+            f" group of {adults} adults and {children} children uses a voucher worth ${voucher}."
+            " How many dollars does the group pay?",
             f"At the {venue}, children pay half of the ${adult} adult price. A group of {adults}"
-            " adults and "
-            f"{children} children gets ${voucher} off the total. Find what the group pays in"
-            " dollars.",
+            f" adults and {children} children gets ${voucher} off the total. Find what the group"
+            " pays in dollars.",
         ],
         [
             [
                 f"A child ticket costs ${adult} / 2 = ${child}.",
                 f"The adults cost {adults} * ${adult} = ${grown} and the children cost {children} *"
-                " "
-                f"${child} = ${small}.",
+                f" ${child} = ${small}.",
                 f"That is ${grown} + ${small} = ${total}, and with the voucher ${total} -"
-                f" ${voucher} = "
-                f"${total - voucher}.",
+                f" ${voucher} = ${total - voucher}.",
             ],
             [
                 f"Each child pays {adult} / 2 = {child} dollars, so all children pay {children} *"
-                f" {child} = "
-                f"{small} dollars.",
+                f" {child} = {small} dollars.",
                 f"The adults pay {adults} * {adult} = {grown} dollars.",
                 f"The total is {small} + {grown} = {total} dollars.",
                 f"After the reduction they pay {total} - {voucher} = {total - voucher} dollars.",
@@ -286,28 +269,22 @@ def spoiled_crates(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} pays ${paid} for {crates} crates with {size} {plural(item)} in each. In the end"
-            f" {lost} "
-            f"of the {plural(item)} spoil, and the others sell for ${price} each. How many dollars"
-            " of "
-            "profit is that?",
+            f" {lost} of the {plural(item)} spoil, and the others sell for ${price} each. How many"
+            " dollars of profit is that?",
             f"A stall owner buys {crates} crates of {size} {plural(item)} for ${paid} altogether."
-            " After "
-            f"throwing away {lost} bad ones, the owner sells the rest at ${price} each. What is the"
-            " profit "
-            "in dollars?",
+            f" After throwing away {lost} bad ones, the owner sells the rest at ${price} each. What"
+            " is the profit in dollars?",
         ],
         [
             [
                 f"The crates hold {crates} * {size} = {bought} {plural(item)}.",
                 f"Of these, {bought} - {lost} = {good} can be sold.",
                 f"They bring in {good} * ${price} = ${income}, so the profit is ${income} - ${paid}"
-                " = "
-                f"${income - paid}.",
+                f" = ${income - paid}.",
             ],
             [
                 f"There are {crates} * {size} = {bought} {plural(item)}, and {bought} - {lost} ="
-                f" {good} "
-                f"{plural(item)} remain for sale.",
+                f" {good} {plural(item)} remain for sale.",
                 f"The sales come to {good} * {price} = {income} dollars.",
                 f"Subtracting the cost gives {income} - {paid} = {income - paid} dollars.",
             ],

@@ -23,13 +23,10 @@ def two_leg_trip(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} drives to {goal}, {total} km away. After {h1} hours at {first} km per hour and"
-            f" {h2} "
-            f"hours at {second} km per hour, how many kilometers are still left?",
+            f" {h2} hours at {second} km per hour, how many kilometers are still left?",
             f"The road to {goal} is {total} km long. {who} travels at {first} km per hour for {h1}"
-            " hours, "
-            f"has a rest, and then travels at {second} km per hour for {h2} hours. How many"
-            " kilometers "
-            "remain?",
+            f" hours, has a rest, and then travels at {second} km per hour for {h2} hours. How many"
+            " kilometers remain?",
         ],
         [
             [
@@ -63,15 +60,11 @@ def meeting_halfway(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} and {two} live {gap} km apart and {verb} toward each other, starting at the"
-            " same time. "
-            f"{one} makes {fast} km per hour and {two} {slow} km per hour. How many kilometers has"
-            f" {one} "
-            "covered when they meet?",
+            f" same time. {one} makes {fast} km per hour and {two} {slow} km per hour. How many"
+            f" kilometers has {one} covered when they meet?",
             f"Two friends, {one} and {two}, start at the same time from towns {gap} km apart and"
-            f" {verb} "
-            f"toward each other at {fast} km per hour and {slow} km per hour. How far, in"
-            " kilometers, is it "
-            f"from {one}'s town to the place where they meet?",
+            f" {verb} toward each other at {fast} km per hour and {slow} km per hour. How far, in"
+            f" kilometers, is it from {one}'s town to the place where they meet?",
         ],
         [
             [
@@ -81,8 +74,7 @@ def meeting_halfway(rng: random.Random) -> Problem:
             ],
             [
                 f"Each hour the gap shrinks by {fast} + {slow} = {both} km, so it is closed in"
-                f" {gap} / "
-                f"{both} = {hours} hours.",
+                f" {gap} / {both} = {hours} hours.",
                 f"At {fast} km per hour, {one} covers {fast} * {hours} = {way} km by then.",
             ],
         ],
@@ -105,23 +97,18 @@ def catch_up(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} sets off at {slow} km per hour. {count(head, 'hour')} later {two} follows on"
-            " the same "
-            f"road at {fast} km per hour. How many kilometers has {two} traveled when {two.they}"
-            " catches up "
-            f"with {one}?",
+            f" the same road at {fast} km per hour. How many kilometers has {two} traveled when"
+            f" {two.they} catches up with {one}?",
             f"{two} leaves {count(head, 'hour')} after {one} and takes the same route. {one} moves"
-            " at "
-            f"{slow} km per hour and {two} at {fast} km per hour. How far from the start, in"
-            " kilometers, "
-            f"does {two} reach {one}?",
+            f" at {slow} km per hour and {two} at {fast} km per hour. How far from the start, in"
+            f" kilometers, does {two} reach {one}?",
         ],
         [
             [
                 f"{one} has a lead of {head} * {slow} = {lead} km.",
                 f"{two} gains {fast} - {slow} = {gain} km each hour.",
                 f"Catching up takes {lead} / {gain} = {hours} hours, and in that time {two} goes"
-                f" {hours} * "
-                f"{fast} = {hours * fast} km.",
+                f" {hours} * {fast} = {hours * fast} km.",
             ],
             [
                 f"When {two} starts, {one} is already {slow} * {head} = {lead} km ahead.",
@@ -151,13 +138,11 @@ def fuel_cost(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} takes {who.their} {vehicle} to {goal}, {leg} miles away, and returns by the"
-            " same road. "
-            f"The {vehicle} goes {economy} miles on a gallon, and a gallon costs ${price}. How many"
-            " dollars "
-            "does the fuel cost?",
+            f" same road. The {vehicle} goes {economy} miles on a gallon, and a gallon costs"
+            f" ${price}. How many dollars does the fuel cost?",
             f"It is {leg} miles from {who}'s house to {goal}. With a {vehicle} that does {economy}"
-            " miles "
-            f"per gallon and fuel at ${price} a gallon, how many dollars does a round trip cost?",
+            f" miles per gallon and fuel at ${price} a gallon, how many dollars does a round trip"
+            " cost?",
         ],
         [
             [
@@ -167,8 +152,7 @@ def fuel_cost(rng: random.Random) -> Problem:
             ],
             [
                 f"There and back is {leg} + {leg} = {total} miles, which uses {total} / {economy} ="
-                " "
-                f"{gallons} gallons of fuel.",
+                f" {gallons} gallons of fuel.",
                 f"At ${price} a gallon this is {gallons} * {price} = {cost} dollars.",
             ],
         ],

@@ -40,12 +40,10 @@ def spend_fractions(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} has ${money}. {cap(who.they)} spends {FRACTION_WORDS[one]} of it on {a} and"
-            " then "
-            f"{FRACTION_WORDS[two]} of what is left on {b}. How many dollars does {who.they} have"
-            " now?",
+            f" then {FRACTION_WORDS[two]} of what is left on {b}. How many dollars does {who.they}"
+            " have now?",
             f"Out of ${money}, {who} uses {FRACTION_WORDS[one]} for {a}. Of the remaining money"
-            f" {who.they} "
-            f"uses {FRACTION_WORDS[two]} for {b}. How many dollars remain?",
+            f" {who.they} uses {FRACTION_WORDS[two]} for {b}. How many dollars remain?",
         ],
         [
             [
@@ -56,11 +54,9 @@ def spend_fractions(rng: random.Random) -> Problem:
             ],
             [
                 f"The money for {a} is {share(money, one)} = {first} dollars, so {money} - {first}"
-                f" = {left} "
-                "dollars are left.",
+                f" = {left} dollars are left.",
                 f"Of these, {share(left, two)} = {second} dollars go to {b}, and {left} - {second}"
-                f" = {end} "
-                "dollars are kept.",
+                f" = {end} dollars are kept.",
             ],
         ],
         end,
@@ -140,8 +136,7 @@ def original_amount(rng: random.Random) -> Problem:
     many = plural(item)
     undo = [
         f"They are {part.denominator} - 1 = {parts} of {part.denominator} equal parts, so one part"
-        " is "
-        f"{after} / {parts} = {unit}.",
+        f" is {after} / {parts} = {unit}.",
         f"At first there were {unit} * {part.denominator} = {start} {many}.",
     ]
     if parts == 1:
@@ -150,12 +145,10 @@ def original_amount(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} gives {FRACTION_WORDS[part]} of {who.their} {many} to {friend} and then loses"
-            f" {lost} of "
-            f"the others. Now {who.they} has {left}. How many {many} did {who} have in the"
-            " beginning?",
+            f" {lost} of the others. Now {who.they} has {left}. How many {many} did {who} have in"
+            " the beginning?",
             f"After giving away {FRACTION_WORDS[part]} of {who.their} {many}, {who} sold {lost}"
-            " more and "
-            f"was left with {left}. How many {many} did {who.they} own at first?",
+            f" more and was left with {left}. How many {many} did {who.they} own at first?",
         ],
         [
             [f"Before the last step {who} had {left} + {lost} = {after} {many}.", *undo],
@@ -195,13 +188,11 @@ def survey_rest(rng: random.Random) -> Problem:
         rng,
         [
             f"A {resort} asks {total} {many} what they would like to do."
-            f" {cap(FRACTION_WORDS[part])}"
-            " of them "
-            f"choose {a}, {percent}% choose {b}, and the rest choose {c}. How many choose {c}?",
+            f" {cap(FRACTION_WORDS[part])} of them choose {a}, {percent}% choose {b}, and the rest"
+            f" choose {c}. How many choose {c}?",
             f"There are {total} {many}. {cap(FRACTION_WORDS[part])} of them sign up for {a},"
-            f" {percent}% of "
-            f"all {total} sign up for {b}, and the others for {c}. How many {many} sign up for"
-            f" {c}?",
+            f" {percent}% of all {total} sign up for {b}, and the others for {c}. How many {many}"
+            f" sign up for {c}?",
         ],
         [
             [
@@ -214,8 +205,7 @@ def survey_rest(rng: random.Random) -> Problem:
                 f"First take away {share(total, part)} = {first}, which leaves {total} - {first} = "
                 f"{total - first} {many}.",
                 f"Then take away {total} * {percent} / 100 = {second}, which leaves {total - first}"
-                " - "
-                f"{second} = {total - used}.",
+                f" - {second} = {total - used}.",
             ],
         ],
         total - used,

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One drawn problem; the last line of `solution` is `#### answer`, without a thousands
-    separator."""
+    """One drawn problem.
+
+    The last line of `solution` is `#### answer`, without a thousands separator.
+    """
 
     question: str
     solution: str

@@ -28,18 +28,15 @@ def ages_later(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} is {young} years old. {cap(one.their)} {link} {two} is {TIMES_WORDS[k]} as old."
-            " What "
-            f"will the sum of their ages be in {years} years?",
+            f" What will the sum of their ages be in {years} years?",
             f"{two} is {TIMES_WORDS[k]} as old as {one}, who is {young}. What will their ages add"
-            " up to "
-            f"{years} years from now?",
+            f" up to {years} years from now?",
         ],
         [
             [
                 f"{two} is {k} * {young} = {old} years old.",
                 f"In {years} years {one} will be {young} + {years} = {young + years} and {two} will"
-                " be "
-                f"{old} + {years} = {old + years}.",
+                f" be {old} + {years} = {old + years}.",
                 f"The sum is {young + years} + {old + years} = {total}.",
             ],
             [
@@ -66,8 +63,7 @@ def ages_sum(rng: random.Random) -> Problem:
             f"{one} is {gap} years older than {two}. Their ages add up to {total}. How old was"
             f" {one} {ago} years ago?",
             f"The ages of {one} and {two} sum to {total}, and {two} is {gap} years younger than"
-            f" {one}. What "
-            f"was {one}'s age {ago} years ago?",
+            f" {one}. What was {one}'s age {ago} years ago?",
         ],
         [
             [
@@ -111,11 +107,10 @@ def comparison_chain(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} has {a} {many}. {two} has {TIMES_WORDS[k]} as many as {one}, and {three} has"
-            f" {fewer} "
-            f"fewer than {two}. How many {many} do the three have together?",
+            f" {fewer} fewer than {two}. How many {many} do the three have together?",
             f"{three} collected {fewer} fewer {many} than {two}. {two} collected {TIMES_WORDS[k]}"
-            " as many "
-            f"as {one}, who has {a}. Find the number of {many} that all three have in total.",
+            f" as many as {one}, who has {a}. Find the number of {many} that all three have in"
+            " total.",
         ],
         [
             [
@@ -148,11 +143,9 @@ def make_equal(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} has {start} {many} and {two} has {poor}. {one} buys {bought} more and wants"
-            " both to "
-            f"have the same number. How many {many} should {one} give to {two}?",
+            f" both to have the same number. How many {many} should {one} give to {two}?",
             f"{two} owns {poor} {many}. {one} owns {start} and has just found {bought} more. How"
-            " many must "
-            f"{one} hand to {two} so that they have equally many?",
+            f" many must {one} hand to {two} so that they have equally many?",
         ],
         [
             [
@@ -163,8 +156,7 @@ def make_equal(rng: random.Random) -> Problem:
             [
                 f"After the {bought} new ones {one} has {start} + {bought} = {rich}.",
                 f"Both together have {rich} + {poor} = {rich + poor}, so each should have"
-                f" {rich + poor} / 2 "
-                f"= {(rich + poor) // 2}.",
+                f" {rich + poor} / 2 = {(rich + poor) // 2}.",
                 f"{one} gives away {rich} - {(rich + poor) // 2} = {give}.",
             ],
         ],
@@ -205,14 +197,12 @@ def legs_and_heads(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{k.opening} {lows} and {highs}, {heads} in all. A {k.low} has {k.low_parts}"
-            f" {pieces} and a"
-            f" {k.high} has "
-            f"{k.high_parts}. Altogether there are {parts} {pieces}. How many {highs} are there?",
-            f"{k.opening} {heads} {lows} and {highs} with {parts} {pieces} in total. Each"
-            f" {k.low} has"
-            f" {k.low_parts} "
-            f"{pieces} and each {k.high} has {k.high_parts}. Find the number of {highs}.",
+            f"{k.opening} {lows} and {highs}, {heads} in all. A {k.low} has {k.low_parts} {pieces}"
+            f" and a {k.high} has {k.high_parts}. Altogether there are {parts} {pieces}. How many"
+            f" {highs} are there?",
+            f"{k.opening} {heads} {lows} and {highs} with {parts} {pieces} in total. Each {k.low}"
+            f" has {k.low_parts} {pieces} and each {k.high} has {k.high_parts}. Find the number of"
+            f" {highs}.",
         ],
         [
             [
@@ -220,17 +210,14 @@ def legs_and_heads(rng: random.Random) -> Problem:
                 f" {pieces}.",
                 f"There are {parts} - {base} = {parts - base} more {pieces} than that.",
                 f"Each {k.high} adds {k.high_parts} - {k.low_parts} = {gap}, so {parts - base} /"
-                f" {gap} ="
-                f" {y} are {highs}.",
+                f" {gap} = {y} are {highs}.",
             ],
             [
-                f"{cap(NUMBER_WORDS[k.low_parts])} {pieces} each would make {k.low_parts} *"
-                f" {heads} ="
-                f" {base} {pieces}.",
+                f"{cap(NUMBER_WORDS[k.low_parts])} {pieces} each would make {k.low_parts} * {heads}"
+                f" = {base} {pieces}.",
                 f"A {k.high} has {k.high_parts} - {k.low_parts} = {gap} more than a {k.low}.",
                 f"The extra {pieces} number {parts} - {base} = {parts - base}, which means"
-                f" {parts - base} / "
-                f"{gap} = {y} {highs}.",
+                f" {parts - base} / {gap} = {y} {highs}.",
             ],
         ],
         y,
@@ -268,26 +255,23 @@ def two_ticket_kinds(rng: random.Random) -> Problem:
         rng,
         [
             f"At a {sale.event}, {who} sells {cheaps} for ${cheap} and {dears} for ${dear}."
-            f" {cap(who.they)} "
-            f"sells {sold} of them in all and takes in ${income}. How many {dears} does {who.they}"
-            " sell?",
+            f" {cap(who.they)} sells {sold} of them in all and takes in ${income}. How many {dears}"
+            f" does {who.they} sell?",
             f"{who} has sold {sold} {cheaps} and {dears} at a {sale.event} and counts ${income}."
-            f" One "
-            f"{sale.low} costs ${cheap} and one {sale.high} ${dear}. How many {dears} were sold?",
+            f" One {sale.low} costs ${cheap} and one {sale.high} ${dear}. How many {dears} were"
+            " sold?",
         ],
         [
             [
                 f"With only {cheaps}, the income would be {sold} * ${cheap} = ${base}.",
                 f"It is ${income} - ${base} = ${income - base} higher.",
                 f"One {sale.high} brings ${dear} - ${cheap} = ${gap} more, so there are"
-                f" {income - base} / "
-                f"{gap} = {y} {dears}.",
+                f" {income - base} / {gap} = {y} {dears}.",
             ],
             [
                 f"A {sale.high} costs {dear} - {cheap} = {gap} dollars more than a {sale.low}.",
                 f"At the low price, {sold} pieces give {cheap} * {sold} = {base} dollars, which is"
-                f" {income} "
-                f"- {base} = {income - base} dollars too little.",
+                f" {income} - {base} = {income - base} dollars too little.",
                 f"Therefore {income - base} / {gap} = {y} {dears} were sold.",
             ],
         ],

@@ -33,15 +33,11 @@ def monthly_plan(rng: random.Random) -> Problem:
         rng,
         [
             f"A {plan} costs ${fee} a month with {included} {plural(unit)} included. Each further"
-            f" {unit} "
-            f"costs ${rate}. In {month}, {who} uses {used} {plural(unit)}. How many dollars does"
-            f" {who.they} "
-            "pay for the month?",
+            f" {unit} costs ${rate}. In {month}, {who} uses {used} {plural(unit)}. How many dollars"
+            f" does {who.they} pay for the month?",
             f"{who} has a {plan}: ${fee} a month covers the first {included} {plural(unit)}, and"
-            " every "
-            f"{unit} beyond that is ${rate}. What is the bill in dollars for {month}, when"
-            f" {who.they} uses "
-            f"{used} {plural(unit)}?",
+            f" every {unit} beyond that is ${rate}. What is the bill in dollars for {month}, when"
+            f" {who.they} uses {used} {plural(unit)}?",
         ],
         [
             [
@@ -51,8 +47,7 @@ def monthly_plan(rng: random.Random) -> Problem:
             ],
             [
                 f"Beyond the {included} included {plural(unit)} there are {used} - {included} ="
-                f" {extra} "
-                f"more, and they add {extra} * {rate} = {cost} dollars.",
+                f" {extra} more, and they add {extra} * {rate} = {cost} dollars.",
                 f"With the monthly fee this comes to {fee} + {cost} = {fee + cost} dollars.",
             ],
         ],
@@ -77,14 +72,12 @@ def rental_comparison(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"One shop rents out a {thing} for ${low_fee} plus ${high_rate} an hour. Another asks "
-            f"${high_fee} plus ${low_rate} an hour. {who} needs it for {hours} hours. How many"
-            " dollars does "
-            f"{who.they} save with the cheaper offer?",
-            f"{who} wants to rent a {thing} for {hours} hours. The first offer is ${low_fee} plus "
-            f"${high_rate} per hour, the second is ${high_fee} plus ${low_rate} per hour. By how"
-            " many "
-            "dollars do the two prices differ?",
+            f"One shop rents out a {thing} for ${low_fee} plus ${high_rate} an hour. Another asks"
+            f" ${high_fee} plus ${low_rate} an hour. {who} needs it for {hours} hours. How many"
+            f" dollars does {who.they} save with the cheaper offer?",
+            f"{who} wants to rent a {thing} for {hours} hours. The first offer is ${low_fee} plus"
+            f" ${high_rate} per hour, the second is ${high_fee} plus ${low_rate} per hour. By how"
+            " many dollars do the two prices differ?",
         ],
         [
             [
@@ -95,8 +88,7 @@ def rental_comparison(rng: random.Random) -> Problem:
             ],
             [
                 f"For {hours} hours the hourly charges are {hours} * ${high_rate} ="
-                f" ${high_rate * hours} "
-                f"and {hours} * ${low_rate} = ${low_rate * hours}.",
+                f" ${high_rate * hours} and {hours} * ${low_rate} = ${low_rate * hours}.",
                 f"With the fees, the offers cost ${high_rate * hours} + ${low_fee} = ${slow} and "
                 f"${low_rate * hours} + ${high_fee} = ${fast}.",
                 f"They differ by ${max(slow, fast)} - ${min(slow, fast)} = ${abs(slow - fast)}.",
@@ -119,13 +111,11 @@ def overtime_pay(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"At {job}, {who} earns ${rate} an hour for up to {normal} hours a week and double for "
-            f"every hour beyond. One week {who.they} works {hours} hours. How many dollars does"
-            f" {who.they} "
-            "earn?",
+            f"At {job}, {who} earns ${rate} an hour for up to {normal} hours a week and double for"
+            f" every hour beyond. One week {who.they} works {hours} hours. How many dollars does"
+            f" {who.they} earn?",
             f"{who} works {hours} hours in a week at {job}. The first {normal} hours pay ${rate}"
-            " each, the "
-            "others pay double. What is the pay for the week in dollars?",
+            " each, the others pay double. What is the pay for the week in dollars?",
         ],
         [
             [
@@ -137,8 +127,7 @@ def overtime_pay(rng: random.Random) -> Problem:
             [
                 f"The normal hours pay {normal} * {rate} = {base} dollars.",
                 f"The {hours} - {normal} = {extra} hours beyond pay {rate} * 2 = {double} dollars"
-                " each, "
-                f"which is {extra} * {double} = {bonus} dollars.",
+                f" each, which is {extra} * {double} = {bonus} dollars.",
                 f"The week pays {base} + {bonus} = {base + bonus} dollars.",
             ],
         ],
@@ -161,26 +150,21 @@ def defect_rate(rng: random.Random) -> Problem:
         rng,
         [
             f"A machine makes {rate} {many} a minute and runs for {hours} hours. Of every {every}"
-            f" {many}, "
-            f"{bad_each} {fails}. How many good {many} does it make?",
+            f" {many}, {bad_each} {fails}. How many good {many} does it make?",
             f"In a factory, {rate} {many} leave a machine each minute, and {bad_each} out of every"
-            f" {every} "
-            f"{fails}. How many {many} without a defect come out in {hours} hours?",
+            f" {every} {fails}. How many {many} without a defect come out in {hours} hours?",
         ],
         [
             [
                 f"The machine runs for {hours} * 60 = {hours * 60} minutes and makes {hours * 60} *"
-                f" {rate} "
-                f"= {output} {many}.",
+                f" {rate} = {output} {many}.",
                 f"That is {output} / {every} = {lots} groups of {every}, with {lots} * {bad_each} ="
-                f" {bad} "
-                "defective ones.",
+                f" {bad} defective ones.",
                 f"The good ones number {output} - {bad} = {output - bad}.",
             ],
             [
                 f"An hour yields 60 * {rate} = {60 * rate} {many}, and {hours} hours yield {hours}"
-                " * "
-                f"{60 * rate} = {output}.",
+                f" * {60 * rate} = {output}.",
                 f"Of each {every}, {every} - {bad_each} = {every - bad_each} are good.",
                 f"With {output} / {every} = {lots} such groups, {lots} * {every - bad_each} ="
                 f" {output - bad} are good.",
@@ -214,9 +198,8 @@ def leaking_tank(rng: random.Random) -> Problem:
         rng,
         [
             f"A {tank} that can hold {full} liters contains {start} liters. A hose adds {inflow}"
-            " liters a "
-            f"minute, while {out} liters a minute {drain}. After how many minutes is the {tank}"
-            " full?",
+            f" liters a minute, while {out} liters a minute {drain}. After how many minutes is the"
+            f" {tank} full?",
             f"There are {start} liters in a {tank} with room for {full}. Every minute {inflow}"
             " liters come "
             f"in and {out} liters {drain}. How many minutes does it take until the {tank} is full?",
@@ -230,8 +213,7 @@ def leaking_tank(rng: random.Random) -> Problem:
             [
                 f"Still missing are {full} - {start} = {missing} liters.",
                 f"Of {inflow} liters a minute, {inflow} - {out} = {net} stay in the {tank}, so it"
-                " is full "
-                f"after {missing} / {net} = {minutes} minutes.",
+                f" is full after {missing} / {net} = {minutes} minutes.",
             ],
         ],
         minutes,

@@ -32,22 +32,18 @@ def juice_ratio(rng: random.Random) -> Problem:
         rng,
         [
             f"To make {drink}, {who} mixes {a} {units} of {strong} with every {b} {units} of"
-            f" {weak}. "
-            f"{cap(who.they)} needs {total} {units} of the mixture. If {strong} costs ${price} a"
-            f" {unit}, "
-            f"how many dollars does {who.they} spend on it?",
+            f" {weak}. {cap(who.they)} needs {total} {units} of the mixture. If {strong} costs"
+            f" ${price} a {unit}, how many dollars does {who.they} spend on it?",
             f"{cap(drink)} is made from {a} parts {strong} and {b} parts {weak}. {who} prepares"
-            f" {total} "
-            f"{units} of it. One {unit} of {strong} costs ${price}. What does the {strong} cost in"
-            " dollars?",
+            f" {total} {units} of it. One {unit} of {strong} costs ${price}. What does the {strong}"
+            " cost in dollars?",
         ],
         [
             [
                 f"One batch is {a} + {b} = {a + b} {units}.",
                 f"{who} makes {total} / {a + b} = {batches} batches.",
                 f"They contain {batches} * {a} = {need} {units} of {strong}, which cost {need} *"
-                f" ${price} = "
-                f"${need * price}.",
+                f" ${price} = ${need * price}.",
             ],
             [
                 f"There are {a} + {b} = {a + b} parts, so each part is {total} / {a + b} ="
@@ -79,11 +75,9 @@ def ratio_difference(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} and {two} divide a {bundle} of {total} {what} in the ratio {small}:{big}. How"
-            " many more "
-            f"{what} does {two} get than {one}?",
+            f" many more {what} does {two} get than {one}?",
             f"For every {count(small, thing)} that {one} gets, {two} gets {big}. Together they"
-            " receive "
-            f"{total} {what}. By how many {what} is {two}'s share larger?",
+            f" receive {total} {what}. By how many {what} is {two}'s share larger?",
         ],
         [
             [
@@ -95,11 +89,9 @@ def ratio_difference(rng: random.Random) -> Problem:
             ],
             [
                 f"The total has {small} + {big} = {small + big} equal parts, so a part is {total} /"
-                " "
-                f"{small + big} = {unit} {what}.",
+                f" {small + big} = {unit} {what}.",
                 f"{two} has {big} - {small} = {extra} more of them than {one}, which is {extra} *"
-                f" {unit} = "
-                f"{extra * unit} {what}.",
+                f" {unit} = {extra * unit} {what}.",
             ],
         ],
         extra * unit,
@@ -132,11 +124,9 @@ def juice_blend(rng: random.Random) -> Problem:
         rng,
         [
             f"In the {room}, {who} pours {x} kg of a {drink} that is {p}% {pure} into {y} kg of a"
-            f" {drink} "
-            f"that is {q}% {pure}. What percent of the mixture is {pure}?",
+            f" {drink} that is {q}% {pure}. What percent of the mixture is {pure}?",
             f"{who} blends two kinds of {drink}: {x} kg with {p}% {pure} and {y} kg with {q}%"
-            f" {pure}. Find "
-            f"the percentage of {pure} in the blend.",
+            f" {pure}. Find the percentage of {pure} in the blend.",
         ],
         [
             [
@@ -149,8 +139,7 @@ def juice_blend(rng: random.Random) -> Problem:
             [
                 f"The mixture weighs {x} + {y} = {x + y} kg.",
                 f"Its {pure} weighs {x} * {p} / 100 = {first} kg plus {y} * {q} / 100 = {second}"
-                " kg, so "
-                f"{first} + {second} = {first + second} kg.",
+                f" kg, so {first} + {second} = {first + second} kg.",
                 f"The share is {first + second} * 100 / {x + y} = {strength} percent.",
             ],
         ],
@@ -180,13 +169,11 @@ def recipe_scale(rng: random.Random) -> Problem:
         rng,
         [
             f"A recipe for {dish} uses {base} {unit} of {food} for {serves} people. {who} is"
-            " cooking for "
-            f"{guests} people and has {have} {unit} of {food} at home. How many more {unit} does "
-            f"{who.they} need?",
-            f"{who} makes {dish} for {guests} guests. The cookbook says {base} {unit} of {food}"
-            " are enough "
-            f"for {serves}. With {have} {unit} already in the cupboard, how many {unit} must"
-            f" {who.they} buy?",
+            f" cooking for {guests} people and has {have} {unit} of {food} at home. How many more"
+            f" {unit} does {who.they} need?",
+            f"{who} makes {dish} for {guests} guests. The cookbook says {base} {unit} of {food} are"
+            f" enough for {serves}. With {have} {unit} already in the cupboard, how many {unit}"
+            f" must {who.they} buy?",
         ],
         [
             [
@@ -196,8 +183,7 @@ def recipe_scale(rng: random.Random) -> Problem:
             ],
             [
                 f"One serving takes {base} / {serves} = {per} {unit} of {food}, so {guests}"
-                " servings take "
-                f"{per} * {guests} = {total} {unit}.",
+                f" servings take {per} * {guests} = {total} {unit}.",
                 f"With {have} {unit} in stock, {total} - {have} = {total - have} {unit} are"
                 " missing.",
             ],

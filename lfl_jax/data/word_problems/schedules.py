@@ -37,10 +37,8 @@ def course_day(rng: random.Random) -> Problem:
         rng,
         [
             f"A {event} has {n} {plural(part)} of {length} minutes each. Between one {part} and the"
-            " next "
-            f"there are {pause} minutes of break, and a lunch of {lunch} minutes follows the last"
-            " one. How "
-            "many minutes does everything take?",
+            f" next there are {pause} minutes of break, and a lunch of {lunch} minutes follows the"
+            " last one. How many minutes does everything take?",
             f"At a {event}, {n} {plural(part)} last {length} minutes each, with {pause} "
             f"minutes of rest between neighboring {plural(part)}. At the end all share a"
             f" {lunch}-minute "
@@ -56,8 +54,7 @@ def course_day(rng: random.Random) -> Problem:
             [
                 f"Between {n} {plural(part)} there are {n} - 1 = {n - 1} breaks.",
                 f"Breaks add {n - 1} * {pause} = {pauses} minutes to the {n} * {length} = {work}"
-                " minutes of "
-                f"{plural(part)}: {work} + {pauses} = {work + pauses} minutes.",
+                f" minutes of {plural(part)}: {work} + {pauses} = {work + pauses} minutes.",
                 f"Lunch makes it {work + pauses} + {lunch} = {total} minutes.",
             ],
         ],
@@ -94,14 +91,11 @@ def reading_plan(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} {verb} {an(thing)} with {total} {many}. For the first {days} days {who.they}"
-            " does "
-            f"{first} {many} a day, and from then on {second} {many} a day. How many days does it"
-            " take "
-            "altogether?",
+            f" does {first} {many} a day, and from then on {second} {many} a day. How many days"
+            " does it take altogether?",
             f"{cap(an(thing))} has {total} {many}. {who} {verb} {first} {many} per day for {days}"
-            " days and "
-            f"then switches to {second} {many} per day. After how many days in total is {who.they}"
-            " finished?",
+            f" days and then switches to {second} {many} per day. After how many days in total is"
+            f" {who.they} finished?",
         ],
         [
             [
@@ -137,13 +131,11 @@ def shuttle_departures(rng: random.Random) -> Problem:
         rng,
         [
             f"A {vehicle} with {seats} seats leaves every {interval} minutes. The first one departs"
-            " at "
-            f"{first} and the last one at {last}. How many people can travel if every seat is"
+            f" at {first} and the last one at {last}. How many people can travel if every seat is"
             " taken?",
             f"From {first} until {last}, both included, a {vehicle} departs every {interval}"
-            " minutes. Each "
-            f"departure has room for {seats} people. How many people at most can travel in this"
-            " time?",
+            f" minutes. Each departure has room for {seats} people. How many people at most can"
+            " travel in this time?",
         ],
         [
             [
@@ -156,8 +148,7 @@ def shuttle_departures(rng: random.Random) -> Problem:
                 f"From the first to the last departure it is {hours} hours, or {hours} * 60 ="
                 f" {minutes} minutes.",
                 f"After the first departure there are {minutes} / {interval} = {gaps} more, {gaps}"
-                " + 1 = "
-                f"{trips} in all.",
+                f" + 1 = {trips} in all.",
                 f"With {seats} people each, {trips} * {seats} = {trips * seats} people can travel.",
             ],
         ],
@@ -191,30 +182,25 @@ def printer_pauses(rng: random.Random) -> Problem:
         rng,
         [
             f"{cap(an(machine))} {verb} {rate} {many} a minute. After every {batch} {many} it has"
-            " to cool "
-            f"for {pause} minutes. How many minutes after the start are {total} {many} ready?",
+            f" to cool for {pause} minutes. How many minutes after the start are {total} {many}"
+            " ready?",
             f"{cap(an(machine))} makes {rate} {many} per minute but needs {pause} minutes of rest"
-            " between "
-            f"one batch of {batch} and the next. How many minutes does an order of {total} {many}"
-            " take?",
+            f" between one batch of {batch} and the next. How many minutes does an order of {total}"
+            f" {many} take?",
         ],
         [
             [
                 f"Without pauses it takes {total} / {rate} = {work} minutes.",
                 f"There are {total} / {batch} = {batches} batches and {batches} - 1 = {batches - 1}"
-                " pauses "
-                "between them.",
+                " pauses between them.",
                 f"The pauses last {batches - 1} * {pause} = {idle} minutes, so the time is {work} +"
-                f" {idle} "
-                f"= {work + idle} minutes.",
+                f" {idle} = {work + idle} minutes.",
             ],
             [
                 f"A batch takes {batch} / {rate} = {length} minutes, and there are {total} /"
-                f" {batch} = "
-                f"{batches} batches: {batches} * {length} = {work} minutes.",
+                f" {batch} = {batches} batches: {batches} * {length} = {work} minutes.",
                 f"Between the batches are {batches} - 1 = {batches - 1} pauses, {batches - 1} *"
-                f" {pause} = "
-                f"{idle} minutes.",
+                f" {pause} = {idle} minutes.",
                 f"Altogether it takes {work} + {idle} = {work + idle} minutes.",
             ],
         ],
@@ -242,15 +228,11 @@ def two_packers(rng: random.Random) -> Problem:
         rng,
         [
             f"{one} {verb} {a} {many} an hour and {two} {verb} {b} an hour. There are {total}"
-            f" {many} to do. "
-            f"{one} works alone for {alone} hours, then {two} joins. How many hours after {one}'s"
-            " start is "
-            "everything done?",
+            f" {many} to do. {one} works alone for {alone} hours, then {two} joins. How many hours"
+            f" after {one}'s start is everything done?",
             f"A job of {total} {many} is waiting. {one} {verb} {a} per hour and works alone for the"
-            " first "
-            f"{alone} hours. Then {two}, who {verb} {b} per hour, helps until the end. How many"
-            " hours does "
-            "the job last?",
+            f" first {alone} hours. Then {two}, who {verb} {b} per hour, helps until the end. How"
+            " many hours does the job last?",
         ],
         [
             [
@@ -300,14 +282,12 @@ def crew_days(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{few} {many} would need {days} days to {job}. After {first} days "
-            f"{count(more, 'more ' + worker)} of the same speed {'joins' if more == 1 else 'join'}"
-            " them. "
-            "How many days does the whole job take?",
+            f"{few} {many} would need {days} days to {job}. After {first} days"
+            f" {count(more, 'more ' + worker)} of the same speed {'joins' if more == 1 else 'join'}"
+            " them. How many days does the whole job take?",
             f"It would take a team of {few} {many} {days} days to {job}. They work alone for"
-            f" {first} days, "
-            f"and then {more} further {worker if more == 1 else many} of equal skill "
-            f"{'helps' if more == 1 else 'help'} until the end. How many days pass in total?",
+            f" {first} days, and then {more} further {worker if more == 1 else many} of equal skill"
+            f" {'helps' if more == 1 else 'help'} until the end. How many days pass in total?",
         ],
         [
             [
@@ -320,8 +300,7 @@ def crew_days(rng: random.Random) -> Problem:
             ],
             [
                 f"The rest is {days} - {first} = {later} days for {few} {many}, or {few} * {later}"
-                " = "
-                f"{effort} days for one.",
+                f" = {effort} days for one.",
                 f"The larger team has {few} + {more} = {crew} {many} and finishes in {effort} /"
                 f" {crew} = {rest} days.",
                 f"In total {first} + {rest} = {first + rest} days pass.",

@@ -31,11 +31,9 @@ def needed_score(rng: random.Random) -> Problem:
         rng,
         [
             f"In three {what}, {who} gets {a}, {b} and {c} {unit}. How many {unit} does {who.they}"
-            " need in "
-            f"the fourth to reach an average of {goal}?",
+            f" need in the fourth to reach an average of {goal}?",
             f"{who} wants an average of {goal} {unit} over four {what}. The first three gave {a},"
-            f" {b} and "
-            f"{c}. What must the last one give?",
+            f" {b} and {c}. What must the last one give?",
         ],
         [
             [
@@ -76,33 +74,26 @@ def share_leftover(rng: random.Random) -> Problem:
         rng,
         [
             f"{who} has {total} {many}. {cap(who.they)} puts {size} into each {pack}, sells the"
-            " full "
-            f"{plural(pack)} at ${price} each and every leftover {item} for $1. How many dollars"
-            " does "
-            f"{who.they} get?",
+            f" full {plural(pack)} at ${price} each and every leftover {item} for $1. How many"
+            f" dollars does {who.they} get?",
             f"A {pack} holds {size} {many} and costs ${price} when full. {who} has {total} {many},"
-            " fills as "
-            f"many {plural(pack)} as possible and sells the remaining {many} singly for $1. What is"
-            " the "
-            "income in dollars if everything is sold?",
+            f" fills as many {plural(pack)} as possible and sells the remaining {many} singly for"
+            " $1. What is the income in dollars if everything is sold?",
         ],
         [
             [
                 f"{total} divided by {size} is {packs} and a remainder: {packs} {plural(pack)} hold"
-                f" {packs} "
-                f"* {size} = {used} {many}.",
+                f" {packs} * {size} = {used} {many}.",
                 f"Left over are {total} - {used} = {rest}, worth {rest} * $1 = ${rest}.",
                 f"The {plural(pack)} bring {packs} * ${price} = ${income}, so all together"
-                f" ${income} + "
-                f"${rest} = ${income + rest}.",
+                f" ${income} + ${rest} = ${income + rest}.",
             ],
             [
                 f"Since {size} * {packs} = {used} is the largest multiple of {size} up to {total},"
-                " there "
-                f"are {packs} full {plural(pack)} and {total} - {used} = {rest} single {many}.",
+                f" there are {packs} full {plural(pack)} and {total} - {used} = {rest} single"
+                f" {many}.",
                 f"The income is {packs} * {price} = {income} dollars plus {rest} dollars, and"
-                f" {income} + "
-                f"{rest} = {income + rest}.",
+                f" {income} + {rest} = {income + rest}.",
             ],
         ],
         income + rest,
@@ -132,8 +123,7 @@ def theatre_rows(rng: random.Random) -> Problem:
         rng,
         [
             f"In {setting}, the first {row} has {first} {many}, and each {row} after it has {step}"
-            " more than "
-            f"the one before. How many {many} are there in {n} {plural(row)}?",
+            f" more than the one before. How many {many} are there in {n} {plural(row)}?",
             f"The {n} {plural(row)} of {setting} grow steadily: the first has {first} {many} "
             f"and every next one {step} more. Find the total number of {many}.",
         ],
@@ -147,8 +137,7 @@ def theatre_rows(rng: random.Random) -> Problem:
             ],
             [
                 f"From the first to the last {row} there are {n} - 1 = {n - 1} increases, so"
-                f" {n - 1} * "
-                f"{step} = {(n - 1) * step} more {many}.",
+                f" {n - 1} * {step} = {(n - 1) * step} more {many}.",
                 f"The last {row} has {first} + {(n - 1) * step} = {last} {many}.",
                 f"The first and the last, times the number of {plural(row)}, and halved: {pairs} ="
                 f" {sum(terms)} {many}.",
@@ -182,14 +171,10 @@ def doubling_views(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"{who}'s {thing} starts with {start} {many}, and the number {_GROWS[k]} every day."
-            f" How many"
-            f" {many} "
-            f"short of {goal} is it after {days} days?",
+            f"{who}'s {thing} starts with {start} {many}, and the number {_GROWS[k]} every day. How"
+            f" many {many} short of {goal} is it after {days} days?",
             f"A {thing} has {start} {many} today. Each day the number {_GROWS[k]}. After {days}"
-            f" days,"
-            " how many "
-            f"more {many} does it need to reach {goal}?",
+            f" days, how many more {many} does it need to reach {goal}?",
         ],
         [
             [

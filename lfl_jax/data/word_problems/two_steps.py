@@ -55,9 +55,8 @@ def three_places(rng: random.Random) -> Problem:
     return compose(
         rng,
         [
-            f"There are {a} {items} in the {places[0]}, {b} in the {places[1]} and {c} in the "
-            f"{places[2]}. "
-            f"How many {items} are there in total?",
+            f"There are {a} {items} in the {places[0]}, {b} in the {places[1]} and {c} in the"
+            f" {places[2]}. How many {items} are there in total?",
             f"The {places[0]} contains {a} {items}, the {places[1]} {b} and the {places[2]} {c}. "
             f"How many {items} is that altogether?",
         ],
@@ -219,9 +218,8 @@ def weekly_and_start(rng: random.Random) -> Problem:
         [
             f"{who} saves ${b} a week for {a} weeks and had ${c} before. How many dollars does"
             f" {who} have now?",
-            f"Each week {who} earns ${b}. After {a} weeks of this, how many dollars does {who} "
-            "have with the "
-            f"${c} from before?",
+            f"Each week {who} earns ${b}. After {a} weeks of this, how many dollars does {who} have"
+            f" with the ${c} from before?",
         ],
         [[f"{a} * {b} = {a * b}", f"{a * b} + {c} = {a * b + c}"]],
         a * b + c,

@@ -33,19 +33,16 @@ def lap_training(rng: random.Random) -> Problem:
         rng,
         [
             f"One lap of {course} is {track} meters. {who} {verb} {laps} laps on each of {days}"
-            " days. "
-            f"{cap(who.their)} goal is {goal} km. How many kilometers are still missing?",
+            f" days. {cap(who.their)} goal is {goal} km. How many kilometers are still missing?",
             f"{who} wants to complete {goal} km on {course} where a lap measures {track} meters."
-            f" For"
-            f" {days} "
-            f"days {who.they} {verb} {laps} laps a day. How many kilometers remain after that?",
+            f" For {days} days {who.they} {verb} {laps} laps a day. How many kilometers remain"
+            " after that?",
         ],
         [
             [
                 f"Each day {who} covers {laps} * {track} = {daily} meters.",
                 f"In {days} days that is {days} * {daily} = {daily * days} meters, or"
-                f" {daily * days} / 1000 "
-                f"= {done} km.",
+                f" {daily * days} / 1000 = {done} km.",
                 f"The goal is still {goal} - {done} = {missing} km away.",
             ],
             [
@@ -83,22 +80,17 @@ def ribbon_pieces(rng: random.Random) -> Problem:
         rng,
         [
             f"From {count(meters, 'meter')} of {good}, {who} makes {n} {plural(piece)} that take"
-            f" {length} "
-            f"cm each. The rest is cut into {parts} equal {other}. How many centimeters long is"
-            " each of the "
-            f"{other}?",
+            f" {length} cm each. The rest is cut into {parts} equal {other}. How many centimeters"
+            f" long is each of the {other}?",
             f"{who} has {count(meters, 'meter')} of {good}. {cap(who.they)} uses {length} cm for"
-            " each of "
-            f"{n} {plural(piece)} and divides what is left into {parts} {other} of the same length."
-            " Find "
-            "this length in centimeters.",
+            f" each of {n} {plural(piece)} and divides what is left into {parts} {other} of the"
+            " same length. Find this length in centimeters.",
         ],
         [
             [
                 f"The {good} is {meters} * 100 = {total} cm long.",
                 f"The {plural(piece)} take {n} * {length} = {n * length} cm, which leaves {total} -"
-                " "
-                f"{n * length} = {rest} cm.",
+                f" {n * length} = {rest} cm.",
                 f"Each of the {parts} {other} is {rest} / {parts} = {size} cm long.",
             ],
             [
@@ -138,11 +130,9 @@ def parcel_weights(rng: random.Random) -> Problem:
         rng,
         [
             f"A parcel with {n} equal {many} weighs {kilos} kg. The empty box weighs {empty} grams."
-            " How "
-            f"many grams does one {thing} weigh?",
+            f" How many grams does one {thing} weigh?",
             f"{who} packs {n} {many} of the same kind into a box of {empty} grams. On the scale"
-            " everything "
-            f"weighs {kilos} kg. What is the weight of a single {thing} in grams?",
+            f" everything weighs {kilos} kg. What is the weight of a single {thing} in grams?",
         ],
         [
             [
@@ -153,8 +143,7 @@ def parcel_weights(rng: random.Random) -> Problem:
             [
                 f"In grams the whole weight is {kilos} * 1000 = {total}.",
                 f"The {many} weigh {total} - {empty} = {load} grams together, so each weighs {load}"
-                f" / {n} = "
-                f"{grams} grams.",
+                f" / {n} = {grams} grams.",
             ],
         ],
         grams,
@@ -182,12 +171,10 @@ def bottle_filling(rng: random.Random) -> Problem:
         rng,
         [
             f"A {tank} holds {liters} liters of {liquid}, and {who} pours all of it into bottles of"
-            f" {size} "
-            f"ml. So far {done} bottles are full. How many more can {who.they} fill?",
+            f" {size} ml. So far {done} bottles are full. How many more can {who.they} fill?",
             f"{who} has a {tank} with {liters} liters of {liquid} and bottles that take {size} ml"
-            " each. "
-            f"After {done} bottles are filled, how many more does {who.they} need to empty the"
-            f" {tank}?",
+            f" each. After {done} bottles are filled, how many more does {who.they} need to empty"
+            f" the {tank}?",
         ],
         [
             [

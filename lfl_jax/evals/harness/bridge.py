@@ -70,9 +70,9 @@ def run(
     data: "cache" reads fetched documents and local files, never the network; "hub" lets the harness
     download. include: a folder with more task files. limit: the first n documents of each task.
     num_fewshot, gen_kwargs: in place of those of the tasks. chat: prompts in the tokenizer's chat
-    template. report: gets the harness's table.
-    `out` gets results.json, samples_<task>.jsonl, and requests.jsonl, by which the same call
-    resumes. Raises UserError for unknown tasks and for documents that are not available.
+    template. report: gets the harness's table. `out` gets results.json, samples_<task>.jsonl, and
+    requests.jsonl, by which the same call resumes. Raises UserError for unknown tasks and for
+    documents that are not available.
     """
     _check(tasks, data, include)
     # Answers depend on these and on their request alone: a file of other settings is put aside.
