@@ -6,25 +6,23 @@
     python -m lfl_jax.evaluate --run=runs/quickstart --lm_eval=hellaswag,gsm8k --limit=100 \\
         --out=evals/harness
 
---run=DIR          a run: its config and its base, at --step=latest | best | a number. Where its
-                   base or data was moved: --config.model.path=DIR, --config.data.path=FILE (they
-                   are compared by content)
---config=FILE      or a config, for the base it names; with --adapter=PATH: a PEFT folder, a run, a
-                   .safetensors file or a fetched name. config.eval says what is measured, on how
-                   many items
---tasks=A:8,B      tasks in place of config.eval.tasks, with their numbers of items
---allow_code=FILE.py  a file with code of your own that the run or adapter names, and that may run;
-                   several times. FILE.py@HASH: a file that has changed since, as it is now
---out=DIR          where records and results.json go; the same command resumes an interrupted
-                   evaluation
---lm_eval=A,B      tasks of lm-evaluation-harness instead (extra `eval`), with:
-  --limit=N          the first N documents of each; 0 = all
-  --shots=N          few-shot examples; -1 = the task's own number
-  --data=cache       documents from the fetched cache, or --data=hub: the harness downloads them
-  --include=DIR      a folder with more task files
-  --chat             prompts in the tokenizer's chat template
-
---distributed      several processes, one per host, as lfl_jax.main takes it; for our tasks
+--run=DIR             a run: its config and its base, at --step=latest | best | a number; where its
+                      base or data was moved, with --config.model.path=DIR or
+                      --config.data.path=FILE (compared by content)
+--config=FILE         or a config, for the base it names and config.eval; with --adapter=PATH:
+                      a PEFT folder, a run, a .safetensors file or a fetched name
+--tasks=A:8,B         tasks in place of config.eval.tasks, with their numbers of items
+--out=DIR             where records and results.json go; the same command resumes an interrupted
+                      evaluation
+--lm_eval=A,B         tasks of lm-evaluation-harness instead (extra `eval`), with:
+  --limit=N             the first N documents of each; 0 = all
+  --shots=N             few-shot examples; -1 = the task's own number
+  --data=cache          documents from the fetched cache, or --data=hub: the harness downloads them
+  --include=DIR         a folder with more task files
+  --chat                prompts in the tokenizer's chat template
+--allow_code=FILE.py  a file with code of yours that the run or adapter names, and that may run
+                      (may be repeated); FILE.py@HASH: a file that has changed since, as it is now
+--distributed         several processes, one per host, as lfl_jax.main takes it; for our tasks
 
 The tuned model is scored beside its base, by the same compiled program. Exit code 2: a mistake,
 named in one line.

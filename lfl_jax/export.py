@@ -4,17 +4,17 @@
     python -m lfl_jax.export --run=runs/quickstart --to=hf --out=exported/model
     python -m lfl_jax.export --model=DIR --adapter=PEFT_DIR --to=hf --out=exported/model
 
---run=DIR             a run directory, with --step=latest | best | a number,
-                      and --config.model.path=PATH: the present path of its base
+--run=DIR             a run, at --step=latest | best | a number; where its base was moved, with
+                      --config.model.path=PATH
 --second              of a run over a frozen first adapter (config.adapter.over): the second alone
---model=PATH          a base instead: a Hugging Face folder, a .gguf file or a fetched name;
-                      with --adapter=PATH
+--model=PATH          a base instead (a Hugging Face folder, a .gguf file or a fetched name), with
+                      --adapter=PATH
 --to=peft             the adapter as a PEFT folder (LoRA, DoRA, (IA)^3 and VeRA; others with
                       --rank=K: the best LoRA of rank K), with the parameters that trained whole
 --to=hf               the merged model as a Hugging Face folder with its tokenizer
 --to=adapter          the adapter, of any kind, as one .safetensors file (--out names it)
---allow_code=FILE.py  the file of a kind of one's own that the run or adapter names, and that may
-                      run; several times
+--allow_code=FILE.py  a file with a kind of yours that the run or adapter names, and that may run
+                      (may be repeated)
 --dtype=bfloat16      float32, bfloat16 or float16: the dtype of the written weights
 --target=dequantised  a quantised run is merged into the dequantised base it was trained on; or
                       --target=original --original=DIR: into the weights before quantisation
@@ -23,11 +23,13 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from lfl_jax.analysis.merge_error import MergeError
 from lfl_jax.core import files
+from lfl_jax.core.types import Params
 from lfl_jax.errors import UserError, entry
 from lfl_jax.model import LoadedModel, Model, Origin
+from lfl_jax.text.tokenizers import Tokenizer
 
 
 def main(argv: Sequence[str]) -> None:
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lfl_jax.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=argparse.SUPPRESS,  # the description is a whole page: a list of flags repeats it
     )
     for name in ("run", "model", "adapter", "original"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
@@ -67,13 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--to", required=True, choices=EXPORTS, help=argparse.SUPPRESS)
     parser.add_argument("--out", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument(
-        "--target",
-        default="dequantised",
-        choices=("dequantised", "original"),
-        help=argparse.SUPPRESS,
-    )
+    dtypes, targets = ("float32", "bfloat16", "float16"), ("dequantised", "original")
+    hidden = {"help": argparse.SUPPRESS}
+    parser.add_argument("--dtype", default="bfloat16", choices=dtypes, **hidden)
+    parser.add_argument("--target", default="dequantised", choices=targets, **hidden)
     return parser
 
 
@@ -151,22 +151,15 @@ def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None
 
     from lfl_jax import adapters, api
     from lfl_jax.analysis.merge_error import merge_error
-    from lfl_jax.core import tree
-    from lfl_jax.core.sharding import make_rules
 
-    target = model.params
+    target, adapter = model.params, model.adapter
     if options.target == "original":
-        original = api.find(options.original)
-        if tree.changed(model.params, base.model.params):
-            raise UserError(
-                "--target=original: this run trained parameters of the dequantised base, not only"
-                " an adapter"
-            )
-        target = original.load(base.cfg, make_rules(), "float32")
-    adapter = (
-        adapters.rebind(model.adapter, target) if options.target == "original" else model.adapter
-    )
+        target = _original(base, model, options.original)
+        # DoRA divides by norms of its weights: those of the original, not of the dequantised ones.
+        adapter = adapters.rebind(adapter, target)
     merged = adapters.merge(adapter, target, jnp.dtype(options.dtype))
+
+    # Rounding to the written dtype is part of the error, so the merged weights as written are used.
     tokens = jnp.asarray(_sample(base.tokenizer))
     error = merge_error(model.params, model.adapter, merged, tokens, base.cfg, jax.random.key(0))
     quantised = base.origin.quantised if options.target == "dequantised" else None
@@ -198,14 +191,29 @@ def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None
     print(f"written to {options.out}{without}")
 
 
-def _differences(error: Any) -> str:
+def _original(base: LoadedModel, model: Model, source: str) -> Params:
+    """The base's weights before quantisation; UserError where its parameters were trained, too."""
+    from lfl_jax import api
+    from lfl_jax.core import tree
+    from lfl_jax.core.sharding import make_rules
+
+    original = api.find(source)
+    if tree.changed(model.params, base.model.params):
+        raise UserError(
+            "--target=original: this run trained parameters of the dequantised base, not only an"
+            " adapter"
+        )
+    return original.load(base.cfg, make_rules(), "float32")
+
+
+def _differences(error: MergeError) -> str:
     return (
         f"max {error.largest:.3g}, mean {error.mean:.3g}"
         f" (rounding alone: max {error.expected_largest:.3g}, mean {error.expected_mean:.3g})"
     )
 
 
-def _sample(tokenizer: Any) -> list[list[int]]:
+def _sample(tokenizer: Tokenizer) -> list[list[int]]:
     """Two rows of 64 tokens of ordinary text and digits."""
     text = (
         "A farmer packs 12 eggs into each of 7 boxes and sells them for $3.50 a box. How much does"

@@ -1,5 +1,7 @@
-"""Fetch models, datasets and tokenizers into the cache: `python -m lfl_jax.fetch smollm2-135m
-evals`."""
+"""Fetch models, datasets and tokenizers into the cache.
+
+    python -m lfl_jax.fetch smollm2-135m evals
+"""
 
 import argparse
 import shutil

@@ -115,10 +115,10 @@ def inspect(
     console: Console,
     positions: int = NO_LIMIT,
 ) -> None:
-    """Print `rows` packed rows and a summary of the training source; UserError for an all-0 or
-    all-1 mask.
+    """Print `rows` packed rows and a summary of the training source.
 
-    positions: of the model, beyond which rows are warned of.
+    UserError for a mask that is all 0 or all 1. positions: of the model, beyond which rows are
+    warned of.
     """
     source = open_source(config.data, "train", config.seed.data)
     tokenized = TokenizedSource(source, tokenizer, config.data)

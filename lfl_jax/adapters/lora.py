@@ -66,8 +66,7 @@ def factors(weight: ArraySpec, placement: Placement) -> dict[str, ArraySpec]:
     if rank > min(fan_in, fan_out):
         raise UserError(
             f"adapter rank {rank} is more than a weight ({fan_in}, {fan_out}) like"
-            f" {placement.module!r} can have;"
-            f" expected at most {min(fan_in, fan_out)}"
+            f" {placement.module!r} can have; expected at most {min(fan_in, fan_out)}"
         )
     a = ArraySpec((layers, fan_in, rank), (l_axis, in_axis, "rank"), _only_used_ranks(scale))
     b = ArraySpec((layers, rank, fan_out), (l_axis, "rank", out_axis), initializers.zeros)

@@ -35,8 +35,10 @@ def root() -> Path:
 
 
 def writable(name: str) -> Path | None:
-    """A folder of the cache for what can be made again; None, and one warning, where nothing can be
-    written."""
+    """A folder of the cache for what can be made again.
+
+    None, with a single warning, where nothing can be written.
+    """
     try:
         folder = root() / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,14 +66,12 @@ def _for_this_process() -> tempfile.TemporaryDirectory:
 
 
 def is_cached(name: str) -> bool:
-    """Whether the item is in the cache, whole, and from the origin that the manifest names
-    today."""
+    """Whether the item is cached, complete, and from the origin that the manifest names today."""
     return stamp(item(name)) is not None
 
 
 def path(name: str, file: str | None = None) -> Path:
-    """The item's folder, or one file of it; UserError with the fetch command when it is not in the
-    cache."""
+    """The item's folder, or one file of it; UserError with the fetch command if not cached."""
     files = provenance(name)["files"]
     if file is not None and file not in files:
         raise UserError(f"{name} has no file {file!r}; it has {', '.join(files)}")
@@ -79,8 +79,7 @@ def path(name: str, file: str | None = None) -> Path:
 
 
 def licence(name: str) -> str:
-    """The licence of the item's content, as its authors name it; of a hub's repository, as its card
-    does."""
+    """The licence of the item's content, as its authors or its card on the hub name it."""
     return provenance(name)["licence"] if hub_names.is_hub(name) else item(name).licence
 
 
@@ -145,8 +144,10 @@ def staging() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the cache for one fetch at a time, and clear what killed fetches left; `on_wait` before
-    a wait."""
+    """Lock the cache for one fetch at a time, and clear what killed fetches left.
+
+    on_wait: called before a wait.
+    """
     root().mkdir(parents=True, exist_ok=True)
     with open(root() / ".lock", "w") as lock:
         try:  # the system lets go of the lock when the process dies

@@ -63,8 +63,10 @@ def _unpack(wheel: Path, item: Item, into: Path) -> Path:
 
 
 def _pip_download(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
-    """The wheel of `requirement`, from the index pip is set up for; `tell` hears the bytes that
-    arrived."""
+    """The wheel of `requirement`, from the index pip is set up for.
+
+    tell: called with the bytes that arrived.
+    """
     log, target = folder / "pip.log", folder / "wheel"
     command = [sys.executable, "-m", "pip", "download", requirement, "--dest", str(target)]
     # data, not code to run

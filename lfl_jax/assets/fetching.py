@@ -9,8 +9,7 @@ from lfl_jax.assets.manifest import Hub, Item, Wheel, item
 
 
 def local(place: str | Path) -> Path:
-    """The place of a path, or of a name hf:..., whose files are fetched first where they are not in
-    the cache.
+    """The local path of a path, or of a name hf:..., which is fetched where it is not cached.
 
     Raises UserError for what cannot be fetched.
     """
@@ -23,8 +22,7 @@ def local(place: str | Path) -> Path:
 
 
 def local_files(name: str) -> list[Path]:
-    """The files of a name hf:..., fetched first where they are not in the cache, in the order of
-    their names."""
+    """The files of a name hf:..., in the order of their names; fetched where not cached."""
     folder = local(name)
     return [folder / file for file in sorted(cache.provenance(name)["files"])]
 

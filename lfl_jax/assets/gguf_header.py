@@ -43,8 +43,7 @@ class TensorInfo:
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a GGUF file's metadata by its GGUF keys, plus "GGUF.path" and "GGUF.tensors": {name:
-    TensorInfo}.
+    """Metadata by GGUF keys, plus "GGUF.path" and "GGUF.tensors": {name: TensorInfo}.
 
     Arrays are lists. Every tensor is known to lie inside the file. Raises UserError for a file that
     is missing, cut short, damaged or of another format.
@@ -59,8 +58,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def field(metadata: dict[str, Any], key: str, kind: type, default: object = None) -> Any:
-    """Look up one metadata value, or the default; UserError if it is missing or not of this
-    type."""
+    """One metadata value, or the default; UserError if missing or of another type."""
     value = metadata.get(key, default)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         problem = (
@@ -71,8 +69,7 @@ def field(metadata: dict[str, Any], key: str, kind: type, default: object = None
 
 
 def array(metadata: dict[str, Any], key: str, kind: type, length: int | None = None) -> list:
-    """Look up one metadata array; UserError if it is missing, or not of this type of item and this
-    length."""
+    """One metadata array; UserError if missing, or of other items or another length."""
     values = field(metadata, key, list)
     if length not in (None, len(values)) or not all(isinstance(value, kind) for value in values):
         expected = f"expected {len(values) if length is None else length} of {kind.__name__}"

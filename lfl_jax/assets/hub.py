@@ -21,8 +21,11 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclasses.dataclass(frozen=True)
 class _Listing:
-    """A repository at a commit: {file: (bytes or None, SHA-256 or None)}, and its README's
-    metadata."""
+    """A repository at a commit.
+
+    files: {file: (bytes or None, SHA-256 or None)}; only large files have a SHA-256. card: the
+    metadata of its README.
+    """
 
     commit: str
     files: dict[str, tuple[int | None, str | None]]
@@ -56,7 +59,7 @@ def fetch(item: Item) -> None:
             allow_patterns=[glob.escape(file) for file in wanted],
             local_dir=folder,
         )
-    # every hub and connection error is one of these
+    # Every hub and connection error is one of these.
     except (OSError, ValueError, errors.HTTPError) as error:
         raise UserError(_failure(item.name, hub, error)) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes for resuming
@@ -67,8 +70,10 @@ def fetch(item: Item) -> None:
     cache.install(folder, item, commit=listing.commit)
 
 
-def _list(item: Item, info: Any) -> _Listing:
+def _list(item: Item, info: object) -> _Listing:
+    """The listing of a ModelInfo or DatasetInfo, whose library is imported for downloads only."""
     hub = item.origin
+    # A commit names its content: another one in its place would be another model under this name.
     if COMMIT.fullmatch(hub.revision) and info.sha != hub.revision:
         raise UserError(
             f"{item.name}: asked for commit {hub.revision[:12]}, the hub answered with"
@@ -84,8 +89,7 @@ def _list(item: Item, info: Any) -> _Listing:
 
 
 def _wanted(item: Item, listing: _Listing) -> list[str]:
-    """Names of the files to take; UserError for none, and for one that would lie outside the
-    folder."""
+    """Names of the files to take; UserError for none, or for one outside of the folder."""
     import huggingface_hub
 
     hub, files = item.origin, list(listing.files)
@@ -100,11 +104,12 @@ def _wanted(item: Item, listing: _Listing) -> list[str]:
             f"{item.name}: {hub.repo} at {hub.revision} has no file like {', '.join(hub.patterns)}"
         )
     for file in wanted:
+        # The listing comes from outside: no name of it may lead out of the item's folder.
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\\" in file:
             raise UserError(
-                f"{item.name}: {hub.repo} lists {file!r}, which is no file of its own; nothing was"
-                " taken"
+                f"{item.name}: {hub.repo} lists {file!r}, which is no file of its own;"
+                " nothing was taken"
             )
     return wanted
 
@@ -123,18 +128,17 @@ def _failure(name: str, hub: Hub, error: Exception) -> str:
 
     if isinstance(error, errors.GatedRepoError):
         return (
-            f"{name}: {hub.repo} is gated. Accept its licence on its hub page, then run `hf auth"
-            " login` "
-            "(or set HF_TOKEN) and fetch again."
+            f"{name}: {hub.repo} is gated. Accept its licence on its hub page, then run"
+            " `hf auth login` (or set HF_TOKEN) and fetch again."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         where = "" if hub_names.is_hub(name) else "; correct it in third_party/manifest.toml"
         return f"{name}: {hub.repo} has no branch, tag or commit {hub.revision}{where}"
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"{name}: the hub does not show {hub.repo} to you. Is its name right? If it is gated,"
-            " accept its licence "
-            "on its hub page, run `hf auth login` (or set HF_TOKEN) and fetch again."
+            f"{name}: the hub does not show {hub.repo} to you. Is its name right?"
+            " If it is gated, accept its licence on its hub page, run `hf auth login`"
+            " (or set HF_TOKEN) and fetch again."
         )
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return (

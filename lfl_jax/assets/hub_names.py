@@ -1,8 +1,8 @@
 """Names of repositories on a hub, and which of their files a name stands for.
 
-    hf:ORG/NAME[@REVISION][:FILE]                      a model or adapter; FILE: one of several .gguf
-    hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]   a dataset
-    data.source=hf:ORG/NAME:CONFIG:SPLIT               the same dataset
+    hf:ORG/NAME[@REVISION][:FILE]                     a model or adapter; FILE: which of its .gguf
+    hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]  a dataset
+    data.source=hf:ORG/NAME:CONFIG:SPLIT              the same dataset
 
 REVISION is a branch, a tag or a commit (default main). A branch is looked up once: the cache keeps
 the commit it was at, and results name that commit.
@@ -104,8 +104,8 @@ def _data_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) ->
     if not data:
         raise UserError(
             f"{name.text}: no data files ({', '.join(table_readers.READERS)}); a dataset made by a"
-            " script has"
-            f" converted ones: {PREFIX}{DATASETS}{name.repo}@refs/convert/parquet:CONFIG:SPLIT"
+            " script has converted ones:"
+            f" {PREFIX}{DATASETS}{name.repo}@refs/convert/parquet:CONFIG:SPLIT"
         )
     configs = {
         str(entry.get("config_name", "default")): entry for entry in card.get("configs") or ()
@@ -152,8 +152,10 @@ def _matching(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 
 def _splits_of(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """{split: patterns} of a config's data_files: a text, a list of texts, or a list of {split,
-    path}."""
+    """{split: patterns} of a config's data_files.
+
+    Cards have a text there, a list of texts, or a list of {split, path}.
+    """
     entries = config.get("data_files") or ()
     if isinstance(entries, str):
         entries = [entries]

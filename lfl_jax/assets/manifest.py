@@ -28,8 +28,10 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Hub:
-    """Files of a hub repository (`repo_type` model or dataset) at a commit or branch, chosen by
-    glob patterns."""
+    """Files of a hub repository at a commit or branch, chosen by glob patterns.
+
+    repo_type: model or dataset.
+    """
 
     repo: str
     repo_type: str
@@ -55,8 +57,7 @@ class Item:
 
     @property
     def folder(self) -> str:
-        """Its folder in the cache: the name, with what a folder's name cannot hold written as two
-        dashes."""
+        """Its folder in the cache: the name, with -- for what a folder's name cannot contain."""
         return re.sub(r"[:/]+", "--", self.name) if hub_names.is_hub(self.name) else self.name
 
 
@@ -137,8 +138,10 @@ def item(name: str) -> Item:
 
 
 def _from_hub(name: hub_names.HubName) -> Item:
-    """An item for any repository; its licence is known when it is fetched, its files are chosen
-    from the listing."""
+    """An item for any repository.
+
+    Its licence is known when it is fetched, its files are chosen from the listing.
+    """
     origin = Hub(name.repo, name.repo_type, name.revision, patterns=(), bytes=None)
     return Item(
         name.text, name.repo_type, "unknown", f"{name.repo} at {name.revision}", origin, files=()

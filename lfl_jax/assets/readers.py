@@ -6,7 +6,7 @@ tables.
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,23 @@ UNCONDITIONAL = 1_000_000  # doc_id of requests that score a choice without its 
 
 
 def docs(name: str) -> list[Doc]:
-    """Every document of a fetched dataset, in its authors' order; reads the whole dataset into
-    memory."""
+    """Every document of a fetched dataset, in its authors' order, all of it in memory."""
     fields = REQUEST_FIELDS.get(name)
     rows = list(itertools.chain.from_iterable(map(_fetched_rows, _files(name))))
     if fields is None:
         return rows
+    # A document has one request per choice; the first of them stands for it.
     firsts = [row["doc"] for row in rows if row["idx"] == 0 and row["doc_id"] < UNCONDITIONAL]
-    return [{field: doc[field] for field in fields} for doc in firsts]
+    return [_original(doc, fields) for doc in firsts]
+
+
+def _original(doc: Doc, fields: Sequence[str]) -> Doc:
+    """The document without what the requests added."""
+    return {field: doc[field] for field in fields}
 
 
 class OwnRow(dict):
-    """A row of somebody's own file: a column that an evaluation asks for and that is not there is
-    their mistake."""
+    """A row of a user's own file; UserError for a column that an evaluation reads and it lacks."""
 
     def __init__(self, values: Mapping[str, Any], file: str):
         super().__init__(values)
@@ -57,8 +61,7 @@ class OwnRow(dict):
 
 
 def with_files(files: Mapping[str, str]) -> Callable[[str], list[Doc]]:
-    """`docs`, with a file or folder of your own in place of some of the fetched datasets: {name:
-    path}."""
+    """`docs`, with the user's file or folder in place of some fetched datasets: {name: path}."""
     return lambda name: from_path(files[name]) if name in files else docs(name)
 
 
@@ -75,8 +78,7 @@ def from_path(path: str | Path) -> list[Doc]:
 
 
 def texts(path: str | Path) -> list[str]:
-    """The texts of a file: paragraphs of a plain file, or the "text" of every row of .jsonl,
-    .parquet and the like.
+    """The texts of a file: the paragraphs of a plain one, the field "text" of a table's rows.
 
     Raises UserError where there is none.
     """
@@ -97,14 +99,13 @@ def texts(path: str | Path) -> list[str]:
 
 
 def gsm8k_cot_shots() -> list[tuple[str, str]]:
-    """The 8 (question, answer) chain-of-thought shots of Wei et al. (2022), arXiv 2201.11903, table
-    20.
+    """The 8 (question, answer) pairs with chains of thought of Wei et al. (2022).
 
-    Their answers end "So the answer is N.", not "#### N": shots for lm-eval's gsm8k_cot, not for
-    its gsm8k.
+    arXiv 2201.11903, table 20. Their answers end "So the answer is N.", not "#### N": shots for
+    lm-eval's gsm8k_cot, not for its gsm8k.
     """
     context = next(_fetched_rows(path("gsm8k-test", "requests.jsonl.gz")))["request"]["context"]
-    # the last is the problem itself
+    # The last is the problem itself.
     turns = context.removeprefix("Question: ").split("\n\nQuestion: ")[:-1]
     return [tuple(turn.split("\nAnswer: ", 1)) for turn in turns]
 
@@ -135,10 +136,10 @@ def _csv(file: Path) -> Iterator[Doc]:
     subject = {"subject": re.sub("_(test|dev|val)$", "", file.stem)}
     rows = table_readers.csv_rows(file, ",")
     first = next(rows, (1, []))
-    header = (
-        first[1] if "question" in first[1] or len(first[1]) != len(MMLU_COLUMNS) else MMLU_COLUMNS
-    )
-    for number, row in rows if header is first[1] else itertools.chain([first], rows):
+    # Six cells without the word "question" are an item of MMLU, not the names of columns.
+    has_header = "question" in first[1] or len(first[1]) != len(MMLU_COLUMNS)
+    header = first[1] if has_header else MMLU_COLUMNS
+    for number, row in rows if has_header else itertools.chain([first], rows):
         if len(row) != len(header):
             raise UserError(
                 f"{file}:{number}: {len(row)} cells under {len(header)} columns"

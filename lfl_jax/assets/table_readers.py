@@ -173,8 +173,10 @@ def _csv(path: Path) -> Rows:
 
 
 def csv_rows(path: Path, delimiter: str = "") -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of a table in text; the delimiter is the one of , ; and tab that its first line
-    has most of."""
+    """(line, cells) of a table in text.
+
+    The delimiter is the one of , ; and tab that the first line has most of.
+    """
     # the module's default refuses cells of 128 KiB, which documents exceed
     csv.field_size_limit(sys.maxsize)
     try:

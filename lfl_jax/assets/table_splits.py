@@ -72,7 +72,7 @@ def _shards(folder: Path) -> dict[str, list[Path]]:
     if "train" not in {split.ours for split in split_of.values() if split}:
         return {"train": files}
     splits = _one_each(folder, split_of)
-    return {split: [names[name] for name in members] for split, members in splits.items()}
+    return {split: list(map(names.__getitem__, group)) for split, group in splits.items()}
 
 
 def _hidden(file: Path, folder: Path) -> bool:
@@ -88,8 +88,10 @@ class Split:
 
 
 def _split_of(name: str) -> Split | None:
-    """The split that a path's last telling name begins with: "data/train-00000-of-00002.parquet",
-    "test_sft"."""
+    """The split that the last telling part of a path begins with.
+
+    "data/train-00000-of-00002.parquet" and "test_sft" are examples.
+    """
     parts = name.split("/")
     # The file's own name decides before its folders: "train/test-0.jsonl" is of the test split.
     for i in range(len(parts) - 1, -1, -1):

@@ -66,8 +66,7 @@ class Table(Sequence):
 
 
 def open_splits(path: Path) -> dict[str, Table]:
-    """The tables of a file or folder by split, "train", "dev" and "test"; what names no split is
-    "train"."""
+    """The tables of a file or folder by split: "train", "dev", "test"; without names, "train"."""
     return {split: read_tables(files, path.name) for split, files in files_by_split(path).items()}
 
 

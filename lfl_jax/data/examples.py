@@ -18,8 +18,8 @@ class Example:
 
     prompt: the text of the last question. It is empty in a document, which has no turns either.
     turns: the conversation, response included, where there is more than prompt and response (a
-    system prompt, earlier turns, an input of its own); empty otherwise.
-    group: what scores are also reported by, such as a level of difficulty; "" for none.
+    system prompt, earlier turns, an input of its own); empty otherwise. group: what scores are also
+    reported by, such as a level of difficulty; "" for none.
     """
 
     prompt: str

@@ -76,8 +76,7 @@ def _table(builder, split: str) -> Table:
 
 
 def prepare_jsonl_as_tfds(path: Path, data_dir: Path, name: str) -> Path:
-    """Write a JSONL file as an array_record dataset with its train, dev and test splits; returns
-    its folder.
+    """Write a JSONL file as an array_record dataset with three splits; returns its folder.
 
     It is written under a temporary name and renamed, so an interrupted preparation leaves no
     dataset.

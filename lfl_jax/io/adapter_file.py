@@ -41,16 +41,24 @@ def save(file: Path, adapter: AdapterTree, *, fingerprint: str | None = None) ->
     for path, layer in tree.items(layers, is_layer):
         structure["kinds"][path] = None if layer is None else _kinds(path, layer)
         for i, member in enumerate(members(layer)):
-            for field in _fields(member):
-                name, leaf = f"{path}/{i}/{field.name}", getattr(member, field.name)
-                if _is_static(field):
-                    structure["static"][name] = leaf
-                elif leaf is None:
-                    structure["empty"].append(name)
-                else:
-                    tensors[name] = np.asarray(leaf)
+            _add_member(f"{path}/{i}", member, tensors, structure)
     metadata = {STRUCTURE: json.dumps(structure)}
     write(file, tensors, metadata | ({FINGERPRINT: fingerprint} if fingerprint else {}))
+
+
+def _add_member(
+    path: str, member: Kind, tensors: dict[str, np.ndarray], structure: dict[str, Any]
+) -> None:
+    """Add an adapter's arrays to `tensors`, its other fields to `structure`."""
+    for field in _fields(member):
+        name, leaf = f"{path}/{field.name}", getattr(member, field.name)
+        if _is_static(field):
+            structure["static"][name] = leaf
+        elif leaf is None:
+            # Safetensors has no None: without this list, a lost tensor would look like one.
+            structure["empty"].append(name)
+        else:
+            tensors[name] = np.asarray(leaf)
 
 
 def _fields(kind: Kind | type[Kind]) -> list[Field]:

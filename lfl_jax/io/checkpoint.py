@@ -286,9 +286,8 @@ class Checkpoints:
         metadata = saved.custom_metadata["metadata"]
         if base_fingerprint is not None and metadata["base_fingerprint"] != base_fingerprint:
             raise UserError(
-                f"{name} belongs to base {metadata['base_fingerprint']}, "
-                f"this run's base is {base_fingerprint}: load the base it was trained on, or use"
-                " another --workdir"
+                f"{name} belongs to base {metadata['base_fingerprint']}, this run's base is"
+                f" {base_fingerprint}: load the base it was trained on, or use another --workdir"
             )
         expected = {tree: trees.nested(leaves) for tree, leaves in like.items()}
         with_arrays = _non_empty(expected)
@@ -311,8 +310,7 @@ class Checkpoints:
             resumable = ", ".join(map(str, self.steps_with(missing))) or "none"
             raise UserError(
                 f"checkpoint {self._folder(step)} holds no {' and no '.join(missing)}: it can be"
-                " evaluated and"
-                f" exported, not resumed; steps that can be resumed: {resumable}"
+                f" evaluated and exported, not resumed; steps that can be resumed: {resumable}"
                 " (config.checkpoint.keep says how many)"
             )
 

@@ -19,9 +19,8 @@ class Family:
     """A model_type of transformers.
 
     adds: what its forward pass always adds to Llama's. may_add: fields of config.json that add
-    biases.
-    defaults: what its config class fills in where a file is silent, as far as it differs from
-    Llama's.
+    biases. defaults: what its config class fills in where a file is silent, as far as it differs
+    from Llama's.
     """
 
     architecture: str
@@ -30,6 +29,7 @@ class Family:
     defaults: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
+# What the config classes of transformers fill in; files written by them leave these fields out.
 _QWEN = {
     "num_key_value_heads": 32,
     "max_position_embeddings": 32768,
@@ -45,7 +45,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3ForCausalLM", {"qk_norm": True}, ("attention_bias",), _QWEN | {"head_dim": 128}
     ),
 }
-# field -> ModelConfig's
+# field -> ModelConfig's; Llama's attention_bias is on all four projections, Qwen2's on three.
 BIAS_FIELDS = {"attention_bias": ("qkv_bias", "o_bias"), "mlp_bias": ("mlp_bias",)}
 # Fields that change the forward pass into one we do not have, and the values that do not.
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -64,8 +64,10 @@ def read_fields(folder: Path) -> dict[str, Any]:
 
 
 def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
-    """The shape that the fields of this file describe; UserError for what is missing, malformed, or
-    not supported."""
+    """The shape that these fields describe.
+
+    UserError for a field that is missing, malformed, or not supported.
+    """
     name = fields.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(f"{file}: model_type {name!r}; supported are {', '.join(FAMILIES)}")
@@ -76,9 +78,8 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
     d_model, n_heads = size("hidden_size"), size("num_attention_heads")
     rope = _rope(file, fields)
     theta = _number(file, rope, "rope_theta", number("rope_theta", 10000.0))
-    biases = {
-        ours: bool(fields.get(field)) for field in family.may_add for ours in BIAS_FIELDS[field]
-    }
+
+    # The defaults here are those of Llama's config class; a family's own are in `fields` already.
     cfg = ModelConfig(
         vocab_size=size("vocab_size"),
         d_model=d_model,
@@ -93,15 +94,22 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
         tied=bool(fields.get("tie_word_embeddings", False)),
         max_seq_len=size("max_position_embeddings", 2048),
         window=_window(file, name, fields),
-        **biases | family.adds,
+        **_biases(fields, family) | family.adds,
     )
     if cfg.head_dim % 2 or cfg.n_heads % cfg.n_kv_heads:
         raise UserError(
             f"{file}: {n_heads} heads of {cfg.head_dim} dimensions over {cfg.n_kv_heads} key-value"
-            " heads;"
-            " expected an even size, and whole groups"
+            " heads; expected an even size, and whole groups"
         )
     return cfg
+
+
+def _biases(fields: dict[str, Any], family: Family) -> dict[str, bool]:
+    """{flag of ModelConfig: is set} of the biases that this family may have."""
+    flags: dict[str, bool] = {}
+    for field in family.may_add:
+        flags |= dict.fromkeys(BIAS_FIELDS[field], bool(fields.get(field)))
+    return flags
 
 
 def _require_plain(file: Path, fields: dict[str, Any], family: Family) -> None:
@@ -115,11 +123,11 @@ def _require_plain(file: Path, fields: dict[str, Any], family: Family) -> None:
 
 
 def _window(file: Path, family: str, fields: dict[str, Any]) -> int | None:
-    """The sliding window of all layers; UserError where some layers have one and others have
-    none."""
+    """The sliding window of all layers; UserError where only some layers have one."""
     size = partial(_size, file, fields)
     window = None if fields.get("sliding_window") is None else size("sliding_window")
     types = fields.get("layer_types")
+    # Qwen's files have a window even where it is off; Llama has none, whatever a file says.
     if family in ("qwen2", "qwen3") and fields.get("use_sliding_window"):
         full = min(fields["max_window_layers"], size("num_hidden_layers"))
         sliding = ["sliding_attention"] * (size("num_hidden_layers") - full)
@@ -148,8 +156,10 @@ def _number(file: Path, fields: dict[str, Any], name: str, default: float) -> fl
 
 
 def _rope(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
-    """`rope_parameters` as newer files have it, or `rope_scaling` of older ones, which keep
-    rope_theta apart."""
+    """`rope_parameters` of newer files, or `rope_scaling` of older ones.
+
+    Older files have rope_theta among the other fields.
+    """
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise UserError(f"{file}: rope_parameters is {rope!r}; expected an object")
@@ -159,8 +169,7 @@ def _rope(file: Path, fields: dict[str, Any]) -> dict[str, Any]:
 def _scaling(
     file: Path, rope: dict[str, Any], fields: dict[str, Any], theta: float
 ) -> RopeScaling | None:
-    """How the rotary frequencies are scaled; UserError for kinds that we do not have, with the
-    reason."""
+    """The scaling of rotary frequencies; UserError with the reason for kinds we lack."""
     kind = rope.get("rope_type", rope.get("type", "default"))
     if rope.get("partial_rotary_factor") not in PLAIN["partial_rotary_factor"]:
         raise UserError(
@@ -172,16 +181,17 @@ def _scaling(
     if kind == "dynamic":
         raise UserError(
             f"{file}: rotary positions of type 'dynamic' depend on the length of the whole row,"
-            " which packed documents"
-            " do not share; supported are " + ", ".join(map(repr, ROPES))
+            " which packed documents do not share; supported are " + ", ".join(map(repr, ROPES))
         )
     if not isinstance(kind, str) or kind not in ROPES:
         raise UserError(
             f"{file}: rotary positions of type {kind!r}; supported are"
             f" {', '.join(map(repr, ROPES))}"
         )
+    # Older files have the trained length only as max_position_embeddings.
     length = _size(file, fields, "max_position_embeddings", 2048)
     original = _size(file, rope | fields, "original_max_position_embeddings", length)
+    # YaRN divides by log(theta).
     if theta <= 1.0:
         raise UserError(f"{file}: rope_theta is {theta:g}; expected more than 1")
     return ROPES[kind](file, rope | {"original_max_position_embeddings": original}, length)
@@ -192,10 +202,8 @@ def _linear(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
 
 
 def _llama3(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
-    low, high = (
-        _number(file, rope, "low_freq_factor", 1.0),
-        _number(file, rope, "high_freq_factor", 4.0),
-    )
+    low = _number(file, rope, "low_freq_factor", 1.0)
+    high = _number(file, rope, "high_freq_factor", 4.0)
     if low >= high:
         raise UserError(f"{file}: low_freq_factor {low:g} must be below high_freq_factor {high:g}")
     return Llama3Rope(
@@ -208,6 +216,7 @@ def _yarn(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
     original = rope["original_max_position_embeddings"]
     factor = _number(file, rope, "factor", length / original)
 
+    # Peng et al. (2023), arXiv 2309.00071: logits grow by 0.1 ln(factor) + 1, squared.
     def stretched(scale: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
@@ -273,6 +282,7 @@ def _rope_fields(cfg: ModelConfig) -> dict[str, Any] | None:
                 "original_max_position_embeddings": original,
             } | ends
         case FactorsRope(factors):
+            # The same list twice: transformers switches lists at the original length.
             lists = {
                 "short_factor": list(factors),
                 "long_factor": list(factors),
@@ -283,13 +293,10 @@ def _rope_fields(cfg: ModelConfig) -> dict[str, Any] | None:
 
 
 def config_fields(cfg: ModelConfig) -> dict[str, Any]:
-    """config.json of this shape, in the style that older and newer versions of transformers
-    read."""
+    """config.json of this shape, as older and newer versions of transformers read it."""
     name = next(name for name, needed in WRITTEN_AS.items() if needed(cfg))
     family = FAMILIES[name]
-    biases = {
-        field: all(getattr(cfg, ours) for ours in BIAS_FIELDS[field]) for field in family.may_add
-    }
+    biases = {field: _has_biases(cfg, field) for field in family.may_add}
     qwen = {
         "use_sliding_window": cfg.window is not None,
         "max_window_layers": 0 if cfg.window else cfg.n_layers,
@@ -316,7 +323,12 @@ def config_fields(cfg: ModelConfig) -> dict[str, Any]:
     }
 
 
-# model_type -> whether it is the one to write a model as; the first that is
+def _has_biases(cfg: ModelConfig, field: str) -> bool:
+    return all(getattr(cfg, ours) for ours in BIAS_FIELDS[field])
+
+
+# model_type -> whether a model can be written as it; the first that can is taken, so that a model
+# is a llama only if no other type describes it.
 WRITTEN_AS: dict[str, Callable[[ModelConfig], bool]] = {
     "qwen3": lambda cfg: cfg.qk_norm,
     "qwen2": lambda cfg: cfg.qkv_bias and not cfg.o_bias,

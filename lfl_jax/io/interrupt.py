@@ -11,10 +11,10 @@ import jax
 
 from lfl_jax.core import hosts
 
-# Not jax's `multihost_utils.reached_preemption_sync_point`: its preemption service takes SIGTERM for
-# itself from jax.distributed.initialize on, so that one that comes while the base is loaded or
-# evaluated would end nothing, and it knows no Ctrl-C. What follows asks through the same
-# coordination service, which compiles nothing and waits for no device (core/hosts.py), and rarely.
+# Not jax's `multihost_utils.reached_preemption_sync_point`: its preemption service handles SIGTERM
+# from jax.distributed.initialize on. A SIGTERM while the base is loaded or evaluated would then end
+# nothing, and Ctrl-C is unknown to it. What follows asks through the same coordination service,
+# which compiles nothing and waits for no device (core/hosts.py), and rarely.
 ASK_SECONDS = 5.0  # between two exchanges with the other processes
 
 
@@ -52,10 +52,11 @@ class Stop:
 
 @contextmanager
 def interrupts() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM sets `requested`, a later Ctrl-C raises KeyboardInterrupt.
+    """Inside, the first SIGINT or SIGTERM sets `requested`.
 
-    The previous handlers are restored at the end, and a signal that was ignored (nohup) stays
-    ignored. Outside the main thread, where Python allows no handlers, no signal sets the flag.
+    A later Ctrl-C raises KeyboardInterrupt. The previous handlers are restored at the end, and a
+    signal that was ignored (nohup) stays ignored. Outside the main thread, where Python allows no
+    handlers, no signal sets the flag.
     """
     stop = Stop()
 

@@ -45,8 +45,8 @@ class Layout:
 
     names: parameter path -> tensor; a layer's tensor without its prefix. layer_prefix: with {} for
     the layer's number. config: what states the model's dimensions, for messages. not_loaded:
-    tensors that may be there and are no parameters. reorder_rows(path, tensor): the tensor with its rows in
-    our order. In all formats a layer's matrices are (out, in); ours are (in, out).
+    tensors that may be there and are no parameters. reorder_rows(path, tensor): the tensor with its
+    rows in our order. In all formats a layer's matrices are (out, in); ours are (in, out).
     """
 
     names: Mapping[str, str]

@@ -24,9 +24,9 @@ TRIES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """Who holds a lock. machine: where `pid` means something, one boot and one process namespace of
-    a host.
+    """The process that holds a lock.
 
+    machine: where `pid` means something, one boot and one process namespace of a host.
     process_started: the kernel's start time of the process, as pids are used again. token:
     different for each lock.
     """
@@ -50,8 +50,7 @@ UNREADABLE = Holder(
 
 
 class DirectoryLock:
-    """A context manager: inside, this process holds `directory/run.lock`; UserError names who else
-    holds it.
+    """Inside, this process holds `directory/run.lock`; UserError names who else holds it.
 
     flock and fcntl locks are not enough: over NFS they need a lock service that many clusters do
     not run, and other shared file systems ignore them. What all of them do atomically is to make a
@@ -91,8 +90,7 @@ class DirectoryLock:
                 self._path.unlink()
 
     def check(self) -> None:
-        """UserError when another process took the lock, as it may when this one was suspended for
-        minutes."""
+        """UserError when another process took the lock, as it may after a long suspension."""
         if self._lost is not None:
             raise UserError(
                 f"{self._path.parent} was taken over by another process ({self._lost}); this one"
@@ -131,8 +129,7 @@ def _user() -> str:
 
 
 def _machine() -> str:
-    """Host, boot and process namespace: two containers of one host do not see each other's
-    processes."""
+    """Host, boot and process namespace: two containers do not see each other's processes."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -141,8 +138,10 @@ def _machine() -> str:
 
 
 def _process_started(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat, in ticks since boot; "" where there is no /proc, None without
-    such a process."""
+    """Field 22 of /proc/PID/stat, in ticks since boot.
+
+    "" where there is no /proc, None without such a process.
+    """
     if not Path("/proc/self/stat").exists():
         return "" if _answers(pid) else None
     try:
@@ -176,11 +175,11 @@ def _read(path: Path) -> Holder | None:
 
 
 def _acquire(path: Path, holder: Holder) -> None:
-    """Make the lock. One left by a dead process is replaced, by whoever holds the lock on replacing
-    that very one.
+    """Make the lock.
 
-    That second lock's name carries the token of the dead holder: who was slow to replace it finds
-    another token.
+    One that a dead process left is replaced, by whoever holds the lock on replacing it. That second
+    lock's name carries the token of the dead holder: who was slow to replace it finds another
+    token.
     """
     for tried in range(TRIES):
         if _make(path, holder):
@@ -231,8 +230,7 @@ def _write_beside(path: Path, holder: Holder) -> Path:
 
 
 def _make(path: Path, holder: Holder) -> bool:
-    """Whether the name was free and is now this holder's, with all of the text in it from the first
-    moment."""
+    """Whether the name was free and is now this holder's, complete from the first moment."""
     partial = _write_beside(path, holder)
     try:
         os.link(partial, path)
@@ -257,8 +255,7 @@ def _make_exclusively(path: Path, text: str) -> bool:
 
 
 def _age(path: Path, holder: Holder) -> float:
-    """Seconds since the lock was renewed, by the file server's clock: both times are of files
-    there."""
+    """Seconds since the lock was renewed: both times are of files, by the server's clock."""
     now = _write_beside(path, holder)
     try:
         with path.open() as file:  # opening makes an NFS client ask the server

@@ -26,8 +26,10 @@ class Profiler:
             self._is_on = True
 
     def after(self, step: int, outputs: PyTree) -> None:
-        """Call it with what the step returned: the last one is waited for, so that its device work
-        is in the trace."""
+        """Call it with what the step returned.
+
+        The outputs of the last step are waited for, so that its device work is in the trace.
+        """
         if self._is_on and step >= self._last:
             jax.block_until_ready(outputs)
             self.close()

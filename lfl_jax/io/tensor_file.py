@@ -28,9 +28,9 @@ class Tensors(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, files: Iterable[Path], ignore: re.Pattern | None = None):
-        """Read the headers. UserError for a file that is not there, not safetensors, cut short, or
-        of other dtypes.
+        """Read the headers.
 
+        UserError for a file that is not there, not safetensors, cut short, or of other dtypes.
         ignore: names of tensors that are as if they were not there, whatever their dtype.
         """
         self._ignore = ignore
@@ -74,8 +74,10 @@ class Tensors(Mapping[str, np.ndarray]):
         return self._ignore is not None and self._ignore.fullmatch(name) is not None
 
     def equal(self, one: str, other: str, rows: int = 4096) -> bool:
-        """Whether two matrices hold the same numbers; they are read a few rows at a time, up to a
-        difference."""
+        """Whether two matrices hold the same numbers.
+
+        They are read a few rows at a time, up to the first difference.
+        """
         shape = self.shapes[one]
         if self.shapes[other] != shape or len(shape) != 2:
             return False
@@ -98,8 +100,7 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def check_base(file: Path, tensors: Tensors, fingerprint: str | None) -> None:
-    """UserError when the file was made for another base than this one; not known counts as
-    right."""
+    """UserError when the file was made for another base; one that is not known is accepted."""
     made_for = tensors.metadata.get(FINGERPRINT)
     if None not in (fingerprint, made_for) and fingerprint != made_for:
         raise UserError(
@@ -122,13 +123,11 @@ def _open(file: Path) -> Any:
 
 
 def open_folder(folder: Path, stem: str = "model", ignore: re.Pattern | None = None) -> Tensors:
-    """The tensors of STEM.safetensors, or of the shards that STEM.safetensors.index.json names, in
-    it or below it.
+    """The tensors of STEM.safetensors, or of the shards that its index names.
 
-    ignore: names of tensors to leave out.
-    Raises UserError for a missing shard, for an index that does not fit its shards, and for a
-    folder with pickle
-    files only: unpickling runs whatever code the file holds.
+    The shards of STEM.safetensors.index.json lie in the folder or below it. ignore: names of
+    tensors to leave out. Raises UserError for a missing shard, for an index that does not fit its
+    shards, and for a folder with pickle files only: unpickling runs whatever code the file holds.
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}{INDEX}"
     if single.is_file():
@@ -139,8 +138,7 @@ def open_folder(folder: Path, stem: str = "model", ignore: re.Pattern | None = N
     if pickles:
         raise UserError(
             f"{folder}: only pickle files ({pickles[0]}), which can run any code when opened and"
-            " are not read;"
-            " convert them to safetensors"
+            " are not read; convert them to safetensors"
         )
     raise UserError(f"{folder}: neither {single.name} nor {index.name} is there")
 
@@ -175,10 +173,10 @@ def save(
     shard_bytes: int = 5_000_000_000,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Write named tensors, in order, as one file or as shards of at most `shard_bytes` with an
-    index; their names.
+    """Write named tensors, in order, as one file or as shards with an index; their names.
 
-    A shard is held in memory, no more. Every file appears under its name when it is whole.
+    A shard has at most `shard_bytes`. A shard is held in memory, no more. Every file appears under
+    its name when it is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Shards have their number and their count in their names, so they are renamed at the end.
@@ -232,8 +230,7 @@ def _write(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, st
 
 
 def _umask() -> int:
-    """What the process takes from the permissions of new files; it can be read only by setting
-    it."""
+    """The process's umask, which can be read only by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

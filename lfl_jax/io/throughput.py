@@ -53,8 +53,10 @@ class Meter:
         }
 
     def tick(self, tokens: int) -> float | None:
-        """Count a step of this many tokens (padding not counted); tokens/s since the step before,
-        None at first."""
+        """Count a step of this many tokens, without padding.
+
+        Returns tokens/s since the step before, None at first.
+        """
         now, self.tokens = time.monotonic(), self.tokens + tokens
         last, self._last = self._last, now
         if last is None:
@@ -77,13 +79,11 @@ class Meter:
         self._last = None
 
     def wall_seconds(self) -> float:
-        """Seconds of this process and of the earlier ones up to their checkpoints, evaluations
-        included."""
+        """Seconds of this process and of earlier ones up to a checkpoint, with evaluations."""
         return self._wall_before + time.monotonic() - self._started
 
     def facts(self) -> dict[str, Any]:
-        """What results record: median tokens/s over timed steps (None without any), tokens,
-        seconds, starts."""
+        """The facts for results: median tokens/s (None without timed steps), tokens, seconds."""
         return {
             "tokens_per_s": statistics.median(self._rates) if self._rates else None,
             "tokens": self.tokens,

@@ -23,10 +23,10 @@ LOCAL_MODES = ("offline", "dryrun", "disabled")  # values of WANDB_MODE with whi
 
 
 def check(project: str) -> None:
-    """UserError where a project is named and W&B cannot be used: no package, no login, or one that
-    is refused.
+    """UserError where a project is named and W&B cannot be used.
 
-    For the start of a run: it would be noticed otherwise when its base is loaded and evaluated.
+    That is without the package, without a login, or with one that is refused. For the start of a
+    run: it would be noticed otherwise when its base is loaded and evaluated.
     """
     if not project:
         return

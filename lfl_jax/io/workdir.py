@@ -23,10 +23,10 @@ def prepare(
     code: Mapping[str, str] | None = None,
     process_index: int = 0,
 ) -> Path:
-    """Make the run directory and put `config.json` into it: {"hash": config_hash, "config": the
-    config, "code": code}.
+    """Make the run directory and write its `config.json`.
 
-    code: {file: SHA-256} of the files with objects of one's own; left out where there are none.
+    That is {"hash": config_hash, "config": the config, "code": code}. code: {file: SHA-256} of the
+    files with objects of one's own; left out where there are none.
 
     A directory that holds another config raises UserError with the fields that differ. Fields whose
     dotted path fully matches a regex of `may_change` (r"log\\..*") may differ: the file then takes
@@ -56,8 +56,10 @@ def prepare(
 
 @contextlib.contextmanager
 def withdrawn_on_refusal(path: Path, is_new: bool) -> Iterator[None]:
-    """A UserError inside takes a new run's config back: the mended command is welcome in the same
-    directory."""
+    """A UserError inside removes a new run's config.
+
+    The corrected command can then use the same directory.
+    """
     try:
         yield
     except UserError:
@@ -99,8 +101,10 @@ def _existing(path: Path) -> dict[str, Any] | None:
 
 
 def differences(before_json: str, now_json: str, may_change: Sequence[str] = ()) -> list[str]:
-    """ "field was x, now y" of every field in which two configs differ, but those whose path
-    matches a regex."""
+    """ "field was x, now y" of every field in which two configs differ.
+
+    may_change: regexes of fields that may differ.
+    """
     return _differences(json.loads(before_json), json.loads(now_json), may_change)
 
 

@@ -49,8 +49,7 @@ def check(adapted: Adapted) -> None:
         if len({scales_input[name] for name in rows.values()}) > 1:
             raise UserError(
                 f"{file}: feedforward_modules has {path.split('/')[1]} in some layers and not in"
-                " others; one"
-                " side for all layers is expected"
+                " others; one side for all layers is expected"
             )
 
 
@@ -127,6 +126,5 @@ def _scales_input(adapted: Adapted) -> dict[str, bool]:
 def _scaled_bias(name: str) -> str:
     return (
         f"(IA)^3 at {name}, which has a bias: PEFT scales the bias too and lfl_jax does not; use"
-        " modules without a"
-        " bias, or export its weight change as a LoRA (adapters.truncate)"
+        " modules without a bias, or export its weight change as a LoRA (adapters.truncate)"
     )

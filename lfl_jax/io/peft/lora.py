@@ -73,8 +73,7 @@ def check(adapted: Adapted) -> None:
     if init not in PLAIN_INITS:
         raise UserError(
             f"{fields.file}: init_lora_weights={show(init)} is not known to keep the base (loftq"
-            " replaces it),"
-            f" and PEFT cannot convert it; expected one of {', '.join(PLAIN_INITS)}"
+            f" replaces it), and PEFT cannot convert it; expected one of {', '.join(PLAIN_INITS)}"
         )
 
 

@@ -32,6 +32,7 @@ class _Factors:
     def alpha(self) -> int | float:
         """The shortest alpha with alpha / rank equal to the scale in float32."""
         rank = self.a.shape[1]
+        # A product such as 1.9999999 is written as 2: PEFT's division gives the same float32.
         exact = self.scale * rank
         short = (round(exact), round(exact, 6))
         return next((x for x in short if np.float32(x / rank) == np.float32(self.scale)), exact)
@@ -89,6 +90,7 @@ def _factors(adapter: AdapterTree, name: str, module: Module) -> _Factors | None
 
 
 def _dora_factors(layer: DoRA, name: str) -> _Factors | None:
+    # PEFT has no gain: 1 is a DoRA as trained, 0 a layer that is not adapted.
     gain = float(layer.gain[0])
     if gain not in (0, 1):
         raise UserError(_no_counterpart(f"DoRA scaled by {gain:g} (at {name})"))
@@ -117,19 +119,23 @@ def _one_scale(
 def _config(factors: dict[str, _Factors]) -> dict[str, Any]:
     if not factors:
         return {}
-    ranks = {name: x.a.shape[1] for name, x in factors.items()}
-    alphas = {name: x.alpha() for name, x in factors.items()}
-    # What most modules have is the default, and the patterns name the others.
-    rank = Counter(ranks.values()).most_common(1)[0][0]
-    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    rank, rank_pattern = _default({name: x.a.shape[1] for name, x in factors.items()})
+    alpha, alpha_pattern = _default({name: x.alpha() for name, x in factors.items()})
     return {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
-        "alpha_pattern": {name: x for name, x in alphas.items() if x != alpha},
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
         "use_dora": any(x.m is not None for x in factors.values()),
+        # Whatever we trained with: the scale of rsLoRA is part of alpha already.
         "use_rslora": False,
         "init_lora_weights": True,
         "lora_dropout": 0.0,
     }
+
+
+def _default(by_module: dict[str, int | float]) -> tuple[int | float, dict[str, int | float]]:
+    """(the value that most modules have, {module: value} of the others)."""
+    default = Counter(by_module.values()).most_common(1)[0][0]
+    return default, {name: value for name, value in by_module.items() if value != default}

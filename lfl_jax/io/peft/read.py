@@ -145,10 +145,8 @@ def _content(fields: Fields, kind: ModuleType, modules: Modules, params: Params)
     required = kind.shapes(adapted) | _embedding_shapes(with_lora)
     required |= {key: leaf.shape for key, leaf in brought.items()}
 
-    # PEFT's save_embedding_layers writes these, too, trained or not.
-    optional = _leaves(EMBEDDINGS, modules)
-    for name in embeddings:
-        optional[key_of(name, "base_layer.weight")] = modules[name].leaves()["weight"]
+    # PEFT's save_embedding_layers writes the embedding and the head, too, trained or not.
+    optional = _leaves(EMBEDDINGS, modules) | _base_layers(embeddings, modules)
     untie = "model.embed_tokens" in saved and not fields.flag("ensure_weight_tying")
     return _Content(adapted, with_lora, required, optional | brought, untie)
 
@@ -168,6 +166,11 @@ def _leaves(names: Iterable[str], modules: Modules) -> dict[str, Leaf]:
     for name in names:
         leaves |= {key_of(name, end): leaf for end, leaf in modules[name].leaves().items()}
     return leaves
+
+
+def _base_layers(names: Iterable[str], modules: Modules) -> dict[str, Leaf]:
+    """{key: weight} of modules that PEFT wraps for their LoRA."""
+    return {key_of(name, "base_layer.weight"): modules[name].leaves()["weight"] for name in names}
 
 
 def _embedding_shapes(embeddings: Adapted) -> Shapes:
