@@ -1,6 +1,6 @@
 """Fetch models, datasets and tokenizers into the cache.
 
-    python -m lfl_jax.fetch smollm2-135m evals
+`python -m lfl_jax.fetch smollm2-135m evals` is an example; `EXAMPLES` has more.
 """
 
 import argparse
