@@ -1,6 +1,7 @@
 """One optax chain. It sees the trainable half only, so clipping and moments are of what trains and
 nothing else."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -158,10 +159,41 @@ def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformatio
     only. Learning rate and decay are arrays of the optimizer state, so runs that differ in them
     share a compiled program.
     """
-    return _make(config, schedule, find(config))
+    # A direction of one's own may read the rate.
+    own = own_code.is_place(config.name)
+    shape = config if own else dataclasses.replace(config, lr=1.0, weight_decay=0.0)
+    return _with_rates(_make(shape, schedule, find(config)), config.lr, config.weight_decay)
 
 
-# an optimizer is static to jit: equal runs of one process share their program
+class _Optimizer(optax.GradientTransformation):
+    """An optimizer that equals another when their updates are one function.
+
+    It is static to jit, which compiles again for one that differs: what is in the first state does
+    not make it differ.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Optimizer) and self.update is other.update
+
+    def __hash__(self) -> int:
+        return hash(self.update)
+
+
+@functools.lru_cache(maxsize=64)
+def _with_rates(
+    tx: optax.GradientTransformation, lr: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """The same optimizer, begun with these in its state."""
+
+    def init(params: Tree) -> optax.OptState:
+        clip, direction, faster, step, scheduled = tx.init(params)
+        rates = {"lr": jnp.float32(lr), "weight_decay": jnp.float32(weight_decay)}
+        return clip, direction, faster, step._replace(hyperparams=rates), scheduled
+
+    return _Optimizer(init, tx.update)
+
+
+# Runs of one process that have one share their program.
 @functools.lru_cache(maxsize=64)
 def _make(
     config: OptimConfig, schedule: Callable, direction: Direction

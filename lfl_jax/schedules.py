@@ -1,5 +1,6 @@
 """Learning-rate schedules: step -> lr_t / lr, as the paper's training stack (Composer) has them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TypeAlias
@@ -17,6 +18,10 @@ Maker: TypeAlias = Callable[[OptimConfig, int, int], Schedule]
 
 def make(config: OptimConfig, steps: int) -> Schedule:
     """step -> lr_t / lr for a run of so many optimizer steps; step 0 is the first update."""
+    # Runs that differ in their peak only share a schedule, and with it a compiled step. One's own
+    # schedule may read the peak.
+    if not own_code.is_place(config.schedule):
+        config = dataclasses.replace(config, lr=1.0, weight_decay=0.0)
     return _make(config, steps, find(config))
 
 

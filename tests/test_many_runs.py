@@ -1,8 +1,11 @@
 """Many runs in one process, as a sweep in a notebook makes them."""
 
+import dataclasses
 import os
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from lfl_jax.configs import math_ift
 
@@ -40,6 +43,23 @@ def test_equal_runs_share_their_optimizer() -> None:
     assert optim.make(one, schedules.make(one, 5)) is not optim.make(one, schedules.make(one, 6))
 
 
+def test_runs_of_other_rates_share_their_program() -> None:
+    first, config = tiny().optim, tiny(lr=5e-3).optim
+    second = dataclasses.replace(config, weight_decay=0.1)
+    makers = [optim.make(config, schedules.make(config, 5)) for config in (first, second)]
+    assert makers[0] == makers[1] and hash(makers[0]) == hash(makers[1])
+    # What differs is in the state: the first step of each is by its own rate and decay.
+    weights = {"w": jnp.full(3, 2.0)}
+    for config in (first, second):
+        flat = dataclasses.replace(config, schedule="constant", warmup_fraction=0.0)
+        tx = optim.make(flat, schedules.make(flat, 5))
+        updates, _ = tx.update(weights, tx.init(weights), weights)
+        expected = -config.lr - config.weight_decay * 2.0
+        assert np.allclose(updates["w"], expected, rtol=1e-5)
+    other = dataclasses.replace(first, b1=0.5)
+    assert makers[0] != optim.make(other, schedules.make(other, 5))
+
+
 @pytest.mark.slow
 def test_programs_of_other_runs_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -47,8 +67,9 @@ def test_programs_of_other_runs_are_dropped(
     monkeypatch.setattr(train, "MAX_PROGRAMS", 2)
     train_step.clear_cache()
     counts = []
-    for i, lr in enumerate((1e-3, 1e-3, 2e-3, 3e-3)):
-        train.run(train.Run(tiny(lr=lr), tmp_path / str(i)))
+    # Lengths: runs that differ in the learning rate only share their program.
+    for i, (steps, lr) in enumerate(((2, 1e-3), (2, 3e-3), (3, 1e-3), (4, 1e-3))):
+        train.run(train.Run(tiny(steps, lr), tmp_path / str(i)))
         counts.append(train_step._cache_size())
     assert counts == [1, 1, 2, 1]
 
@@ -58,7 +79,11 @@ def test_programs_of_other_runs_are_dropped(
 def test_fifty_runs_hold_no_more_than_one_and_its_programs(tmp_path: Path) -> None:
     rounds = []
     for i in range(51):
-        train.run(train.Run(tiny(lr=1e-3 * (1 + i)), tmp_path / str(i)))
+        # Another decay of the second moment is another program.
+        config = tiny()
+        optimizer = dataclasses.replace(config.optim, b2=0.9 + 1e-3 * i)
+        config = dataclasses.replace(config, optim=optimizer)
+        train.run(train.Run(config, tmp_path / str(i)))
         if i % train.MAX_PROGRAMS == 2:
             rounds.append(held())
     first, last = rounds[1], rounds[-1]
