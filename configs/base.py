@@ -143,6 +143,9 @@ def _data() -> config_dict.ConfigDict:
     # on purpose; "" = by the names of published datasets
     d.columns = ""
     d.size = 2000  # examples drawn by generated sources
+    # what generated sources generate; None = seed.data. Set, seed.data is the order of examples
+    # alone, so that runs with different orders are tested on the same items
+    d.seed = config_dict.placeholder(int)
     # source word_problems: of so many problems, how many are of level 1 (one step, numbers to 21),
     # level 2 (two steps) and level 3 (up to six steps, told in sentences); three whole numbers >=
     # 0. Held-out problems are drawn alike
@@ -240,7 +243,7 @@ def _mesh() -> config_dict.ConfigDict:
 def _seed() -> config_dict.ConfigDict:
     """What is drawn at random, each by a seed of its own."""
     s = config_dict.ConfigDict()
-    s.data = 0  # the order of examples, and what generated sources generate
+    s.data = 0  # the order of examples; what generated sources generate, without data.seed
     s.init = 0  # the adapter's first values, and a random model's weights
     s.dropout = 0  # which inputs are dropped
     s.sample = 0  # draws in evaluations with a temperature

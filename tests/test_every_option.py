@@ -69,6 +69,7 @@ OTHER: dict[str, tuple] = {
     "data.path": ("nowhere.jsonl", {}),
     "data.size": (32, {}),
     "data.levels": ((1, 0, 0), {}),
+    "data.seed": (5, {}),
     "data.seq_len": (400, {}),
     "data.template": ("alpaca", {}),
     "data.uuid_prompt": ("What belongs to {key}?", UUIDS),

@@ -120,6 +120,7 @@ class DataConfig(Section):
     test_path: str = ""
     loss_turns: str = "all"
     end_token: str = ""
+    seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

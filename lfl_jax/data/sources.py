@@ -76,8 +76,10 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
     Splits are "train", "dev" and "test", and share no cluster. word_problems has "test_seen" and
     "test_unseen" (templates) in place of "test"; uuid's "dev" is its "train", since it measures
     recall. Of a mix, such as "metamath:0.9,c4:0.1", the other splits are those of the first source:
-    it is what is to be learned. Raises UserError for an unknown name or split.
+    it is what is to be learned. seed: of generated sources, where data.seed is None. Raises
+    UserError for an unknown name or split.
     """
+    seed = seed if data.seed is None else data.seed
     parts = mixes.parse(data.source)
     if data.path and len(parts) > 1:
         raise UserError(
