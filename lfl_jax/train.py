@@ -42,7 +42,7 @@ from lfl_jax.run_setup import branches, earlier_run
 from lfl_jax.run_setup.starting import Start
 from lfl_jax.state import State
 from lfl_jax.train_log import StepLog, is_due, named_scores, write_once
-from lfl_jax.train_setup import Run, Setup, load, prepare, require_same_run
+from lfl_jax.train_setup import Run, Setup, base_tag, load, prepare, require_same_run
 from lfl_jax.train_step import MODEL_INPUTS, train_step
 
 # Compiled steps that one process keeps. A program takes 25 MB and 650 memory mappings, of which
@@ -241,18 +241,21 @@ class _Evaluations:
     ) -> dict[str, Result]:
         """Results of the tasks "name:n"; adapted=False: of the base, with routing weights of 0."""
         setup, config = self.setup, self.setup.config
+        model_tag = f"{config.hash()}/{tag}" if adapted else base_tag(config)
         model_scorer = scorer.build(
             states.model(state, frozen),
             self.cfg,
             setup.tokenized.tokenizer,
             setup.rules,
-            f"{self.fingerprint}/{config.hash()}/{tag}",
+            f"{self.fingerprint}/{model_tag}",
             adapted=adapted,
             generate_rows=config.eval.generate_rows,
             seed=config.seed.sample,
         )
         tasks = suite.Suite(config.eval, self.cfg.max_seq_len, setup.tasks, setup.show)
-        return tasks.run(names, model_scorer, inputs, setup.folder / "evals" / tag)
+        # The base is the same whatever is trained on it; a tuned model is of one run.
+        shared = None if adapted else setup.base_records
+        return tasks.run(names, model_scorer, inputs, setup.folder / "evals" / tag, shared)
 
 
 def _resume(

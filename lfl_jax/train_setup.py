@@ -19,7 +19,7 @@ from lfl_jax.data.examples import Source
 from lfl_jax.data.sources import open_source
 from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.evals import inputs as evaluation_inputs
-from lfl_jax.evals import suite
+from lfl_jax.evals import records, suite
 from lfl_jax.evals.task import Inputs, Task
 from lfl_jax.io import wandb_log, workdir
 from lfl_jax.model import LoadedModel
@@ -33,13 +33,15 @@ class Run:
     """A run to do: its config, the directory for everything it writes, and further tasks.
 
     tasks: beside the built-in ones; config.eval names them as it names those. quiet: without
-    progress, but with warnings.
+    progress, but with warnings. base_records: a folder that runs share, for the evaluations of
+    equal bases: the first run leaves its records there, and the others read them.
     """
 
     config: Config
     workdir: Path
     tasks: tuple[Task, ...] = ()
     quiet: bool = False
+    base_records: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Setup:
     dev: Inputs
     eval_every: int  # steps; 0 = only at the end
     show: bool
+    base_records: Path | None
 
     @property
     def source(self) -> Source:
@@ -108,6 +111,7 @@ def prepare(request: Run) -> Setup:
         dev=evaluation_inputs.from_config(config, dev=True),
         eval_every=config.eval.every or run_length.steps_of(config, config.eval.every_tokens),
         show=show,
+        base_records=request.base_records,
     )
 
 
@@ -145,3 +149,12 @@ def require_same_run(setup: Setup, fingerprint: str) -> None:
             "code": sorted(setup.config.own_files().values()),
         }
     )
+
+
+def base_tag(config: Config) -> str:
+    """What a base's records depend on, beside its weights and the evaluation's own settings."""
+    model = dataclasses.replace(config.model, path="", tokenizer="", base_dtype="")
+    # Greedy decoding draws nothing.
+    seed = config.seed.sample if config.eval.temperature else None
+    numerics = [repr(model), base_model.storage_dtype(config), repr(config.mesh), seed]
+    return f"base/{records.digest(numerics)}"

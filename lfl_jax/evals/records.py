@@ -26,6 +26,12 @@ def read(path: Path) -> tuple[Record, list[Record]]:
     return header, records
 
 
+def copy_new(source: Path, target: Path) -> None:
+    """Copy a file of records that is there to where none is yet; it appears complete."""
+    if source.exists() and not target.exists():
+        files.write_text(target, source.read_text("utf-8"))
+
+
 @dataclass
 class RecordFile:
     """A file that is appended to, with its content.

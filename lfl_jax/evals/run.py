@@ -94,20 +94,26 @@ class Evaluation:
         progress: Callable[[str, int, int], None] = _no_progress,
         agree: Callable[[Any], Any] = _one_process,
         writer: bool = True,
+        shared: Path | None = None,
     ) -> Result:
         """Evaluate the items, with records in `folder`/<task>.jsonl.
 
         An interrupted evaluation resumes where it stopped, and a finished one is read back, as long
         as its settings (task, items, model tag, tokenizer, shapes) are the same.
         progress(task, batches done, batches) is called before the first batch and after every one.
-        With several processes, one is the writer, and `agree` returns its value to all. Raises
+        With several processes, one is the writer, and `agree` returns its value to all. shared: a
+        folder in which finished evaluations of these settings are found and left. Raises
         UserError for a task that cannot run here, or without items, and on a process whose items
         are not the writer's.
         """
         self.task.check()
         load = self._workload()
         settings = self._describe(load.items)
-        file = RecordFile.resume(folder / f"{self.task.name}.jsonl", settings) if writer else None
+        path = folder / f"{self.task.name}.jsonl"
+        finished = shared and shared / f"{self.task.name}-{records.digest(settings)}.jsonl"
+        if writer and finished:
+            records.copy_new(finished, path)
+        file = RecordFile.resume(path, settings) if writer else None
 
         # The writer's records decide, on all processes, which batches are skipped.
         recorded = {record["id"] for record in file.records} if file else set()
@@ -119,6 +125,8 @@ class Evaluation:
         # A finished evaluation is not planned again, which would tokenise every item.
         if not done.all():
             self._compute(load, done, file, progress)
+        if writer and finished:
+            records.copy_new(path, finished)
         return agree(Result.of(self.task, file) if file else None)
 
     def _workload(self) -> Workload:

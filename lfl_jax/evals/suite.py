@@ -29,9 +29,16 @@ class Suite:
     show_progress: bool = True
 
     def run(
-        self, names: tuple[str, ...], scorer: Scorer, inputs: Inputs, folder: Path
+        self,
+        names: tuple[str, ...],
+        scorer: Scorer,
+        inputs: Inputs,
+        folder: Path,
+        shared: Path | None = None,
     ) -> dict[str, Result]:
         """Results of these evaluations ("name:n"), with records in `folder`.
+
+        shared: as in `Evaluation.run`.
 
         Finished evaluations are read back, not run again. A task whose scores would mean nothing is
         skipped with a warning.
@@ -48,7 +55,11 @@ class Suite:
             evaluation = Evaluation(task, scorer, inputs, shapes, limit)
             with _bar(f"{folder.name} {task.name}", self.show_progress) as advance:
                 results[task.name] = evaluation.run(
-                    folder, progress=advance, agree=hosts.agree, writer=hosts.is_first()
+                    folder,
+                    progress=advance,
+                    agree=hosts.agree,
+                    writer=hosts.is_first(),
+                    shared=shared,
                 )
         return results
 

@@ -55,22 +55,25 @@ def load(config: Config, rules: Rules) -> LoadedModel:
 
     Raises UserError for weights that are not fetched (with the command), or damaged.
     """
-    trains = any(pattern.startswith("params") for pattern in config.trainable)
-    storage_dtype = "float32" if trains else config.model.base_dtype
+    stored = storage_dtype(config)
     if config.model.init == "random":
         cfg = _numerics(shape(config), config)
-        params = random_params(cfg, config.seed.init, rules, storage_dtype)
+        params = random_params(cfg, config.seed.init, rules, stored)
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
         files = _files(config)
         cfg = _numerics(files.cfg, config)
-        params = files.load(cfg, rules, storage_dtype)
+        params = files.load(cfg, rules, stored)
         source, rounded = assets.origin(config.model.path) or str(files.path), files.quantised
-    formats = ", ".join(
-        filter(None, (rounded, storage_dtype if storage_dtype in quant.FORMATS else None))
-    )
+    formats = ", ".join(filter(None, (rounded, stored if stored in quant.FORMATS else None)))
     origin = Origin(source, formats or None, tree.fingerprint(params))
     return LoadedModel(Model(params=params, adapter={}), cfg, tokenizer(config), origin)
+
+
+def storage_dtype(config: Config) -> str:
+    """What the base is stored in: float32 where it trains."""
+    trains = any(pattern.startswith("params") for pattern in config.trainable)
+    return "float32" if trains else config.model.base_dtype
 
 
 def originals(config: Config, rules: Rules) -> dict | None:

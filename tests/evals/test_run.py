@@ -173,6 +173,26 @@ def test_finished_evaluation_is_not_run_again(tmp_path, toy_model, tokenizer, ev
     assert not seen
 
 
+def test_runs_share_finished_evaluations_of_equal_settings(tmp_path, toy_model, everything):
+    shared = tmp_path / "shared"
+
+    def run(name, model, limit=4):
+        evaluation = Evaluation(find("gsm8k"), model, everything, SETTINGS, limit)
+        return evaluation.run(tmp_path / name, shared=shared)
+
+    first = run("first", toy_model)
+    # A model that may not be asked anything: all of its answers are the first one's.
+    second = run("second", limited(toy_model, 0))
+    assert dataclasses.replace(second, records="") == dataclasses.replace(first, records="")
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+    # Of other settings, or an interrupted one, nothing is taken.
+    with pytest.raises(Interrupted):
+        run("third", limited(toy_model, 0), limit=3)
+    assert len(list(shared.iterdir())) == 1
+    other = dataclasses.replace(toy_model, tag="another model")
+    assert run("fourth", other).items == 4 and len(list(shared.iterdir())) == 2
+
+
 def with_tokenizer(scorer, **changes):
     return dataclasses.replace(scorer, tokenizer=dataclasses.replace(scorer.tokenizer, **changes))
 
