@@ -1,0 +1,1 @@
+"""Studies, one per question: many paired runs and what is asked of them."""

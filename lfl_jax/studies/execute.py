@@ -1,0 +1,236 @@
+"""The runs of a study, one after another in one process, resumably.
+
+A study's directory holds runs/NAME (a run directory each), base/ (the base's evaluations, which the
+runs share) and runs.jsonl (a line for every run that ended, and how). What a run directory holds
+decides what is left, so that a process may be killed at any time.
+"""
+
+import dataclasses
+import enum
+import json
+import re
+import statistics
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lfl_jax import notices, train
+from lfl_jax.analysis import contamination
+from lfl_jax.config import Config
+from lfl_jax.core import files
+from lfl_jax.errors import NonFiniteLoss, UserError
+from lfl_jax.io import workdir
+from lfl_jax.io.progress import progress
+from lfl_jax.report import results_json, rows
+from lfl_jax.studies.grid import PlannedRun
+from lfl_jax.studies.records import run_directories
+
+LOG = "runs.jsonl"
+
+
+class State(enum.StrEnum):
+    """Of a run. A failed one is tried again by the next start; a diverged one would be the same."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    LEFT = "left"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: a line of runs.jsonl. seconds: of the process that ended it."""
+
+    run: str
+    config: str
+    state: State
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a study in its directory."""
+
+    folder: Path
+    runs: Sequence[PlannedRun]
+
+    def run_folder(self, run: PlannedRun) -> Path:
+        """The run's directory."""
+        return self.folder / "runs" / run.name
+
+    @property
+    def base_records(self) -> Path:
+        """Where runs share the evaluations of their base."""
+        return self.folder / "base"
+
+    def ended(self) -> dict[str, Ended]:
+        """{name: how the run ended last}, of the runs as they are configured now."""
+        configs = {run.name: run.config.hash() for run in self.runs}
+        lines = files.read_jsonl(self.folder / LOG)
+        read = [Ended(**line | {"state": State(line["state"])}) for line in lines]
+        return {end.run: end for end in read if configs.get(end.run) == end.config}
+
+    def states(self) -> dict[str, State]:
+        """{name: state} by what is on disk.
+
+        Raises UserError for a run directory of another config: it belongs to another study.
+        """
+        ended = self.ended()
+        return {run.name: self._state(run, ended.get(run.name)) for run in self.runs}
+
+    def _state(self, run: PlannedRun, ended: Ended | None) -> State:
+        if is_finished(self.run_folder(run), run.config):
+            return State.FINISHED
+        if ended and ended.state in (State.DIVERGED, State.FAILED):
+            return ended.state
+        return State.LEFT
+
+
+# (config, its directory, the folder of the base's evaluations) -> whether it ended; False for a run
+# that was interrupted and saved.
+Do = Callable[[Config, Path, Path], bool]
+
+
+def train_and_save(config: Config, folder: Path, base_records: Path) -> bool:
+    """A run as `python -m lfl_jax.main` does it, without pictures; results.json is written last."""
+    with notices.collected() as warnings:
+        request = train.Run(config, folder, quiet=True, base_records=base_records)
+        outcome = train.run(request)
+    if not outcome.finished:
+        return False
+    # Of a run that was at its end before, the training's figures are those of that start.
+    saved = None if outcome.trained else results_json.saved_facts(folder)
+    facts = saved or outcome.facts
+    facts["provenance"]["warnings"] = warnings
+    report = rows.report(outcome.before, outcome.after, contamination.read(folder))
+    results_json.save(report, facts, folder)
+    return True
+
+
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether a directory holds this run with its results; UserError where it holds another run."""
+    if not (folder / workdir.CONFIG_FILE).exists():
+        return False
+    recorded, wanted = workdir.read_config(folder), json.loads(config.to_json())
+    if _hash(recorded) != config.hash():
+        raise UserError(f"{folder} holds a run of another config; give the study another --workdir")
+    # What is evaluated may change between two starts: the evaluations are then done again.
+    if recorded["eval"] != wanted["eval"] or not (folder / "results.json").exists():
+        return False
+    try:
+        return len(run_directories.read(folder)) == len(run_directories.WHEN)
+    except UserError:
+        return False
+
+
+def _hash(recorded: dict) -> str:
+    return Config.from_record(recorded).hash()
+
+
+def execute(study: Study, do: Do = train_and_save, only: str = "", *, quiet: bool = False) -> bool:
+    """Do what is left, in order; False where it was interrupted, and the same call resumes.
+
+    only: a regular expression that the names of runs have to match somewhere. A run that fails is
+    recorded with its reason, and the others go on. Raises UserError for an expression that matches
+    nothing.
+    """
+    chosen = select(study.runs, only)
+    states = study.states()
+    left = [run for run in chosen if states[run.name] in (State.LEFT, State.FAILED)]
+    done = len(chosen) - len(left)
+    with progress(len(chosen), "study", done=done, visible=not quiet) as advance:
+        while left:
+            run = left.pop(0)
+            ended = _attempt(study, run, do)
+            if ended is None:
+                return False
+            study.folder.mkdir(parents=True, exist_ok=True)
+            files.append_jsonl(study.folder / LOG, [dataclasses.asdict(ended)])
+            eta = clock(remaining_seconds(study, left))
+            advance(1, run=f"{run.name} {ended.state}", left=eta)
+    return True
+
+
+def select(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
+    """The runs whose names match; UserError where none does."""
+    try:
+        chosen = [run for run in runs if re.search(only, run.name)]
+    except re.error as error:
+        raise UserError(f"--only={only}: not a regular expression ({error})") from None
+    if not chosen:
+        raise UserError(f"--only={only} matches none of the runs, such as {runs[0].name}")
+    return chosen
+
+
+def _attempt(study: Study, run: PlannedRun, do: Do) -> Ended | None:
+    """How a run ended; None where it was interrupted."""
+    folder, started = study.run_folder(run), time.monotonic()
+    state, reason = State.FINISHED, ""
+    try:
+        if not do(run.config, folder, study.base_records):
+            return None
+    except NonFiniteLoss as error:
+        state, reason = State.DIVERGED, str(error)
+    except UserError as error:
+        state, reason = State.FAILED, str(error)
+    # One run's fault is no reason to lose a night: it is recorded, with its traceback beside it.
+    except Exception as error:
+        state, reason = State.FAILED, f"{type(error).__name__}: {error}"
+        files.write_text(folder / "traceback.txt", traceback.format_exc())
+    seconds = time.monotonic() - started
+    return Ended(run.name, run.config.hash(), state, seconds, reason.replace("\n", " "))
+
+
+def remaining_seconds(study: Study, left: Iterable[PlannedRun]) -> float | None:
+    """Of runs that are left, by those that finished: of the same arm and length, else by steps.
+
+    None before any has finished.
+    """
+    finished = [end for end in study.ended().values() if end.state is State.FINISHED]
+    if not finished:
+        return None
+    runs = {run.name: run for run in study.runs}
+    alike: dict[tuple[str, int], list[float]] = {}
+    per_step = []
+    for end in finished:
+        run = runs[end.run]
+        alike.setdefault((run.arm, run.steps), []).append(end.seconds)
+        per_step.append(end.seconds / run.steps)
+    # Medians: the first run of a shape compiles, and does the evaluations that the others read.
+    step = statistics.median(per_step)
+    medians = {cell: statistics.median(seconds) for cell, seconds in alike.items()}
+    return sum((medians.get((run.arm, run.steps), run.steps * step) for run in left), 0.0)
+
+
+def clock(seconds: float | None) -> str:
+    """A duration in words: "41 s", "12 min", "3.5 h"; "?" where it is not known."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def show(study: Study, states: Mapping[str, State], console: Console) -> None:
+    """Print a table of what is done and what is left, by arm, with the reasons of failures."""
+    table = Table(box=None)
+    table.add_column("arm")
+    for column in (*State, "time left"):
+        table.add_column(str(column), justify="right")
+    for arm in dict.fromkeys(run.arm for run in study.runs):
+        members = [run for run in study.runs if run.arm == arm]
+        counts = Counter(states[run.name] for run in members)
+        left = [run for run in members if states[run.name] is State.LEFT]
+        numbers = [str(counts[state]) for state in State]
+        table.add_row(arm, *numbers, clock(remaining_seconds(study, left)))
+    console.print(table)
+    for name, end in study.ended().items():
+        if states[name] in (State.DIVERGED, State.FAILED):
+            console.print(f"{name} {end.state}: {end.reason}", markup=False, soft_wrap=True)

@@ -1,0 +1,101 @@
+"""From a study's directory to its report: the runs' records, and what readers must know of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from lfl_jax.errors import UserError
+from lfl_jax.report import describe, results_json
+from lfl_jax.report.study import page
+from lfl_jax.studies import runs as study_runs
+from lfl_jax.studies.execute import State, Study
+from lfl_jax.studies.findings import find
+from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
+from lfl_jax.studies.records import run_directories
+from lfl_jax.studies.records.scores import Scores
+
+
+def write(config: StudyConfig, study: Study, command: str, console: Console) -> Path:
+    """The report of the runs that finished, in the study's report/; prints its verdicts.
+
+    Raises UserError where no run finished, and where the finished ones cannot be compared.
+    """
+    states = study.states()
+    finished = [run for run in study.runs if states[run.name] is State.FINISHED]
+    if not finished:
+        raise UserError(f"{study.folder}: no run has finished, so that there is nothing to report")
+    base = run_directories.read(study.run_folder(finished[0]), "before")[0]
+    findings = find(base, read(study), config.question)
+
+    about = page.About(config.name, command, flags(study, finished), methods(config, study))
+    written = page.write(findings, about, study.folder / "report")
+    for answer in findings.answers:
+        console.print(page.sentence(answer), soft_wrap=True, markup=False)
+    console.print(f"written to {written}", soft_wrap=True)
+    return written
+
+
+def read(study: Study) -> list[study_runs.Run]:
+    """Every run of the grid with its scores, or with the reason why it has none."""
+    states, ended = study.states(), study.ended()
+    read_runs = []
+    for run in study.runs:
+        scores, reason = None, "not run yet"
+        if states[run.name] is State.FINISHED:
+            scores, reason = _scores(study, run), ""
+        elif run.name in ended:
+            reason = ended[run.name].reason
+        read_runs.append(study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason))
+    return read_runs
+
+
+def _scores(study: Study, run: PlannedRun) -> Scores:
+    return run_directories.read(study.run_folder(run), "after")[0]
+
+
+def flags(study: Study, finished: Sequence[PlannedRun]) -> tuple[str, ...]:
+    """What stands at every figure: synthetic sources, rounded bases, bases that differ by run."""
+    flagged: dict[str, set[str]] = {}
+    fingerprints: dict[str, set[str]] = {}
+    for run in finished:
+        facts = results_json.saved_facts(study.run_folder(run)) or {}
+        provenance = facts["provenance"]
+        fingerprints.setdefault(provenance["base"]["fingerprint"], set()).add(run.arm)
+        # Warnings of single runs stand in their own results.
+        for flag in describe.flags(provenance | {"warnings": []}):
+            flagged.setdefault(flag, set()).add(run.arm)
+
+    everyone = {run.arm for run in finished}
+    texts = []
+    for text, arms in flagged.items():
+        # A flag of all arms says nothing about their difference.
+        texts.append(text if arms == everyone else f"{', '.join(sorted(arms))}: {text}")
+    if len(fingerprints) > 1:
+        texts.append(
+            f"the arms have {len(fingerprints)} different bases; all are compared with that of"
+            f" {finished[0].name}"
+        )
+    return tuple(texts)
+
+
+def methods(config: StudyConfig, study: Study) -> tuple[str, ...]:
+    """How the runs were made, written from the study's config."""
+    run = study.runs[0].config
+    arms = "; ".join(map(_described, config.arms))
+    lengths = " and ".join(map(str, config.steps))
+    fields = "; ".join(f"{name} = {json.dumps(value)}" for name, value in config.config)
+    sequences = f"{run.train.batch} sequences of {run.data.seq_len} tokens"
+    return (
+        f"Every run starts from {config.base} and trains for {lengths} steps of {sequences} with"
+        f" {run.optim.name}, schedule {run.optim.schedule}. Arms: {arms}. Seeds"
+        f" {', '.join(map(str, config.seeds))}, each of which sets initialisation, data order and"
+        " dropout apart; arms are paired by seed.",
+        f"Fields in place of the base config's: {fields or 'none'}.",
+    )
+
+
+def _described(arm: ArmConfig) -> str:
+    rates = ", ".join(f"{lr:g}" for lr in arm.rates)
+    return f"{arm.name} ({arm.words or 'as the base config'}) at learning rates {rates}"

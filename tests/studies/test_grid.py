@@ -1,0 +1,87 @@
+"""A study expands to runs with stable names; what it cannot mean is refused in a line."""
+
+import pytest
+from lfl_jax.configs.studies import base, smoke
+
+from lfl_jax.config import command_line
+from lfl_jax.errors import UserError
+from lfl_jax.studies import grid
+
+
+def study(**changes):
+    return grid.read(smoke.get_config().to_dict() | changes)
+
+
+def arms(**words):
+    return {name: base.arm(text, lr=(1e-3,)).to_dict() for name, text in words.items()}
+
+
+def test_a_grid_of_runs():
+    runs = {run.name: run for run in grid.expand(study())}
+    assert len(runs) == 2 * 2 * 2 and len({run.config.hash() for run in runs.values()}) == 8
+    run = runs["lora-0.01-4-s1"]
+    assert (run.arm, run.lr, run.steps, run.seed) == ("lora", 0.01, 4, 1)
+    assert (run.config.optim.lr, run.config.train.steps, run.config.adapter.rank) == (0.01, 4, 2)
+    assert runs["full-0.001-4-s0"].config.trainable == ("params/.*",)
+    # Expanded again, it is the same: directories are found by these names.
+    assert [r.name for r in grid.expand(study())] == list(runs)
+
+
+def test_seeds_are_apart_and_leave_base_and_items_alone():
+    config = command_line.configured("math_ift:smoke", {})
+    seeds = grid.seeds_of(config, 3)
+    assert seeds == {
+        "seed.init": 0,
+        "seed.data": 13,
+        "seed.dropout": 14,
+        "seed.sample": 15,
+        "data.seed": 0,
+    }
+    trained = command_line.configured("math_ift", {"data.seed": 7})
+    assert grid.seeds_of(trained, 3)["seed.init"] == 12
+    assert "data.seed" not in grid.seeds_of(trained, 3)
+
+
+def test_an_arm_overrides_the_study_which_overrides_the_base():
+    values = arms(lora="lora,r=2", small="lora,r=2")
+    values["small"]["config"] = {"train": {"batch": 4}, "adapter": {"alpha": 1}}
+    runs = grid.expand(
+        study(
+            arms=values,
+            config={"train": {"batch": 8}, "eval": {"tasks": ("target_nll:4", "source_nll:4")}},
+            contrasts=(),
+        )
+    )
+    assert {run.arm: run.config.train.batch for run in runs} == {"lora": 8, "small": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learnin": "a/b"}, "unknown study field learnin; did you mean learning?"),
+        ({"arms": {"a": {"rates": (1.0,)}}}, "unknown study field arms.a.rates"),
+        ({"arms": arms(lora="lora")}, "1 arms; a study compares at least 2"),
+        ({"arms": arms(lora="lora,r=2", same="lora,r=2"), "contrasts": ()}, "arms lora and same do not differ"),
+        ({"arms": arms(**{"a/b": "lora", "full": "full"}), "contrasts": ()}, "arm 'a/b'"),
+        ({"arms": arms(lora="lorra", full="full"), "contrasts": ()}, "lorra"),
+        ({"config": {"optim": {"rate": 1}}}, "config.optim.rate"),
+        ({"seeds": (0, 0)}, "full-0.0001-4-s0 first: give every learning rate"),
+        ({"steps": ()}, "study field steps=()"),
+        ({"margin": 0.0}, "margin 0.0"),
+        ({"contrasts": (("lora", "dora"),)}, "expected two of the arms"),
+        ({"contrasts": (("lora", "full"),) * 5}, "5 contrasts of 2 arms; declare at most 4"),
+        ({"learning": "gsm8k/exact_match"}, "learning is gsm8k/exact_match, but the runs evaluate"),
+        ({"base": ""}, "study field base"),
+    ],
+)  # fmt: skip
+def test_mistakes(changes, message):
+    with pytest.raises(UserError) as error:
+        grid.expand(study(**changes))
+    assert message in str(error.value)
+
+
+def test_an_axis_is_set_by_the_study_alone():
+    values = arms(lora="lora", full="full")
+    values["lora"]["config"] = {"optim": {"lr": 1e-3}}
+    with pytest.raises(UserError, match=r"sets optim\.lr, which is an axis"):
+        study(arms=values, contrasts=())
