@@ -184,6 +184,7 @@ def footnote(comparisons: dict[str, list[Row]], margin: float) -> str:
     """How to read the tables, and what many questions at once leave of them."""
     main = [row for rows in comparisons.values() for row in rows if row.p_holm is not None]
     decided = [row for row in main if row.verdict in (Verdict.BETTER, Verdict.WORSE)]
+    # The tables decide each metric by itself; this line counts what holds for all together.
     lasting = [row for row in decided if row.p_holm < 0.05]
     return (
         f"equivalent: the interval lies within +-{margin:g}. lost : gained: items that became wrong"

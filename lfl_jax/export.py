@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
         )
     if Path(options.out).exists():
         raise UserError(f"--out={options.out} exists; name a new place")
+    # Half an export might load in another tool, as something else.
     with files.removed_on_error(options.out):
         EXPORTS[options.to](*_load(options), options)
 
@@ -113,6 +114,7 @@ def _to_peft(base: LoadedModel, model: Model, options: argparse.Namespace) -> No
     from lfl_jax import adapters, api
 
     adapter = _adapter(model)
+    # A kind that PEFT lacks is written as its best LoRA, with the error of doing so.
     if options.rank:
         adapter, error = adapters.truncate(adapter, base.model.params, options.rank)
         print(
@@ -162,6 +164,7 @@ def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None
     # Rounding to the written dtype is part of the error, so the merged weights as written are used.
     tokens = jnp.asarray(_sample(base.tokenizer))
     error = merge_error(model.params, model.adapter, merged, tokens, base.cfg, jax.random.key(0))
+    # Recorded in the folder: these weights have an error that their dtype does not show.
     quantised = base.origin.quantised if options.target == "dequantised" else None
     api.save(
         options.out,

@@ -123,6 +123,7 @@ def inspect(
     source = open_source(config.data, "train", config.seed.data)
     tokenized = TokenizedSource(source, tokenizer, config.data)
     estimate = estimate_rows(tokenized, seed=config.seed.data)
+    # With a wrong mask a run trains all the same, and its loss looks plausible.
     check_loss_mask(estimate.stats, documents=source.examples[0].is_document)
     if rows:
         batches = training_batches(tokenized, batch=rows, seed=config.seed.data)

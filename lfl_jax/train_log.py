@@ -46,6 +46,7 @@ class StepLog:
 
     def write(self, step: int, metrics: Mapping[str, Array], batch: Batch) -> None:
         """Raises NonFiniteLoss where a metric of the step is not finite, after it is written."""
+        # float waits for the device; the loop has dispatched the next step already.
         values = {name: float(x) for name, x in metrics.items()}
         tokens = int((batch["segment_ids"] > 0).sum())
         rate = self.meter.tick(tokens)
@@ -55,6 +56,7 @@ class StepLog:
         values |= {"lr": lr, "tokens": float(tokens)} | speed
 
         is_finite = all(map(math.isfinite, values.values()))
+        # The step that fails is written, due or not.
         if is_due(self.config.log.every, step) or not is_finite:
             self.writer.write(step, values)
         if not is_finite:

@@ -41,6 +41,7 @@ from lfl_jax.errors import UserError
 # 8 inputs and less with more of them, NF4's is 4e-3.
 DEVIATION = 1e-3
 
+# config.adapter.kind -> class: the only list of kinds there is.
 KINDS: dict[str, type[Kind]] = {
     "lora": LoRA,
     "pissa": PiSSA,
@@ -88,6 +89,7 @@ def specs(param_specs: Params, config: AdapterConfig) -> AdapterTree:
     """
     linear = {"layers": {part: param_specs["layers"][part] for part in ("attn", "mlp")}}
     weights: dict[str, ArraySpec] = dict(tree.items(linear, spec.is_spec))
+    # All stacks have the model's number of layers.
     n_layers = next(iter(weights.values())).shape[0]
 
     # which kinds, and at which weights with which ranks
@@ -156,6 +158,7 @@ def init(
     A fresh adapter changes nothing, but for LoftQ, which brings a quantised base closer to the
     `originals` from before it was quantised.
     """
+    # In two steps: `bind` reads the weights, and a spec cannot.
     return bind(spec.init(adapter_specs, key), params, originals)
 
 
@@ -165,6 +168,7 @@ def bind(adapter: Adapter, params: Params, originals: Params | None = None) -> A
     What was trained is lost; `rebind` keeps it. UserError for a weight that a kind cannot adapt.
     """
     adapter, params = adapter_tree.as_adapter_and_params("bind", adapter, params)
+    # Nothing is read from the weights: no compilation, and the same arrays come back.
     if all(type(m).bind is Kind.bind for m in all_members(adapter)):
         return adapter
     # only LoftQ reads the originals; without them its `bind` raises
@@ -219,6 +223,7 @@ def _is_traced(*trees: PyTree) -> bool:
 
 @jax.jit
 def _deviation(layer: Kind, w: Weight) -> Float[Array, ""]:
+    # The root mean square over the stack, so that a single other layer still shows.
     by_layer = jax.vmap(lambda x, v: x.deviation(v))(layer, w)
     return jnp.sqrt(jnp.mean(jnp.square(by_layer)))
 
@@ -270,6 +275,7 @@ def deltas(adapter: Adapter, params: Params) -> Params:
     require_bound("deltas", adapter, params)
     shared = adapter.get("shared")
 
+    # vmap: a kind's methods see one layer of the stack.
     def delta(layer: AdapterLayer, w: Weight) -> Float[Array, "L I O"]:
         return jax.vmap(lambda x, v: x.with_shared(shared).delta(v))(layer, w)
 
@@ -317,6 +323,7 @@ def sizes(adapter: AdapterTree) -> tuple[int, int]:
     """(effective, stored) trainable scalars: stored counts padded ranks and unadapted layers."""
     effective = sum(int(member.effective_size()) for member in all_members(adapter))
     layers = {"layers": adapter["layers"]}
+    # Scales and gains are leaves as well, but no optimizer updates them.
     is_constant = jax.tree.leaves(adapter_tree.constant_mask(layers))
     leaves = zip(jax.tree.leaves(layers), is_constant, strict=True)
     return effective, sum(x.size for x, constant in leaves if not constant)

@@ -74,6 +74,7 @@ def dare(
     says which entries survive, a tree of (L, I, O) for each adapter. UserError without exactly one
     of key and masks, and as for `ties`.
     """
+    # Entries are dropped before signs are elected, as the paper combines DARE with TIES.
     drop = make_drop("dare", len(adapters), density, key, masks)
     rule = election(sign) if ties else weighted_sum
     return _on_changes("dare", adapters, params, weights, rule, drop)
@@ -99,7 +100,9 @@ def _on_changes(
         if drop is not None:
             changes = [drop(x, m, path) for m, x in zip(present, changes, strict=True)]
 
+        # (M, 1, 1), of the adapters that adapt this weight: the average is over those.
         w = factors[jnp.array(present), None, None]
+        # Layer by layer, since a vote needs several copies of its input.
         dw = jax.lax.map(lambda x: rule(x, w), jnp.stack(changes, axis=1))
         # gain 0 where every dW of a layer is 0: that layer is not adapted
         return FullDelta(dw=dw, gain=jnp.any(dw != 0, axis=(1, 2)).astype(dw.dtype)[:, None])
@@ -112,6 +115,7 @@ def _on_changes(
 def _change(name: str, adapter: AdapterTree, params: Params, path: str) -> Float[Array, "L I O"]:
     """dW of one stacked weight: of the adapter without all its other layers."""
     _, part, module = path.split("/")
+    # A tree with this weight alone: the dW of a whole model would not fit beside it.
     layers = {p: dict.fromkeys(params["layers"][p]) for p in adapter["layers"]}
     layers[part][module] = adapter["layers"][part][module]
     try:

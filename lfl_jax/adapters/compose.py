@@ -30,13 +30,12 @@ from lfl_jax.adapters.mix import AdapterLayer, Mix, StackedFactors, count, membe
 from lfl_jax.core.types import AdapterTree, Params, PyTree
 from lfl_jax.errors import UserError
 
-Layers: TypeAlias = Sequence[
-    AdapterLayer | None
-]  # of one weight, one for each adapter; None is missing
-Weights: TypeAlias = ArrayLike | Sequence[ArrayLike]  # (M,), one for each adapter
-AtWeight: TypeAlias = Callable[
-    [str, Layers], AdapterLayer | None
-]  # (path of the weight, its layers)
+# The layers of one weight, one for each adapter; None where an adapter is missing.
+Layers: TypeAlias = Sequence[AdapterLayer | None]
+# (M,), one for each adapter.
+Weights: TypeAlias = ArrayLike | Sequence[ArrayLike]
+# (path of the weight, its layers) -> the layer of the result.
+AtWeight: TypeAlias = Callable[[str, Layers], AdapterLayer | None]
 
 
 def add(*adapters: Adapter) -> AdapterTree:
@@ -47,6 +46,7 @@ def add(*adapters: Adapter) -> AdapterTree:
     """
 
     def join(path: str, layers: Layers) -> AdapterLayer | None:
+        # For its error alone: layers of different models would fail later, inside of a product.
         _weight_shape("add", path, layers)
         return as_layer([member for layer in layers for member in members(layer)])
 
@@ -72,6 +72,7 @@ def interpolate(a: Adapter, b: Adapter, t: ArrayLike) -> AdapterTree:
 
     At t = 0 and t = 1 the values of dW are exactly a's and b's, as long as the other's are finite.
     """
+    # Two summands: dW = A B is not linear in the pair (A, B), so factors are not averaged.
     return add(scale(a, 1 - t), scale(b, t))
 
 
@@ -92,6 +93,7 @@ def stack(
         if all(member is None for member in group):
             return None
 
+        # The shape is for the LoRA of rank 0 of an adapter that is missing here.
         shape = _weight_shape("stack", path, group)
         if any(member is None for member in group):
             shape = shape or _shape_in(params, path)
@@ -127,6 +129,7 @@ def select(stacked: Adapter, index: int) -> AdapterTree:
         return None if isinstance(member, LoRA) and member.a.shape[-1] == 0 else member
 
     selected = zip_layers("select", pick, stacked)
+    # `stack` gives every weight one column per adapter, and `add` does not.
     counts = {count(layer) for layer in layers_of(stacked)}
     if len(counts) > 1:
         raise UserError(
@@ -139,10 +142,11 @@ def select(stacked: Adapter, index: int) -> AdapterTree:
 def route(ids: Int[Array | np.ndarray, "B *T"], members: int) -> Float[Array, "B *T M"]:
     """One-hot routing weights: each example (B,) or token (B, T) uses one member, or none at -1.
 
-    The ids themselves are a routing too, and the faster one for many members. UserError as for
+    The ids themselves can be passed as routing, which is faster for many members. UserError as for
     `check_ids`.
     """
     check_ids("route", ids, members)
+    # -1 is outside of every class: its row is 0, which is the base.
     return jax.nn.one_hot(ids, members, dtype=jnp.float32)
 
 
@@ -174,6 +178,7 @@ def fuse(adapter: Adapter) -> AdapterTree:
         group = members(layers[0])
         if not group or not all(only_low_rank(member) for member in group):
             return group[0] if len(group) == 1 else layers[0]
+        # Already in this form: the arrays themselves, not copies.
         if len(group) == 1 and type(group[0]) is LoRA:
             return group[0]
 
@@ -225,6 +230,7 @@ def _map_nodes(name: str, function: AtWeight, path: str, nodes: tuple[PyTree, ..
 
     jax.tree.map needs trees of one structure; these may adapt different weights.
     """
+    # Exact types: a kind, or a NamedTuple, is a leaf.
     branches = [node for node in nodes if type(node) in (dict, tuple)]
     if not branches:
         return function(path, nodes)
@@ -296,7 +302,9 @@ def _scaled(path: str, layer: AdapterLayer, factor: ArrayLike) -> AdapterLayer:
     shape = jnp.shape(factor)
     if shape == ():
         return layer.scaled(factor)
+    # Every array of a stacked layer has the layers as its first axis.
     size = jax.tree.leaves(layer)[0].shape[0]
+    # "layers/3/attn/q" is a single layer, without an axis to scale along.
     is_unstacked = path.split("/")[1].isdigit()
     if shape != (size,) or is_unstacked:
         raise UserError(
@@ -311,6 +319,7 @@ def _weight_shape(name: str, path: str, layers: Layers) -> tuple[int, ...] | Non
 
     Raises UserError when they disagree: those are adapters of different models.
     """
+    # None: the arrays of this kind do not tell it.
     shapes = {member.weight_shape() for layer in layers for member in members(layer)} - {None}
     if len(shapes) > 1:
         raise UserError(

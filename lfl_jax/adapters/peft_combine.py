@@ -109,6 +109,7 @@ def peft_cat(adapters: Adapters, weights: Weights) -> AdapterTree:
         return peft_linear(adapters, weights)
 
     def concatenate(parts: Sequence[_Factors]) -> Pair:
+        # The whole factor w s goes into A, with its sign; B stays as it is.
         a = np.concatenate([part.a * (part.weight * part.scale) for part in parts], axis=1)
         return a, np.concatenate([part.b for part in parts], axis=0)
 
@@ -130,6 +131,7 @@ def peft_svd(
     for m, adapter in enumerate(adapters):
         for path, layer in named_layers(as_adapter("peft_svd", adapter)):
             _require_lora("peft_svd", path, m, layer)
+            # The stored rank: PEFT takes r from the config, not the ranks in use.
             ranks.append(layer.a.shape[-1])
 
     # the sum as one adapter, whose singular values come from the factors: no dW is formed
@@ -152,6 +154,7 @@ def _on_factors(
 
         # A B has the factor w s, half of it in A and half in B
         root = jnp.sqrt(jnp.abs(signed))
+        # On A alone: on both factors the sign would cancel.
         sign = jnp.where(signed >= 0, 1, -1)
         return np.asarray(rule(a, (sign * root)[:, None, :])), np.asarray(rule(b, root[:, :, None]))
 
@@ -179,6 +182,7 @@ def _by_layer(
         for m, layer in present.items():
             _require_lora(name, path, m, layer)
             if drop is not None:
+                # A and B are dropped independently: index 0 and 1 of a weight's random stream.
                 present[m] = layer.replace(a=drop(layer.a, m, path, 0), b=drop(layer.b, m, path, 1))
 
         # layer by layer, as the rank in use may differ within a stack
@@ -201,6 +205,7 @@ def _parts_of_layer(
     parts = []
     for m, stack in stacks.items():
         row = jax.tree.map(lambda x: x[layer], stack)
+        # low_rank_factors leaves out padded ranks, whose scale is 0.
         parts.append(_Factors(factors[m], *low_rank_factors(row)))
     return [part for part in parts if part.scale.size]
 
@@ -219,6 +224,7 @@ def _padded(rows: Sequence[Pair | None], like: LoRA) -> LoRA:
     layers, fan_in, fan_out = len(rows), like.a.shape[1], like.b.shape[2]
     a = np.zeros((layers, fan_in, rank), np.float32)
     b = np.zeros((layers, rank, fan_out), np.float32)
+    # Ranks beyond a layer's own have scale 0, as padding has in `Placement.scale`.
     scale = np.zeros((layers, rank), np.float32)
 
     for i, row in enumerate(rows):

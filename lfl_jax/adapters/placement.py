@@ -60,6 +60,7 @@ class Placement:
 
 def gain_spec(weight: ArraySpec, placement: Placement) -> ArraySpec:
     """Spec of the constant gain (L, 1): 1 where a layer is adapted, 0 elsewhere."""
+    # A kind without ranks has no scale that could be 0 where a layer is not adapted.
     used = np.array([[rank > 0] for rank in placement.ranks], np.float32)
     return ArraySpec(used.shape, (weight.axes[0], "activation"), spec.Constant(used))
 
@@ -75,6 +76,7 @@ def placements(
     unstacked = {path: _unstacked(path, layers) for path in stacked_paths}
     every_path = [path for paths in unstacked.values() for path in paths]
 
+    # All patterns are checked: a misspelt one would match nothing and train less, silently.
     targets = [_target_regex(target, every_path) for target in config.targets]
     for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
         _require_match(pattern, every_path, "pattern")
@@ -123,6 +125,7 @@ def _first_match(
 
 def _target_regex(target: str, paths: Sequence[str]) -> str:
     if any(path.split("/")[-1] == target for path in paths):
+        # A module's name stands for it in every layer.
         return rf"layers/\d+/\w+/{target}"
     return _require_match(target, paths, "target")
 

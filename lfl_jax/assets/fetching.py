@@ -72,6 +72,7 @@ def _progress() -> Iterator[download.Report]:
     """A bar with bytes, speed and time left on a terminal; one line per download elsewhere."""
     from rich import console, progress
 
+    # In a log file, a moving bar would be thousands of lines.
     if not console.Console().is_terminal:
         yield _plain_report()
         return

@@ -52,6 +52,7 @@ def parse(name: str) -> HubName:
     is_dataset = rest.startswith(DATASETS)
     match = NAME.fullmatch(rest.removeprefix(DATASETS))
     words = () if match is None else tuple(match["words"].split(":")[1:])
+    # ".." would lead out of the cache, whose folders have these names.
     if match is None or ".." in rest or len(words) > (2 if is_dataset else 1):
         form = (
             "hf:datasets/ORG/NAME[@REVISION][:CONFIG][:SPLIT]"
@@ -118,8 +119,10 @@ def _data_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) ->
 def _by_card(name: HubName, data: Sequence[str], configs: Mapping[str, Mapping]) -> list[str]:
     words = list(name.words)
     first = words[0] if words else ""
+    # The first word is a config or a split; a config of this name comes first.
     if first in configs:
         config = words.pop(0)
+    # Without a config's name, the choice of datasets.load_dataset.
     elif len(configs) == 1 or "default" in configs:
         config = next(iter(configs)) if len(configs) == 1 else "default"
     else:
@@ -195,6 +198,7 @@ def _by_names(name: HubName, data: Sequence[str]) -> list[str]:
 
 def _names_split(file: str, split: str) -> bool:
     words = "|".join(split_names.WORDS[split])
+    # Between separators: the word "train" is in train-00000.parquet, and not in strain.csv.
     return re.search(rf"(^|[-._ /0-9])({words})($|[-._ /0-9])", file) is not None
 
 

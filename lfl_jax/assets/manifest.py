@@ -74,6 +74,7 @@ def read() -> Manifest:
     """The manifest installed with the package."""
     try:
         folder = importlib.resources.files("lfl_jax.third_party")
+    # third_party/ is beside the package in a checkout; only an installation puts it inside.
     except ModuleNotFoundError as error:
         raise UserError(
             "lfl_jax is not installed, only on the path, so its manifest cannot be found.\n"
@@ -101,6 +102,7 @@ def parse(text: str) -> Manifest:
 
 
 def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Item:
+    # What is left over describes the origin, as the manifest writes both in one table.
     of_item = {key: fields[key] for key in ("kind", "licence", "about")}
     of_item["rank"] = fields.get("rank")
     of_origin = {key: value for key, value in fields.items() if key not in of_item}

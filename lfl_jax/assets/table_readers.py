@@ -65,9 +65,11 @@ def known() -> str:
 
 def _json_lines(path: Path) -> Rows:
     data = all_bytes(path)
+    # Lines are found by NumPy, as files have millions; each is parsed when it is read.
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     starts = np.concatenate([[0], ends + 1]).astype(np.int64)
     ends = np.concatenate([ends, [len(data)]]).astype(np.int64)
+    # A byte-order mark is no part of the first line.
     starts[0] = len(data[:3]) - len(without_bom(data[:3], path))
     numbers = np.array(
         [n for n, (a, b) in enumerate(zip(starts, ends, strict=True), 1) if data[a:b].strip()]
@@ -96,6 +98,7 @@ def holds_array(path: Path) -> bool:
     """Whether a .json file is one value that goes over several lines, and not an object a line."""
     try:
         with open_packed(path) as file:
+            # The beginning decides: the file itself may exceed the memory.
             head = without_bom(file.read(1 << 16), path).lstrip()
     except DAMAGED as error:
         raise damaged(path, error) from error
@@ -121,6 +124,7 @@ def _json_array(path: Path) -> Rows:
             f"{path}: expected an array of objects, or one object a line; found"
             f" {type(rows).__name__}"
         )
+    # Searched in the bytes first, since encoding every row again costs as much as parsing.
     for number, row in enumerate(rows if SURROGATE.search(data) else (), 1):
         check_text(row, f"{path}:{number}")
     return range(1, len(rows) + 1), rows.__getitem__
@@ -223,6 +227,7 @@ def _arrow(path: Path) -> Rows:
 
     try:
         source = pyarrow.memory_map(str(path))
+        # The file format's magic bytes; a stream has none.
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(source).read_all()

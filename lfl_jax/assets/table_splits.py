@@ -47,6 +47,7 @@ def _saved_splits(folder: Path) -> dict[str, list[Path]]:
 def _saved_files(folder: Path) -> list[Path]:
     """The Arrow files of one Dataset that save_to_disk wrote."""
     state = read_json_object(folder / "state.json")
+    # With a selection, the files hold rows that the dataset has not, in another order.
     if state.get("_indices_data_files"):
         raise UserError(
             f"{folder}: rows were picked from its files; save it again with"

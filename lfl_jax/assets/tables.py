@@ -41,6 +41,7 @@ class Table(Sequence):
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:
+        # Row i is in shard k where starts[k] <= i < starts[k + 1].
         return np.cumsum([0, *(len(shard.numbers) for shard in self.shards)])
 
     def __len__(self) -> int:

@@ -52,6 +52,7 @@ def removed_on_error(path: str | Path) -> Iterator[None]:
     try:
         with naming_full_disk(path):
             yield
+    # BaseException: after Ctrl-C nothing stays, either.
     except BaseException:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         raise
@@ -66,7 +67,7 @@ def write_text(path: str | Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Replace a JSON file at once. Strict JSON: ValueError for a float that is not finite."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -114,6 +115,7 @@ def drop_half_line(path: str | Path) -> None:
 
 def _drop_half_line(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
+    # Most files end with a complete line, and then only their last byte is read.
     file.seek(max(size - 1, 0))
     if size and file.read(1) != b"\n":
         file.seek(0)

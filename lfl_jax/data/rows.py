@@ -90,6 +90,7 @@ def split_examples(
         layouts.refuse_unplaced(roles, row, where)
         clusters.append(int(to_example(row, where, roles).cluster, 16))
         message_keys = conversations.extra_keys(row.get(roles.messages))
+        # A dict and not a set: columns stay in the order in which they appear.
         keys |= dict.fromkeys([*row, *message_keys])
 
     selected = split_index(clusters, split, held_out)
@@ -128,6 +129,7 @@ def to_example(row: Mapping, where: str, columns: Columns) -> Example:
 
 def _questions(turns: list[Turn]) -> tuple[str, str]:
     """The first question, with its input, and the last one."""
+    # A system prompt is often the same in all rows, so it does not identify the problem.
     spoken = turns[1:] if turns[0][0] == "system" else turns
     first = [spoken[0][1], *(text for role, text in spoken[1:2] if role == "input")]
     questions = [text for role, text in spoken if role != "assistant"]

@@ -68,6 +68,7 @@ def _table(builder, split: str) -> Table:
     rows = builder.as_data_source(split=split)
     sha256 = hashlib.sha256()
     for name in sorted(builder.info.splits[split].filenames):
+        # A hash of the files' hashes, in the order of their names.
         sha256.update(bytes.fromhex(files.sha256(Path(builder.data_dir) / name)))
     name = f"{builder.info.full_name}/{split}"
     return Table(
@@ -112,6 +113,7 @@ def prepare_jsonl_as_tfds(path: Path, data_dir: Path, name: str) -> Path:
                     },
                 )
 
+    # tfds would name the dataset after this class.
     Builder.name = name
     builder = Builder(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()

@@ -143,6 +143,7 @@ class _Content:
             self.empty, self.static = set(structure["empty"]), dict(structure["static"])
             self.own_names = list(filter(_is_own, self._names()))
             self.recorded = own_code.as_recorded(self.own_names, structure.get("code", {}))
+        # All that a damaged header raises on its way through JSON and these look-ups.
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
             raise UserError(
                 f"{file}: not an adapter that lfl_jax saved; a PEFT adapter is a folder"
@@ -158,6 +159,7 @@ class _Content:
 
     def find_kinds(self, code: Code) -> None:
         """Load one's own kinds, as far as `code` allows what the file names."""
+        # With the hashes in the file: code that has changed since is not run.
         code = dataclasses.replace(code, recorded=self.recorded)
         own = {name: own_code.find(code, "adapter.kind", name, is_kind) for name in self.own_names}
         self.known = KINDS | own
@@ -200,6 +202,7 @@ class _Content:
         """{kind: {leaf: array}} of what all layers share."""
         by_kind: dict[str, dict[str, jax.Array]] = {}
         for name in self.tensors:
+            # Names of another depth are left for `require_all_used` to refuse.
             if name.startswith("shared/") and name.count("/") == 2:
                 _, kind, leaf = name.split("/")
                 by_kind.setdefault(kind, {})[leaf] = jnp.asarray(self.tensors[name])
@@ -238,6 +241,7 @@ def _fits(member: Kind, shared: dict[str, dict[str, jax.Array]], w: Weight) -> b
         return project(jnp.zeros((1, 1, w.shape[0])), (Site(w, member),), context)[0]
 
     try:
+        # In shapes alone: nothing is computed, whatever sizes the file claims.
         return jax.eval_shape(jax.vmap(output), member, w).shape == (w.shape[0], 1, 1, w.shape[2])
     except (TypeError, ValueError, IndexError, KeyError):
         return False

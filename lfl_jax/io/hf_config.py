@@ -114,6 +114,7 @@ def _biases(fields: dict[str, Any], family: Family) -> dict[str, bool]:
 
 def _require_plain(file: Path, fields: dict[str, Any], family: Family) -> None:
     """UserError for a field that asks for a forward pass which we do not have."""
+    # A bias that we have no parameter for would be left out silently.
     plain = PLAIN | {field: (False, None) for field in BIAS_FIELDS if field not in family.may_add}
     for field, values in plain.items():
         if field in fields and fields[field] not in values:
@@ -143,6 +144,7 @@ def _window(file: Path, family: str, fields: dict[str, Any]) -> int | None:
 
 def _size(file: Path, fields: dict[str, Any], name: str, default: int | None = None) -> int:
     value = default if fields.get(name) is None else fields[name]
+    # JSON's true is an int to isinstance.
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
         raise UserError(f"{file}: {name} is {value!r}; expected a positive integer")
     return value
@@ -171,6 +173,7 @@ def _scaling(
 ) -> RopeScaling | None:
     """The scaling of rotary frequencies; UserError with the reason for kinds we lack."""
     kind = rope.get("rope_type", rope.get("type", "default"))
+    # Newer files have it here, older ones among the other fields (`PLAIN`).
     if rope.get("partial_rotary_factor") not in PLAIN["partial_rotary_factor"]:
         raise UserError(
             f"{file}: partial_rotary_factor={rope['partial_rotary_factor']!r} is not supported,"
@@ -242,6 +245,7 @@ def _longrope(file: Path, rope: dict[str, Any], length: int) -> RopeScaling:
             f"{file}: rotary positions of type 'longrope' are supported with one list of factors"
             " only"
         )
+    # `_number` reads from a mapping, so the list becomes one.
     names = {str(i): factor for i, factor in enumerate(short)}
     return FactorsRope(tuple(_number(file, names, name, 1.0) for name in names))
 
@@ -299,6 +303,7 @@ def config_fields(cfg: ModelConfig) -> dict[str, Any]:
     biases = {field: _has_biases(cfg, field) for field in family.may_add}
     qwen = {
         "use_sliding_window": cfg.window is not None,
+        # The window is that of layers from this one on: of all, or of none.
         "max_window_layers": 0 if cfg.window else cfg.n_layers,
     }
     windows = {"sliding_window": cfg.window} | (qwen if name.startswith("qwen") else {})

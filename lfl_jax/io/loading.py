@@ -66,6 +66,7 @@ class Layout:
         """{tensor: its shape in the file} for a model with these specs."""
         shapes: dict[str, tuple[int, ...]] = {}
         for path, leaf in tree.items(specs, spec.is_spec):
+            # (L, in, out) is one (out, in) per layer in the file.
             shape = leaf.shape[:0:-1] if _is_stacked(path) else leaf.shape
             shapes |= dict.fromkeys(self.tensor_names(path, leaf.shape[0]), shape)
         return shapes

@@ -46,6 +46,7 @@ def linear_quantiser(storage: str, rules: Rules) -> Finish:
     """(path, spec, parameter) -> the parameter as stored: linear weights may be quantised."""
 
     def quantise_linear(path: str, leaf: ArraySpec, parameter: jax.Array) -> Weight:
+        # Norms, embedding and head stay dense, as in QLoRA.
         is_linear = path.startswith(("layers/attn/", "layers/mlp/"))
         if not is_linear or storage not in quant.FORMATS:
             return parameter
@@ -77,6 +78,7 @@ def _open_hf(folder: Path) -> Pretrained:
             folder, cfg, rules, dense_dtype(storage, cfg), linear_quantiser(storage, rules)
         )
 
+    # A folder that we exported names the format that its weights have been through.
     quantised = fields.get(hf.DEQUANTISED_FROM)
     tokenizer = partial(_fitting, folder, cfg, partial(tokenizers.from_folder, folder))
     return Pretrained(folder, cfg, str(quantised) if quantised else None, load, tokenizer)
@@ -95,6 +97,7 @@ def _fitting(source: Path, cfg: ModelConfig, read: Callable[[], Tokenizer]) -> T
             f"{source}: the tokenizer has {n_base} tokens, the embedding {rows} rows; they are not"
             " of one model"
         )
+    # JAX raises no error for an id beyond the embedding.
     used_by_every_text = {
         "EOS": tokenizer.eos_id,
         "BOS": tokenizer.bos_id if tokenizer.add_bos else None,
@@ -158,6 +161,7 @@ def open_tokenizer(path_or_name: str, cfg: ModelConfig) -> Tokenizer:
     model.
     """
     path = assets.local(path_or_name)
+    # A path goes before an item of the manifest.
     if not path.exists() and path_or_name.partition("@")[0] in assets.manifest():
         path = assets.path(path_or_name)
     file = (_gguf_file(path) if path.is_dir() else None) or path

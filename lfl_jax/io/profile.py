@@ -16,6 +16,7 @@ class Profiler:
 
     def __init__(self, steps: str, folder: Path) -> None:
         first, _, last = steps.partition(":")
+        # "" is step 0, which no step is: they count from 1.
         self._first, self._last = int(first or 0), int(last or 0)
         self._folder, self._is_on = folder / "profile", False
 
@@ -37,6 +38,7 @@ class Profiler:
     def close(self) -> None:
         """End a trace that is on."""
         if self._is_on:
+            # Before stop_trace, which may raise: `__exit__` then does not end the trace twice.
             self._is_on = False
             jax.profiler.stop_trace()
 

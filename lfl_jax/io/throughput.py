@@ -66,6 +66,7 @@ class Meter:
         return tokens / (now - last)
 
     def _keep(self, rate: float) -> None:
+        # Every step has the same share in the median, however long the run is.
         if self._timed_steps % self._every == 0:
             self._rates.append(rate)
         self._timed_steps += 1
@@ -76,6 +77,7 @@ class Meter:
     def paused(self) -> Iterator[None]:
         """Leave out what happens inside: the next step is not timed."""
         yield
+        # The next `tick` then only starts the clock.
         self._last = None
 
     def wall_seconds(self) -> float:

@@ -45,6 +45,7 @@ def _require_package(project: str) -> None:
 def _require_login(project: str) -> None:
     import wandb
 
+    # Where nothing is sent, no login is needed.
     if wandb.setup().settings.mode in LOCAL_MODES or os.environ.get("WANDB_DISABLED"):
         return
     try:
@@ -74,6 +75,7 @@ def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
             dir=folder,
             id=_id(folder),
             name=folder.name,
+            # A known id resumes its run, a new one starts one.
             resume="allow",
             config=dict(config),
         )
@@ -102,5 +104,6 @@ def _id(folder: Path) -> str:
     file = folder / ID_FILE
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
+        # Before W&B is asked, so that a start that fails there leaves its id for the next.
         file.write_text(secrets.token_hex(4), "utf-8")
     return file.read_text("utf-8").strip()

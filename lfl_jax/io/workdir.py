@@ -111,6 +111,7 @@ def differences(before_json: str, now_json: str, may_change: Sequence[str] = ())
 def _differences(
     before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
 ) -> list[str]:
+    # Flat, so that a message names the field that differs and not a section.
     old, new = flatten(before), flatten(now)
 
     def differs(field: str) -> bool:

@@ -141,6 +141,7 @@ HELD_OUT: dict[int, tuple[str, ...]] = {
 # configs/math_ift.py's learns level 1 and answers nothing of level 3.
 Levels = tuple[int, int, int]
 TOP: Levels = (0, 0, 1)  # level 3 alone
+# What a source of this module says of itself in a run's records.
 SYNTHETIC = True
 
 
@@ -158,6 +159,7 @@ _STRATA: dict[str, range] = {
     "test_seen": range(9, 10),
     "test_unseen": range(10),
 }
+# A number in words counts, too: "twice 12" and "three times 12" are different items.
 _NUMBER = re.compile("|".join([r"\d+", *FRACTION_WORDS.values(), *TIMES_WORDS.values()]))
 SPLITS: tuple[str, ...] = tuple(_STRATA)
 
@@ -178,6 +180,7 @@ def _hash(*parts: object) -> int:
 
 
 def _stratum(template: str, question: str) -> int:
+    # As a set: another order of the same numbers, or one of them twice, is still the same item.
     return _hash(template, sorted(set(_NUMBER.findall(question.lower())))) % 10
 
 
@@ -190,6 +193,7 @@ def template_at(seed: int, index: int, split: str, level: int) -> str:
     # An order of its own for every block, by a hash: random access without drawing those before.
     names = list(HELD_OUT[level] if split == "test_unseen" else _TRAINING[level])
     block, position = divmod(index, len(names))
+    # Without the level, whose templates are shuffled by the same key, but from lists of their own.
     random.Random(_hash("order", seed, split, block)).shuffle(names)
     return names[position]
 
@@ -214,6 +218,7 @@ def generate(seed: int, index: int, split: str, levels: Levels) -> Example:
     rng = random.Random(_hash("item", seed, split, number))
     for _ in range(1000):
         problem = TEMPLATES[level][name](rng)
+        # The question alone is hashed: two wordings of a solution are one item.
         if _stratum(name, problem.question) in _STRATA[split]:
             return Example(
                 problem.question, problem.solution, f"{split}/{index}", name, f"level_{level}"

@@ -15,6 +15,7 @@ def garden_fence(rng: random.Random) -> Problem:
     ground = rng.choice(
         ("garden", "chicken yard", "playground", "vegetable patch", "dog run", "meadow")
     )
+    # Sorted, since the longer side of a rectangle is called its length; never a square.
     width, length = sorted(rng.sample(range(6, 40), 2))
     gate, price = rng.randint(2, 4), rng.randint(2, 9)
     half = length + width
@@ -54,9 +55,11 @@ def floor_tiles(rng: random.Random) -> Problem:
     # Four to five steps. Trap: tiles are counted along the sides, and boxes are bought.
     who = person(rng)
     room = rng.choice(("lobby", "workshop", "terrace", "cafeteria", "dance hall", "showroom"))
+    # The floor is built from rows and columns of tiles, so that no tile is cut.
     side = rng.choice((2, 2, 3))
     rows, columns = rng.choice((4, 6, 8, 9, 10)), rng.randint(3, 9)
     tiles = rows * columns
+    # Boxes without a rest: rounding up is another skill than this one.
     box = rng.choice([n for n in range(2, 13) if tiles % n == 0 and tiles > n])
     price = rng.randint(6, 20)
     boxes, width, length = tiles // box, side * rows, side * columns
@@ -97,6 +100,7 @@ def box_cubes(rng: random.Random) -> Problem:
     a, b, c = rng.randint(3, 9), rng.randint(2, 7), rng.randint(2, 6)
     layer = a * b
     total = layer * c
+    # At least three cubes still fit.
     inside = rng.randint(2, total - 3)
     many = plural(thing)
     return compose(
@@ -132,6 +136,7 @@ def wire_square(rng: random.Random) -> Problem:
     # Four to five steps. Trap: the perimeter stays, the area does not.
     who = person(rng)
     good = rng.choice(("wire", "metal strip", "rope", "chain", "cord"))
+    # (side + shift) (side - shift) = side^2 - shift^2: same perimeter, and a smaller area.
     shift = rng.randint(1, 9)
     side = shift + rng.randint(4, 21)
     length, width = side + shift, side - shift
@@ -178,6 +183,7 @@ def roadside_trees(rng: random.Random) -> Problem:
         rng.randint(5, 20),
         rng.randint(3, 9) * 10,
     )
+    # The number of gaps is drawn and the length follows, so that it divides.
     length, side = step * gaps, gaps + 1
     both = 2 * side
     return compose(

@@ -7,6 +7,7 @@ from lfl_jax.data.word_problems.vocabulary import an, cap, count, person, plural
 
 # Level 3: prices are per piece and questions about totals; two to six steps, told in sentences.
 
+# The goods of one shop a row, with their usual prices: what is bought together is sold together.
 _GOODS = (
     (
         ("notebook", 3),
@@ -47,10 +48,12 @@ def shopping_change(rng: random.Random) -> Problem:
     # Four steps. Trap: the change is asked for, not the cost; the note always exceeds it.
     who = person(rng)
     (first, p), (second, q) = rng.sample(rng.choice(_GOODS), 2)
+    # A price is near the usual one: it has to be read, and cannot be memorised with the noun.
     p, q = p + rng.randint(0, 3), q + rng.randint(0, 3)
     m, n = rng.randint(2, 7), rng.randint(2, 7)
     cost, other = m * p, n * q
     total = cost + other
+    # The smallest note that leaves some change.
     bill = next(note for note in (20, 50, 100, 200) if note > total + 1)
     return compose(
         rng,
@@ -90,6 +93,7 @@ def bake_sale(rng: random.Random) -> Problem:
     trays, per_tray, price = rng.randint(2, 9), rng.choice((6, 8, 9, 10, 12, 15)), rng.randint(2, 4)
     baked = trays * per_tray
     income = baked * price
+    # A profit of at least 5 dollars: no answer is negative, and none is 0.
     spent = rng.randint(8, min(45, income - 5))
     return compose(
         rng,
@@ -134,6 +138,7 @@ def saving_goal(rng: random.Random) -> Problem:
         rng.randint(4, 15),
         rng.randint(10, 60),
     )
+    # Drawn backwards from the answer, so that the division has no remainder.
     earned, missing = weekly + spent, weekly * weeks
     goal = start + missing
     return compose(
@@ -178,9 +183,11 @@ def sale_coupon(rng: random.Random) -> Problem:
         )
     )
     percent = rng.choice((10, 20, 25, 30, 40, 50, 60))
+    # A quarter of a multiple of 20 is an integer, and so are tenths of a multiple of 10.
     price = rng.randint(3, 16) * (20 if percent == 25 else 10)
     cut = price * percent // 100
     sale = price - cut
+    # Something is left to pay.
     coupon = rng.randint(2, min(15, sale - 2))
     return compose(
         rng,
@@ -217,6 +224,7 @@ def group_tickets(rng: random.Random) -> Problem:
         ("aquarium", "castle", "planetarium", "zoo", "science museum", "water park", "wax museum")
     )
     child, adults, children = rng.randint(3, 12), rng.randint(2, 6), rng.randint(2, 9)
+    # The child's price is drawn, as half of the adult's is then an integer.
     adult = 2 * child
     grown, small = adults * adult, children * child
     total = grown + small
@@ -264,6 +272,7 @@ def spoiled_crates(rng: random.Random) -> Problem:
     )
     bought, good = crates * size, crates * size - lost
     income = good * price
+    # A profit of at least 5 dollars, and no price that gives the answer away.
     paid = rng.randint(income // 3, income - 5)
     return compose(
         rng,

@@ -12,6 +12,7 @@ def two_leg_trip(rng: random.Random) -> Problem:
     """Two stretches at different speeds; what is left of the way."""
     # Four steps. Trap: the question is what is left of the way, not what is behind.
     who = person(rng)
+    # Two different speeds: the hours of one stretch cannot be added to the other's.
     first, second = rng.sample((40, 45, 50, 60, 70, 80, 90), 2)
     h1, h2, rest = rng.randint(2, 5), rng.randint(2, 4), rng.randint(10, 95)
     a, b = first * h1, second * h2
@@ -53,8 +54,10 @@ def meeting_halfway(rng: random.Random) -> Problem:
     verb, low, high = rng.choice(
         (("cycle", 10, 24), ("drive", 40, 80), ("walk", 3, 6), ("ride on horseback", 8, 15))
     )
+    # Speeds of one means of travel, which may be equal.
     fast, slow = rng.randint(low, high), rng.randint(low, high)
     hours = rng.randint(2, 6)
+    # The gap is built from the hours, so that dividing it by both speeds gives them back.
     both, gap, way = fast + slow, (fast + slow) * hours, fast * hours
     return compose(
         rng,
@@ -129,6 +132,7 @@ def fuel_cost(rng: random.Random) -> Problem:
         (("pickup truck", 15, 25), ("car", 25, 40), ("van", 15, 30), ("scooter", 60, 80))
     )
     economy, gallons, price = rng.randint(low, high), rng.randint(2, 12), rng.randint(3, 6)
+    # The way there is half of the total, so the total is even.
     if economy * gallons % 2:
         gallons += 1
     total = economy * gallons

@@ -11,6 +11,7 @@ from lfl_jax.data.word_problems.vocabulary import cap, person, plural, small_thi
 # and no number that is not needed. Wordings of one template ask for the same equation. There is no
 # trap but the choice of the operation: "more" is a sum in `exceeds_by` and a difference in
 # `how_many_more`.
+# The solution is the equation alone: at this level there is no sentence to learn.
 def _sum(rng: random.Random, a: int, b: int, *questions: str) -> Problem:
     return compose(rng, questions, [[f"{a} + {b} = {a + b}"]], a + b)
 
@@ -23,6 +24,7 @@ def _product(rng: random.Random, a: int, b: int, *questions: str) -> Problem:
     return compose(rng, questions, [[f"{a} * {b} = {a * b}"]], a * b)
 
 
+# From 2 on: a 1 would need singular nouns.
 def _small(rng: random.Random) -> tuple[int, int]:
     return rng.randint(2, 20), rng.randint(2, 20)
 

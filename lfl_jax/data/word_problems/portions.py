@@ -19,18 +19,12 @@ from lfl_jax.data.word_problems.vocabulary import (
 def spend_fractions(rng: random.Random) -> Problem:
     """A fraction of the whole, then a fraction of the remainder."""
     # Four steps. Trap: the second fraction is of what is left, not of the whole.
-    # Amounts grow until both fractions are integers.
     who = person(rng)
     one, two = rng.sample(list(FRACTION_WORDS), 2)
+    # A multiple of both denominators, and what is left is one of the second: both are integers.
     money = rng.randint(2, 8) * one.denominator * two.denominator * rng.choice((1, 2, 3))
     first = int(money * one)
     left = money - first
-    if left % two.denominator:
-        money, first, left = (
-            money * two.denominator,
-            first * two.denominator,
-            left * two.denominator,
-        )
     second = int(left * two)
     end = left - second
     a, b = rng.sample(
@@ -64,6 +58,7 @@ def spend_fractions(rng: random.Random) -> Problem:
 
 
 _SIMPLE_FRACTIONS = [part for part in FRACTION_WORDS if part.denominator <= 5]
+# One part of n is given away; with more parts, to undo it takes two ideas at once.
 _UNIT_FRACTIONS = [part for part in FRACTION_WORDS if part.numerator == 1]
 _PERCENTS = (10, 20, 25, 30, 40, 50, 60, 70, 75, 80)
 
@@ -131,6 +126,7 @@ def original_amount(rng: random.Random) -> Problem:
     unit, lost = rng.randint(6, 25), rng.randint(2, 15)
     parts = part.denominator - 1
     after = unit * parts
+    # At least two remain after the loss: the story goes on with them in the plural.
     lost = min(lost, after - 2)
     left, start = after - lost, unit * part.denominator
     many = plural(item)
@@ -139,6 +135,7 @@ def original_amount(rng: random.Random) -> Problem:
         f" is {after} / {parts} = {unit}.",
         f"At first there were {unit} * {part.denominator} = {start} {many}.",
     ]
+    # After half is given away the other half is left: dividing by one part would be odd.
     if parts == 1:
         undo = [f"This is the other half, so at first there were {after} * 2 = {start} {many}."]
     return compose(
@@ -181,6 +178,7 @@ def survey_rest(rng: random.Random) -> Problem:
         (Fraction(1, 2), Fraction(1, 4), Fraction(1, 5), Fraction(2, 5), Fraction(1, 3))
     )
     percent = rng.choice((10, 15, 20, 25, 30, 40))
+    # At most 40 % and one half: a third part always remains.
     total = rng.choice(_survey_totals(percent, part))
     first, second = int(total * part), total * percent // 100
     used, many = first + second, plural(who)

@@ -21,6 +21,7 @@ def ages_later(rng: random.Random) -> Problem:
     # Three steps. Trap: both people grow older.
     one, two = people(rng, 2)
     young, k, years = rng.randint(4, 16), rng.randint(2, 4), rng.randint(2, 20)
+    # The multiple is of today's age and no longer holds some years later.
     old = young * k
     link = rng.choice(("neighbor", "piano teacher", "swimming coach", "chess partner"))
     total = old + young + 2 * years
@@ -135,6 +136,7 @@ def make_equal(rng: random.Random) -> Problem:
     many = plural(rng.choice(_ITEMS))
     start, bought, give = rng.randint(10, 50), rng.randint(4, 20), rng.randint(2, 15)
     rich = start + bought
+    # Built backwards from what is given, so that the gap is even.
     poor = rich - 2 * give
     if poor < 2:
         start += 2 - poor
@@ -176,6 +178,7 @@ class _TwoKinds:
     part: str
 
 
+# `low` has fewer parts, so that the solution's difference is positive.
 _TWO_KINDS = (
     _TwoKinds("On a farm there are", "goose", 2, "goat", 4, "leg"),
     _TwoKinds("A bike shop has", "bicycle", 2, "tricycle", 3, "wheel"),
@@ -191,6 +194,7 @@ def legs_and_heads(rng: random.Random) -> Problem:
     # Four to five steps, a linear system in words: all of the first kind, then what exceeds it.
     k = rng.choice(_TWO_KINDS)
     x, y = rng.randint(3, 25), rng.randint(3, 25)
+    # Both numbers are drawn and then hidden in their sums: the system always has this solution.
     heads, parts = x + y, x * k.low_parts + y * k.high_parts
     base, gap = heads * k.low_parts, k.high_parts - k.low_parts
     lows, highs, pieces = plural(k.low), plural(k.high), plural(k.part)
@@ -233,6 +237,7 @@ class _Sale:
     high: str
 
 
+# Other nouns than in `_TWO_KINDS`: the same system is not recognised by its words.
 _SALES = (
     _Sale("concert", "standing ticket", "seat ticket"),
     _Sale("raffle", "white ticket", "gold ticket"),
@@ -248,6 +253,7 @@ def two_ticket_kinds(rng: random.Random) -> Problem:
     who = person(rng)
     sale = rng.choice(_SALES)
     cheap, gap = rng.randint(2, 9), rng.randint(2, 6)
+    # The dearer kind is asked for, as `legs_and_heads` asks for the one with more parts.
     dear, x, y = cheap + gap, rng.randint(5, 30), rng.randint(5, 30)
     sold, income = x + y, x * cheap + y * dear
     base, cheaps, dears = sold * cheap, plural(sale.low), plural(sale.high)

@@ -28,6 +28,7 @@ def monthly_plan(rng: random.Random) -> Problem:
         rng.randint(2, 12),
         rng.randint(2, 6),
     )
+    # Always beyond the allowance: below it the answer is the fee, without arithmetic.
     used, cost = included + extra, extra * rate
     return compose(
         rng,
@@ -66,6 +67,7 @@ def rental_comparison(rng: random.Random) -> Problem:
     saved = rng.randint(2, 12)
     slow = low_fee + high_rate * hours
     high_fee = slow - saved - low_rate * hours
+    # A dearer fee is what makes the lower rate an offer to think about.
     if high_fee <= low_fee:
         high_fee = slow + saved - low_rate * hours
     fast = high_fee + low_rate * hours
@@ -106,6 +108,7 @@ def overtime_pay(rng: random.Random) -> Problem:
         ("a bakery", "a garage", "a call center", "a hospital", "a warehouse", "a print shop")
     )
     normal, extra, rate = rng.choice((20, 25, 30, 35, 40)), rng.randint(2, 10), rng.randint(9, 24)
+    # The question names all hours; those beyond the limit are for the reader to find.
     hours, double = normal + extra, 2 * rate
     base, bonus = normal * rate, extra * double
     return compose(
@@ -144,6 +147,7 @@ def defect_rate(rng: random.Random) -> Problem:
     every = rng.choice([n for n in (10, 12, 15, 20, 24, 30, 40, 60) if output % n == 0])
     bad_each = rng.randint(1, 4)
     lots = output // every
+    # Fewer than half are defective, as a lot has at least ten pieces and at most four of them.
     bad, many = lots * bad_each, plural(item)
     fails = "is defective" if bad_each == 1 else "are defective"
     return compose(
@@ -192,6 +196,7 @@ def leaking_tank(rng: random.Random) -> Problem:
         rng.randint(6, 40),
         rng.randint(2, 20) * 10,
     )
+    # What flows in exceeds the loss by `net`, which divides what is missing.
     inflow, missing = net + out, net * minutes
     full = start + missing
     return compose(

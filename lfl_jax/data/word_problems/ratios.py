@@ -24,6 +24,7 @@ def juice_ratio(rng: random.Random) -> Problem:
         )
     )
     a = rng.randint(2, 5)
+    # Two different terms, so that it matters which of them is asked for.
     b = rng.choice(sorted(set(range(2, 8)) - {a}))
     batches, price = rng.randint(2, 9), rng.randint(2, 5)
     total, need = (a + b) * batches, a * batches
@@ -62,6 +63,7 @@ def ratio_difference(rng: random.Random) -> Problem:
     # term.
     one, two = people(rng, 2)
     small, big = rng.choice(
+        # In lowest terms, as ratios are stated.
         [(a, b) for a in range(1, 6) for b in range(a + 1, 10) if gcd(a, b) == 1]
     )
     unit = rng.randint(3, 25)
@@ -101,6 +103,7 @@ def ratio_difference(rng: random.Random) -> Problem:
 @functools.cache
 def _blends() -> list[tuple[int, int, int, int]]:
     """Amounts and percentages (x, p, y, q) of two mixtures that give integers throughout."""
+    # Each mixture and the blend have integer amounts and percentages.
     kinds = [(x, p) for x in range(2, 31) for p in range(10, 100, 5) if x * p % 100 == 0]
     pairs = [(x, p, y, q) for x, p in kinds for y, q in kinds if p != q]
     return [(x, p, y, q) for x, p, y, q in pairs if (x * p + y * q) % (x + y) == 0]
@@ -163,6 +166,7 @@ def recipe_scale(rng: random.Random) -> Problem:
     serves = rng.randint(2, 6)
     guests = serves + rng.randint(2, 10)
     total = per * guests
+    # Less than half of what is needed: some must always be bought.
     have = rng.randint(1, total // 20 - 1) * 10
     base = per * serves
     return compose(

@@ -31,6 +31,7 @@ def course_day(rng: random.Random) -> Problem:
             ("conference", "talk"),
         )
     )
+    # Lunch follows the last part, so it replaces no break between two parts.
     work, pauses = n * length, (n - 1) * pause
     total = work + pauses + lunch
     return compose(
@@ -82,8 +83,10 @@ def reading_plan(rng: random.Random) -> Problem:
         rng.randint(9, 40),
         rng.randint(2, 9),
     )
+    # Equal rates would make it one division, without the change.
     if first == second:
         second += 5
+    # Each rate times its days, so that the rest divides by the second rate.
     done, rest = first * days, second * later
     total = done + rest
     many = plural(unit)
@@ -124,6 +127,7 @@ def shuttle_departures(rng: random.Random) -> Problem:
     start, hours, interval = rng.randint(6, 10), rng.randint(2, 8), rng.choice((10, 12, 15, 20, 30))
     seats = rng.randint(6, 24)
     minutes = 60 * hours
+    # Every interval in the list divides an hour.
     gaps = minutes // interval
     trips = gaps + 1
     first, last = clock(start), clock(start + hours)
@@ -176,6 +180,7 @@ def printer_pauses(rng: random.Random) -> Problem:
         rng.randint(2, 9),
     )
     batch = rate * length
+    # Only full batches: the last pause is the one to leave out, not a part of one.
     total, work, idle = batch * batches, length * batches, pause * (batches - 1)
     many = plural(unit)
     return compose(
@@ -222,6 +227,7 @@ def two_packers(rng: random.Random) -> Problem:
         )
     )
     a, b, alone, both = rng.randint(6, 25), rng.randint(6, 25), rng.randint(2, 4), rng.randint(2, 7)
+    # The rest is what both do in full hours.
     done, rest = a * alone, (a + b) * both
     total, many = done + rest, plural(item)
     return compose(
@@ -267,6 +273,7 @@ _CREWS = (
 @functools.cache
 def _crew_sizes() -> list[tuple[int, int, int]]:
     """Workers, days of work that remain, and workers who join, with an integer of days after."""
+    # The larger team needs an integer of days, and more than one.
     draws = itertools.product(range(2, 10), range(3, 16), range(1, 9))
     return [(a, b, c) for a, b, c in draws if a * b % (a + c) == 0 and a * b > a + c]
 
@@ -278,6 +285,7 @@ def crew_days(rng: random.Random) -> Problem:
     few, later, more = rng.choice(_crew_sizes())
     first = rng.randint(2, 9)
     days, crew, effort, many = first + later, few + more, few * later, plural(worker)
+    # Exact, by the choice of `_crew_sizes`.
     rest = effort // crew
     return compose(
         rng,

@@ -67,6 +67,7 @@ def share_leftover(rng: random.Random) -> Problem:
     who = person(rng)
     item, pack = rng.choice(_PACKS)
     size, packs, price = rng.randint(4, 12), rng.randint(4, 15), rng.randint(2, 6)
+    # At least two are left over, so that the story can speak of them in the plural.
     rest = rng.randint(2, size - 1)
     total, used, income = size * packs + rest, size * packs, packs * price
     many = plural(item)
@@ -100,6 +101,7 @@ def share_leftover(rng: random.Random) -> Problem:
     )
 
 
+# The solution writes out every row; more than five would be a list, not a calculation.
 _LATER = ("second", "third", "fourth", "fifth")
 
 
@@ -118,6 +120,7 @@ def theatre_rows(rng: random.Random) -> Problem:
     first, step, n = rng.randint(4, 40), rng.randint(2, 9), rng.randint(3, 5)
     terms = range(first, first + n * step, step)
     last, many = terms[-1], plural(unit)
+    # Gauss's pairs are the second way to the same sum.
     pairs = f"({first} + {last}) * {n} / 2"
     return compose(
         rng,
@@ -163,9 +166,11 @@ def doubling_views(rng: random.Random) -> Problem:
             ("puzzle app", "user"),
         )
     )
+    # Factors of at most 27: mental arithmetic, and far from `k * days` all the same.
     k, days = rng.choice(((2, 3), (2, 4), (3, 2), (3, 3)))
     start = rng.randint(5, 40)
     values = list(itertools.accumulate([k] * days, operator.mul, initial=start))
+    # The goal lies above the last value: no answer is negative.
     missing = rng.randint(2, 30) * 5
     goal, many = values[-1] + missing, plural(unit)
     return compose(

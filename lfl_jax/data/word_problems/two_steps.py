@@ -14,6 +14,7 @@ def gets_and_gives(rng: random.Random) -> Problem:
     who, items = person(rng), small_things(rng)
     a, b = rng.randint(3, 20), rng.randint(2, 20)
     total = a + b
+    # Nobody gives away more than there is: all numbers stay positive.
     c = rng.randint(2, total - 1)
     return compose(
         rng,
@@ -69,6 +70,7 @@ def two_gifts(rng: random.Random) -> Problem:
     """Two differences."""
     who, items = person(rng), small_things(rng)
     a = rng.randint(8, 30)
+    # Enough remains for the second gift, and something after it.
     b = rng.randint(2, a - 4)
     c = rng.randint(2, a - b - 1)
     return compose(
@@ -124,6 +126,7 @@ def change_from(rng: random.Random) -> Problem:
     who, items = person(rng), small_things(rng)
     a, b = rng.randint(2, 9), rng.randint(2, 9)
     cost = a * b
+    # Any larger note will do: the change has to be computed, not guessed from the note.
     bill = rng.choice([note for note in (20, 50, 100) if note > cost])
     return compose(
         rng,

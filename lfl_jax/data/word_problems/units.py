@@ -19,6 +19,7 @@ def lap_training(rng: random.Random) -> Problem:
             for track in (200, 250, 300, 400, 500)
             for laps in range(3, 16)
             for days in range(2, 8)
+            # Full kilometres only.
             if track * laps * days % 1000 == 0
         ]
     )
@@ -72,6 +73,7 @@ def ribbon_pieces(rng: random.Random) -> Problem:
     parts, size = rng.randint(3, 8), rng.randint(6, 40)
     rest = parts * size
     n, length = rng.choice(
+        # With what is left over, full metres: the first conversion has no remainder.
         [(n, cm) for n in range(2, 15) for cm in range(12, 60) if (n * cm + rest) % 100 == 0]
     )
     total = n * length + rest
@@ -106,6 +108,7 @@ def ribbon_pieces(rng: random.Random) -> Problem:
 @functools.cache
 def _parcels() -> list[tuple[int, int, int]]:
     """Number of things, grams of the empty box and of one thing, with full kilograms in total."""
+    # All combinations with full kilograms are listed once; a draw is then one of them.
     draws = [(n, grams) for n in range(3, 13) for grams in range(150, 900, 5)]
     boxes = range(100, 1200, 25)
     return [
@@ -163,9 +166,11 @@ def bottle_filling(rng: random.Random) -> Problem:
         )
     )
     size = rng.choice((125, 200, 250, 400, 500, 750))
+    # Full bottles: the last one is not half empty.
     liters = rng.choice([n for n in range(3, 31) if n * 1000 % size == 0])
     total = liters * 1000
     bottles = total // size
+    # At least two are done and two to do: both numbers are plurals.
     done = rng.randint(2, bottles - 2)
     return compose(
         rng,

@@ -15,6 +15,7 @@ Anton Bilal Casper Dmitri Emil Felipe Gideon Hugo Idris Joaquin Kofi Leif Mateo 
 Rafael Stefan Tariq Umar Viktor Walter Yusuf Zane Arvid Bruno Cedric Diego Enzo Farid Goran Henrik
 """
 _SHE, _HE = _SHE_NAMES.split(), _HE_NAMES.split()
+# Plurals that `plural` cannot derive, of nouns that some template uses.
 _IRREGULAR = {"child": "children", "loaf": "loaves", "goose": "geese"}
 
 # Written out, fractions and multiples count as numbers when splits are told apart (`generator`).
@@ -44,6 +45,7 @@ _SMALL_THINGS = [
     "card",
     "key",
 ]
+# Only numbers of parts in `quantities`; they begin a sentence, where a digit would look wrong.
 NUMBER_WORDS = {2: "two", 3: "three", 6: "six"}
 
 
@@ -85,6 +87,7 @@ def plural(noun: str) -> str:
     stem, last = noun[: noun.rfind(" ") + 1], noun[noun.rfind(" ") + 1 :]
     if last in _IRREGULAR:
         return stem + _IRREGULAR[last]
+    # The rules of spelling, in the order in which they apply.
     if last.endswith(("s", "x", "ch", "sh")):
         return noun + "es"
     if last.endswith("y") and last[-2] not in "aeiou":
@@ -104,15 +107,18 @@ def count(number: int, noun: str) -> str:
 
 def an(noun: str) -> str:
     """The noun with its indefinite article, chosen by the first letter."""
+    # By letter and not by sound: no noun here is like "hour" or "unicorn".
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def share(amount: int, part: Fraction) -> str:
     """The arithmetic that takes a fraction of an amount: "60 / 3" or "60 / 5 * 2"."""
+    # Divided first, so that every intermediate result is an integer.
     divided = f"{amount} / {part.denominator}"
     return divided if part.numerator == 1 else f"{divided} * {part.numerator}"
 
 
 def clock(hour: int) -> str:
     """A full hour of the day, 0 to 23, on a 12-hour clock: "9:00 am"."""
+    # Hours 0 and 12 are both written 12.
     return f"{(hour - 1) % 12 + 1}:00 {'am' if hour < 12 else 'pm'}"

@@ -108,6 +108,7 @@ def problems(inputs: Inputs, prompt: Callable[[str], str], few_shot: str = "") -
             raise UserError(
                 f"MATH problem {i} has no \\boxed answer in its solution: {doc['solution'][:200]!r}"
             )
+        # MATH is published with either name of this column.
         subject = str(doc.get("subject") or doc.get("type") or "")
         groups = (subject,) if subject else ()
         of_split.append(Problem(str(i), str(i), preamble + prompt(doc["problem"]), gold, groups))
@@ -192,6 +193,7 @@ BOXED = Metric("exact_match_boxed", "exact_boxed", "boxed answer", chance=0.0)
 BOXED_FORMAT = numbers.format_metrics("boxed", "exact_boxed")
 METRICS = (BOXED, replace(EXACT, in_table=False), *BOXED_FORMAT)
 MINERVA_METRICS = (EXACT, replace(BOXED, in_table=False), *BOXED_FORMAT)
+# No score: how many verdicts are wrong only because they were not reached.
 NOT_WORKED_OUT = Metric(
     name="trouble",
     field=had_trouble,

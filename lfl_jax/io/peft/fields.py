@@ -62,6 +62,7 @@ class Fields:
         """UserError for a field that is in use and has no meaning for us."""
         known = {*PROVENANCE, *known}
         for field, value in self.raw.items():
+            # A field that is off changes nothing, known or not.
             if not value or field in known or (field, value) == ("bias", "none"):
                 continue
             advice = ADVICE.get(field, "it has no counterpart here; train without it")
@@ -94,6 +95,7 @@ class Fields:
     def regex(self, field: str, pattern: str, around: str = "{}") -> re.Pattern:
         """A compiled regex; around: the regex that {} stands in."""
         try:
+            # Python warns of odd but legal regexes, which whoever loads the file cannot change.
             with warnings.catch_warnings(action="ignore"):
                 return re.compile(around.format(pattern))
         except (re.error, OverflowError, RecursionError, MemoryError) as error:
@@ -174,6 +176,7 @@ def _target_filter(fields: Fields, n_layers: int, default: list[str]) -> Callabl
 
 def names_module(names: list[str] | re.Pattern, module: str) -> bool:
     """True if a list of ends of paths, or a regex on whole paths, has this module."""
+    # As in PEFT: a regex has to match the whole path, a name only its end.
     if isinstance(names, re.Pattern):
         return names.fullmatch(module) is not None
     return any(module == name or module.endswith(f".{name}") for name in names)
@@ -197,6 +200,7 @@ def _layer_filter(fields: Fields, targets_are_regex: bool, n_layers: int) -> Cal
             f"{fields.file}: layers_to_transform has {show(max(layers))}; the model has {n_layers}"
             " layers"
         )
+    # As PEFT matches: a layer's number follows the name of the list that it is in.
     number = r"(?:^|.*?\.){}\.(?P<idx>\d+)\."
     patterns = [fields.regex("layers_pattern", name, number) for name in lists if name]
     patterns = patterns or [re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")]

@@ -97,11 +97,13 @@ def load(folder: Path, params: Params, *, fingerprint: str | None = None) -> Loa
     """
     fields, tensors = Fields(folder), NamedTensors(folder)
     kind = _kind(fields)
+    # First, since over another base every later message would mislead.
     tensor_file.check_base(folder, tensors.opened, fingerprint)
     content = _content(fields, kind, find_modules(params), params)
     tensors.check(content.required, content.known(), len(params["layers"]["attn_norm"]))
 
     with np.errstate(all="ignore"):
+        # Overflow is reported below, as a change that is not finite, with the file's name.
         adapter = kind.build(content.adapted, tensors.read, params)
         delta_norm = norm(adapter, params)
     _check_delta(tensors.file, delta_norm, adapter)
@@ -215,6 +217,7 @@ def _with_brought(tensors: NamedTensors, content: _Content, params: Params) -> P
         if leaf.layer is None:
             new = jnp.asarray(tensor, old.dtype)
         else:
+            # A module of one layer is a row of our stack, (in, out) where the file has (out, in).
             new = jnp.asarray(old).at[leaf.layer].set(tensor.T)
         if not np.array_equal(new, old):
             result = put_path(result, leaf.path, _like(new, old))

@@ -62,6 +62,7 @@ def zeros(layers: int, *shape: int) -> Float32[np.ndarray, "L ..."]:
 def layer_at(adapter: AdapterTree, module: Module) -> AdapterLayer | None:
     """One module's layer with its part of the shared arrays; None where its stack has none."""
     stacked = get_path(adapter, module.path) or None
+    # None is an empty tree to JAX: a weight without an adapter stays None.
     layer = jax.tree.map(lambda x: x[module.layer], stacked)
     return layer and layer.with_shared(adapter.get("shared"))
 
@@ -70,6 +71,7 @@ def short_names(names: list[str], modules: Modules) -> dict[str, str]:
     """{module: its name in the config}: the last part where every layer has one, else the path."""
     n_layers = max(module.layer for module in modules.values() if module.layer is not None) + 1
     adapted = Counter(modules[name].path for name in names)
+    # A short name matches in every layer, so it may only stand for all of them.
     in_every_layer = {path for path, count in adapted.items() if count == n_layers}
     return {
         name: name.split(".")[-1] if modules[name].path in in_every_layer else name

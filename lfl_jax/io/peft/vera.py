@@ -45,6 +45,7 @@ def shapes(adapted: Adapted) -> Shapes:
         expected[key_of(name, "vera_lambda_b")] = adapted.modules[name].shape[:1]
     if _has_projections(adapted.fields):
         fan_out, fan_in = _largest(adapted.modules, adapted.names)
+        # Once for the folder: all modules share them.
         expected |= {A: (rank, fan_in), B: (fan_out, rank)}
     return expected
 
@@ -58,6 +59,7 @@ def build(adapted: Adapted, read: Read, params: Params) -> AdapterTree:
             return None
         part, weight = path.split("/")
         layers, fan_in, fan_out = params["layers"][part][weight].shape
+        # gain stays 0 in layers that the folder does not adapt.
         lambda_d, lambda_b, gain = zeros(layers, rank), zeros(layers, fan_out), zeros(layers, 1)
         for i, name in rows[path].items():
             lambda_d[i] = read(key_of(name, "vera_lambda_d"))
@@ -87,6 +89,7 @@ def projections(
 
     def draw(rows: int, columns: int) -> Float32[np.ndarray, "rows columns"]:
         bits = twister.randint(0, 1 << 32, rows * columns, dtype=np.uint32) & np.uint32(0xFFFFFF)
+        # Rounded to float32 at the points where PyTorch rounds: close would not be bit-exact.
         bound = float(np.float32(math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))))
         return (bits * 2.0**-24 * (2 * bound) - bound).astype(np.float32).reshape(rows, columns)
 

@@ -65,6 +65,7 @@ def save(
         raise UserError(
             f"dtype={dtype!r}; expected one of {', '.join(tensor_file.DTYPES.values())}"
         )
+    # One kind in all layers has a writer of its own; everything else is tried as LoRA.
     modules, kinds = find_modules(params), {type(layer) for layer in layers_of(adapter)}
     writer = WRITERS.get(next(iter(kinds)), lora) if len(kinds) == 1 else lora
     exported = writer.export(adapter, modules) if kinds else None
@@ -77,6 +78,7 @@ def save(
             " of them trained"
         )
     config = _config(exported.names, trained.modules, modules, base_name) | exported.config
+    # (IA)^3's config has no such field.
     config |= {"bias": trained.bias} if "bias" in writer.READ else {}
 
     tensors = exported.tensors | trained.tensors
@@ -94,6 +96,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     metadata = {} if fingerprint is None else {tensor_file.FINGERPRINT: fingerprint}
+    # A generator, so that one tensor at a time is cast.
     cast = ((key, _cast(key, tensor, dtype)) for key, tensor in tensors.items())
     tensor_file.save(folder, cast, STEM, sys.maxsize, metadata)
     files.write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -157,6 +160,7 @@ def _check_saved(
     for name in saved:
         module = modules[name]
         stacked = replaced[module.path].shape
+        # In PyTorch's order: (out, in) for a layer of our (L, in, out).
         shape = tuple(stacked if module.layer is None else stacked[1:][::-1])
         if shape != module.shape or name in adapted:
             problem = "also has an adapter" if name in adapted else f"has shape {shape} (out, in)"
@@ -166,6 +170,7 @@ def _check_saved(
 
 
 def _cast(key: str, x: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:
+    # NumPy would warn of the overflow; the check below names the tensor.
     with np.errstate(all="ignore"):
         x = np.asarray(x, np.float32).astype(jnp.dtype(dtype))
     if not np.isfinite(x.astype(np.float32)).all():

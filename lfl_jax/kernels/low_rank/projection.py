@@ -71,6 +71,7 @@ def _require_shapes(
     b: Float[Array, "_R2 _O"],
     routing: Float[Array, "_N2 _R3"] | None,
 ) -> None:
+    # x and B have all four sizes; the other operands have to agree with them.
     (n, i), (r, o) = x.shape, b.shape
     actual = {"x": x.shape, "W": tuple(w.shape), "A": a.shape, "B": b.shape}
     expected = {"x": (n, i), "W": (i, o), "A": (i, r), "B": (r, o)}
@@ -139,6 +140,7 @@ def _bwd(
     d_a = _rows_contracted(routed(dh, routing), x).T
     d_b = _rows_contracted(routed(h, routing), dy)
     d_routing = None if routing is None else h * dh
+    # XLA removes this product where nobody differentiates W.
     d_w = None if quant.is_quantised(w) else _rows_contracted(x, dy).astype(w.dtype)
     return dx, d_w, d_a, d_b, d_routing
 
