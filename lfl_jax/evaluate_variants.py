@@ -87,6 +87,8 @@ class Variants:
     def scorer(self, name: str) -> Scorer:
         """A model as evaluations see it; its tag names its weights in the records."""
         adapted = name == "tuned"
+        base_params = self.base.model.params
+        shares_parameters = self.models[name].params is base_params
         # A tag of the weights' content: records of another model are evaluated again.
         weights = tree.fingerprint(self.models[name]) if adapted else self.base.origin.fingerprint
         return scorer.build(
@@ -96,6 +98,7 @@ class Variants:
             self.rules,
             tag=f"{weights}/{self.config.hash()}/{name}",
             adapted=adapted,
+            base_params=None if shares_parameters else lambda: base_params,
             generate_rows=self.config.eval.generate_rows,
             seed=self.config.seed.sample,
         )

@@ -29,7 +29,7 @@ def nll_sum(
     Divide by the sum of weights once, over microbatches and devices together. key: turns on
     dropout.
     """
-    hidden = _hidden(params, adapter, batch, cfg, key=key, routing=routing, rules=rules)
+    hidden = hidden_states(params, adapter, batch, cfg, key=key, routing=routing, rules=rules)
     # The (B, T, V) logits are never in memory at once: head and cross-entropy are one function.
     with jax.named_scope("loss"):
         head = shard_head(llama.head(params), rules)
@@ -50,7 +50,7 @@ def per_token(
     Elsewhere (0, False).
     """
     # without a key: evaluation has no dropout
-    hidden = _hidden(params, adapter, batch, cfg, routing=routing, rules=rules)
+    hidden = hidden_states(params, adapter, batch, cfg, routing=routing, rules=rules)
     with jax.named_scope("loss"):
         head = shard_head(llama.head(params), rules)
         return token_nll(hidden, head, batch["targets"], batch["weights"])
@@ -65,7 +65,7 @@ def shard_head(head: Float[Array, "V D"], rules: Rules | None) -> Float[Array, "
     return constrain(head, ("vocab", "activation"), rules)
 
 
-def _hidden(
+def hidden_states(
     params: Params,
     adapter: AdapterTree | None,
     batch: Batch,
@@ -75,6 +75,7 @@ def _hidden(
     routing: ArrayLike | None = None,
     rules: Rules | None = None,
 ) -> Float[Array, "B T D"]:
+    """The model's output at every position of a batch, before the head."""
     hidden, _ = llama.forward(
         params,
         adapter,

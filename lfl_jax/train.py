@@ -6,6 +6,7 @@ the base, resume, train, evaluate. The step itself is in train_step.py.
 
 import contextlib
 import dataclasses
+import functools
 import platform
 import time
 from collections.abc import Mapping
@@ -242,6 +243,11 @@ class _Evaluations:
         """Results of the tasks "name:n"; adapted=False: of the base, with routing weights of 0."""
         setup, config = self.setup, self.setup.config
         model_tag = f"{config.hash()}/{tag}" if adapted else base_tag(config)
+        # An adapter's base is the same parameters; what trained was donated, and is read again.
+        reads_base = adapted and bool(jax.tree.leaves(state.trainable.params))
+        base_params = functools.partial(
+            base_model.untrained_params, config, setup.rules, frozen.params
+        )
         model_scorer = scorer.build(
             states.model(state, frozen),
             self.cfg,
@@ -249,6 +255,7 @@ class _Evaluations:
             setup.rules,
             f"{self.fingerprint}/{model_tag}",
             adapted=adapted,
+            base_params=base_params if reads_base else None,
             generate_rows=config.eval.generate_rows,
             seed=config.seed.sample,
         )

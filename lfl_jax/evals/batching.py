@@ -12,15 +12,18 @@ scores all tasks.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Int, Shaped
 
 from lfl_jax.evals.requests import Request
 
 Rows = dict[str, np.ndarray]  # (rows, length) each: tokens, targets, weights, ...
+# Two values (rows, length) of every position.
 Score = Callable[[Rows], tuple[np.ndarray, np.ndarray]]
+Summary = TypeVar("Summary")  # what is recorded of a request
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Segment:
     size: int
     arrays: Rows
 
+    def requests(self, of_items: Sequence[Sequence[Request]]) -> Sequence[Request]:
+        """Its requests, of those of every item."""
+        return of_items[self.item][self.first : self.first + self.count]
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -48,6 +55,15 @@ class Scored:
     tokens: int
     greedy: bool
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """KL(base || model) and KL(model || base), in nats, summed over a continuation's `tokens`."""
+
+    forward: float
+    reverse: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -194,12 +210,31 @@ def arrange(rows: Sequence[Sequence[Segment]], batch: int, length: int) -> Rows:
 def score_items(
     plan: Plan, score: Score, done: Bool[np.ndarray, " items"]
 ) -> Iterator[list[tuple[int, list[Scored]]]]:
-    """Score batch by batch; yields (item, scores of its requests) of the items a batch completes.
+    """`measure_items` of nll and greedy, as `Scorer.score` returns them."""
+    return measure_items(plan, score, _scored, done)
 
-    A batch whose items are all done is skipped. Any other is computed whole, so that a restart
-    computes what an uninterrupted run would.
+
+def diverge_items(
+    plan: Plan, diverge: Score, done: Bool[np.ndarray, " items"]
+) -> Iterator[list[tuple[int, list[Diverged]]]]:
+    """`measure_items` of the forward and the reverse divergence."""
+    return measure_items(plan, diverge, _diverged, done)
+
+
+def measure_items(
+    plan: Plan,
+    score: Score,
+    summarise: Callable[[Request, float, float], Summary],
+    done: Bool[np.ndarray, " items"],
+) -> Iterator[list[tuple[int, list[Summary]]]]:
+    """Score batch by batch; yields (item, summaries of its requests) of the items it completes.
+
+    summarise(request, first, second): its summary, from the sums of both values over its scored
+    positions. A batch whose items are all done is skipped. Any other is computed whole, so
+    that a restart computes what an uninterrupted run would.
     """
-    scores: list[dict[int, Scored]] = [{} for _ in plan.requests]  # of each item, by request
+    # Of each item, by request.
+    scores: list[dict[int, Summary]] = [{} for _ in plan.requests]
     for rows in plan.batches:
         items = _items(rows)
         if done[items].all():
@@ -207,9 +242,12 @@ def score_items(
             yield []
             continue
 
-        nll, greedy = score(arrange(rows, plan.batch, plan.length))
-        for r, row in enumerate(rows):
-            _collect(row, nll[r], greedy[r], plan.requests, scores)
+        values = score(arrange(rows, plan.batch, plan.length))
+        # The rows that fill up the last batch have values, too.
+        for row, *of_row in zip(rows, *values, strict=False):
+            for segment, *sums in _sums(row, *of_row):
+                summaries = map(summarise, segment.requests(plan.requests), *sums)
+                scores[segment.item] |= enumerate(summaries, segment.first)
 
         # A long item has several segments, perhaps in several batches.
         completed = [i for i in items if len(scores[i]) == len(plan.requests[i]) and not done[i]]
@@ -220,7 +258,7 @@ def _items(rows: Sequence[Sequence[Segment]]) -> list[int]:
     return sorted({segment.item for row in rows for segment in row})
 
 
-def _in_order(scores: dict[int, Scored]) -> list[Scored]:
+def _in_order(scores: dict[int, Summary]) -> list[Summary]:
     return [scores[index] for index in sorted(scores)]
 
 
@@ -232,35 +270,26 @@ def _with_starts(row: Sequence[Segment]) -> Iterator[tuple[int, Segment]]:
         start += segment.size
 
 
-def _collect(
-    row: Sequence[Segment],
-    nll: Float[np.ndarray, " T"],
-    greedy: Bool[np.ndarray, " T"],
-    requests: Sequence[Sequence[Request]],
-    scores: list[dict[int, Scored]],
-) -> None:
-    """Add the scores of a row's requests to `scores`, from the values at its positions."""
+def _sums(
+    row: Sequence[Segment], first: Shaped[np.ndarray, " T"], second: Shaped[np.ndarray, " T"]
+) -> Iterator[tuple[Segment, list[float], list[float]]]:
+    """(segment, sums of both values over the scored positions of each of its requests)."""
     for start, segment in _with_starts(row):
-        span = slice(start, start + segment.size)
-        sums, misses = _sums_by_branch(segment, nll[span], greedy[span])
-        for branch in range(1, segment.count + 1):
-            index = segment.first + branch - 1
-            request = requests[segment.item][index]
-            scores[segment.item][index] = Scored(
-                ll=-float(sums[branch]),
-                tokens=len(request.continuation),
-                greedy=not misses[branch],
-                truncated=request.truncated,
-            )
+        scored = np.flatnonzero(segment.arrays["weights"])
+        branches = segment.arrays["branch_ids"][scored]
+        # Adds in float64 and in the order of the text, whatever else is in the batch.
+        add = partial(np.bincount, branches, minlength=segment.count + 1)
+        # Of nothing the sums are integers.
+        sums = [add(values[start + scored]).astype(float) for values in (first, second)]
+        # Nothing is scored in branch 0, the tokens that the requests share.
+        yield segment, sums[0][1:].tolist(), sums[1][1:].tolist()
 
 
-def _sums_by_branch(
-    segment: Segment, nll: Float[np.ndarray, " T"], greedy: Bool[np.ndarray, " T"]
-) -> tuple[Num[np.ndarray, " branches"], Num[np.ndarray, " branches"]]:
-    """Over the scored positions of each branch: nll, and targets that are not the argmax."""
-    scored = np.flatnonzero(segment.arrays["weights"])
-    branches = segment.arrays["branch_ids"][scored]
-    # bincount adds in float64 and in the order of the text, whatever else is in the batch.
-    sums = np.bincount(branches, nll[scored], segment.count + 1)
-    misses = np.bincount(branches, ~greedy[scored], segment.count + 1)
-    return sums, misses
+def _scored(request: Request, nll: float, greedy: float) -> Scored:
+    # Greedy decoding yields a continuation whose every token is the argmax.
+    tokens = len(request.continuation)
+    return Scored(-nll, tokens, greedy=greedy == tokens, truncated=request.truncated)
+
+
+def _diverged(request: Request, forward: float, reverse: float) -> Diverged:
+    return Diverged(forward, reverse, len(request.continuation))

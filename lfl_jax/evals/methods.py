@@ -7,6 +7,7 @@ to the process that writes them.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,11 +15,20 @@ from jaxtyping import Bool
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.errors import UserError
 from lfl_jax.evals import sandbox
-from lfl_jax.evals.batching import Scored, plan, score_items
+from lfl_jax.evals.batching import Plan, Score, diverge_items, plan, score_items
 from lfl_jax.evals.metrics import Record
 from lfl_jax.evals.requests import Request
 from lfl_jax.evals.settings import Settings
-from lfl_jax.evals.task import Execute, Generate, Item, Likelihood, PromptedItem, Scorer, Task
+from lfl_jax.evals.task import (
+    Diverge,
+    Execute,
+    Generate,
+    Item,
+    Likelihood,
+    PromptedItem,
+    Scorer,
+    Task,
+)
 from lfl_jax.text.stops import truncate_at_stop
 
 # Sample s of item i draws its random numbers by the id i * MAX_SAMPLES + s.
@@ -74,16 +84,34 @@ def _skipped() -> list[Record]:
 
 def score(load: Workload) -> Work:
     """Likelihood: score every request of every item, many to a row."""
+    return _measure(load, load.scorer.score, score_items)
+
+
+def diverge(load: Workload) -> Work:
+    """Diverge: compare model and base at every request of every item, batched as for `score`."""
+    if load.scorer.diverge is None:
+        raise UserError(
+            f"evaluation {load.task.name} compares a model with its base, and this one is alone"
+        )
+    return _measure(load, load.scorer.diverge, diverge_items)
+
+
+def _measure(
+    load: Workload,
+    compute: Score,
+    measure_items: Callable[[Plan, Score, Done], Iterator[list[tuple[int, list[Any]]]]],
+) -> Work:
+    """The requests of the items in batches; measure_items makes what their records are made of."""
     method, length = load.task.method, load.settings.length
     requests = [method.requests(item, load.scorer.tokenizer, length) for item in load.items]
     planned = plan(requests, load.settings.rows, length)
 
-    def make_records(scored_items: list[tuple[int, list[Scored]]]) -> list[Record]:
-        return [method.record(load.items[i], scores) for i, scores in scored_items]
+    def make_records(measured: list[tuple[int, list[Any]]]) -> list[Record]:
+        return [method.record(load.items[i], values) for i, values in measured]
 
     def batches(done: Done) -> Iterator[MakeRecords]:
-        for scored_items in score_items(planned, load.scorer.score, done):
-            yield partial(make_records, scored_items)
+        for measured in measure_items(planned, compute, done):
+            yield partial(make_records, measured)
 
     truncated = sum(map(_is_truncated, requests))
     limit = f"longer than the rows of {length} tokens they are scored in (eval.seq_len)"
@@ -127,6 +155,7 @@ def execute(load: Workload) -> Work:
 
 WORK: dict[type, Callable[[Workload], Work]] = {
     Likelihood: score,
+    Diverge: diverge,
     Generate: generate,
     Execute: execute,
 }

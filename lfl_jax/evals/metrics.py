@@ -11,7 +11,7 @@ from lfl_jax.evals.stats import Column, Estimate, Kind
 Record = dict[str, Any]  # one item's JSON object
 # A record's field, or a number computed from the record; None = not defined for this item.
 Field = str | Callable[[Record], float | None]
-Section = Literal["learning", "forgetting", "format", "diversity"]
+Section = Literal["learning", "forgetting", "format", "diversity", "divergence"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,14 @@ class Metric:
 
     name: as other tools have it in their records ("exact_match_strict"); unique within its task.
     label: in tables, after the task's. section: what the metric is evidence of; "format" is how
-    answers look, "diversity" how samples of an item differ. percent: a fraction, printed x 100.
-    interval: of a "proportion" (values between 0 and 1), or of any other "mean". chance: the score
-    of guessing, or a field with the score of guessing an item. by: a field with the names of the
-    groups that an item is in. A group that does not hold all items gets a metric of its own,
-    "name_group", in alphabetical order. group_labels: labels of groups, by default their names.
-    macro: the group of a record, to report the mean over groups of their means. exponential: report
-    exp of the mean (a perplexity). in_table: False = in results.json only.
+    answers look, "diversity" how samples of an item differ, "divergence" how far a model went from
+    its base. percent: a fraction, printed x 100. interval: of a "proportion" (values between 0 and
+    1), or of any other "mean". chance: the score of guessing, or a field with the score of guessing
+    an item. by: a field with the names of the groups that an item is in. A group that does not hold
+    all items gets a metric of its own, "name_group", in alphabetical order. group_labels: labels of
+    groups, by default their names. macro: the group of a record, to report the mean over groups of
+    their means. exponential: report exp of the mean (a perplexity). in_table: False = in
+    results.json only.
     """
 
     name: str

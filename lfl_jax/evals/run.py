@@ -15,7 +15,7 @@ from lfl_jax.evals.metrics import Measured, Record
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.evals.task import Execute, Inputs, Item, Likelihood, Scorer, Task
+from lfl_jax.evals.task import Diverge, Execute, Inputs, Item, Likelihood, Scorer, Task
 
 # Spaces, digits, capitals, accents, an emoji, a newline: tokenizers differ on these.
 PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
@@ -203,7 +203,7 @@ class Evaluation:
 def _shapes(task: Task, settings: Settings) -> Record:
     """The settings that matter to the task's method."""
     # The batch's rows are among them: sums over other shapes may round differently.
-    if isinstance(task.method, Likelihood):
+    if isinstance(task.method, Likelihood | Diverge):
         return {"rows": settings.rows, "length": settings.length}
     shapes = {
         "generate_rows": settings.generate_rows,

@@ -1,8 +1,8 @@
 """The scorer of a model on devices: compiled scoring and decoding behind two functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 from lfl_jax import losses, sample
 from lfl_jax.adapters import member_count, precompute_for_inference
+from lfl_jax.analysis import divergence
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules
-from lfl_jax.core.types import Batch
+from lfl_jax.core.types import Batch, Params
 from lfl_jax.evals.batching import Rows
 from lfl_jax.evals.task import Scorer
 from lfl_jax.model import Model
@@ -46,20 +47,24 @@ def build(
     tag: str,
     *,
     adapted: bool = True,
+    base_params: Callable[[], Params] | None = None,
     generate_rows: int = 16,
     seed: int = 0,
 ) -> Scorer:
     """The scorer of a model, which reads these very weights; none is copied.
 
-    adapted=False is the base: the same compiled program with routing weights 0. generate_rows:
-    prompts of a generation batch. seed: of sampled texts.
+    adapted=False is the base: the same compiled program with routing weights 0. base_params: the
+    base's parameters where the model's are others; called once, by the first batch that compares
+    the two. generate_rows: prompts of a generation batch. seed: of sampled texts.
     """
     members = member_count(model.adapter)
     # For example DoRA's column norms, which do not change between batches.
     if members:
         model = model.replace(adapter=precompute_for_inference(model.adapter, model.params))
-    compiled = _Compiled(model, cfg, tokenizer, rules, members, adapted, generate_rows, seed)
-    return Scorer(tag, tokenizer, compiled.score, compiled.generate)
+    compiled = _Compiled(
+        model, base_params, cfg, tokenizer, rules, members, adapted, generate_rows, seed
+    )
+    return Scorer(tag, tokenizer, compiled.score, compiled.generate, compiled.diverge)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class _Compiled:
     """
 
     model: Model
+    base_params: Callable[[], Params] | None
     cfg: ModelConfig
     tokenizer: Tokenizer
     rules: Rules
@@ -78,21 +84,39 @@ class _Compiled:
     generate_rows: int
     seed: int
 
-    def routing(self, rows: int) -> Float[Array, "B M"] | None:
+    def routing(self, rows: int, adapted: bool | None = None) -> Float[Array, "B M"] | None:
         """Routing weights of this many rows: all 1, or all 0 for the base."""
+        adapted = self.adapted if adapted is None else adapted
         # 0 leaves the model's outputs bit-exact, so an identity adapter forgets exactly nothing.
-        return jnp.full((rows, self.members), float(self.adapted)) if self.members else None
+        return jnp.full((rows, self.members), float(adapted)) if self.members else None
+
+    @cached_property
+    def base(self) -> Model:
+        """The base, which keeps the model's adapter, for routing weights of 0."""
+        # With the adapter, both models have one structure and so one compiled program.
+        return self.model.replace(params=self.base_params()) if self.base_params else self.model
 
     def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """`Scorer.score`."""
+        batch, routing = self._on_devices(rows), self.routing(len(rows["tokens"]))
+        nll, greedy = _score_rows(self.model, batch, routing, cfg=self.cfg, rules=self.rules)
+        return hosts.to_numpy(nll), hosts.to_numpy(greedy)
+
+    def diverge(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """`Scorer.diverge`."""
+        batch, count = self._on_devices(rows), len(rows["tokens"])
+        base = divergence.Variant(self.base, self.routing(count, adapted=False))
+        model = divergence.Variant(self.model, self.routing(count))
+        kl = divergence.of_variants(base, model, batch, self.cfg, self.rules)
+        return hosts.to_numpy(kl.forward), hosts.to_numpy(kl.reverse)
+
+    def _on_devices(self, rows: Rows) -> Batch:
+        """What the model reads of the rows."""
         batch = {}
         for name in MODEL_INPUTS:
             sharding = self.rules.sharding(("batch", "time"), rows[name].shape)
             batch[name] = hosts.to_devices(rows[name], sharding)
-
-        routing = self.routing(len(rows["tokens"]))
-        nll, greedy = _score_rows(self.model, batch, routing, cfg=self.cfg, rules=self.rules)
-        return hosts.to_numpy(nll), hosts.to_numpy(greedy)
+        return batch
 
     def generate(
         self,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lfl_jax.assets import readers
 from lfl_jax.data.examples import Example
-from lfl_jax.evals.batching import Score, Scored
+from lfl_jax.evals.batching import Diverged, Score, Scored
 from lfl_jax.evals.metrics import Measured, Metric, Record, emitted_eos
 from lfl_jax.evals.requests import Request
 from lfl_jax.evals.sandbox import Program, Verdict
@@ -69,13 +69,15 @@ class Scorer:
 
     tag: names the weights (the base, or a run and step) in the records. score(rows): nll (B, T)
     float32, and greedy (B, T) bool, true where the target is the argmax; both are read where
-    rows["weights"] > 0. `batching.arrange` makes the rows.
+    rows["weights"] > 0. `batching.arrange` makes the rows. diverge(rows): KL(base || model) and
+    KL(model || base), (B, T) float32 in nats; None for a model without a base to compare it with.
     """
 
     tag: str
     tokenizer: Tokenizer
     score: Score
     generate: GenerateTexts
+    diverge: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,19 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Diverge:
+    """Items decided by how far the next-token distributions are from the base's on given texts.
+
+    requests: as of `Likelihood`. record(item, divergences): the item's record, from those of its
+    requests in order.
+    """
+
+    requests: Callable[[Any, Tokenizer, int], list[Request]]
+    record: Callable[[Any, list[Diverged]], Record]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+
+
+@dataclass(frozen=True)
 class Generate:
     """Items decided by greedily generated text, which ends at a `stop` text or EOS.
 
@@ -151,7 +166,7 @@ class Execute:
 
 
 # A method has metrics of its own, besides the task's: what can be said of any generated text.
-Method = Likelihood | Generate | Execute
+Method = Likelihood | Diverge | Generate | Execute
 
 
 # The defaults of `Task`.

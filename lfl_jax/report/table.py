@@ -35,6 +35,7 @@ SECTIONS: dict[Section, str] = {
     "learning": "Learning",
     "forgetting": "Forgetting",
     "diversity": "Diversity",
+    "divergence": "Divergence from the base, nats per token",
 }
 COLOURS = {True: "green", False: "red", None: ""}  # of a change that is better, worse, undecided
 # Columns from which before and after have room for their intervals; summary.txt has more.

@@ -12,6 +12,7 @@ from lfl_jax import state as states
 from lfl_jax.config import Config, locations, own_code
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules
+from lfl_jax.core.types import Params
 from lfl_jax.data.formatting import with_end_token
 from lfl_jax.errors import UserError
 from lfl_jax.io import pretrained
@@ -74,6 +75,14 @@ def storage_dtype(config: Config) -> str:
     """What the base is stored in: float32 where it trains."""
     trains = any(pattern.startswith("params") for pattern in config.trainable)
     return "float32" if trains else config.model.base_dtype
+
+
+def untrained_params(config: Config, rules: Rules, frozen: Params) -> Params:
+    """The base's parameters of a run that trains some: `frozen` with the others as they were.
+
+    Those are read from the base's files once more, since training donates them to its first step.
+    """
+    return tree.combine(frozen, load(config, rules).model.params)
 
 
 def originals(config: Config, rules: Rules) -> dict | None:

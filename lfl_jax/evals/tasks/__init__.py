@@ -13,6 +13,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals.task import Task
 from lfl_jax.evals.tasks import (
     arc_challenge,
+    divergence,
     gauntlet,
     gsm8k,
     gsm8k_cot,
@@ -41,6 +42,9 @@ TASKS: dict[str, Task] = {
         # likelihood of the training source, and of general text
         perplexity.TARGET_NLL,
         perplexity.SOURCE_NLL,
+        # distance from the base on the same two
+        divergence.TARGET_KL,
+        divergence.SOURCE_KL,
         # learning, of generated sources
         uuid_recall.TASK,
         reasoning_gym.TASK,

@@ -10,13 +10,14 @@ Letters: B rows, T positions, S positions padded to whole chunks, C of a chunk, 
 vocabulary.
 """
 
-from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Bool, Float, Int
+
+from lfl_jax.kernels.linear_cross_entropy.chunks import Compacted, compact
 
 CHUNK = 64  # positions per row and round
 
@@ -51,48 +52,15 @@ class _Chunk(NamedTuple):
     weights: Float[Array, "B C"]
 
 
-class _Compacted(NamedTuple):
-    """The positions of every row, those of positive weight first, for a loop over chunks."""
-
-    hidden: Float[Array, "B T D"]
-    targets: Int[Array, "B T"]
-    weights: Float[Array, "B T"]
-    order: Int[Array, "B S"]  # the position at each compacted one; past the end for padding
-    rounds: Int[Array, ""]  # that the fullest row needs
-
-    def chunk(self, i: Int[Array, ""]) -> _Chunk:
-        """The positions of round i."""
-        offset = i * CHUNK
-        rows, positions = self.weights.shape
-        index = jax.lax.dynamic_slice(self.order, (0, offset), (rows, CHUNK))
-        inside = index < positions
-        index = jnp.minimum(index, positions - 1)
-
-        take = partial(jnp.take_along_axis, indices=index, axis=1)
-        weights = jnp.where(inside, take(self.weights), 0.0)
-        hidden = jnp.take_along_axis(self.hidden, index[..., None], axis=1)
-        # Rows with fewer targets than the fullest fill up with others: zeroed, so that no value of
-        # theirs can matter.
-        hidden = jnp.where(weights[..., None] > 0, hidden, 0)
-        return _Chunk(offset, hidden, take(self.targets), weights)
-
-    def restore(self, x: Float[Array, "B S *D"] | Bool[Array, "B S"]) -> Array:
-        """Values of compacted positions, (B, T, ..), back in the order of the row."""
-        back = jnp.argsort(self.order, axis=1)[:, : self.weights.shape[1]]
-        return jnp.take_along_axis(x, back.reshape(*back.shape, *(1,) * (x.ndim - 2)), axis=1)
-
-
-def _compact(
+def _chunk(
+    compacted: Compacted,
+    i: Int[Array, ""],
     hidden: Float[Array, "B T D"],
     targets: Int[Array, "B T"],
-    weights: Float[Array, "B T"],
-) -> _Compacted:
-    order = jnp.argsort(weights <= 0, axis=1, stable=True)
-    rounds = -(-jnp.max(jnp.sum(weights > 0, axis=1)) // CHUNK)
-    rows, positions = order.shape
-    padding = jnp.arange(positions, positions + -positions % CHUNK)
-    padding = jnp.broadcast_to(padding, (rows, len(padding)))
-    return _Compacted(hidden, targets, weights, jnp.concatenate([order, padding], axis=1), rounds)
+) -> _Chunk:
+    """Round i."""
+    chunk = compacted.chunk(i)
+    return _Chunk(chunk.offset, chunk.hidden(hidden), chunk.take(targets), chunk.weights)
 
 
 class _Logits(NamedTuple):
@@ -119,12 +87,12 @@ def token_nll(
 
     Elsewhere (0, False).
     """
-    compacted = _compact(hidden, targets, weights)
+    compacted = compact(weights, CHUNK)
     Carry: TypeAlias = tuple[Float[Array, "B S"], Bool[Array, "B S"]]
 
     def body(i: Int[Array, ""], carry: Carry) -> Carry:
         nll, is_greedy = carry
-        chunk = compacted.chunk(i)
+        chunk = _chunk(compacted, i, hidden, targets)
         logits, lse, target = _logits(chunk, head)
         nll = jax.lax.dynamic_update_slice(nll, lse - target, (0, chunk.offset))
         is_best = jnp.argmax(logits, axis=-1) == chunk.targets
@@ -192,10 +160,10 @@ def _loss(
     for_head: bool,
 ) -> _Loss:
     """The loss, and the gradients that are asked for, in one loop over chunks."""
-    compacted = _compact(hidden, targets, weights)
+    compacted = compact(weights, CHUNK)
 
     def body(i: Int[Array, ""], so_far: _Loss) -> _Loss:
-        chunk = compacted.chunk(i)
+        chunk = _chunk(compacted, i, hidden, targets)
         logits = _logits(chunk, head)
         total = so_far.total + jnp.sum((logits.lse - logits.target) * chunk.weights)
         if not (for_hidden or for_head):
