@@ -39,7 +39,7 @@ from lfl_jax.io.progress import progress
 from lfl_jax.io.throughput import Meter
 from lfl_jax.model import Model, Origin
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.run_setup import branches, earlier_run
+from lfl_jax.run_setup import base_model, branches, earlier_run
 from lfl_jax.run_setup.starting import Start
 from lfl_jax.state import State
 from lfl_jax.train_log import StepLog, is_due, named_scores, write_once

@@ -65,7 +65,7 @@ class GenerateTexts(Protocol):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model with its tokenizer, behind two functions; evaluations know no more of it.
+    """A model with its tokenizer, behind functions; evaluations know no more of it.
 
     tag: names the weights (the base, or a run and step) in the records. score(rows): nll (B, T)
     float32, and greedy (B, T) bool, true where the target is the argmax; both are read where

@@ -45,6 +45,28 @@ def test_an_identity_adapter_forgets_exactly_nothing(kind, small, small_params):
     )
 
 
+def test_it_compares_a_model_with_its_base(small, small_params):
+    """The base is the model with routing weights 0, or over parameters that are asked for once."""
+    trained, batch, asked = adapter_for(small, small_params), rows(small), []
+
+    def base_params():
+        asked.append(None)
+        return small_params
+
+    # No adapter's base is the model itself: nothing is known that it came from.
+    base = build(small, small_params, trained, adapted=False).diverge(batch)
+    alone = build(small, small_params, {}).diverge(batch)
+    assert not np.any(base) and not np.any(alone)
+    tuned = build(small, small_params, trained).diverge(batch)
+    full = build(small, jax.tree.map(lambda x: x * 1.1, small_params), {}, base_params=base_params)
+    changed = [full.diverge(batch) for _ in range(2)][1]
+    assert len(asked) == 1
+    for forward, reverse in (tuned, changed):
+        counted = rows(small)["weights"] > 0
+        assert np.all(forward[counted] > 0) and np.all(reverse[counted] > 0)
+        assert not forward[~counted].any() and not reverse[~counted].any()
+
+
 def test_generation_pads_its_batch_and_follows_the_routing(small, small_params):
     trained = adapter_for(small, small_params)
     options = {"max_new_tokens": 6, "stop": (), "example_ids": [4]}

@@ -55,3 +55,8 @@ def test_kernels_and_ids_in_a_model_on_eight_devices_change_nothing():
 @pytest.mark.slow
 def test_attention_and_the_loss_on_eight_devices_are_those_on_one():
     assert printed("check_kernels.py").count(": equal") == 10
+
+
+@pytest.mark.slow
+def test_the_divergence_on_eight_devices_is_that_on_one():
+    assert printed("check_divergence.py").count(": equal") == 2
