@@ -250,12 +250,13 @@ def load_adapter(
     allow_code: Iterable[AnyPath] = (),
     own: Own = Own(),  # noqa: B008 (frozen)
 ) -> tuple[Params, AdapterTree]:
-    """(params, adapter) of a PEFT folder, a run directory, a file of `save_adapter`, a fetched name
-    or a PEFT repository of a hub (hf:ORG/NAME).
+    """(params, adapter) of an adapter in any format.
 
-    The params are those given, but for weights that were trained as a whole (PEFT's
-    modules_to_save, a run that trained parameters). Raises UserError for damage, for another base,
-    for an adapter that changes nothing, and for a fetched one whose rank is not what its name says.
+    That is a PEFT folder, a run directory, a file of `save_adapter`, a fetched name, or a PEFT
+    repository of a hub (hf:ORG/NAME). The params are those given, but for weights that were trained
+    as a whole (PEFT's modules_to_save, a run that trained parameters). Raises UserError for damage,
+    for another base, for an adapter that changes nothing, and for a fetched one whose rank is not
+    what its name says.
 
     A kind of your own needs its class: own=Own(adapter=CLASS), or allow_code=["FILE.py"] for the
     file that the run or the adapter file names, which is never run without that.

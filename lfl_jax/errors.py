@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a command: one or two lines that say what to do. Exit code
-    2."""
+    """A mistake in a config, file or command, in a line or two with what to do; exit code 2."""
 
 
 class NonFiniteLoss(Exception):
@@ -59,8 +58,10 @@ def full(error: BaseException) -> str | None:
 
 
 def exit_code(error: BaseException) -> int | None:
-    """What an expected error ends a process with; None for an unexpected one, which keeps its
-    traceback."""
+    """The message and code that an expected error ends a process with.
+
+    None for an unexpected one, which keeps its traceback.
+    """
     expected = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
     return 2 if expected is None and full(error) else expected
 
@@ -82,10 +83,9 @@ def report(error: BaseException) -> None:
 
 
 def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run an entry point; expected mistakes end it with their message and exit code, others keep
-    their traceback.
+    """Run an entry point; expected mistakes end it with their message and exit code.
 
-    Characters that the terminal's encoding does not have are replaced.
+    Others keep their traceback. Characters that the terminal's encoding does not have are replaced.
     """
     for stream in (sys.stdout, sys.stderr):
         # a stream that a test or a notebook put there may not have it

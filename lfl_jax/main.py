@@ -58,6 +58,7 @@ def execute(config: configs.Config, folder: Path) -> None:
     from lfl_jax import api
     from lfl_jax.core import hosts
 
+    # Libraries log to stderr; what a run says itself goes through `notices`.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     outcome = api.run(config, folder)
     if outcome.finished and hosts.is_first():
@@ -69,6 +70,7 @@ def execute(config: configs.Config, folder: Path) -> None:
             f"stopped and saved at step {outcome.step} of {outcome.steps}; the same command"
             " resumes it"
         )
+    # 128 + SIGINT, so that a shell or a scheduler does not take it for a finished run.
     sys.exit(130)
 
 

@@ -21,13 +21,13 @@ LOGGER = logging.getLogger(__name__)
 
 def warn(text: str) -> None:
     """Say this once more in the results, and now on stderr."""
+    # On one line, whatever an error inside of the text brought along.
     LOGGER.warning(" ".join(text.split()))
 
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
-    """The texts of warnings given inside, each once, in order: a run writes them beside its
-    scores."""
+    """The texts of warnings given inside, each once, in order, for a run's results."""
     texts: list[str] = []
     handler = _Collect(texts)
     LOGGER.addHandler(handler)
@@ -43,6 +43,7 @@ class _Collect(logging.Handler):
         self._texts = texts
 
     def emit(self, record: logging.LogRecord) -> None:
+        # A warning of every step is one fact of the run.
         if (text := record.getMessage()) not in self._texts:
             self._texts.append(text)
 
@@ -60,8 +61,10 @@ class _Print(logging.Handler):
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks; asks JAX only where several processes have found
-    each other."""
+    """Whether this is the process that prints.
+
+    JAX is asked only where several processes have found each other.
+    """
     jax = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 

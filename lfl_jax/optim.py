@@ -20,8 +20,10 @@ Tree = Any  # arrays in dicts and adapter layers, None where nothing trains
 
 
 def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern, arXiv 1804.04235) with optax's defaults: steps are relative to
-    a weight's RMS."""
+    """Adafactor (Shazeer and Stern, arXiv 1804.04235) with optax's defaults.
+
+    Steps are relative to a weight's RMS.
+    """
     parts = (
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
@@ -31,16 +33,17 @@ def _adafactor(c: OptimConfig) -> optax.GradientTransformation:
 
 
 def _lamb(c: OptimConfig) -> optax.GradientTransformation:
-    """LAMB (You et al., arXiv 1904.00962): Adam's direction at the size of the weight; decay stays
-    outside."""
+    """LAMB (You et al., arXiv 1904.00962): Adam's direction at the size of the weight.
+
+    Weight decay stays outside.
+    """
     return optax.chain(
         optax.scale_by_adam(c.b1, c.b2, c.eps), _per_layer(optax.scale_by_trust_ratio())
     )
 
 
 def _muon(c: OptimConfig) -> optax.GradientTransformation:
-    """Muon (Jordan et al., 2024) for the matrices of the layers, Nesterov Adam for every other
-    array.
+    """Muon (Jordan et al., 2024) for the layers' matrices, Nesterov Adam for the others.
 
     Each layer's matrix is orthogonalised by itself, an adapter's A and B too. Its size is that of
     an Adam step (RMS 0.2, Liu et al., arXiv 2502.16982), so that one learning rate serves both.
@@ -69,8 +72,10 @@ def _is_stacked(path: tuple, x: jax.Array) -> bool:
 
 
 def _matrices(tree: Tree) -> Tree:
-    """Which axes are rows and columns, of stacked matrices; None for the rest (embedding and head,
-    norms, vectors)."""
+    """The axes of rows and columns of stacked matrices; None for other arrays.
+
+    Those are embedding and head, norms, vectors.
+    """
     axes = optax.contrib.MuonDimensionNumbers(-2, -1)
     return jax.tree_util.tree_map_with_path(
         lambda path, x: axes if _is_stacked(path, x) and x.ndim > 2 else None, tree
@@ -78,8 +83,10 @@ def _matrices(tree: Tree) -> Tree:
 
 
 def _per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same with a layer's array in place of a stacked one: what it computes of a weight is
-    never of all layers."""
+    """The same direction for one layer's array at a time.
+
+    What it computes of a weight is then never computed over all layers.
+    """
 
     def labels(tree: Tree) -> Tree:
         return jax.tree_util.tree_map_with_path(
@@ -99,8 +106,10 @@ def _per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation
 
 
 def find(config: OptimConfig) -> Direction:
-    """What makes a direction of a gradient: of DIRECTIONS, or one's own. UserError where that may
-    not run."""
+    """The factory of a direction: of DIRECTIONS, or one's own.
+
+    UserError where that may not run.
+    """
     if not own_code.is_place(config.name):
         return DIRECTIONS[config.name]
     return _own(own_code.find(config.code, "optim.name", config.name, is_optimizer))
@@ -129,17 +138,18 @@ def _checked(optimizer: Maker, config: OptimConfig) -> optax.GradientTransformat
     if _descends(tx):
         raise UserError(
             f"optim.name={config.name} returns steps, which have the learning rate's minus already;"
-            " return a direction,"
-            " such as optax.scale_by_adam(): config.optim's lr, schedule, weight_decay and clip are"
-            " applied around it"
-            " (of a whole optimizer: optax.chain(optax.sgd(1.0), optax.scale(-1.0)))"
+            " return a direction, such as optax.scale_by_adam(): config.optim's lr, schedule,"
+            " weight_decay and clip are applied around it (of a whole optimizer:"
+            " optax.chain(optax.sgd(1.0), optax.scale(-1.0)))"
         )
     return tx
 
 
 def _descends(tx: optax.GradientTransformation) -> bool:
-    """Whether its first update points against the gradient; False where it needs other parameters
-    than these."""
+    """Whether its first update points against the gradient.
+
+    False where it needs other parameters than these.
+    """
     ones = {"layers": {"attn": {"q": jnp.ones((1, 4, 4))}}}
     try:
         updates, _ = tx.update(ones, tx.init(ones), ones)
@@ -150,11 +160,10 @@ def _descends(tx: optax.GradientTransformation) -> bool:
 
 
 def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformation:
-    """p <- p - (lr_t / lr) (lr · direction + weight_decay · p), with lora_plus · lr in place of lr
-    for the leaves that a kind names so (LoRA's B).
+    """p <- p - (lr_t / lr) (lr · direction + weight_decay · p).
 
-    schedule: step -> lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's
-    DecoupledAdamW and
+    lora_plus · lr replaces lr for the leaves that a kind names so (LoRA's B). schedule: step ->
+    lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and
     DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule
     only. Learning rate and decay are arrays of the optimizer state, so runs that differ in them
     share a compiled program.

@@ -59,6 +59,7 @@ def cooldown_start(config: OptimConfig, steps: int) -> int:
 
 def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """After warmup a + (1 - a) (1 + cos(pi progress)) / 2, a = final_fraction (Composer)."""
+    # After the warmup, as in Composer: the cosine spans the remaining steps.
     decay = optax.cosine_decay_schedule(1.0, _at_least_one(steps - warmup), config.final_fraction)
     return _after_warmup(warmup, decay)
 
@@ -72,6 +73,7 @@ def _linear(config: OptimConfig, steps: int, warmup: int) -> Schedule:
 def _trapezoid(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """After warmup 1, then linear to 0 over the last cooldown_fraction of the run."""
     start = cooldown_start(config, steps)
+    # join_schedules counts from the end of the warmup.
     cooldown = optax.linear_schedule(
         1.0, 0.0, _at_least_one(steps - start), transition_begin=start - warmup
     )

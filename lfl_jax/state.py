@@ -43,7 +43,10 @@ def trainable_mask(model: Model, trainable: Sequence[str], frozen: Sequence[str]
 
     Raises UserError for a pattern that matches nothing, and for a DoRA whose weight trains, too.
     """
-    patterns = (*((p, False) for p in frozen), *((p, True) for p in trainable), (".*", False))
+    # The first match decides: what is frozen stays so, whatever the config trains.
+    patterns = [(pattern, False) for pattern in frozen]
+    patterns += [(pattern, True) for pattern in trainable]
+    patterns.append((".*", False))
     mask = tree.mask(model, patterns)
     # Scales, reference norms and the like are data of the adapter, whatever the config says.
     constant = constant_mask(model.adapter)
@@ -59,8 +62,7 @@ def _check_norms(mask: Model, adapter: AdapterTree) -> None:
         if kinds and any(jax.tree.leaves(weight(mask.params, path))):
             raise UserError(
                 f"config.trainable: {path} would train under a {kinds[0]}, which reads its weight's"
-                " norms once, at the"
-                " start; train one of the two"
+                " norms once, at the start; train one of the two"
             )
 
 
@@ -108,8 +110,10 @@ def put(tree_: PyTree, shardings: PyTree) -> PyTree:
 
 
 def checkpointables(state: State, frozen: Model, key: Key | None) -> dict[str, Any]:
-    """What a checkpoint holds: the whole adapter, the parameters that train, optimizer, step and
-    dropout key."""
+    """The content of a checkpoint.
+
+    That is the whole adapter, the parameters that train, optimizer, step and dropout key.
+    """
     return {
         "adapter": model(state, frozen).adapter,
         "params": state.trainable.params,

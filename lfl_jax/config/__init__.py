@@ -11,13 +11,16 @@ from lfl_jax.config import locations, own_code
 from lfl_jax.config.own_code import Allowed, Code, Own, Passed
 from lfl_jax.errors import mistakes
 
+# Fields that travel with a section and are nobody's to set: not in a file, a flag or a record.
 NO_OPTION = {"option": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a config. code: what it may run of one's own, which travels with it and is never
-    recorded."""
+    """A part of a config.
+
+    code: what it may run of one's own. It travels with the section and is never recorded.
+    """
 
     code: Code = dataclasses.field(
         default=own_code.NOTHING, kw_only=True, repr=False, metadata=NO_OPTION
@@ -64,6 +67,7 @@ class AdapterConfig(Section):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Names of the kinds at every target; empty without adapters."""
+        # "lora+ia3" is a mix of two.
         return () if self.kind == "none" else tuple(self.kind.split("+"))
 
 
@@ -114,6 +118,7 @@ class DataConfig(Section):
     packing: str = "first_fit"
     packing_ratio: float = 1.0
     cross_document: str = "isolate"
+    # Items of level 1, 2 and 3 of the word problems, of their sum.
     levels: tuple[int, int, int] = (0, 0, 1)
     columns: str = ""
     dev_path: str = ""
@@ -149,8 +154,10 @@ class EvalConfig(Section):
     files: tuple[str, ...]
 
     def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
-        """{task: number of items, 0 = all} of "name:n" strings, with `limit` in place of n where it
-        is set."""
+        """{task: number of items, 0 = all} of "name:n" strings.
+
+        `limit` replaces n where it is set.
+        """
         pairs = map(name_and_items, tasks)
         return {name: int(n or 0) if self.limit is None else self.limit for name, n in pairs}
 
@@ -211,8 +218,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Config":
-        """From a ConfigDict or nested dict. UserError for unknown or missing fields, wrong types,
-        contradictions."""
+        """From a ConfigDict or nested dict.
+
+        UserError for unknown or missing fields, wrong types, contradictions.
+        """
         config, problems = cls.read(values)
         if problems:
             raise mistakes(problems)
@@ -220,8 +229,11 @@ class Config:
 
     @classmethod
     def read(cls, values: Any) -> tuple["Config | None", list[str]]:
-        """From a ConfigDict or nested dict, and everything that is wrong with it; None where a
-        field is."""
+        """From a ConfigDict or nested dict: (the config, its problems).
+
+        The config is None where a field is wrong, and may contradict itself where none is.
+        """
+        # Imported here: both read the dataclasses of this module.
         from lfl_jax.config import checks
         from lfl_jax.config import values as config_values
 
@@ -238,6 +250,7 @@ class Config:
         from lfl_jax.config import values as config_values
         from lfl_jax.configs import base
 
+        # JSON has lists where a config has tuples, and an older run lacks newer fields.
         given = config_values.with_defaults(config_values.as_tuples(values), base.base().to_dict())
         return cls.from_dict(given).with_code(lambda _: code)
 
@@ -255,8 +268,8 @@ class Config:
         return dataclasses.replace(self, **changed)
 
     def with_code(self, change: Callable[[Code], Code]) -> "Config":
-        """What sections with objects of one's own may run, changed; other sections never run
-        any."""
+        """The config with other code allowed in the sections that name objects of one's own."""
+        # Code is compared with the config, so sections that need none keep the same empty value.
         named = {field.partition(".")[0] for field, _ in self.own_places()}
         sections = {name: getattr(self, name) for name in named}
         changed = {
@@ -265,8 +278,7 @@ class Config:
         return dataclasses.replace(self, **changed)
 
     def own_places(self) -> list[tuple[str, str]]:
-        """(field, FILE.py:NAME or python:NAME) of every object of one's own that the config
-        names."""
+        """(field, FILE.py:NAME or python:NAME) of every object of one's own that is named."""
         values = {
             path: getattr(getattr(self, path.split(".")[0]), path.split(".")[1])
             for path in own_code.FIELDS
@@ -287,8 +299,10 @@ class Config:
         return {file: sha256 for file, sha256 in files.items() if file != own_code.PASSED}
 
     def with_record(self, record: Mapping[str, Any]) -> "Config":
-        """The config with what a record says of its files, {FILE.py: SHA-256}: others than those
-        may not run."""
+        """The config with the hashes that a record has, {FILE.py: SHA-256}.
+
+        Files with other hashes may not run.
+        """
         recorded = own_code.as_recorded([reference for _, reference in self.own_places()], record)
         return self.with_code(lambda code: dataclasses.replace(code, recorded=recorded))
 
@@ -300,14 +314,15 @@ class Config:
         )
 
     def with_own(self, own: Own) -> "Config":
-        """The config with each of these objects in the place of what its field names; one that it
-        names stays there.
+        """The config with each of these objects where its field can name it.
 
-        Tasks that config.eval does not name are evaluated on all their items, before and after.
+        One that the config names by itself stays where it is. Tasks that config.eval does not name
+        are evaluated on all their items, before and after.
         """
         config = self
         for path, field in own_code.FIELDS.items():
             value = getattr(own, field.argument)
+            # Tasks are added to a list below; every other field names one object.
             if value is not None and field.argument != "tasks":
                 config = config._with_own(path, value)
         e = config.eval
@@ -319,6 +334,7 @@ class Config:
         section, field = path.split(".")
         reference, old = own_code.place_of(value), getattr(self, section)
         name = own_code.split(reference)[1]
+        # A config that names the object itself keeps its reference, with a number of items, say.
         named = [own_code.split(known)[1] for known in own_code.places(path, getattr(old, field))]
         code = old.code.with_passed([Passed(own_code.FIELDS[path].argument, name, value)])
         changed = {"code": code} if name in named else {"code": code, field: reference}
@@ -336,22 +352,25 @@ class Config:
         return json.dumps(self.values(), indent=1, sort_keys=True)
 
     def hash(self) -> str:
-        """12 hex digits of what the config trains: sections that may change between resumed runs do
-        not count.
+        """12 hex digits of what the config trains.
 
-        Nor does where files lie on this machine: what is in them is compared by content (base,
-        data, evaluation items).
+        Sections that may change between resumed runs do not count. Nor does where files lie on this
+        machine: what is in them is compared by content (base, data, evaluation items).
         """
+        # Every path is the same word, so that a moved file is no other config.
         anywhere = self.with_places(
             lambda path: path if not path or path.startswith(locations.SHARED) else "here"
         )
+        # Sorted keys: the hash is of the values, not of the order in which fields were written.
         values = {name: x for name, x in anywhere.values().items() if name not in MAY_CHANGE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def name_and_items(task: str) -> tuple[str, str]:
-    """("gsm8k", "8") of "gsm8k:8", and ("FILE.py:NAME", "8") of "FILE.py:NAME:8"; "" without a
-    number."""
+    """("gsm8k", "8") of "gsm8k:8"; "" without a number.
+
+    Of "FILE.py:NAME:8", ("FILE.py:NAME", "8").
+    """
     if not own_code.is_place(task):
         return task.partition(":")[::2]
     name = ":".join(own_code.split(task))

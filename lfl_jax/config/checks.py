@@ -65,8 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def illegal(name: str, value: object) -> list[str]:
-    """What is wrong with this value of "section.field" taken alone: a choice that is not there, out
-    of range."""
+    """The problems of a value of "section.field" by itself: no such choice, out of range."""
     if name in CHOICES and value not in CHOICES[name] and not own_code.places(name, value):
         own = (
             f", or your own as FILE.py:NAME ({own_code.FIELDS[name].what})"
@@ -88,8 +87,7 @@ def did_you_mean(word: object, words: Sequence[str]) -> str:
 
 
 def contradictions(c: Config) -> list[str]:
-    """Which fields of this config contradict each other, in the words of the person who wrote
-    it."""
+    """The contradictions between fields, in the words of the person who wrote them."""
     return _adapter_problems(c) + _train_problems(c) + _eval_problems(c) + _log_problems(c)
 
 
@@ -109,10 +107,9 @@ def warnings(c: Config, steps: int, window: int | None = None) -> list[str]:
     if o.weight_decay >= STRONG_DECAY:
         texts.append(
             f"config.optim.weight_decay={o.weight_decay:g} takes {o.weight_decay:.0%} off every"
-            " trained weight in each"
-            " step at the peak: it is not multiplied by the learning rate. PyTorch's AdamW with"
-            " weight_decay"
-            f" {o.weight_decay:g} is config.optim.weight_decay={o.weight_decay * o.lr:g} here"
+            " trained weight in each step at the peak: it is not multiplied by the learning rate."
+            f" PyTorch's AdamW with weight_decay {o.weight_decay:g} is"
+            f" config.optim.weight_decay={o.weight_decay * o.lr:g} here"
         )
     if c.log.profile and int(c.log.profile.partition(":")[0]) > steps:
         texts.append(
@@ -131,8 +128,7 @@ def warnings(c: Config, steps: int, window: int | None = None) -> list[str]:
 
 
 def _rows_beyond(c: Config, window: int | None) -> list[str]:
-    """Rows for which attention needs the general kernel; its mask has a place for each pair of
-    tokens."""
+    """Rows for which attention needs the general kernel, whose mask has T x T entries."""
     fields = {"config.data.seq_len": c.data.seq_len, "config.eval.seq_len": c.eval.seq_len}
     long = [
         f"{name}={length}"
@@ -143,9 +139,8 @@ def _rows_beyond(c: Config, window: int | None) -> list[str]:
         return []
     return [
         f"rows longer than this model's sliding window of {window} tokens ({' and '.join(long)})"
-        " are computed as they"
-        f" should be, but in memory that grows with the square of the row; set at most {window} to"
-        " avoid that"
+        " are computed as they should be, but in memory that grows with the square of the row; set"
+        f" at most {window} to avoid that"
     ]
 
 
@@ -230,8 +225,7 @@ def _train_problems(c: Config) -> list[str]:
     if t.branch_from and (c.optim.schedule != "trapezoid" or not c.optim.warmup_steps):
         problems.append(
             "config.train.branch_from needs config.optim.schedule=trapezoid and warmup_steps: only"
-            " then does"
-            " a shorter run begin like a longer one"
+            " then does a shorter run begin like a longer one"
         )
     if c.optim.lr == 0:
         problems.append("config.optim.lr is 0: nothing would be learned")
@@ -256,8 +250,7 @@ def _eval_problems(c: Config) -> list[str]:
     if c.eval.every and c.eval.every_tokens:
         problems.append(
             f"config.eval.every={c.eval.every} and config.eval.every_tokens={c.eval.every_tokens:g}"
-            " both say how often;"
-            " give one"
+            " both say how often; give one"
         )
     for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
         items = name_and_items(task)[1]
@@ -281,7 +274,6 @@ def _log_problems(c: Config) -> list[str]:
     if c.log.wandb.lower() in SWITCHES:
         problems.append(
             f"config.log.wandb={c.log.wandb!r} must be the name of a project, such as"
-            " --config.log.wandb=lfl;"
-            " leave it out to log nothing there"
+            " --config.log.wandb=lfl; leave it out to log nothing there"
         )
     return problems

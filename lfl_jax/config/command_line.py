@@ -39,11 +39,11 @@ class Words:
 
 
 def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[str, Any]]:
-    """Config and extra flag values of a command line such as `--config=configs/x.py:arg
-    --config.optim.lr=1e-4`.
+    """Config and extra flag values of a command line.
 
-    Places are absolute in the result, relative ones taken from the current directory. Raises
-    UserError with everything that cannot be understood.
+    --config=configs/x.py:arg --config.optim.lr=1e-4 is an example. Places are absolute in the
+    result, relative ones taken from the current directory. Raises UserError with everything that
+    cannot be understood.
     """
     if any(a in ("-h", "--help", "-help") for a in argv[1:]):
         print(usage.strip())
@@ -72,13 +72,11 @@ def configured(
     problems: Sequence[str] = (),
     allow_code: Sequence[str] = (),
 ) -> Config:
-    """The config of FILE:WORDS with these fields in place of its own, as text {"optim.lr": "1e-4"}
-    or as values.
+    """The config of FILE:WORDS with these fields in place of its own.
 
-    problems: what is wrong already; UserError says it together with everything else. The files with
-    code that the
-    person names may run: in these fields, in the config unless that is the record of a run, or in
-    allow_code.
+    They are text, {"optim.lr": "1e-4"}, or values. problems: what is wrong already; UserError says
+    it together with everything else. The files with code that the person names may run: in these
+    fields, in the config unless that is the record of a run, or in allow_code.
     """
     all_problems = list(problems)
     typed = typed_overrides(overrides, all_problems)
@@ -190,12 +188,15 @@ def _unknown_flag(name: str, text: str | None, extra: Flags) -> str:
             f"--config.{field}={'VALUE' if text is None else text}" for field in fields
         )
         return f"unknown flag --{name}: did you mean {meant}?"
-    return f"unknown flag --{name}; there are: --config, {', '.join('--' + flag for flag in extra)} (see --help)"
+    flags = ", ".join(f"--{flag}" for flag in ("config", *extra))
+    return f"unknown flag --{name}; there are: {flags} (see --help)"
 
 
 def typed_overrides(overrides: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """{"section.field": value}, each of its field's type; what cannot be is added to `problems` and
-    left out."""
+    """{"section.field": value}, each of its field's type.
+
+    What cannot be converted is added to `problems` and left out.
+    """
     typed = {}
     for path, text in overrides.items():
         try:
@@ -212,8 +213,10 @@ def typed_overrides(overrides: Mapping[str, Any], problems: list[str]) -> dict[s
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
-    """Text as the field's type; a value that is no text is the field's own already, None the flag
-    of a bool."""
+    """Text as the field's type.
+
+    A value that is no text has that type already; None is the flag of a bool.
+    """
     if value is None:
         return True
     return (
@@ -224,8 +227,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def override(values: dict, typed: Mapping[str, Any]) -> None:
-    """Put the values in. A length that is given replaces the config's: epochs=3 sets its steps and
-    tokens to 0."""
+    """Put the values into a config.
+
+    A length replaces the config's: epochs=3 sets its steps and tokens to 0.
+    """
     if any(typed.get(path) for path in LENGTHS):
         values["train"] |= {"steps": 0, "tokens": 0.0}
     for path, value in typed.items():
@@ -234,8 +239,7 @@ def override(values: dict, typed: Mapping[str, Any]) -> None:
 
 
 def resolve(path: str) -> str:
-    """A --config path as given, or the config of that name installed with the package; keeps
-    ":argument".
+    """A --config path, or the config of that name in the package; keeps ":argument".
 
     Raises UserError naming the configs there are.
     """
@@ -260,8 +264,10 @@ def resolve(path: str) -> str:
 
 
 def load(path: str) -> Any:
-    """What get_config of FILE:ARGUMENT returns. UserError with the line for a file that cannot be
-    run."""
+    """The config that get_config of FILE:ARGUMENT returns.
+
+    UserError with the line for a file that cannot be run.
+    """
     file, colon, argument = path.partition(":")
     module = own_code.load(file, own_code.digest(file))
     if not hasattr(module, "get_config"):

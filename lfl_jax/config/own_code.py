@@ -66,8 +66,10 @@ FIELDS: dict[str, Field] = {
 
 @dataclass(frozen=True)
 class Own:
-    """Objects to use in a run, each in place of what its config field names; docs/extending.md has
-    one of each."""
+    """Objects to use in a run, each in place of what its config field names.
+
+    docs/extending.md has one of each.
+    """
 
     adapter: type | None = None
     source: Callable | None = None
@@ -118,8 +120,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Code:
-    """What a section of a config may run: files that are allowed, and objects. It is no part of
-    what a run records.
+    """The files and objects that a section may run; no part of what a run records.
 
     recorded: files that a run or an adapter was made with.
     """
@@ -154,8 +155,7 @@ class Code:
         if recorded and recorded != sha256 and not allowed.sha256:
             raise UserError(
                 f"{path} has changed: its SHA-256 was {recorded[:SHOWN_DIGITS]} when this was made,"
-                " and is"
-                f" {sha256[:SHOWN_DIGITS]}. To use it as it is now:"
+                f" and is {sha256[:SHOWN_DIGITS]}. To use it as it is now:"
                 f" --allow_code={path}@{sha256[:SHOWN_DIGITS]}"
             )
         return path, sha256
@@ -179,14 +179,15 @@ def _refusal(field: str, place: str, recorded: str | None) -> str:
     known = f", SHA-256 {recorded[:SHOWN_DIGITS]} when this was made" if recorded else ""
     return (
         f"{field}={place} is code in a file{known}; it runs only where you allow it: read it, then"
-        " add"
-        f" --allow_code={split(place)[0]} (in Python, allow_code=[...])"
+        f" add --allow_code={split(place)[0]} (in Python, allow_code=[...])"
     )
 
 
 def allowing(files: Iterable[str | os.PathLike], own: Own = Own()) -> Code:
-    """Code with these files, FILE.py or FILE.py@HASH each, and objects; relative files are of the
-    current directory."""
+    """Code with these files, FILE.py or FILE.py@HASH each, and objects.
+
+    Relative files are of the current directory.
+    """
     given = {f.argument: getattr(own, f.argument) for f in FIELDS.values() if f.argument != "tasks"}
     passed = tuple(
         Passed(name, split(place_of(x))[1], x) for name, x in given.items() if x is not None
@@ -198,8 +199,10 @@ def allowing(files: Iterable[str | os.PathLike], own: Own = Own()) -> Code:
 
 
 def is_place(text: str) -> bool:
-    """Whether this names an object of one's own: FILE.py:NAME or python:NAME, with a number of
-    items or a weight."""
+    """Whether this names an object of one's own: FILE.py:NAME or python:NAME.
+
+    A number of items or a weight may follow.
+    """
     return PLACE.fullmatch(text.strip()) is not None
 
 
@@ -232,8 +235,10 @@ def places(field: str, value: Any) -> list[str]:
 
 
 def find(code: Code, field: str, place: str, accepts: Callable[[Any], bool]) -> Any:
-    """The object that a config field names. UserError where it may not run, is not there, or is
-    something else."""
+    """The object that a config field names.
+
+    UserError where it may not run, is not there, or is something else.
+    """
     file, name = split(place)
     for passed in code.passed:
         if (passed.argument, passed.name) == (FIELDS[field].argument, name):
@@ -269,8 +274,10 @@ def _accepted(found: Any, where: str, field: str, accepts: Callable[[Any], bool]
 
 @functools.cache  # a class that is made twice would be two classes
 def load(file: str, sha256: str) -> types.ModuleType:
-    """The module of a file with this hash, run now. UserError with the line for a file that cannot
-    be run."""
+    """The module of a file with this hash, run now.
+
+    UserError with the line for a file that cannot be run.
+    """
     content = Path(file).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{file} changed while it was read; start again")
@@ -288,8 +295,10 @@ def load(file: str, sha256: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def errors_in(file: str) -> Iterator[None]:
-    """Inside, an error that comes from the file is a UserError with its line: the rest of its
-    traceback is ours."""
+    """Inside, an error that comes from the file is a UserError with its line.
+
+    The rest of its traceback is ours.
+    """
     try:
         yield
     except UserError:
@@ -321,8 +330,7 @@ def call(function: Callable, *arguments: Any, **named: Any) -> Any:
 
 
 def place_of(value: Any) -> str:
-    """FILE.py:NAME of a function or class of a file, or python:NAME where no file can be run to
-    have it again."""
+    """FILE.py:NAME of a function or class; python:NAME where no file could define it again."""
     name = getattr(value, "__qualname__", None) or getattr(value, "name", None)
     name = name if isinstance(name, str) and name.isidentifier() else type(value).__name__
     module = sys.modules.get(getattr(value, "__module__", None) or "")
@@ -346,8 +354,10 @@ def as_recorded(found: Iterable[str], record: Mapping[str, Any]) -> Digests:
 
 
 def warn_of_changes(recorded: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """A warning for each file that is another than was recorded: it was allowed by its hash, or its
-    object passed."""
+    """Warn of each file that is another than was recorded.
+
+    It was allowed by its hash, or its object passed.
+    """
     for file, sha256 in recorded.items():
         if sha256 and now.get(file, sha256) != sha256:
             notices.warn(

@@ -74,15 +74,16 @@ ALIASES = {
 
 
 def build(cls: type, values: Any, where: str, problems: list[str]) -> Any | None:
-    """The dataclass of this section, every field present, of its type and among its legal values,
-    nothing else.
+    """The dataclass of this section, with every field of its type and legal values.
 
-    What is wrong is added to `problems`, and the result is then None.
+    Unknown fields are problems, too. What is wrong is added to `problems`, and the result is then
+    None.
     """
     given = dict(values.items()) if hasattr(values, "items") else None
     if given is None:
         problems.append(f"{where} must be a section of fields, got {values!r}")
         return None
+    # All mistakes are collected: who has three should not run the command three times.
     names, already = [field.name for field in config.options(cls)], len(problems)
     problems += [unknown(f"{where}.{name}") for name in given if name not in names]
     problems += [
@@ -113,6 +114,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return None if value is None else _value(args[0], value, where)
     if origin is tuple:
         return _tuple(args, value, where)
+    # 3 is a float as people write it; true is neither that nor an int.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -125,6 +127,7 @@ def _tuple(args: tuple, value: Any, where: str) -> tuple:
         raise UserError(
             f"{where}={value!r} must be a tuple such as \"('q','v')\", not a {type(value).__name__}"
         )
+    # A forgotten quote: ('q,v') is the text "q,v". A comma in braces is part of a regex.
     if any(isinstance(v, str) and "," in v and "{" not in v for v in value):
         raise UserError(
             f"{where}={value!r} holds a name with a comma; write a tuple: \"('q','v')\""
@@ -156,8 +159,7 @@ def with_defaults(values: dict, defaults: dict) -> dict:
 
 
 def hint_of(cls: type, path: str) -> Any:
-    """The declared type of "section.field"; UserError with the nearest names for a field that is
-    not there."""
+    """The declared type of "section.field"; UserError with the nearest names without one."""
     hint: Any = cls
     for name in path.split("."):
         hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
@@ -173,10 +175,10 @@ def hint_of(cls: type, path: str) -> Any:
 
 
 def from_text(hint: Any, text: str, where: str) -> Any:
-    """The value that someone typed for a field: None for a field that may be None, 1e3 for an
-    integer, q,v for a tuple.
+    """The value that someone typed for a field.
 
-    UserError says which type is expected.
+    That is None for a field that may be None, 1e3 for an integer, q,v for a tuple. UserError says
+    which type is expected.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
@@ -242,7 +244,8 @@ def unknown(where: str) -> str:
     path = where.removeprefix("config.")
     meant = nearest_fields(path)
     if meant:
-        return f"unknown config field {where}: did you mean {' or '.join(f'config.{m}' for m in meant)}?"
+        suggestion = " or ".join(f"config.{field}" for field in meant)
+        return f"unknown config field {where}: did you mean {suggestion}?"
     section = path.rpartition(".")[0]
     there = [f for f in all_fields() if f.rpartition(".")[0] == section] or [
         "configs/base.py lists them"
@@ -253,8 +256,10 @@ def unknown(where: str) -> str:
 
 
 def nearest_fields(path: str) -> list[str]:
-    """Fields that "optim.learning_rate" or "lr" may have been meant as, the likeliest first, at
-    most three."""
+    """Fields that "optim.learning_rate" or "lr" may have meant, likeliest first.
+
+    There are at most three.
+    """
     section, _, leaf = path.rpartition(".")
     fields = all_fields()
     if leaf in ALIASES:

@@ -23,6 +23,7 @@ from lfl_jax.run_setup import earlier_run
 def load(path_or_name: str | os.PathLike, params: Params, code: Code) -> Model:
     """The model of `lfl_jax.load_adapter`; code: which files with adapter kinds may run."""
     path, name = Path(path_or_name), str(path_or_name)
+    # A path goes before an item of the manifest.
     if not path.exists() and name.partition("@")[0] in assets.manifest():
         return _published(name, params)
     path = assets.local(path)
@@ -63,6 +64,7 @@ def _published(name: str, params: Params) -> Model:
     """A fetched adapter. UserError unless its rank is the one that the manifest says."""
     folder, rank = assets.path(name), assets.item(name).rank
     model = _from_peft(folder, params)
+    # A mislabelled adapter would be evaluated under another rank's name.
     ranks = {layer.scale.shape[-1] for layer in layers_of(model.adapter)}
     if rank is not None and ranks != {rank}:
         raise UserError(
@@ -81,6 +83,7 @@ def _with_replaced(model: Model, base: Params, fingerprint: str | None) -> Model
     paths = tuple(tree.changed(model.params, base))
     if not model.adapter or not paths:
         return model
+    # Of the other parameters: `save` can then tell a base from one that was trained.
     unchanged = tree.fingerprint(without(model.params, paths))
     replaced = replaced_parameters.Replaced(paths, fingerprint or tree.fingerprint(base), unchanged)
     return model.replace(adapter=model.adapter | {replaced_parameters.KEY: replaced})
@@ -105,6 +108,7 @@ def save(
     require_bound("save_adapter", adapter, params)
     model = Model(params=params, adapter=adapter)
     base, fingerprint, replaced = _base_and_replaced(path, model, base, replaced)
+    # PEFT is a folder with a config; our own format is a single file.
     if path.suffix != ".safetensors":
         names = {"base_name": base_name, "fingerprint": fingerprint, "dtype": dtype}
         peft.save(path, adapter, base, replaced=replaced, **names)
@@ -133,6 +137,7 @@ def _base_and_replaced(
     fingerprint, record = tree.fingerprint(params), model.adapter.get(replaced_parameters.KEY)
     if record is None:
         return params, fingerprint, further
+    # These are the base's parameters, so the adapter's own would be lost.
     if fingerprint == record.base:
         missing = [name for name in record.paths if name not in further]
         if missing:

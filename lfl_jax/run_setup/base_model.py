@@ -1,5 +1,4 @@
-"""The base model of a run: its parameters on the mesh, its shape, its tokenizer, and where it all
-came from."""
+"""The base model of a run: parameters on the mesh, shape, tokenizer, and their origin."""
 
 import dataclasses
 import functools
@@ -26,8 +25,8 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 
 def check(config: Config) -> None:
-    """Raise UserError, before any loading, for unknown models and kinds, and for names or patterns
-    without a match."""
+    """UserError, before any loading, for unknown models and kinds, and unmatched patterns."""
+    # Specs only: every name and pattern is tried without an array.
     params = llama.specs(shape(config))
     adapter = adapters.specs(params, config.adapter) if config.adapter.kinds else {}
     states.trainable_mask(Model(params=params, adapter=adapter), config.trainable)
@@ -51,15 +50,16 @@ def shape(config: Config) -> ModelConfig:
 
 
 def load(config: Config, rules: Rules) -> LoadedModel:
-    """The base that config.model names. What trains is stored in float32, a frozen base in
-    config.model.base_dtype.
+    """The base that config.model names.
 
-    Raises UserError for weights that are not fetched (with the command), or damaged.
+    What trains is stored in float32, a frozen base in config.model.base_dtype. Raises UserError for
+    weights that are not fetched (with the command), or damaged.
     """
     stored = storage_dtype(config)
     if config.model.init == "random":
         cfg = _numerics(shape(config), config)
         params = random_params(cfg, config.seed.init, rules, stored)
+        # `rounded`: a format that the weights were in before, and whose error they still have.
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
         files = _files(config)
@@ -73,6 +73,7 @@ def load(config: Config, rules: Rules) -> LoadedModel:
 
 def storage_dtype(config: Config) -> str:
     """What the base is stored in: float32 where it trains."""
+    # The optimizer needs float32 masters; a frozen base is only read.
     trains = any(pattern.startswith("params") for pattern in config.trainable)
     return "float32" if trains else config.model.base_dtype
 
@@ -86,10 +87,10 @@ def untrained_params(config: Config, rules: Rules, frozen: Params) -> Params:
 
 
 def originals(config: Config, rules: Rules) -> dict | None:
-    """The parameters before they were quantised, for adapters that start from what that lost; None
-    for others."""
+    """The parameters before they were quantised; None if no kind of adapter reads them."""
     if not any(kind.reads_original for kind in adapters.find_kinds(config.adapter)):
         return None
+    # In the compute dtype: LoftQ approximates what training would otherwise compute with.
     model = dataclasses.replace(config.model, base_dtype=config.model.compute_dtype)
     return load(dataclasses.replace(config, model=model), rules).model.params
 
@@ -108,6 +109,7 @@ def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
 def random_params(cfg: ModelConfig, seed: int, rules: Rules, storage_dtype: str) -> dict:
     """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
     specs = llama.specs(cfg, pretrained.dense_dtype(storage_dtype, cfg))
+    # Drawn on the devices, already sharded: no host has to have all of a large model.
     build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
     params, hold = build(jax.random.key(seed)), pretrained.linear_quantiser(storage_dtype, rules)
     held_leaves = map(
@@ -120,27 +122,28 @@ def random_params(cfg: ModelConfig, seed: int, rules: Rules, storage_dtype: str)
 
 
 def _files(config: Config) -> Pretrained:
-    """The weights' files; UserError with the fetch command, or the field that names them, when they
-    are not there."""
+    """The weights' files.
+
+    UserError with the fetch command, or the field that names them, when they are missing.
+    """
     path = config.model.path
     if path and not path.startswith(locations.SHARED) and not Path(path).exists():
         raise UserError(
             f"{path}: no such model; name where it is now with --config.model.path=PATH"
         )
+    # A shape from a file has no weights anywhere.
     if not path and own_code.is_place(config.model.name):
         raise UserError(
             f"config.model.name={config.model.name} is a shape without weights: set"
-            " config.model.init=random, or name"
-            " weights with config.model.path"
+            " config.model.init=random, or name weights with config.model.path"
         )
     return pretrained.open_model(Path(path) if path else assets.path(config.model.name))
 
 
 def tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the base, or the one that config.model.tokenizer names, with
-    config.data.end_token as its EOS.
+    """The tokenizer of the base, or the one that config.model.tokenizer names.
 
-    No weights are loaded for it.
+    Its EOS is config.data.end_token. No weights are loaded for it.
     """
     return with_end_token(_own_tokenizer(config), config.data.end_token)
 
@@ -149,5 +152,6 @@ def _own_tokenizer(config: Config) -> Tokenizer:
     if config.model.tokenizer:
         return pretrained.open_tokenizer(config.model.tokenizer, shape(config))
     return (
+        # Random weights have read no text: bytes need no file, and every text has them.
         tokenizers.byte_tokenizer() if config.model.init == "random" else _files(config).tokenizer()
     )

@@ -28,15 +28,16 @@ FIRST_ADAPTER = "first_adapter.safetensors"
 
 
 def read_config(folder: Path, code: Code = own_code.NOTHING) -> Config:
-    """The config of a run; code: what of the files that it names may run, which is nothing unless
-    somebody says so."""
+    """The config of a run.
+
+    code: what of the files that it names may run, which is nothing unless somebody says so.
+    """
     config = Config.from_record(workdir.read_config(folder), code)
     return config.with_record(workdir.read_code(folder))
 
 
 def with_recorded_code(config: Config, folder: Path) -> Config:
-    """The config for a start in this directory, with what earlier starts recorded of files that it
-    names."""
+    """The config for a start in this directory, with the hashes that earlier starts recorded."""
     record = workdir.read_code(folder)
     if not record:
         return config
@@ -96,22 +97,23 @@ def step_of(text: str) -> int | str | None:
 
 
 def shape_fields(cfg: ModelConfig) -> dict[str, Any]:
-    """What decides the shapes of a model's parameters, as JSON: a checkpoint can be read without
-    its base's files."""
+    """The dimensions of a model, as JSON: with them, a checkpoint is read without its base."""
+    # Rotary scaling shapes no parameter.
     return {name: x for name, x in dataclasses.asdict(cfg).items() if name != "rope_scaling"}
 
 
 def require_same_data(metadata: Mapping[str, Any], contents: Sequence[str], config: Config) -> None:
-    """UserError when a checkpoint was trained on other data than this; contents: SHA-256 of every
-    source."""
+    """UserError when a checkpoint was trained on other data than this.
+
+    contents: SHA-256 of every source.
+    """
     trained_on = metadata["data"]
     if trained_on != list(contents):
         path = config.data.path or config.data.source
         raise UserError(
             f"{path} is not the data that this run was trained on (SHA-256 {contents[0][:12]}, the"
-            " run's is"
-            f" {trained_on[0][:12]}): name that with --config.data.path=FILE, or use another"
-            " --workdir"
+            f" run's is {trained_on[0][:12]}): name that with --config.data.path=FILE, or use"
+            " another --workdir"
         )
 
 
@@ -121,7 +123,9 @@ def _read(
     with Checkpoints(
         folder / "checkpoints", best_metric=config.checkpoint.best, read_only=True
     ) as saved:
+        # None is the latest step.
         number = saved.best_step() if step == "best" else step
+        # No evaluation of that metric has been saved yet.
         if step == "best" and number is None:
             raise UserError(
                 f"{folder}: no checkpoint was evaluated by {config.checkpoint.best}; give"
@@ -129,14 +133,14 @@ def _read(
             )
         like = _like(config, ModelConfig(**saved.metadata(number)["shape"]), rules, folder)
         restored = saved.restore(number, like, base_fingerprint=fingerprint)
+    # A checkpoint has only what trained; frozen parameters are the base's own.
     trained = restored.state["params"]
     params = tree.combine(trained, base) if jax.tree.leaves(trained) else base
     return Model(params=params, adapter=restored.state["adapter"]), restored.step
 
 
 def second(folder: Path, adapter: dict, params: dict, code: Code = own_code.NOTHING) -> dict:
-    """Of a run over a frozen first adapter, the one that trained alone; UserError for a run without
-    a first."""
+    """The adapter that trained over a frozen first one; UserError for a run without a first."""
     if not (folder / FIRST_ADAPTER).exists():
         raise UserError(
             f"{folder} has no first adapter under the one it trained (config.adapter.over); leave"
@@ -155,6 +159,7 @@ def _like(config: Config, cfg: ModelConfig, rules: Rules, folder: Path) -> dict[
         first = adapter_file.load(
             folder / FIRST_ADAPTER, spec.abstract(params), code=config.adapter.code
         )
+        # The checkpoint's tree has both adapters, the frozen one first.
         adapter = second_adapter.specs_with_first(first, adapter)
     specs = Model(params=params, adapter=adapter)
     trains = tree.split(specs, states.trainable_mask(specs, config.trainable))[0]

@@ -22,11 +22,9 @@ from lfl_jax.run_setup import base_model
 LENGTHS = ("steps", "tokens", "epochs")
 # Fields that may differ when a run directory is resumed, as regexes. Data and base are compared by
 # content instead of by path, and `check_resumable` decides about the length.
-MAY_CHANGE = (
-    *(rf"{section}\..*" for section in configs.MAY_CHANGE),
-    *(re.escape(field) for field, apply in locations.FIELDS.items() if apply is locations.place),
-    rf"train\.({'|'.join(LENGTHS)})",
-)
+_SECTIONS = [rf"{section}\..*" for section in configs.MAY_CHANGE]
+_PATHS = [re.escape(field) for field, do in locations.FIELDS.items() if do is locations.place]
+MAY_CHANGE = (*_SECTIONS, *_PATHS, rf"train\.({'|'.join(LENGTHS)})")
 
 
 def total_steps(config: Config, tokenized: TokenizedSource) -> int:
