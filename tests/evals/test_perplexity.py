@@ -57,3 +57,13 @@ def test_perplexity_of_text_per_token_byte_and_word():
         "byte_perplexity": pytest.approx(np.exp(12 / 18)),
         "word_perplexity": pytest.approx(np.exp(12 / 5)),
     }
+
+
+def test_bits_per_byte_of_targets():
+    target = perplexity.Target("0", "0", "Q:", " zwölf")
+    record = perplexity.target_record(target, [Scored(-7.0, 3, False, False)])
+    found = perplexity.TARGET_NLL.measure([record])
+    assert found["bits_per_byte"].estimate.mean == pytest.approx(7 / np.log(2) / 7)
+    # A record of version 1, without bytes, has the other metrics.
+    del record["bytes"]
+    assert set(perplexity.TARGET_NLL.measure([record])) == {"nll", "perplexity"}

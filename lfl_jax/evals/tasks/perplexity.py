@@ -16,9 +16,9 @@ another. The first begins:
     All biomass goes through at least some of these steps: it needs to be grown, collected, dried,
     fermented, distilled, and burned.
 
-Metrics: nll (main) is in nats per token and perplexity its exponential. For general text there are
-also bits_per_byte, byte_perplexity and word_perplexity, as lm-evaluation-harness defines them,
-which can be compared between tokenizers.
+Metrics: nll (main) is in nats per token and perplexity its exponential; bits_per_byte can be
+compared between tokenizers (of targets, EOS counts, though it has no byte). For general text there
+are also byte_perplexity and word_perplexity, as lm-evaluation-harness defines them.
 """
 
 import math
@@ -106,8 +106,9 @@ def document_record(document: Document, scored: list[Scored]) -> Record:
 
 
 def target_record(target: Target, scored: list[Scored]) -> Record:
-    """nll of the response in nats, and its size in tokens."""
-    return _record(target, scored) | {"truncated": scored[0].truncated}
+    """nll of the response in nats, and its size in tokens (EOS is one) and UTF-8 bytes."""
+    size = len(target.response.encode("utf-8"))
+    return _record(target, scored) | {"truncated": scored[0].truncated, "bytes": size}
 
 
 def _record(item: Document | Target, scored: list[Scored]) -> Record:
@@ -126,24 +127,25 @@ def _bits(record: Record) -> float:
     return record["nll"] / math.log(2)
 
 
+def _bytes(record: Record) -> int | None:
+    # Targets of version 1 have no size in bytes; their runs are still read.
+    return record.get("bytes")
+
+
 # All are sums over tokens, bytes or words of the texts together, so long texts count for more.
 NLL = Metric("nll", "nll", "nats/token", weight="tokens", higher_is_better=False, **QUANTITY)
 PERPLEXITY = replace(NLL, name="perplexity", label="perplexity", exponential=True, in_table=False)
-TARGET_METRICS = (NLL, PERPLEXITY)
+BITS_PER_BYTE = replace(
+    NLL, name="bits_per_byte", field=_bits, weight=_bytes, label="bits/byte", in_table=False
+)
+TARGET_METRICS = (NLL, PERPLEXITY, BITS_PER_BYTE)
 
 GENERAL_NLL = replace(NLL, section="forgetting")
 GENERAL_PERPLEXITY = replace(PERPLEXITY, section="forgetting")
 SOURCE_METRICS = (
     GENERAL_NLL,
     GENERAL_PERPLEXITY,
-    replace(
-        GENERAL_NLL,
-        name="bits_per_byte",
-        field=_bits,
-        weight="bytes",
-        label="bits/byte",
-        in_table=False,
-    ),
+    replace(BITS_PER_BYTE, section="forgetting"),
     replace(GENERAL_PERPLEXITY, name="byte_perplexity", weight="bytes"),
     replace(GENERAL_PERPLEXITY, name="word_perplexity", weight="words"),
 )
@@ -159,7 +161,7 @@ SOURCE_NLL = Task(
 )
 TARGET_NLL = Task(
     name="target_nll",
-    version=1,
+    version=2,
     label="held-out targets",
     items=targets,
     method=Likelihood(target_requests, target_record),
