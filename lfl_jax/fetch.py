@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
         )
     try:
         fetching.fetch(assets.select(arguments.names))
+    # An item is moved into the cache when it is complete, so there is nothing to clear.
     except KeyboardInterrupt:
         print(
             "\ninterrupted: nothing half-written is left; run the same command again",
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _print_list() -> None:
     """Each item with its name on a line of its own, so that nothing is cut at 80 columns."""
     width = shutil.get_terminal_size().columns
+    # Names have hyphens, and one that is broken there cannot be copied.
     indent = {"initial_indent": "    ", "subsequent_indent": "    ", "break_on_hyphens": False}
     print(f"cache: {cache.root()}; items that are there are marked *\n")
     for item in assets.manifest().values():

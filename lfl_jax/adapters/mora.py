@@ -167,6 +167,7 @@ class MoRARotation(MoRADecoupling):
     def compress(x: Float[Array, "*N I"], size: int) -> Float[Array, "*N J S"]:
         """Rotated chunks."""
         chunks = wrap(x, size)
+        # RoPE's angles, with the index of the chunk as its position.
         frequency = 10000.0 ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
         angle = jnp.arange(chunks.shape[-2], dtype=jnp.float32)[:, None] * frequency
         cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)

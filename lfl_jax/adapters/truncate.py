@@ -96,6 +96,7 @@ def low_rank_factors(layer: AdapterLayer) -> tuple[np.ndarray, np.ndarray, np.nd
     a = np.concatenate([np.asarray(part.a, np.float32) for part in parts], axis=1)
     b = np.concatenate([np.asarray(part.b, np.float32) for part in parts], axis=0)
     scale = np.concatenate([np.asarray(part.scale, np.float32) for part in parts], axis=0)
+    # A padded rank has scale 0; its A and B need not be 0.
     used = scale != 0
     return a[:, used], b[used], scale[used]
 

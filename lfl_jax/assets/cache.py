@@ -42,6 +42,7 @@ def writable(name: str) -> Path | None:
     try:
         folder = root() / name
         folder.mkdir(parents=True, exist_ok=True)
+        # Permissions say little on network file systems: only writing tells.
         tempfile.TemporaryFile(dir=folder).close()
     except UserError as error:
         notices.warn(f"{error}; going on without it")
@@ -126,6 +127,7 @@ def install(staged: Path, entry: Item, commit: str | None = None) -> Path:
     (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     folder = root() / entry.folder
     if folder.exists():  # damaged, or of an older manifest: stamp() refused it
+        # A folder cannot be renamed onto one that has files: the old one moves aside first.
         os.replace(folder, staged.with_name(f"{staged.name}-replaced"))
     os.replace(staged, folder)
     shutil.rmtree(staged.with_name(f"{staged.name}-replaced"), ignore_errors=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from lfl_jax.errors import UserError
 
+# GGUF's number of a type -> struct's code.
 _SCALARS = {
     0: "B",
     1: "b",
@@ -89,6 +90,7 @@ class _Reader:
         if self.take(4) != b"GGUF":
             raise UserError(f"{self.path}: not a GGUF file (it does not start with 'GGUF')")
         version = self.scalar("I")
+        # Version 1 counts in 32 bits; a big-endian file has its version's bytes reversed.
         if version not in (2, 3):
             raise UserError(
                 f"{self.path}: GGUF version {version} is not supported; expected 2 or 3,"

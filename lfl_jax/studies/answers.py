@@ -1,4 +1,4 @@
-"""The contrasts of a study: one method's forgetting against another's, when something else is equal.
+"""The contrasts of a study: forgetting of two methods, compared when something else is equal.
 
 What is held equal is an entry of EQUAL, and a new one is a function and a line there. A question
 that the runs cannot answer is answered by the reason.

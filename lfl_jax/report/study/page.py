@@ -170,19 +170,19 @@ def _subtitle(findings: Findings) -> str:
     question = findings.question
     return (
         f"{runs} runs of {', '.join(findings.grids)}, {len(findings.seeds)} seeds. Learned:"
-        f" {question.measures.learning}. Forgotten: {question.measures.forgetting}, against the base on the same"
-        " items."
+        f" {question.measures.learning}. Forgotten: {question.measures.forgetting}, against the"
+        " base on the same items."
     )
 
 
 def _methods(findings: Findings) -> list[str]:
     question = findings.question
     return [
-        f"Learning is {question.measures.learning}; forgetting is the base's {question.measures.forgetting} less the"
-        " tuned model's, item by item. The primary contrast of two methods is the vertical gap"
-        " between their learning-forgetting frontiers, averaged over the learning that both reach,"
-        " without extrapolation. Its error is two-way clustered, over seeds and clusters of items,"
-        " with Satterthwaite's degrees of freedom.",
+        f"Learning is {question.measures.learning}; forgetting is the base's"
+        f" {question.measures.forgetting} less the tuned model's, item by item. The primary"
+        " contrast of two methods is the vertical gap between their learning-forgetting frontiers,"
+        " averaged over the learning that both reach, without extrapolation. Its error is two-way"
+        " clustered, over seeds and clusters of items, with Satterthwaite's degrees of freedom.",
         f"A difference is called more or less when its 95 % interval excludes zero, equivalent when"
         f" two one-sided tests at 5 % put it within {question.margin:g}, and undecided otherwise."
         f" Measures, margin and contrasts have the hash {question_hash(findings)}. The contrast at"
