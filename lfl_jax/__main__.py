@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lfl_jax.errors import UserError, entry
 
-COMMANDS = ("main", "evaluate", "compare", "export", "fetch", "inspect_data")
+COMMANDS = ("main", "study", "evaluate", "compare", "export", "fetch", "inspect_data")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Run a study: many paired runs, verdicts with their errors, one report.
+"""Do the paired runs of a study, and write its report: verdicts with their errors.
 
     python -m lfl_jax.study --config=configs/studies/smoke.py --workdir=studies/smoke
     python -m lfl_jax.study --config=configs/studies/lab.py --workdir=studies/lab --plan

@@ -20,12 +20,13 @@ from doc_pages import NOT_RUN, PAGES, ROOT, Block
 from helpers import adapter_for
 
 import lfl_jax
-from lfl_jax import compare, evaluate, main
+from lfl_jax import compare, evaluate, main, study
 from lfl_jax.config import command_line, own_code
 from lfl_jax.core import spec
 from lfl_jax.io import hf
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.studies import grid
 
 # k and v take rank 64, which pages name, and positions suffice for a program of byte-like tokens.
 TINY = ModelConfig(
@@ -166,6 +167,9 @@ def understood(module: str, arguments: list[str]) -> None:
     elif module == "lfl_jax.compare":
         if "--help" not in arguments:
             compare._options(["", *arguments])
+    elif module == "lfl_jax.study":
+        if "--help" not in arguments:
+            grid.expand(grid.load(study._options(["", *arguments]).config))
     else:
         flags = {"lfl_jax.main": main.FLAGS, "lfl_jax.evaluate": evaluate.FLAGS}.get(module)
         flags = flags or {"rows": (2, ""), "decontaminate": (False, ""), **command_line.CODE}
