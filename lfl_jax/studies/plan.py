@@ -1,5 +1,6 @@
 """What a study takes, before it runs: its runs, their hours, the differences that it can find."""
 
+import contextlib
 import dataclasses
 import shutil
 import statistics
@@ -72,18 +73,20 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> float:
+def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> float | None:
     """The median smallest difference that simulated studies of this design find at 80 % power.
 
     It is of scores between 0 and 1, with the variances of `Design`: a guess before there are runs.
+    None where most of them have too few learning rates in the range that both arms learn.
     """
     rng = np.random.default_rng(seed)
     differences = []
     for _ in range(simulated):
-        effect = gap(*calibration.simulate(design, 0.0, rng)).effect
         # The margin decides nothing here.
-        differences.append(decide(effect, 1.0).detectable)
-    return statistics.median(differences)
+        with contextlib.suppress(UserError):
+            effect = gap(*calibration.simulate(design, 0.0, rng)).effect
+            differences.append(decide(effect, 1.0).detectable)
+    return statistics.median(differences) if 2 * len(differences) > simulated else None
 
 
 def show(config: StudyConfig, study: Study, console: Console) -> None:
@@ -94,22 +97,29 @@ def show(config: StudyConfig, study: Study, console: Console) -> None:
     timed = probe(study, config.question.measures.forgetting.task)
     left = [run for run in study.runs if states[run.name] not in (State.FINISHED, State.DIVERGED)]
     seconds = sum(timed.seconds(run.steps) for run in left)
-    rates = min(len(arm.rates) for arm in config.arms)
-    learning = tuple(np.linspace(0.2, 0.9, max(rates, 2)))
     console.print(
         f"{len(study.runs)} runs, {len(left)} left: about {execute.clock(seconds)}, by a run of"
         f" {study.runs[0].arm} with {timed.seconds_per_step:.2g} s a step and"
         f" {timed.fixed_seconds:.3g} s beside them; {len(left) * timed.bytes_of_run / 1e6:.0f} MB",
         soft_wrap=True,
     )
+    console.print(_power(config, timed.items), soft_wrap=True)
+
+
+def _power(config: StudyConfig, items: int) -> str:
+    """What differences the study can find, in a sentence."""
     if len(config.seeds) < 2:
-        console.print("1 seed: no error can be estimated, and every verdict will be undecided")
-        return
-    design = Design(seeds=len(config.seeds), items=timed.items, learning=learning)
-    console.print(
-        f"{len(config.seeds)} seeds, {timed.items} items of {config.question.measures.forgetting}:"
-        f" a study of scores between 0 and 1 with the lab's variances finds a difference of"
-        f" {detectable(design):.2g} with 80 % probability; the margin is"
-        f" {config.question.margin:g}",
-        soft_wrap=True,
+        return "1 seed: no error can be estimated, and every verdict will be undecided"
+    rates = min(len(arm.rates) for arm in config.arms)
+    learning = tuple(np.linspace(0.2, 0.9, max(rates, 2)))
+    smallest = detectable(Design(seeds=len(config.seeds), items=items, learning=learning))
+    if smallest is None:
+        return (
+            f"{rates} learning rates an arm: most such studies have fewer than 2 in the range that"
+            " both arms learn, and cannot compare them there; add learning rates"
+        )
+    return (
+        f"{len(config.seeds)} seeds, {items} items of {config.question.measures.forgetting}: a"
+        f" study of scores between 0 and 1 with the simulation's variances finds a difference of"
+        f" {smallest:.2g} with 80 % probability; the margin is {config.question.margin:g}"
     )

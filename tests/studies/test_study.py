@@ -89,4 +89,4 @@ def test_a_plan_is_of_the_study(tmp_path, capsys):
     command.main([*ARGUMENTS, f"--workdir={tmp_path}", "--plan"])
     out = capsys.readouterr().out
     assert "lora-0.01-4-s1" in out and "8 runs, 8 left: about" in out
-    assert "finds a difference of" in out and not (tmp_path / "probe").exists()
+    assert "2 learning rates an arm" in out and not (tmp_path / "probe").exists()
