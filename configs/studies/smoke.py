@@ -18,13 +18,18 @@ def get_config() -> config_dict.ConfigDict:
     s.arms.full = base.arm("full", lr=(1e-4, 1e-3))
     s.config = {
         "data": {"size": 32, "seq_len": 256},
-        "eval": {"tasks": ("target_nll:8", "source_nll:4"), "every_tasks": (), "seq_len": 256},
+        "eval": {
+            "tasks": ("target_nll:8", "source_nll:4", "target_kl:4"),
+            "every_tasks": (),
+            "seq_len": 256,
+        },
         "checkpoint": {"every": 0, "best": ""},
         "log": {"tensorboard": False},
     }
     s.steps = (4,)
     s.seeds = (0, 1)
     s.learning, s.forgetting = "target_nll/nll", "source_nll/nll"
+    s.divergence = "target_kl/forward_kl"
     s.margin = 0.05
     s.contrasts = (("lora", "full"),)
     return s

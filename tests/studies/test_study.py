@@ -47,7 +47,7 @@ def test_a_study_ends_in_its_page(finished):
 
 def test_the_base_is_evaluated_once(finished):
     # A file for each task: the arms and the seeds have one base and one set of items.
-    assert len(list((finished / "base").iterdir())) == 2
+    assert len(list((finished / "base").iterdir())) == 3
     fingerprints = {
         json.loads(path.read_text())["facts"]["provenance"]["base"]["fingerprint"]
         for path in finished.glob("runs/*/results.json")
