@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from lfl_jax.configs import math_ift
 
 from lfl_jax import optim, schedules, train
 from lfl_jax.config import Config
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.models.presets import PRESETS
+from lfl_jax.run_setup import base_model, starting
 from lfl_jax.train_step import train_step
 
 
@@ -58,6 +62,16 @@ def test_runs_of_other_rates_share_their_program() -> None:
         assert np.allclose(updates["w"], expected, rtol=1e-5)
     other = dataclasses.replace(first, b1=0.5)
     assert makers[0] != optim.make(other, schedules.make(other, 5))
+
+
+def test_runs_of_one_shape_share_what_draws_their_first_values() -> None:
+    rules, cfg = make_rules(devices=jax.devices()[:1]), PRESETS["tiny"]
+    one, other = (starting._initialiser(cfg, tiny(lr=lr).adapter, rules) for lr in (1e-3, 1e-2))
+    assert one is other
+    wider = dataclasses.replace(tiny().adapter, rank=3)
+    assert starting._initialiser(cfg, wider, rules) is not one
+    built = [base_model._builder(cfg, dtype, rules) for dtype in ("float32", "float32", "bfloat16")]
+    assert built[0] is built[1] is not built[2]
 
 
 @pytest.mark.slow

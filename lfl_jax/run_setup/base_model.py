@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from lfl_jax import state as states
 from lfl_jax.config import Config, locations, own_code
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules
-from lfl_jax.core.types import Params
+from lfl_jax.core.types import Key, Params
 from lfl_jax.data.formatting import with_end_token
 from lfl_jax.errors import UserError
 from lfl_jax.io import pretrained
@@ -108,9 +109,7 @@ def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
 
 def random_params(cfg: ModelConfig, seed: int, rules: Rules, storage_dtype: str) -> dict:
     """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
-    specs = llama.specs(cfg, pretrained.dense_dtype(storage_dtype, cfg))
-    # Drawn on the devices, already sharded: no host has to have all of a large model.
-    build = jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(specs, rules))
+    specs, build = _builder(cfg, storage_dtype, rules)
     params, hold = build(jax.random.key(seed)), pretrained.linear_quantiser(storage_dtype, rules)
     held_leaves = map(
         hold,
@@ -119,6 +118,18 @@ def random_params(cfg: ModelConfig, seed: int, rules: Rules, storage_dtype: str)
         jax.tree.leaves(params),
     )
     return jax.tree.unflatten(jax.tree.structure(params), held_leaves)
+
+
+# Kept, so that the runs of one process that have one shape compile it once.
+@functools.lru_cache(maxsize=4)
+def _builder(
+    cfg: ModelConfig, storage_dtype: str, rules: Rules
+) -> tuple[dict, Callable[[Key], dict]]:
+    """(specs, key -> random parameters in the dtype that they are drawn in)."""
+    specs = llama.specs(cfg, pretrained.dense_dtype(storage_dtype, cfg))
+    # Drawn on the devices, already sharded: no host has to have all of a large model.
+    shardings = spec.shardings(specs, rules)
+    return specs, jax.jit(functools.partial(spec.init, specs), out_shardings=shardings)
 
 
 def _files(config: Config) -> Pretrained:

@@ -6,6 +6,8 @@ of both is made again.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,15 @@ from lfl_jax import state as states
 from lfl_jax.adapters import second_adapter
 from lfl_jax.adapters.adapter_tree import layers_of
 from lfl_jax.adapters.build import require_bound
-from lfl_jax.config import Config, locations
+from lfl_jax.config import AdapterConfig, Config, locations
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
+from lfl_jax.core.types import Key
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file
 from lfl_jax.model import LoadedModel, Model
 from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import adapter_formats, base_model, earlier_run, run_length
 from lfl_jax.run_setup.described import listed, require_described
 from lfl_jax.state import State
@@ -103,15 +107,21 @@ def _fresh(config: Config, base: LoadedModel, rules: Rules) -> dict:
     """
     if not config.adapter.kinds:
         return {}
-    specs = adapters.specs(llama.specs(base.cfg), config.adapter)
-    shardings = spec.shardings(specs, rules)
-    fresh = _initial(specs, shardings, config.seed.init)
+    initialise, shardings = _initialiser(base.cfg, config.adapter, rules)
+    fresh = initialise(jax.random.key(config.seed.init))
     bound = adapters.bind(fresh, base.model.params, base_model.originals(config, rules))
     return states.put(bound, shardings)
 
 
-def _initial(specs: dict, shardings: dict, seed: int) -> dict:
-    return jax.jit(lambda key: spec.init(specs, key), out_shardings=shardings)(jax.random.key(seed))
+# Kept, so that the runs of one process that have one shape compile it once.
+@functools.lru_cache(maxsize=8)
+def _initialiser(
+    cfg: ModelConfig, adapter: AdapterConfig, rules: Rules
+) -> tuple[Callable[[Key], dict], dict]:
+    """(key -> fresh adapter, its shardings)."""
+    specs = adapters.specs(llama.specs(cfg), adapter)
+    shardings = spec.shardings(specs, rules)
+    return jax.jit(functools.partial(spec.init, specs), out_shardings=shardings), shardings
 
 
 def _further(config: Config, base: LoadedModel, rules: Rules) -> Start:
