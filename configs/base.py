@@ -30,11 +30,12 @@ def base() -> config_dict.ConfigDict:
 def _model() -> config_dict.ConfigDict:
     """Which weights and which tokenizer, and what the weights are stored and computed in."""
     m = config_dict.ConfigDict()
-    # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets; or
-    # FILE.py:NAME, a ModelConfig
+    # a preset of lfl_jax.models.presets, whose weights `python -m lfl_jax.fetch` gets; lab-0.3m,
+    # lab-1m, lab-3m, lab-10m, which the first run trains; or FILE.py:NAME, a ModelConfig
     m.name = "smollm2-135m"
     m.path = ""  # weights file to use in place of the fetched one (.gguf); "" = the fetched one
-    # folder, file (tokenizer.json, .model, .gguf) or fetched name; "" = what comes with the weights
+    # folder, file (tokenizer.json, .model, .gguf), fetched name, or lab-words; "" = what comes with
+    # the weights
     m.tokenizer = ""
     m.init = "pretrained"  # pretrained | random (tests and benchmarks)
     # float32 | bfloat16; what trains is held in float32 whatever this says
@@ -150,6 +151,9 @@ def _data() -> config_dict.ConfigDict:
     # level 2 (two steps) and level 3 (up to six steps, told in sentences); three whole numbers >=
     # 0. Held-out problems are drawn alike
     d.levels = (0, 0, 1)
+    # sources lab_*: the seed of the lab's facts, rule and languages, from 0 to 2^32 - 1; seed.data
+    # orders them and draws training text
+    d.world = 0
     d.seq_len = 256  # tokens per packed row
     # a name of lfl_jax.text.chat.TEMPLATES, "tokenizer": the chat template it carries, or
     # FILE.py:NAME, your own
@@ -211,7 +215,8 @@ def _eval() -> config_dict.ConfigDict:
     e.top_p = 1.0  # nucleus of those draws; the paper: 0.95
     # run generated programs also where the machine cannot isolate them fully
     e.allow_weak_sandbox = False
-    # text for source_nll: .txt (paragraphs), or .jsonl with "text"; "" = the fetched default
+    # text for source_nll: .txt (paragraphs), .jsonl with "text", or lfl:lab, the lab's own held-out
+    # source text; "" = the fetched default
     e.source_text = ""
     # look for every item of tasks in the training source, and score also without those found
     e.decontaminate = True

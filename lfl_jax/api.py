@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from jax.typing import ArrayLike
 from rich.console import Console
 
-from lfl_jax import assets, notices, sample, train
+from lfl_jax import assets, lab_base, notices, sample, train
 from lfl_jax.adapters.adapter_tree import as_params
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config, command_line, locations, own_code
@@ -107,6 +107,7 @@ def run(
     config = get_config(config) if isinstance(config, str) else config
     config = config.with_own(own).allowing(own_code.allowing(allow_code).allowed)
     folder = Path(locations.absolute(os.fspath(workdir), Path.cwd()))
+    lab_base.prepare(config, quiet)
 
     with notices.collected() as warnings:
         trained = train.run(train.Run(config, folder, tuple(own.tasks), quiet))

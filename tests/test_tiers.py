@@ -30,7 +30,7 @@ TIERS = {
     5: ("state", "sample", "run_setup"),
     6: ("evals", "analysis"),
     7: ("train", "train_log", "train_setup", "train_step"),
-    8: ("studies", "report", "planning"),
+    8: ("studies", "report", "planning", "lab_base"),
     9: (
         "api",
         "main",

@@ -126,6 +126,7 @@ class DataConfig(Section):
     loss_turns: str = "all"
     end_token: str = ""
     seed: int | None = None
+    world: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,34 @@ def reasoning_gym(*, path: str, split: str, data: DataConfig, seed: int) -> Sour
     return generated(f"reasoning_gym:{path}", split, examples, seed, about)
 
 
+def lab_source(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The lab's source world, `data.size` facts and documents; documents alone where held out."""
+    from lfl_jax.data.lab import examples
+
+    found = examples.source_world(seed, split, data.size, data.world)
+    return generated("lab_source", split, found, seed, _about_lab("source world", data))
+
+
+def lab_ift(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The lab's new facts and its rule; the rule on other entities where held out."""
+    from lfl_jax.data.lab import examples
+
+    found = examples.instructions(split, data.world)
+    return generated("lab_ift", split, found, seed, _about_lab("new facts and a rule", data))
+
+
+def lab_cpt(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The lab's target language, `data.size` documents."""
+    from lfl_jax.data.lab import examples
+
+    found = examples.target_language(seed, split, data.size, data.world)
+    return generated("lab_cpt", split, found, seed, _about_lab("target language", data))
+
+
+def _about_lab(part: str, data: DataConfig) -> str:
+    return f"synthetic: the lab's {part}, world {data.world}"
+
+
 def python_source(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """The files of Python's standard library as documents."""
     from lfl_jax.data import standard_library

@@ -67,6 +67,9 @@ SOURCES: dict[str, SourceKind] = {
     "hf": SourceKind(file_sources.hf),
     "tfds": SourceKind(file_sources.tfds),
     "reasoning_gym": SourceKind(generated_sources.reasoning_gym),
+    "lab_source": SourceKind(generated_sources.lab_source, in_its_place="jsonl"),
+    "lab_ift": SourceKind(generated_sources.lab_ift, in_its_place="jsonl"),
+    "lab_cpt": SourceKind(generated_sources.lab_cpt, documents=True, in_its_place="documents"),
 }
 
 

@@ -6,6 +6,7 @@ from lfl_jax.assets import readers
 from lfl_jax.config import Config
 from lfl_jax.data.examples import Example, interleaved
 from lfl_jax.data.formatting import find_template
+from lfl_jax.data.lab import examples as lab_examples
 from lfl_jax.data.sources import held_out_splits, open_source
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import TASKS
@@ -15,6 +16,8 @@ from lfl_jax.text.chat import Template
 # Held-out examples of a source that are read for an evaluation on all of them: a source may have
 # millions.
 MAX_HELD_OUT = 2000
+# A value of config.eval.source_text, and the documents that it stands for.
+LAB_TEXT, LAB_TEXTS = "lfl:lab", 512
 
 
 def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = False) -> Inputs:
@@ -30,13 +33,22 @@ def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = F
         problems=problems,
         target=target,
         template=_template(config),
-        source_text=readers.texts(Path(e.source_text)) if e.source_text else None,
+        source_text=_source_text(config),
         shots=e.shots,
         shots_from=e.shots_from,
         # Read when a task asks for them: most runs have none.
         few_shot_examples=lambda: _first_examples(config, "train", e.base_shots),
         without_few_shot=without_few_shot,
+        world=config.data.world,
+        dev=dev,
     )
+
+
+def _source_text(config: Config) -> list[str] | None:
+    place = config.eval.source_text
+    if place == LAB_TEXT:
+        return lab_examples.source_texts(config.data.world, LAB_TEXTS)
+    return readers.texts(Path(place)) if place else None
 
 
 def _held_out(config: Config, dev: bool) -> tuple[dict[str, list[Example]], list[Example]]:

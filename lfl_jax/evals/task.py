@@ -90,7 +90,8 @@ class Inputs:
     shots_from: "fixed" (the first `shots` of `fixed_shots`, (question, answer) pairs that come with
     GSM8K) or "lm_eval" (the harness's draw from the GSM8K training split). few_shot_examples:
     training examples that prompts may begin with. without_few_shot: no item has few-shot examples
-    before it, for decontamination.
+    before it, for decontamination. world: the seed of the lab's world. dev: items that decide
+    something (a checkpoint, a learning rate), not those that are reported.
     """
 
     # Functions, because most tasks read little of this, and some of it is large.
@@ -104,6 +105,8 @@ class Inputs:
     shots_from: str = "fixed"
     few_shot_examples: Callable[[], Sequence[Example]] = tuple
     without_few_shot: bool = False
+    world: int = 0
+    dev: bool = False
 
     def preamble(self, text: str) -> str:
         """The text that comes before an item, empty when few-shot examples are left out."""

@@ -5,7 +5,33 @@ Names are those of `python -m lfl_jax.fetch --list`. What is not said here is Mo
 
 from lfl_jax.models.config import ModelConfig
 
+
+def lab(width: int, layers: int) -> ModelConfig:
+    """A Llama for the lab's 458 words: heads of 32, an MLP of three widths, tied embeddings."""
+    heads = width // 32
+    return ModelConfig(
+        vocab_size=458,
+        d_model=width,
+        n_layers=layers,
+        n_heads=heads,
+        n_kv_heads=heads,
+        head_dim=32,
+        d_ff=3 * width,
+        tied=True,
+        max_seq_len=256,
+    )
+
+
+# 0.30, 0.91, 2.96 and 9.76 million parameters; their bases are trained here, not fetched
+LAB: dict[str, ModelConfig] = {
+    "lab-0.3m": lab(64, 5),
+    "lab-1m": lab(128, 4),
+    "lab-3m": lab(192, 6),
+    "lab-10m": lab(384, 5),
+}
+
 PRESETS: dict[str, ModelConfig] = {
+    **LAB,
     # for tests and first steps: its vocabulary is bytes and special tokens
     "tiny": ModelConfig(
         vocab_size=320,

@@ -20,9 +20,13 @@ from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.model import LoadedModel, Model, Origin
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.models.presets import PRESETS
+from lfl_jax.models.presets import LAB, PRESETS
+from lfl_jax.run_setup import lab_folder
 from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizers import Tokenizer
+
+# names of config.model.tokenizer that need no file
+OWN_TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {"lab-words": lab_folder.tokenizer}
 
 
 def check(config: Config) -> None:
@@ -148,6 +152,8 @@ def _files(config: Config) -> Pretrained:
             f"config.model.name={config.model.name} is a shape without weights: set"
             " config.model.init=random, or name weights with config.model.path"
         )
+    if not path and config.model.name in LAB:
+        return pretrained.open_model(lab_folder.existing(config))
     return pretrained.open_model(Path(path) if path else assets.path(config.model.name))
 
 
@@ -160,6 +166,8 @@ def tokenizer(config: Config) -> Tokenizer:
 
 
 def _own_tokenizer(config: Config) -> Tokenizer:
+    if config.model.tokenizer in OWN_TOKENIZERS:
+        return OWN_TOKENIZERS[config.model.tokenizer]()
     if config.model.tokenizer:
         return pretrained.open_tokenizer(config.model.tokenizer, shape(config))
     return (

@@ -136,6 +136,15 @@ def _plain(turns: list[Turn]) -> list[Piece]:
     return _one_exchange("plain", turns, prompt, " ")
 
 
+def _bare(turns: list[Turn]) -> list[Piece]:
+    """The question, a space, and the response: nothing that a small vocabulary does not have."""
+
+    def prompt(question: str, system: str | None) -> str:
+        return question if system is None else f"{system} {question}"
+
+    return _one_exchange("bare", turns, prompt, " ")
+
+
 def _alpaca(turns: list[Turn]) -> list[Piece]:
     """Stanford Alpaca's two prompts, with and without input; a system turn replaces the preamble.
 
@@ -205,6 +214,7 @@ def _smollm2(turns: list[Turn]) -> list[Piece]:
 CHATML = {"markers": ("<|im_start|>", "<|im_end|>"), "end": "<|im_end|>", "tools": True}
 TEMPLATES: dict[str, Template] = {
     "plain": Template("plain", _plain),
+    "bare": Template("bare", _bare),
     "alpaca": Template("alpaca", _alpaca, keeps_input=True),
     "llama2": Template("llama2", _llama2, markers=("<s>", "</s>"), end="</s>"),
     "chatml": Template("chatml", _chatml, **CHATML),

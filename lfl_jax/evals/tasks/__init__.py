@@ -20,6 +20,7 @@ from lfl_jax.evals.tasks import (
     held_out_problems,
     hellaswag,
     humaneval,
+    lab,
     math_problems,
     mbpp,
     mmlu,
@@ -48,6 +49,10 @@ TASKS: dict[str, Task] = {
         # learning, of generated sources
         uuid_recall.TASK,
         reasoning_gym.TASK,
+        lab.NEW_FACTS,
+        lab.RULE,
+        # forgetting of the lab's source world
+        lab.SOURCE_FACTS,
         # forgetting: common sense and knowledge, as lm-evaluation-harness scores them
         hellaswag.TASK,
         arc_challenge.TASK,

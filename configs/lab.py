@@ -1,0 +1,89 @@
+"""The lab: what finetuning learns and forgets, counted exactly in a small world, in a minute a run.
+
+python -m lfl_jax.main --config=configs/lab.py --workdir=runs/lab
+"""
+
+from lfl_jax.configs import base
+from ml_collections import config_dict
+
+SIZES = ("0.3m", "1m", "3m", "10m")
+OWN_WORDS = ("pretrain", "cpt", "smoke", *SIZES)
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The config for an argument string; raises ValueError for a word it does not know."""
+    words = [w for w in argument.split(",") if w]
+    base.refuse_several([w for w in words if w in SIZES], "both are the size of the model")
+    base.refuse_several([w for w in words if w in ("pretrain", "cpt")], "both are what is trained")
+    adapted = [w for w in words if w in base.COMPOUNDS or set(w.split("+")) <= base.KINDS]
+    if "pretrain" in words and adapted:
+        raise ValueError(f"pretrain trains every weight: leave out {adapted[0]}")
+    c = base.base()
+    shared(c, next((w for w in words if w in SIZES), "1m"))
+    full = "full" in words
+    if "pretrain" in words:
+        pretrain(c)
+    elif "cpt" in words:
+        cpt(c, full)
+    else:
+        ift(c, full)
+    if "smoke" in words:
+        smoke(c)
+    unknown = base.apply(c, ",".join(w for w in words if w not in OWN_WORDS))
+    if unknown:
+        raise ValueError(
+            f"unknown argument {', '.join(sorted(unknown))} of configs/lab.py; see its docstring"
+        )
+    if c.adapter.kind == "none":
+        c.adapter.rank = c.adapter.alpha = None
+    return c
+
+
+def shared(c: config_dict.ConfigDict, size: str) -> None:
+    """The model, rows of 64 tokens, the lab's own text as general text, all items of every task."""
+    c.model.name, c.model.remat = f"lab-{size}", "none"
+    c.adapter.rank = 16
+    c.data.template, c.data.seq_len = "bare", 64
+    c.train.batch = 16
+    c.eval.source_text, c.eval.rows, c.eval.seq_len = "lfl:lab", 16, 64
+    # every new fact is a training example, on purpose
+    c.eval.decontaminate = False
+    c.checkpoint.every = 0
+
+
+def pretrain(c: config_dict.ConfigDict) -> None:
+    """All parameters from random values, on the source world."""
+    c.model.init, c.model.tokenizer = "random", "lab-words"
+    c.adapter.kind, c.trainable = "none", ("params/.*",)
+    c.data.source, c.data.size = "lab_source", 63000
+    c.train.batch, c.train.steps = 32, 220
+    c.optim.lr, c.optim.b2 = 4e-3, 0.99
+    c.eval.tasks = ("lab_source_facts", "source_nll:128")
+    c.eval.every_tasks = ("lab_source_facts", "target_nll:64")
+
+
+def ift(c: config_dict.ConfigDict, full: bool) -> None:
+    """New facts about known entities, and a rule."""
+    c.data.source = "lab_ift"
+    c.train.steps = 160
+    c.optim.lr = 1e-3 if full else 5e-3
+    learning = ("lab_new_facts", "lab_rule", "target_nll")
+    c.eval.tasks = (*learning, "lab_source_facts", "source_nll:128")
+    c.eval.every_tasks = (*learning, "lab_source_facts", "source_nll:64")
+
+
+def cpt(c: config_dict.ConfigDict, full: bool) -> None:
+    """A language that shares three of four transitions with the source's."""
+    c.data.source, c.data.size = "lab_cpt", 6000
+    c.train.steps = 160
+    c.optim.lr = 3e-4 if full else 1e-3
+    c.eval.tasks = ("target_nll:128", "lab_source_facts", "source_nll:128")
+    c.eval.every_tasks = ("target_nll:64", "lab_source_facts", "source_nll:64")
+
+
+def smoke(c: config_dict.ConfigDict) -> None:
+    """Seconds on a CPU: a random model of the smallest size, and four steps."""
+    c.model.name, c.model.init, c.model.tokenizer = "lab-0.3m", "random", "lab-words"
+    c.data.size = min(c.data.size, 90)
+    c.train.steps, c.train.batch = 4, 4
+    c.eval.limit = 32

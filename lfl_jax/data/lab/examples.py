@@ -1,0 +1,94 @@
+"""What the lab's sources train on: questions with one-token answers, and documents.
+
+- lab_source: the source world. Eight of its 1024 facts, in turn, and then a document of the source
+  language; both fill about half of the rows. Held out is text, of which there is always more.
+- lab_ift: the 256 new facts, then the rule on its training entities. Held out is the rule on other
+  entities ("dev", "test").
+- lab_cpt: documents of the target language.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lfl_jax.data.examples import Drawn, Example
+from lfl_jax.data.lab import vocabulary, world
+from lfl_jax.data.lab.language import Language
+from lfl_jax.data.lab.world import Fact
+from lfl_jax.data.splits import check
+
+# A fact has 4 input tokens and a document 31: so many facts fill as much of the rows as one.
+FACTS_PER_DOCUMENT = 24
+
+
+@dataclass(frozen=True)
+class Documents(Drawn):
+    """Documents of a language."""
+
+    language: Language
+
+    def draw(self, i: int) -> Example:
+        """Document i."""
+        return document(self.language, self.split, self.seed, i)
+
+
+@dataclass(frozen=True)
+class FactsAndText(Drawn):
+    """The source world: facts over and over, and fresh text between them."""
+
+    language: Language
+
+    def draw(self, i: int) -> Example:
+        """Example i: of every nine, eight facts and a document."""
+        block, index = divmod(i, FACTS_PER_DOCUMENT + 1)
+        if index == FACTS_PER_DOCUMENT:
+            return document(self.language, self.split, self.seed, block)
+        # Consecutive numbers, so that every fact has had its turn before one comes again.
+        facts = _source_facts(self.language.world)
+        fact = facts[(block * FACTS_PER_DOCUMENT + index) % len(facts)]
+        return example(fact, f"{self.split}/{i}")
+
+
+# Read once per world, not once per example.
+_source_facts = functools.lru_cache(maxsize=8)(world.source_facts)
+
+
+def example(fact: Fact, name: str) -> Example:
+    """A fact as an example; all facts about an entity are one cluster."""
+    return Example(fact.question, fact.answer, id=name, cluster=vocabulary.entity(fact.entity))
+
+
+def document(language: Language, split: str, seed: int, i: int) -> Example:
+    """Document i of a split as an example."""
+    name = f"{language.name}/{split}/{i}"
+    return Example("", language.document(split, seed, i), id=name, cluster=name)
+
+
+def source_world(seed: int, split: str, size: int, world_seed: int) -> Sequence[Example]:
+    """`size` examples of the source world; of a held-out split, documents alone."""
+    check(split, "lab_source")
+    language = Language(world_seed, "source")
+    kind = FactsAndText if split == "train" else Documents
+    return kind(seed, split, size, language)
+
+
+def instructions(split: str, world_seed: int) -> list[Example]:
+    """All examples of the target world for instruction finetuning: 256 facts and the rule."""
+    check(split, "lab_ift")
+    # Facts that are not trained could only be guessed: what is held out of them is nothing.
+    facts = world.new_facts(world_seed) if split == "train" else []
+    facts += world.rule_facts(world_seed, split)
+    return [example(fact, fact.question) for fact in facts]
+
+
+def target_language(seed: int, split: str, size: int, world_seed: int) -> Documents:
+    """`size` documents of the target language."""
+    check(split, "lab_cpt")
+    return Documents(seed, split, size, Language(world_seed, "target"))
+
+
+def source_texts(world_seed: int, count: int) -> list[str]:
+    """The first held-out documents of the source language: general text, which the base knows."""
+    language = Language(world_seed, "source")
+    # "test" has the same documents whatever the seed of the training text.
+    return [language.document("test", 0, i) for i in range(count)]

@@ -1,0 +1,129 @@
+"""The lab's world: a function of its seed, with splits that share nothing, and known languages."""
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lfl_jax.config import DataConfig
+from lfl_jax.data.lab import examples, language, vocabulary, world
+from lfl_jax.data.lab.language import Language
+from lfl_jax.data.sources import open_source
+from lfl_jax.errors import UserError
+from lfl_jax.run_setup import lab_folder
+from lfl_jax.text import tokenizers
+
+
+def data(source, **fields):
+    given = {"path": "", "size": 90, "seq_len": 64, "template": "bare"} | fields
+    return DataConfig(source=source, too_long="error", pack_bins=4, **given)
+
+
+def test_the_world_is_a_function_of_its_seed():
+    first, again, other = world.values(3), world.values.__wrapped__(3), world.values(4)
+    assert np.array_equal(first, again) and (first == other).mean() < 0.1
+    # These numbers are the base's: a change of them is another world, and every cached base of it.
+    assert first[:2].tolist() == [[62, 38, 39, 53, 19, 20], [28, 34, 34, 7, 28, 34]]
+
+
+def test_1024_facts_and_256_new_ones_with_all_values():
+    facts = world.source_facts(0)
+    assert len({(fact.entity, fact.relation) for fact in facts}) == len(facts) == 1024
+    assert {fact.value for fact in facts} == set(range(64))
+    assert len(world.new_facts(0)) == 256
+    assert {fact.relation for fact in world.new_facts(0)} == {vocabulary.NEW_RELATION}
+
+
+def test_the_rule_is_one_function_on_training_and_held_out_entities():
+    known = {fact.entity: fact.value for fact in world.source_facts(0) if fact.relation == 0}
+    pairs = {
+        (known[fact.entity], fact.value)
+        for split in ("train", "dev", "test")
+        for fact in world.rule_facts(0, split)
+    }
+    assert len(pairs) == len({value for value, _ in pairs}) == len({value for _, value in pairs})
+
+
+def test_the_rules_splits_share_no_entity():
+    entities = [{fact.entity for fact in world.rule_facts(0, s)} for s in ("train", "dev", "test")]
+    assert [len(part) for part in entities] == [128, 64, 64]
+    assert len(set.union(*entities)) == 256
+
+
+def test_no_held_out_example_is_trained_on():
+    train = examples.instructions("train", 0)
+    for split in ("dev", "test"):
+        held_out = examples.instructions(split, 0)
+        assert len(held_out) == 64
+        assert not {e.prompt for e in held_out} & {e.prompt for e in train}
+    texts = {
+        Language(0, "source").document(s, 0, i) for s in ("train", "dev", "test") for i in (0, 1)
+    }
+    assert len(texts) == 6
+
+
+def test_three_of_four_transitions_are_shared():
+    source, target = (Language(0, name).successors for name in ("source", "target"))
+    assert (source == target).mean() == 0.75
+    assert all(len(set(row)) == 4 for row in target.tolist())
+
+
+def test_text_follows_the_transitions_at_their_probabilities():
+    spoken = Language(0, "target")
+    ranks = Counter()
+    for i in range(200):
+        words = [int(word[1:]) for word in spoken.document("train", 0, i).split()]
+        for before, after in itertools.pairwise(words):
+            ranks[spoken.successors[before].tolist().index(after)] += 1
+    shares = [ranks[rank] / ranks.total() for rank in range(4)]
+    # Four standard errors of a share over 5,800 transitions.
+    assert shares == pytest.approx(language.PROBABILITIES, abs=4 * math.sqrt(0.25 / ranks.total()))
+    entropy = pytest.approx(1.2799, abs=1e-4)
+    assert entropy == language.ENTROPY
+
+
+def test_held_out_text_is_the_same_for_every_order_of_the_training_text():
+    texts = {
+        split: [Language(0, "source").document(split, seed, 5) for seed in (0, 1)]
+        for split in ("train", "dev", "test")
+    }
+    assert len(set(texts["train"])) == 2
+    assert len(set(texts["dev"])) == len(set(texts["test"])) == 1
+
+
+@pytest.mark.parametrize("source", ["lab_source", "lab_ift", "lab_cpt"])
+def test_sources_are_flagged_synthetic_and_follow_the_worlds_seed(source):
+    first, again, other = (open_source(data(source, world=w), "train", 0) for w in (0, 0, 1))
+    assert first.synthetic and first.flag == "SYNTHETIC" and "world 0" in first.description
+    assert first.sha256 == again.sha256 != other.sha256
+    assert len({example.id for example in first.examples}) == len(first.examples)
+
+
+def test_the_source_world_mixes_facts_and_documents():
+    source = open_source(data("lab_source", size=100), "train", 0)
+    kinds = Counter(example.is_document for example in source.examples)
+    assert kinds == {False: 96, True: 4}
+    held_out = open_source(data("lab_source", size=100), "test", 0)
+    assert all(example.is_document for example in held_out.examples)
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(UserError, match="unknown split 'valid' of lab_ift"):
+        examples.instructions("valid", 0)
+
+
+def test_the_tokenizer_has_a_token_per_word_and_round_trips(tmp_path):
+    tokenizer = lab_folder.tokenizer()
+    text = " ".join(vocabulary.all_words())
+    ids = tokenizer.encode(text)
+    assert tokenizer.vocab_size == len(set(ids)) + len(vocabulary.SPECIALS) == 458
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode_continuation(ids[:2], ids[2:4]) == " e002 e003"
+    assert tokenizer.pieces([tokenizer.encode("dog")[0]]) == ["<unk>"]
+
+    for name, content in tokenizer.files().items():
+        (tmp_path / name).write_bytes(content)
+    read = tokenizers.from_folder(tmp_path)
+    assert read.encode(text) == ids and read == tokenizer

@@ -1,0 +1,164 @@
+"""The lab from start to end: its config, its base trained once and cached, runs that start from it."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+from lfl_jax.configs import lab
+
+import lfl_jax
+from lfl_jax import lab_base
+from lfl_jax.config import Config
+from lfl_jax.core import spec
+from lfl_jax.errors import UserError
+from lfl_jax.evals import inputs
+from lfl_jax.models import llama
+from lfl_jax.models.presets import LAB
+from lfl_jax.run_setup import base_model, lab_folder
+
+
+def config(argument, **changes):
+    c = lab.get_config(argument)
+    c.log.tensorboard = False
+    for name, value in changes.items():
+        section, field = name.split("__")
+        c[section][field] = value
+    return Config.from_dict(c)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "source", "kind", "name"),
+    [
+        ("", "lab_ift", "lora", "lab-1m"),
+        ("full,3m", "lab_ift", "none", "lab-3m"),
+        ("cpt,r=4", "lab_cpt", "lora", "lab-1m"),
+        ("cpt,full", "lab_cpt", "none", "lab-1m"),
+        ("pretrain,0.3m", "lab_source", "none", "lab-0.3m"),
+        ("smoke,dora", "lab_ift", "dora", "lab-0.3m"),
+    ],
+)
+def test_every_argument_gives_a_valid_config(argument, source, kind, name):
+    c = config(argument)
+    assert (c.data.source, c.adapter.kind, c.model.name) == (source, kind, name)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("pretrian", "unknown argument pretrian of configs/lab.py"),
+        ("cpt,pretrain", "contradict each other: both are what is trained"),
+        ("1m,3m", "contradict each other: both are the size"),
+        ("pretrain,lora", "pretrain trains every weight"),
+    ],
+)
+def test_arguments_that_are_unknown_or_contradict_each_other(argument, message):
+    with pytest.raises(ValueError, match=message):
+        lab.get_config(argument)
+
+
+def test_sizes_are_what_their_names_say():
+    counts = {name: spec.count(llama.specs(cfg)) for name, cfg in LAB.items()}
+    assert counts["lab-1m"] == 911_744
+    for name, count in counts.items():
+        assert count == pytest.approx(1e6 * float(name[4:-1]), rel=0.1), name
+
+
+def test_all_sizes_have_a_row_for_every_word():
+    assert {cfg.vocab_size for cfg in LAB.values()} == {lab_folder.tokenizer().vocab_size}
+
+
+def test_general_text_is_the_worlds_own():
+    texts = [inputs.from_config(config("smoke", data__world=w)).source_text for w in (0, 0, 1)]
+    assert len(texts[0]) == 512 and texts[0] == texts[1] != texts[2]
+
+
+def test_a_base_is_of_its_size_and_world_and_of_nothing_else():
+    def place(argument, **changes):
+        return lab_folder.place(lab_folder.pretraining(config(argument, **changes))).name
+
+    base = place("")
+    assert base == place("cpt,full,lr=1") == place("", seed__init=1, eval__limit=3)
+    assert len({base, place("3m"), place("", data__world=1)}) == 3
+
+
+def test_a_base_that_is_not_there_is_said():
+    with pytest.raises(UserError, match=r"lab-1m of world 0 is not trained yet: .*configs/lab.py"):
+        base_model.tokenizer(config(""))
+
+
+def tiny(monkeypatch, steps=2):
+    """Bases of a few steps, as what a run asks for."""
+    found = lab_folder.pretraining
+
+    def few_steps(asked):
+        wanted = found(asked)
+        length = dataclasses.replace(wanted.train, steps=steps, batch=4)
+        limit = dataclasses.replace(wanted.eval, limit=8)
+        size = dataclasses.replace(wanted.data, size=200)
+        return dataclasses.replace(wanted, train=length, eval=limit, data=size)
+
+    monkeypatch.setattr(lab_folder, "pretraining", few_steps)
+
+
+def test_a_run_trains_its_base_once_and_starts_from_it(tmp_path, monkeypatch):
+    tiny(monkeypatch)
+    c = config("0.3m,steps=3", eval__limit=16, train__batch=4, eval__every=0)
+    first = lfl_jax.run(c, tmp_path / "first", quiet=True)
+    base = lab_base.path(c)
+    written = (base / "model.safetensors").stat().st_mtime_ns
+    again = lfl_jax.run(c, tmp_path / "again", quiet=True)
+
+    assert (base / "model.safetensors").stat().st_mtime_ns == written
+    assert sorted(file.name for file in base.parent.iterdir()) == [base.name, f"{base.name}.lock"]
+    scores = json.loads((base / lab_base.RECORD).read_text())["scores"]
+    assert {"lab_source_facts/acc", "source_nll/nll"} <= set(scores)
+    rows = {(r["task"], r["metric"], r["variant"]): r["estimate"] for r in first.to_rows()}
+    assert ("lab_rule", "acc", "change") in rows and ("lab_new_facts", "acc", "after") in rows
+    assert [r["estimate"] for r in again.to_rows()] == [r["estimate"] for r in first.to_rows()]
+
+
+def test_the_base_in_the_cache_is_the_model_that_was_trained(tmp_path, monkeypatch):
+    """Its scores after training, and those of a run that loads it, on the same items."""
+    tiny(monkeypatch)
+    c = config("0.3m,steps=1", eval__limit=8, eval__tasks=("lab_source_facts",))
+    run = lfl_jax.run(c, tmp_path / "run", quiet=True)
+    scores = json.loads((lab_base.path(c) / lab_base.RECORD).read_text())["scores"]
+    before = {r["metric"]: r["estimate"] for r in run.to_rows() if r["variant"] == "before"}
+    assert before["gold_logprob"] == pytest.approx(
+        scores["lab_source_facts/gold_logprob"], abs=1e-5
+    )
+
+
+def test_of_two_that_ask_at_once_one_trains(monkeypatch):
+    """flock is between open files, so that two threads stand for two processes."""
+    trained = []
+
+    def train(training, folder, quiet):
+        trained.append(folder)
+        folder.mkdir()
+
+    monkeypatch.setattr(lab_base, "_train", train)
+    threads = [threading.Thread(target=lab_base.path, args=(config(""),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(trained) == 1
+
+
+@pytest.mark.slow
+def test_the_base_knows_its_world_and_finetuning_learns_and_forgets(tmp_path, monkeypatch):
+    """The numbers of configs/lab.py: minutes, on two cores."""
+    base = json.loads((lab_base.path(config(""), quiet=True) / lab_base.RECORD).read_text())
+    assert base["scores"]["lab_source_facts/acc"] > 0.98
+    for lr in (1e-3, 1e-2):
+        run = lfl_jax.run(config(f"lr={lr}"), tmp_path / str(lr), quiet=True)
+        after = {name: result.main.estimate.mean for name, result in run.after.items()}
+        print(lr, after)
+    assert after["lab_new_facts"] > 0.5 and after["lab_source_facts"] < 0.95
