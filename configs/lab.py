@@ -55,9 +55,10 @@ def pretrain(c: config_dict.ConfigDict) -> None:
     """All parameters from random values, on the source world."""
     c.model.init, c.model.tokenizer = "random", "lab-words"
     c.adapter.kind, c.trainable = "none", ("params/.*",)
-    c.data.source, c.data.size = "lab_source", 63000
-    c.train.batch, c.train.steps = 32, 220
-    c.optim.lr, c.optim.b2 = 4e-3, 0.99
+    c.data.source, c.data.size = "lab_source", 65000
+    c.train.batch, c.train.steps = 32, 180
+    # After 220 steps AdamW at its best learning rate of three recalls 38 % of the facts, Muon all.
+    c.optim.name, c.optim.b1, c.optim.lr = "muon", 0.95, 1e-2
     c.eval.tasks = ("lab_source_facts", "source_nll:128")
     c.eval.every_tasks = ("lab_source_facts", "target_nll:64")
 
@@ -66,7 +67,7 @@ def ift(c: config_dict.ConfigDict, full: bool) -> None:
     """New facts about known entities, and a rule."""
     c.data.source = "lab_ift"
     c.train.steps = 160
-    c.optim.lr = 1e-3 if full else 5e-3
+    c.optim.lr = 1e-3 if full else 2e-3
     learning = ("lab_new_facts", "lab_rule", "target_nll")
     c.eval.tasks = (*learning, "lab_source_facts", "source_nll:128")
     c.eval.every_tasks = (*learning, "lab_source_facts", "source_nll:64")

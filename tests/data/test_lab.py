@@ -25,7 +25,7 @@ def test_the_world_is_a_function_of_its_seed():
     first, again, other = world.values(3), world.values.__wrapped__(3), world.values(4)
     assert np.array_equal(first, again) and (first == other).mean() < 0.1
     # These numbers are the base's: a change of them is another world, and every cached base of it.
-    assert first[:2].tolist() == [[62, 38, 39, 53, 19, 20], [28, 34, 34, 7, 28, 34]]
+    assert first[:2].tolist() == [[62, 38, 39, 53, 19, 62], [28, 34, 34, 7, 28, 28]]
 
 
 def test_1024_facts_and_256_new_ones_with_all_values():
@@ -36,14 +36,12 @@ def test_1024_facts_and_256_new_ones_with_all_values():
     assert {fact.relation for fact in world.new_facts(0)} == {vocabulary.NEW_RELATION}
 
 
-def test_the_rule_is_one_function_on_training_and_held_out_entities():
+def test_the_rule_gives_the_first_relations_value_to_every_entity():
     known = {fact.entity: fact.value for fact in world.source_facts(0) if fact.relation == 0}
-    pairs = {
-        (known[fact.entity], fact.value)
-        for split in ("train", "dev", "test")
-        for fact in world.rule_facts(0, split)
-    }
-    assert len(pairs) == len({value for value, _ in pairs}) == len({value for _, value in pairs})
+    ruled = {}
+    for split in ("train", "dev", "test"):
+        ruled |= {fact.entity: fact.value for fact in world.rule_facts(0, split)}
+    assert ruled == known
 
 
 def test_the_rules_splits_share_no_entity():
@@ -73,12 +71,12 @@ def test_three_of_four_transitions_are_shared():
 def test_text_follows_the_transitions_at_their_probabilities():
     spoken = Language(0, "target")
     ranks = Counter()
-    for i in range(200):
+    for i in range(50):
         words = [int(word[1:]) for word in spoken.document("train", 0, i).split()]
         for before, after in itertools.pairwise(words):
             ranks[spoken.successors[before].tolist().index(after)] += 1
     shares = [ranks[rank] / ranks.total() for rank in range(4)]
-    # Four standard errors of a share over 5,800 transitions.
+    # Four standard errors of a share over 1,450 transitions.
     assert shares == pytest.approx(language.PROBABILITIES, abs=4 * math.sqrt(0.25 / ranks.total()))
     entropy = pytest.approx(1.2799, abs=1e-4)
     assert entropy == language.ENTROPY
@@ -102,9 +100,9 @@ def test_sources_are_flagged_synthetic_and_follow_the_worlds_seed(source):
 
 
 def test_the_source_world_mixes_facts_and_documents():
-    source = open_source(data("lab_source", size=100), "train", 0)
+    source = open_source(data("lab_source", size=104), "train", 0)
     kinds = Counter(example.is_document for example in source.examples)
-    assert kinds == {False: 96, True: 4}
+    assert kinds == {False: 96, True: 8}
     held_out = open_source(data("lab_source", size=100), "test", 0)
     assert all(example.is_document for example in held_out.examples)
 
@@ -126,4 +124,6 @@ def test_the_tokenizer_has_a_token_per_word_and_round_trips(tmp_path):
     for name, content in tokenizer.files().items():
         (tmp_path / name).write_bytes(content)
     read = tokenizers.from_folder(tmp_path)
-    assert read.encode(text) == ids and read == tokenizer
+    assert read.encode(text) == ids and read.decode(ids) == text
+    specials = [(t.bos_id, t.eos_id, t.pad_id, t.add_bos) for t in (tokenizer, read)]
+    assert specials[0] == specials[1] == (1, 2, 0, True)

@@ -1,7 +1,7 @@
 """What the lab's sources train on: questions with one-token answers, and documents.
 
-- lab_source: the source world. Eight of its 1024 facts, in turn, and then a document of the source
-  language; both fill about half of the rows. Held out is text, of which there is always more.
+- lab_source: the source world. Twelve of its 1024 facts, in turn, and then a document of the source
+  language. Held out is text, of which there is always more.
 - lab_ift: the 256 new facts, then the rule on its training entities. Held out is the rule on other
   entities ("dev", "test").
 - lab_cpt: documents of the target language.
@@ -17,8 +17,8 @@ from lfl_jax.data.lab.language import Language
 from lfl_jax.data.lab.world import Fact
 from lfl_jax.data.splits import check
 
-# A fact has 4 input tokens and a document 31: so many facts fill as much of the rows as one.
-FACTS_PER_DOCUMENT = 24
+# Of the rows 60 % are facts: one has 4 input tokens, a document 31.
+FACTS_PER_DOCUMENT = 12
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FactsAndText(Drawn):
     language: Language
 
     def draw(self, i: int) -> Example:
-        """Example i: of every nine, eight facts and a document."""
+        """Example i: of every 13, twelve facts and a document."""
         block, index = divmod(i, FACTS_PER_DOCUMENT + 1)
         if index == FACTS_PER_DOCUMENT:
             return document(self.language, self.split, self.seed, block)

@@ -20,6 +20,7 @@ PROBABILITIES = (0.4, 0.3, 0.2, 0.1)
 ENTROPY = -sum(p * math.log(p) for p in PROBABILITIES)  # nats per word after the first
 DOCUMENT_WORDS = 30  # with BOS and EOS two documents fill a row of 64 tokens
 LANGUAGES = ("source", "target")
+TEXTS = tuple(map(vocabulary.word, range(WORDS)))
 # Numbers that keep the documents of splits apart, whatever the seed of the order.
 SPLIT_NUMBERS = {"train": 0, "dev": 1, "test": 2}
 
@@ -47,7 +48,7 @@ class Language:
         ranks = draws.choice(len(PROBABILITIES), size=DOCUMENT_WORDS - 1, p=PROBABILITIES)
         for rank in ranks:
             words.append(successors[words[-1]][rank])
-        return " ".join(map(vocabulary.word, words))
+        return " ".join(map(TEXTS.__getitem__, words))
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,9 +2,9 @@
 
 The source world has a value for each entity under each of four relations: 1024 facts that a model
 cannot guess, since values are uniform and independent. The target world for instruction finetuning
-adds a fifth relation, whose 256 facts are new in the same way, and a sixth, whose value follows
-from the first relation's by a rule. The rule is trained on half of the entities and tested on the
-others, where it can be right only by applying it to a fact that the base knows.
+adds a fifth relation, whose 256 facts are new in the same way, and a sixth, which by a rule always
+has the first relation's value. The rule is trained on half of the entities and tested on the
+others, where only a model that applies it to a fact that the base knows can be right.
 """
 
 import functools
@@ -22,7 +22,7 @@ ENTITIES_OF = {"train": 128, "dev": 64, "test": 64}
 # The relation that the rule reads.
 RULE_READS = 0
 # What is drawn from a world's seed, each with a stream of its own, so that none moves another.
-STREAMS = ("facts", "rule", "split", "source language", "target language", "documents")
+STREAMS = ("facts", "split", "source language", "target language", "documents")
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,11 @@ def stream(world: int, name: str, *more: int) -> np.random.RandomState:
 
 @functools.lru_cache(maxsize=8)
 def values(world: int) -> Int[np.ndarray, "entities relations"]:
-    """The value of every entity under every relation; the last follows from RULE_READS's."""
+    """The value of every entity under every relation; by the rule, the last is RULE_READS's."""
     drawn = stream(world, "facts").randint(VALUES, size=(ENTITIES, RULE_RELATION))
-    known = drawn[:, RULE_READS]
-    return np.column_stack([drawn, rule(world)[known]])
-
-
-def rule(world: int) -> Int[np.ndarray, " values"]:
-    """The value under the rule's relation for each value under RULE_READS: a permutation."""
-    return stream(world, "rule").permutation(VALUES)
+    # Another function of the value, such as a permutation, was learned on the training entities
+    # and on no others: 5 % of the held-out ones by LoRA and by full finetuning of lab-1m.
+    return np.column_stack([drawn, drawn[:, RULE_READS]])
 
 
 def split_of_entities(world: int) -> dict[str, Int[np.ndarray, " entities"]]:
