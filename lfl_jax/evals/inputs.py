@@ -45,10 +45,10 @@ def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = F
 
 
 def _source_text(config: Config) -> list[str] | None:
-    place = config.eval.source_text
-    if place == LAB_TEXT:
+    named = config.eval.source_text
+    if named == LAB_TEXT:
         return lab_examples.source_texts(config.data.world, LAB_TEXTS)
-    return readers.texts(Path(place)) if place else None
+    return readers.texts(Path(named)) if named else None
 
 
 def _held_out(config: Config, dev: bool) -> tuple[dict[str, list[Example]], list[Example]]:

@@ -35,6 +35,11 @@ def test_plain_is_lm_evals_gsm8k():
     assert TEMPLATES["plain"].render("Q?", "A.") == ("Question: Q?\nAnswer:", " A.")
 
 
+def test_bare_adds_nothing_but_a_space():
+    assert TEMPLATES["bare"].render("Q?", "A.") == ("Q?", " A.")
+    assert TEMPLATES["bare"].render_turns([("system", "S"), ("user", "Q?")]) == [("S Q?", False)]
+
+
 def test_alpaca():
     prompt, response = TEMPLATES["alpaca"].render("Q?", "A.")
     assert prompt.startswith("Below is an instruction that describes a task. Write a response that")
