@@ -1,6 +1,26 @@
 """The lab: what finetuning learns and forgets, counted exactly in a small world, in a minute a run.
 
-python -m lfl_jax.main --config=configs/lab.py --workdir=runs/lab
+    python -m lfl_jax.main --config=configs/lab.py --workdir=runs/lab
+
+Default: LoRA rank 16 on a base of 0.91M parameters, which the first run trains on the source world
+and caches ($LFL_CACHE/lab): 256 new facts about known entities, and a rule that holds for others,
+too. On 2 cores of an AMD EPYC, jax 0.10.2, with six other jobs running: 50 s a run (28 s of CPU
+time), after 173 s once for the base, which then recalls 100 % of its facts. Recall before -> after,
+world 0, seed 0:
+    trains     lr     new facts    rule, others   source facts   source text, nats
+    LoRA       2e-3   2 -> 100 %   3 -> 55 %      100 -> 73 %    1.583 -> 1.607
+    LoRA       1e-2   2 -> 100 %   3 -> 31 %      100 -> 29 %    1.583 -> 2.482
+    full       1e-3   2 -> 100 %   3 -> 61 %      100 -> 71 %    1.583 -> 1.615
+    cpt, LoRA  1e-3   (target text 3.40 -> 1.58)  100 -> 96 %    1.583 -> 2.196
+No model can be better on source text than 1.40 nats a word. Synthetic, all of it.
+Argument string, words joined by commas:
+    full | lora | dora | mora | ...   what trains (default lora)
+    cpt         another language instead: it shares 75 % of the transitions with the source's
+    pretrain    the base itself, from random values, in a run directory of its own
+    0.3m | 1m | 3m | 10m   parameters of the model (default 1m); each has a base of its own
+    r=64, alpha=128, lr=2e-4, steps=20
+    smoke       a random model and a few steps, in seconds: for tests; its scores mean nothing
+Another world, with a base of its own: --config.data.world=1.
 """
 
 from lfl_jax.configs import base
@@ -13,6 +33,7 @@ OWN_WORDS = ("pretrain", "cpt", "smoke", *SIZES)
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The config for an argument string; raises ValueError for a word it does not know."""
     words = [w for w in argument.split(",") if w]
+    # A size and what is trained are words that a later one would silently replace.
     base.refuse_several([w for w in words if w in SIZES], "both are the size of the model")
     base.refuse_several([w for w in words if w in ("pretrain", "cpt")], "both are what is trained")
     adapted = [w for w in words if w in base.COMPOUNDS or set(w.split("+")) <= base.KINDS]
@@ -57,7 +78,7 @@ def pretrain(c: config_dict.ConfigDict) -> None:
     c.adapter.kind, c.trainable = "none", ("params/.*",)
     c.data.source, c.data.size = "lab_source", 65000
     c.train.batch, c.train.steps = 32, 180
-    # After 220 steps AdamW at its best learning rate of three recalls 38 % of the facts, Muon all.
+    # AdamW recalled 38 % of the facts after 220 steps (lr 1.5e-3; 4 % at 4e-3 and 1e-2), Muon all.
     c.optim.name, c.optim.b1, c.optim.lr = "muon", 0.95, 1e-2
     c.eval.tasks = ("lab_source_facts", "source_nll:128")
     c.eval.every_tasks = ("lab_source_facts", "target_nll:64")
