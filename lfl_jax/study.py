@@ -66,13 +66,16 @@ def main(argv: Sequence[str]) -> None:
     config = grid.load(options.config)
     planned = grid.expand(config)
 
-    from lfl_jax import assets
+    from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.studies import execute, outcome, plan
 
     keep_compiled_programs(assets.writable("compiled"))
     study = execute.Study(Path(options.workdir).absolute(), planned)
     console = Console()
+    for run in planned:
+        # The lab's base is trained by whoever needs it first, once for all runs.
+        lab_base.prepare(run.config, options.quiet)
     if options.plan:
         plan.show(config, study, console)
         return

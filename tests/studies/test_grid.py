@@ -27,6 +27,13 @@ def test_a_grid_of_runs():
     assert [r.name for r in grid.expand(study())] == list(runs)
 
 
+@pytest.mark.parametrize(("place", "runs"), [("lab.py", 40), ("lab.py:quick", 8), ("smoke.py", 8)])
+def test_the_studies_that_there_are(place, runs):
+    study = grid.load(f"configs/studies/{place}")
+    assert len(grid.expand(study)) == runs
+    assert study.question.contrasts == (("lora", "full"),)
+
+
 def test_seeds_are_apart_and_leave_base_and_items_alone():
     config = command_line.configured("math_ift:smoke", {})
     seeds = grid.seeds_of(config, 3)
@@ -45,14 +52,10 @@ def test_seeds_are_apart_and_leave_base_and_items_alone():
 def test_an_arm_overrides_the_study_which_overrides_the_base():
     values = arms(lora="lora,r=2", small="lora,r=2")
     values["small"]["config"] = {"train": {"batch": 4}, "adapter": {"alpha": 1}}
-    runs = grid.expand(
-        study(
-            arms=values,
-            config={"train": {"batch": 8}, "eval": {"tasks": ("target_nll:4", "source_nll:4")}},
-            contrasts=(),
-        )
-    )
+    config = smoke.get_config().config.to_dict() | {"train": {"batch": 8}}
+    runs = grid.expand(study(arms=values, config=config, contrasts=()))
     assert {run.arm: run.config.train.batch for run in runs} == {"lora": 8, "small": 4}
+    assert {run.config.adapter.alpha for run in runs} == {None, 1.0}
 
 
 @pytest.mark.parametrize(
