@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped, UInt8
 
@@ -43,7 +44,7 @@ def format_of(w: Weight) -> str:
 
 def product(
     form: Format,
-    stored: Shaped[Array, "S O"],
+    stored: Shaped[Array, "S O"] | jax.ShapeDtypeStruct,
     rows: int,
     rank: int,
     bytes_x: int,

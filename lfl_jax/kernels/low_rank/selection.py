@@ -20,13 +20,13 @@ from lfl_jax.kernels.low_rank.reference import XLA, Implementation, Implementati
 from lfl_jax.kernels.low_rank.tiles import Tiles
 
 
-def _pallas_tpu(**options: str | Tiles) -> Implementation:
+def _pallas_tpu(**options: object) -> Implementation:
     from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
 
     return PallasTPU(**options)
 
 
-def _pallas_gpu(**options: str | Tiles) -> Implementation:
+def _pallas_gpu(**options: object) -> Implementation:
     from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
 
     return PallasGPU(**options)
