@@ -23,6 +23,7 @@ Rule: TypeAlias = Callable[[Array, Array], Array]
 
 
 def weighted_sum(x: Float[Array, "M I O"], weights: Float[Array, "M #I #O"]) -> Float[Array, "I O"]:
+    """The plain rule: sum_m w_m x_m."""
     return jnp.sum(x * weights, axis=0)
 
 
@@ -58,6 +59,7 @@ def trimmed(rule: Rule, density: float) -> Rule:
 
 
 def check_density(density: float) -> float:
+    """The density itself; UserError for one that keeps nothing, or more than there is."""
     if not 0 < density <= 1:
         raise UserError(
             f"density {density}; expected the fraction of entries to keep, above 0 and at most 1"

@@ -101,5 +101,5 @@ def test_a_cut_leaves_a_response_token_or_nothing(tokenizer):
 
 
 def test_an_unknown_template_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"'alpaka' is unknown; there are: plain, alpaca"):
+    with pytest.raises(UserError, match=r"'alpaka' is unknown; there are: plain, bare, alpaca"):
         find_template("alpaka")

@@ -22,10 +22,12 @@ RECORD = {
     "samples": [{"passed": True, "reason": ""}],
 }  # fmt: skip
 TEXT = {"nll": 12.0, "tokens": 6, "bytes": 20, "words": 4}
+DIVERGENCE = {"forward_kl": 0.3, "reverse_kl": 0.4, "tokens": 6}
 
 
 def made(task) -> list[dict]:
     fields = RECORD | (TEXT if task.name.endswith("_nll") else {})
+    fields |= DIVERGENCE if task.name.endswith("_kl") else {}
     return [fields | {"id": f"law/{i}", "cluster": str(i)} for i in range(3)]
 
 
