@@ -19,7 +19,6 @@ from rich.console import Console
 
 from lfl_jax import assets, lab_base, notices, sample, train
 from lfl_jax.adapters.adapter_tree import as_params
-from lfl_jax.analysis import contamination
 from lfl_jax.config import Config, command_line, locations, own_code
 from lfl_jax.config.own_code import Own
 from lfl_jax.core import hosts
@@ -33,8 +32,8 @@ from lfl_jax.io import hf, pretrained, wandb_log
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.report import describe, plots, results_json, table
-from lfl_jax.report.rows import Report, report
+from lfl_jax.report import describe, finished_run, plots, results_json, table
+from lfl_jax.report.rows import Report
 from lfl_jax.run_setup import adapter_formats
 from lfl_jax.text.stops import contains_stop, truncate_at_stop
 from lfl_jax.text.tokenizers import Tokenizer
@@ -125,13 +124,8 @@ def run(
     if not trained.finished:
         return outcome
 
-    facts = trained.facts
-    if not trained.trained:
-        # The run was at its end before: the figures of its training are those of that start.
-        facts = results_json.saved_facts(folder) or facts
-    facts["provenance"]["warnings"] = warnings
-    paired = report(trained.before, trained.after, contamination.read(folder))
-    outcome = dataclasses.replace(outcome, facts=facts, report=paired)
+    report, facts = finished_run.paired(trained, warnings, folder)
+    outcome = dataclasses.replace(outcome, facts=facts, report=report)
     if hosts.is_first():
         _write(outcome)
     return outcome

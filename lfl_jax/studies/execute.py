@@ -21,13 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lfl_jax import notices, train
-from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.io import workdir
 from lfl_jax.io.progress import progress
-from lfl_jax.report import results_json, rows
+from lfl_jax.report import finished_run, results_json
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
 
@@ -105,12 +104,7 @@ def train_and_save(config: Config, folder: Path, base_records: Path) -> bool:
         outcome = train.run(request)
     if not outcome.finished:
         return False
-    # Of a run that was at its end before, the training's figures are those of that start.
-    saved = None if outcome.trained else results_json.saved_facts(folder)
-    facts = saved or outcome.facts
-    facts["provenance"]["warnings"] = warnings
-    report = rows.report(outcome.before, outcome.after, contamination.read(folder))
-    results_json.save(report, facts, folder)
+    results_json.save(*finished_run.paired(outcome, warnings, folder), folder)
     return True
 
 
