@@ -5,8 +5,6 @@ A list of runs is a CSV file with columns method, lr, seed, step and folder; fol
 why in `reason`.
 """
 
-import csv
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from pathlib import Path
 
 from lfl_jax.errors import UserError
 from lfl_jax.studies import records
+from lfl_jax.studies.records import csv_rows
+from lfl_jax.studies.records.csv_rows import Row
 from lfl_jax.studies.records.scores import Scores
 
 COLUMNS = ("method", "lr", "seed", "step", "folder")
@@ -41,14 +41,9 @@ class Run:
 
 def read(path: Path) -> list[Run]:
     """The runs of a CSV file. UserError for a missing column, a bad number, or one run twice."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}"
-            )
-        runs = [_run(path, number, row) for number, row in enumerate(reader, 2)]
+    # Line 1 is the head.
+    rows = enumerate(csv_rows.read(path, COLUMNS), 2)
+    runs = [_run(path, number, row) for number, row in rows]
     require_distinct(runs, str(path))
     return runs
 
@@ -64,7 +59,7 @@ def require_distinct(runs: Sequence[Run], source: str) -> None:
             )
 
 
-def _run(path: Path, number: int, row: dict[str, str]) -> Run:
+def _run(path: Path, number: int, row: Row) -> Run:
     where = f"{path}, line {number}"
     lr = _number(where, "lr", row["lr"])
     seed, step = (int(_number(where, name, row[name])) for name in ("seed", "step"))
@@ -86,10 +81,7 @@ def _tuned(where: str, folder: Path) -> Scores:
 
 
 def _number(where: str, name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
+    value = csv_rows.finite(text)
+    if value is None:
         raise UserError(f"{where}: {name} {text!r} is no number")
     return value

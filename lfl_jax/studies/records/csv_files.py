@@ -1,18 +1,16 @@
 """A CSV file with a row per run and item: run, item, score, and maybe cluster, task, metric."""
 
-import csv
-import math
 from collections import defaultdict
 from pathlib import Path
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured, Metric
+from lfl_jax.studies.records import csv_rows
+from lfl_jax.studies.records.csv_rows import Row
 from lfl_jax.studies.records.scores import Scores
 
 REQUIRED = ("run", "item", "score")
 OPTIONAL = ("cluster", "task", "metric")
-
-Row = dict[str, str]
 
 
 def recognises(path: Path) -> bool:
@@ -27,24 +25,12 @@ def read(path: Path, part: str = "") -> list[Scores]:
     are no numbers, and an item that occurs twice in a run.
     """
     rows_by_run: dict[str, list[Row]] = defaultdict(list)
-    for row in _rows(path):
+    for row in csv_rows.read(path, REQUIRED, OPTIONAL):
         rows_by_run[row["run"]].append(row)
     if part and part not in rows_by_run:
         raise UserError(f"{path} has no run {part!r}; there are: {', '.join(rows_by_run)}")
     runs = [part] if part else list(rows_by_run)
     return [_scores(path, run, rows_by_run[run]) for run in runs]
-
-
-def _rows(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"{path}: no column {', '.join(missing)}; expected {', '.join(REQUIRED)} and,"
-                f" where there are any, {', '.join(OPTIONAL)}"
-            )
-        return list(reader)
 
 
 def _scores(path: Path, run: str, rows: list[Row]) -> Scores:
@@ -68,15 +54,10 @@ def _measured(path: Path, run: str, name: str, rows: list[Row]) -> Measured:
         {
             "id": row["item"],
             "cluster": row.get("cluster") or row["item"],
-            name: _number(path, row),
+            name: _score(path, row),
         }
         for row in rows
     ]
-    return measured(name, records)
-
-
-def measured(name: str, records: list[dict]) -> Measured:
-    """A field of records as a metric: a proportion where all values are 0 or 1."""
     # Nobody says in a CSV file what kind of number it holds: right or wrong is seen by the values.
     values = {record[name] for record in records}
     is_proportion = values <= {0.0, 1.0}
@@ -86,12 +67,9 @@ def measured(name: str, records: list[dict]) -> Measured:
     return metric.measure(records)[0]
 
 
-def _number(path: Path, row: Row) -> float:
-    try:
-        score = float(row["score"])
-    except (TypeError, ValueError):
-        score = math.nan
-    if not math.isfinite(score):
+def _score(path: Path, row: Row) -> float:
+    score = csv_rows.finite(row["score"])
+    if score is None:
         raise UserError(
             f"{path}: score {row['score']!r} of item {row['item']!r} is no finite number"
         )
