@@ -27,14 +27,14 @@ interval. Exit code 2: a mistake, said in a line.
 import argparse
 import dataclasses
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 
+from lfl_jax.config.page_parser import PageParser
 from lfl_jax.core import files
 from lfl_jax.errors import UserError, entry
 from lfl_jax.evals.stats import Estimate
@@ -49,9 +49,11 @@ STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.EQUIVALENT: "cy
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    options = _options(argv)
+    parser = _parser()
+    options = parser.parse_args(list(argv[1:]))
+    _require_usable(options)
     if options.runs:
-        return study(options, argv)
+        return study(options, parser.command_line(argv))
     # The first model is the base; a run directory holds two, a CSV file as many as it has runs.
     base, *others = _models(options.places)
     if not others:
@@ -69,43 +71,29 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"written to {options.out}")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Mistakes are said as everywhere: in a line."""
+def _parser() -> PageParser:
+    parser = PageParser("compare", __doc__)
+    parser.add_argument("places", nargs="*")
+    parser.add_argument("--margin", type=float, default=0.02)
+    parser.texts("out", "runs", "learning", "forgetting", "divergence")
+    parser.add_argument("--contrast", action="append", default=[])
+    parser.add_argument("--report", default="study_report")
+    return parser
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help says more)")
 
-
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    # The help is the page above; argparse's own listing of flags would say it a second time.
-    parser = _Parser(
-        prog="python -m lfl_jax.compare",
-        usage=argparse.SUPPRESS,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-    )
-    parser.add_argument("places", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--margin", type=float, default=0.02, help=argparse.SUPPRESS)
-    for name in ("out", "runs", "learning", "forgetting", "divergence"):
-        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--contrast", action="append", default=[], help=argparse.SUPPRESS)
-    parser.add_argument("--report", default="study_report", help=argparse.SUPPRESS)
-    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    options = parser.parse_args(list(argv[1:]))
+def _require_usable(options: argparse.Namespace) -> None:
     if not options.places:
         raise UserError("nothing to compare; expected BASE TUNED (--help says more)")
     if not options.margin > 0:
         raise UserError(f"--margin={options.margin:g}: expected a positive number")
-    return options
 
 
-def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
-    """The report of runs that anybody trained."""
+def study(options: argparse.Namespace, command: str) -> None:
+    """The report of runs that anybody trained; command: what it names to make it again."""
     from lfl_jax.report.study import page
     from lfl_jax.studies import runs
     from lfl_jax.studies.answers import Question
-    from lfl_jax.studies.arms import Measure, Measures
+    from lfl_jax.studies.arms import Measures
     from lfl_jax.studies.findings import find
 
     for name in ("learning", "forgetting"):
@@ -114,23 +102,13 @@ def study(options: argparse.Namespace, argv: Sequence[str]) -> None:
     if not Path(options.runs).is_file():
         raise UserError(f"--runs={options.runs}: no such file")
 
-    measures = Measures(
-        Measure.parse(options.learning),
-        Measure.parse(options.forgetting),
-        Measure.parse(options.divergence) if options.divergence else None,
-    )
+    measures = Measures.parse(options.learning, options.forgetting, options.divergence)
     question = Question(measures, options.margin, tuple(map(_pair, options.contrast)))
     base = _models(options.places)[0]
     findings = find(base, runs.read(Path(options.runs)), question)
 
-    # The page names the command that made it, so that it can be made again.
-    command = " ".join(["python -m lfl_jax.compare", *map(shlex.quote, argv[1:])])
     about = page.About(f"What was learned, what was forgotten: {options.runs}", command)
-    written = page.write(findings, about, Path(options.report))
-    console = Console()
-    for answer in findings.answers:
-        console.print(page.sentence(answer), soft_wrap=True)
-    console.print(f"written to {written}")
+    page.publish(findings, about, Path(options.report), Console())
 
 
 def _models(paths: Sequence[str]) -> list[Scores]:

@@ -17,49 +17,36 @@ and tries failed ones again. Exit code 2: a mistake, said in a line; 130: interr
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from lfl_jax.config.page_parser import PageParser
 from lfl_jax.errors import UserError, entry
 
 
-class _Parser(argparse.ArgumentParser):
-    """Mistakes are said as everywhere: in a line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help says more)")
-
-
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    # The help is the page above; argparse's own listing of flags would say it a second time.
-    parser = _Parser(
-        prog="python -m lfl_jax.study",
-        usage=argparse.SUPPRESS,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-    )
-    for name in ("config", "workdir", "only"):
-        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
+def _parser() -> PageParser:
+    parser = PageParser("study", __doc__)
+    parser.texts("config", "workdir", "only")
     for name in ("plan", "quiet"):
-        parser.add_argument(f"--{name}", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    options = parser.parse_args(list(argv[1:]))
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser
+
+
+def _require_usable(options: argparse.Namespace) -> None:
     if not options.config:
         raise UserError("no --config given; for example --config=configs/studies/smoke.py")
     if not options.workdir:
         raise UserError("no --workdir given; for example --workdir=studies/smoke")
-    return options
 
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    options = _options(argv)
+    parser = _parser()
+    options = parser.parse_args(list(argv[1:]))
+    _require_usable(options)
     # A mistake in the study is said before jax is imported.
     from lfl_jax.studies import grid
 
@@ -85,8 +72,7 @@ def main(argv: Sequence[str]) -> None:
     if not finished:
         console.print("stopped and saved; the same command resumes it")
         sys.exit(130)
-    command = " ".join(["python -m lfl_jax.study", *map(shlex.quote, argv[1:])])
-    outcome.write(config, study, command, console)
+    outcome.write(config, study, parser.command_line(argv), console)
 
 
 if __name__ == "__main__":

@@ -166,10 +166,12 @@ def understood(module: str, arguments: list[str]) -> None:
         importlib.import_module(module)._parser().parse_args(arguments)
     elif module == "lfl_jax.compare":
         if "--help" not in arguments:
-            compare._options(["", *arguments])
+            compare._require_usable(compare._parser().parse_args(arguments))
     elif module == "lfl_jax.study":
         if "--help" not in arguments:
-            grid.expand(grid.load(study._options(["", *arguments]).config))
+            options = study._parser().parse_args(arguments)
+            study._require_usable(options)
+            grid.expand(grid.load(options.config))
     else:
         flags = {"lfl_jax.main": main.FLAGS, "lfl_jax.evaluate": evaluate.FLAGS}.get(module)
         flags = flags or {"rows": (2, ""), "decontaminate": (False, ""), **command_line.CODE}

@@ -67,6 +67,12 @@ class Measures:
     forgetting: Measure
     divergence: Measure | None = None
 
+    @classmethod
+    def parse(cls, learning: str, forgetting: str, divergence: str = "") -> "Measures":
+        """From "TASK/METRIC" each, no divergence where it is empty; raises as `Measure.parse`."""
+        far = Measure.parse(divergence) if divergence else None
+        return cls(Measure.parse(learning), Measure.parse(forgetting), far)
+
 
 def grids(base: Scores, runs: Sequence[Run], measures: Measures) -> dict[str, Grid]:
     """{method: its grid}. UserError for a method of which no cell has all seeds.

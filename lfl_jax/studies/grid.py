@@ -19,7 +19,7 @@ from typing import TypeAlias
 from lfl_jax.config import Config, command_line, name_and_items
 from lfl_jax.errors import UserError, mistakes
 from lfl_jax.studies.answers import MOST_CONTRASTS, Question
-from lfl_jax.studies.arms import Measure, Measures
+from lfl_jax.studies.arms import Measures
 
 # {"optim.lr": 1e-3}, as pairs: hashable, in the order of their names.
 Overrides: TypeAlias = tuple[tuple[str, object], ...]
@@ -88,12 +88,7 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     problems = [*_wrong(given, arms)]
     if problems:
         raise mistakes(problems)
-    divergence = given["divergence"]
-    measures = Measures(
-        Measure.parse(given["learning"]),
-        Measure.parse(given["forgetting"]),
-        Measure.parse(divergence) if divergence else None,
-    )
+    measures = Measures.parse(given["learning"], given["forgetting"], given["divergence"])
     question = Question(measures, float(given["margin"]), _pairs(given["contrasts"]))
     axes = {"steps": tuple(given["steps"]), "seeds": tuple(given["seeds"])}
     shared = _overrides(given["config"])

@@ -30,11 +30,7 @@ def write(config: StudyConfig, study: Study, command: str, console: Console) -> 
     findings = find(base, read(study), config.question)
 
     about = page.About(config.name, command, flags(study, finished), methods(config, study))
-    written = page.write(findings, about, study.folder / "report")
-    for answer in findings.answers:
-        console.print(page.sentence(answer), soft_wrap=True, markup=False)
-    console.print(f"written to {written}", soft_wrap=True)
-    return written
+    return page.publish(findings, about, study.folder / "report", console)
 
 
 def read(study: Study) -> list[study_runs.Run]:

@@ -121,10 +121,11 @@ def _draw_frontier(axes: "Axes", grid: Grid, method: str, index: int) -> None:
 def rates(findings: Findings) -> Figure:
     """Learning and forgetting over the learning rate, with each method's best one."""
     canvas, (above, below) = _canvas(WIDE, 5.2, rows=2)
+    points = tables.points(findings)
     for index, best in enumerate(findings.best_rates):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         style = {"color": colour, "marker": marker, "ms": 5, "capsize": 2, "label": best.method}
-        lrs, *numbers = _by_rate(findings, best.method)
+        lrs, *numbers = _by_rate(points, best.method)
         _draw_rates(above, lrs, *numbers[:3], style)
         _draw_rates(below, lrs, *numbers[3:], style)
         if best.optimum is not None:
@@ -138,13 +139,13 @@ def rates(findings: Findings) -> Figure:
         "Bars: 95 % intervals over seeds and items. Shaded: the interval of a method's best"
         " learning rate; a method without one has its best rate at the edge of its sweep.",
         canvas,
-        tables.points(findings),
+        points,
     )
 
 
-def _by_rate(findings: Findings, method: str) -> list[np.ndarray]:
+def _by_rate(points: Table, method: str) -> list[np.ndarray]:
     """A method's columns of `tables.points`, in the order of its learning rates, without steps."""
-    rows = [row for row in tables.points(findings).rows if row[0] == method]
+    rows = [row for row in points.rows if row[0] == method]
     cells = sorted((lr, *numbers) for _, lr, _, *numbers in rows)
     return [np.array(column, float) for column in zip(*cells, strict=True)]
 

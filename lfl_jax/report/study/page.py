@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from rich.console import Console
+
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.report.study import figures as drawing
@@ -68,6 +70,16 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
         raise UserError(f"the page would have {len(page.encode())} bytes, more than {MOST_BYTES}")
     files.write_text(folder / "index.html", page)
     return folder / "index.html"
+
+
+def publish(findings: Findings, about: About, folder: Path, console: Console) -> Path:
+    """Write the page, and print each contrast's sentence and where the page is."""
+    written = write(findings, about, folder)
+    # Names of methods and measures are the user's: brackets in them are no markup.
+    for answer in findings.answers:
+        console.print(sentence(answer), soft_wrap=True, markup=False)
+    console.print(f"written to {written}", soft_wrap=True, markup=False)
+    return written
 
 
 def question_hash(findings: Findings) -> str:

@@ -3,11 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lfl_jax.statistics.effects import over_seeds_and_items
+from lfl_jax.statistics.frontier import Axis
 from lfl_jax.studies.answers import Answer
+from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.findings import Findings
 
 # No number has more figures than anybody reads.
@@ -105,34 +107,29 @@ def points(findings: Findings) -> Table:
 
 def runs(findings: Findings) -> Table:
     """Every run that counts."""
-    rows = []
-    for method, grid in findings.grids.items():
-        learned, forgotten = (axis.values.mean(axis=2) for axis in (grid.arm.x, grid.arm.y))
-        for index, (lr, step) in enumerate(grid.cells):
-            for s, seed in enumerate(grid.seeds):
-                rows.append((method, lr, step, seed, learned[s, index], forgotten[s, index]))
-    return Table(
-        "runs",
-        "Every run.",
-        ("method", "learning rate", "steps", "seed", "learning", "forgetting"),
-        tuple(rows),
-    )
+    columns = {"learning": lambda grid: grid.arm.x, "forgetting": lambda grid: grid.arm.y}
+    return _by_run("runs", "Every run.", findings, columns)
 
 
 def divergences(findings: Findings) -> Table:
     """Every run's divergence from its base, and what it forgot."""
+    columns = {"divergence": lambda grid: grid.divergence, "forgetting": lambda grid: grid.arm.y}
+    caption = "Every run's divergence from its base."
+    return _by_run("divergences", caption, findings, columns)
+
+
+def _by_run(
+    name: str, caption: str, findings: Findings, columns: Mapping[str, Callable[[Grid], Axis]]
+) -> Table:
+    """A row per run with its mean over items on each axis."""
     rows = []
     for method, grid in findings.grids.items():
-        far, forgotten = (axis.values.mean(axis=2) for axis in (grid.divergence, grid.arm.y))
+        means = [axis_of(grid).values.mean(axis=2) for axis_of in columns.values()]
         for index, (lr, step) in enumerate(grid.cells):
             for s, seed in enumerate(grid.seeds):
-                rows.append((method, lr, step, seed, far[s, index], forgotten[s, index]))
-    return Table(
-        "divergences",
-        "Every run's divergence from its base.",
-        ("method", "learning rate", "steps", "seed", "divergence", "forgetting"),
-        tuple(rows),
-    )
+                rows.append((method, lr, step, seed, *(mean[s, index] for mean in means)))
+    head = ("method", "learning rate", "steps", "seed")
+    return Table(name, caption, (*head, *columns), tuple(rows))
 
 
 def best_rates(findings: Findings) -> Table:
