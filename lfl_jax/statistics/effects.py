@@ -45,9 +45,6 @@ class Effect:
             return float(self.mean == null)
         return float(2 * stats.t.sf(abs(self.mean - null) / self.se, self.df))
 
-    def __neg__(self) -> "Effect":
-        return Effect(-self.mean, self.se, self.df, self.seeds, self.clusters)
-
 
 @dataclass(frozen=True)
 class Part:

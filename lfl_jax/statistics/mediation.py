@@ -6,7 +6,6 @@ go into a t-test: with few seeds this keeps its level where clustered errors do 
 Mueller, Journal of Business & Economic Statistics 28, 2010).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,13 +75,6 @@ def _of_seed(
     unadjusted, r2_method = _fit(method, forgetting)
     _, r2_divergence = _fit(powers, forgetting)
     return (float(at_equal_divergence[0]), float(unadjusted[0]), r2_divergence, r2_both, r2_method)
-
-
-def r_squared(
-    predictors: Sequence[Float[np.ndarray, " N"]], outcome: Float[np.ndarray, " N"]
-) -> float:
-    """The share of the outcome's variance over runs that a linear model of these explains."""
-    return _fit(np.stack(predictors, axis=1), outcome)[1]
 
 
 def _powers(x: Float[np.ndarray, " N"], degree: int) -> Float[np.ndarray, "N degree"]:

@@ -1,7 +1,6 @@
 """A study of anybody's runs: planted answers are found, faults are said, the report holds it all."""
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -138,11 +137,12 @@ def test_one_seed_decides_nothing(tmp_path):
 def test_no_overlap_in_learning_is_the_answer_s_reason(tmp_path):
     place = write_study(tmp_path / "s")
     lines = (place / "runs.csv").read_text().splitlines()
-    apart = [line for line in lines if not re.match(r"full,(0.001|0.003|0.0003)", line)]
-    apart = [line for line in apart if not re.match(r"lora,(0.0001|0.01)", line)]
-    (place / "runs.csv").write_text("\n".join(apart) + "\n")
+    # The rates at which full finetuning learned little, and LoRA much.
+    kept = re.compile(r"method,|full,(0\.0001|0\.0003),|lora,(0\.001|0\.003),")
+    (place / "runs.csv").write_text("\n".join(filter(kept.match, lines)) + "\n")
     primary = answer(place).answers[0]
-    assert (primary.decision is None and "share" in primary.reason) or "cell" in primary.reason
+    assert primary.decision is None and primary.evidence is None
+    assert "full and lora share no range" in primary.reason
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,10 @@ def test_no_overlap_in_learning_is_the_answer_s_reason(tmp_path):
         (lambda s: s.replace("method,", "arm,", 1), "no column method"),
         (lambda s: s + s.splitlines()[1] + "\n", "2 runs of full, lr 0.0001, step 160, seed 0"),
         (lambda s: s.replace("full,0.0001,0", "full,fast,0"), "line 2: lr 'fast' is no number"),
-        (lambda s: re.sub(r"lora,(\S+?),\d,", r"lora,\1,9,", s), "3 runs|4 runs|share no seed"),
+        (
+            lambda s: re.sub(r"lora,(\S+?),\d,", r"lora,\1,9,", s),
+            f"{SEEDS} runs of lora, lr 0.0001, step 160, seed 9",
+        ),
         (lambda s: s.replace("full-0.0001-0.csv", "gone.csv"), "gone.csv: no such file"),
     ],
 )
@@ -258,4 +261,3 @@ def test_a_table_prints_what_does_not_exist_as_a_dash():
     assert table.texts() == [["one_1", "0.1235"], ["two", "–"], ["n", "–"]]
     assert table.csv().splitlines() == ["a & b,x", "one_1,0.123456", "two,", "n,"]
     assert r"one\_1 & 0.1235 \\" in table.latex() and r"a \& b" in table.latex()
-    assert json.dumps(table.latex())
