@@ -131,7 +131,7 @@ def run(request: Run) -> Outcome:
                 log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints)
                 if step == 0:
                     writer.write(0, named_scores("before", before))
-                    if setup.eval_every:
+                    if 0 in setup.eval_steps:
                         # Scores during training are compared with the base's on the same items.
                         results = evaluations.run(
                             "dev-000000",
@@ -160,7 +160,7 @@ def run(request: Run) -> Outcome:
                         log.write(*pending)
                     pending = (step, metrics, batch)
 
-                    is_eval_step = step == steps or is_due(setup.eval_every, step)
+                    is_eval_step = step == steps or step in setup.eval_steps
                     stopping = stop.requested_anywhere(ask=is_eval_step)
                     if not (is_eval_step or stopping or is_due(config.checkpoint.every, step)):
                         continue

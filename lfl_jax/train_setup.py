@@ -5,6 +5,7 @@ memory and to write into the run's directory.
 """
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -58,7 +59,7 @@ class Setup:
     tx: optax.GradientTransformation
     test: Inputs
     dev: Inputs
-    eval_every: int  # steps; 0 = only at the end
+    eval_steps: Collection[int]  # at which eval.every_tasks are evaluated; 0 = the base
     show: bool
     base_records: Path | None
 
@@ -109,7 +110,7 @@ def prepare(request: Run) -> Setup:
         tx=tx,
         test=evaluation_inputs.from_config(config),
         dev=evaluation_inputs.from_config(config, dev=True),
-        eval_every=config.eval.every or run_length.steps_of(config, config.eval.every_tokens),
+        eval_steps=run_length.evaluation_steps(config, steps),
         show=show,
         base_records=request.base_records,
     )

@@ -133,6 +133,12 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(arguments, message):
         ),
         ({"data__levels": (1, -1, 0)}, "not all 0"),
         ({"data__levels": (1, 1)}, "must have 3 entries"),
+        (
+            {"eval__log_spaced": 4, "eval__every": 2},
+            "config.eval.every=2 and config.eval.log_spaced=4 each say when; give one",
+        ),
+        ({"eval__every": 2, "eval__every_tokens": 1e3}, "every_tokens=1000 each say when"),
+        ({"eval__log_spaced": 1}, "log_spaced=1 must be 0 or at least 2"),
     ],
 )
 def test_contradictions_and_wrong_types_are_refused(fields, message):

@@ -94,6 +94,7 @@ OTHER: dict[str, tuple] = {
     "eval.base_shots": (1, {"eval.base_tasks": ("source_test_shots:1",)}),
     "eval.every": (2, {}),
     "eval.every_tokens": (1024.0, {}),
+    "eval.log_spaced": (2, {}),
     "eval.decontaminate": (False, {}),
     "eval.every_tasks": (("target_nll:1",), LOOKS),
     "eval.rows": (1, {}),

@@ -176,6 +176,44 @@ def test_a_run_can_be_lengthened_while_its_past_would_be_the_same(tmp_path: Path
         lengthened(tmp_path, 10, "constant", (10, 5))
 
 
+@pytest.mark.parametrize(
+    ("changes", "steps", "expected"),
+    [
+        ({}, 9, []),
+        ({"eval_every": 4}, 9, [0, 4, 8]),
+        ({"eval_every": 4}, 3, [0]),
+        ({"eval_every_tokens": 128.0}, 9, [0, 2, 4, 6, 8]),
+        ({"eval_log_spaced": 8}, 128, [0, 1, 2, 4, 8, 16, 32, 64, 128]),
+        ({"eval_log_spaced": 8}, 5, [0, 1, 2, 3, 4, 5]),
+        ({"eval_log_spaced": 4}, 160, [0, 1, 5, 29, 160]),
+        ({"eval_log_spaced": 2}, 1, [0, 1]),
+    ],
+)
+def test_a_run_is_evaluated_at_even_or_at_log_spaced_steps(
+    tmp_path: Path, changes: dict, steps: int, expected: list[int]
+) -> None:
+    found = run_length.evaluation_steps(config(tmp_path, **changes), steps)
+    assert sorted(found) == expected
+
+
+def test_a_resumed_run_evaluates_at_the_same_steps(first: Path, tmp_path: Path) -> None:
+    changes = {"train_steps": 5, "eval_log_spaced": 3, "eval_every_tasks": ("target_nll:2",)}
+    c, whole, resumed = config(first, **changes), tmp_path / "whole", tmp_path / "resumed"
+    train.run(train.Run(c, whole))
+    shutil.copytree(whole, resumed)
+    for step in (4, 5):
+        shutil.rmtree(resumed / "checkpoints" / str(step))
+    shutil.rmtree(resumed / "evals" / "dev-000005")
+    assert train.run(train.Run(c, resumed)).trained == 2
+
+    for folder in (whole, resumed):
+        evaluated = sorted(path.name for path in (folder / "evals").glob("dev-*"))
+        assert evaluated == ["dev-000000", "dev-000001", "dev-000002", "dev-000005"]
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        steps = [line["step"] for line in lines if "dev/target_nll" in line]
+        assert steps == [0, 1, 2, 5]
+
+
 def test_the_hash_is_of_what_is_trained_not_of_where(tmp_path: Path) -> None:
     here, there = config(tmp_path / "a"), config(tmp_path / "b")
     assert here.hash() == there.hash() == config(tmp_path, eval_tasks=("target_nll:2",)).hash()

@@ -153,6 +153,7 @@ class EvalConfig(Section):
     source_text: str
     decontaminate: bool
     files: tuple[str, ...]
+    log_spaced: int = 0
 
     def items(self, tasks: tuple[str, ...]) -> dict[str, int]:
         """{task: number of items, 0 = all} of "name:n" strings.

@@ -51,6 +51,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "eval.base_shots": (0, 100),
     "eval.every": (0, 1e12),
     "eval.every_tokens": (0, 1e18),
+    "eval.log_spaced": (0, 1e4),
     "eval.rows": (1, 1e6),
     "eval.seq_len": (16, 1e9),
     "eval.max_new_tokens": (1, 1e6),
@@ -248,15 +249,25 @@ def _eval_problems(c: Config) -> list[str]:
             "config.eval.samples are all the same at config.eval.temperature=0; set it, for example"
             " to 0.2"
         )
-    if c.eval.every and c.eval.every_tokens:
-        problems.append(
-            f"config.eval.every={c.eval.every} and config.eval.every_tokens={c.eval.every_tokens:g}"
-            " both say how often; give one"
-        )
+    problems += _several_intervals(c)
     for task in (*c.eval.tasks, *c.eval.base_tasks, *c.eval.every_tasks):
         items = name_and_items(task)[1]
         if items and not items.isdigit():
             problems.append(f"evaluation {task!r} must be a name, or name:n with n items")
+    return problems
+
+
+def _several_intervals(c: Config) -> list[str]:
+    """When to evaluate during training is said once."""
+    e = c.eval
+    values = {"every": e.every, "every_tokens": e.every_tokens, "log_spaced": e.log_spaced}
+    given = [f"config.eval.{name}={value:g}" for name, value in values.items() if value]
+    problems = [f"{' and '.join(given)} each say when; give one"] if len(given) > 1 else []
+    # One step alone is both the first and the last.
+    if e.log_spaced == 1:
+        problems.append(
+            "config.eval.log_spaced=1 must be 0 or at least 2: the first and the last step"
+        )
     return problems
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -43,6 +43,19 @@ def total_steps(config: Config, tokenized: TokenizedSource) -> int:
 def steps_of(config: Config, tokens: float) -> int:
     """Optimizer steps of so many tokens, padding included: at least one, and 0 for no tokens."""
     return max(1, round(tokens / (config.train.batch * config.data.seq_len))) if tokens else 0
+
+
+def evaluation_steps(config: Config, steps: int) -> Collection[int]:
+    """The steps at which a run of `steps` evaluates eval.every_tasks; 0 is the base.
+
+    Empty where nothing is evaluated while it trains. The last step is evaluated in any case.
+    """
+    if config.eval.log_spaced:
+        spaced = np.geomspace(1, steps, config.eval.log_spaced)
+        # Neighbouring steps of a short run round to the same one.
+        return {0, *map(round, spaced.tolist())}
+    interval = config.eval.every or steps_of(config, config.eval.every_tokens)
+    return range(0, steps + 1, interval) if interval else ()
 
 
 def check_resumable(
