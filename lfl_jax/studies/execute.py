@@ -53,12 +53,39 @@ class Ended:
     reason: str = ""
 
 
+def holds(folder: Path, config: Config) -> bool:
+    """Whether a directory is of this run, finished or not; UserError where it is of another."""
+    if not (folder / workdir.CONFIG_FILE).exists():
+        return False
+    if Config.from_record(workdir.read_config(folder)).hash() != config.hash():
+        raise UserError(f"{folder} holds a run of another config; give the study another --workdir")
+    return True
+
+
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether a directory holds this run with its results; UserError where it holds another run."""
+    if not holds(folder, config):
+        return False
+    # What is evaluated may change between two starts: the evaluations are then done again.
+    recorded, wanted = workdir.read_config(folder), json.loads(config.to_json())
+    if recorded["eval"] != wanted["eval"] or not (folder / "results.json").exists():
+        return False
+    try:
+        return len(run_directories.read(folder)) == len(run_directories.WHEN)
+    except UserError:
+        return False
+
+
 @dataclass(frozen=True)
 class Study:
-    """The runs of a study in its directory."""
+    """The runs of a study in its directory.
+
+    is_finished: (a run's directory, its config) -> whether nothing is left to do.
+    """
 
     folder: Path
     runs: Sequence[PlannedRun]
+    is_finished: Callable[[Path, Config], bool] = is_finished
 
     def run_folder(self, run: PlannedRun) -> Path:
         """The run's directory."""
@@ -85,7 +112,7 @@ class Study:
         return {run.name: self._state(run, ended.get(run.name)) for run in self.runs}
 
     def _state(self, run: PlannedRun, ended: Ended | None) -> State:
-        if is_finished(self.run_folder(run), run.config):
+        if self.is_finished(self.run_folder(run), run.config):
             return State.FINISHED
         if ended and ended.state in (State.DIVERGED, State.FAILED):
             return ended.state
@@ -106,26 +133,6 @@ def train_and_save(config: Config, folder: Path, base_records: Path) -> bool:
         return False
     results_json.save(*finished_run.paired(outcome, warnings, folder), folder)
     return True
-
-
-def is_finished(folder: Path, config: Config) -> bool:
-    """Whether a directory holds this run with its results; UserError where it holds another run."""
-    if not (folder / workdir.CONFIG_FILE).exists():
-        return False
-    recorded, wanted = workdir.read_config(folder), json.loads(config.to_json())
-    if _hash(recorded) != config.hash():
-        raise UserError(f"{folder} holds a run of another config; give the study another --workdir")
-    # What is evaluated may change between two starts: the evaluations are then done again.
-    if recorded["eval"] != wanted["eval"] or not (folder / "results.json").exists():
-        return False
-    try:
-        return len(run_directories.read(folder)) == len(run_directories.WHEN)
-    except UserError:
-        return False
-
-
-def _hash(recorded: dict) -> str:
-    return Config.from_record(recorded).hash()
 
 
 def execute(study: Study, do: Do = train_and_save, only: str = "", *, quiet: bool = False) -> bool:

@@ -76,11 +76,11 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     """A study from a nested dict. One UserError for all fields that are unknown or wrong."""
     from lfl_jax.configs.studies import base
 
-    problems = _unknown(values, base.study().to_dict(), "")
+    problems = unknown(values, base.study().to_dict(), "")
     # What is missing takes base.py's value, so that a plain dict need not have every field.
     given = base.study().to_dict() | dict(values)
     for name, arm in given["arms"].items():
-        problems += _unknown(arm, base.arm().to_dict(), f"arms.{name}.")
+        problems += unknown(arm, base.arm().to_dict(), f"arms.{name}.")
     if problems:
         raise mistakes(problems)
 
@@ -91,7 +91,7 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     measures = Measures.parse(given["learning"], given["forgetting"], given["divergence"])
     question = Question(measures, float(given["margin"]), _pairs(given["contrasts"]))
     axes = {"steps": tuple(given["steps"]), "seeds": tuple(given["seeds"])}
-    shared = _overrides(given["config"])
+    shared = overrides(given["config"])
     return StudyConfig(given["name"], given["base"], arms, question=question, config=shared, **axes)
 
 
@@ -111,7 +111,7 @@ def expand(study: StudyConfig) -> list[PlannedRun]:
     return runs
 
 
-def _unknown(given: Mapping[str, object], known: Mapping[str, object], where: str) -> list[str]:
+def unknown(given: Mapping[str, object], known: Mapping[str, object], where: str) -> list[str]:
     """What is wrong with the names of a section's fields."""
     problems = []
     for name in given:
@@ -124,10 +124,10 @@ def _unknown(given: Mapping[str, object], known: Mapping[str, object], where: st
 
 def _arm(name: str, values: Mapping[str, object]) -> ArmConfig:
     rates = tuple(map(float, values["lr"]))
-    return ArmConfig(name, values["words"], rates, _overrides(values["config"]))
+    return ArmConfig(name, values["words"], rates, overrides(values["config"]))
 
 
-def _overrides(sections: Mapping[str, object]) -> Overrides:
+def overrides(sections: Mapping[str, object]) -> Overrides:
     """{"optim.lr": 1e-3} of {"optim": {"lr": 1e-3}}; "trainable" is a field of no section."""
     flat: dict[str, object] = {}
     for name, value in sections.items():
@@ -215,9 +215,9 @@ def _config(study: StudyConfig, arm: ArmConfig, axes: Mapping[str, object]) -> C
     # What a config is named by: its file or name, then words.
     file, colon, words = study.base.partition(":")
     joined = ",".join(filter(None, (words, arm.words)))
-    overrides = dict(study.config) | dict(arm.config) | dict(axes)
+    fields = dict(study.config) | dict(arm.config) | dict(axes)
     # Text is parsed as on a command line; a value keeps its type.
-    return command_line.configured(f"{file}:{joined}" if joined or colon else file, overrides)
+    return command_line.configured(f"{file}:{joined}" if joined or colon else file, fields)
 
 
 def _require_different_arms(study: StudyConfig, base: Config) -> None:

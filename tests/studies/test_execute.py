@@ -150,3 +150,11 @@ def test_the_table_says_what_is_left_and_why_runs_failed(study, capsys):
         ["full", "3", "1", "0", "0"],
         ["lora", "0", "0", "0", "4"],
     ]
+
+
+def test_what_is_finished_may_be_decided_otherwise(tmp_path, planned):
+    done = planned[1]
+    study = Study(tmp_path, planned, lambda folder, config: folder.name == done.name)
+    rest = Fake()
+    execute.execute(study, rest, quiet=True)
+    assert done.name not in rest.done and len(rest.done) == len(planned) - 1
