@@ -10,9 +10,8 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured
 from lfl_jax.statistics.frontier import Arm, Axis
 from lfl_jax.studies.records.scores import Scores, require_same_prompts
-from lfl_jax.studies.runs import Run
+from lfl_jax.studies.runs import Cell, Run
 
-Cell = tuple[float, int]
 # (base, run, measure) -> a value for each item
 Values = Callable[[Scores, Scores, "Measure"], np.ndarray]
 
@@ -132,7 +131,7 @@ def _reason(method: str, cell: Cell, missing: Sequence[int], runs: Sequence[Run]
     # Every failed seed may have failed in its own way: all of them are said, the first is named.
     reasons = {run.reason for run in runs if run.cell == cell and run.seed in missing}
     why = "; ".join(sorted(filter(None, reasons))) or "not there"
-    return f"{method}, lr {cell[0]:g}, step {cell[1]}: seed {missing[0]} {why}"
+    return f"{method}, {cell}: seed {missing[0]} {why}"
 
 
 def _learned(base: Scores, run: Scores, measure: Measure) -> np.ndarray:

@@ -61,10 +61,12 @@ def find(base: Scores, runs: Sequence[Run], question: Question) -> Findings:
 
 
 def _best_rate(method: str, grid: Grid) -> BestRate:
+    if any(cell.scale != 1 for cell in grid.cells):
+        return BestRate(method, None, f"{method} scales finished runs, whose rates are not its own")
     # Optima move with the length of a run: those of several lengths are not mixed.
-    longest = max(step for _, step in grid.cells)
-    chosen = [index for index, (_, step) in enumerate(grid.cells) if step == longest]
-    rates = np.array([grid.cells[index][0] for index in chosen])
+    longest = max(cell.step for cell in grid.cells)
+    chosen = [index for index, cell in enumerate(grid.cells) if cell.step == longest]
+    rates = np.array([grid.cells[index].lr for index in chosen])
     scores = grid.arm.x.values[:, chosen].mean(axis=2)
     try:
         return BestRate(method, learning_rates.optimum(method, rates, scores))

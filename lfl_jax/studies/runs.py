@@ -2,13 +2,14 @@
 
 A list of runs is a CSV file with columns method, lr, seed, step and folder; folder is anything that
 `records.read` takes, relative to the file. A row of a run that failed leaves folder empty and says
-why in `reason`.
+why in `reason`. `scale` is a factor on the finished change, 1 where there is none.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lfl_jax.errors import UserError
 from lfl_jax.studies import records
@@ -19,11 +20,32 @@ from lfl_jax.studies.records.scores import Scores
 COLUMNS = ("method", "lr", "seed", "step", "folder")
 
 
+class Cell(NamedTuple):
+    """A place in a method's grid.
+
+    step: the length of the schedule. scale: a factor on the finished change, 1 being as trained.
+    """
+
+    lr: float
+    step: int
+    scale: float = 1.0
+
+    @property
+    def mark(self) -> str:
+        """The rate, and the scale where there is one: at a point of a figure."""
+        return f"{self.lr:g}" if self.scale == 1 else f"{self.lr:g} x{self.scale:g}"
+
+    def __str__(self) -> str:
+        scaled = "" if self.scale == 1 else f", scale {self.scale:g}"
+        return f"lr {self.lr:g}, step {self.step}{scaled}"
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained model and its place in the grid; scores is None for a run that failed.
 
-    step: the length of its schedule, in optimizer steps.
+    step: the length of its schedule, in optimizer steps. scale: of the finished change, which a
+    study evaluates without training again.
     """
 
     method: str
@@ -32,11 +54,12 @@ class Run:
     step: int
     scores: Scores | None
     reason: str = ""
+    scale: float = 1.0
 
     @property
-    def cell(self) -> tuple[float, int]:
+    def cell(self) -> Cell:
         """Its place in its method's grid."""
-        return self.lr, self.step
+        return Cell(self.lr, self.step, self.scale)
 
 
 def read(path: Path) -> list[Run]:
@@ -49,13 +72,12 @@ def read(path: Path) -> list[Run]:
 
 
 def require_distinct(runs: Sequence[Run], source: str) -> None:
-    """UserError for two runs of one method, learning rate, length and seed: which would count?"""
-    places = Counter((run.method, run.lr, run.step, run.seed) for run in runs)
-    for (method, lr, step, seed), count in places.items():
+    """UserError for two runs of one method, cell and seed: which would count?"""
+    places = Counter((run.method, run.cell, run.seed) for run in runs)
+    for (method, cell, seed), count in places.items():
         if count > 1:
             raise UserError(
-                f"{source}: {count} runs of {method}, lr {lr:g}, step {step}, seed {seed};"
-                " expected one"
+                f"{source}: {count} runs of {method}, {cell}, seed {seed}; expected one"
             )
 
 
@@ -63,10 +85,12 @@ def _run(path: Path, number: int, row: Row) -> Run:
     where = f"{path}, line {number}"
     lr = _number(where, "lr", row["lr"])
     seed, step = (int(_number(where, name, row[name])) for name in ("seed", "step"))
+    scale = _number(where, "scale", row.get("scale") or "1")
     folder, reason = row["folder"], row.get("reason") or ""
+    scores = _tuned(where, path.parent / folder) if folder else None
     if not folder:
-        return Run(row["method"], lr, seed, step, None, reason or "no folder was given")
-    return Run(row["method"], lr, seed, step, _tuned(where, path.parent / folder), reason)
+        reason = reason or "no folder was given"
+    return Run(row["method"], lr, seed, step, scores, reason, scale=scale)
 
 
 def _tuned(where: str, folder: Path) -> Scores:

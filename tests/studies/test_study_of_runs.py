@@ -11,6 +11,7 @@ from scipy import stats
 
 from lfl_jax import compare
 from lfl_jax.errors import UserError
+from lfl_jax.report.study import tables
 from lfl_jax.statistics.verdicts import Verdict
 from lfl_jax.studies import records, runs
 from lfl_jax.studies.answers import Question
@@ -108,11 +109,35 @@ def test_arms_are_the_scores_by_seed_cell_and_item(folder):
     grid = grids(base, runs.read(folder / "runs.csv"), MEASURES)["lora"]
     assert grid.arm.x.values.shape == (SEEDS, len(RATES), ITEMS)
     (one,) = records.read(str(folder / "lora-0.001-2.csv"))
-    cell = grid.cells.index((0.001, 160))
+    cell = grid.cells.index((0.001, 160, 1.0))
     values = one.tasks["target"]["score"].column.values()
     assert grid.arm.x.values[2, cell].tolist() == values
     lost = base.tasks["source"]["score"].estimate.mean - one.tasks["source"]["score"].estimate.mean
     assert grid.arm.y.values[2, cell].mean() == pytest.approx(lost)
+
+
+def test_scales_of_finished_runs_are_cells_of_their_own(folder, tmp_path):
+    lines = (folder / "runs.csv").read_text().splitlines()
+    scaled = [f"{lines[0]},scale"]
+    for line in lines[1:]:
+        method, lr, *rest = line.split(",")
+        # The same scores, as five scales of the runs at one rate.
+        lr, scale = ("0.001", 0.2 * (1 + RATES.index(float(lr)))) if method == "lora" else (lr, "")
+        scaled.append(",".join((method, lr, *rest, str(scale))))
+    listed = tmp_path / "runs.csv"
+    listed.write_text("\n".join(scaled).replace(",160,", f",160,{folder}/") + "\n")
+    (base,) = records.read(str(folder / "base.csv"))
+    findings = find(base, runs.read(listed), Question(MEASURES, 0.03))
+    before, after = answer(folder).grids["lora"], findings.grids["lora"]
+    assert [cell.mark for cell in after.cells] == [
+        f"0.001 x{s:g}" for s in (0.2, 0.4, 0.6, 0.8)
+    ] + ["0.001"]
+    assert np.array_equal(before.arm.x.values, after.arm.x.values)
+    assert "whose rates are not its own" in findings.best_rates[1].reason
+    rows = [row[:4] for row in tables.points(findings).rows if row[0] == "lora"]
+    assert rows[0] == ("lora", 0.001, 160, 0.2)
+    (left,) = find(base, [*runs.read(listed)[1:]], Question(MEASURES, 0.03)).grids["full"].left_out
+    assert "lr 0.0001, step 160: seed 0 not there" in left
 
 
 def test_best_learning_rates(folder):

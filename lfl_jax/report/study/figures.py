@@ -114,8 +114,8 @@ def _draw_frontier(axes: "Axes", grid: Grid, method: str, index: int) -> None:
     efficient = pareto(*means)
     axes.plot(means[0][efficient], means[1][efficient], color=colour, lw=1.5)
     axes.scatter(*means, s=42, color=colour, marker=marker, label=method, zorder=3)
-    for (lr, _), *point in zip(grid.cells, *means, strict=True):
-        axes.annotate(f"{lr:g}", point, (4, 4), textcoords="offset points", fontsize=7, color=INK)
+    for cell, *point in zip(grid.cells, *means, strict=True):
+        axes.annotate(cell.mark, point, (4, 4), textcoords="offset points", fontsize=7, color=INK)
 
 
 def rates(findings: Findings) -> Figure:
@@ -123,6 +123,9 @@ def rates(findings: Findings) -> Figure:
     canvas, (above, below) = _canvas(WIDE, 5.2, rows=2)
     points = tables.points(findings)
     for index, best in enumerate(findings.best_rates):
+        # A rate stands for several scales of one run: there is no curve over it.
+        if any(cell.scale != 1 for cell in findings.grids[best.method].cells):
+            continue
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         style = {"color": colour, "marker": marker, "ms": 5, "capsize": 2, "label": best.method}
         lrs, *numbers = _by_rate(points, best.method)
@@ -144,9 +147,9 @@ def rates(findings: Findings) -> Figure:
 
 
 def _by_rate(points: Table, method: str) -> list[np.ndarray]:
-    """A method's columns of `tables.points`, in the order of its learning rates, without steps."""
+    """A method's columns of `tables.points`, in the order of its learning rates, without cells."""
     rows = [row for row in points.rows if row[0] == method]
-    cells = sorted((lr, *numbers) for _, lr, _, *numbers in rows)
+    cells = sorted((lr, *numbers) for _, lr, _, _, *numbers in rows)
     return [np.array(column, float) for column in zip(*cells, strict=True)]
 
 

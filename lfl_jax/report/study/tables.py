@@ -89,16 +89,16 @@ def points(findings: Findings) -> Table:
     rows = []
     for method, grid in findings.grids.items():
         # Each cell has its own error: over its seeds, and over the items it was scored on.
-        for index, (lr, step) in enumerate(grid.cells):
+        for index, cell in enumerate(grid.cells):
             learned = over_seeds_and_items(grid.arm.x.part(index))
             forgotten = over_seeds_and_items(grid.arm.y.part(index))
-            cells = (learned.mean, *learned.interval(), forgotten.mean, *forgotten.interval())
-            rows.append((method, lr, step, *cells))
+            scores = (learned.mean, *learned.interval(), forgotten.mean, *forgotten.interval())
+            rows.append((method, *cell, *scores))
     return Table(
         "points",
         "Learning and forgetting of every method, learning rate and length, over seeds and items.",
         (
-            *("method", "learning rate", "steps"),
+            *("method", "learning rate", "steps", "scale"),
             *("learning", "low", "high", "forgetting", "low", "high"),
         ),
         tuple(rows),
@@ -125,10 +125,10 @@ def _by_run(
     rows = []
     for method, grid in findings.grids.items():
         means = [axis_of(grid).values.mean(axis=2) for axis_of in columns.values()]
-        for index, (lr, step) in enumerate(grid.cells):
+        for index, cell in enumerate(grid.cells):
             for s, seed in enumerate(grid.seeds):
-                rows.append((method, lr, step, seed, *(mean[s, index] for mean in means)))
-    head = ("method", "learning rate", "steps", "seed")
+                rows.append((method, *cell, seed, *(mean[s, index] for mean in means)))
+    head = ("method", "learning rate", "steps", "scale", "seed")
     return Table(name, caption, (*head, *columns), tuple(rows))
 
 
