@@ -67,6 +67,9 @@ def _adapter() -> config_dict.ConfigDict:
     # ((regex on "layers/3/attn/q", rank), ...); first match wins, others take adapter.rank
     a.rank_pattern = ()
     a.alpha_pattern = ()  # ((regex, alpha), ...)
+    # which factor of LoRA's and DoRA's change A B starts at zero: b_zero (A random, PEFT's start) |
+    # a_zero (B random). Both start at the base; their best learning rates differ
+    a.init = "b_zero"
     a.scaling = "alpha/rank"  # alpha/rank | alpha/sqrt(rank) (rsLoRA): LoRA's and DoRA's scale
     # nearest (the released code) | floor (the paper): how the square's size is rounded
     a.mora_rounding = "nearest"

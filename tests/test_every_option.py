@@ -39,6 +39,7 @@ OTHER: dict[str, tuple] = {
     "adapter.targets": (("q",), {}),
     "adapter.rank_pattern": (((r"layers/1/.*", 3),), {}),
     "adapter.alpha_pattern": (((r"layers/1/.*", 3.0),), {}),
+    "adapter.init": ("a_zero", {}),
     "adapter.scaling": ("alpha/sqrt(rank)", {}),
     "adapter.mora_rounding": ("floor", {"adapter.kind": "mora", "adapter.rank": 3}),
     "adapter.dora_norm": ("input", {"adapter.kind": "dora"}),

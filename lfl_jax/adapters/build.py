@@ -63,6 +63,11 @@ def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
         raise UserError(
             f"config.adapter.kind={config.kind!r} needs config.adapter.rank, for example 16"
         )
+    if config.init != "b_zero" and not any(kind.either_factor_zero for kind in kinds):
+        raise UserError(
+            f"config.adapter.init={config.init} is for lora and dora, one of whose factors starts at"
+            f" zero; {config.kind} has a start of its own"
+        )
     return kinds
 
 

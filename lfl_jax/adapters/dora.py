@@ -33,6 +33,7 @@ class DoRA(Kind):
 
     constants: ClassVar[tuple[str, ...]] = ("scale", "gain", "w2", "n")
     lora_plus: ClassVar[tuple[str, ...]] = ("b",)
+    either_factor_zero: ClassVar[bool] = True
     a: Any  # (I, R)
     b: Any  # (R, O)
     scale: Any  # (R,)

@@ -114,6 +114,7 @@ class LoftQ(LoRA):
     be without LoftQ.
     """
 
+    either_factor_zero: ClassVar[bool] = False
     reads_original: ClassVar[bool] = True
 
     def bind(self, w: Weight, original: Weight | None = None) -> "LoftQ":

@@ -45,6 +45,8 @@ class Kind(Node):
     ranked: ClassVar[bool] = True
     # the weights it can adapt, such as "q"; None is all
     modules: ClassVar[tuple[str, ...] | None] = None
+    # config.adapter.init may say which of its two factors starts at zero
+    either_factor_zero: ClassVar[bool] = False
     # `bind` needs the weight from before it was quantised
     reads_original: ClassVar[bool] = False
     # `change` is a function of the adapted output: its y includes the other adapters' changes

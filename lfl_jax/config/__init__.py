@@ -57,6 +57,7 @@ class AdapterConfig(Section):
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
     rank_pattern: tuple[tuple[str, int], ...] = ()
     alpha_pattern: tuple[tuple[str, float], ...] = ()
+    init: str = "b_zero"
     scaling: str = "alpha/rank"
     mora_rounding: str = "nearest"
     dora_norm: str = "output"

@@ -12,6 +12,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.compute_dtype": ("float32", "bfloat16"),
     "model.base_dtype": ("float32", "bfloat16", "int8", "nf4"),
     "model.remat": ("none", "selective", "full"),
+    "adapter.init": ("b_zero", "a_zero"),
     "adapter.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "adapter.mora_rounding": ("nearest", "floor"),
     "adapter.dora_norm": ("output", "input"),
@@ -178,6 +179,8 @@ def _adapter_problems(c: Config) -> list[str]:
             "config.trainable names adapter paths, but config.adapter.kind is none; use the :full"
             " argument"
         )
+    if not a.kinds and a.init != "b_zero":
+        problems.append(f"config.adapter.init={a.init} is given without an adapter")
     if a.path and a.over:
         problems.append(
             "config.adapter.path and config.adapter.over both say what there is at the start; give"
