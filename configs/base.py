@@ -132,7 +132,8 @@ def _data() -> config_dict.ConfigDict:
     d = config_dict.ConfigDict()
     # a name of lfl_jax.data.sources.SOURCES, tfds:DIR, or FILE.py:NAME, a function of your own;
     # several with weights are drawn from at these rates (shares of the examples):
-    # "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it
+    # "metamath:0.9,c4:0.1"; the first one is tested on, and train.epochs are passes over it. The
+    # first one may have weight 0, to be tested on and not trained on: "metamath:0,c4"
     d.source = "word_problems"
     # a file, or a folder of shards: .jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet,
     # .arrow, or what datasets' save_to_disk wrote; used in place of source

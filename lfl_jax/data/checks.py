@@ -27,6 +27,18 @@ def doubts(tokenized: TokenizedSource, estimate: RowEstimate, positions: int) ->
         yield from _held_out_in_training(tokenized.source, held_out)
 
 
+def rarely_drawn(source: Source, draws: float) -> Iterator[str]:
+    """Lines about parts of a mix of which a run of so many examples is expected to draw none."""
+    for part, rate in zip(source.parts, source.rates, strict=True):
+        # A round has its draws in random order, so that a short run may see none of a rare part.
+        expected = draws * rate / sum(source.rates)
+        if expected < 1:
+            yield (
+                f"the run trains on about {draws:.0f} examples, of which {part.name} is"
+                f" {rate / sum(source.rates):.1%}: it may not be trained on at all"
+            )
+
+
 def _special_tokens(tokenized: TokenizedSource) -> Iterator[str]:
     """Lines about the special tokens around texts, against those of the tokenizer."""
     template, tokenizer = tokenized.template, tokenized.tokenizer

@@ -1,4 +1,8 @@
-"""Several sources drawn from at fixed rates, as in replay: "metamath:0.9,c4:0.1"."""
+"""Several sources drawn from at fixed rates, as in replay: "metamath:0.9,c4:0.1".
+
+Rates are shares of the examples. Each source is drawn in the order that it has alone, so that runs
+with and without replay see the same examples of the first source in the same order.
+"""
 
 import functools
 import math
@@ -26,22 +30,31 @@ class SourceName:
 def parse(text: str) -> tuple[SourceName, ...]:
     """Names with weights, 1 by default: "a", "tfds:DIR", "a:0.9,tfds:DIR:0.1".
 
-    What follows a part's last colon is its weight if it reads as a number. Raises UserError for a
-    weight that is not positive, and for a part without a name.
+    What follows a part's last colon is its weight if it reads as a number. The first of several may
+    have weight 0: it is tested on and not trained on. Raises UserError for any other weight that is
+    not positive, and for a part without a name.
     """
-    return tuple(_parse_part(part.strip(), text) for part in text.split(","))
+    parts = tuple(_parse_part(part.strip(), text) for part in text.split(","))
+    trained = parts[1:] or parts
+    if not all(part.weight for part in trained):
+        raise _weights_error(text)
+    return parts
 
 
 def _parse_part(part: str, text: str) -> SourceName:
     head, _, tail = part.rpartition(":")
     weight = _number(tail) if head else None
     name, _, folder = (part if weight is None else head).partition(":")
-    if not name or (weight is not None and not 0 < weight < math.inf):
-        raise UserError(
-            f"config.data.source={text!r}: expected names with positive weights, such as"
-            " metamath:0.9,c4:0.1"
-        )
+    if not name or (weight is not None and not 0 <= weight < math.inf):
+        raise _weights_error(text)
     return SourceName(name, folder, 1.0 if weight is None else weight)
+
+
+def _weights_error(text: str) -> UserError:
+    return UserError(
+        f"config.data.source={text!r}: expected names with positive weights, such as"
+        " metamath:0.9,c4:0.1 (the first of several may have 0: tested on, not trained on)"
+    )
 
 
 def _number(text: str) -> float | None:

@@ -78,11 +78,43 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
 
     Splits are "train", "dev" and "test", and share no cluster. word_problems has "test_seen" and
     "test_unseen" (templates) in place of "test"; uuid's "dev" is its "train", since it measures
-    recall. Of a mix, such as "metamath:0.9,c4:0.1", the other splits are those of the first source:
-    it is what is to be learned. seed: of generated sources, where data.seed is None. Raises
-    UserError for an unknown name or split.
+    recall. "train" is what the run trains on, such as the mix "metamath:0.9,c4:0.1"; the others are
+    `open_tested`. seed: of generated sources, where data.seed is None. Raises UserError for an
+    unknown name or split.
     """
+    if split != "train":
+        return open_tested(data, split, seed)
+
     seed = seed if data.seed is None else data.seed
+    # The first source may have weight 0: tested on, and not trained on.
+    named = [part for part in _parts(data) if part.weight]
+    rates = mixes.rates([part.weight for part in named])
+    parts = tuple(_open(part, data, split, seed) for part in named)
+    source = parts[0] if len(parts) == 1 else _mix(parts, rates, split)
+
+    # The training source records them, since they are part of what the run is tested on.
+    held_out = held_out_files(data)
+    files = {name: files_of_split(Path(path), name) for name, path in held_out.items()}
+    records = [HeldOut(name, held_out[name], sha256_of_files(files[name])) for name in held_out]
+    return dataclasses.replace(source, held_out=tuple(records))
+
+
+def open_tested(data: DataConfig, split: str, seed: int) -> Source:
+    """A split of the first source, which is what is to be learned: all that evaluations read.
+
+    Whatever is mixed into the training, or takes its place, changes nothing here. Arguments and
+    errors are those of `open_source`; "train" is for few-shot examples and for tests of recall.
+    """
+    named = _parts(data)[0]
+    # A file of your own for this split goes before everything else.
+    held_out = held_out_files(data)
+    if split in held_out:
+        return _open_held_out(named, data, held_out[split], split)
+    return _open(named, data, split, seed if data.seed is None else data.seed)
+
+
+def _parts(data: DataConfig) -> tuple[SourceName, ...]:
+    """The named sources; UserError for a file in place of several, or one that is missing."""
     parts = mixes.parse(data.source)
     if data.path and len(parts) > 1:
         raise UserError(
@@ -90,24 +122,7 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
             " it"
         )
     _require_files(data)
-
-    # A file of your own for this split goes before everything else.
-    held_out = held_out_files(data)
-    if split in held_out:
-        return _open_held_out(parts[0], data, held_out[split], split)
-
-    rates = mixes.rates([part.weight for part in parts])
-    if split != "train" or len(parts) == 1:
-        source = _open(parts[0], data, split, seed)
-    else:
-        source = _mix(tuple(_open(part, data, split, seed) for part in parts), rates, split)
-    if split != "train":
-        return source
-
-    # The training source records them, since they are part of what the run is tested on.
-    files = {name: files_of_split(Path(path), name) for name, path in held_out.items()}
-    records = [HeldOut(name, held_out[name], sha256_of_files(files[name])) for name in held_out]
-    return dataclasses.replace(source, held_out=tuple(records))
+    return parts
 
 
 def held_out_splits(data: DataConfig) -> tuple[str, ...]:

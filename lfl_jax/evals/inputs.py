@@ -7,7 +7,7 @@ from lfl_jax.config import Config
 from lfl_jax.data.examples import Example, interleaved
 from lfl_jax.data.formatting import find_template
 from lfl_jax.data.lab import examples as lab_examples
-from lfl_jax.data.sources import held_out_splits, open_source
+from lfl_jax.data.sources import held_out_splits, open_tested
 from lfl_jax.evals.task import Inputs
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.run_setup import base_model
@@ -78,7 +78,7 @@ def _held_out_count(config: Config, dev: bool) -> int | None:
 
 
 def _first_examples(config: Config, split: str, count: int) -> list[Example]:
-    examples = open_source(config.data, split, config.seed.data).examples
+    examples = open_tested(config.data, split, config.seed.data).examples
     return [examples[i] for i in range(min(count, len(examples)))]
 
 

@@ -35,9 +35,19 @@ def total_steps(config: Config, tokenized: TokenizedSource) -> int:
     estimate = estimate_rows(tokenized, seed=config.seed.data, epochs=config.train.epochs)
     for text in checks.doubts(tokenized, estimate, base_model.shape(config).max_seq_len):
         notices.warn(text)
+    steps = _steps(config, estimate.stats.rows)
+    if estimate.stats.rows:
+        passes = steps * config.train.batch / estimate.stats.rows * config.train.epochs
+        for text in checks.rarely_drawn(tokenized.source, passes * estimate.examples):
+            notices.warn(text)
+    return steps
+
+
+def _steps(config: Config, rows: int) -> int:
+    """rows: that config.train.epochs fill."""
     if config.train.tokens:
         return steps_of(config, config.train.tokens)
-    return config.train.steps or math.ceil(estimate.stats.rows / config.train.batch)
+    return config.train.steps or math.ceil(rows / config.train.batch)
 
 
 def steps_of(config: Config, tokens: float) -> int:

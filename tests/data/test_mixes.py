@@ -31,7 +31,9 @@ def test_names_folders_and_weights(text, expected):
     assert [(p.name, p.folder, p.weight) for p in mixes.parse(text)] == expected
 
 
-@pytest.mark.parametrize("text", ["a:0,b:1", "a:-1,b:1", "a,,b", "a:nan,b:1", "a:inf,b:1", ""])
+@pytest.mark.parametrize(
+    "text", ["a:0", "a:1,b:0", "a:0,b:0", "a:-1,b:1", "a,,b", "a:nan,b:1", "a:inf,b:1", ""]
+)
 def test_other_weights_are_refused(text):
     with pytest.raises(UserError, match="expected names with positive weights"):
         mixes.parse(text)
