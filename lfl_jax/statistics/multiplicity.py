@@ -1,5 +1,6 @@
 """Many questions at once: p-values that hold for all of them together."""
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
@@ -7,11 +8,16 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Adjusted p-values: the chance of any false rejection is at most each (Holm, 1979)."""
-    ordered = sorted(p_values, key=lambda name: p_values[name])
+    """Adjusted p-values: the chance of any false rejection is at most each (Holm, 1979).
+
+    NaN (an error that could not be estimated) stays NaN, and is not one of the questions.
+    """
+    # NaN is neither less nor more than anything: among the others it would upset their order.
+    asked = [name for name, p in p_values.items() if not math.isnan(p)]
+    ordered = sorted(asked, key=lambda name: p_values[name])
     # Each is compared with those that are still open; none may fall below an earlier one.
-    adjusted, highest = {}, 0.0
+    adjusted, highest = dict.fromkeys(p_values, math.nan), 0.0
     for index, name in enumerate(ordered):
         highest = max(highest, min(1.0, (len(ordered) - index) * p_values[name]))
         adjusted[name] = highest
-    return {name: adjusted[name] for name in p_values}
+    return adjusted

@@ -147,9 +147,17 @@ def _forgotten(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
 
 
 def _item_values(base: Scores, scores: Scores, measure: Measure) -> np.ndarray:
-    """By item in the base's order, so that their plain mean is the metric."""
+    """By item in the base's order, so that their plain mean is the metric.
+
+    Of a ratio of sums (a loss per token) it is the linearised ratio: the ratio, plus what the item
+    adds to its deviation, (total - ratio weight) / mean weight.
+    """
     require_same_prompts(base, scores, measure.task)
     column = measure.of(scores).column.ordered_as(measure.of(base).column)
-    # Of a ratio of sums (a loss per token) the items' shares add up to the ratio.
-    weights = np.asarray(column.weights)
-    return np.asarray(column.totals) / weights.mean()
+    totals, weights = np.asarray(column.totals), np.asarray(column.weights)
+    # Exactly the scores where items count alike.
+    if np.all(weights == weights[0]):
+        return totals / weights[0]
+    # Not total / mean weight: longer texts would differ by more where every token differs alike.
+    ratio = totals.sum() / weights.sum()
+    return ratio + (totals - ratio * weights) / weights.mean()

@@ -66,3 +66,9 @@ def test_holm_is_statsmodels():
     expected = multitest.multipletests(list(values.values()), method="holm")[1]
     assert list(holm(values).values()) == pytest.approx(expected)
     assert list(holm(values)) == list(values)
+
+
+def test_holm_leaves_out_what_has_no_p_value():
+    with_unknown = holm({"a": 0.01, "unknown": float("nan"), "c": 0.001})
+    assert with_unknown["unknown"] != with_unknown["unknown"]
+    assert (with_unknown["a"], with_unknown["c"]) == pytest.approx((0.01, 0.002))
