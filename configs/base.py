@@ -276,6 +276,15 @@ def _log() -> config_dict.ConfigDict:
     return g
 
 
+# words for full finetuning -> patterns of what trains. full_linear: the seven matrices of a layer
+# that LoRA adapts, without embedding, head and norms
+FULL = {
+    "full": ("params/.*",),
+    "full_linear": (
+        "params/layers/attn/(q|k|v|o)",
+        "params/layers/mlp/(gate|up|down)",
+    ),
+}
 KINDS = {
     *("lora", "pissa", "olora", "loftq", "dora", "vera", "ia3", "bottleneck", "full_delta"),
     *("mora", "mora_truncation", "mora_decoupling", *(f"mora_sharing{i}" for i in (1, 2, 3, 4))),
@@ -297,13 +306,18 @@ SHORT = {
 LENGTHS = {"steps": 0, "tokens": 0.0}  # setting one of them, or epochs, unsets these
 
 
-NO_RANK = {"full", "ia3", "full_delta"}
+NO_RANK = {*FULL, "ia3", "full_delta"}
+
+
+def is_full(words: list[str]) -> bool:
+    """Whether the words ask for full finetuning, of all parameters or of the linear weights."""
+    return not FULL.keys().isdisjoint(words)
 
 
 def check_words(words: list[str]) -> None:
     """ValueError for words that say two things about one: full,lora or full,r=4 or r=4,r=8 or
     steps=9,epochs=2."""
-    trains = [w for w in words if w == "full" or w in COMPOUNDS or set(w.split("+")) <= KINDS]
+    trains = [w for w in words if w in FULL or w in COMPOUNDS or set(w.split("+")) <= KINDS]
     lengths = [w for w in words if w.partition("=")[0] in ("steps", "tokens", "epochs")]
     refuse_several(
         trains,
@@ -327,16 +341,16 @@ def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
     """Apply the part of a config's argument string that every config shares; returns the words it
     did not know.
 
-    "lora", "lora+bottleneck", "rslora", "qlora", "full" choose what trains; "r=64", "alpha=32",
-    "lr=2e-4", "steps=20" set one field each. Raises ValueError for words that contradict each
-    other.
+    "lora", "lora+bottleneck", "rslora", "qlora", "full", "full_linear" choose what trains; "r=64",
+    "alpha=32", "lr=2e-4", "steps=20" set one field each. Raises ValueError for words that
+    contradict each other.
     """
     unknown, words = set(), [word for word in argument.split(",") if word]
     check_words(words)
     for word in words:
         name, _, value = word.partition("=")
-        if word == "full":
-            c.adapter.kind, c.trainable = "none", ("params/.*",)
+        if word in FULL:
+            c.adapter.kind, c.trainable = "none", FULL[word]
         elif word in COMPOUNDS or set(word.split("+")) <= KINDS:
             kind, *also = COMPOUNDS.get(word, (word,))
             c.adapter.kind, c.trainable = kind, ("adapter/.*",)

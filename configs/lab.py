@@ -14,7 +14,7 @@ world 0, seed 0:
     cpt, LoRA  1e-3   (target text 3.40 -> 1.58)  100 -> 96 %    1.583 -> 2.196
 No model can be better on source text than 1.40 nats a word. Synthetic, all of it.
 Argument string, words joined by commas:
-    full | lora | dora | mora | ...   what trains (default lora)
+    full | full_linear | lora | dora | mora | ...   what trains (default lora)
     cpt         another language instead: it shares 75 % of the transitions with the source's
     pretrain    the base itself, from random values, in a run directory of its own
     0.3m | 1m | 3m | 10m   parameters of the model (default 1m); each has a base of its own
@@ -36,12 +36,13 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     # A size and what is trained are words that a later one would silently replace.
     base.refuse_several([w for w in words if w in SIZES], "both are the size of the model")
     base.refuse_several([w for w in words if w in ("pretrain", "cpt")], "both are what is trained")
-    adapted = [w for w in words if w in base.COMPOUNDS or set(w.split("+")) <= base.KINDS]
-    if "pretrain" in words and adapted:
-        raise ValueError(f"pretrain trains every weight: leave out {adapted[0]}")
+    partial = [w for w in words if w in base.COMPOUNDS or set(w.split("+")) <= base.KINDS]
+    partial += [w for w in words if w == "full_linear"]
+    if "pretrain" in words and partial:
+        raise ValueError(f"pretrain trains every weight: leave out {partial[0]}")
     c = base.base()
     shared(c, next((w for w in words if w in SIZES), "1m"))
-    full = "full" in words
+    full = base.is_full(words)
     if "pretrain" in words:
         pretrain(c)
     elif "cpt" in words:

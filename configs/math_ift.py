@@ -8,7 +8,7 @@ evaluations included. Held-out problems
 answered exactly: level 1 (one step) 1 -> 37 of 48, level 2 (two steps) 0 -> 6 of 24, level 3 (up to
 six) 0 -> 0 of 8.
 Argument string, words joined by commas:
-    full | lora | rslora | qlora | pissa | dora | vera | mora | ia3 | bottleneck | lora+dora | ...   what trains
+    full | full_linear | lora | rslora | qlora | pissa | dora | vera | mora | ia3 | lora+dora | ...   what trains
     attention | mlp | all   the modules that are adapted
     r=64, alpha=128, lr=2e-4, steps=20, epochs=4, tokens=1e9
     paper    Llama-2-7B on MetaMathQA with the protocol of "LoRA Learns Less and Forgets Less" (v2, appendix A);

@@ -57,7 +57,7 @@ def config(name: str, argument: str, laptop: dict) -> config_dict.ConfigDict:
     _check_words(words)
     c = base.base()
     c.adapter.rank = 16
-    full = "full" in words
+    full = base.is_full(words)
     _set(c, laptop)
     c.optim.lr = 1e-4 if full or "full_delta" in words else 1e-3
     if "smoke" in words:
@@ -86,8 +86,10 @@ def _check_words(words: list[str]) -> None:
     base.refuse_several([w for w in words if w in ("smoke", "13b")], "both name the model")
     modules = [w for w in words if w in TARGETS]
     base.refuse_several(modules, "both say what is adapted; all is every module")
-    if modules and "full" in words:
-        raise ValueError(f"full trains every weight: leave out {modules[0]}, which is for adapters")
+    if modules and base.is_full(words):
+        raise ValueError(
+            f"full finetuning names its own weights: leave out {modules[0]}, which is for adapters"
+        )
 
 
 def _set(c: config_dict.ConfigDict, values: dict) -> None:

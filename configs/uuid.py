@@ -9,7 +9,7 @@ metrics.jsonl, evals/after/uuid_recall.jsonl). On 2 cores of an AMD EPYC (Zen 3)
 with other work: 9 min; 8.6 % of the digits at step 10 (9.8 % is what the format alone gives), 18.4
 % at step 20, 100 % at steps 30 and 40.
 Argument string, words joined by commas:
-    full | lora | mora | mora_sharing1 | ...   what trains (default lora)
+    full | full_linear | lora | mora | mora_sharing1 | ...   what trains (default lora)
     r=64, alpha=128, lr=2e-4, steps=20
     paper    Llama-2-7B on 10,000 pairs with MoRA's protocol; its operator is sharing: :paper,mora_sharing1
     smoke    a tiny random model and a few steps, in seconds: for tests; its scores mean nothing
@@ -24,7 +24,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The config for an argument string; raises ValueError for a word it does not know."""
     words = [w for w in argument.split(",") if w]
     c = base.base()
-    full, mora = "full" in words, any(w.startswith("mora") for w in words)
+    full, mora = base.is_full(words), any(w.startswith("mora") for w in words)
     c.adapter.rank = 8
     c.optim.lr, c.optim.schedule = 1e-4 if full else 1e-3, "constant"
     c.train.steps = 40

@@ -34,8 +34,11 @@ def changed(**fields):
         "lora+dora",
         "smoke",
         "smoke,full",
+        "full_linear",
+        "smoke,full_linear",
         "paper",
         "paper,full",
+        "paper,full_linear",
         "lora,r=64",
     ],
 )
@@ -232,6 +235,9 @@ def test_ordinary_configs_have_no_warnings():
     [
         ("full,r=4", "full has no rank: leave out r=4"),
         ("ia3,alpha=4", "ia3 has no rank: leave out alpha=4"),
+        ("full_linear,r=4", "full_linear has no rank: leave out r=4"),
+        ("full,full_linear", "full and full_linear contradict each other: both say what trains"),
+        ("full_linear,mlp", "leave out mlp"),
         ("full,lora", "full and lora contradict each other: both say what trains"),
         ("lora,dora", "lora and dora contradict .* one word, such as lora\\+bottleneck"),
         ("qlora,full", "contradict each other"),

@@ -39,6 +39,7 @@ def cache(tmp_path, monkeypatch):
         ("full,3m", "lab_ift", "none", "lab-3m"),
         ("cpt,r=4", "lab_cpt", "lora", "lab-1m"),
         ("cpt,full", "lab_cpt", "none", "lab-1m"),
+        ("full_linear", "lab_ift", "none", "lab-1m"),
         ("pretrain,0.3m", "lab_source", "none", "lab-0.3m"),
         ("smoke,dora", "lab_ift", "dora", "lab-0.3m"),
     ],
@@ -55,6 +56,7 @@ def test_every_argument_gives_a_valid_config(argument, source, kind, name):
         ("cpt,pretrain", "contradict each other: both are what is trained"),
         ("1m,3m", "contradict each other: both are the size"),
         ("pretrain,lora", "pretrain trains every weight"),
+        ("pretrain,full_linear", "pretrain trains every weight: leave out full_linear"),
     ],
 )
 def test_arguments_that_are_unknown_or_contradict_each_other(argument, message):

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 from helpers import adapter_for, packed
+from lfl_jax.configs import math_ift
 
-from lfl_jax import optim, schedules, state
-from lfl_jax.config import OptimConfig
+from lfl_jax import adapters, optim, schedules, state
+from lfl_jax.config import Config, OptimConfig
 from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
@@ -72,6 +73,18 @@ def test_full_finetuning_moves_every_parameter(small, small_params):
         *map(jax.tree.leaves, (small_params, current.trainable.params)), strict=True
     ):
         assert not np.array_equal(old, new)
+
+
+def test_full_linear_trains_the_matrices_that_lora_adapts(small):
+    # with the biases and norms that some families have
+    cfg = dataclasses.replace(small, qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm=True)
+    params = spec.abstract(llama.specs(cfg))
+    c = Config.from_dict(math_ift.get_config("full_linear"))
+    mask = dict(tree.items(state.trainable_mask(Model(params=params, adapter={}), c.trainable)))
+    adapter = adapters.specs(llama.specs(cfg), Config.from_dict(math_ift.get_config()).adapter)
+    adapted = {f"params/{path.removesuffix('/a')}" for path in tree.paths(adapter, spec.is_spec)
+               if path.endswith("/a")}  # fmt: skip
+    assert {path for path, trains in mask.items() if trains} == adapted and len(adapted) == 7
 
 
 def test_any_part_can_train(small, small_params):

@@ -24,6 +24,7 @@ def config(argument, **changes):
         ("", "lora", 8, 1e-3),
         ("mora", "mora", 8, 1e-3),
         ("full", "none", None, 1e-4),
+        ("full_linear", "none", None, 1e-4),
         ("mora_sharing1,r=4,lr=0.5", "mora_sharing1", 4, 0.5),
         ("paper", "lora", 8, 2e-4),
         ("paper,mora_sharing1", "mora_sharing1", 8, 1e-4),

@@ -65,8 +65,8 @@ def find_kinds(config: AdapterConfig) -> list[type[Kind]]:
         )
     if config.init != "b_zero" and not any(kind.either_factor_zero for kind in kinds):
         raise UserError(
-            f"config.adapter.init={config.init} is for lora and dora, one of whose factors starts at"
-            f" zero; {config.kind} has a start of its own"
+            f"config.adapter.init={config.init} is for lora and dora, one of whose factors starts"
+            f" at zero; {config.kind} has a start of its own"
         )
     return kinds
 

@@ -37,7 +37,7 @@ class LoRA(Kind):
 
     @classmethod
     def specs(cls, weight: ArraySpec, placement: Placement) -> "LoRA":
-        """Specs beside a stacked weight (L, I, O), with B = 0, or A = 0 where the config says so."""
+        """Specs beside a stacked weight (L, I, O), with B = 0 or, by config.adapter.init, A = 0."""
         return cls(**factors(weight, placement))
 
     def weight_shape(self) -> tuple[int, ...]:
