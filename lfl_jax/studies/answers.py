@@ -114,7 +114,7 @@ def _at_best_rate(first: Grid, second: Grid) -> Difference:
 
     Chosen by learning, whose items are others than those that forgetting is measured on.
     """
-    parts = [grid.arm.y.part(int(np.argmax(grid.arm.x.means()))) for grid in (first, second)]
+    parts = [grid.arm.y.part(grid.most_learned) for grid in (first, second)]
     difference = Part(parts[0].values - parts[1].values, parts[0].clusters)
     return Difference(over_seeds_and_items(difference))
 

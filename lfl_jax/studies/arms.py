@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured
@@ -56,6 +57,30 @@ class Grid:
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     left_out: tuple[str, ...]
+
+    @property
+    def rates(self) -> Float[np.ndarray, " P"]:
+        """The learning rate of every cell."""
+        return np.array([cell.lr for cell in self.cells])
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a cell is a finished change times a factor, and no schedule of its own."""
+        return any(cell.scale != 1 for cell in self.cells)
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest runs."""
+        return max(cell.step for cell in self.cells)
+
+    def of_length(self, steps: int) -> Int[np.ndarray, " K"]:
+        """Indices of the cells with runs of this length, by rising learning rate."""
+        return np.array([index for index, cell in enumerate(self.cells) if cell.step == steps])
+
+    @property
+    def most_learned(self) -> int:
+        """The index of the cell that learned most."""
+        return int(np.argmax(self.arm.x.means()))
 
 
 @dataclass(frozen=True)

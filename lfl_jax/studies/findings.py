@@ -4,9 +4,11 @@ Nothing here is a number without its error, and a question that the runs cannot 
 by the reason.
 """
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +16,11 @@ from lfl_jax.errors import UserError
 from lfl_jax.statistics import learning_rates, noise
 from lfl_jax.statistics.frontier import Axis
 from lfl_jax.statistics.learning_rates import Optimum
+from lfl_jax.studies import flips, predictors
 from lfl_jax.studies.answers import Answer, Question, answer
 from lfl_jax.studies.arms import Grid, grids
+from lfl_jax.studies.flips import FlipRates
+from lfl_jax.studies.predictors import Predictor
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.runs import Run
 
@@ -29,11 +34,18 @@ class BestRate:
     reason: str = ""
 
 
+class Noise(NamedTuple):
+    """One run's standard deviation over seeds; NaN for a single seed."""
+
+    learning: float
+    forgetting: float
+
+
 @dataclass(frozen=True)
 class Findings:
     """All that a report shows.
 
-    noise: {method: (of learning, of forgetting)}, one run's standard deviation over seeds.
+    noise: {method: its noise}. base, runs: the scores that everything else comes from.
     """
 
     question: Question
@@ -41,7 +53,25 @@ class Findings:
     grids: Mapping[str, Grid]
     answers: tuple[Answer, ...]
     best_rates: tuple[BestRate, ...]
-    noise: Mapping[str, tuple[float, float]]
+    noise: Mapping[str, Noise]
+    base: Scores
+    runs: tuple[Run, ...]
+
+    @functools.cached_property
+    def predictors(self) -> dict[str, Predictor]:
+        """{name: what it explains of forgetting}."""
+        return predictors.explain(self.grids)
+
+    @functools.cached_property
+    def flips(self) -> dict[str, dict[str, FlipRates]]:
+        """{accuracy: {method: answers that turned}}."""
+        return flips.count(self.base, self.runs, self.grids, self.question.measures.forgetting)
+
+    @property
+    def noise_floor(self) -> Noise:
+        """Of all methods together."""
+        squares = np.square(list(self.noise.values()))
+        return Noise(*map(float, np.sqrt(squares.mean(axis=0))))
 
     @property
     def left_out(self) -> list[str]:
@@ -57,25 +87,23 @@ def find(base: Scores, runs: Sequence[Run], question: Question) -> Findings:
     best_rates = tuple(_best_rate(method, grid) for method, grid in by_method.items())
     floors = {method: _noise(grid) for method, grid in by_method.items()}
     answers = tuple(answer(question, by_method))
-    return Findings(question, seeds, by_method, answers, best_rates, floors)
+    return Findings(question, seeds, by_method, answers, best_rates, floors, base, tuple(runs))
 
 
 def _best_rate(method: str, grid: Grid) -> BestRate:
-    if any(cell.scale != 1 for cell in grid.cells):
+    if grid.is_scaled:
         return BestRate(method, None, f"{method} scales finished runs, whose rates are not its own")
     # Optima move with the length of a run: those of several lengths are not mixed.
-    longest = max(cell.step for cell in grid.cells)
-    chosen = [index for index, cell in enumerate(grid.cells) if cell.step == longest]
-    rates = np.array([grid.cells[index].lr for index in chosen])
+    chosen = grid.of_length(grid.longest)
     scores = grid.arm.x.values[:, chosen].mean(axis=2)
     try:
-        return BestRate(method, learning_rates.optimum(method, rates, scores))
+        return BestRate(method, learning_rates.optimum(method, grid.rates[chosen], scores))
     except UserError as error:
         return BestRate(method, None, str(error))
 
 
-def _noise(grid: Grid) -> tuple[float, float]:
-    return _floor(grid.arm.x), _floor(grid.arm.y)
+def _noise(grid: Grid) -> Noise:
+    return Noise(_floor(grid.arm.x), _floor(grid.arm.y))
 
 
 def _floor(axis: Axis) -> float:

@@ -43,7 +43,7 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(f"the report needs {error.name}: pip install 'lfl_jax[study]'") from None
-    figures, tables = drawing.draw(findings), _tables(findings)
+    figures, tables = drawing.draw(findings, about.flags), _tables(findings)
     # Each drawing is rendered once, for the page and for its file.
     drawn = [figure.svg() for figure in figures]
     _write_parts(figures, drawn, tables, folder)

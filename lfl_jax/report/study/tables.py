@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lfl_jax.statistics.effects import over_seeds_and_items
@@ -125,11 +125,46 @@ def _by_run(
     rows = []
     for method, grid in findings.grids.items():
         means = [axis_of(grid).values.mean(axis=2) for axis_of in columns.values()]
-        for index, cell in enumerate(grid.cells):
-            for s, seed in enumerate(grid.seeds):
-                rows.append((method, *cell, seed, *(mean[s, index] for mean in means)))
+        for where, index in _places(grid):
+            rows.append((method, *where, *(mean[index] for mean in means)))
     head = ("method", "learning rate", "steps", "scale", "seed")
     return Table(name, caption, (*head, *columns), tuple(rows))
+
+
+def predictors(findings: Findings) -> Table:
+    """What each predictor alone explains of forgetting."""
+    return Table(
+        "predictors",
+        "The share of forgetting's variance over runs that each predictor alone explains.",
+        ("predictor", "R²", "95 % low", "95 % high"),
+        tuple((name, p.r2.mean, *p.interval()) for name, p in findings.predictors.items()),
+    )
+
+
+def flips(findings: Findings) -> Table:
+    """Every run's answers that turned, as shares of a task's items."""
+    rows = []
+    for measure, by_method in findings.flips.items():
+        for method, rates in by_method.items():
+            for where, index in _places(findings.grids[method]):
+                shares = (float(share[index]) for share in rates.columns())
+                rows.append((measure, method, *where, *shares))
+    return Table(
+        "flips",
+        "Answers that turned, of every run. By chance: what guessing alone would turn each way.",
+        (
+            *("measure", "method", "learning rate", "steps", "scale", "seed"),
+            *("lost", "gained", "by chance", "lost beyond chance", "gained beyond chance"),
+        ),
+        tuple(rows),
+    )
+
+
+def _places(grid: Grid) -> Iterable[tuple[tuple[float, int, float, int], tuple[int, int]]]:
+    """((learning rate, steps, scale, seed), (seed's index, cell's index)) of every run."""
+    for index, cell in enumerate(grid.cells):
+        for s, seed in enumerate(grid.seeds):
+            yield (*cell, seed), (s, index)
 
 
 def best_rates(findings: Findings) -> Table:

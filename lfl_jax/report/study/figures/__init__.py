@@ -1,0 +1,31 @@
+"""The figures of a study, in one style, each with the table it is drawn from.
+
+A new figure is a file here and a line in FIGURES.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from lfl_jax.report.study.figures.contrasts import contrasts
+from lfl_jax.report.study.figures.divergence import divergence, explained
+from lfl_jax.report.study.figures.flips import flips
+from lfl_jax.report.study.figures.frontier import frontier
+from lfl_jax.report.study.figures.rates import rates
+from lfl_jax.report.study.figures.style import Figure
+from lfl_jax.studies.findings import Findings
+
+# In the order of the page. A figure that the study has nothing for is None.
+FIGURES: dict[str, Callable[[Findings], Figure | None]] = {
+    "frontier": frontier,
+    "learning_rates": rates,
+    "contrasts": contrasts,
+    "divergence": divergence,
+    "explained": explained,
+    "flips": flips,
+}
+
+
+def draw(findings: Findings, flags: Sequence[str] = ()) -> list[Figure]:
+    """Every figure that there is something to draw for; flags stand in all of them."""
+    figures = [make(findings) for make in FIGURES.values()]
+    return [dataclasses.replace(figure, flags=tuple(flags)) for figure in figures if figure]

@@ -1,0 +1,97 @@
+"""What explains forgetting, whatever the method: the divergence, the rate, or the learning itself.
+
+Each predictor alone is fitted to the runs of a seed by a parabola, and its share of the variance is
+R^2 (the coefficient of determination). R^2 of the seeds give its interval.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from lfl_jax.statistics.effects import Effect, over_seeds
+from lfl_jax.studies.arms import Grid
+
+DIVERGENCE = "log divergence from the base"
+RATE = "log learning rate"
+LEARNING = "learning"
+METHOD = "method"
+# Of the polynomial, as in the regression that asks whether the method still matters.
+DEGREE = 2
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """r2: the share of forgetting's variance over the runs of a seed, over seeds."""
+
+    r2: Effect
+
+    def interval(self) -> tuple[float, float]:
+        """95 %, as far as a share can go: from 0 to 1."""
+        low, high = self.r2.interval()
+        return max(low, 0.0), min(high, 1.0)
+
+
+def explain(by_method: Mapping[str, Grid]) -> dict[str, Predictor]:
+    """{predictor: its share}, of those that were measured; empty where a fit would be exact.
+
+    A fit of as many coefficients as runs explains everything and says nothing.
+    """
+    grids = list(by_method.values())
+    forgotten = np.hstack([_by_run(grid.arm.y.values) for grid in grids])
+    values = _values(grids)
+    runs = forgotten.shape[1]
+    shares = {
+        name: Predictor(over_seeds(_r2_by_seed(x, forgotten)))
+        for name, x in values.items()
+        if runs > DEGREE + 2
+    }
+    if runs > len(grids) + 1 and len(grids) > 1:
+        shares[METHOD] = Predictor(over_seeds(_r2_of_groups(grids, forgotten)))
+    return shares
+
+
+def _by_run(values: Float[np.ndarray, "S P I"]) -> Float[np.ndarray, "S P"]:
+    return values.mean(axis=2)
+
+
+def _values(grids: list[Grid]) -> dict[str, Float[np.ndarray, "S N"]]:
+    """{predictor: its value of every run}, the columns in the order of `grids`."""
+    seeds = len(grids[0].seeds)
+    rates = np.concatenate([grid.rates for grid in grids])
+    values = {
+        RATE: np.tile(np.log(rates), (seeds, 1)),
+        LEARNING: np.hstack([_by_run(grid.arm.x.values) for grid in grids]),
+    }
+    if all(grid.divergence is not None for grid in grids):
+        far = np.hstack([_by_run(grid.divergence.values) for grid in grids])
+        # An untrained arm has no logarithm of its divergence: it would have to be left out of all.
+        if np.all(far > 0):
+            values[DIVERGENCE] = np.log(far)
+    return values
+
+
+def _r2_by_seed(
+    x: Float[np.ndarray, "S N"], y: Float[np.ndarray, "S N"]
+) -> Float[np.ndarray, " S"]:
+    shares = []
+    for predictor, outcome in zip(x, y, strict=True):
+        # Centred, so that the powers are not nearly collinear.
+        centred = predictor - predictor.mean()
+        powers = np.stack([centred**power for power in range(DEGREE + 1)], axis=1)
+        fitted = powers @ np.linalg.lstsq(powers, outcome, rcond=None)[0]
+        shares.append(_share(fitted, outcome))
+    return np.array(shares)
+
+
+def _r2_of_groups(grids: list[Grid], y: Float[np.ndarray, "S N"]) -> Float[np.ndarray, " S"]:
+    """Of each method's mean."""
+    groups = np.repeat(np.arange(len(grids)), [len(grid.cells) for grid in grids])
+    means = np.stack([y[:, groups == group].mean(axis=1) for group in range(len(grids))], axis=1)
+    return np.array([_share(row[groups], outcome) for row, outcome in zip(means, y, strict=True)])
+
+
+def _share(fitted: Float[np.ndarray, " N"], outcome: Float[np.ndarray, " N"]) -> float:
+    spread = float(np.sum((outcome - outcome.mean()) ** 2))
+    return 1 - float(np.sum((outcome - fitted) ** 2)) / spread if spread > 0 else 0.0
