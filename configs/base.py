@@ -164,6 +164,9 @@ def _data() -> config_dict.ConfigDict:
     d.template = "plain"
     # the token that ends an answer, in training and generation, such as "<|im_end|>"; "" = the EOS
     d.end_token = ""
+    # a sham control: every training prompt is answered with another example's response, drawn by
+    # data.seed (seed.data without it); of a mix, those of its first source. What is tested stays
+    d.shuffle_responses = False
     d.loss_turns = "all"  # all | last: which answers of a conversation carry loss
     d.uuid_prompt = "{key}"  # source uuid: the question that the template wraps; holds {key}
     d.uuid_hyphens = False  # source uuid: whether its UUIDs are written with hyphens

@@ -87,6 +87,7 @@ OTHER: dict[str, tuple] = {
     "data.columns": ("prompt=nowhere,response=nowhere", OWN),
     "data.dev_path": ("nowhere.jsonl", {}),
     "data.test_path": ("nowhere.jsonl", {}),
+    "data.shuffle_responses": (True, {}),
     "data.loss_turns": ("last", OWN),
     "data.end_token": ("<|bos|>", {}),
     "eval.tasks": (("source_nll:1",), {}),

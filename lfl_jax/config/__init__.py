@@ -128,6 +128,7 @@ class DataConfig(Section):
     end_token: str = ""
     seed: int | None = None
     world: int = 0
+    shuffle_responses: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lfl_jax.config import DataConfig, locations, own_code
 from lfl_jax.core.files import sha256_of_files
-from lfl_jax.data import file_sources, generated_sources, mixes
+from lfl_jax.data import file_sources, generated_sources, mixes, shuffled
 from lfl_jax.data.examples import Example, HeldOut, Source
 from lfl_jax.data.file_sources import (
     FetchedDocuments,
@@ -89,8 +89,11 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
     # The first source may have weight 0: tested on, and not trained on.
     named = [part for part in _parts(data) if part.weight]
     rates = mixes.rates([part.weight for part in named])
-    parts = tuple(_open(part, data, split, seed) for part in named)
-    source = parts[0] if len(parts) == 1 else _mix(parts, rates, split)
+    parts = [_open(part, data, split, seed) for part in named]
+    if data.shuffle_responses:
+        # What is replayed beside the target stays as it is.
+        parts[0] = shuffled.source(parts[0], seed, data.loss_turns)
+    source = parts[0] if len(parts) == 1 else _mix(tuple(parts), rates, split)
 
     # The training source records them, since they are part of what the run is tested on.
     held_out = held_out_files(data)
