@@ -27,11 +27,20 @@ def test_a_grid_of_runs():
     assert [r.name for r in grid.expand(study())] == list(runs)
 
 
-@pytest.mark.parametrize(("place", "runs"), [("lab.py", 40), ("lab.py:quick", 8), ("smoke.py", 8)])
+@pytest.mark.parametrize(
+    ("place", "runs"),
+    [
+        ("lab.py", 40),
+        ("lab.py:quick", 8),
+        ("smoke.py", 8),
+        ("smollm2.py", 60),
+        ("smollm2.py:quick", 12),
+    ],
+)
 def test_the_studies_that_there_are(place, runs):
     study = grid.load(f"configs/studies/{place}")
     assert len(grid.expand(study)) == runs
-    assert study.question.contrasts == (("lora", "full"),)
+    assert study.question.contrasts[0] == ("lora", "full")
 
 
 def test_seeds_are_apart_and_leave_base_and_items_alone():
