@@ -14,6 +14,7 @@ import optax
 from lfl_jax import notices, optim, schedules
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
+from lfl_jax.configs import base as defaults
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.examples import Source
@@ -128,6 +129,8 @@ def load(setup: Setup) -> tuple[LoadedModel, Start]:
         config.to_json(),
         config.hash(),
         may_change=run_length.MAY_CHANGE,
+        # A run that began before a field was added resumes: it did what the default says.
+        defaults_json=Config.from_dict(defaults.base()).to_json(),
         code=config.own_files(),
         process_index=jax.process_index(),
     )

@@ -13,6 +13,9 @@ from lfl_jax.errors import mistakes
 
 # Fields that travel with a section and are nobody's to set: not in a file, a flag or a record.
 NO_OPTION = {"option": False}
+# Fields that earlier records lack. At their default, which is what those runs did, they are no part
+# of the hash: a run, or a base that was cached, is found again after a field was added.
+LATER = {"later": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ class AdapterConfig(Section):
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
     rank_pattern: tuple[tuple[str, int], ...] = ()
     alpha_pattern: tuple[tuple[str, float], ...] = ()
-    init: str = "b_zero"
+    init: str = dataclasses.field(default="b_zero", metadata=LATER)
     scaling: str = "alpha/rank"
     mora_rounding: str = "nearest"
     dora_norm: str = "output"
@@ -128,7 +131,7 @@ class DataConfig(Section):
     end_token: str = ""
     seed: int | None = None
     world: int = 0
-    shuffle_responses: bool = False
+    shuffle_responses: bool = dataclasses.field(default=False, metadata=LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,7 +369,7 @@ class Config:
             lambda path: path if not path or path.startswith(locations.SHARED) else "here"
         )
         # Sorted keys: the hash is of the values, not of the order in which fields were written.
-        values = {name: x for name, x in anywhere.values().items() if name not in MAY_CHANGE}
+        values = {name: x for name, x in _hashed(anywhere).items() if name not in MAY_CHANGE}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -383,6 +386,17 @@ def name_and_items(task: str) -> tuple[str, str]:
 
 def _values(section: Any) -> dict[str, Any]:
     return {field.name: getattr(section, field.name) for field in options(section)}
+
+
+def _hashed(section: Any) -> dict[str, Any]:
+    """The options as nested dicts, without later ones that have their default."""
+    values = {}
+    for field in options(section):
+        value = getattr(section, field.name)
+        if field.metadata.get("later") and value == field.default:
+            continue
+        values[field.name] = _hashed(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def parse(

@@ -20,6 +20,7 @@ def prepare(
     config_hash: str,
     *,
     may_change: Sequence[str] = (),
+    defaults_json: str = "{}",
     code: Mapping[str, str] | None = None,
     process_index: int = 0,
 ) -> Path:
@@ -30,13 +31,15 @@ def prepare(
 
     A directory that holds another config raises UserError with the fields that differ. Fields whose
     dotted path fully matches a regex of `may_change` (r"log\\..*") may differ: the file then takes
-    the new values. Every process calls it; process 0 writes.
+    the new values. A field that the directory's config is too old to have is compared by its value
+    in defaults_json. Every process calls it; process 0 writes.
     """
     path = Path(path).absolute()
     config = json.loads(config_json)
     before = _existing(path / CONFIG_FILE)
     if before is not None:
-        _refuse_other_config(path, before["config"], config, may_change)
+        before_flat = flatten(json.loads(defaults_json)) | flatten(before["config"])
+        _refuse_other_config(path, before_flat, config, may_change)
     if process_index == 0:
         try:
             path.mkdir(parents=True, exist_ok=True)

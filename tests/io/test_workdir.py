@@ -46,6 +46,16 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
     assert json.loads((tmp_path / "config.json").read_text())["config"] == CONFIG
 
 
+def test_a_field_newer_than_the_directory_had_its_default(tmp_path: Path) -> None:
+    prepare(tmp_path, CONFIG)
+    newer = {**CONFIG, "adapter": {"init": "b_zero"}}
+    prepare(tmp_path, newer, defaults_json=json.dumps({"adapter": {"init": "b_zero"}, "extra": 1}))
+    assert json.loads((tmp_path / "config.json").read_text())["config"] == newer
+    prepare(tmp_path / "other", CONFIG)
+    with pytest.raises(UserError, match='adapter.init was "a_zero", now "b_zero"'):
+        prepare(tmp_path / "other", newer, defaults_json='{"adapter": {"init": "a_zero"}}')
+
+
 def test_at_most_five_fields_are_named(tmp_path: Path) -> None:
     prepare(tmp_path, {"model": {str(i): 0 for i in range(7)}})
     with pytest.raises(UserError, match=r"model\.4 was 0, now 1; and 2 more") as error:
