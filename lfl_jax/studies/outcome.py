@@ -38,12 +38,15 @@ def read(study: Study) -> list[study_runs.Run]:
     states, ended = study.states(), study.ended()
     read_runs = []
     for run in study.runs:
-        scores, reason = None, "not run yet"
+        scores, reason, along = None, "not run yet", {}
         if states[run.name] is State.FINISHED:
             scores, reason = _scores(study, run), ""
+            along = run_directories.along(study.run_folder(run))
         elif run.name in ended:
             reason = ended[run.name].reason
-        read_runs.append(study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason))
+        read_runs.append(
+            study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, along=along)
+        )
     return read_runs
 
 

@@ -6,14 +6,14 @@ why in `reason`. `scale` is a factor on the finished change, 1 where there is no
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from lfl_jax.errors import UserError
 from lfl_jax.studies import records
-from lfl_jax.studies.records import csv_rows
+from lfl_jax.studies.records import csv_rows, run_directories
 from lfl_jax.studies.records.csv_rows import Row
 from lfl_jax.studies.records.scores import Scores
 
@@ -45,7 +45,8 @@ class Run:
     """A trained model and its place in the grid; scores is None for a run that failed.
 
     step: the length of its schedule, in optimizer steps. scale: of the finished change, which a
-    study evaluates without training again.
+    study evaluates without training again. along: its scores during training, by the number of
+    steps, where it was evaluated then.
     """
 
     method: str
@@ -55,6 +56,13 @@ class Run:
     scores: Scores | None
     reason: str = ""
     scale: float = 1.0
+    along: Mapping[int, Scores] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of one method and cell and seed; without a scale as a study names the run it trains."""
+        scaled = "" if self.scale == 1 else f"-x{self.scale:g}"
+        return f"{self.method}-{self.lr:g}-{self.step}-s{self.seed}{scaled}"
 
     @property
     def cell(self) -> Cell:
@@ -90,7 +98,8 @@ def _run(path: Path, number: int, row: Row) -> Run:
     scores = _tuned(where, path.parent / folder) if folder else None
     if not folder:
         reason = reason or "no folder was given"
-    return Run(row["method"], lr, seed, step, scores, reason, scale=scale)
+    along = run_directories.along(path.parent / folder) if folder else {}
+    return Run(row["method"], lr, seed, step, scores, reason, scale=scale, along=along)
 
 
 def _tuned(where: str, folder: Path) -> Scores:

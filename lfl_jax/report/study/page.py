@@ -13,6 +13,7 @@ from rich.console import Console
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.report.study import figures as drawing
+from lfl_jax.report.study import parquet
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.figures import Figure
 from lfl_jax.report.study.tables import Table
@@ -47,6 +48,7 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
     # Each drawing is rendered once, for the page and for its file.
     drawn = [figure.svg() for figure in figures]
     _write_parts(figures, drawn, tables, folder)
+    parquet.write(findings, about.title, folder / "tables")
 
     parts = {
         "verdicts": [_verdict(answer) for answer in findings.answers],

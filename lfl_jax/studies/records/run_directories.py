@@ -1,5 +1,6 @@
 """A run directory of this package: its evaluations before and after training."""
 
+import re
 from pathlib import Path
 
 from lfl_jax.errors import UserError
@@ -8,6 +9,8 @@ from lfl_jax.evals.tasks import TASKS
 from lfl_jax.studies.records.scores import Scores
 
 WHEN = ("before", "after")
+# The folder of an evaluation during training ends in the number of steps, "dev-000040".
+DURING = re.compile(r".*-(\d+)")
 
 
 def recognises(path: Path) -> bool:
@@ -24,6 +27,12 @@ def read(path: Path, part: str = "") -> list[Scores]:
     if not scores:
         raise UserError(f"{path} was not evaluated {' or '.join(variants)} training")
     return scores
+
+
+def along(path: Path) -> dict[int, Scores]:
+    """{steps: the model then} of the evaluations during training; {} without any."""
+    folders = [DURING.fullmatch(folder.name) for folder in sorted((path / "evals").glob("*-*"))]
+    return {int(match[1]): _scores(path, match[0]) for match in folders if match}
 
 
 def _scores(path: Path, when: str) -> Scores:
