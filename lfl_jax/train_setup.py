@@ -5,7 +5,7 @@ memory and to write into the run's directory.
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import jax
@@ -17,12 +17,14 @@ from lfl_jax.config import checks as config_checks
 from lfl_jax.configs import base as defaults
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.data import checks
 from lfl_jax.data.examples import Source
 from lfl_jax.data.sources import open_source
 from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals import records, suite
 from lfl_jax.evals.task import Inputs, Task
+from lfl_jax.evals.tasks import perplexity
 from lfl_jax.io import wandb_log, workdir
 from lfl_jax.model import LoadedModel
 from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
@@ -100,6 +102,10 @@ def prepare(request: Run) -> Setup:
     for text in config_checks.warnings(config, steps, base_model.shape(config).window):
         notices.warn(text)
 
+    test = evaluation_inputs.from_config(config)
+    if _reads_general_text(config, tasks):
+        checks.require_unseen(lambda: [text.text for text in perplexity.documents(test)], source)
+
     return Setup(
         config=config,
         folder=request.workdir,
@@ -109,12 +115,18 @@ def prepare(request: Run) -> Setup:
         steps=steps,
         schedule=schedule,
         tx=tx,
-        test=evaluation_inputs.from_config(config),
+        test=test,
         dev=evaluation_inputs.from_config(config, dev=True),
         eval_steps=run_length.evaluation_steps(config, steps),
         show=show,
         base_records=request.base_records,
     )
+
+
+def _reads_general_text(config: Config, tasks: Mapping[str, Task]) -> bool:
+    """Whether forgetting is measured on general text."""
+    named = config.eval.items((*config.eval.tasks, *config.eval.every_tasks))
+    return any(tasks[name].items is perplexity.documents for name in named if name in tasks)
 
 
 def load(setup: Setup) -> tuple[LoadedModel, Start]:

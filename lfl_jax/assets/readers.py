@@ -23,6 +23,8 @@ REQUEST_FIELDS = {
     # query is "Question: ...\nAnswer:", gold an index
     "arc-challenge": ("id", "query", "choices", "gold"),
     "math-test": ("problem", "solution", "answer", "level", "type"),
+    # query is "Title: ...\nBackground: ...\nQuestion: ...\nAnswer:"
+    "squad": ("title", "query"),
     "mbpp-test": ("task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list"),
 }
 # of its authors' tables, which have no header

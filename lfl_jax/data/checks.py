@@ -1,15 +1,16 @@
 """Doubts about a run's data although it trains: lines to warn with before anything is loaded."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from lfl_jax.data.examples import Example, Source
-from lfl_jax.data.row_estimate import RowEstimate
+from lfl_jax.data.row_estimate import MAX_EXACT, RowEstimate
 from lfl_jax.data.rows import TableExamples
 from lfl_jax.data.sources import open_source
 from lfl_jax.data.tokenized import TokenizedSource
+from lfl_jax.errors import UserError
 from lfl_jax.text.chat import Piece
 
 RENDERED_EXAMPLES = 20  # rendered to see which special tokens a template writes
@@ -37,6 +38,28 @@ def rarely_drawn(source: Source, draws: float) -> Iterator[str]:
                 f"the run trains on about {draws:.0f} examples, of which {part.name} is"
                 f" {rate / sum(source.rates):.1%}: it may not be trained on at all"
             )
+
+
+def require_unseen(texts: Callable[[], Iterable[str]], source: Source) -> None:
+    """UserError where documents of the training source are texts that forgetting is measured on.
+
+    texts: reads the latter; called where the source has documents that they could be.
+    Generated sources are left out: they draw held-out text apart. So are sources of more than
+    MAX_EXACT examples, of which contamination.json tells (eval.decontaminate).
+    """
+    parts = [part for part in source.parts or (source,) if not part.synthetic]
+    small = [part.examples for part in parts if len(part.examples) <= MAX_EXACT]
+    trained = {e.response.strip(): e.id for e in itertools.chain(*small) if e.is_document}
+    if not trained:
+        return
+    tested = [text.strip() for text in texts()]
+    shared = [trained[text] for text in tested if text in trained]
+    if shared:
+        raise UserError(
+            f"{len(shared)} of the {len(tested)} texts that forgetting is measured on are trained"
+            f" on ({shared[0]} for one): name another text with config.eval.source_text, or another"
+            " config.data.source"
+        )
 
 
 def _special_tokens(tokenized: TokenizedSource) -> Iterator[str]:

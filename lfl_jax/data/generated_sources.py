@@ -1,4 +1,4 @@
-"""Sources that need no file: generated examples, and Python's standard library for corpora.
+"""Sources that need no file of yours: generated examples, and texts that came for other purposes.
 
 Each is called with path, split, data and seed, as `sources.SOURCES` lists it. The generators are
 imported when they are called: a run needs one of them.
@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from lfl_jax import assets
 from lfl_jax.config import DataConfig
 from lfl_jax.data.examples import Example, Source
 from lfl_jax.errors import UserError
@@ -96,6 +97,23 @@ def docstring_functions(*, path: str, split: str, data: DataConfig, seed: int) -
 
     examples, stand_in_for = standard_library.functions(split), "Magicoder-Evol-Instruct"
     return _from_library("docstring_functions", split, examples, stand_in_for, "functions")
+
+
+def wikipedia_paragraphs(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """Paragraphs of Wikipedia as documents, none of which source_nll reads: for replay."""
+    from lfl_jax.data import wikipedia_paragraphs as paragraphs
+
+    examples = paragraphs.documents(split)
+    return Source(
+        name="wikipedia_paragraphs",
+        split=split,
+        examples=examples,
+        licence=assets.licence(paragraphs.ITEM),
+        sha256=paragraphs.sha256(),
+        seed=None,
+        synthetic=False,
+        description=f"{len(examples)} paragraphs of Wikipedia, from SQuAD 1.1",
+    )
 
 
 def examples_sha256(examples: Iterable[Example]) -> str:

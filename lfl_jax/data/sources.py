@@ -62,6 +62,9 @@ SOURCES: dict[str, SourceKind] = {
     ),
     "openwebmath": SourceKind(FetchedDocuments("openwebmath", "openwebmath"), documents=True),
     "c4": SourceKind(FetchedDocuments("c4", "c4"), documents=True),
+    "wikipedia_paragraphs": SourceKind(
+        generated_sources.wikipedia_paragraphs, documents=True, in_its_place="documents"
+    ),
     "documents": SourceKind(file_sources.documents, documents=True),
     "jsonl": SourceKind(file_sources.jsonl),
     "hf": SourceKind(file_sources.hf),
