@@ -3,11 +3,8 @@
 lab_base.path(config)   # of a run of configs/lab.py: the base's folder, trained first if need be
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -47,18 +44,10 @@ def trained(training: Config, quiet: bool = False) -> Path:
     if jax.process_count() > 1:
         raise UserError(f"{folder} is not there yet: train the lab's base on one process first")
 
-    with _exclusive(folder):
+    with files.exclusive(folder):
         if not folder.exists():  # another process may have trained it while this one waited
             _train(training, folder, quiet)
     return folder
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of one base; the system releases it when the process dies."""
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _train(training: Config, folder: Path, quiet: bool) -> None:

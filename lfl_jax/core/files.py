@@ -5,6 +5,7 @@ Records that grow (metrics, evaluated items) are JSON lines: `append_jsonl` and 
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -43,6 +44,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: str | Path) -> Iterator[None]:
+    """Inside, no other process of this machine is inside for the same path; it waits its turn.
+
+    The lock is a file beside the path, which stays; the system releases it when the process dies.
+    """
+    lock_file = Path(f"{path}.lock")
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Evaluate a model on a task, resumably. The task declares what is measured; this measures it."""
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lfl_jax import notices
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
 from lfl_jax.evals.methods import WORK, Done, Work, Workload
@@ -102,31 +104,32 @@ class Evaluation:
         as its settings (task, items, model tag, tokenizer, shapes) are the same.
         progress(task, batches done, batches) is called before the first batch and after every one.
         With several processes, one is the writer, and `agree` returns its value to all. shared: a
-        folder in which finished evaluations of these settings are found and left. Raises
-        UserError for a task that cannot run here, or without items, and on a process whose items
-        are not the writer's.
+        folder in which finished evaluations of these settings are found and left; of several
+        runs that ask for one at once, one computes it. Raises UserError for a task that cannot run
+        here, or without items, and on a process whose items are not the writer's.
         """
         self.task.check()
         load = self._workload()
         settings = self._describe(load.items)
         path = folder / f"{self.task.name}.jsonl"
         finished = shared and shared / f"{self.task.name}-{records.digest(settings)}.jsonl"
-        if writer and finished:
-            records.copy_new(finished, path)
-        file = RecordFile.resume(path, settings) if writer else None
+        with _alone(finished if writer else None):
+            if writer and finished:
+                records.copy_new(finished, path)
+            file = RecordFile.resume(path, settings) if writer else None
 
-        # The writer's records decide, on all processes, which batches are skipped.
-        recorded = {record["id"] for record in file.records} if file else set()
-        done = np.array([item.id in recorded for item in load.items])
-        # A process with other items would wait forever for batches that never come.
-        writers, done = agree((settings, done))
-        _require_same(self.task.name, settings, writers)
+            # The writer's records decide, on all processes, which batches are skipped.
+            recorded = {record["id"] for record in file.records} if file else set()
+            done = np.array([item.id in recorded for item in load.items])
+            # A process with other items would wait forever for batches that never come.
+            writers, done = agree((settings, done))
+            _require_same(self.task.name, settings, writers)
 
-        # A finished evaluation is not planned again, which would tokenise every item.
-        if not done.all():
-            self._compute(load, done, file, progress)
-        if writer and finished:
-            records.copy_new(path, finished)
+            # A finished evaluation is not planned again, which would tokenise every item.
+            if not done.all():
+                self._compute(load, done, file, progress)
+            if writer and finished:
+                records.copy_new(path, finished)
         return agree(Result.of(self.task, file) if file else None)
 
     def _workload(self) -> Workload:
@@ -198,6 +201,16 @@ class Evaluation:
             **_shapes(task, self.settings),
             **task.details(self.inputs),
         }
+
+
+@contextlib.contextmanager
+def _alone(shared: Path | None) -> Iterator[None]:
+    """Inside, no other run computes the records that they share, unless these are there already."""
+    if shared is None or shared.exists():
+        yield
+        return
+    with files.exclusive(shared.parent):
+        yield
 
 
 def _shapes(task: Task, settings: Settings) -> Record:

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -191,6 +192,27 @@ def test_runs_share_finished_evaluations_of_equal_settings(tmp_path, toy_model, 
     assert len(list(shared.iterdir())) == 1
     other = dataclasses.replace(toy_model, tag="another model")
     assert run("fourth", other).items == 4 and len(list(shared.iterdir())) == 2
+
+
+def test_of_two_runs_at_once_one_evaluates_for_both(toy_model, everything, tmp_path):
+    def run(name, model):
+        evaluation = Evaluation(find("gsm8k"), model, everything, SETTINGS, 4)
+        return evaluation.run(tmp_path / name, shared=tmp_path / "shared")
+
+    second = []
+    # A model that may not be asked anything: it waits for the answers of the other.
+    other = threading.Thread(target=lambda: second.append(run("second", limited(toy_model, 0))))
+
+    def generate(*arguments, **options):
+        if not other.is_alive():
+            other.start()
+            other.join(0.3)  # it has time to ask, too
+        return toy_model.generate(*arguments, **options)
+
+    first = run("first", dataclasses.replace(toy_model, generate=generate))
+    other.join(10)
+    assert [result.items for result in second] == [first.items] == [4]
+    assert content(tmp_path / "first") == content(tmp_path / "second")
 
 
 def with_tokenizer(scorer, **changes):
