@@ -10,10 +10,12 @@
 --plan                    print the runs, how long they take (by one short run) and the smallest
                           difference that the study can find, and stop
 --only=REGEX              only the runs whose names match
+--jobs=N                  so many processes share the runs and this machine's cores, a core or more
+                          each: small models use one core at a time. The tables are the same
 --quiet                   without progress
 
-The same command resumes a study that was interrupted (Ctrl-C saves first), reads finished runs back
-and tries failed ones again. Exit code 2: a mistake, said in a line; 130: interrupted and saved.
+The same command resumes a study that was interrupted (Ctrl-C saves all its runs first), reads
+finished ones back and tries failed ones again. Exit code 2: a mistake, said in a line; 130: interrupted and saved.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from lfl_jax.errors import UserError, entry
 def _parser() -> PageParser:
     parser = PageParser("study", __doc__)
     parser.texts("config", "workdir", "only")
+    parser.add_argument("--jobs", type=int, default=1)
     for name in ("plan", "quiet"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser
@@ -67,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
         plan.show(config, study, console)
         return
 
-    finished = execute.execute(study, only=options.only, quiet=options.quiet)
+    options_of_runs = {"only": options.only, "quiet": options.quiet, "jobs": options.jobs}
+    finished = execute.execute(study, **options_of_runs)
     execute.show(study, study.states(), console)
     if not finished:
         console.print("stopped and saved; the same command resumes it")

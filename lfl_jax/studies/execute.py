@@ -1,4 +1,4 @@
-"""The runs of a study, one after another in one process, resumably.
+"""The runs of a study, one after another or several at once, resumably.
 
 A study's directory holds runs/NAME (a run directory each), base/ (the base's evaluations, which the
 runs share) and runs.jsonl (a line for every run that ended, and how). What a run directory holds
@@ -7,28 +7,33 @@ decides what is left, so that a process may be killed at any time.
 
 import dataclasses
 import enum
+import functools
 import json
 import re
 import statistics
+import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from lfl_jax import notices, train
+from lfl_jax import assets, notices, train
 from lfl_jax.config import Config
 from lfl_jax.core import files
+from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.io import workdir
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
+from lfl_jax.studies import workers
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
+from lfl_jax.studies.workers import Died
 
 LOG = "runs.jsonl"
 
@@ -135,28 +140,65 @@ def train_and_save(config: Config, folder: Path, base_records: Path) -> bool:
     return True
 
 
-def execute(study: Study, do: Do = train_and_save, only: str = "", *, quiet: bool = False) -> bool:
+def execute(
+    study: Study,
+    do: Do = train_and_save,
+    only: str = "",
+    *,
+    quiet: bool = False,
+    jobs: int = 1,
+) -> bool:
     """Do what is left, in order; False where it was interrupted, and the same call resumes.
 
-    only: a regular expression that the names of runs have to match somewhere. A run that fails is
-    recorded with its reason, and the others go on. Raises UserError for an expression that matches
-    nothing.
+    only: a regular expression that the names of runs have to match somewhere. jobs: processes that
+    share the runs and the cores; `do` then has to be picklable, and the results are the same. A run
+    that fails is recorded with its reason, and the others go on. Raises UserError for an expression
+    that matches nothing, and for more jobs than cores.
     """
     chosen = select(study.runs, only)
     states = study.states()
     left = [run for run in chosen if states[run.name] in (State.LEFT, State.FAILED)]
     done = len(chosen) - len(left)
+    study.folder.mkdir(parents=True, exist_ok=True)
     with progress(len(chosen), "study", done=done, visible=not quiet) as advance:
-        while left:
-            run = left.pop(0)
-            ended = _attempt(study, run, do)
-            if ended is None:
-                return False
-            study.folder.mkdir(parents=True, exist_ok=True)
+        for ended in _results(study, left, do, jobs):
+            left = [run for run in left if run.name != ended.run]
             files.append_jsonl(study.folder / LOG, [dataclasses.asdict(ended)])
-            eta = clock(remaining_seconds(study, left))
-            advance(1, run=f"{run.name} {ended.state}", left=eta)
-    return True
+            if not quiet:
+                # Above the bar, where there is one: a log of the night.
+                print(_line(ended), file=sys.stderr, flush=True)  # noqa: T201
+            seconds = remaining_seconds(study, left)
+            advance(1, left=clock(None if seconds is None else seconds / jobs))
+    return not left
+
+
+def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Iterator[Ended]:
+    """How runs ended, as they do; fewer than were left where they were interrupted."""
+    if jobs == 1:
+        for run in left:
+            ended = _attempt(study, do, run)
+            if ended is None:
+                return
+            yield ended
+        return
+    # This process writes the log alone: two would write into one another's lines.
+    for run, ended in workers.share(left, functools.partial(_work, study, do), jobs):
+        if isinstance(ended, Died):
+            yield Ended(run.name, run.config.hash(), State.FAILED, 0.0, str(ended))
+        elif ended is not None:
+            yield ended
+
+
+def _work(study: Study, do: Do, run: PlannedRun) -> Ended | None:
+    """`_attempt` in a process of its own."""
+    keep_compiled_programs(assets.writable("compiled"))
+    return _attempt(study, do, run)
+
+
+def _line(ended: Ended) -> str:
+    """What a terminal says of a run that ended."""
+    how = f"{ended.run} {ended.state} in {clock(ended.seconds)}"
+    return f"{how}: {ended.reason}" if ended.reason else how
 
 
 def select(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
@@ -170,7 +212,7 @@ def select(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
     return chosen
 
 
-def _attempt(study: Study, run: PlannedRun, do: Do) -> Ended | None:
+def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
     """How a run ended; None where it was interrupted."""
     folder, started = study.run_folder(run), time.monotonic()
     state, reason = State.FINISHED, ""
