@@ -14,6 +14,7 @@ from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study import parquet
+from lfl_jax.report.study import replication
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.figures import Figure
 from lfl_jax.report.study.tables import Table
@@ -97,7 +98,7 @@ def _tables(findings: Findings) -> list[Table]:
         tabular.noise,
         tabular.runs,
     )
-    return [make(findings) for make in makers]
+    return [make(findings) for make in makers] + replication.tables(findings)
 
 
 def _write_parts(
