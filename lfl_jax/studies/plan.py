@@ -76,7 +76,8 @@ def _bytes(folder: Path) -> int:
 def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> float | None:
     """The median smallest difference that simulated studies of this design find at 80 % power.
 
-    It is of scores between 0 and 1, with the variances of `Design`: a guess before there are runs.
+    With the design's variances: `calibration.assumed` guesses them for scores between 0 and 1,
+    `variances.design` takes them from runs.
     None where most of them have too few learning rates in the range that both arms learn.
     """
     rng = np.random.default_rng(seed)
@@ -112,7 +113,7 @@ def _power(config: StudyConfig, items: int) -> str:
         return "1 seed: no error can be estimated, and every verdict will be undecided"
     rates = min(len(arm.rates) for arm in config.arms)
     learning = tuple(np.linspace(0.2, 0.9, max(rates, 2)))
-    smallest = detectable(Design(seeds=len(config.seeds), items=items, learning=learning))
+    smallest = detectable(calibration.assumed(len(config.seeds), items, learning))
     if smallest is None:
         return (
             f"{rates} learning rates an arm: most such studies have fewer than 2 in the range that"

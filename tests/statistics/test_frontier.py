@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lfl_jax.errors import UserError
-from lfl_jax.statistics.calibration import Design, calibrate, simulate
+from lfl_jax.statistics.calibration import assumed, calibrate, simulate
 from lfl_jax.statistics.frontier import Arm, Axis, Curve, gap, mean_gap, pareto
 
 
@@ -45,14 +45,14 @@ def test_a_cell_that_another_beats_is_off_the_frontier():
 
 
 def test_a_constant_shift_between_arms_has_an_interval_of_no_width():
-    base, _ = simulate(Design(), 0.0, np.random.default_rng(1))
+    base, _ = simulate(assumed(), 0.0, np.random.default_rng(1))
     shifted = Arm("shifted", base.x, Axis(base.y.values + 0.1))
     low, high = gap(shifted, base).effect.interval()
     assert (low, high) == pytest.approx((0.1, 0.1), abs=1e-9)
 
 
 def test_swapped_arms_have_the_opposite_gap():
-    first, second = simulate(Design(), 0.05, np.random.default_rng(2))
+    first, second = simulate(assumed(), 0.05, np.random.default_rng(2))
     there, back = gap(first, second).effect, gap(second, first).effect
     assert (there.mean, there.se) == pytest.approx((-back.mean, back.se))
 
@@ -75,17 +75,17 @@ def test_one_cell_in_the_shared_range_is_too_few():
 
 
 def test_verdicts_on_simulated_studies_keep_their_promise():
-    same = calibrate(Design(), planted=0.0, margin=0.05, studies=200)
+    same = calibrate(assumed(), planted=0.0, margin=0.05, studies=200)
     assert same.more + same.less <= 0.05
     assert 0.90 < same.coverage <= 0.99
-    large = calibrate(Design(), 3 * Design().noise_width, margin=0.05, studies=60)
+    large = calibrate(assumed(), 3 * assumed().noise_width, margin=0.05, studies=60)
     assert large.more >= 0.95
 
 
 @pytest.mark.slow  # a minute
 @pytest.mark.parametrize(
     "design",
-    [Design(), Design(arm_item=0.6), Design(run=0.01), Design(items=1024), Design(seeds=8)],
+    [assumed(), assumed(arm_item=0.6), assumed(run=0.01), assumed(items=1024), assumed(seeds=8)],
 )
 def test_verdicts_on_two_thousand_simulated_studies(design):
     same = calibrate(design, planted=0.0, margin=0.05, studies=2000, seed=1)

@@ -4,14 +4,14 @@ import pytest
 from lfl_jax.configs.studies import smoke
 
 from lfl_jax.errors import UserError
-from lfl_jax.statistics.calibration import Design
+from lfl_jax.statistics.calibration import assumed
 from lfl_jax.studies import grid, plan
 from lfl_jax.studies.execute import Study
 from lfl_jax.train import Outcome
 
 
 def test_more_seeds_and_items_find_less():
-    few, many = Design(seeds=3, items=64), Design(seeds=8, items=512)
+    few, many = assumed(seeds=3, items=64), assumed(seeds=8, items=512)
     assert 0 < plan.detectable(many, 20) < plan.detectable(few, 20) < 0.5
 
 

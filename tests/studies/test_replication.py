@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from lfl_jax.report.study import replication as report
-from lfl_jax.statistics.calibration import Design, simulate
+from lfl_jax.statistics.calibration import assumed, simulate
 from lfl_jax.statistics.frontier import Axis
 from lfl_jax.studies.answers import Question, answer
 from lfl_jax.studies.arms import Grid, Measures
 from lfl_jax.studies.findings import Findings
+from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.replication import Agreement, of_seeds, replicate
 from lfl_jax.studies.runs import Cell
 
@@ -19,13 +20,14 @@ QUESTION = Question(Measures.parse("target/acc", "source/acc"), 0.03, (("first",
 
 def findings(planted, seeds=10, shift=None):
     """Of simulated arms; shift: added to the first's forgetting, by seed."""
-    arms = simulate(Design(seeds=seeds), planted, np.random.default_rng(0))
+    arms = simulate(assumed(seeds=seeds), planted, np.random.default_rng(0))
     if shift is not None:
         values = arms[0].y.values + np.asarray(shift)[:, None, None]
         arms = dataclasses.replace(arms[0], y=Axis(values)), arms[1]
     cells = tuple(Cell(float(lr), 10) for lr in range(1, 6))
     grids = {arm.name: Grid(arm, None, cells, tuple(range(seeds)), ()) for arm in arms}
-    return Findings(QUESTION, tuple(range(seeds)), grids, tuple(answer(QUESTION, grids)), (), {})
+    answers, base = tuple(answer(QUESTION, grids)), Scores("base", {})
+    return Findings(QUESTION, tuple(range(seeds)), grids, answers, (), {}, base, ())
 
 
 def test_halves_of_the_seeds_find_the_same_large_gap():
