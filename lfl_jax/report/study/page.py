@@ -13,8 +13,7 @@ from rich.console import Console
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.report.study import figures as drawing
-from lfl_jax.report.study import parquet
-from lfl_jax.report.study import replication
+from lfl_jax.report.study import parquet, replication
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.figures import Figure
 from lfl_jax.report.study.tables import Table
