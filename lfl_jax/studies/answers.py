@@ -23,6 +23,8 @@ from lfl_jax.studies.arms import Grid, Measures
 MOST_CONTRASTS = 4
 
 PRIMARY = "learning"
+BEST_RATE = "best learning rate"
+REGRESSION = "divergence, by regression"
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,11 @@ def _beyond_divergence(first: Grid, second: Grid) -> Mediation:
 Way = Callable[[Grid, Grid], Evidence]
 EQUAL: dict[str, Way] = {
     PRIMARY: _at_equal_learning,
-    "best learning rate": _at_best_rate,
+    BEST_RATE: _at_best_rate,
     "divergence": _at_equal_divergence,
-    "divergence, by regression": _beyond_divergence,
+    REGRESSION: _beyond_divergence,
 }
-NEED_DIVERGENCE = ("divergence", "divergence, by regression")
+NEED_DIVERGENCE = ("divergence", REGRESSION)
 
 
 def _with_holm(answers: Sequence[Answer]) -> list[Answer]:

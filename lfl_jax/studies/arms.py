@@ -69,9 +69,14 @@ class Grid:
         return any(cell.scale != 1 for cell in self.cells)
 
     @property
+    def lengths(self) -> list[int]:
+        """Steps of its runs, the longest first."""
+        return sorted({cell.step for cell in self.cells}, reverse=True)
+
+    @property
     def longest(self) -> int:
         """Steps of the longest runs."""
-        return max(cell.step for cell in self.cells)
+        return self.lengths[0]
 
     def of_length(self, steps: int) -> Int[np.ndarray, " K"]:
         """Indices of the cells with runs of this length, by rising learning rate."""
@@ -157,6 +162,11 @@ def _reason(method: str, cell: Cell, missing: Sequence[int], runs: Sequence[Run]
     reasons = {run.reason for run in runs if run.cell == cell and run.seed in missing}
     why = "; ".join(sorted(filter(None, reasons))) or "not there"
     return f"{method}, {cell}: seed {missing[0]} {why}"
+
+
+def base_learning(base: Scores, measure: Measure) -> float:
+    """What the base scores before any training, so that more is learned more."""
+    return float(_learned(base, base, measure).mean())
 
 
 def _learned(base: Scores, run: Scores, measure: Measure) -> np.ndarray:

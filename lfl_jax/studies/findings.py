@@ -12,26 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfl_jax.errors import UserError
-from lfl_jax.statistics import learning_rates, noise
+from lfl_jax.statistics import noise
 from lfl_jax.statistics.frontier import Axis
-from lfl_jax.statistics.learning_rates import Optimum
-from lfl_jax.studies import flips, predictors
+from lfl_jax.studies import flips, predictors, traits
 from lfl_jax.studies.answers import Answer, Question, answer
 from lfl_jax.studies.arms import Grid, grids
+from lfl_jax.studies.best_rates import BestRate, RateRatio, best_rate, rate_ratio
 from lfl_jax.studies.flips import FlipRates
 from lfl_jax.studies.predictors import Predictor
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.runs import Run
-
-
-@dataclass(frozen=True)
-class BestRate:
-    """A method's best learning rate by learning, at its longest length; or why it is not known."""
-
-    method: str
-    optimum: Optimum | None
-    reason: str = ""
+from lfl_jax.studies.traits import Traits
 
 
 class Noise(NamedTuple):
@@ -45,7 +36,8 @@ class Noise(NamedTuple):
 class Findings:
     """All that a report shows.
 
-    noise: {method: its noise}. base, runs: the scores that everything else comes from.
+    noise: {method: its noise}. base, runs: the scores that everything else comes from. traits:
+    {method: what kind of method it is}.
     """
 
     question: Question
@@ -56,6 +48,7 @@ class Findings:
     noise: Mapping[str, Noise]
     base: Scores
     runs: tuple[Run, ...]
+    traits: Mapping[str, Traits]
 
     @functools.cached_property
     def predictors(self) -> dict[str, Predictor]:
@@ -66,6 +59,16 @@ class Findings:
     def flips(self) -> dict[str, dict[str, FlipRates]]:
         """{accuracy: {method: answers that turned}}."""
         return flips.count(self.base, self.runs, self.grids, self.question.measures.forgetting)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every contrast's two methods, as they were declared."""
+        return list(dict.fromkeys((answer.first, answer.second) for answer in self.answers))
+
+    @functools.cached_property
+    def rate_ratios(self) -> tuple[RateRatio, ...]:
+        """Of the two methods of every contrast."""
+        return tuple(rate_ratio(first, second, self.grids) for first, second in self.pairs)
 
     @property
     def noise_floor(self) -> Noise:
@@ -79,27 +82,27 @@ class Findings:
         return list(itertools.chain(*(grid.left_out for grid in self.grids.values())))
 
 
-def find(base: Scores, runs: Sequence[Run], question: Question) -> Findings:
-    """Answer a study's question. UserError for runs that cannot be compared at all."""
+def find(
+    base: Scores,
+    runs: Sequence[Run],
+    question: Question,
+    by_config: Mapping[str, Traits] | None = None,
+) -> Findings:
+    """Answer a study's question. UserError for runs that cannot be compared at all.
+
+    by_config: {method: its traits}; those of other methods are read from their names.
+    """
     by_method = grids(base, runs, question.measures)
     # All grids have the same seeds, so that any of them tells.
     seeds = next(iter(by_method.values())).seeds
-    best_rates = tuple(_best_rate(method, grid) for method, grid in by_method.items())
+    best_rates = tuple(best_rate(method, grid) for method, grid in by_method.items())
     floors = {method: _noise(grid) for method, grid in by_method.items()}
     answers = tuple(answer(question, by_method))
-    return Findings(question, seeds, by_method, answers, best_rates, floors, base, tuple(runs))
-
-
-def _best_rate(method: str, grid: Grid) -> BestRate:
-    if grid.is_scaled:
-        return BestRate(method, None, f"{method} scales finished runs, whose rates are not its own")
-    # Optima move with the length of a run: those of several lengths are not mixed.
-    chosen = grid.of_length(grid.longest)
-    scores = grid.arm.x.values[:, chosen].mean(axis=2)
-    try:
-        return BestRate(method, learning_rates.optimum(method, grid.rates[chosen], scores))
-    except UserError as error:
-        return BestRate(method, None, str(error))
+    known = traits.of_names(by_method) | dict(by_config or {})
+    kinds = {method: known[method] for method in by_method}
+    return Findings(
+        question, seeds, by_method, answers, best_rates, floors, base, tuple(runs), kinds
+    )
 
 
 def _noise(grid: Grid) -> Noise:

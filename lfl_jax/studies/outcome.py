@@ -10,6 +10,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.report import describe, results_json
 from lfl_jax.report.study import page
 from lfl_jax.studies import runs as study_runs
+from lfl_jax.studies import traits
 from lfl_jax.studies.execute import State, Study
 from lfl_jax.studies.findings import find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
@@ -27,7 +28,7 @@ def write(config: StudyConfig, study: Study, command: str, console: Console) -> 
     if not finished:
         raise UserError(f"{study.folder}: no run has finished, so that there is nothing to report")
     base = run_directories.read(study.run_folder(finished[0]), "before")[0]
-    findings = find(base, read(study), config.question)
+    findings = find(base, read(study), config.question, traits.of_runs(study.runs))
 
     about = page.About(config.name, command, flags(study, finished), methods(config, study))
     return page.publish(findings, about, study.folder / "report", console)

@@ -23,9 +23,14 @@ DEGREE = 2
 
 @dataclass(frozen=True)
 class Predictor:
-    """r2: the share of forgetting's variance over the runs of a seed, over seeds."""
+    """by_seed: the share of forgetting's variance over the runs of each seed."""
 
-    r2: Effect
+    by_seed: Float[np.ndarray, " S"]
+
+    @property
+    def r2(self) -> Effect:
+        """Over seeds."""
+        return over_seeds(self.by_seed)
 
     def interval(self) -> tuple[float, float]:
         """95 %, as far as a share can go: from 0 to 1."""
@@ -43,12 +48,12 @@ def explain(by_method: Mapping[str, Grid]) -> dict[str, Predictor]:
     values = _values(grids)
     runs = forgotten.shape[1]
     shares = {
-        name: Predictor(over_seeds(_r2_by_seed(x, forgotten)))
+        name: Predictor(_r2_by_seed(x, forgotten))
         for name, x in values.items()
         if runs > DEGREE + 2
     }
     if runs > len(grids) + 1 and len(grids) > 1:
-        shares[METHOD] = Predictor(over_seeds(_r2_of_groups(grids, forgotten)))
+        shares[METHOD] = Predictor(_r2_of_groups(grids, forgotten))
     return shares
 
 

@@ -20,6 +20,7 @@ from lfl_jax.report.study.tables import Table
 from lfl_jax.statistics.frontier import Gap
 from lfl_jax.statistics.mediation import Mediation
 from lfl_jax.statistics.verdicts import Verdict
+from lfl_jax.studies import claims
 from lfl_jax.studies.answers import PRIMARY, Answer
 from lfl_jax.studies.findings import Findings
 
@@ -52,6 +53,8 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
 
     parts = {
         "verdicts": [_verdict(answer) for answer in findings.answers],
+        "claims": claims.check(findings),
+        "declared": question_hash(findings),
         "figures": list(map(_figure, figures, drawn)),
         "tables": tables,
         "left_out": findings.left_out,
@@ -92,7 +95,9 @@ def question_hash(findings: Findings) -> str:
 def _tables(findings: Findings) -> list[Table]:
     makers = (
         tabular.verdicts,
+        tabular.claims,
         tabular.best_rates,
+        tabular.rate_ratios,
         tabular.points,
         tabular.noise,
         tabular.runs,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lfl_jax.statistics.effects import over_seeds_and_items
 from lfl_jax.statistics.frontier import Axis
+from lfl_jax.studies import claims as published_claims
 from lfl_jax.studies.answers import Answer
 from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.findings import Findings
@@ -81,6 +82,19 @@ def _verdict_row(answer: Answer) -> tuple[str | float | None, ...]:
         decision.p_difference,
         answer.p_holm,
         answer.reason,
+    )
+
+
+def claims(findings: Findings) -> Table:
+    """What others published, and what the study says of it."""
+    return Table(
+        "claims",
+        "Published findings, checked by rules on the answers of this study.",
+        ("claim", "source", "here", "p (Holm)", "evidence"),
+        tuple(
+            (one.claim.text, one.claim.source, str(one.checked.status), one.p_holm, one.evidence)
+            for one in published_claims.check(findings)
+        ),
     )
 
 
@@ -180,6 +194,19 @@ def best_rates(findings: Findings) -> Table:
         "The learning rate at which a method learns most: the vertex of a parabola in its log.",
         ("method", "learning rate", "95 % low", "95 % high", "why not"),
         tuple(rows),
+    )
+
+
+def rate_ratios(findings: Findings) -> Table:
+    """The first method's best learning rate over the second's."""
+    return Table(
+        "learning_rate_ratios",
+        "The first method's best learning rate over the second's, paired by seed.",
+        ("first", "second", "ratio", "95 % low", "95 % high", "why not"),
+        tuple(
+            (ratio.first, ratio.second, ratio.ratio, *ratio.interval(), ratio.reason)
+            for ratio in findings.rate_ratios
+        ),
     )
 
 

@@ -74,8 +74,7 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
 def _draw_sweeps(axes: "Axes", axis: Axis, grid: Grid, look: Look, method: str) -> None:
     """A line for each length of the runs."""
     numbers = intervals(axis)
-    lengths = sorted({cell.step for cell in grid.cells}, reverse=True)
-    for index, length in enumerate(lengths):
+    for index, length in enumerate(grid.lengths):
         chosen = grid.of_length(length)
         style = {"color": look.colour, "marker": look.marker, "ms": 5, "capsize": 2}
         style["linestyle"] = DASHES[min(index, len(DASHES) - 1)]

@@ -1,0 +1,58 @@
+"""What kind of method each arm of a study is, which claims about LoRA have to know."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lfl_jax.config import Config
+from lfl_jax.studies.grid import PlannedRun
+
+FULL, LORA = "full", "lora"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """kind: "full", or of the adapter ("lora", "dora", ...). rank, targets: of an adapter.
+
+    rest: all else that is configured, equal where arms differ in kind, rank and targets alone.
+    """
+
+    kind: str
+    rank: int | None = None
+    targets: tuple[str, ...] = ()
+    rest: str = ""
+
+
+def of_names(methods: Iterable[str]) -> dict[str, Traits]:
+    """{method: its traits} by what it is called, where only names are known.
+
+    The first word of a name is its kind, a word such as r16 its rank: "lora_r16", "full", "dora".
+    """
+    return {method: _of_name(method) for method in methods}
+
+
+def of_runs(runs: Sequence[PlannedRun]) -> dict[str, Traits]:
+    """{arm: its traits} by the configs of a study."""
+    configs = {run.arm: run.config for run in runs}
+    return {arm: _of_config(config) for arm, config in configs.items()}
+
+
+def _of_name(method: str) -> Traits:
+    kind, *words = re.split(r"[^a-z0-9=]+", method.lower())
+    ranks = [word for word in words if re.fullmatch(r"r=?\d+", word)]
+    rest = " ".join(word for word in words if word not in ranks)
+    return Traits(kind, int(ranks[0].lstrip("r=")) if ranks else None, rest=rest)
+
+
+def _of_config(config: Config) -> Traits:
+    adapter = config.adapter
+    # Without an adapter whatever trains is the parameters themselves.
+    kind = FULL if adapter.kind == "none" else adapter.kind
+    # alpha follows the rank in most studies, so that it is no difference of its own.
+    others = dataclasses.replace(adapter, kind="lora", rank=None, alpha=None, targets=())
+    sections = {"optim": config.optim, "model": config.model, "data": config.data}
+    optim = dataclasses.replace(sections.pop("optim"), lr=0.0)
+    rest = repr((others, config.trainable, optim, sections))
+    rank = adapter.rank if adapter.kind != "none" else None
+    return Traits(kind, rank, adapter.targets if adapter.kind != "none" else (), rest)
