@@ -8,7 +8,6 @@ decides what is left, so that a process may be killed at any time.
 import dataclasses
 import enum
 import functools
-import json
 import re
 import statistics
 import sys
@@ -30,7 +29,7 @@ from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.io import workdir
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
-from lfl_jax.studies import workers
+from lfl_jax.studies import reuse, workers
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
 from lfl_jax.studies.workers import Died
@@ -49,13 +48,18 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: a line of runs.jsonl. seconds: of the process that ended it."""
+    """How a run ended: a line of runs.jsonl.
+
+    seconds: of the process that ended it. reused: the directory of another study's run of this
+    config, where there was one.
+    """
 
     run: str
     config: str
     state: State
     seconds: float
     reason: str = ""
+    reused: str = ""
 
 
 def holds(folder: Path, config: Config) -> bool:
@@ -72,8 +76,9 @@ def is_finished(folder: Path, config: Config) -> bool:
     if not holds(folder, config):
         return False
     # What is evaluated may change between two starts: the evaluations are then done again.
-    recorded, wanted = workdir.read_config(folder), json.loads(config.to_json())
-    if recorded["eval"] != wanted["eval"] or not (folder / "results.json").exists():
+    recorded = Config.from_record(workdir.read_config(folder))
+    is_same = recorded.values()["eval"] == config.values()["eval"]
+    if not is_same or not (folder / "results.json").exists():
         return False
     try:
         return len(run_directories.read(folder)) == len(run_directories.WHEN)
@@ -174,19 +179,35 @@ def execute(
 
 def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Iterator[Ended]:
     """How runs ended, as they do; fewer than were left where they were interrupted."""
+    known, rest = reuse.Known.of(study.folder.parent), []
+    for run in left:
+        if reused := _reused(study, known, run):
+            yield reused
+        else:
+            rest.append(run)
     if jobs == 1:
-        for run in left:
+        for run in rest:
             ended = _attempt(study, do, run)
             if ended is None:
                 return
             yield ended
         return
     # This process writes the log alone: two would write into one another's lines.
-    for run, ended in workers.share(left, functools.partial(_work, study, do), jobs):
+    for run, ended in workers.share(rest, functools.partial(_work, study, do), jobs):
         if isinstance(ended, Died):
             yield Ended(run.name, run.config.hash(), State.FAILED, 0.0, str(ended))
         elif ended is not None:
             yield ended
+
+
+def _reused(study: Study, known: reuse.Known, run: PlannedRun) -> Ended | None:
+    """A run that another study has finished, now also in this one; None for any other."""
+    folder = study.run_folder(run)
+    # A run that began here is resumed.
+    origin = None if folder.exists() else known.take(run.config, folder, study.is_finished)
+    if origin is None:
+        return None
+    return Ended(run.name, run.config.hash(), State.FINISHED, 0.0, reused=str(origin))
 
 
 def _work(study: Study, do: Do, run: PlannedRun) -> Ended | None:
@@ -197,6 +218,8 @@ def _work(study: Study, do: Do, run: PlannedRun) -> Ended | None:
 
 def _line(ended: Ended) -> str:
     """What a terminal says of a run that ended."""
+    if ended.reused:
+        return f"{ended.run} reused: {ended.reused}"
     how = f"{ended.run} {ended.state} in {clock(ended.seconds)}"
     return f"{how}: {ended.reason}" if ended.reason else how
 
@@ -237,6 +260,8 @@ def remaining_seconds(study: Study, left: Iterable[PlannedRun]) -> float | None:
     None before any has finished.
     """
     finished = [end for end in study.ended().values() if end.state is State.FINISHED]
+    # One that was reused says nothing of how long a run takes.
+    finished = [end for end in finished if not end.reused]
     if not finished:
         return None
     runs = {run.name: run for run in study.runs}

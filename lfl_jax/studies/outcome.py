@@ -1,6 +1,7 @@
 """From a study's directory to its report: the runs' records, and what readers must know of them."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from rich.console import Console
 from lfl_jax.errors import UserError
 from lfl_jax.report import describe, results_json
 from lfl_jax.report.study import page
+from lfl_jax.studies import reuse, traits
 from lfl_jax.studies import runs as study_runs
-from lfl_jax.studies import traits
 from lfl_jax.studies.execute import State, Study
 from lfl_jax.studies.findings import find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
@@ -93,7 +94,18 @@ def methods(config: StudyConfig, study: Study) -> tuple[str, ...]:
         f" {', '.join(map(str, config.seeds))}, each of which sets initialisation, data order and"
         " dropout apart; arms are paired by seed.",
         f"Fields in place of the base config's: {fields or 'none'}.",
+        *_reused(study),
     )
+
+
+def _reused(study: Study) -> list[str]:
+    """Which runs another study had done, in a sentence; none without any."""
+    origins = filter(None, (reuse.origin(study.run_folder(run)) for run in study.runs))
+    by_study = Counter(str(Path(place).parent.parent) for place in origins)
+    if not by_study:
+        return []
+    listed = ", ".join(f"{count} of {place}" for place, count in sorted(by_study.items()))
+    return [f"Runs that other studies had done with the same config are theirs: {listed}."]
 
 
 def _described(arm: ArmConfig) -> str:

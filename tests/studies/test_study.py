@@ -70,22 +70,24 @@ def test_an_arm_evaluates_the_base_as_another_does(finished, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_in_the_middle_it_ends_in_the_same_tables(finished, tmp_path, jobs):
     """By one process or by several: what they write is the same, bit for bit."""
-    options = [*ARGUMENTS[1:], f"--workdir={tmp_path}", f"--jobs={jobs}"]
+    # In a folder of its own: from a study beside it, it would take the finished runs.
+    place = tmp_path / "study"
+    options = [*ARGUMENTS[1:], f"--workdir={place}", f"--jobs={jobs}"]
     arguments = [sys.executable, "-m", "lfl_jax.study", *options]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(arguments, env=environment)
     # In the third run, after its base was read and while it trains or evaluates.
-    third = Study(tmp_path, grid.expand(grid.load(CONFIG))).runs[2].name
+    third = Study(place, grid.expand(grid.load(CONFIG))).runs[2].name
     deadline = time.monotonic() + 240
-    while not (tmp_path / "runs" / third / "metrics.jsonl").exists():
+    while not (place / "runs" / third / "metrics.jsonl").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 1 <= len(files.read_jsonl(tmp_path / "runs.jsonl")) <= 2
+    assert 1 <= len(files.read_jsonl(place / "runs.jsonl")) <= 2
 
     command.main(["study", *options])
-    assert content(tmp_path) == content(finished)
+    assert content(place) == content(finished)
 
 
 def test_a_plan_is_of_the_study(tmp_path, capsys):

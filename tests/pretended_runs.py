@@ -1,0 +1,33 @@
+"""Runs that do nothing, for tests of what does runs: each leaves what a study reads of one."""
+
+import json
+
+from lfl_jax.core import files
+
+
+def finish(config, folder):
+    """What a finished run leaves, as far as the study reads it."""
+    files.write_json(folder / "config.json", {"hash": config.hash(), "config": config.values()})
+    record = {"id": "a", "cluster": "a", "nll": 1.0, "tokens": 1, "bytes": 1, "words": 1}
+    for when in ("before", "after"):
+        lines = [{"settings": {"items": 1}}, record]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        files.write_text(folder / "evals" / when / "target_nll.jsonl", text)
+    files.write_json(folder / "results.json", {})
+
+
+class Fake:
+    """A training that does what it is told for some runs, and finishes the others."""
+
+    def __init__(self, **faults):
+        self.faults, self.done = faults, []
+
+    def __call__(self, config, folder, base_records):
+        self.done.append(folder.name)
+        fault = self.faults.get(folder.name.replace("-", "_").replace(".", "_"))
+        if isinstance(fault, Exception):
+            raise fault
+        if fault == "interrupted":
+            return False
+        finish(config, folder)
+        return True
