@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured
 from lfl_jax.statistics.frontier import Arm, Axis
-from lfl_jax.studies.records.scores import Scores, require_same_prompts
+from lfl_jax.studies.records.scores import Scores, require_comparable
 from lfl_jax.studies.runs import Cell, Run
 
 # (base, run, measure) -> a value for each item
@@ -149,7 +149,7 @@ def _grid(
     arm = Arm(method, axis(measures.learning, _learned), axis(measures.forgetting, _forgotten))
     # The base has no divergence from itself: its items are in the order of any run.
     anyone = scores[cells[0], seeds[0]]
-    far = measures.divergence and axis(measures.divergence, _item_values, anyone)
+    far = measures.divergence and axis(measures.divergence, item_values, anyone)
     return Grid(arm, far, tuple(cells), tuple(seeds), tuple(left_out))
 
 
@@ -172,23 +172,24 @@ def base_learning(base: Scores, measure: Measure) -> float:
 def _learned(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
     """Each item's score, so that more is learned more."""
     sign = 1.0 if measure.of(base).metric.higher_is_better else -1.0
-    return sign * _item_values(base, run, measure)
+    return sign * item_values(base, run, measure)
 
 
 def _forgotten(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
     """Each item's loss of score against the base."""
     sign = 1.0 if measure.of(base).metric.higher_is_better else -1.0
-    return sign * (_item_values(base, base, measure) - _item_values(base, run, measure))
+    return sign * (item_values(base, base, measure) - item_values(base, run, measure))
 
 
-def _item_values(base: Scores, scores: Scores, measure: Measure) -> np.ndarray:
+def item_values(base: Scores, scores: Scores, measure: Measure) -> np.ndarray:
     """By item in the base's order, so that their plain mean is the metric.
 
     Of a ratio of sums (a loss per token) it is the linearised ratio: the ratio, plus what the item
     adds to its deviation, (total - ratio weight) / mean weight.
     """
-    require_same_prompts(base, scores, measure.task)
-    column = measure.of(scores).column.ordered_as(measure.of(base).column)
+    before, after = measure.of(base), measure.of(scores)
+    require_comparable(base, scores, measure.task, measure.metric)
+    column = after.column.ordered_as(before.column)
     totals, weights = np.asarray(column.totals), np.asarray(column.weights)
     # Exactly the scores where items count alike.
     if np.all(weights == weights[0]):

@@ -14,7 +14,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured
 from lfl_jax.evals.stats import Estimate
 from lfl_jax.statistics.multiplicity import holm
-from lfl_jax.studies.records.scores import Scores, require_same_prompts
+from lfl_jax.studies.records.scores import Scores, require_comparable
 
 
 class Verdict(enum.StrEnum):
@@ -61,9 +61,9 @@ def compare(base: Scores, tuned: Scores, margin: float) -> list[Row]:
         )
     rows = []
     for task in tasks:
-        require_same_prompts(base, tuned, task)
         for name, before in base.tasks[task].items():
             if name in tuned.tasks[task]:
+                require_comparable(base, tuned, task, name)
                 rows.append(_row(task, before, tuned.tasks[task][name], margin))
     return _adjusted(rows)
 

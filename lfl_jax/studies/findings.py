@@ -14,10 +14,11 @@ import numpy as np
 
 from lfl_jax.statistics import noise
 from lfl_jax.statistics.frontier import Axis
-from lfl_jax.studies import flips, predictors, traits
+from lfl_jax.studies import changes, flips, predictors, traits
 from lfl_jax.studies.answers import Answer, Question, answer
 from lfl_jax.studies.arms import Grid, grids
 from lfl_jax.studies.best_rates import BestRate, RateRatio, best_rate, rate_ratio
+from lfl_jax.studies.changes import Change
 from lfl_jax.studies.flips import FlipRates
 from lfl_jax.studies.predictors import Predictor
 from lfl_jax.studies.records.scores import Scores
@@ -59,6 +60,11 @@ class Findings:
     def flips(self) -> dict[str, dict[str, FlipRates]]:
         """{accuracy: {method: answers that turned}}."""
         return flips.count(self.base, self.runs, self.grids, self.question.measures.forgetting)
+
+    @functools.cached_property
+    def changes(self) -> list[Change]:
+        """Every metric at every cell, against the base."""
+        return changes.measure(self.base, self.runs, self.grids)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

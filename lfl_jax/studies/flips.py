@@ -1,5 +1,6 @@
 """Answers that finetuning turned, less those that guessing turns: by method, cell and seed."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.analysis import forgetting
+from lfl_jax.errors import UserError
 from lfl_jax.studies.arms import Grid, Measure
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.runs import Cell, Run
@@ -48,10 +50,12 @@ def count(
     scores = {(run.method, run.cell, run.seed): run.scores for run in runs}
     by_measure: dict[str, dict[str, FlipRates]] = {}
     for measure in _accuracies(base, declared):
-        by_measure[str(measure)] = {
-            method: _rates(base, scores, method, grid, measure)
-            for method, grid in by_method.items()
-        }
+        # The table of every measure says which runs cannot be compared with the base.
+        with contextlib.suppress(UserError):
+            by_measure[str(measure)] = {
+                method: _rates(base, scores, method, grid, measure)
+                for method, grid in by_method.items()
+            }
     return by_measure
 
 

@@ -2,9 +2,9 @@
 
 import json
 import math
+import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -264,12 +264,11 @@ def test_it_imports_no_jax_and_answers_in_three_seconds(tmp_path):
         "import sys; from lfl_jax import compare; compare.main(sys.argv);"
         " assert not {'jax', 'torch', 'lm_eval'} & set(sys.modules)"
     )
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, place], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 3.0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, place], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # It is one thread: on an idle machine these are its seconds, on a busy one it waits for others.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
 
 
 def run_directory(path, scores_by_when, items=None):

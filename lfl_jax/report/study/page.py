@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,20 @@ from lfl_jax.studies.findings import Findings
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST_BYTES = 5_000_000
+# On the page, in this order.
+SHOWN = (
+    tabular.verdicts,
+    tabular.claims,
+    tabular.measures,
+    tabular.flips_by_method,
+    tabular.best_rates,
+    tabular.rate_ratios,
+    tabular.points,
+    tabular.noise,
+    tabular.runs,
+)
+# In files only: many rows.
+ON_DISK = (tabular.all_measures,)
 
 
 @dataclass(frozen=True)
@@ -45,10 +59,11 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(f"the report needs {error.name}: pip install 'lfl_jax[study]'") from None
-    figures, tables = drawing.draw(findings, about.flags), _tables(findings)
+    figures, tables = drawing.draw(findings, about.flags), _tables(findings, SHOWN)
+    tables += replication.tables(findings)
     # Each drawing is rendered once, for the page and for its file.
     drawn = [figure.svg() for figure in figures]
-    _write_parts(figures, drawn, tables, folder)
+    _write_parts(figures, drawn, [*tables, *_tables(findings, ON_DISK)], folder)
     parquet.write(findings, about.title, folder / "tables")
 
     parts = {
@@ -92,17 +107,9 @@ def question_hash(findings: Findings) -> str:
     return hashlib.sha256(repr(findings.question).encode()).hexdigest()[:12]
 
 
-def _tables(findings: Findings) -> list[Table]:
-    makers = (
-        tabular.verdicts,
-        tabular.claims,
-        tabular.best_rates,
-        tabular.rate_ratios,
-        tabular.points,
-        tabular.noise,
-        tabular.runs,
-    )
-    return [make(findings) for make in makers] + replication.tables(findings)
+def _tables(findings: Findings, makers: Sequence[Callable[[Findings], Table]]) -> list[Table]:
+    # Without rows there is nothing to read: a study without accuracies has no flips.
+    return [table for table in (make(findings) for make in makers) if table.rows]
 
 
 def _write_parts(

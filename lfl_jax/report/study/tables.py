@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lfl_jax.statistics.effects import over_seeds_and_items
+from lfl_jax.statistics.effects import over_seeds, over_seeds_and_items
 from lfl_jax.statistics.frontier import Axis
 from lfl_jax.studies import claims as published_claims
 from lfl_jax.studies.answers import Answer
 from lfl_jax.studies.arms import Grid
+from lfl_jax.studies.changes import Change
 from lfl_jax.studies.findings import Findings
 
 # No number has more figures than anybody reads.
@@ -220,6 +221,75 @@ def noise(findings: Findings) -> Table:
     )
 
 
+def measures(findings: Findings) -> Table:
+    """Every metric of every method at the cell where it learned most."""
+    best = {(method, grid.cells[grid.most_learned]) for method, grid in findings.grids.items()}
+    chosen = [change for change in findings.changes if (change.method, change.cell) in best]
+    return Table(
+        "measures",
+        "Every measure, of each method where it learned most. Change: against the base on the same"
+        " items, with its 95 % interval over seeds and items.",
+        MEASURE_COLUMNS,
+        tuple(map(_measure_row, chosen)),
+    )
+
+
+def all_measures(findings: Findings) -> Table:
+    """The same at every cell."""
+    return Table(
+        "measures_of_all_cells",
+        "Every measure at every learning rate, length and scale.",
+        MEASURE_COLUMNS,
+        tuple(map(_measure_row, findings.changes)),
+    )
+
+
+MEASURE_COLUMNS = (
+    *("task", "metric", "better", "method", "learning rate", "steps", "scale"),
+    *("base", "tuned", "change", "95 % low", "95 % high", "items", "seeds", "note"),
+)
+
+
+def _measure_row(change: Change) -> tuple[str | float | int | None, ...]:
+    metric = change.like.metric
+    better = "higher" if metric.higher_is_better else "lower"
+    head = (change.measure.task, metric.name, better, change.method, *change.cell)
+    if change.tuned is None:
+        return (*head, *(None,) * 7, change.reason)
+
+    before = None if change.before is None else change.before.estimate.mean
+    # Without a base there is no change; the interval is then the score's own.
+    shift = change.change or change.tuned
+    numbers = (before, change.tuned.mean, change.change and shift.mean, *shift.interval())
+    note = "no headroom: the base is near chance" if change.is_near_chance else ""
+    return (*head, *numbers, change.like.estimate.n, shift.seeds, note)
+
+
+def flips_by_method(findings: Findings) -> Table:
+    """Answers that turned at the cell where each method learned most, over seeds."""
+    rows = []
+    for measure, by_method in findings.flips.items():
+        for method, rates in by_method.items():
+            grid = findings.grids[method]
+            index = grid.most_learned
+            shares = [float(share[:, index].mean()) for share in rates.columns()[:3]]
+            for beyond in (rates.forgotten, rates.learned):
+                effect = over_seeds(beyond[:, index])
+                shares += [effect.mean, *effect.interval()]
+            rows.append((measure, method, *grid.cells[index], *shares))
+    return Table(
+        "flips_by_method",
+        "Answers that turned, as shares of a task's items, of each method where it learned most."
+        " Beyond chance: less what guessing alone would turn, with its 95 % interval over seeds.",
+        (
+            *("measure", "method", "learning rate", "steps", "scale"),
+            *("lost", "gained", "by chance", "lost beyond chance", "95 % low", "95 % high"),
+            *("gained beyond chance", "95 % low", "95 % high"),
+        ),
+        tuple(rows),
+    )
+
+
 def _is_text(column: Sequence[str | float | int | None]) -> bool:
     return any(isinstance(cell, str) for cell in column)
 
@@ -229,7 +299,8 @@ def _text(cell: str | float | int | None) -> str:
         return cell
     if cell is None or math.isnan(cell):
         return "–"
-    return f"{cell:.{DIGITS}g}"
+    # A count of items is no measurement: all of its figures are read.
+    return str(cell) if isinstance(cell, int) else f"{cell:.{DIGITS}g}"
 
 
 def _value(cell: str | float | int | None) -> str | float | int:

@@ -19,6 +19,19 @@ class Scores:
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
+def require_comparable(base: Scores, other: Scores, task: str, metric: str) -> None:
+    """UserError when two models were scored on other items, or asked them in other words."""
+    require_same_prompts(base, other, task)
+    first, second = (scores.tasks[task][metric].column.ids for scores in (base, other))
+    # Mostly they are in one order, too.
+    if first == second or sorted(map(str, first)) == sorted(map(str, second)):
+        return
+    raise UserError(
+        f"{task}/{metric} of {other.name} ({len(second)} items) and of {base.name}"
+        f" ({len(first)}) are not of the same items: evaluate again"
+    )
+
+
 def require_same_prompts(base: Scores, other: Scores, task: str) -> None:
     """UserError when two models were asked an item in other words."""
     first, second = base.prompts.get(task, {}), other.prompts.get(task, {})
