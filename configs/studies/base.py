@@ -35,11 +35,14 @@ def study() -> config_dict.ConfigDict:
     return s
 
 
-def arm(words: str = "", lr: tuple[float, ...] = (), **config: dict) -> config_dict.ConfigDict:
+def arm(
+    words: str = "", lr: tuple[float, ...] = (), **config: dict | tuple[str, ...]
+) -> config_dict.ConfigDict:
     """A method of a study.
 
     words: added to the base config's, as "lora,r=16". lr: peak learning rates, of which at least
-    two are needed to draw a frontier. config: fields in sections, adapter={"rank": 4}.
+    two are needed to draw a frontier. config: fields in sections, adapter={"rank": 4}, and
+    trainable=(...), which is in none.
     """
     a = config_dict.ConfigDict()
     a.words = words

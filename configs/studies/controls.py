@@ -1,0 +1,72 @@
+"""Replay, sham training and a run that changes nothing, beside LoRA and full finetuning in the lab.
+
+    python -m lfl_jax.study --config=configs/studies/controls.py --workdir=studies/controls
+
+Does 1 % of replay stop forgetting, for LoRA and for full finetuning? And how much of the forgetting
+is of any training at all? The arms:
+    lora, full             the lab's new facts and rule, as in configs/studies/lab.py
+    lora_replay_1in1000    with 1 of 1000 examples from the source world; also 1in100 and 1in20, and
+                           full_replay_1in100
+    shuffled               sham: LoRA on the same questions with answers of other questions
+    source                 sham: LoRA on the source world in place of the target
+    identity               LoRA whose B stays 0: every change is exactly 0, at any learning rate
+All are tested on the same items. 3 learning rates and 5 seeds: 125 runs. The lab is synthetic.
+Argument, words joined by commas:
+    quick    2 seeds, two learning rates
+    smoke    a random model and 4 steps, in minutes: for tests; its scores mean nothing
+"""
+
+from lfl_jax.configs.studies import base
+from ml_collections import config_dict
+
+RATES = {"lora": (1.5e-3, 5e-3, 1.5e-2), "full": (3e-4, 1e-3, 3e-3)}
+# One example of so many is replayed.
+REPLAY = {"lora": (1000, 100, 20), "full": (100,)}
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The study for an argument; raises ValueError for a word that it does not know."""
+    words = [word for word in argument.split(",") if word]
+    unknown = set(words) - {"quick", "smoke"}
+    if unknown:
+        raise ValueError(
+            f"unknown argument {', '.join(sorted(unknown))} of configs/studies/controls.py; there"
+            " are: quick, smoke"
+        )
+    s = base.study()
+    s.name = "The lab: replay and sham arms"
+    s.base = "lab"
+    arms(s, quick="quick" in words)
+    tasks = ("lab_new_facts", "lab_rule", "target_kl", "lab_source_facts", "source_nll:128")
+    s.config = {"eval": {"tasks": tasks, "every_tasks": ()}, "checkpoint": {"best": ""}}
+    s.steps = (160,)
+    s.seeds = (0, 1) if "quick" in words else (0, 1, 2, 3, 4)
+    s.learning, s.forgetting = "lab_new_facts/gold_logprob", "source_nll/nll"
+    s.divergence = "target_kl/forward_kl"
+    s.margin = 0.05
+    s.contrasts = (
+        ("lora", "full"),
+        ("lora_replay_1in100", "lora"),
+        ("full_replay_1in100", "full"),
+        ("lora_replay_1in100", "full_replay_1in100"),
+    )
+    if "smoke" in words:
+        s.base, s.steps = "lab:smoke", (4,)
+    return s
+
+
+def arms(s: config_dict.ConfigDict, quick: bool) -> None:
+    """Every arm, with two of the learning rates or with all."""
+    rates = {method: lrs[:2] if quick else lrs for method, lrs in RATES.items()}
+    for method, lrs in rates.items():
+        s.arms[method] = base.arm(method, lr=lrs)
+        for examples in REPLAY[method]:
+            # The facts of the source world are among what is replayed; source_nll reads other text.
+            mix = f"lab_ift:{examples - 1},lab_source:1"
+            name = f"{method}_replay_1in{examples}"
+            s.arms[name] = base.arm(method, lr=lrs, data={"source": mix})
+    s.arms.shuffled = base.arm("lora", lr=rates["lora"], data={"shuffle_responses": True})
+    # Weight 0: tested on, and not trained on.
+    s.arms.source = base.arm("lora", lr=rates["lora"], data={"source": "lab_ift:0,lab_source"})
+    # With B = 0 the gradient of A is 0, and so is the change of every weight.
+    s.arms.identity = base.arm("lora", lr=rates["lora"][:1], trainable=("adapter/.*/a",))
