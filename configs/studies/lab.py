@@ -1,37 +1,94 @@
 """The lab: does LoRA forget less than full finetuning, where both learned the same new facts?
 
-    python -m lfl_jax.study --config=configs/studies/lab.py --workdir=studies/lab
+    python -m lfl_jax.study --config=configs/studies/lab.py --workdir=studies/lab --jobs=2
+    python -m lfl_jax.study --config=configs/studies/lab.py:variants --workdir=studies/variants
 
-LoRA rank 16 and full finetuning of a 1M model whose every fact is known; 4 learning rates each,
-which reach low enough to forget little, 160 steps and 5 seeds: 40 runs. Learning is the
-log-probability of the new facts' values, which stays informative where all are recalled; forgetting
-is the recall of what the base was pretrained on. The lab is synthetic.
-Argument: quick    2 seeds, the middle two rates: a first look, which decides little
+A 1M model whose every fact is known; each arm over learning rates that reach low enough to forget
+little, 10 seeds, whose halves answer the question once each. Learning is the log-probability of the
+new facts' values, which stays informative where all are recalled; forgetting is the recall of what
+the base was pretrained on. The lab is synthetic. Runs that another of these studies has finished,
+in the same parent folder, are taken from there.
+Default: LoRA at ranks 4, 16 and 64, full finetuning of all weights and of the matrices that LoRA
+adapts.
+Argument:
+    quick       LoRA and full, their middle two rates, 2 seeds: a first look, which decides little
+    variants    DoRA, MoRA, QLoRA, (IA)^3, and LoRA from A = 0, against LoRA; 5 seeds, like all below
+    cpt         another language in place of new facts: LoRA against full
 """
 
 from lfl_jax.configs.studies import base
 from ml_collections import config_dict
 
-RATES = {"lora": (5e-4, 1.5e-3, 5e-3, 1.5e-2), "full": (1e-4, 3e-4, 1e-3, 3e-3)}
+LORA, FULL = (1e-3, 2e-3, 4e-3, 6e-3, 1e-2), (1e-4, 3e-4, 7e-4, 1.5e-3, 3e-3)
+MEASURED = ("lab_source_facts", "source_nll:128", "target_kl")
+FACTS = ("lab_new_facts", "lab_rule")
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    if argument not in ("", "quick"):
-        raise ValueError(f"unknown argument {argument} of configs/studies/lab.py; there is: quick")
-    rates = {arm: lrs[1:3] if argument else lrs for arm, lrs in RATES.items()}
+    if argument and argument not in QUESTIONS:
+        raise ValueError(
+            f"unknown argument {argument} of configs/studies/lab.py; there are:"
+            f" {', '.join(QUESTIONS)}"
+        )
     s = base.study()
-    s.name = "The lab: LoRA against full finetuning"
-    s.base = "lab"
-    s.arms.lora = base.arm("lora,r=16", lr=rates["lora"])
-    s.arms.full = base.arm("full", lr=rates["full"])
+    s.base, s.steps, s.seeds = "lab", (80,), tuple(range(5))
     # Nothing is chosen during training, so that nothing is evaluated then.
-    tasks = ("lab_new_facts", "lab_rule", "target_kl", "lab_source_facts", "source_nll:128")
-    s.config = {"eval": {"tasks": tasks, "every_tasks": ()}, "checkpoint": {"best": ""}}
-    s.steps = (160,)
-    s.seeds = (0, 1) if argument else (0, 1, 2, 3, 4)
+    s.config = {
+        "eval": {"tasks": (*FACTS, *MEASURED), "every_tasks": ()},
+        "checkpoint": {"best": ""},
+        "log": {"tensorboard": False},
+    }
     s.learning, s.forgetting = "lab_new_facts/gold_logprob", "lab_source_facts/acc"
     s.divergence = "target_kl/forward_kl"
     s.margin = 0.05
-    s.contrasts = (("lora", "full"),)
+    s.arms.lora = base.arm("lora,r=16", lr=LORA)
+    QUESTIONS.get(argument, ranks)(s)
     return s
+
+
+def ranks(s: config_dict.ConfigDict) -> None:
+    """The question itself, over ranks and over what full finetuning may change."""
+    s.name = "The lab: LoRA against full finetuning"
+    s.seeds = tuple(range(10))
+    s.arms.lora4 = base.arm("lora,r=4", lr=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2))
+    s.arms.lora64 = base.arm("lora,r=64", lr=(2e-4, 5e-4, 1e-3, 2e-3, 4e-3))
+    s.arms.full = base.arm("full", lr=FULL)
+    s.arms.full_linear = base.arm("full_linear", lr=FULL)
+    s.contrasts = (("lora", "full"), ("lora", "full_linear"), ("lora4", "lora64"))
+
+
+def quick(s: config_dict.ConfigDict) -> None:
+    """A first look."""
+    s.name = "The lab: LoRA against full finetuning, a first look"
+    s.seeds = (0, 1)
+    s.arms.lora.lr = LORA[1:3]
+    s.arms.full = base.arm("full", lr=FULL[1:3])
+    s.contrasts = (("lora", "full"),)
+
+
+def variants(s: config_dict.ConfigDict) -> None:
+    """LoRA's relatives against LoRA."""
+    s.name = "The lab: relatives of LoRA"
+    s.arms.dora = base.arm("dora,r=16", lr=LORA)
+    s.arms.mora = base.arm("mora,r=16", lr=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+    s.arms.ia3 = base.arm("ia3", lr=(1e-2, 2e-2, 5e-2, 0.1, 0.2))
+    s.arms.qlora = base.arm("qlora,r=16", lr=LORA)
+    s.arms.lora_a = base.arm(
+        "lora,r=16", lr=(2e-4, 5e-4, 1e-3, 2e-3, 4e-3), adapter={"init": "a_zero"}
+    )
+    s.contrasts = (("dora", "lora"), ("mora", "lora"), ("qlora", "lora"), ("lora_a", "lora"))
+
+
+def cpt(s: config_dict.ConfigDict) -> None:
+    """Continued pretraining on a language that shares three of four transitions."""
+    s.name = "The lab: LoRA against full finetuning on another language"
+    s.base, s.steps = "lab:cpt", (160,)
+    s.config.eval.tasks = ("target_nll:128", *MEASURED)
+    s.learning = "target_nll/nll"
+    s.arms.lora.lr = (3e-4, 1e-3, 3e-3, 6e-3)
+    s.arms.full = base.arm("full", lr=(3e-5, 1e-4, 3e-4, 1e-3, 2e-3))
+    s.contrasts = (("lora", "full"),)
+
+
+QUESTIONS = {"quick": quick, "variants": variants, "cpt": cpt}
