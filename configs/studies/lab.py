@@ -33,9 +33,10 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         )
     s = base.study()
     s.base, s.steps, s.seeds = "lab", (80,), tuple(range(5))
-    # Nothing is chosen during training, so that nothing is evaluated then.
+    # Looks on the way are for the picture of it; nothing is chosen by them.
+    on_the_way = {"log_spaced": 6, "every_tasks": ("lab_new_facts", "lab_source_facts")}
     s.config = {
-        "eval": {"tasks": (*FACTS, *MEASURED), "every_tasks": ()},
+        "eval": {"tasks": (*FACTS, *MEASURED), **on_the_way},
         "checkpoint": {"best": ""},
         "log": {"tensorboard": False},
     }
@@ -85,6 +86,7 @@ def cpt(s: config_dict.ConfigDict) -> None:
     s.name = "The lab: LoRA against full finetuning on another language"
     s.base, s.steps = "lab:cpt", (160,)
     s.config.eval.tasks = ("target_nll:128", *MEASURED)
+    s.config.eval.every_tasks = ("target_nll:64", "lab_source_facts")
     s.learning = "target_nll/nll"
     s.arms.lora.lr = (3e-4, 1e-3, 3e-3, 6e-3)
     s.arms.full = base.arm("full", lr=(3e-5, 1e-4, 3e-4, 1e-3, 2e-3))
