@@ -14,13 +14,15 @@ import numpy as np
 
 from lfl_jax.statistics import noise
 from lfl_jax.statistics.frontier import Axis
-from lfl_jax.studies import changes, flips, predictors, traits
+from lfl_jax.studies import along, changes, flips, predictors, quality, traits
+from lfl_jax.studies.along import Courses
 from lfl_jax.studies.answers import Answer, Question, answer
-from lfl_jax.studies.arms import Grid, grids
+from lfl_jax.studies.arms import Grid, Measure, grids
 from lfl_jax.studies.best_rates import BestRate, RateRatio, best_rate, rate_ratio
 from lfl_jax.studies.changes import Change
 from lfl_jax.studies.flips import FlipRates
 from lfl_jax.studies.predictors import Predictor
+from lfl_jax.studies.quality import Quality
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.runs import Run
 from lfl_jax.studies.traits import Traits
@@ -65,6 +67,23 @@ class Findings:
     def changes(self) -> list[Change]:
         """Every metric at every cell, against the base."""
         return changes.measure(self.base, self.runs, self.grids)
+
+    @functools.cached_property
+    def quality(self) -> dict[Measure, Quality]:
+        """{measure: how much it can tell}, of every metric."""
+        assessed = quality.assess(self.base, self.runs, self.grids)
+        return {one.measure: one for one in assessed}
+
+    @functools.cached_property
+    def courses(self) -> Courses | None:
+        """What was learned and forgotten during training, where it was evaluated then."""
+        return along.courses(self.runs, self.grids, self.question.measures)
+
+    def label(self, measure: Measure) -> str:
+        """A measure as an axis names it: with what to know before believing a difference."""
+        assessed = self.quality.get(measure)
+        notes = ", ".join(assessed.labels) if assessed else ""
+        return f"{measure} ({notes})" if notes else str(measure)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

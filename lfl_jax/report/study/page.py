@@ -36,6 +36,7 @@ SHOWN = (
     tabular.rate_ratios,
     tabular.points,
     tabular.noise,
+    tabular.quality,
     tabular.runs,
 )
 # In files only: many rows.

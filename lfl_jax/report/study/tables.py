@@ -211,6 +211,40 @@ def rate_ratios(findings: Findings) -> Table:
     )
 
 
+def quality(findings: Findings) -> Table:
+    """How much every metric can tell."""
+    rows = []
+    for measure, one in findings.quality.items():
+        chance = one.base and one.base.chance
+        numbers = (one.base and one.base.estimate.mean, chance, one.signal, one.noise, one.ratio)
+        rows.append((str(measure), *numbers, one.checkpoint_noise, ", ".join(one.labels)))
+    return Table(
+        "signal_to_noise",
+        "Signal: the greatest difference of two models over the mean score. Noise: one run's"
+        " standard deviation over seeds, and over its last checkpoints, over the mean score.",
+        ("metric", "base", "chance", "signal", "noise", "ratio", "noise of checkpoints", "note"),
+        tuple(rows),
+    )
+
+
+def along(findings: Findings) -> Table:
+    """Every seed's learning and forgetting during training, since the base."""
+    courses = findings.courses
+    rows = []
+    for method, course in courses.by_method.items() if courses else ():
+        for s, seed in enumerate(findings.seeds):
+            for n, step in enumerate(course.steps):
+                scores = (float(course.learned[s, n]), float(course.forgotten[s, n]))
+                rows.append((method, *course.cell, seed, int(step), *scores))
+    names = f"{courses.learning}, {courses.forgetting}" if courses else ""
+    return Table(
+        "along",
+        f"Learning and forgetting during training, since the base: {names}.",
+        ("method", "learning rate", "steps", "scale", "seed", "step", "learning", "forgetting"),
+        tuple(rows),
+    )
+
+
 def noise(findings: Findings) -> Table:
     """One run's standard deviation over seeds."""
     return Table(

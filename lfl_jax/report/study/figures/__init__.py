@@ -6,6 +6,7 @@ A new figure is a file here and a line in FIGURES.
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from lfl_jax.report.study.figures.along import along
 from lfl_jax.report.study.figures.contrasts import contrasts
 from lfl_jax.report.study.figures.divergence import divergence, explained
 from lfl_jax.report.study.figures.flips import flips
@@ -22,6 +23,7 @@ FIGURES: dict[str, Callable[[Findings], Figure | None]] = {
     "divergence": divergence,
     "explained": explained,
     "flips": flips,
+    "along": along,
 }
 
 

@@ -59,7 +59,9 @@ def _paint(findings: Findings, answers: Sequence[Answer], canvas: "Canvas") -> N
         _draw_contrast(axes, answer, height)
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
-    axes.set(xlabel=f"difference in forgetting ({findings.question.measures.forgetting})")
+    axes.set(
+        xlabel=f"difference in forgetting ({findings.label(findings.question.measures.forgetting)})"
+    )
     axes.set_ylim(-0.4, len(answers) - 0.2)
     draw_legend(canvas, axes)
 

@@ -59,7 +59,10 @@ def _paint_divergence(findings: Findings, canvas: "Canvas") -> None:
     if explained is not None:
         _draw_fit(axes, np.concatenate(far), np.concatenate(forgotten), explained)
     measures = findings.question.measures
-    axes.set(xlabel=f"{measures.divergence}", ylabel=f"forgotten: {measures.forgetting}")
+    axes.set(
+        xlabel=f"{findings.label(measures.divergence)}",
+        ylabel=f"forgotten: {findings.label(measures.forgetting)}",
+    )
     draw_legend(canvas, axes)
 
 

@@ -63,7 +63,10 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
         axes.plot(ends, (0, 0), color=INK, lw=5, alpha=0.6, label=REACH, **at_the_bottom)
 
     measures = findings.question.measures
-    axes.set(xlabel=f"learned: {measures.learning}", ylabel=f"forgotten: {measures.forgetting}")
+    axes.set(
+        xlabel=f"learned: {findings.label(measures.learning)}",
+        ylabel=f"forgotten: {findings.label(measures.forgetting)}",
+    )
     draw_legend(canvas, axes)
     labels, points = [], []
     few = sum(len(grid.cells) for grid in findings.grids.values()) <= FEW_CELLS
