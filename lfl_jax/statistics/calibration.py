@@ -16,7 +16,7 @@ from scipy import stats
 
 from lfl_jax.errors import UserError
 from lfl_jax.statistics import probit
-from lfl_jax.statistics.frontier import Arm, Axis, Curve, gap, mean_gap, pareto
+from lfl_jax.statistics.frontier import FEWEST_CELLS, Arm, Axis, Curve, gap, mean_gap, pareto
 from lfl_jax.statistics.verdicts import Verdict, decide
 
 
@@ -148,11 +148,18 @@ def truth(design: Design, planted: float) -> float:
     """The gap of the simulated arms.
 
     Less than planted where answers are right or wrong and a cell's mean would leave 0 to 1.
+    UserError for a frontier of a single cell, over which there is no gap.
     """
     x = np.array(design.learning.means)
     curves = []
+    # Not the planted number itself: it is flattened at the end of the scale.
     for y in (_means(design.forgetting, planted), _means(design.forgetting, 0.0)):
         cells = pareto(x, y)
+        if len(cells) < FEWEST_CELLS:
+            raise UserError(
+                f"the frontier has {len(cells)} cell of {len(x)}; a simulated study needs"
+                f" {FEWEST_CELLS}: add learning rates"
+            )
         curves.append(Curve(x[cells], y[cells]))
     return mean_gap(*curves)
 

@@ -54,8 +54,8 @@ def _by_cluster(axis: Axis) -> Float[np.ndarray, "S P G"]:
 
 
 def _as_binary(
-    *cubes: Float[np.ndarray, "S P I"],
-) -> tuple[Float[np.ndarray, "S P I"], ...] | None:
+    *cubes: Float[np.ndarray, "S _ I"],
+) -> tuple[Float[np.ndarray, "S _ I"], ...] | None:
     """Answers as 0 and 1; None where they are anything else.
 
     A loss against the base is 0 or 1 for an item that the base knew and 0 or -1 for another: the

@@ -13,7 +13,7 @@ from lfl_jax.report.study import page
 from lfl_jax.studies import reuse, traits
 from lfl_jax.studies import runs as study_runs
 from lfl_jax.studies.execute import State, Study
-from lfl_jax.studies.findings import find
+from lfl_jax.studies.findings import Findings, find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 from lfl_jax.studies.records import run_directories
 from lfl_jax.studies.records.scores import Scores
@@ -22,17 +22,29 @@ from lfl_jax.studies.records.scores import Scores
 def write(config: StudyConfig, study: Study, command: str, console: Console) -> Path:
     """The report of the runs that finished, in the study's report/; prints its verdicts.
 
+    Raises as `findings`.
+    """
+    answered = findings(config, study)
+    about = page.About(config.name, command, flags(study, finished(study)), methods(config, study))
+    return page.publish(answered, about, study.folder / "report", console)
+
+
+def findings(config: StudyConfig, study: Study) -> Findings:
+    """What the runs say that finished.
+
     Raises UserError where no run finished, and where the finished ones cannot be compared.
     """
-    states = study.states()
-    finished = [run for run in study.runs if states[run.name] is State.FINISHED]
-    if not finished:
-        raise UserError(f"{study.folder}: no run has finished, so that there is nothing to report")
-    base = run_directories.read(study.run_folder(finished[0]), "before")[0]
-    findings = find(base, read(study), config.question, traits.of_runs(study.runs))
+    base = run_directories.read(study.run_folder(finished(study)[0]), "before")[0]
+    return find(base, read(study), config.question, traits.of_runs(study.runs))
 
-    about = page.About(config.name, command, flags(study, finished), methods(config, study))
-    return page.publish(findings, about, study.folder / "report", console)
+
+def finished(study: Study) -> list[PlannedRun]:
+    """The runs with results; UserError where there are none."""
+    states = study.states()
+    runs = [run for run in study.runs if states[run.name] is State.FINISHED]
+    if not runs:
+        raise UserError(f"{study.folder}: no run has finished, so that there is nothing to report")
+    return runs
 
 
 def read(study: Study) -> list[study_runs.Run]:
