@@ -3,8 +3,10 @@
     python -m lfl_jax.study --config=configs/studies/smoke.py --workdir=studies/smoke
     python -m lfl_jax.study --config=configs/studies/lab.py --workdir=studies/lab --plan
     python -m lfl_jax.study --config=configs/studies/lab.py --workdir=studies/lab --only='^lora'
+    python -m lfl_jax.study --config=configs/studies/search.py --workdir=studies/search
 
---config=FILE[:ARGUMENT]  a study; configs/studies/base.py lists its fields
+--config=FILE[:ARGUMENT]  a study, or a search for the best learning rate, modules and rank, which
+                          ends in search.json; configs/studies/base.py lists the fields of both
 --workdir=DIR             where everything goes: runs/NAME (a run directory each), runs.jsonl (how
                           each ended), base/ (evaluations that the runs share), report/index.html
 --plan                    print the runs, how long they take (by one short run) and the smallest
@@ -15,13 +17,15 @@
 --quiet                   without progress
 
 The same command resumes a study that was interrupted (Ctrl-C saves all its runs first), reads
-finished ones back and tries failed ones again. Exit code 2: a mistake, said in a line; 130: interrupted and saved.
+finished ones back and tries failed ones again. Exit code 2: a mistake, said in a line, or a search
+whose best value is at the edge of its range; 130: interrupted and saved.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -53,7 +57,18 @@ def main(argv: Sequence[str]) -> None:
     # A mistake in the study is said before jax is imported.
     from lfl_jax.studies import grid
 
-    config = grid.load(options.config)
+    values = grid.load_values(options.config)
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{options.config}: kind {kind!r}; expected one of {', '.join(KINDS)}")
+    KINDS[kind](values, options, parser.command_line(argv))
+
+
+def _study(values: Mapping[str, object], options: argparse.Namespace, command: str) -> None:
+    """Compare methods, and publish a report."""
+    from lfl_jax.studies import grid
+
+    config = grid.read(values)
     planned = grid.expand(config)
 
     from lfl_jax import assets, lab_base
@@ -74,9 +89,43 @@ def main(argv: Sequence[str]) -> None:
     finished = execute.execute(study, **options_of_runs)
     execute.show(study, study.states(), console)
     if not finished:
-        console.print("stopped and saved; the same command resumes it")
-        sys.exit(130)
-    outcome.write(config, study, parser.command_line(argv), console)
+        _stop(console)
+    outcome.write(config, study, command, console)
+
+
+def _search(values: Mapping[str, object], options: argparse.Namespace, command: str) -> None:
+    """Find the best config by successive halving, and print its command."""
+    from lfl_jax.studies import search
+
+    config = search.read(values)
+    if options.only:
+        raise UserError("--only is for studies: a search chooses its runs itself")
+
+    from lfl_jax import assets, lab_base
+    from lfl_jax.core.process import keep_compiled_programs
+    from lfl_jax.studies import search_report, search_rungs
+
+    console = Console()
+    if options.plan:
+        search_report.show_plan(config, console)
+        return
+    keep_compiled_programs(assets.writable("compiled"))
+    how = {"quiet": options.quiet, "jobs": options.jobs}
+    task = search_rungs.Search(config, Path(options.workdir).absolute(), **how)
+    lab_base.prepare(search.first_config(config), options.quiet)
+    try:
+        search_report.follow(task, command, console)
+    except search_rungs.Interrupted:
+        _stop(console)
+
+
+def _stop(console: Console) -> NoReturn:
+    console.print("stopped and saved; the same command resumes it")
+    sys.exit(130)
+
+
+# What a config of configs/studies/ asks for, by its field `kind`.
+KINDS = {"study": _study, "search": _search}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Every field of a study, with its unit and legal values. The other studies start from `study()`.
+"""Every field of a study and of a search, with its unit and legal values.
 
-`lfl_jax.studies.grid` turns the result into frozen dataclasses and into the configs of its runs.
+The other studies start from `study()`, searches from `search()`; `lfl_jax.studies.grid` and
+`lfl_jax.studies.search` turn them into frozen dataclasses and into the configs of their runs.
 """
 
 from ml_collections import config_dict
@@ -9,6 +10,7 @@ from ml_collections import config_dict
 def study() -> config_dict.ConfigDict:
     """An empty study: base, arms, measures and margin have to be set."""
     s = config_dict.ConfigDict()
+    s.kind = "study"
     # in the title of the report
     s.name = ""
     # the config that all runs start from: a name with words, as "math_ift:smoke", or FILE.py:WORDS
@@ -49,3 +51,32 @@ def arm(
     a.lr = lr
     a.config = config_dict.ConfigDict(config)
     return a
+
+
+def search() -> config_dict.ConfigDict:
+    """An empty search for the best config: base, lr, targets, rank, steps and measure are to be
+    set."""
+    s = config_dict.ConfigDict()
+    s.kind = "search"
+    # printed above its tables
+    s.name = ""
+    # the config that all runs start from, with an adapter that has a rank: "lab", "math_ift:dora"
+    s.base = ""
+    # config fields of all runs in place of the base's, in sections
+    s.config = config_dict.ConfigDict()
+    # what is searched, every combination. Peak learning rates and ranks, ascending, at least 3 of
+    # them, because the best may not be the lowest or the highest; or a single rank
+    s.lr = ()
+    s.rank = ()
+    # {name: adapter.targets}, at least one; names as those of arms
+    s.targets = config_dict.ConfigDict()
+    # optimizer steps of each rung, ascending. Its runs have a whole schedule of that length
+    s.steps = ()
+    # one of so many candidates goes on to the next rung, >= 2
+    s.keep = 3
+    # indices of the seeds, as a study's. The last rung has all of them, the others the first
+    s.seeds = (0, 1, 2)
+    # TASK/METRIC that is best, on the dev items: of eval.every_tasks while choosing, and of
+    # eval.tasks, on the test items, for the winner alone
+    s.measure = ""
+    return s

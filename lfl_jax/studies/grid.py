@@ -69,18 +69,23 @@ class PlannedRun:
 
 def load(place: str) -> StudyConfig:
     """The study of FILE.py or FILE.py:ARGUMENT, or of a name in configs/; UserError as `read`."""
-    return read(command_line.load(command_line.resolve(place)).to_dict())
+    return read(load_values(place))
+
+
+def load_values(place: str) -> dict[str, object]:
+    """The fields of a study or of another kind of config, as they stand in its file."""
+    return command_line.load(command_line.resolve(place)).to_dict()
 
 
 def read(values: Mapping[str, object]) -> StudyConfig:
     """A study from a nested dict. One UserError for all fields that are unknown or wrong."""
     from lfl_jax.configs.studies import base
 
-    problems = unknown(values, base.study().to_dict(), "")
+    problems = unknown(values, base.study().to_dict(), "study field ")
     # What is missing takes base.py's value, so that a plain dict need not have every field.
     given = base.study().to_dict() | dict(values)
     for name, arm in given["arms"].items():
-        problems += unknown(arm, base.arm().to_dict(), f"arms.{name}.")
+        problems += unknown(arm, base.arm().to_dict(), f"study field arms.{name}.")
     if problems:
         raise mistakes(problems)
 
@@ -112,13 +117,13 @@ def expand(study: StudyConfig) -> list[PlannedRun]:
 
 
 def unknown(given: Mapping[str, object], known: Mapping[str, object], where: str) -> list[str]:
-    """What is wrong with the names of a section's fields."""
+    """What is wrong with the names of a section's fields; where: before a name, in what is said."""
     problems = []
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-            problems.append(f"unknown study field {where}{name}; {hint}")
+            problems.append(f"unknown {where}{name}; {hint}")
     return problems
 
 

@@ -35,6 +35,14 @@ def along(path: Path) -> dict[int, Scores]:
     return {int(match[1]): _scores(path, match[0]) for match in folders if match}
 
 
+def on_dev_items(path: Path, step: int) -> Scores:
+    """The model after so many steps, on the dev items; UserError where it was not evaluated."""
+    when = f"dev-{step:06d}"
+    if not (path / "evals" / when).is_dir():
+        raise UserError(f"{path} was not evaluated after step {step}")
+    return _scores(path, when)
+
+
 def _scores(path: Path, when: str) -> Scores:
     tasks, prompts = {}, {}
     for file in sorted((path / "evals" / when).glob("*.jsonl")):
