@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
@@ -112,6 +113,31 @@ def test_pass_at_k_is_over_the_problems_with_enough_samples_with_errors_over_pro
 def test_diversity_counts_distinct_texts():
     found = pass_at_k.diversity(["a", "a", "b", "c", "c "], [True, True, True, False, False])
     assert found == pass_at_k.Diversity(unique=4, unique_passed=2, unique_failed=2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_diversity_of_a_record_is_a_recount_of_its_samples(seed):
+    """Counted again from the samples of the record, pair by pair: none equals an earlier one."""
+    draws = random.Random(seed)
+    texts = [draws.choice("abcd") * draws.randint(1, 2) for _ in range(12)]
+    verdicts = [draws.choice((PASSED, FAILED)) for _ in texts]
+    problem = humaneval.problem(DOC, "humaneval-bigcode")
+    record = humaneval.TASK.method.record(problem, texts, verdicts)
+
+    def distinct(passes):
+        chosen = [x["text"] for x in record["samples"] if x["passed"] in passes]
+        return sum(
+            not any(text == earlier for earlier in chosen[:i]) for i, text in enumerate(chosen)
+        )
+
+    found = humaneval.TASK.measure([record | {"ended": 0.0}])
+    for name, passes in (
+        ("unique", {True, False}),
+        ("unique_passed", {True}),
+        ("unique_failed", {False}),
+    ):
+        assert record[name] == found[name].estimate.mean == distinct(passes)
+    assert record["unique"] <= record["unique_passed"] + record["unique_failed"]
 
 
 # What is cut from a text
@@ -308,6 +334,8 @@ def test_what_is_no_python_is_told_apart_from_what_is_wrong():
     found = humaneval.TASK.measure([record | {"ended": 0.0}])
     assert found["format_compliance"].estimate.mean == pytest.approx(2 / 3)
     assert found["accuracy_given_valid_format"].estimate.mean == 0.5
+    assert found["accuracy_missing_wrong"].estimate.mean == pytest.approx(1 / 3)
+    assert found["accuracy_missing_right"].estimate.mean == pytest.approx(2 / 3)
 
 
 # A whole evaluation

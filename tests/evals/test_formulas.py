@@ -303,6 +303,8 @@ def test_metrics_of_the_task(monkeypatch):
         "exact_match_boxed": 0.0,
         "format_compliance": 0.75,
         "accuracy_given_valid_format": pytest.approx(2 / 3),
+        "accuracy_missing_wrong": 0.5,
+        "accuracy_missing_right": 0.75,
         "trouble": 0.25,
         "emitted_eos": 0.0,
     }

@@ -133,6 +133,8 @@ def test_prompts_and_records(inputs):
         "exact_match": 0.5,
         "format_compliance": 0.5,
         "accuracy_given_valid_format": 0.5,
+        "accuracy_missing_wrong": 0.25,
+        "accuracy_missing_right": 0.75,
         "emitted_eos": 1.0,
     }
 

@@ -8,6 +8,7 @@ import pytest
 
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.run import Result
+from lfl_jax.evals.task import Execute, Generate, Likelihood
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import results_json
 from lfl_jax.report.rows import report
@@ -54,6 +55,24 @@ def test_every_metric_of_every_task_is_in_results_json(tmp_path, name):
     assert [row["metric"] for row in rows if row["variant"] == "before"] == list(
         before[name].metrics
     )
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_kind_of_task_must_declare(name):
+    """Continuous scores of choices, diversity of samples, bounds of answers in an asked form."""
+    task = TASKS[name]
+    declared = {metric.name: metric for metric in task.metrics}
+    by_choice = isinstance(task.method, Likelihood) and "acc" in declared
+    if by_choice and not name.startswith("lab_"):  # whose values are chosen among all tokens
+        continuous = {"bits_per_byte", "gold_logprob", "gold_logprob_norm"}
+        assert continuous < declared.keys() and callable(declared["acc"].chance)
+        assert not any(declared[name].percent for name in continuous)
+    if isinstance(task.method, Execute):
+        diversity = ("unique", "unique_passed", "unique_failed")
+        assert {declared[name].section for name in diversity} == {"diversity"}
+    if isinstance(task.method, Execute | Generate) and "format_compliance" in declared:
+        bounds = {"accuracy_given_valid_format", "accuracy_missing_wrong", "accuracy_missing_right"}
+        assert bounds < declared.keys()
 
 
 def test_groups_are_reported_in_the_order_of_their_names():

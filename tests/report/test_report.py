@@ -109,7 +109,12 @@ def test_format_and_accuracy_given_it(tmp_path):
         and accuracy.after.mean == pytest.approx(2 / 3)
     )
     (line,) = [line for line in printed.splitlines() if line.startswith("GSM8K  ")]
-    assert line.split() == ["GSM8K", "0%", "->", "75%", "none", "->", "67%", "0%", "->", "100%"]
+    change = "0% -> 75% none -> 67% 100% -> 75% 0% -> 100%"
+    assert line.split() == ["GSM8K", *change.split()]
+    # Missing answers as wrong and as right: the accuracy is known to lie between, and ends at both.
+    low, high = rows["accuracy_missing_wrong"], rows["accuracy_missing_right"]
+    assert (low.before.mean, high.before.mean) == (0.0, 1.0)
+    assert (low.after.mean, high.after.mean) == (0.5, 0.75)
 
 
 def test_what_the_base_does_by_prompting_alone(tmp_path):

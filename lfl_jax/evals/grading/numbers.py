@@ -7,7 +7,7 @@ text                            strict      flexible
 
 import re
 
-from lfl_jax.evals.metrics import Metric, Record
+from lfl_jax.evals.metrics import Field, Metric, Record
 
 INVALID = "[invalid]"
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
@@ -55,12 +55,13 @@ def grade(text: str, gold: str, pattern: re.Pattern = STRICT) -> Record:
     }
 
 
-def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple[Metric, Metric]:
-    """Format compliance, and accuracy given valid format.
+def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple[Metric, ...]:
+    """Format compliance, accuracy given valid format, and the bounds of the accuracy.
 
     answer: the field that is "[invalid]" where the text has no answer in the required format.
-    right: the field that is 1 where the answer is right. The accuracy is over the answers of a
-    valid format, so it says nothing of the others.
+    right: the field that is 1 where the answer is right. The accuracy given valid format says
+    nothing of the other answers: theirs would leave it between the bounds, which count all of them
+    as wrong and all as right.
     """
 
     def valid(record: Record) -> float:
@@ -69,15 +70,40 @@ def format_metrics(answer: str = "strict", right: str = "exact_strict") -> tuple
     def valid_and_right(record: Record) -> float:
         return record[right] * valid(record)
 
+    def right_or_invalid(record: Record) -> float:
+        return valid_and_right(record) + 1 - valid(record)
+
     compliance = Metric("format_compliance", valid, "format compliance", "format")
-    accuracy = Metric(
-        name="accuracy_given_valid_format",
-        field=valid_and_right,
-        label="accuracy given valid format",
-        section="format",
-        weight=valid,
-    )
-    return compliance, accuracy
+    given = Metric("accuracy_given_valid_format", valid_and_right, GIVEN, "format", weight=valid)
+    return compliance, given, *bounds(valid_and_right, right_or_invalid)
+
+
+GIVEN = "accuracy given valid format"
+
+
+def bounds(missing_wrong: Field, missing_right: Field, weight: Field | None = None) -> list[Metric]:
+    """The accuracy with every answer of no valid format counted as wrong, and as right.
+
+    An unparsed answer is not known to be wrong, so the accuracy is only known to lie between.
+    """
+    # The lower bound mostly is the task's main metric, which the table has already.
+    return [
+        Metric(
+            name="accuracy_missing_wrong",
+            field=missing_wrong,
+            label="missing counted wrong",
+            section="format",
+            weight=weight,
+            in_table=False,
+        ),
+        Metric(
+            name="accuracy_missing_right",
+            field=missing_right,
+            label="missing counted right",
+            section="format",
+            weight=weight,
+        ),
+    ]
 
 
 def _normal(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.errors import UserError
+from lfl_jax.evals.grading import numbers
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.sandbox import Program, Verdict
 from lfl_jax.evals.task import Execute, Inputs, PromptedItem, Record, Task, common_fields
@@ -110,6 +111,11 @@ def parsed(record: Record) -> float:
     return float(sum(not sample["reason"].startswith(MALFORMED) for sample in record["samples"]))
 
 
+def passed_or_unparsed(record: Record) -> float:
+    """How many samples pass, were those that are no Python to pass."""
+    return record["c"] + record["n"] - parsed(record)
+
+
 def _of_several(field: str, record: Record) -> float | None:
     # Of one sample, one is distinct: that says nothing.
     return float(record[field]) if record["n"] > 1 else None
@@ -131,7 +137,6 @@ METRICS = (
     _distinct("unique_failed", "distinct, failing"),
     # Of samples, not of problems: their weights are numbers of samples.
     Metric("format_compliance", parsed, "format compliance", "format", weight="n"),
-    Metric(
-        "accuracy_given_valid_format", "c", "accuracy given valid format", "format", weight=parsed
-    ),
+    Metric("accuracy_given_valid_format", "c", numbers.GIVEN, "format", weight=parsed),
+    *numbers.bounds("c", passed_or_unparsed, weight="n"),
 )
