@@ -155,8 +155,8 @@ def _data() -> config_dict.ConfigDict:
     # level 2 (two steps) and level 3 (up to six steps, told in sentences); three whole numbers >=
     # 0. Held-out problems are drawn alike
     d.levels = (0, 0, 1)
-    # sources lab_*: the seed of the lab's facts, rule and languages, from 0 to 2^32 - 1; seed.data
-    # orders them and draws training text
+    # sources lab_*: the seed of the lab's facts, rule, keys and languages, from 0 to 2^32 - 1;
+    # seed.data orders them and draws training text
     d.world = 0
     d.seq_len = 256  # tokens per packed row
     # a name of lfl_jax.text.chat.TEMPLATES, "tokenizer": the chat template it carries, or

@@ -23,6 +23,7 @@ No model can be better on source text than 1.40 nats a word. Synthetic, all of i
 Argument string, words joined by commas:
     full | full_linear | lora | dora | mora | ...   what trains (default lora)
     cpt         another language instead: it shares 75 % of the transitions with the source's
+    keys        512 keys with 16 random digits each instead: how many bits are stored?
     pretrain    the base itself, from random values, in a run directory of its own
     0.3m | 1m | 3m | 10m   parameters of the model (default 1m); each has a base of its own
     r=64, alpha=128, lr=2e-4, steps=20
@@ -34,7 +35,8 @@ from lfl_jax.configs import base
 from ml_collections import config_dict
 
 SIZES = ("0.3m", "1m", "3m", "10m")
-OWN_WORDS = ("pretrain", "cpt", "smoke", *SIZES)
+TRAINED = ("pretrain", "cpt", "keys")
+OWN_WORDS = (*TRAINED, "smoke", *SIZES)
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
@@ -42,7 +44,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     words = [w for w in argument.split(",") if w]
     # A size and what is trained are words that a later one would silently replace.
     base.refuse_several([w for w in words if w in SIZES], "both are the size of the model")
-    base.refuse_several([w for w in words if w in ("pretrain", "cpt")], "both are what is trained")
+    base.refuse_several([w for w in words if w in TRAINED], "both are what is trained")
     partial = [w for w in words if w in base.COMPOUNDS or set(w.split("+")) <= base.KINDS]
     partial += [w for w in words if w == "full_linear"]
     if "pretrain" in words and partial:
@@ -54,6 +56,8 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         pretrain(c)
     elif "cpt" in words:
         cpt(c, full)
+    elif "keys" in words:
+        keys(c, full)
     else:
         ift(c, full)
     if "smoke" in words:
@@ -110,6 +114,15 @@ def cpt(c: config_dict.ConfigDict, full: bool) -> None:
     c.optim.lr = 3e-4 if full else 1e-3
     c.eval.tasks = ("target_nll:128", "lab_source_facts", "source_nll:128")
     c.eval.every_tasks = ("target_nll:64", "lab_source_facts", "source_nll:64")
+
+
+def keys(c: config_dict.ConfigDict, full: bool) -> None:
+    """Keys with random values, each trained on about 37 times: a row has room for three."""
+    c.data.source, c.data.size = "lab_keys", 512
+    c.train.batch, c.train.steps = 16, 400
+    c.optim.lr = 1e-3 if full else 5e-3
+    c.eval.tasks = ("lab_keys", "lab_source_facts", "source_nll:128")
+    c.eval.every_tasks = ("lab_keys:64",)
 
 
 def smoke(c: config_dict.ConfigDict) -> None:

@@ -19,7 +19,7 @@ Argument, words joined by commas:
 from lfl_jax.configs.studies import base
 from ml_collections import config_dict
 
-RATES = {"lora": (1.5e-3, 5e-3, 1.5e-2), "full": (3e-4, 1e-3, 3e-3)}
+RATES = {"lora": (2e-3, 4e-3, 6e-3), "full": (3e-4, 7e-4, 1.5e-3)}
 # One example of so many is replayed.
 REPLAY = {"lora": (1000, 100, 20), "full": (100,)}
 
@@ -39,7 +39,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     arms(s, quick="quick" in words)
     tasks = ("lab_new_facts", "lab_rule", "target_kl", "lab_source_facts", "source_nll:128")
     s.config = {"eval": {"tasks": tasks, "every_tasks": ()}, "checkpoint": {"best": ""}}
-    s.steps = (160,)
+    s.steps = (80,)
     s.seeds = (0, 1) if "quick" in words else (0, 1, 2, 3, 4)
     s.learning, s.forgetting = "lab_new_facts/gold_logprob", "source_nll/nll"
     s.divergence = "target_kl/forward_kl"

@@ -79,6 +79,14 @@ def lab_cpt(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     return generated("lab_cpt", split, found, seed, _about_lab("target language", data))
 
 
+def lab_keys(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The lab's keys with 16 random digits each, `data.size` of them in every split."""
+    from lfl_jax.data.lab import keys
+
+    pairs = keys.source(data.world, split, data.size)
+    return generated("lab_keys", split, pairs, seed, _about_lab("keys with random digits", data))
+
+
 def _about_lab(part: str, data: DataConfig) -> str:
     return f"synthetic: the lab's {part}, world {data.world}"
 

@@ -21,6 +21,7 @@ from lfl_jax.evals.tasks import (
     hellaswag,
     humaneval,
     lab,
+    lab_keys,
     math_problems,
     mbpp,
     mmlu,
@@ -51,6 +52,7 @@ TASKS: dict[str, Task] = {
         reasoning_gym.TASK,
         lab.NEW_FACTS,
         lab.RULE,
+        lab_keys.TASK,
         # forgetting of the lab's source world
         lab.SOURCE_FACTS,
         # forgetting: common sense and knowledge, as lm-evaluation-harness scores them
