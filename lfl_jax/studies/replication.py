@@ -6,14 +6,13 @@ would have changed.
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lfl_jax.statistics.frontier import Arm, Axis
 from lfl_jax.statistics.verdicts import Verdict
-from lfl_jax.studies.answers import Answer, answer
+from lfl_jax.studies.answers import Answer, Question, answer
 from lfl_jax.studies.arms import Grid
-from lfl_jax.studies.findings import Findings
 
 # Of each half: with fewer nearly everything is undecided, and no agreement says anything.
 FEWEST_SEEDS = 5
@@ -43,19 +42,22 @@ class Replication:
         return Agreement.AGREE if len(set(decided)) == 1 else Agreement.CONTRADICT
 
 
-def replicate(findings: Findings, fewest: int = FEWEST_SEEDS) -> list[Replication]:
+def replicate(
+    question: Question, by_method: Mapping[str, Grid], fewest: int = FEWEST_SEEDS
+) -> list[Replication]:
     """Every contrast by halves of the seeds, in their order; none for too few seeds for two halves.
 
     Of an odd number of seeds the second half has one more.
     """
     # Halves by number and not at random: nobody can draw until they agree.
-    middle = len(findings.seeds) // 2
+    seeds = next(iter(by_method.values())).seeds
+    middle = len(seeds) // 2
     if middle < fewest:
         return []
-    halves = range(middle), range(middle, len(findings.seeds))
-    answers = [_answers(findings, half) for half in halves]
-    seeds = findings.seeds[:middle], findings.seeds[middle:]
-    return [Replication(pair, seeds) for pair in zip(*answers, strict=True)]
+    halves = range(middle), range(middle, len(seeds))
+    answers = [_answers(question, by_method, half) for half in halves]
+    of_halves = seeds[:middle], seeds[middle:]
+    return [Replication(pair, of_halves) for pair in zip(*answers, strict=True)]
 
 
 def of_seeds(grid: Grid, indices: Sequence[int]) -> Grid:
@@ -71,6 +73,8 @@ def of_seeds(grid: Grid, indices: Sequence[int]) -> Grid:
     return dataclasses.replace(grid, arm=arm, divergence=divergence, seeds=seeds)
 
 
-def _answers(findings: Findings, indices: Sequence[int]) -> list[Answer]:
-    by_method = {name: of_seeds(grid, indices) for name, grid in findings.grids.items()}
-    return answer(findings.question, by_method)
+def _answers(
+    question: Question, by_method: Mapping[str, Grid], indices: Sequence[int]
+) -> list[Answer]:
+    chosen = {name: of_seeds(grid, indices) for name, grid in by_method.items()}
+    return answer(question, chosen)

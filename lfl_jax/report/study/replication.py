@@ -1,18 +1,18 @@
 """The table of a study's replication: the same question put to each half of its seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lfl_jax.report.study.tables import Table
-from lfl_jax.studies.answers import Answer
-from lfl_jax.studies.findings import Findings
+from lfl_jax.studies.answers import Answer, Question
+from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.replication import replicate
 
 Cell = str | float | None
 
 
-def tables(findings: Findings) -> list[Table]:
+def tables(question: Question, by_method: Mapping[str, Grid]) -> list[Table]:
     """One with a row per contrast; none for a study with too few seeds for two halves."""
-    replications = replicate(findings)
+    replications = replicate(question, by_method)
     if not replications:
         return []
     rows = []
