@@ -18,10 +18,10 @@ def signal_to_noise(
 
     scores: of N models. last_checkpoints: the score of each one's last C checkpoints. Signal is the
     greatest difference of two models over the mean score; noise is the standard deviation over the
-    checkpoints over their mean.
+    checkpoints over their mean. Means are taken without their sign: a log-probability has one.
     """
-    mean = float(np.mean(scores))
-    signal = float(np.ptp(scores)) / mean
-    deviations = np.std(last_checkpoints, axis=1, ddof=1) / np.mean(last_checkpoints, axis=1)
+    signal = float(np.ptp(scores)) / abs(float(np.mean(scores)))
+    means = np.abs(np.mean(last_checkpoints, axis=1))
+    deviations = np.std(last_checkpoints, axis=1, ddof=1) / means
     noise = float(np.mean(deviations))
     return signal / noise if noise > 0 else math.inf

@@ -1,7 +1,8 @@
 """Which of several choices a score depends on most: shares of variance over a full grid.
 
-Every main effect's omega^2 of an analysis of variance, with seeds as replicates: the share of the
-score's variance that the factor explains beyond noise (Hays, Statistics, 1963).
+Every main effect's omega^2 of an analysis of variance, with seeds as blocks: the share of the
+score's variance that the factor explains beyond noise (Hays, Statistics, 1963). Noise is how cells
+differ between seeds, without what a seed does to all of them.
 """
 
 from collections.abc import Sequence
@@ -33,19 +34,21 @@ class _Term(NamedTuple):
 def of_variance(names: Sequence[str], scores: Float[np.ndarray, "..."]) -> list[Share]:
     """Of a full factorial grid: an axis per factor, seeds on the last; the greatest first.
 
-    UserError for a single seed: without replicates nothing tells interactions from noise.
+    UserError for a single seed: without others nothing tells interactions from noise.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != len(names) + 1:
         raise UserError(f"{scores.ndim} axes for {len(names)} factors and seeds")
     seeds = scores.shape[-1]
     if seeds < 2:
-        raise UserError("1 seed: shares of variance need at least 2 as replicates")
+        raise UserError("1 seed: shares of variance need at least 2")
 
     sums = _sums_of_squares(names, scores)
     total = float(np.sum((scores - scores.mean()) ** 2))
-    within = total - sum(term.squares for term in sums)
-    noise = within / (scores.size - scores.size // seeds)
+    # Cells share their seeds: what a seed does to all of them is no noise of their differences.
+    blocks = float(np.var(scores.reshape(-1, seeds).mean(axis=0))) * scores.size
+    within = max(total - blocks - sum(term.squares for term in sums), 0.0)
+    noise = within / ((scores.size // seeds - 1) * (seeds - 1))
 
     # Each sum of squares holds noise in proportion to its degrees of freedom.
     scale = total + noise
