@@ -43,6 +43,18 @@ class Axis:
         return Part(self.values[:, cell], self.clusters)
 
 
+def log_means(axis: Axis) -> Axis:
+    """Each run's logarithm of its mean over items, plus what each item adds to it.
+
+    The log of a mean is no mean over items: it is linearised, so that their plain mean is the log.
+    UserError for a mean that is not positive.
+    """
+    means = axis.values.mean(axis=2, keepdims=True)
+    if not np.all(means > 0):
+        raise UserError("a divergence of 0 has no logarithm: leave out identity and untrained arms")
+    return Axis(np.log(means) + (axis.values - means) / means, axis.clusters)
+
+
 @dataclass(frozen=True)
 class Arm:
     """A method's runs. x: what is matched (learning: more is better; or a divergence).

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from lfl_jax.errors import UserError
-from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
-from lfl_jax.statistics.frontier import Arm, Axis, Gap, gap
+from lfl_jax.statistics import resampling
+from lfl_jax.statistics.effects import Effect
+from lfl_jax.statistics.frontier import Arm, Axis, Gap, gap, log_means
 from lfl_jax.statistics.mediation import Mediation, mediate
 from lfl_jax.statistics.multiplicity import holm
+from lfl_jax.statistics.resampling import Means
 from lfl_jax.statistics.verdicts import Decision, decide
 from lfl_jax.studies.arms import Grid, Measures
 
@@ -112,34 +115,40 @@ def _at_equal_learning(first: Grid, second: Grid) -> Gap:
 
 
 def _at_best_rate(first: Grid, second: Grid) -> Difference:
-    """Of each at the cell where it learned most.
+    """Of each at the cell where it learned most, a choice that is repeated for the error.
 
     Chosen by learning, whose items are others than those that forgetting is measured on.
     """
-    parts = [grid.arm.y.part(grid.most_learned) for grid in (first, second)]
-    difference = Part(parts[0].values - parts[1].values, parts[0].clusters)
-    return Difference(over_seeds_and_items(difference))
+    axes = [[first.arm.x, second.arm.x], [first.arm.y, second.arm.y]]
+    return Difference(resampling.effect(_where_most_learned, axes))
+
+
+def _where_most_learned(means: Means) -> Float[np.ndarray, " B"]:
+    """first's forgetting less second's, by draw."""
+    learned, forgotten = means
+    of_first, of_second = (
+        np.take_along_axis(y, np.argmax(x, axis=1)[:, None], axis=1)[:, 0]
+        for x, y in zip(learned, forgotten, strict=True)
+    )
+    return of_first - of_second
 
 
 def _at_equal_divergence(first: Grid, second: Grid) -> Gap:
     """Where both went equally far from the base, over all cells."""
-    arms = [Arm(g.arm.name, _log_means(g.divergence), g.arm.y) for g in (first, second)]
+    arms = [Arm(g.arm.name, log_means(g.divergence), g.arm.y) for g in (first, second)]
     return gap(*arms, matched="divergence")
-
-
-def _log_means(divergence: Axis) -> Axis:
-    # Each run's log divergence is one value: the log of a mean is no mean over items.
-    means = divergence.values.mean(axis=2, keepdims=True)
-    if not np.all(means > 0):
-        raise UserError("a run has no divergence from its base, and no logarithm of it")
-    return Axis(np.log(means))
 
 
 def _beyond_divergence(first: Grid, second: Grid) -> Mediation:
     """The method's term of a regression that has the divergence in it."""
-    far = np.hstack([grid.divergence.values.mean(axis=2) for grid in (first, second)])
-    forgotten = np.hstack([grid.arm.y.values.mean(axis=2) for grid in (first, second)])
-    return mediate(far, forgotten, np.arange(far.shape[1]) < len(first.cells))
+    far = _runs_of(first.divergence, second.divergence)
+    forgotten = _runs_of(first.arm.y, second.arm.y)
+    return mediate(far, forgotten, np.arange(far.values.shape[1]) < len(first.cells))
+
+
+def _runs_of(first: Axis, second: Axis) -> Axis:
+    """The cells of both, which were scored on the same items."""
+    return Axis(np.concatenate([first.values, second.values], axis=1), first.clusters)
 
 
 Way = Callable[[Grid, Grid], Evidence]

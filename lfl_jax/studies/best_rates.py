@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float
-
 from lfl_jax.errors import UserError
 from lfl_jax.statistics import learning_rates
 from lfl_jax.statistics.effects import Effect
-from lfl_jax.statistics.learning_rates import Optimum
+from lfl_jax.statistics.frontier import Axis
+from lfl_jax.statistics.learning_rates import Optimum, Sweep
 from lfl_jax.studies.arms import Grid
 
 
@@ -55,7 +53,7 @@ def best_rate(method: str, grid: Grid) -> BestRate:
     if grid.is_scaled:
         return BestRate(method, None, f"{method} scales finished runs, whose rates are not its own")
     try:
-        return BestRate(method, learning_rates.optimum(*_sweep(method, grid)))
+        return BestRate(method, learning_rates.optimum(_sweep(method, grid)))
     except UserError as error:
         return BestRate(method, None, str(error))
 
@@ -72,9 +70,7 @@ def rate_ratio(first: str, second: str, grids: Mapping[str, Grid]) -> RateRatio:
     return RateRatio(first, second, effect)
 
 
-def _sweep(
-    method: str, grid: Grid
-) -> tuple[str, Float[np.ndarray, " K"], Float[np.ndarray, "S K"]]:
+def _sweep(method: str, grid: Grid) -> Sweep:
     # Optima move with the length of a run: those of several lengths are not mixed.
-    cells = grid.of_length(grid.longest)
-    return method, grid.rates[cells], grid.arm.x.values[:, cells].mean(axis=2)
+    cells, learned = grid.of_length(grid.longest), grid.arm.x
+    return method, grid.rates[cells], Axis(learned.values[:, cells], learned.clusters)
