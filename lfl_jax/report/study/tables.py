@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lfl_jax.statistics.effects import over_seeds, over_seeds_and_items
+from lfl_jax.statistics.effects import over_seeds
 from lfl_jax.statistics.frontier import Axis
 from lfl_jax.studies import claims as published_claims
 from lfl_jax.studies.answers import Answer
 from lfl_jax.studies.arms import Grid
+from lfl_jax.studies.cells import cell_mean
 from lfl_jax.studies.changes import Change
 from lfl_jax.studies.findings import Findings
 
@@ -105,10 +106,8 @@ def points(findings: Findings) -> Table:
     for method, grid in findings.grids.items():
         # Each cell has its own error: over its seeds, and over the items it was scored on.
         for index, cell in enumerate(grid.cells):
-            learned = over_seeds_and_items(grid.arm.x.part(index))
-            forgotten = over_seeds_and_items(grid.arm.y.part(index))
-            scores = (learned.mean, *learned.interval(), forgotten.mean, *forgotten.interval())
-            rows.append((method, *cell, *scores))
+            learned, forgotten = (cell_mean(axis, index) for axis in (grid.arm.x, grid.arm.y))
+            rows.append((method, *cell, *learned, *forgotten))
     return Table(
         "points",
         "Learning and forgetting of every method, learning rate and length, over seeds and items.",

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.report.study.tables import Table
-from lfl_jax.statistics.effects import over_seeds_and_items
 from lfl_jax.statistics.frontier import Axis
+from lfl_jax.studies.cells import cell_mean
 from lfl_jax.studies.findings import Findings
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class Figure:
 
 def intervals(axis: Axis) -> Float[np.ndarray, "3 P"]:
     """Mean, low and high of every cell: 95 % over seeds and items; NaN for a single seed."""
-    effects = [over_seeds_and_items(axis.part(cell)) for cell in range(axis.values.shape[1])]
-    return np.array([(effect.mean, *effect.interval()) for effect in effects]).T
+    means = [cell_mean(axis, cell) for cell in range(axis.values.shape[1])]
+    return np.array(means).T
 
 
 def by_run(axis: Axis) -> Float[np.ndarray, "S P"]:
