@@ -1,4 +1,10 @@
-"""Many questions at once: p-values that hold for all of them together."""
+"""Many questions at once: p-values that hold for all of them together.
+
+Holm's correction and not max-T, which would gain from contrasts that depend on one another
+(Westfall and Young, 1993). With the five seeds of a study its null distribution is not known: by
+the estimated correlations it falsely rejects in 7 to 9 %, by resampled seeds it finds a quarter of
+what Holm finds, and flipped signs never reach 5 % (tests/statistics/test_multiplicity.py).
+"""
 
 import math
 from collections.abc import Hashable, Mapping
