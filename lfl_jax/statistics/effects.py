@@ -6,6 +6,7 @@ clustered variance of Cameron, Gelbach and Miller (Journal of Business & Economi
 2011): what seeds explain, plus what items explain, less what both count, their interaction.
 """
 
+import dataclasses
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,16 @@ def over_seeds_and_items(*parts: Part) -> Effect:
 
     df = variance**2 / squares if squares > 0 else float(seeds - 1)
     return Effect(by_seeds.mean, math.sqrt(variance), df, seeds, clusters)
+
+
+def with_least_error(effect: Effect, part: Part) -> Effect:
+    """Of answers that are right or wrong: never an error of less than 1 / (clusters + 2).
+
+    That is the error of a paired difference without a single flip, half an answer being added to
+    each of the four kinds of pairs (Agresti and Min, Statistics in Medicine 24, 2005).
+    """
+    clusters = int(part.labels().max()) + 1
+    return dataclasses.replace(effect, se=max(effect.se, 1 / (clusters + 2)))
 
 
 def _items_variance(part: Part) -> tuple[float, int]:

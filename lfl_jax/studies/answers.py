@@ -14,13 +14,14 @@ from jaxtyping import Float
 
 from lfl_jax.errors import UserError
 from lfl_jax.statistics import resampling
-from lfl_jax.statistics.effects import Effect
+from lfl_jax.statistics.effects import LEVEL, Effect, with_least_error
 from lfl_jax.statistics.frontier import Arm, Axis, Gap, gap, log_means
 from lfl_jax.statistics.mediation import Mediation, mediate
 from lfl_jax.statistics.multiplicity import holm
 from lfl_jax.statistics.resampling import Means
-from lfl_jax.statistics.verdicts import Decision, decide
+from lfl_jax.statistics.verdicts import Decision, Verdict, decide
 from lfl_jax.studies.arms import Grid, Measures
+from lfl_jax.studies.cells import CHANGES, consists_of
 
 # More would need a correction that nobody declares beforehand.
 MOST_CONTRASTS = 4
@@ -105,6 +106,11 @@ def _ask(way: "Way", asked: Answer, first: Grid, second: Grid, margin: float) ->
         evidence = way(first, second)
     except UserError as error:
         return dataclasses.replace(asked, reason=str(error))
+    answers = first.arm.y, second.arm.y
+    if all(consists_of(axis.values, CHANGES) for axis in answers):
+        # Saturated arms agree on every item, which a few items do not prove of all others.
+        effect = with_least_error(evidence.effect, first.arm.y.part(0))
+        evidence = dataclasses.replace(evidence, effect=effect)
     decision = decide(evidence.effect, margin)
     return dataclasses.replace(asked, decision=decision, evidence=evidence, reason=decision.reason)
 
@@ -166,10 +172,21 @@ def _with_holm(answers: Sequence[Answer]) -> list[Answer]:
     secondary = {
         index: answer.decision.p_difference
         for index, answer in enumerate(answers)
-        if answer.equal != PRIMARY and answer.decision is not None
+        # A single seed has no p-value.
+        if answer.equal != PRIMARY and answer.decision is not None and answer.decision.effect.df > 0
     }
     adjusted = holm(secondary)
     return [
-        dataclasses.replace(answer, p_holm=adjusted.get(index))
+        _corrected(answer, adjusted[index], len(adjusted)) if index in adjusted else answer
         for index, answer in enumerate(answers)
     ]
+
+
+def _corrected(answer: Answer, p: float, questions: int) -> Answer:
+    """A difference that the correction leaves open is undecided."""
+    answer = dataclasses.replace(answer, p_holm=p)
+    if answer.decision.verdict not in (Verdict.MORE, Verdict.LESS) or p <= 1 - LEVEL:
+        return answer
+    reason = f"one of {questions} secondary contrasts, for all of which p is {p:.2g} (Holm)"
+    decision = dataclasses.replace(answer.decision, verdict=Verdict.UNDECIDED, reason=reason)
+    return dataclasses.replace(answer, decision=decision, reason=reason)
