@@ -15,7 +15,7 @@ def study() -> config_dict.ConfigDict:
     s.name = ""
     # the config that all runs start from: a name with words, as "math_ift:smoke", or FILE.py:WORDS
     s.base = ""
-    # {name: arm()}, at least two; a name is of letters, digits, "_", "." and "+"
+    # {name: arm() or derived()}, at least two; a name is of letters, digits, "_", "." and "+"
     s.arms = config_dict.ConfigDict()
     # config fields of all runs in place of the base's, in sections: {"train": {"batch": 4}}
     s.config = config_dict.ConfigDict()
@@ -51,6 +51,18 @@ def arm(
     a.lr = lr
     a.config = config_dict.ConfigDict(config)
     return a
+
+
+def derived(arm: str = "", scales: tuple[float, ...] = (0.25, 0.5, 0.75)) -> config_dict.ConfigDict:
+    """A method without training: the finished runs of another arm, with their change scaled.
+
+    arm: its name. scales: factors on the change of every run, an adapter's dW or the difference of
+    trained parameters; 0 is the base, and 1 the run itself.
+    """
+    d = config_dict.ConfigDict()
+    d.of = arm
+    d.scales = scales
+    return d
 
 
 def search() -> config_dict.ConfigDict:

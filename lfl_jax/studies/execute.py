@@ -29,7 +29,7 @@ from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.io import workdir
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
-from lfl_jax.studies import reuse, workers
+from lfl_jax.studies import derived, reuse, workers
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
 from lfl_jax.studies.workers import Died
@@ -193,18 +193,24 @@ def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Ite
             yield ended
         return
     # This process writes the log alone: two would write into one another's lines.
-    for run, ended in workers.share(rest, functools.partial(_work, study, do), jobs):
+    for run, ended in workers.share(rest, functools.partial(_work, study, do), jobs, _is_ready):
         if isinstance(ended, Died):
             yield Ended(run.name, run.config.hash(), State.FAILED, 0.0, str(ended))
         elif ended is not None:
             yield ended
 
 
+def _is_ready(run: PlannedRun, unfinished: Sequence[PlannedRun]) -> bool:
+    return all(run.source != other.name for other in unfinished)
+
+
 def _reused(study: Study, known: reuse.Known, run: PlannedRun) -> Ended | None:
     """A run that another study has finished, now also in this one; None for any other."""
     folder = study.run_folder(run)
     # A run that began here is resumed.
-    origin = None if folder.exists() else known.take(run.config, folder, study.is_finished)
+    origin = None
+    if not run.source and not folder.exists():
+        origin = known.take(run.config, folder, study.is_finished)
     if origin is None:
         return None
     return Ended(run.name, run.config.hash(), State.FINISHED, 0.0, reused=str(origin))
@@ -240,7 +246,9 @@ def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
     folder, started = study.run_folder(run), time.monotonic()
     state, reason = State.FINISHED, ""
     try:
-        if not do(run.config, folder, study.base_records):
+        if run.source:
+            _derive(study, run)
+        elif not do(run.config, folder, study.base_records):
             return None
     except NonFiniteLoss as error:
         state, reason = State.DIVERGED, str(error)
@@ -252,6 +260,14 @@ def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
         files.write_text(folder / "traceback.txt", traceback.format_exc())
     seconds = time.monotonic() - started
     return Ended(run.name, run.config.hash(), state, seconds, reason.replace("\n", " "))
+
+
+def _derive(study: Study, run: PlannedRun) -> None:
+    """Evaluate a run without training; UserError where the run that it needs has not finished."""
+    source = study.folder / "runs" / run.source
+    if not study.is_finished(source, run.config):
+        raise UserError(f"{run.source}, whose change it scales, has not finished")
+    derived.evaluate(source, run.config, run.scale, study.run_folder(run), study.base_records)
 
 
 def remaining_seconds(study: Study, left: Iterable[PlannedRun]) -> float | None:
@@ -270,9 +286,10 @@ def remaining_seconds(study: Study, left: Iterable[PlannedRun]) -> float | None:
     for end in finished:
         run = runs[end.run]
         alike.setdefault((run.arm, run.steps), []).append(end.seconds)
-        per_step.append(end.seconds / run.steps)
+        # Without training the number of steps takes no time.
+        per_step += [] if run.source else [end.seconds / run.steps]
     # Medians: the first run of a shape compiles, and does the evaluations that the others read.
-    step = statistics.median(per_step)
+    step = statistics.median(per_step or [0.0])
     medians = {cell: statistics.median(seconds) for cell, seconds in alike.items()}
     return sum((medians.get((run.arm, run.steps), run.steps * step) for run in left), 0.0)
 

@@ -10,6 +10,7 @@ A run is a function of its config: whatever differs between two runs is a field 
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,12 +35,18 @@ AXES = ("optim.lr", "train.steps", *(f"seed.{stream}" for stream in SEED_STREAMS
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """A method: words added to the base config's, fields in place of its own, learning rates."""
+    """A method: words added to the base config's, fields in place of its own, learning rates.
+
+    of, scales: of a method without training, which scales the change of another arm's runs by each
+    of these; its rates are then that arm's.
+    """
 
     name: str
     words: str
     rates: tuple[float, ...]
     config: Overrides = ()
+    of: str = ""
+    scales: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,11 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of the grid. name: of its directory, the same whenever the study is expanded."""
+    """A run of the grid. name: of its directory, the same whenever the study is expanded.
+
+    source, scale: of a run without training, the name of the run whose change is scaled, and by
+    how much; config is that run's.
+    """
 
     name: str
     arm: str
@@ -65,6 +76,8 @@ class PlannedRun:
     steps: int
     seed: int
     config: Config
+    source: str = ""
+    scale: float = 1.0
 
 
 def load(place: str) -> StudyConfig:
@@ -85,11 +98,12 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     # What is missing takes base.py's value, so that a plain dict need not have every field.
     given = base.study().to_dict() | dict(values)
     for name, arm in given["arms"].items():
-        problems += unknown(arm, base.arm().to_dict(), f"study field arms.{name}.")
+        form = base.derived() if "of" in arm else base.arm()
+        problems += unknown(arm, form.to_dict(), f"study field arms.{name}.")
     if problems:
         raise mistakes(problems)
 
-    arms = tuple(_arm(name, base.arm().to_dict() | arm) for name, arm in given["arms"].items())
+    arms = _arms(given["arms"])
     problems = [*_wrong(given, arms)]
     if problems:
         raise mistakes(problems)
@@ -106,9 +120,13 @@ def expand(study: StudyConfig) -> list[PlannedRun]:
     Raises UserError for fields that no config has, arms that do not differ, and runs that collide.
     """
     base = command_line.configured(study.base, {})
-    cells = itertools.product(study.seeds, study.arms, study.steps)
+    # What needs no training comes after the runs that it needs.
+    arms = sorted(study.arms, key=lambda arm: bool(arm.of))
+    cells = itertools.product(study.seeds, arms, study.steps)
     runs = [
-        _run(study, base, arm, lr, steps, seed) for seed, arm, steps in cells for lr in arm.rates
+        _run(study, base, arm, lr, steps, seed, scale)
+        for seed, arm, steps in cells
+        for lr, scale in itertools.product(arm.rates, arm.scales)
     ]
     _require_different_arms(study, base)
     _require_distinct(runs)
@@ -127,9 +145,29 @@ def unknown(given: Mapping[str, object], known: Mapping[str, object], where: str
     return problems
 
 
-def _arm(name: str, values: Mapping[str, object]) -> ArmConfig:
-    rates = tuple(map(float, values["lr"]))
-    return ArmConfig(name, values["words"], rates, overrides(values["config"]))
+def _arms(given: Mapping[str, Mapping[str, object]]) -> tuple[ArmConfig, ...]:
+    """The arms in their order, those without training with the rates of the arms they scale."""
+    from lfl_jax.configs.studies import base
+
+    trained, arms = {}, []
+    for name, values in given.items():
+        if "of" not in values:
+            arm = base.arm().to_dict() | values
+            rates = _numbers(arm["lr"])
+            trained[name] = ArmConfig(name, arm["words"], rates, overrides(arm["config"]))
+    for name, values in given.items():
+        if name in trained:
+            arms.append(trained[name])
+            continue
+        arm = base.derived().to_dict() | values
+        rates = trained[arm["of"]].rates if arm["of"] in trained else ()
+        arms.append(ArmConfig(name, "", rates, of=arm["of"], scales=_numbers(arm["scales"])))
+    return tuple(arms)
+
+
+def _numbers(values: Sequence[object]) -> tuple[float, ...]:
+    """NaN stands for what is no number, which no check lets pass."""
+    return tuple(float(x) if isinstance(x, int | float) else math.nan for x in values)
 
 
 def overrides(sections: Mapping[str, object]) -> Overrides:
@@ -153,8 +191,9 @@ def _wrong(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[s
         yield "study field base: expected a config, such as math_ift:smoke"
     if len(arms) < 2:
         yield f"{len(arms)} arms; a study compares at least 2"
+    trained = [arm.name for arm in arms if not arm.of]
     for arm in arms:
-        yield from _wrong_arm(arm)
+        yield from _wrong_derived(arm, trained) if arm.name not in trained else _wrong_arm(arm)
     for axis in ("steps", "seeds"):
         yield from _wrong_axis(axis, given[axis])
     if not given["margin"] > 0:
@@ -170,6 +209,16 @@ def _wrong_arm(arm: ArmConfig) -> Iterable[str]:
     for field, _ in arm.config:
         if field in AXES:
             yield f"arm {arm.name} sets {field}, which is an axis of the study"
+
+
+def _wrong_derived(arm: ArmConfig, trained: Sequence[str]) -> Iterable[str]:
+    if not NAME.fullmatch(arm.name):
+        yield f'arm {arm.name!r}: expected letters, digits, "_", "." and "+"'
+    if arm.of not in trained:
+        yield f"arm {arm.name} scales {arm.of!r}; expected one of the arms {', '.join(trained)}"
+    is_distinct = len(set(arm.scales)) == len(arm.scales)
+    if not arm.scales or not is_distinct or not all(map(math.isfinite, arm.scales)):
+        yield f"arm {arm.name}: scales {arm.scales}; expected numbers, each once"
 
 
 def _wrong_axis(name: str, values: Sequence[int]) -> Iterable[str]:
@@ -191,11 +240,23 @@ def _wrong_contrasts(contrasts: Sequence[Sequence[str]], names: Sequence[str]) -
 
 
 def _run(
-    study: StudyConfig, base: Config, arm: ArmConfig, lr: float, steps: int, seed: int
+    study: StudyConfig,
+    base: Config,
+    arm: ArmConfig,
+    lr: float,
+    steps: int,
+    seed: int,
+    scale: float = 1.0,
 ) -> PlannedRun:
     axes = {"optim.lr": lr, "train.steps": steps} | seeds_of(base, seed)
-    config = _config(study, arm, axes)
-    return PlannedRun(f"{arm.name}-{lr:g}-{steps}-s{seed}", arm.name, lr, steps, seed, config)
+    cell = f"{lr:g}-{steps}-s{seed}"
+    if not arm.of:
+        config = _config(study, arm, axes)
+        return PlannedRun(f"{arm.name}-{cell}", arm.name, lr, steps, seed, config)
+    trained = next(other for other in study.arms if other.name == arm.of)
+    config, name = _config(study, trained, axes), f"{arm.name}-{cell}-x{scale:g}"
+    source = f"{arm.of}-{cell}"
+    return PlannedRun(name, arm.name, lr, steps, seed, config, source, scale)
 
 
 def seeds_of(base: Config, index: int) -> dict[str, int]:
@@ -230,7 +291,8 @@ def _require_different_arms(study: StudyConfig, base: Config) -> None:
     for arm in study.arms:
         # All else equal, arms differ in what remains.
         run = _run(study, base, arm, 1e-3, study.steps[0], study.seeds[0])
-        other = by_hash.setdefault(run.config.hash(), arm.name)
+        scales = sorted(arm.scales) if arm.of else ""
+        other = by_hash.setdefault(f"{run.config.hash()} {scales}", arm.name)
         if other != arm.name:
             raise UserError(
                 f"arms {other} and {arm.name} do not differ in anything that is trained"

@@ -59,7 +59,7 @@ def read(study: Study) -> list[study_runs.Run]:
         elif run.name in ended:
             reason = ended[run.name].reason
         read_runs.append(
-            study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, along=along)
+            study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, run.scale, along)
         )
     return read_runs
 
@@ -113,13 +113,16 @@ def methods(config: StudyConfig, study: Study) -> tuple[str, ...]:
 def _reused(study: Study) -> list[str]:
     """Which runs another study had done, in a sentence; none without any."""
     origins = filter(None, (reuse.origin(study.run_folder(run)) for run in study.runs))
-    by_study = Counter(str(Path(place).parent.parent) for place in origins)
+    by_study = Counter(str(Path(origin).parent.parent) for origin in origins)
     if not by_study:
         return []
-    listed = ", ".join(f"{count} of {place}" for place, count in sorted(by_study.items()))
+    listed = ", ".join(f"{count} of {folder}" for folder, count in sorted(by_study.items()))
     return [f"Runs that other studies had done with the same config are theirs: {listed}."]
 
 
 def _described(arm: ArmConfig) -> str:
+    if arm.of:
+        factors = ", ".join(f"{scale:g}" for scale in arm.scales)
+        return f"{arm.name} (not trained: the finished change of {arm.of}, times {factors})"
     rates = ", ".join(f"{lr:g}" for lr in arm.rates)
     return f"{arm.name} ({arm.words or 'as the base config'}) at learning rates {rates}"

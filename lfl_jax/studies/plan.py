@@ -5,7 +5,7 @@ import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from lfl_jax.statistics import calibration
 from lfl_jax.statistics.calibration import Design
 from lfl_jax.statistics.frontier import gap
 from lfl_jax.statistics.verdicts import decide
-from lfl_jax.studies import execute
+from lfl_jax.studies import execute, reuse
 from lfl_jax.studies.execute import State, Study
-from lfl_jax.studies.grid import StudyConfig
+from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 
 # Enough for a median of step times: the first step is not timed, as it compiles.
 PROBE_STEPS = 6
@@ -47,14 +47,36 @@ class Probe:
 Train = Callable[[train.Run], train.Outcome]
 
 
-def probe(study: Study, forgetting: str, do: Train = train.run) -> Probe:
-    """Time PROBE_STEPS steps of the study's first run, and its evaluations; removed afterwards.
+def probes(study: Study, forgetting: str, do: Train = train.run) -> dict[str, Probe]:
+    """{arm: a short run of it}, for every arm that trains; raises as `probe`."""
+    first: dict[str, PlannedRun] = {}
+    for run in study.runs:
+        if not run.source:
+            first.setdefault(run.arm, run)
+    return {arm: probe(study, run, forgetting, do) for arm, run in first.items()}
+
+
+def probe(study: Study, run: PlannedRun, forgetting: str, do: Train = train.run) -> Probe:
+    """Time PROBE_STEPS steps of a run of the study, and its evaluations; removed afterwards.
 
     forgetting: the task whose items are counted.
     """
-    first = study.runs[0].config
-    steps = min(PROBE_STEPS, study.runs[0].steps)
-    short = dataclasses.replace(first, train=dataclasses.replace(first.train, steps=steps))
+    before = _evaluated(study)
+    timed = _timed(study, run, forgetting, do)
+    # A run that evaluated the base took longer than all others will: those scores stay, and the
+    # next one reads them.
+    return timed if _evaluated(study) == before else _timed(study, run, forgetting, do)
+
+
+def _evaluated(study: Study) -> set[Path]:
+    """Evaluations of bases that the study has already."""
+    return set(study.base_records.glob("*.jsonl"))
+
+
+def _timed(study: Study, run: PlannedRun, forgetting: str, do: Train) -> Probe:
+    steps = min(PROBE_STEPS, run.steps)
+    train_config = dataclasses.replace(run.config.train, steps=steps)
+    short = dataclasses.replace(run.config, train=train_config)
     folder, started = study.folder / "probe", time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -65,7 +87,6 @@ def probe(study: Study, forgetting: str, do: Train = train.run) -> Probe:
     if not outcome.finished:
         raise UserError("the probe was interrupted; nothing is known of the time")
     per_step = outcome.facts["training_seconds"] / max(steps - 1, 1)
-    # The base's evaluations are done once for all runs, so this is an upper bound for the others.
     return Probe(per_step, wall - steps * per_step, outcome.after[forgetting].items, size)
 
 
@@ -92,19 +113,52 @@ def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> flo
 
 def show(config: StudyConfig, study: Study, console: Console) -> None:
     """Print the runs and their state, hours, bytes, and what differences the study can find."""
-    states = study.states()
-    for run in study.runs:
-        console.print(f"{run.name}  {run.config.hash()}  {states[run.name]}", highlight=False)
-    timed = probe(study, config.question.measures.forgetting.task)
-    left = [run for run in study.runs if states[run.name] not in (State.FINISHED, State.DIVERGED)]
-    seconds = sum(timed.seconds(run.steps) for run in left)
+    left = _left(study, console)
+    timed = probes(study, config.question.measures.forgetting.task)
+    seconds = {run.name: _seconds(config, timed, run) for run in left}
+    for arm in config.arms:
+        members = [run for run in left if run.arm == arm.name]
+        own = sum(seconds[run.name] for run in members)
+        console.print(_arm_line(arm, len(members), own, timed), highlight=False, soft_wrap=True)
+    size = sum(timed[run.arm].bytes_of_run for run in left if not run.source)
     console.print(
-        f"{len(study.runs)} runs, {len(left)} left: about {execute.clock(seconds)}, by a run of"
-        f" {study.runs[0].arm} with {timed.seconds_per_step:.2g} s a step and"
-        f" {timed.fixed_seconds:.3g} s beside them; {len(left) * timed.bytes_of_run / 1e6:.0f} MB",
+        f"{len(study.runs)} runs, {len(left)} left: about"
+        f" {execute.clock(sum(seconds.values()))}, one after another; {size / 1e6:.0f} MB",
         soft_wrap=True,
     )
-    console.print(_power(config, timed.items), soft_wrap=True)
+    items = max(probe.items for probe in timed.values())
+    console.print(_power(config, items), soft_wrap=True)
+
+
+def _left(study: Study, console: Console) -> list[PlannedRun]:
+    """The runs that are to be done; prints all, and how far each is."""
+    states, known = study.states(), reuse.Known.of(study.folder.parent)
+    left = []
+    for run in study.runs:
+        state: str = states[run.name]
+        if state in (State.LEFT, State.FAILED):
+            other = None if run.source else known.find(run.config, study.is_finished)
+            state = f"{state}, but finished in {other}" if other else state
+            left += [] if other else [run]
+        console.print(f"{run.name}  {run.config.hash()}  {state}", highlight=False, soft_wrap=True)
+    return left
+
+
+def _seconds(config: StudyConfig, timed: Mapping[str, Probe], run: PlannedRun) -> float:
+    """Of a run; without training, of the evaluations of the arm whose change it scales."""
+    if not run.source:
+        return timed[run.arm].seconds(run.steps)
+    return next(timed[arm.of].fixed_seconds for arm in config.arms if arm.name == run.arm)
+
+
+def _arm_line(arm: ArmConfig, runs: int, seconds: float, timed: Mapping[str, Probe]) -> str:
+    head = f"{arm.name}: {runs} runs left, about {execute.clock(seconds)}"
+    if arm.of:
+        return f"{head}, which scale the finished change of {arm.of}"
+    probe = timed[arm.name]
+    return (
+        f"{head}; {probe.seconds_per_step:.2g} s a step and {probe.fixed_seconds:.3g} s beside them"
+    )
 
 
 def _power(config: StudyConfig, items: int) -> str:

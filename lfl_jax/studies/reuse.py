@@ -22,6 +22,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
 from lfl_jax.report import results_json
 from lfl_jax.run_setup import base_model, earlier_run
+from lfl_jax.studies import derived
 
 # In a copied run directory: where it comes from.
 ORIGIN = "reused.json"
@@ -44,6 +45,8 @@ class Known:
         """The runs of all studies in a folder."""
         by_key: dict[str, list[Path]] = defaultdict(list)
         for file in sorted(studies.glob(f"*/runs/*/{workdir.CONFIG_FILE}")):
+            if (file.parent / derived.RECORD).exists():
+                continue
             # A directory that this version cannot read is not one to reuse.
             with contextlib.suppress(UserError):
                 by_key[key(earlier_run.read_config(file.parent))].append(file.parent)
@@ -51,9 +54,15 @@ class Known:
 
     def take(self, config: Config, folder: Path, is_finished: IsFinished) -> Path | None:
         """Where a finished run of this config is, now also in `folder`; None without any."""
+        other = self.find(config, is_finished)
+        if other is not None:
+            _copy(other, folder)
+        return other
+
+    def find(self, config: Config, is_finished: IsFinished) -> Path | None:
+        """The directory of a finished run of this config; None without any."""
         for other in self.by_key.get(key(config), ()):
-            if other != folder and is_finished(other, config) and self._is_current(other, config):
-                _copy(other, folder)
+            if is_finished(other, config) and self._is_current(other, config):
                 return other
         return None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lfl_jax.config import Config
 from lfl_jax.studies.grid import PlannedRun
 
-FULL, LORA = "full", "lora"
+FULL, LORA, SCALED = "full", "lora", "scaled"
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,12 @@ def of_names(methods: Iterable[str]) -> dict[str, Traits]:
 
 def of_runs(runs: Sequence[PlannedRun]) -> dict[str, Traits]:
     """{arm: its traits} by the configs of a study."""
-    configs = {run.arm: run.config for run in runs}
-    return {arm: _of_config(config) for arm, config in configs.items()}
+    one_each = {run.arm: run for run in runs}
+    # A scaled arm is no method of training.
+    return {
+        arm: Traits(SCALED, rest=run.source) if run.source else _of_config(run.config)
+        for arm, run in one_each.items()
+    }
 
 
 def _of_name(method: str) -> Traits:

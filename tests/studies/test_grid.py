@@ -68,6 +68,30 @@ def test_an_arm_overrides_the_study_which_overrides_the_base():
     assert {run.config.adapter.alpha for run in runs} == {None, 1.0}
 
 
+def scaled(of="lora", **fields):
+    values = arms(lora="lora", full="full")
+    values["half"] = base.derived(of, scales=(0.5,)).to_dict() | fields
+    return {"arms": values, "contrasts": ()}
+
+
+def test_an_arm_without_training_scales_another_s_runs():
+    runs = grid.expand(study(**scaled(scales=(0.5, 0))))
+    by_name = {run.name: run for run in runs}
+    assert len(runs) == len(by_name) == 2 * (1 + 1 + 2)
+    half = by_name["half-0.001-4-s1-x0.5"]
+    assert (half.arm, half.lr, half.steps, half.seed) == ("half", 1e-3, 4, 1)
+    assert (half.source, half.scale) == ("lora-0.001-4-s1", 0.5)
+    assert half.config == by_name["lora-0.001-4-s1"].config
+    # Whatever the order of the arms, a run comes after the one that it needs.
+    values = scaled()["arms"]
+    turned = dict(reversed(values.items()))
+    names = [run.name for run in grid.expand(study(arms=turned, contrasts=()))]
+    assert names.index("half-0.001-4-s0-x0.5") > names.index("lora-0.001-4-s0")
+    twice = scaled()["arms"] | {"same": values["half"]}
+    with pytest.raises(UserError, match="arms half and same do not differ"):
+        grid.expand(study(arms=twice, contrasts=(("lora", "full"),)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -85,6 +109,13 @@ def test_an_arm_overrides_the_study_which_overrides_the_base():
         ({"contrasts": (("lora", "full"),) * 5}, "5 contrasts of 2 arms; declare at most 4"),
         ({"learning": "gsm8k/exact_match"}, "learning is gsm8k/exact_match, but the runs evaluate"),
         ({"base": ""}, "study field base"),
+        ({"arms": arms(full="full") | {"dora": {"lr": ("fast",)}}, "contrasts": ()}, "arm dora: lr (nan,)"),
+        (scaled(of="dora"), "arm half scales 'dora'; expected one of the arms lora, full"),
+        (scaled(of="half"), "arm half scales 'half'"),
+        (scaled(scales=()), "arm half: scales ()"),
+        (scaled(scales=(0.5, 0.5)), "arm half: scales (0.5, 0.5); expected numbers, each once"),
+        (scaled(scales=(0.5, "x")), "arm half: scales"),
+        (scaled(scale=0.5), "unknown study field arms.half.scale; did you mean scales?"),
     ],
 )  # fmt: skip
 def test_mistakes(changes, message):

@@ -1,9 +1,12 @@
 """What a study takes and finds, before it runs."""
 
 import pytest
-from lfl_jax.configs.studies import smoke
+from lfl_jax.configs.studies import base, smoke
+from rich.console import Console
 
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
+from lfl_jax.evals.run import Result
 from lfl_jax.statistics.calibration import assumed
 from lfl_jax.studies import grid, plan
 from lfl_jax.studies.execute import Study
@@ -31,6 +34,51 @@ def test_an_interrupted_probe_says_so_and_leaves_nothing(tmp_path):
         return Outcome({}, {}, {}, 1, 4, 1, finished=False)
 
     with pytest.raises(UserError, match="the probe was interrupted"):
-        plan.probe(study, "source_nll", stopped)
+        plan.probes(study, "source_nll", stopped)
     assert not list(tmp_path.iterdir())
     assert plan.Probe(0.5, 10.0, 8, 1).seconds(100) == 60.0
+
+
+def with_scaled_arm():
+    values = smoke.get_config().to_dict()
+    values["arms"]["half"] = base.derived("lora", scales=(0.5,)).to_dict()
+    return grid.read(values | {"seeds": (0,)})
+
+
+class Probed:
+    """A training that takes no time, and evaluates the base where nobody has."""
+
+    def __init__(self):
+        self.arms = []
+
+    def __call__(self, request):
+        self.arms.append(request.config.adapter.kind)
+        if not request.base_records.exists():
+            files.write_text(request.base_records / "source_nll-0.jsonl", "scores")
+        after = {"source_nll": Result("", 8, {}, {}, {}, "")}
+        return Outcome({}, after, {"training_seconds": 1.5}, 4, 4, 4, finished=True)
+
+
+def test_every_arm_is_probed_and_the_base_is_evaluated_once(tmp_path):
+    config, train = with_scaled_arm(), Probed()
+    study = Study(tmp_path, grid.expand(config))
+    probes = plan.probes(study, "source_nll", train)
+    # The first one evaluated the base, which no other run will: its time is taken again.
+    assert train.arms == ["none", "none", "lora"] and list(probes) == ["full", "lora"]
+    assert probes["lora"].seconds_per_step == 0.5
+    assert len(list(study.base_records.iterdir())) == 1
+    assert list(plan.probes(study, "source_nll", train)) == ["full", "lora"]
+    assert len(train.arms) == 5
+
+
+def test_hours_are_the_sum_over_arms(tmp_path, monkeypatch, capsys):
+    timed = {"lora": plan.Probe(1.0, 10.0, 8, 1), "full": plan.Probe(2.0, 20.0, 8, 1)}
+    monkeypatch.setattr(plan, "probes", lambda *arguments: timed)
+    config = with_scaled_arm()
+    plan.show(config, Study(tmp_path / "study", grid.expand(config)), Console(width=200))
+    out = capsys.readouterr().out
+    assert "lora: 2 runs left, about 28 s; 1 s a step and 10 s beside them" in out
+    assert "full: 2 runs left, about 56 s" in out
+    # Without training, it is the evaluations alone.
+    assert "half: 2 runs left, about 20 s, which scale the finished change of lora" in out
+    assert "6 runs, 6 left: about 2 min, one after another" in out

@@ -1,0 +1,132 @@
+"""A finished run with its change scaled: the base at 0 and the run at 1, exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lfl_jax.configs import base as base_config
+from lfl_jax.configs.studies import base, smoke
+
+from lfl_jax import adapters
+from lfl_jax.adapters.adapter_tree import constant_mask
+from lfl_jax.config import Config
+from lfl_jax.core import files
+from lfl_jax.core.sharding import make_rules
+from lfl_jax.model import Model
+from lfl_jax.models import llama
+from lfl_jax.models.presets import PRESETS
+from lfl_jax.run_setup import base_model
+from lfl_jax.studies import derived, execute, grid, outcome
+from lfl_jax.studies.execute import State, Study
+
+CFG = PRESETS["tiny"]
+TOKENS = jnp.arange(12)[None] % CFG.vocab_size
+
+
+@pytest.fixture(scope="module")
+def params():
+    return base_model.random_params(CFG, 0, make_rules(devices=jax.devices()[:1]), "float32")
+
+
+def trained(params, kind):
+    """A model tuned from these: an adapter of a kind, or other parameters in the first block."""
+    key = jax.random.key(1)
+    if kind == "none":
+        attn = params["layers"]["attn"]
+        tuned = {name: x + 0.05 * jax.random.normal(key, x.shape) for name, x in attn.items()}
+        return Model(params=params | {"layers": params["layers"] | {"attn": tuned}}, adapter={})
+    c = base_config.base()
+    c.adapter.kind, c.adapter.rank = kind, 2
+    specs = adapters.specs(llama.specs(CFG), Config.from_dict(c).adapter)
+    adapter = adapters.init(specs, params, key)
+    moved = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(key, x.shape), adapter)
+    # Constants stay as they are: they are no part of what trained.
+    constant = constant_mask(adapter)
+    return Model(
+        params=params, adapter=jax.tree.map(lambda x, y, c: x if c else y, adapter, moved, constant)
+    )
+
+
+FORWARD = jax.jit(llama.forward, static_argnums=3)
+
+
+def hidden(model):
+    return np.asarray(FORWARD(model.params, model.adapter, TOKENS, CFG)[0])
+
+
+# LoRA's own scaling is one of the laws of adapters; DoRA's change has a part beside the low-rank one.
+@pytest.mark.parametrize("kind", ["none", "dora"])
+def test_the_base_at_0_and_the_run_at_1(params, kind):
+    own, tuned = Model(params=params, adapter={}), trained(params, kind)
+    assert not np.array_equal(hidden(tuned), hidden(own))
+    assert np.array_equal(hidden(derived.scaled(own, tuned, 0.0)), hidden(own))
+    assert np.array_equal(hidden(derived.scaled(own, tuned, 1.0)), hidden(tuned))
+    half = derived.scaled(own, tuned, 0.5)
+    merged = [adapters.merge(x.adapter, x.params) if x.adapter else x.params for x in (tuned, half)]
+    weights = [tree["layers"]["attn"]["q"] for tree in (params, *merged)]
+    changes = [np.asarray(weight - weights[0]) for weight in weights[1:]]
+    assert np.allclose(changes[1], 0.5 * changes[0], atol=1e-6) and np.abs(changes[0]).max() > 1e-3
+
+
+def test_without_its_run_it_says_what_it_needs(tmp_path):
+    values = smoke.get_config().to_dict()
+    values["arms"]["half"] = base.derived("lora", scales=(0.5,)).to_dict()
+    runs = grid.expand(grid.read(values))
+    study = Study(tmp_path / "study", runs)
+    only = "^half-0.001.*s0"
+    assert execute.execute(study, only=only, quiet=True)
+    (end,) = study.ended().values()
+    assert end.state is State.FAILED
+    assert end.reason == "lora-0.001-4-s0, whose change it scales, has not finished"
+    # It is given to a process only when its run has ended.
+    (run,) = execute.select(runs, only)
+    source = next(other for other in runs if other.name == run.source)
+    assert execute._is_ready(run, [runs[-1]]) and not execute._is_ready(run, [runs[-1], source])
+
+
+@pytest.mark.slow
+def test_a_study_with_scaled_changes(tmp_path):
+    values = smoke.get_config().to_dict()
+    scales = (0, 0.5, 1)
+    for arm in ("lora", "full"):
+        values["arms"][f"{arm}_scaled"] = base.derived(arm, scales=scales).to_dict()
+    values["seeds"] = (0,)
+    study = Study(tmp_path / "study", grid.expand(grid.read(values)))
+    only = "lora.*-0.01-|full.*-0.001-"
+    assert execute.execute(study, only=only, quiet=True)
+    chosen = execute.select(study.runs, only)
+    assert {study.states()[run.name] for run in chosen} == {State.FINISHED}
+
+    def records(run, when="after"):
+        folder = study.run_folder(run) / "evals" / when
+        # Without the header, whose tag names the model.
+        return {file.name: files.read_jsonl(file)[1:] for file in folder.glob("*.jsonl")}
+
+    def exactly_base(scores):
+        kl = scores.pop("target_kl.jsonl")
+        assert {record[name] for record in kl for name in record if name.endswith("kl")} == {0.0}
+        return scores
+
+    for run in chosen:
+        if not run.source:
+            continue
+        source = next(other for other in chosen if other.name == run.source)
+        assert records(run, "before") == records(source, "before")
+        if run.scale == 1:
+            assert records(run) == records(source)
+        elif run.scale == 0:
+            before = records(source, "before")
+            before.pop("target_kl.jsonl", None)
+            assert exactly_base(records(run)) == before
+        else:
+            assert records(run) != records(source)
+    rows = [(run.method, str(run.cell)) for run in outcome.read(study) if run.scores]
+    assert ("lora_scaled", "lr 0.01, step 4, scale 0.5") in rows
+
+    # Resumed, nothing of it is done again; a lost file is.
+    lost = next(run for run in chosen if run.scale == 0.5)
+    whole = records(lost)
+    (study.run_folder(lost) / "evals/after/source_nll.jsonl").unlink()
+    assert study.states()[lost.name] is State.LEFT
+    assert execute.execute(study, only=only, quiet=True)
+    assert records(lost) == whole
