@@ -2,14 +2,16 @@
 
 In every row the target positions are moved to the front; a loop with as many rounds as the fullest
 row needs takes `CHUNK` of them per row and round. The head is (V, D), an output unit a row, as a
-tied embedding is: its transpose is never written. The loss's forward pass already knows its
-gradient (softmax minus one-hot), so it computes d hidden at once, and d head only if somebody
-differentiates the head.
+tied embedding is: its transpose is never written. The forward pass of a sum over positions already
+knows the gradient by the logits (of the loss: softmax minus one-hot), so it computes d hidden at
+once, and d head only if somebody differentiates the head.
 
 Letters: B rows, T positions, S positions padded to whole chunks, C of a chunk, D width, V
 vocabulary.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -17,7 +19,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Bool, Float, Int
 
-from lfl_jax.kernels.linear_cross_entropy.chunks import Compacted, compact
+from lfl_jax.core.pytree import PyTree
+from lfl_jax.kernels.linear_cross_entropy.chunks import Chunk, compact
 
 CHUNK = 64  # positions per row and round
 
@@ -43,38 +46,16 @@ def naive_sum(
     return jnp.sum(nll * weights)
 
 
-class _Chunk(NamedTuple):
-    """The positions of one round: hidden states, targets, and weights, 0 for a filled-up one."""
+class _Likelihoods(NamedTuple):
+    """Of a chunk's logits (B, C, V): their logsumexp, and the logits of the targets."""
 
-    offset: Int[Array, ""]  # of the chunk among the compacted positions
-    hidden: Float[Array, "B C D"]
-    targets: Int[Array, "B C"]
-    weights: Float[Array, "B C"]
-
-
-def _chunk(
-    compacted: Compacted,
-    i: Int[Array, ""],
-    hidden: Float[Array, "B T D"],
-    targets: Int[Array, "B T"],
-) -> _Chunk:
-    """Round i."""
-    chunk = compacted.chunk(i)
-    return _Chunk(chunk.offset, chunk.hidden(hidden), chunk.take(targets), chunk.weights)
-
-
-class _Logits(NamedTuple):
-    """Logits (B, C, V) of a chunk, their logsumexp, and the logits of the targets."""
-
-    logits: Float[Array, "B C V"]
     lse: Float[Array, "B C"]
     target: Float[Array, "B C"]
 
 
-def _logits(chunk: _Chunk, head: Float[Array, "V D"]) -> _Logits:
-    logits = unembed(chunk.hidden, head)
-    target = jnp.take_along_axis(logits, chunk.targets[..., None], axis=-1)[..., 0]
-    return _Logits(logits, jax.nn.logsumexp(logits, axis=-1), target)
+def _likelihoods(logits: Float[Array, "B C V"], targets: Int[Array, "B C"]) -> _Likelihoods:
+    target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return _Likelihoods(jax.nn.logsumexp(logits, axis=-1), target)
 
 
 def token_nll(
@@ -92,10 +73,12 @@ def token_nll(
 
     def body(i: Int[Array, ""], carry: Carry) -> Carry:
         nll, is_greedy = carry
-        chunk = _chunk(compacted, i, hidden, targets)
-        logits, lse, target = _logits(chunk, head)
+        chunk = compacted.chunk(i)
+        rows, chunk_targets = chunk.hidden(hidden), chunk.take(targets)
+        logits = unembed(rows, head)
+        lse, target = _likelihoods(logits, chunk_targets)
         nll = jax.lax.dynamic_update_slice(nll, lse - target, (0, chunk.offset))
-        is_best = jnp.argmax(logits, axis=-1) == chunk.targets
+        is_best = jnp.argmax(logits, axis=-1) == chunk_targets
         return nll, jax.lax.dynamic_update_slice(is_greedy, is_best, (0, chunk.offset))
 
     no_nll = jnp.zeros(compacted.order.shape, jnp.float32)
@@ -105,15 +88,6 @@ def token_nll(
     return jnp.where(weights > 0, nll, 0.0), is_greedy & (weights > 0)
 
 
-class _Loss(NamedTuple):
-    """The summed loss and its gradients, None where nobody asks for one."""
-
-    total: Float[Array, ""]
-    d_hidden: Float[Array, "B _ D"] | None
-    d_head: Float[Array, "V D"] | None
-
-
-@jax.custom_vjp
 def weighted_nll_sum(
     hidden: Float[Array, "B T D"],
     head: Float[Array, "V D"],
@@ -121,82 +95,121 @@ def weighted_nll_sum(
     weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
     """Sum over positions of weight · -log p(target), in float32."""
-    return _loss(hidden, head, targets, weights, for_hidden=False, for_head=False).total
+    return sum_over_positions(_nll, CHUNK, hidden, head, weights, targets)
+
+
+def _nll(
+    chunk: Chunk, logits: Float[Array, "B C V"], targets: Int[Array, "B T"]
+) -> tuple[Float[Array, ""], Float[Array, "B C V"]]:
+    """The chunk's part of the loss; d loss / d logits = weight · (softmax - one-hot)."""
+    chunk_targets = chunk.take(targets)
+    lse, target = _likelihoods(logits, chunk_targets)
+    p = jnp.exp(logits - lse[..., None])
+    one_hot = jnp.arange(p.shape[-1]) == chunk_targets[..., None]
+    return jnp.sum((lse - target) * chunk.weights), (p - one_hot) * chunk.weights[..., None]
+
+
+# (a chunk, its logits, what is constant) -> (what it adds to the sum, the gradient by its logits);
+# both contain the chunk's weights, so that a filled-up position adds nothing
+Summand: TypeAlias = Callable[
+    [Chunk, Float[Array, "B C V"], PyTree], tuple[Float[Array, ""], Float[Array, "B C V"]]
+]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def sum_over_positions(
+    summand: Summand,
+    size: int,
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "V D"],
+    weights: Float[Array, "B T"],
+    constants: PyTree,
+) -> Float[Array, ""]:
+    """The sum of a function of the logits over positions of positive weight, `size` of a row at a
+    time.
+
+    It is differentiated by hidden and head alone.
+    """
+    arrays = (hidden, head, weights, constants)
+    return _summed(summand, size, *arrays, for_hidden=False, for_head=False).total
+
+
+class _Sum(NamedTuple):
+    """The sum and its gradients, None where nobody asks for one."""
+
+    total: Float[Array, ""]
+    d_hidden: Float[Array, "B _ D"] | None
+    d_head: Float[Array, "V D"] | None
 
 
 def _fwd(
+    summand: Summand,
+    size: int,
     hidden: CustomVJPPrimal,
     head: CustomVJPPrimal,
-    targets: CustomVJPPrimal,
     weights: CustomVJPPrimal,
-) -> tuple[Float[Array, ""], _Loss]:
-    """The loss and, as residuals, the gradients by whatever is differentiated."""
-    loss = _loss(
-        hidden.value, head.value, targets.value, weights.value,
-        for_hidden=hidden.perturbed, for_head=head.perturbed,
-    )  # fmt: skip
-    return loss.total, loss
+    constants: PyTree,
+) -> tuple[Float[Array, ""], _Sum]:
+    """The sum and, as residuals, the gradients by whatever is differentiated."""
+    is_primal = lambda x: isinstance(x, CustomVJPPrimal)  # noqa: E731
+    values = jax.tree.map(lambda x: x.value, constants, is_leaf=is_primal)
+    arrays = (hidden.value, head.value, weights.value, values)
+    differentiated = {"for_hidden": hidden.perturbed, "for_head": head.perturbed}
+    result = _summed(summand, size, *arrays, **differentiated)
+    return result.total, result
 
 
 def _bwd(
-    loss: _Loss, d_total: Float[Array, ""]
+    summand: Summand, size: int, result: _Sum, d_total: Float[Array, ""]
 ) -> tuple[Float[Array, "B T D"] | None, Float[Array, "V D"] | None, None, None]:
     d_hidden, d_head = (
-        None if x is None else (x * d_total).astype(x.dtype) for x in (loss.d_hidden, loss.d_head)
+        None if x is None else (x * d_total).astype(x.dtype)
+        for x in (result.d_hidden, result.d_head)
     )
     return d_hidden, d_head, None, None
 
 
-weighted_nll_sum.defvjp(_fwd, _bwd, symbolic_zeros=True)
+sum_over_positions.defvjp(_fwd, _bwd, symbolic_zeros=True)
 
 
-def _loss(
+def _summed(
+    summand: Summand,
+    size: int,
     hidden: Float[Array, "B T D"],
     head: Float[Array, "V D"],
-    targets: Int[Array, "B T"],
     weights: Float[Array, "B T"],
+    constants: PyTree,
     *,
     for_hidden: bool,
     for_head: bool,
-) -> _Loss:
-    """The loss, and the gradients that are asked for, in one loop over chunks."""
-    compacted = compact(weights, CHUNK)
+) -> _Sum:
+    """The sum, and the gradients that are asked for, in one loop over chunks."""
+    compacted = compact(weights, size)
 
-    def body(i: Int[Array, ""], so_far: _Loss) -> _Loss:
-        chunk = _chunk(compacted, i, hidden, targets)
-        logits = _logits(chunk, head)
-        total = so_far.total + jnp.sum((logits.lse - logits.target) * chunk.weights)
-        if not (for_hidden or for_head):
-            return so_far._replace(total=total)
-
-        d_logits = _d_logits(chunk, logits)
-        d_hidden, d_head = so_far.d_hidden, so_far.d_head
+    def body(i: Int[Array, ""], so_far: _Sum) -> _Sum:
+        chunk = compacted.chunk(i)
+        rows = chunk.hidden(hidden)
+        added, d_logits = summand(chunk, unembed(rows, head), constants)
+        d_logits, d_hidden, d_head = d_logits.astype(rows.dtype), so_far.d_hidden, so_far.d_head
         if for_hidden:
             d_rows = jnp.matmul(d_logits, head.astype(hidden.dtype))
             d_hidden = jax.lax.dynamic_update_slice(d_hidden, d_rows, (0, chunk.offset, 0))
         if for_head:
             d_head = d_head + jnp.einsum(
-                "bcv,bcd->vd", d_logits, chunk.hidden, preferred_element_type=jnp.float32
+                "bcv,bcd->vd", d_logits, rows, preferred_element_type=jnp.float32
             )
-        return _Loss(total, d_hidden, d_head)
+        return _Sum(so_far.total + added, d_hidden, d_head)
 
-    size = (*compacted.order.shape, hidden.shape[-1])
-    nothing = _Loss(
+    shape = (*compacted.order.shape, hidden.shape[-1])
+    nothing = _Sum(
         jnp.float32(0),
-        jnp.zeros(size, hidden.dtype) if for_hidden else None,
+        jnp.zeros(shape, hidden.dtype) if for_hidden else None,
         # in float32: it is summed over all chunks
         jnp.zeros(head.shape, jnp.float32) if for_head else None,
     )
     total, d_hidden, d_head = jax.lax.fori_loop(0, compacted.rounds, body, nothing)
-    return _Loss(
+    return _Sum(
         total,
         compacted.restore(d_hidden) if for_hidden else None,
         d_head.astype(head.dtype) if for_head else None,
     )
-
-
-def _d_logits(chunk: _Chunk, logits: _Logits) -> Float[Array, "B C V"]:
-    """d loss / d logits = weight · (softmax - one-hot), in the dtype of the hidden states."""
-    p = jnp.exp(logits.logits - logits.lse[..., None])
-    one_hot = jnp.arange(p.shape[-1]) == chunk.targets[..., None]
-    return ((p - one_hot) * chunk.weights[..., None]).astype(chunk.hidden.dtype)
