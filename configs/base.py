@@ -24,6 +24,7 @@ def base() -> config_dict.ConfigDict:
     c.mesh = _mesh()
     c.seed = _seed()
     c.log = _log()
+    c.penalty = _penalty()
     return c
 
 
@@ -277,6 +278,19 @@ def _log() -> config_dict.ConfigDict:
     # none
     g.profile = ""
     return g
+
+
+def _penalty() -> config_dict.ConfigDict:
+    """What keeps the model near its base, added to the training loss; 0 costs nothing."""
+    p = config_dict.ConfigDict()
+    # weight, >= 0, of ||W - W0||^2, summed over all entries of what trains; of an adapter, of the
+    # weight change that it makes (so not for bottleneck). Not decoupled as optim.weight_decay is:
+    # its gradient 2 x weight x (W - W0) goes through the optimizer
+    p.l2 = 0.0
+    # weight, >= 0, of KL(base || tuned), nats per target token, of the next-token distributions
+    # without the target token, renormalised. Takes a second forward pass, of the base
+    p.non_target_kl = 0.0
+    return p
 
 
 # words for full finetuning -> patterns of what trains. full_linear: the seven matrices of a layer

@@ -30,6 +30,13 @@ def nll_sum(
     dropout.
     """
     hidden = hidden_states(params, adapter, batch, cfg, key=key, routing=routing, rules=rules)
+    return nll_sum_of(hidden, params, batch, rules)
+
+
+def nll_sum_of(
+    hidden: Float[Array, "B T D"], params: Params, batch: Batch, rules: Rules | None = None
+) -> Float[Array, ""]:
+    """`nll_sum` of hidden states that are there already."""
     # The (B, T, V) logits are never in memory at once: head and cross-entropy are one function.
     with jax.named_scope("loss"):
         head = shard_head(llama.head(params), rules)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from lfl_jax import adapters
+from lfl_jax import adapters, penalties
 from lfl_jax import state as states
 from lfl_jax.analysis import contamination
 from lfl_jax.config import Config
@@ -85,6 +85,7 @@ def run(request: Run) -> Outcome:
         _limit_memory()
         model = base.model.replace(adapter=start.adapter)
         state, frozen = states.create(model, config.trainable, setup.tx, rules, start.frozen)
+        penalty = penalties.make(config.penalty, state, rules)
         sizes = _sizes(state, start)
         key = _dropout_key(config, cfg)
         # A full finetune donates the base's arrays to its first step: nothing may refer to them.
@@ -150,7 +151,9 @@ def run(request: Run) -> Outcome:
                     batch = next(batches)
                     profiler.before(step + 1)
                     inputs = (frozen, _on_mesh(batch, config, rules), key)
-                    state, metrics = train_step(state, *inputs, cfg=cfg, tx=setup.tx, rules=rules)
+                    state, metrics = train_step(
+                        state, *inputs, cfg=cfg, tx=setup.tx, rules=rules, penalty=penalty
+                    )
                     step += 1
                     profiler.after(step, metrics)
 

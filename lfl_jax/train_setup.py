@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import optax
 
-from lfl_jax import notices, optim, schedules
+from lfl_jax import notices, optim, penalties, schedules
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
 from lfl_jax.configs import base as defaults
@@ -81,6 +81,7 @@ def prepare(request: Run) -> Setup:
     """Everything that can be wrong before hours are spent, checked in the order of its cost."""
     config = earlier_run.with_recorded_code(request.config, request.workdir)
     base_model.check(config)
+    penalties.check(config)
     tasks = suite.tasks_of(config, request.tasks)
     wandb_log.check(config.log.wandb)
     if config.train.branch_from:

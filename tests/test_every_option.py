@@ -60,6 +60,8 @@ OTHER: dict[str, tuple] = {
     "optim.final_fraction": (0.9, {}),
     "optim.cooldown_fraction": (0.9, TRAPEZOID),
     "optim.lora_plus": (16.0, {}),
+    "penalty.l2": (1.0, {}),
+    "penalty.non_target_kl": (1.0, {}),
     "train.steps": (2, {}),
     "train.tokens": (4096.0, {"train.steps": 0}),
     "train.branch_from": ("nowhere", {"optim.schedule": "trapezoid", "optim.warmup_steps": 1}),

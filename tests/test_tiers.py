@@ -29,7 +29,7 @@ TIERS = {
     4: ("losses", "optim", "schedules", "data", "io"),
     5: ("state", "sample", "run_setup"),
     6: ("evals", "analysis"),
-    7: ("train", "train_log", "train_setup", "train_step"),
+    7: ("penalties", "train", "train_log", "train_setup", "train_step"),
     8: ("studies", "report", "planning", "lab_base"),
     9: (
         "api",

@@ -95,6 +95,14 @@ class OptimConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class PenaltyConfig:
+    """What keeps a model near its base, beside the loss."""
+
+    l2: float = 0.0
+    non_target_kl: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long, and how many sequences per step."""
 
@@ -222,6 +230,7 @@ class Config:
     mesh: MeshConfig
     seed: SeedConfig
     log: LogConfig
+    penalty: PenaltyConfig = dataclasses.field(default=PenaltyConfig(), metadata=LATER)
 
     @classmethod
     def from_dict(cls, values: Any) -> "Config":

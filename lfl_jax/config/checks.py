@@ -39,6 +39,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim.final_fraction": (0, 1),
     "optim.cooldown_fraction": (0, 1),
     "optim.lora_plus": (1e-3, 1e3),
+    "penalty.l2": (0, 1e9),
+    "penalty.non_target_kl": (0, 1e9),
     "train.steps": (0, 1e12),
     "train.tokens": (0, 1e15),
     "train.epochs": (0, 1e9),

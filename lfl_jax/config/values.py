@@ -149,7 +149,12 @@ def as_tuples(value: Any) -> Any:
 
 
 def with_defaults(values: dict, defaults: dict) -> dict:
-    """The values, with what is missing in sections that are there taken from the defaults."""
+    """The values, with what a record is too old to have taken from the defaults.
+
+    That is what is missing in sections that are there, and sections that were added later.
+    """
+    later = {f.name for f in config.options(config.Config) if f.metadata.get("later")}
+    values = {name: defaults[name] for name in later if name in defaults} | values
     sections = {
         name: x
         for name, x in values.items()
