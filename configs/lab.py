@@ -23,7 +23,7 @@ No model can be better on source text than 1.40 nats a word. Synthetic, all of i
 Argument string, words joined by commas:
     full | full_linear | lora | dora | mora | ...   what trains (default lora)
     cpt         another language instead: it shares 75 % of the transitions with the source's
-    keys        512 keys with 16 random digits each instead: how many bits are stored?
+    keys        128 keys with 16 random digits each instead: how many bits are stored?
     pretrain    the base itself, from random values, in a run directory of its own
     0.3m | 1m | 3m | 10m   parameters of the model (default 1m); each has a base of its own
     r=64, alpha=128, lr=2e-4, steps=20
@@ -117,8 +117,8 @@ def cpt(c: config_dict.ConfigDict, full: bool) -> None:
 
 
 def keys(c: config_dict.ConfigDict, full: bool) -> None:
-    """Keys with random values, each trained on about 37 times: a row has room for three."""
-    c.data.source, c.data.size = "lab_keys", 512
+    """Keys with random values, each trained on 150 times: a row has room for three."""
+    c.data.source, c.data.size = "lab_keys", 128
     c.train.batch, c.train.steps = 16, 400
     c.optim.lr = 1e-3 if full else 5e-3
     c.eval.tasks = ("lab_keys", "lab_source_facts", "source_nll:128")

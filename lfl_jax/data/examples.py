@@ -111,6 +111,7 @@ class Source:
     parts: tuple["Source", ...] = ()
     rates: tuple[int, ...] = ()
     columns: str = ""  # of a table: the columns in use, their roles, and the ones left out
+    shuffled: bool = False  # whether prompts have other examples' responses: a sham control
     held_out: tuple[HeldOut, ...] = ()  # your own files for other splits; of the training split
 
     @property
@@ -134,6 +135,8 @@ class Source:
         # Absent rather than empty: earlier records do not have these fields.
         if self.columns:
             record["columns"] = self.columns
+        if self.shuffled:
+            record["responses_shuffled"] = True
         if self.held_out:
             record["held_out"] = [dataclasses.asdict(file) for file in self.held_out]
         if self.parts:

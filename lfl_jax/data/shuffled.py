@@ -52,6 +52,7 @@ def source(original: Source, seed: int, loss_turns: str) -> Source:
         examples=ShuffledResponses(original.examples, order),
         sha256=hashlib.sha256(f"{original.sha256} shuffled {seed}".encode()).hexdigest(),
         description=f"{original.description}; responses shuffled among the prompts, seed {seed}",
+        shuffled=True,
     )
 
 

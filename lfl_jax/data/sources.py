@@ -212,6 +212,7 @@ def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Sourc
     licences = dict.fromkeys(part.licence for part in parts)
     stand_ins = [part.stand_in_for for part in parts if part.stand_in_for]
     is_synthetic = any(part.synthetic for part in parts)
+    is_shuffled = any(part.shuffled for part in parts)
     return Source(
         name=",".join(names),
         split=split,
@@ -224,4 +225,5 @@ def _mix(parts: tuple[Source, ...], rates: tuple[int, ...], split: str) -> Sourc
         stand_in_for=", ".join(stand_ins) or None,
         parts=parts,
         rates=rates,
+        shuffled=is_shuffled,
     )

@@ -31,8 +31,9 @@ def flags(provenance: Mapping[str, Any]) -> list[str]:
         notes.append(f"{rounded}: its scores are not the original's")
     if base["source"].startswith("random"):
         notes.append(f"the base has {base['source']}: its scores mean nothing")
-    # A source in the package replaces a corpus of the paper.
-    if data and (data["synthetic"] or data.get("stand_in_for")):
+    # A source in the package replaces a corpus of the paper; replay and sham arms are named, too.
+    named = ("synthetic", "stand_in_for", "parts", "responses_shuffled")
+    if data and any(map(data.get, named)):
         notes.append(f"training source is {data['description']}")
     if start := provenance.get("start"):
         began = f"training began from the adapter {start['adapter']} ({start['use']})"

@@ -11,6 +11,7 @@ from lfl_jax.data import shuffled
 from lfl_jax.data.examples import Example
 from lfl_jax.data.sources import open_source, open_tested
 from lfl_jax.errors import UserError
+from lfl_jax.report import describe
 
 
 def data_of(source="lab_ift", **fields):
@@ -66,6 +67,18 @@ def test_the_source_says_so():
     assert sham.name == "lab_ift (responses shuffled)"
     assert "responses shuffled among the prompts, seed 0" in sham.provenance()["description"]
     assert sham.sha256 != true.sha256 and sham.flag == "SYNTHETIC"
+    mixed = open_source(data_of("lab_ift:0.9,lab_source:0.1"), "train", 0)
+    marks = [source.provenance().get("responses_shuffled") for source in (true, sham, mixed)]
+    assert marks == [None, True, True]
+
+
+def test_results_name_replay_and_shuffled_responses_of_real_text_too():
+    base = {"dequantised_from": "", "source": "a file"}
+    data = {"synthetic": False, "stand_in_for": None, "description": "99.0% mine; 1.0% c4"}
+    assert describe.flags({"base": base, "data": data}) == []
+    for mark in ({"parts": [{}, {}]}, {"responses_shuffled": True}):
+        flags = describe.flags({"base": base, "data": data | mark})
+        assert flags == ["training source is 99.0% mine; 1.0% c4"]
 
 
 def test_replayed_text_is_not_shuffled():
