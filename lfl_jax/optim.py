@@ -4,12 +4,14 @@ nothing else."""
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
+from jaxtyping import Array
 
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.config import OptimConfig, own_code
@@ -165,13 +167,29 @@ def make(config: OptimConfig, schedule: Callable) -> optax.GradientTransformatio
     lora_plus · lr replaces lr for the leaves that a kind names so (LoRA's B). schedule: step ->
     lr_t / lr. Weight decay is decoupled from the learning rate as in Composer's DecoupledAdamW and
     DecoupledLionW, which the paper used: a fraction of the weight per step, scaled by the schedule
-    only. Learning rate and decay are arrays of the optimizer state, so runs that differ in them
-    share a compiled program.
+    only. Learning rate, decay and the numbers of a schedule that is a `Partial` are arrays of the
+    optimizer state, so runs that differ in them share a compiled program.
     """
-    # A direction of one's own may read the rate.
+    # A direction of one's own may read any field.
     own = own_code.is_place(config.name)
-    shape = config if own else dataclasses.replace(config, lr=1.0, weight_decay=0.0)
-    return _with_rates(_make(shape, schedule, find(config)), config.lr, config.weight_decay)
+    shape = config if own else dataclasses.replace(config, **SHAPELESS)
+    curve, numbers = schedule, ()
+    if isinstance(schedule, Partial):
+        curve, numbers = schedule.func, tuple(map(float, schedule.args))
+    tx = _make(shape, curve, find(config))
+    return _begun_with(tx, config.lr, config.weight_decay, numbers)
+
+
+# Fields that change numbers of the optimizer's state, and not what is computed from them.
+SHAPELESS = {
+    "lr": 1.0,
+    "weight_decay": 0.0,
+    "schedule": "",
+    "warmup_steps": 0,
+    "warmup_fraction": 0.0,
+    "final_fraction": 0.0,
+    "cooldown_fraction": 0.0,
+}
 
 
 class _Optimizer(optax.GradientTransformation):
@@ -189,14 +207,15 @@ class _Optimizer(optax.GradientTransformation):
 
 
 @functools.lru_cache(maxsize=64)
-def _with_rates(
-    tx: optax.GradientTransformation, lr: float, weight_decay: float
+def _begun_with(
+    tx: optax.GradientTransformation, lr: float, weight_decay: float, numbers: tuple[float, ...]
 ) -> optax.GradientTransformation:
-    """The same optimizer, begun with these in its state."""
+    """The same optimizer, begun with these in its state; numbers: of the schedule."""
 
     def init(params: Tree) -> optax.OptState:
         clip, direction, faster, step, scheduled = tx.init(params)
         rates = {"lr": jnp.float32(lr), "weight_decay": jnp.float32(weight_decay)}
+        scheduled = scheduled._replace(numbers=tuple(map(jnp.float32, numbers)))
         return clip, direction, faster, step._replace(hyperparams=rates), scheduled
 
     return _Optimizer(init, tx.update)
@@ -214,8 +233,39 @@ def _make(
         direction(config),
         _faster(config.lora_plus),
         step,
-        optax.scale_by_schedule(schedule),
+        _scheduled(schedule),
     )
+
+
+class Scheduled(NamedTuple):
+    """Where a schedule is. numbers: what it computes from beside the step; None in a checkpoint."""
+
+    count: Array
+    numbers: tuple[Array, ...] | None
+
+
+def _scheduled(curve: Callable) -> optax.GradientTransformation:
+    """optax.scale_by_schedule for a curve of (*numbers, step), the numbers being state."""
+
+    def init(params: Tree) -> Scheduled:
+        return Scheduled(jnp.int32(0), ())
+
+    def update(updates: Tree, state: Scheduled, params: Tree = None) -> tuple[Tree, Scheduled]:
+        ratio = curve(*state.numbers, state.count)
+        scaled = jax.tree.map(lambda x: jnp.asarray(ratio, x.dtype) * x, updates)
+        return scaled, state._replace(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
+
+
+def to_checkpoint(state: optax.OptState) -> optax.OptState:
+    """Without what the config says: a run may be resumed with another length."""
+    return (*state[:-1], state[-1]._replace(numbers=None))
+
+
+def from_checkpoint(saved: optax.OptState, begun: optax.OptState) -> optax.OptState:
+    """What `to_checkpoint` left; the rest is that of a state that begins with the config of now."""
+    return (*saved[:-1], saved[-1]._replace(numbers=begun[-1].numbers))
 
 
 def _faster(ratio: float) -> optax.GradientTransformation:

@@ -1,17 +1,23 @@
-"""Learning-rate schedules: step -> lr_t / lr, as the paper's training stack (Composer) has them."""
+"""Learning-rate schedules: step -> lr_t / lr, as the paper's training stack (Composer) has them.
+
+One of ours is a `Partial`: a function of the step and of a few numbers, its lengths among them. The
+optimizer holds those as arrays, so that runs of other lengths share a compiled step.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
-import optax
+import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from lfl_jax.config import OptimConfig, own_code
 from lfl_jax.errors import UserError
 
 Schedule: TypeAlias = Callable[[ArrayLike], ArrayLike]
+Number: TypeAlias = ArrayLike
 # (config.optim, steps, warmup steps) -> the schedule
 Maker: TypeAlias = Callable[[OptimConfig, int, int], Schedule]
 
@@ -60,40 +66,49 @@ def cooldown_start(config: OptimConfig, steps: int) -> int:
 def _cosine(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """After warmup a + (1 - a) (1 + cos(pi progress)) / 2, a = final_fraction (Composer)."""
     # After the warmup, as in Composer: the cosine spans the remaining steps.
-    decay = optax.cosine_decay_schedule(1.0, _at_least_one(steps - warmup), config.final_fraction)
-    return _after_warmup(warmup, decay)
+    return Partial(_cosine_at, warmup, _at_least_one(steps - warmup), config.final_fraction)
+
+
+def _cosine_at(warmup: Number, length: Number, final: Number, step: ArrayLike) -> Number:
+    progress = jnp.minimum(step - warmup, length) / length
+    wave = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return _after_warmup(warmup, step, (1 - final) * wave + final)
 
 
 def _linear(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """After warmup linear from 1 to final_fraction."""
-    decay = optax.linear_schedule(1.0, config.final_fraction, _at_least_one(steps - warmup))
-    return _after_warmup(warmup, decay)
+    return Partial(_linear_at, warmup, warmup, _at_least_one(steps - warmup), config.final_fraction)
 
 
 def _trapezoid(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """After warmup 1, then linear to 0 over the last cooldown_fraction of the run."""
     start = cooldown_start(config, steps)
-    # join_schedules counts from the end of the warmup.
-    cooldown = optax.linear_schedule(
-        1.0, 0.0, _at_least_one(steps - start), transition_begin=start - warmup
-    )
-    return _after_warmup(warmup, cooldown)
+    return Partial(_linear_at, warmup, start, _at_least_one(steps - start), 0.0)
+
+
+def _linear_at(
+    warmup: Number, start: Number, length: Number, final: Number, step: ArrayLike
+) -> Number:
+    remaining = 1 - jnp.clip(step - start, 0, length) / length
+    return _after_warmup(warmup, step, (1 - final) * remaining + final)
 
 
 def _constant(config: OptimConfig, steps: int, warmup: int) -> Schedule:
     """1 after warmup."""
-    return _after_warmup(warmup, optax.constant_schedule(1.0))
+    return Partial(_constant_at, warmup)
 
 
-def _after_warmup(warmup: int, schedule: Schedule) -> Schedule:
-    """t / warmup before the end of warmup, so that step 0 changes nothing; then the schedule."""
-    if not warmup:
-        return schedule
-    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), schedule], [warmup])
+def _constant_at(warmup: Number, step: ArrayLike) -> Number:
+    return _after_warmup(warmup, step, jnp.ones_like(step, jnp.float32))
+
+
+def _after_warmup(warmup: Number, step: ArrayLike, ratio: Number) -> Number:
+    """t / warmup before the end of warmup, so that step 0 changes nothing; then the ratio."""
+    return jnp.where(step < warmup, step / jnp.maximum(warmup, 1), ratio)
 
 
 def _at_least_one(steps: int) -> int:
-    """optax refuses a decay over no steps, and makes a linear one constant with a warning."""
+    """A decay over no steps has no rate."""
     return max(steps, 1)
 
 

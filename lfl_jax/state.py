@@ -11,6 +11,7 @@ from flax import struct
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
+from lfl_jax import optim
 from lfl_jax.adapters.adapter_tree import constant_mask, named_layers, weight
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import members
@@ -117,7 +118,7 @@ def checkpointables(state: State, frozen: Model, key: Key | None) -> dict[str, A
     return {
         "adapter": model(state, frozen).adapter,
         "params": state.trainable.params,
-        "optimizer": state.opt_state,
+        "optimizer": optim.to_checkpoint(state.opt_state),
         "step": state.step,
         "rng": None if key is None else jax.random.key_data(key),
     }
@@ -130,4 +131,5 @@ def restored(saved: dict[str, Any], state: State, frozen: Model) -> tuple[State,
     )
     trains, stays = tree.split(saved["adapter"], mask)
     trainable = Model(params=saved["params"], adapter=trains)
-    return State(trainable, saved["optimizer"], saved["step"]), frozen.replace(adapter=stays)
+    optimizer = optim.from_checkpoint(saved["optimizer"], state.opt_state)
+    return State(trainable, optimizer, saved["step"]), frozen.replace(adapter=stays)

@@ -60,6 +60,10 @@ def test_runs_of_other_rates_share_their_program() -> None:
         updates, _ = tx.update(weights, tx.init(weights), weights)
         expected = -config.lr - config.weight_decay * 2.0
         assert np.allclose(updates["w"], expected, rtol=1e-5)
+    longer = dataclasses.replace(first, final_fraction=0.3, warmup_fraction=0.5)
+    assert makers[0] == optim.make(longer, schedules.make(longer, 50))
+    linear = dataclasses.replace(first, schedule="linear")
+    assert makers[0] != optim.make(linear, schedules.make(linear, 5))
     other = dataclasses.replace(first, b1=0.5)
     assert makers[0] != optim.make(other, schedules.make(other, 5))
 
@@ -81,11 +85,15 @@ def test_programs_of_other_runs_are_dropped(
     monkeypatch.setattr(train, "MAX_PROGRAMS", 2)
     train_step.clear_cache()
     counts = []
-    # Lengths: runs that differ in the learning rate only share their program.
-    for i, (steps, lr) in enumerate(((2, 1e-3), (2, 3e-3), (3, 1e-3), (4, 1e-3))):
-        train.run(train.Run(tiny(steps, lr), tmp_path / str(i)))
+    # Runs that differ in learning rate or length share their program, those of another decay not.
+    for i, (steps, lr, b2) in enumerate(
+        ((2, 1e-3, 0.9), (2, 3e-3, 0.9), (3, 1e-3, 0.9), (2, 1e-3, 0.8), (2, 1e-3, 0.7))
+    ):
+        config = tiny(steps, lr)
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, b2=b2))
+        train.run(train.Run(config, tmp_path / str(i)))
         counts.append(train_step._cache_size())
-    assert counts == [1, 1, 2, 1]
+    assert counts == [1, 1, 1, 2, 1]
 
 
 @pytest.mark.slow

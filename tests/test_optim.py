@@ -252,3 +252,19 @@ def test_every_step_of_a_schedule_is_its_formula(name: str, warmup: int) -> None
     rates = np.broadcast_to(schedule(jnp.arange(52)), 52)
     np.testing.assert_allclose(rates, closed_form(config, 50), rtol=0, atol=2e-7)
     assert float(schedule(3)) == pytest.approx(float(rates[3]), abs=2e-7)
+
+
+def test_a_resumed_run_has_the_numbers_of_its_own_config() -> None:
+    """It may have become longer: the checkpoint has how far it is, the config how long it is."""
+    config = OptimConfig(**BASE | {"schedule": "trapezoid"})
+    short, long = (optim.make(config, schedules.make(config, steps)) for steps in (10, 40))
+    params = {"w": jnp.linspace(-1, 1, 4)}
+    _, state = short.update({"w": jnp.ones(4)}, short.init(params), params)
+    saved = optim.to_checkpoint(state)
+    # As checkpoints of optax.scale_by_schedule are, which earlier versions wrote.
+    assert jax.tree.leaves(saved[-1]) == [1] and saved[-1]._fields[0] == "count"
+    resumed = optim.from_checkpoint(saved, long.init(params))
+    begun = long.init(params)
+    assert resumed[-1].numbers == begun[-1].numbers != state[-1].numbers
+    assert int(resumed[-1].count) == 1
+    assert jax.tree.structure(resumed) == jax.tree.structure(begun)
