@@ -6,9 +6,9 @@ interval holds the truth, and how often a gap of a given size is found.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -133,6 +133,12 @@ def assumed(
     return Design(seeds, *models)
 
 
+def from_record(record: Mapping[str, Any]) -> Design:
+    """A design from its `dataclasses.asdict`, as benchmarks/calibrate_study.py writes it."""
+    models = [_model_from(record[name]) for name in ("learning", "forgetting")]
+    return Design(record["seeds"], *models)
+
+
 def simulate(design: Design, planted: float, rng: np.random.Generator) -> tuple[Arm, Arm]:
     """Two arms of one study; the first forgets `planted` more at every learning."""
     axes = {
@@ -198,6 +204,12 @@ def power(
 ) -> list[Rates]:
     """The power curve: how often each planted gap gets each verdict."""
     return [calibrate(design, gap, margin, studies, seed + i) for i, gap in enumerate(planted)]
+
+
+def _model_from(record: Mapping[str, Any]) -> MeasureModel:
+    # Lists are JSON's tuples, and a model is compared and hashed.
+    means, deviations = (tuple(record[name]) for name in ("means", "deviations"))
+    return MeasureModel(means, record["items"], Shares(**record["shares"]), deviations)
 
 
 def _means(model: MeasureModel, planted: float) -> Float[np.ndarray, " P"]:

@@ -89,5 +89,6 @@ def test_verdicts_on_simulated_studies_keep_their_promise():
 )
 def test_verdicts_on_two_thousand_simulated_studies(design):
     same = calibrate(design, planted=0.0, margin=0.05, studies=2000, seed=1)
-    assert same.more + same.less <= 0.05
+    # Where the margin decides nothing this is 5 % itself, which 2,000 studies tell to within 1 %.
+    assert same.more + same.less <= 0.06
     assert 0.93 <= same.coverage <= 0.97

@@ -1,6 +1,8 @@
 """Variances of a simulation, estimated from its own simulated studies and from mean squares."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +10,21 @@ from scipy import stats
 
 from lfl_jax.errors import UserError
 from lfl_jax.statistics import noise, probit, variances
-from lfl_jax.statistics.calibration import Design, MeasureModel, Shares, assumed, power, simulate
+from lfl_jax.statistics.calibration import (
+    Design,
+    MeasureModel,
+    Shares,
+    assumed,
+    calibrate,
+    from_record,
+    power,
+    simulate,
+)
 from lfl_jax.statistics.frontier import Arm, Axis
 
 SHARES = Shares(item=0.3, arm_item=0.08, cell_item=0.05, seed=0.05, arm_seed=0.04, run=0.03)
 MEANS = (0.2, 0.4, 0.6, 0.8)
+LAB = Path(__file__).parents[2] / "results/studies/lab/calibration.json"
 # Many seeds: what is tested is that nothing is biased, and few seeds say little of themselves.
 BINARY = Design(40, MeasureModel(MEANS, 120, SHARES), MeasureModel(MEANS[:3], 120, SHARES))
 SCORES = dataclasses.replace(BINARY.learning, deviations=(0.2, 0.4, 0.4, 0.6))
@@ -107,3 +119,26 @@ def test_a_larger_gap_is_found_more_often():
     small, large = power(assumed(), 0.01, (0.3 * width, 3 * width), studies=60)
     assert small.more < large.more and large.more >= 0.95
     assert large.gap == pytest.approx(3 * width) and large.refused == 0
+
+
+def test_a_design_is_read_back_from_its_record():
+    for design in (BINARY, NORMAL):
+        assert from_record(json.loads(json.dumps(dataclasses.asdict(design)))) == design
+
+
+@pytest.mark.parametrize(
+    ("studies", "false", "coverage"),
+    [
+        (200, 0.1, (0.89, 1.0)),  # to within three standard errors
+        pytest.param(2000, 0.06, (0.93, 0.97), marks=pytest.mark.slow),
+    ],
+)
+def test_verdicts_with_the_lab_s_variances(studies, false, coverage):
+    if not LAB.exists():
+        pytest.skip("the lab study has not been calibrated: benchmarks/calibrate_study.py")
+    report = json.loads(LAB.read_text())
+    for arm in report["arms"].values():
+        if "design" in arm:
+            same = calibrate(from_record(arm["design"]), 0.0, report["margin"], studies)
+            assert same.more + same.less <= false
+            assert coverage[0] <= same.coverage <= coverage[1]
