@@ -14,11 +14,12 @@ from rich.console import Console
 
 from lfl_jax import train
 from lfl_jax.errors import UserError
-from lfl_jax.statistics import calibration
+from lfl_jax.statistics import calibration, variances
 from lfl_jax.statistics.calibration import Design
 from lfl_jax.statistics.frontier import gap
 from lfl_jax.statistics.verdicts import decide
 from lfl_jax.studies import execute, reuse
+from lfl_jax.studies import outcome as study_outcome
 from lfl_jax.studies.execute import State, Study
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 
@@ -127,7 +128,7 @@ def show(config: StudyConfig, study: Study, console: Console) -> None:
         soft_wrap=True,
     )
     items = max(probe.items for probe in timed.values())
-    console.print(_power(config, items), soft_wrap=True)
+    console.print(_power(config, items, measured(config, study)), soft_wrap=True)
 
 
 def _left(study: Study, console: Console) -> list[PlannedRun]:
@@ -161,10 +162,27 @@ def _arm_line(arm: ArmConfig, runs: int, seconds: float, timed: Mapping[str, Pro
     )
 
 
-def _power(config: StudyConfig, items: int) -> str:
-    """What differences the study can find, in a sentence."""
+def measured(config: StudyConfig, study: Study) -> Design | None:
+    """The study with the variances of its finished runs; None where there are too few of them."""
+    try:
+        findings = study_outcome.findings(config, study)
+        primary = findings.answers[0]
+        arms = [findings.grids[name].arm for name in (primary.first, primary.second)]
+        return dataclasses.replace(variances.design(*arms), seeds=len(config.seeds))
+    except UserError:
+        return None
+
+
+def _power(config: StudyConfig, items: int, design: Design | None = None) -> str:
+    """What differences the study can find, in a sentence; design: with its own variances."""
     if len(config.seeds) < 2:
         return "1 seed: no error can be estimated, and every verdict will be undecided"
+    if design is not None and (smallest := detectable(design)) is not None:
+        return (
+            f"{len(config.seeds)} seeds: with the variances of the finished runs the study finds a"
+            f" difference of {smallest:.2g} in {config.question.measures.forgetting} with 80 %"
+            f" probability; the margin is {config.question.margin:g}"
+        )
     rates = min(len(arm.rates) for arm in config.arms)
     learning = tuple(np.linspace(0.2, 0.9, max(rates, 2)))
     smallest = detectable(calibration.assumed(len(config.seeds), items, learning))

@@ -1,5 +1,8 @@
 """What a study takes and finds, before it runs."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from lfl_jax.configs.studies import base, smoke
 from rich.console import Console
@@ -7,7 +10,7 @@ from rich.console import Console
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals.run import Result
-from lfl_jax.statistics.calibration import assumed
+from lfl_jax.statistics.calibration import assumed, simulate
 from lfl_jax.studies import grid, plan
 from lfl_jax.studies.execute import Study
 from lfl_jax.train import Outcome
@@ -23,6 +26,24 @@ def test_a_study_that_cannot_compare_says_so():
     assert "2 learning rates an arm" in plan._power(study, 8)
     one = grid.read(smoke.get_config().to_dict() | {"seeds": (0,)})
     assert plan._power(one, 8).startswith("1 seed: no error")
+
+
+def test_finished_runs_lend_their_variances_to_the_plan(tmp_path, monkeypatch):
+    config = grid.read(smoke.get_config().to_dict() | {"seeds": (0, 1, 2)})
+    study = Study(tmp_path, grid.expand(config))
+    # Before there are runs nothing is known of them.
+    assert plan.measured(config, study) is None
+
+    arms = simulate(assumed(seeds=8), 0.0, np.random.default_rng(0))
+    grids = {arm.name: SimpleNamespace(arm=arm) for arm in arms}
+    primary = SimpleNamespace(first="first", second="second")
+    findings = SimpleNamespace(answers=(primary,), grids=grids)
+    monkeypatch.setattr(plan.study_outcome, "findings", lambda config, study: findings)
+    design = plan.measured(config, study)
+    # Of the seeds that are planned, not of those that were run.
+    assert (design.seeds, design.forgetting.items) == (3, 256)
+    sentence = plan._power(config, 8, design)
+    assert "3 seeds: with the variances of the finished runs" in sentence
 
 
 def test_an_interrupted_probe_says_so_and_leaves_nothing(tmp_path):
