@@ -31,6 +31,14 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
             f"unknown argument {argument} of configs/studies/lab.py; there are:"
             f" {', '.join(QUESTIONS)}"
         )
+    s = shared()
+    s.arms.lora = base.arm("lora,r=16", lr=LORA)
+    QUESTIONS.get(argument, ranks)(s)
+    return s
+
+
+def shared() -> config_dict.ConfigDict:
+    """What all studies of the lab share, so that they can share runs."""
     s = base.study()
     s.base, s.steps, s.seeds = "lab", (80,), tuple(range(5))
     # Looks on the way are for the picture of it; nothing is chosen by them.
@@ -43,8 +51,6 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     s.learning, s.forgetting = "lab_new_facts/gold_logprob", "lab_source_facts/acc"
     s.divergence = "target_kl/forward_kl"
     s.margin = 0.05
-    s.arms.lora = base.arm("lora,r=16", lr=LORA)
-    QUESTIONS.get(argument, ranks)(s)
     return s
 
 
