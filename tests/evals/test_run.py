@@ -384,12 +384,6 @@ def test_mistakes_are_named(tmp_path, toy_model, tokenizer, everything, inputs):
         pick(10, 3, "last")
 
 
-def test_pick():
-    assert pick(5, 0, "first") == pick(5, 9, "spread") == [0, 1, 2, 3, 4]
-    assert pick(100, 3, "first") == [0, 1, 2]
-    assert pick(100, 4, "spread") == [12, 37, 62, 87]
-
-
 def test_a_limit_keeps_the_balance_of_groups(tmp_path, toy_model, tokenizer, everything):
     """Every second problem would be of one group: spread picks must not see only that one."""
     made = [Example(f"{i}?", f"#### {i}", f"e{i}", "t") for i in range(32)]
