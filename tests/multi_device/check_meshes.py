@@ -1,6 +1,6 @@
 """Run in its own process with 8 CPU devices: steps on a mesh against the steps on one device.
 
-python tests/multi_device/check_meshes.py lora+dora 2x2x2 [adamw]
+python tests/multi_device/check_meshes.py lora+dora 2x2x2 [adamw] [penalties]
 """
 
 import jax
@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from helpers import packed  # noqa: E402
 
-from lfl_jax import adapters, optim, schedules, state  # noqa: E402
-from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
+from lfl_jax import adapters, optim, penalties, schedules, state  # noqa: E402
+from lfl_jax.config import AdapterConfig, OptimConfig, PenaltyConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
 from lfl_jax.io.pretrained import linear_quantiser  # noqa: E402
@@ -74,9 +74,12 @@ def step(mesh, kind, trainable, form, optimizer):
     batch = {
         k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding) for k in MODEL_INPUTS
     }
-    key = jax.random.key(5)
+    key, penalty = jax.random.key(5), penalties.make(PENALTIES, current, rules)
+    options = {"cfg": CFG, "tx": tx, "rules": rules, "penalty": penalty}
     for _ in range(2):
-        current, metrics = train_step(current, frozen, batch, key, cfg=CFG, tx=tx, rules=rules)
+        current, metrics = train_step(current, frozen, batch, key, **options)
+    if penalty is not None:
+        print({name: f"{float(metrics[name]):.6g}" for name in ("non_target_kl", "l2_to_base")})
     spread = [
         x.sharding.num_devices
         for x in jax.tree.leaves(current.trainable)
@@ -85,6 +88,8 @@ def step(mesh, kind, trainable, form, optimizer):
     return jax.device_get(current.trainable), float(metrics["loss"]), len(spread)
 
 
+# the second step is away from the base
+PENALTIES = PenaltyConfig(0.01, 1.0) if "penalties" in sys.argv else PenaltyConfig()
 ADAPTER, PARAMS = ("adapter/.*",), ("params/.*",)
 CASES = {
     "lora+dora": (ADAPTER, ""),

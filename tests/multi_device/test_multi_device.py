@@ -1,6 +1,7 @@
 """Sharded steps and kernels, in processes of their own, because the number of devices is fixed when
 jax starts."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,14 @@ def printed(script: str, *arguments: str) -> str:
 @pytest.mark.parametrize(("kind", "mesh"), CASES)
 def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
     assert "sharded" in printed("check_meshes.py", kind, mesh)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["none", "lora+dora"])
+def test_penalties_on_eight_devices_are_those_on_one(kind):
+    one, eight, _ = printed("check_meshes.py", kind, "2x2x2", "adamw", "penalties").splitlines()
+    for x, y in zip(*(ast.literal_eval(line).values() for line in (one, eight)), strict=True):
+        assert float(x) == pytest.approx(float(y), rel=1e-3) and float(x) > 1e-6
 
 
 @pytest.mark.slow
