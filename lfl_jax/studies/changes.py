@@ -48,15 +48,14 @@ class Change:
 
 def measure(base: Scores, runs: Sequence[Run], by_method: Mapping[str, Grid]) -> list[Change]:
     """Every change: by task and metric in their order, then by method and cell."""
-    by_place = {(run.method, run.cell, run.seed): run.scores for run in runs}
-    everywhere = [base, *(scores for scores in by_place.values() if scores is not None)]
+    scores = {(run.method, run.cell, run.seed): run.scores for run in runs}
+    everywhere = [base, *filter(None, scores.values())]
     changes = []
     for metric, like in _measures(everywhere).items():
         for method, grid in by_method.items():
             for cell in grid.cells:
-                trained = [by_place[method, cell, seed] for seed in grid.seeds]
-                blank = Change(metric, like, method, cell)
-                changes.append(_filled(blank, base, trained))
+                trained = [scores[method, cell, seed] for seed in grid.seeds]
+                changes.append(_filled(Change(metric, like, method, cell), base, trained))
     return changes
 
 

@@ -1,5 +1,7 @@
 """From a study's directory to its report: the runs' records, and what readers must know of them."""
 
+import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lfl_jax.errors import UserError
+from lfl_jax.evals.inputs import from_config
 from lfl_jax.report import describe, results_json
 from lfl_jax.report.study import page
 from lfl_jax.studies import reuse, traits
@@ -15,7 +18,7 @@ from lfl_jax.studies import runs as study_runs
 from lfl_jax.studies.execute import State, Study
 from lfl_jax.studies.findings import Findings, find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
-from lfl_jax.studies.records import run_directories
+from lfl_jax.studies.records import run_directories, run_transcripts
 from lfl_jax.studies.records.scores import Scores
 
 
@@ -34,7 +37,7 @@ def findings(config: StudyConfig, study: Study) -> Findings:
 
     Raises UserError where no run finished, and where the finished ones cannot be compared.
     """
-    base = run_directories.read(study.run_folder(finished(study)[0]), "before")[0]
+    base = _base(study, finished(study)[0])
     return find(base, read(study), config.question, traits.of_runs(study.runs))
 
 
@@ -45,6 +48,17 @@ def finished(study: Study) -> list[PlannedRun]:
     if not runs:
         raise UserError(f"{study.folder}: no run has finished, so that there is nothing to report")
     return runs
+
+
+def _base(study: Study, run: PlannedRun) -> Scores:
+    """As a run evaluated it, with the questions that it was asked."""
+    folder = study.run_folder(run)
+    inputs = functools.cache(functools.partial(from_config, run.config))
+    questions = functools.partial(
+        run_transcripts.with_questions, folder / "evals" / "before", inputs
+    )
+    scores = run_directories.read(folder, "before")[0]
+    return dataclasses.replace(scores, transcripts=questions)
 
 
 def read(study: Study) -> list[study_runs.Run]:

@@ -188,6 +188,16 @@ def test_the_paired_error_of_harness_logs_is_the_formula_s(logged):
     assert row.flips.by_chance == pytest.approx(DOCUMENTS * errors)
 
 
+def test_a_log_has_what_was_asked_and_chosen(logged):
+    (scores,) = records.read(str(logged[0] / "a"))
+    asked = scores.transcripts("pets")
+    assert asked.keys() == set(scores.tasks["pets"]["acc"].column.ids)
+    first = next(iter(asked.values()))
+    assert first.question.startswith("Is ") and first.gold in (0, 1)
+    assert [choice.text for choice in first.choices] == [" yes", " no, never"]
+    assert all(choice.logprob < 0 for choice in first.choices)
+
+
 def edited(logged, tmp_path, change):
     """The samples of model a's pets, with a change to each."""
     (file,) = (logged[0] / "a").rglob("samples_pets_*.jsonl")

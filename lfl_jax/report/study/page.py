@@ -13,7 +13,7 @@ from rich.console import Console
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.report.study import figures as drawing
-from lfl_jax.report.study import parquet, replication
+from lfl_jax.report.study import items, parquet, replication
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.figures import Figure
 from lfl_jax.report.study.tables import Table
@@ -73,6 +73,7 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
         "declared": question_hash(findings),
         "figures": list(map(_figure, figures, drawn)),
         "tables": tables,
+        "items": items.view(findings),
         "left_out": findings.left_out,
     }
     # A name that the template misspells is an error and no empty place; text is escaped.
@@ -110,7 +111,8 @@ def question_hash(findings: Findings) -> str:
 
 def _tables(findings: Findings, makers: Sequence[Callable[[Findings], Table]]) -> list[Table]:
     # Without rows there is nothing to read: a study without accuracies has no flips.
-    return [table for table in (make(findings) for make in makers) if table.rows]
+    tables = (make(findings) for make in makers)
+    return [table for table in tables if table.rows]
 
 
 def _write_parts(

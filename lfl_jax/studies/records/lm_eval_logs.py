@@ -4,6 +4,7 @@ Of a task that was run several times into one folder, the newest file counts. A 
 is called METRIC,FILTER, as in the harness's own results.
 """
 
+import functools
 import json
 import math
 from collections import defaultdict
@@ -13,6 +14,7 @@ from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured, Metric, Record
 from lfl_jax.studies.records.scores import Scores
+from lfl_jax.studies.records.transcripts import Transcript, of_choices
 
 PATTERN = "samples_*.jsonl"
 # The harness's ratios of sums: each item has [log-likelihood, its words or bytes].
@@ -34,7 +36,33 @@ def read(path: Path, part: str = "") -> list[Scores]:
             raise UserError(f"{file} holds no samples")
         tasks[task] = _metrics(file, samples)
         prompts[task] = {_item(sample): sample.get("prompt_hash", "") for sample in samples}
-    return [Scores(path.name, tasks, prompts)]
+    return [Scores(path.name, tasks, prompts, functools.partial(_transcripts, path))]
+
+
+def _transcripts(path: Path, task: str) -> dict[str, Transcript]:
+    """{item: what was asked and answered} of a task's samples."""
+    samples = files.read_jsonl(_newest(path)[task])
+    return {_item(sample): _transcript(sample) for sample in samples}
+
+
+def _transcript(sample: Record) -> Transcript:
+    # Each request is logged with its arguments: a context, and a continuation or settings.
+    logged = [tuple(request.values()) for request in (sample.get("arguments") or {}).values()]
+    responses, target = sample.get("filtered_resps") or (), str(sample.get("target", ""))
+    is_choice = len(logged) == len(responses) > 1 and all(map(_is_pair, responses))
+    if is_choice and all(map(_is_pair, logged)):
+        logprobs = [float(response[0]) for response in responses]
+        return of_choices(logged, logprobs, int(target) if target.isdigit() else None)
+
+    question = str(logged[0][0]) if logged and logged[0] else ""
+    generated = (sample.get("resps") or [[""]])[0]
+    output = generated[0] if isinstance(generated, list) and generated else generated
+    return Transcript(question, target, str(output))
+
+
+def _is_pair(logged: object) -> bool:
+    """As a context with its continuation is, and a log-likelihood with whether it is greedy."""
+    return isinstance(logged, list | tuple) and len(logged) == 2
 
 
 def _newest(path: Path) -> dict[str, Path]:

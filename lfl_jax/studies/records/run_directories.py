@@ -1,11 +1,13 @@
 """A run directory of this package: its evaluations before and after training."""
 
+import functools
 import re
 from pathlib import Path
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records as record_files
 from lfl_jax.evals.tasks import TASKS
+from lfl_jax.studies.records import run_transcripts
 from lfl_jax.studies.records.scores import Scores
 
 WHEN = ("before", "after")
@@ -58,7 +60,8 @@ def _scores(path: Path, when: str) -> Scores:
         }
     if not tasks:
         raise UserError(f"{path}/evals/{when} has no records of a task of this package")
-    return Scores(f"{path.name}:{when}", tasks, prompts)
+    transcripts = functools.partial(run_transcripts.read, path / "evals" / when)
+    return Scores(f"{path.name}:{when}", tasks, prompts, transcripts)
 
 
 def _require_complete(file: Path, header: dict, records: list[dict]) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured
+from lfl_jax.studies.records import transcripts
+from lfl_jax.studies.records.transcripts import Transcripts
 
 
 @dataclass(frozen=True)
@@ -12,11 +14,13 @@ class Scores:
     """tasks: {task: {metric: its values by item}}, a task's main metric first.
 
     prompts: {task: {item: a hash of what the model was asked}}, where the records have one.
+    transcripts: of a task, what was asked and answered, where the records have it.
     """
 
     name: str
     tasks: Mapping[str, Mapping[str, Measured]]
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    transcripts: Transcripts = transcripts.none
 
 
 def require_comparable(base: Scores, other: Scores, task: str, metric: str) -> None:
