@@ -59,6 +59,15 @@ def exclusive(path: str | Path) -> Iterator[None]:
         yield
 
 
+def remove_partial(folder: str | Path) -> None:
+    """Remove what processes that were killed inside of `replacing` left below a folder.
+
+    Only where no other process writes there.
+    """
+    for partial in Path(folder).rglob(".*.tmp"):
+        partial.unlink()
+
+
 @contextlib.contextmanager
 def removed_on_error(path: str | Path) -> Iterator[None]:
     """Inside, a new file or folder is written; when that fails, nothing of it stays."""

@@ -5,6 +5,7 @@ A list of runs is a CSV file with columns method, lr, seed, step and folder; fol
 why in `reason`. `scale` is a factor on the finished change, 1 where there is none.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lfl_jax.errors import UserError
+from lfl_jax.io import workdir
 from lfl_jax.studies import records
 from lfl_jax.studies.records import csv_rows, run_directories
 from lfl_jax.studies.records.csv_rows import Row
@@ -73,7 +75,8 @@ class Run:
 def read(path: Path) -> list[Run]:
     """The runs of a CSV file. UserError for a missing column, a bad number, or one run twice."""
     # Line 1 is the head.
-    rows = enumerate(csv_rows.read(path, COLUMNS), 2)
+    rows = list(enumerate(csv_rows.read(path, COLUMNS), 2))
+    _require_different_folders(path, rows)
     runs = [_run(path, number, row) for number, row in rows]
     require_distinct(runs, str(path))
     return runs
@@ -89,6 +92,18 @@ def require_distinct(runs: Sequence[Run], source: str) -> None:
             )
 
 
+def _require_different_folders(path: Path, rows: Sequence[tuple[int, Row]]) -> None:
+    """UserError for one model under two names: it would count as two seeds that agree exactly."""
+    lines: dict[str, int] = {}
+    for number, row in rows:
+        first = lines.setdefault(row["folder"], number) if row["folder"] else number
+        if first != number:
+            raise UserError(
+                f"{path}: lines {first} and {number} name one folder, {row['folder']}; every run"
+                " needs its own"
+            )
+
+
 def _run(path: Path, number: int, row: Row) -> Run:
     where = f"{path}, line {number}"
     lr = _number(where, "lr", row["lr"])
@@ -98,8 +113,24 @@ def _run(path: Path, number: int, row: Row) -> Run:
     scores = _tuned(where, path.parent / folder) if folder else None
     if not folder:
         reason = reason or "no folder was given"
+    elif scale == 1:
+        _require_as_recorded(where, path.parent / folder, lr, step)
     along = run_directories.along(path.parent / folder) if folder else {}
     return Run(row["method"], lr, seed, step, scores, reason, scale=scale, along=along)
+
+
+def _require_as_recorded(where: str, folder: Path, lr: float, step: int) -> None:
+    """UserError where a run directory's own config says otherwise."""
+    if not (folder / workdir.CONFIG_FILE).exists():
+        return
+    recorded = workdir.read_config(folder)
+    rate, steps = recorded["optim"]["lr"], recorded["train"]["steps"]
+    # 0 steps stand for a number of epochs, which the config does not count.
+    if not math.isclose(rate, lr) or steps not in (0, step):
+        raise UserError(
+            f"{where}: lr {lr:g}, step {step}, but the run in {folder} had lr {rate:g} and"
+            f" {steps} steps"
+        )
 
 
 def _tuned(where: str, folder: Path) -> Scores:

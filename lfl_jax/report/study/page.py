@@ -62,6 +62,8 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
         raise UserError(f"the report needs {error.name}: pip install 'lfl_jax[study]'") from None
     figures, tables = drawing.draw(findings, about.flags), _tables(findings, SHOWN)
     tables += replication.tables(findings.question, findings.grids)
+    # A report that was killed is written again, and its folder is then as if it had not been.
+    files.remove_partial(folder)
     # Each drawing is rendered once, for the page and for its file.
     drawn = [figure.svg() for figure in figures]
     _write_parts(figures, drawn, [*tables, *_tables(findings, ON_DISK)], folder)

@@ -28,6 +28,11 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float | int | None, ...], ...]
 
+    @property
+    def title(self) -> str:
+        """Its name as people read it."""
+        return self.name.replace("_", " ")
+
     def texts(self) -> list[list[str]]:
         """Cells as people read them; what does not exist is a dash."""
         return [list(map(_text, row)) for row in self.rows]

@@ -17,20 +17,27 @@ from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.records.transcripts import Transcript, of_choices
 
 PATTERN = "samples_*.jsonl"
+RESULTS = "results_*.json"
 # The harness's ratios of sums: each item has [log-likelihood, its words or bytes].
 EXPONENTIAL = ("word_perplexity", "byte_perplexity")
 LOWER_IS_BETTER = (*EXPONENTIAL, "bits_per_byte", "perplexity")
 
 
 def recognises(path: Path) -> bool:
-    """By its samples, in the folder itself or in one per model below it."""
-    return path.is_dir() and any(path.rglob(PATTERN))
+    """By its samples or results, in the folder itself or in one per model below it."""
+    return path.is_dir() and any(any(path.rglob(pattern)) for pattern in (PATTERN, RESULTS))
 
 
 def read(path: Path, part: str = "") -> list[Scores]:
-    """The one model of a folder. UserError for a sample without its metrics, or logged twice."""
+    """The one model of a folder.
+
+    UserError for results without samples, and for a sample without its metrics, or logged twice.
+    """
     tasks, prompts = {}, {}
-    for task, file in sorted(_newest(path).items()):
+    newest = _newest(path)
+    if not newest:
+        raise UserError(f"{path} has results without samples: run lm_eval with --log_samples")
+    for task, file in sorted(newest.items()):
         samples = files.read_jsonl(file)
         if not samples:
             raise UserError(f"{file} holds no samples")
