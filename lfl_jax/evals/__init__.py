@@ -6,7 +6,7 @@ The way of a question:
     requests.py     an item's texts as token ids
     batching.py     requests that begin alike share a row; rows are batches of one shape
     scorer.py       a batch on the devices: nll and argmax of every token, or generated texts
-    methods.py      Likelihood, Diverge, Generate, Execute: from items over batches to their records
+    methods.py      Likelihood, Diverge, ..., Execute: from items over batches to their records
     records.py      records in a file, from which an interrupted evaluation resumes
     metrics.py      a task's metrics over its records, with stats.py (errors, paired differences)
                     and intervals.py

@@ -21,6 +21,7 @@ from lfl_jax.evals.requests import Request
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.task import (
     Diverge,
+    DivergeSampled,
     Execute,
     Generate,
     Item,
@@ -84,26 +85,75 @@ def _skipped() -> list[Record]:
 
 def score(load: Workload) -> Work:
     """Likelihood: score every request of every item, many to a row."""
-    return _measure(load, load.scorer.score, score_items)
+    return _measure(load, _given_requests(load), load.scorer.score, score_items)
 
 
 def diverge(load: Workload) -> Work:
     """Diverge: compare model and base at every request of every item, batched as for `score`."""
     if load.scorer.diverge is None:
+        raise _is_alone(load)
+    return _measure(load, _given_requests(load), load.scorer.diverge, diverge_items)
+
+
+def diverge_sampled(load: Workload) -> Work:
+    """DivergeSampled: first the base samples after every prompt, then as for `diverge`."""
+    if load.scorer.diverge is None:
+        raise _is_alone(load)
+    return _measure(load, _sampled_requests(load), load.scorer.diverge, diverge_items)
+
+
+def _is_alone(load: Workload) -> UserError:
+    return UserError(
+        f"evaluation {load.task.name} compares a model with its base, and this one is alone"
+    )
+
+
+def _given_requests(load: Workload) -> list[list[Request]]:
+    """Those of every item, as its task makes them."""
+    method, length = load.task.method, load.settings.length
+    return [method.requests(item, load.scorer.tokenizer, length) for item in load.items]
+
+
+def _sampled_requests(load: Workload) -> list[list[Request]]:
+    """One of every item: its prompt and what the base samples after it.
+
+    UserError where neither the context nor a scoring row has room for an answer.
+    """
+    settings, sample_base = load.settings, load.scorer.sample_base
+    if sample_base is None:
+        raise _is_alone(load)
+    # A row reads all ids but the last.
+    room = min(settings.window, settings.length + 1) - settings.max_new_tokens
+    if room < 1:
         raise UserError(
-            f"evaluation {load.task.name} compares a model with its base, and this one is alone"
+            f"config.eval.max_new_tokens={settings.max_new_tokens} leaves no room in rows of"
+            f" {settings.length} tokens (eval.seq_len) of a context of {settings.window}"
         )
-    return _measure(load, load.scorer.diverge, diverge_items)
+    prompts = [load.task.method.prompt(item, load.scorer.tokenizer) for item in load.items]
+    contexts = [prompt[-room:] for prompt in prompts]
+
+    sampled: list[list[int]] = []
+    for start in range(0, len(contexts), settings.generate_rows):
+        chunk = slice(start, start + settings.generate_rows)
+        sampled += sample_base(
+            contexts[chunk],
+            max_new_tokens=settings.max_new_tokens,
+            example_ids=load.indices[chunk],
+        )
+    return [
+        [Request(tuple(context), tuple(answer), truncated=len(prompt) > room)]
+        for prompt, context, answer in zip(prompts, contexts, sampled, strict=True)
+    ]
 
 
 def _measure(
     load: Workload,
+    requests: list[list[Request]],
     compute: Score,
     measure_items: Callable[[Plan, Score, Done], Iterator[list[tuple[int, list[Any]]]]],
 ) -> Work:
     """The requests of the items in batches; measure_items makes what their records are made of."""
     method, length = load.task.method, load.settings.length
-    requests = [method.requests(item, load.scorer.tokenizer, length) for item in load.items]
     planned = plan(requests, load.settings.rows, length)
 
     def make_records(measured: list[tuple[int, list[Any]]]) -> list[Record]:
@@ -156,6 +206,7 @@ def execute(load: Workload) -> Work:
 WORK: dict[type, Callable[[Workload], Work]] = {
     Likelihood: score,
     Diverge: diverge,
+    DivergeSampled: diverge_sampled,
     Generate: generate,
     Execute: execute,
 }

@@ -17,7 +17,16 @@ from lfl_jax.evals.metrics import Measured, Record
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.evals.task import Diverge, Execute, Inputs, Item, Likelihood, Scorer, Task
+from lfl_jax.evals.task import (
+    Diverge,
+    DivergeSampled,
+    Execute,
+    Inputs,
+    Item,
+    Likelihood,
+    Scorer,
+    Task,
+)
 
 # Spaces, digits, capitals, accents, an emoji, a newline: tokenizers differ on these.
 PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
@@ -216,14 +225,17 @@ def _alone(shared: Path | None) -> Iterator[None]:
 def _shapes(task: Task, settings: Settings) -> Record:
     """The settings that matter to the task's method."""
     # The batch's rows are among them: sums over other shapes may round differently.
-    if isinstance(task.method, Likelihood | Diverge):
-        return {"rows": settings.rows, "length": settings.length}
-    shapes = {
+    scoring: Record = {"rows": settings.rows, "length": settings.length}
+    decoding: Record = {
         "generate_rows": settings.generate_rows,
         "max_new_tokens": settings.max_new_tokens,
         "window": settings.window,
-        "stop": list(task.method.stop),
     }
+    if isinstance(task.method, Likelihood | Diverge):
+        return scoring
+    if isinstance(task.method, DivergeSampled):
+        return scoring | decoding
+    shapes = decoding | {"stop": list(task.method.stop)}
     return shapes | (asdict(settings.sampling) if isinstance(task.method, Execute) else {})
 
 

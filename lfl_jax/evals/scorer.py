@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from lfl_jax.text.tokenizers import Tokenizer
 
 # The arrays of `batching.arrange` that the model reads.
 MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "branch_ids", "positions")
+
+BASE_SEED = 0  # of what a base samples for its comparison with a tuned model
 
 
 # One program for every task, base and tuned model: their shapes are the same, only arrays differ.
@@ -64,7 +67,14 @@ def build(
     compiled = _Compiled(
         model, base_params, cfg, tokenizer, rules, members, adapted, generate_rows, seed
     )
-    return Scorer(tag, tokenizer, compiled.score, compiled.generate, compiled.diverge)
+    return Scorer(
+        tag,
+        tokenizer,
+        compiled.score,
+        compiled.generate,
+        compiled.diverge,
+        compiled.sample_base,
+    )
 
 
 @dataclass(frozen=True)
@@ -129,23 +139,59 @@ class _Compiled:
         top_p: float = 1.0,
     ) -> list[str]:
         """`Scorer.generate`."""
-        # Batches of one shape are one compiled program: copies of the first prompt fill this one.
-        missing = self.generate_rows - len(prompts)
-        rows = sample.generate(
+        rows = self._decode(
             self.model,
-            [*prompts, *[prompts[0]] * missing],
-            self.cfg,
+            prompts,
+            self.routing(self.generate_rows),
+            example_ids,
             max_new_tokens=max_new_tokens,
-            eos_id=self.tokenizer.eos_id,
             temperature=temperature,
             top_p=top_p,
             seed=self.seed,
-            ids=[*example_ids, *[example_ids[0]] * missing],
-            routing=self.routing(self.generate_rows),
             stop=contains_stop(self.tokenizer, stop),
         )
-        rows = rows[: len(prompts)]
         return [self._text(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
+
+    def sample_base(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        example_ids: Sequence[int],
+    ) -> list[list[int]]:
+        """`Scorer.sample_base`."""
+        # Not by the run's own seed: runs of one base are compared on the same texts.
+        return self._decode(
+            self.base,
+            prompts,
+            self.routing(self.generate_rows, adapted=False),
+            example_ids,
+            max_new_tokens=max_new_tokens,
+            temperature=1.0,
+            seed=BASE_SEED,
+        )
+
+    def _decode(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[int]],
+        routing: Float[Array, "B M"] | None,
+        example_ids: Sequence[int],
+        **options: Any,
+    ) -> list[list[int]]:
+        """The new ids of each prompt; options: those of `sample.generate`."""
+        # Batches of one shape are one compiled program: copies of the first prompt fill this one.
+        missing = self.generate_rows - len(prompts)
+        rows = sample.generate(
+            model,
+            [*prompts, *[prompts[0]] * missing],
+            self.cfg,
+            eos_id=self.tokenizer.eos_id,
+            ids=[*example_ids, *[example_ids[0]] * missing],
+            routing=routing,
+            **options,
+        )
+        return rows[: len(prompts)]
 
     def _text(self, prompt: Sequence[int], row: list[int]) -> str:
         """The new text, which ends with that of EOS where the model emitted it."""

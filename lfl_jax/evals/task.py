@@ -63,6 +63,24 @@ class GenerateTexts(Protocol):
         """
 
 
+@runtime_checkable
+class SampleBase(Protocol):
+    """The fourth function of a `Scorer`."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        example_ids: Sequence[int],
+    ) -> list[list[int]]:
+        """The new token ids of each prompt, with EOS where the base emitted it.
+
+        Drawn from the base's own distribution; what is drawn depends on the prompt and its number
+        in example_ids alone, so that every model of one base is given the same.
+        """
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model with its tokenizer, behind functions; evaluations know no more of it.
@@ -70,7 +88,8 @@ class Scorer:
     tag: names the weights (the base, or a run and step) in the records. score(rows): nll (B, T)
     float32, and greedy (B, T) bool, true where the target is the argmax; both are read where
     rows["weights"] > 0. `batching.arrange` makes the rows. diverge(rows): KL(base || model) and
-    KL(model || base), (B, T) float32 in nats; None for a model without a base to compare it with.
+    KL(model || base), (B, T) float32 in nats. sample_base(prompts): what the base continues them
+    with. Both are None for a model without a base to compare it with.
     """
 
     tag: str
@@ -78,6 +97,7 @@ class Scorer:
     score: Score
     generate: GenerateTexts
     diverge: Score | None = None
+    sample_base: SampleBase | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +161,19 @@ class Diverge:
 
 
 @dataclass(frozen=True)
+class DivergeSampled:
+    """As `Diverge`, on what the base itself samples after each item's prompt.
+
+    prompt(item, tokenizer): ids to continue, at least one. record: as of `Diverge`, of the one
+    continuation that is sampled.
+    """
+
+    prompt: Callable[[Any, Tokenizer], list[int]]
+    record: Callable[[Any, list[Diverged]], Record]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+
+
+@dataclass(frozen=True)
 class Generate:
     """Items decided by greedily generated text, which ends at a `stop` text or EOS.
 
@@ -169,7 +202,7 @@ class Execute:
 
 
 # A method has metrics of its own, besides the task's: what can be said of any generated text.
-Method = Likelihood | Diverge | Generate | Execute
+Method = Likelihood | Diverge | DivergeSampled | Generate | Execute
 
 
 # The defaults of `Task`.

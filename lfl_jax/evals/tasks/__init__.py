@@ -47,6 +47,7 @@ TASKS: dict[str, Task] = {
         # distance from the base on the same two
         divergence.TARGET_KL,
         divergence.SOURCE_KL,
+        divergence.BASE_SAMPLE_KL,
         # learning, of generated sources
         uuid_recall.TASK,
         reasoning_gym.TASK,
