@@ -90,7 +90,7 @@ def test_the_new_facts_are_trained_a_dozen_times():
 
 def test_general_text_is_the_worlds_own():
     texts = [inputs.from_config(config("smoke", data__world=w)).source_text for w in (0, 0, 1)]
-    assert len(texts[0]) == 512 and texts[0] == texts[1] != texts[2]
+    assert len(texts[0]) == 512 and texts[0] is texts[1] and texts[0] != texts[2]
 
 
 def test_a_base_is_of_its_size_and_world_and_of_nothing_else():

@@ -1,5 +1,6 @@
 """The inputs of a run's evaluations: held-out problems and targets, general text, the template."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lfl_jax.assets import readers
@@ -44,7 +45,7 @@ def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = F
     )
 
 
-def _source_text(config: Config) -> list[str] | None:
+def _source_text(config: Config) -> Sequence[str] | None:
     named = config.eval.source_text
     if named == LAB_TEXT:
         return lab_examples.source_texts(config.data.world, LAB_TEXTS)

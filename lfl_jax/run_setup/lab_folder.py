@@ -3,10 +3,11 @@
 `lfl_jax.lab_base` trains it; this says which one a run needs and where it is.
 """
 
+import functools
 from pathlib import Path
 
 from lfl_jax import assets
-from lfl_jax.config import Config
+from lfl_jax.config import Config, DataConfig
 from lfl_jax.data.lab import vocabulary
 from lfl_jax.data.sources import open_source
 from lfl_jax.errors import UserError
@@ -40,9 +41,15 @@ def place(training: Config) -> Path:
     is another base.
     """
     # The config does not change when the code that generates the examples does.
-    source = open_source(training.data, "train", training.seed.data)
-    name = f"{training.model.name}-{training.hash()}-{source.sha256[:8]}"
+    examples = _examples_sha256(training.data, training.seed.data)
+    name = f"{training.model.name}-{training.hash()}-{examples[:8]}"
     return assets.scratch(FOLDER) / name
+
+
+# Once per process: a run asks for its base's folder three times, and a study has many runs.
+@functools.lru_cache(maxsize=8)
+def _examples_sha256(data: DataConfig, seed: int) -> str:
+    return open_source(data, "train", seed).sha256
 
 
 def existing(config: Config) -> Path:

@@ -87,8 +87,10 @@ def target_language(seed: int, split: str, size: int, world_seed: int) -> Docume
     return Documents(seed, split, size, Language(world_seed, "target"))
 
 
-def source_texts(world_seed: int, count: int) -> list[str]:
+# Once per process: every run of a study reads them twice, for choices and for tests.
+@functools.lru_cache(maxsize=8)
+def source_texts(world_seed: int, count: int) -> tuple[str, ...]:
     """The first held-out documents of the source language: general text, which the base knows."""
     language = Language(world_seed, "source")
     # "test" has the same documents whatever the seed of the training text.
-    return [language.document("test", 0, i) for i in range(count)]
+    return tuple(language.document("test", 0, i) for i in range(count))
