@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from lfl_jax.errors import UserError
 from lfl_jax.evals.metrics import Measured
 from lfl_jax.statistics.frontier import Arm, Axis
+from lfl_jax.studies import composite
 from lfl_jax.studies.records.scores import Scores, require_comparable
 from lfl_jax.studies.runs import Cell, Run
 
@@ -19,10 +20,15 @@ Values = Callable[[Scores, Scores, "Measure"], np.ndarray]
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of a task, "hellaswag/acc_norm"."""
+    """A metric of a task, "hellaswag/acc_norm", or of a mean over tasks, "mean_of_three/acc"."""
 
     task: str
     metric: str
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that have to be evaluated."""
+        return composite.PARTS.get(self.task, (self.task,))
 
     @classmethod
     def parse(cls, text: str) -> "Measure":

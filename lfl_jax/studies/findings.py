@@ -4,6 +4,7 @@ Nothing here is a number without its error, and a question that the runs cannot 
 by the reason.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from lfl_jax.studies.answers import Answer, Question, answer
 from lfl_jax.studies.arms import Grid, Measure, grids
 from lfl_jax.studies.best_rates import BestRate, RateRatio, best_rate, rate_ratio
 from lfl_jax.studies.changes import Change
+from lfl_jax.studies.composite import with_means
 from lfl_jax.studies.flips import FlipRates
 from lfl_jax.studies.predictors import Predictor
 from lfl_jax.studies.quality import Quality
@@ -117,6 +119,7 @@ def find(
 
     by_config: {method: its traits}; those of other methods are read from their names.
     """
+    base, runs = with_means(base), list(map(_with_means, runs))
     by_method = grids(base, runs, question.measures)
     # All grids have the same seeds, so that any of them tells.
     seeds = next(iter(by_method.values())).seeds
@@ -128,6 +131,11 @@ def find(
     return Findings(
         question, seeds, by_method, answers, best_rates, floors, base, tuple(runs), kinds
     )
+
+
+def _with_means(run: Run) -> Run:
+    along = {step: with_means(scores) for step, scores in run.along.items()}
+    return dataclasses.replace(run, scores=run.scores and with_means(run.scores), along=along)
 
 
 def _noise(grid: Grid) -> Noise:

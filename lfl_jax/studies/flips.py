@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from lfl_jax.analysis import forgetting
 from lfl_jax.errors import UserError
+from lfl_jax.evals.stats import Column
 from lfl_jax.studies.arms import Grid, Measure
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.runs import Cell, Run
@@ -66,14 +67,15 @@ def _accuracies(base: Scores, declared: Measure) -> list[Measure]:
         for name, measured in metrics.items():
             measure = Measure(task, name)
             is_forgetting = measured.metric.section == "forgetting" or measure == declared
-            if is_forgetting and _is_binary(measured.column.values()):
+            if is_forgetting and _is_binary(measured.column):
                 measures.append(measure)
                 break
     return measures
 
 
-def _is_binary(values: Sequence[float]) -> bool:
-    return set(values) <= {0.0, 1.0}
+def _is_binary(column: Column) -> bool:
+    # A mean over tasks has no items of its own: each of its tasks is counted.
+    return not column.groups and set(column.values()) <= {0.0, 1.0}
 
 
 def _rates(

@@ -314,8 +314,9 @@ def _require_measured(study: StudyConfig, config: Config) -> None:
     evaluated = [name_and_items(task)[0] for task in config.eval.tasks]
     for field in dataclasses.fields(Measures):
         measure = getattr(study.question.measures, field.name)
-        if measure is not None and measure.task not in evaluated:
+        missing = [task for task in measure.tasks if task not in evaluated] if measure else []
+        if missing:
             raise UserError(
                 f"{field.name} is {measure}, but the runs evaluate {', '.join(evaluated)}: add"
-                f" {measure.task} to eval.tasks"
+                f" {' and '.join(missing)} to eval.tasks"
             )

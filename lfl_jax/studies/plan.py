@@ -5,7 +5,7 @@ import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Probe:
 Train = Callable[[train.Run], train.Outcome]
 
 
-def probes(study: Study, forgetting: str, do: Train = train.run) -> dict[str, Probe]:
+def probes(study: Study, forgetting: Sequence[str], do: Train = train.run) -> dict[str, Probe]:
     """{arm: a short run of it}, for every arm that trains; raises as `probe`."""
     first: dict[str, PlannedRun] = {}
     for run in study.runs:
@@ -57,10 +57,10 @@ def probes(study: Study, forgetting: str, do: Train = train.run) -> dict[str, Pr
     return {arm: probe(study, run, forgetting, do) for arm, run in first.items()}
 
 
-def probe(study: Study, run: PlannedRun, forgetting: str, do: Train = train.run) -> Probe:
+def probe(study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train = train.run) -> Probe:
     """Time PROBE_STEPS steps of a run of the study, and its evaluations; removed afterwards.
 
-    forgetting: the task whose items are counted.
+    forgetting: the tasks whose items are counted.
     """
     before = _evaluated(study)
     timed = _timed(study, run, forgetting, do)
@@ -74,7 +74,7 @@ def _evaluated(study: Study) -> set[Path]:
     return set(study.base_records.glob("*.jsonl"))
 
 
-def _timed(study: Study, run: PlannedRun, forgetting: str, do: Train) -> Probe:
+def _timed(study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train) -> Probe:
     steps = min(PROBE_STEPS, run.steps)
     train_config = dataclasses.replace(run.config.train, steps=steps)
     short = dataclasses.replace(run.config, train=train_config)
@@ -88,7 +88,8 @@ def _timed(study: Study, run: PlannedRun, forgetting: str, do: Train) -> Probe:
     if not outcome.finished:
         raise UserError("the probe was interrupted; nothing is known of the time")
     per_step = outcome.facts["training_seconds"] / max(steps - 1, 1)
-    return Probe(per_step, wall - steps * per_step, outcome.after[forgetting].items, size)
+    items = sum(outcome.after[task].items for task in forgetting)
+    return Probe(per_step, wall - steps * per_step, items, size)
 
 
 def _bytes(folder: Path) -> int:
@@ -115,7 +116,7 @@ def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> flo
 def show(config: StudyConfig, study: Study, console: Console) -> None:
     """Print the runs and their state, hours, bytes, and what differences the study can find."""
     left = _left(study, console)
-    timed = probes(study, config.question.measures.forgetting.task)
+    timed = probes(study, config.question.measures.forgetting.tasks)
     seconds = {run.name: _seconds(config, timed, run) for run in left}
     for arm in config.arms:
         members = [run for run in left if run.arm == arm.name]

@@ -55,7 +55,7 @@ def test_an_interrupted_probe_says_so_and_leaves_nothing(tmp_path):
         return Outcome({}, {}, {}, 1, 4, 1, finished=False)
 
     with pytest.raises(UserError, match="the probe was interrupted"):
-        plan.probes(study, "source_nll", stopped)
+        plan.probes(study, ("source_nll",), stopped)
     assert not list(tmp_path.iterdir())
     assert plan.Probe(0.5, 10.0, 8, 1).seconds(100) == 60.0
 
@@ -83,12 +83,12 @@ class Probed:
 def test_every_arm_is_probed_and_the_base_is_evaluated_once(tmp_path):
     config, train = with_scaled_arm(), Probed()
     study = Study(tmp_path, grid.expand(config))
-    probes = plan.probes(study, "source_nll", train)
+    probes = plan.probes(study, ("source_nll",), train)
     # The first one evaluated the base, which no other run will: its time is taken again.
     assert train.arms == ["none", "none", "lora"] and list(probes) == ["full", "lora"]
     assert probes["lora"].seconds_per_step == 0.5
     assert len(list(study.base_records.iterdir())) == 1
-    assert list(plan.probes(study, "source_nll", train)) == ["full", "lora"]
+    assert list(plan.probes(study, ("source_nll",), train)) == ["full", "lora"]
     assert len(train.arms) == 5
 
 

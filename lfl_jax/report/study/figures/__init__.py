@@ -11,6 +11,7 @@ from lfl_jax.report.study.figures.contrasts import contrasts
 from lfl_jax.report.study.figures.divergence import divergence, explained
 from lfl_jax.report.study.figures.flips import flips
 from lfl_jax.report.study.figures.frontier import frontier
+from lfl_jax.report.study.figures.published import published
 from lfl_jax.report.study.figures.rates import rates
 from lfl_jax.report.study.figures.style import Figure
 from lfl_jax.studies.findings import Findings
@@ -18,6 +19,7 @@ from lfl_jax.studies.findings import Findings
 # In the order of the page. A figure that the study has nothing for is None.
 FIGURES: dict[str, Callable[[Findings], Figure | None]] = {
     "frontier": frontier,
+    "published": published,
     "learning_rates": rates,
     "contrasts": contrasts,
     "divergence": divergence,
@@ -25,9 +27,15 @@ FIGURES: dict[str, Callable[[Findings], Figure | None]] = {
     "flips": flips,
     "along": along,
 }
+OF_OTHERS = ("published",)
 
 
 def draw(findings: Findings, flags: Sequence[str] = ()) -> list[Figure]:
-    """Every figure that there is something to draw for; flags stand in all of them."""
-    figures = [make(findings) for make in FIGURES.values()]
-    return [dataclasses.replace(figure, flags=tuple(flags)) for figure in figures if figure]
+    """Every figure that there is something to draw for; flags stand in those of its data."""
+    figures = {name: make(findings) for name, make in FIGURES.items()}
+    # The paper's values have none of the study's reservations.
+    return [
+        figure if name in OF_OTHERS else dataclasses.replace(figure, flags=tuple(flags))
+        for name, figure in figures.items()
+        if figure
+    ]

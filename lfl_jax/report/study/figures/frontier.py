@@ -1,6 +1,7 @@
 """Forgetting over learning: every run, every cell's mean, and each method's frontier."""
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ from lfl_jax.report.study import tables
 from lfl_jax.report.study.figures.labels import label_points
 from lfl_jax.report.study.figures.style import (
     INK,
+    MARKERS,
     NOISE,
     Figure,
     Look,
@@ -19,14 +21,17 @@ from lfl_jax.report.study.figures.style import (
     looks,
 )
 from lfl_jax.statistics.frontier import pareto
+from lfl_jax.studies import published
 from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.findings import Findings
+from lfl_jax.studies.published import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 REACH = "compared"
+PAPER = " Dotted, grey and hollow: the paper's values, of Llama-2-7B; one seed, without errors."
 # Of all bands of the methods together: many of them lie on one another.
 OPACITY = 0.4
 # Rates are written at every cell of a small study, and at the ends of sweeps of a large one.
@@ -42,7 +47,8 @@ def frontier(findings: Findings) -> Figure:
         " A line joins those that no other one of the method beats; its band is the 95 % interval"
         f" of what they forget. Hollow: another run's change, scaled. Grey: {NOISE}, around no"
         " forgetting. Bar at the bottom: the learning that both methods of the first contrast"
-        " reach, over which their gap is averaged.",
+        " reach, over which their gap is averaged."
+        + (PAPER if published.comparable(findings.question.measures) else ""),
         tables.runs(findings),
         functools.partial(_paint, findings),
         (4.6, 3.6),
@@ -55,6 +61,7 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
     for method, look in looks(findings.grids).items():
         _draw_method(axes, method, findings.grids[method], look, opacity)
     draw_noise_of_forgetting(axes, findings)
+    _draw_published(axes, published.comparable(findings.question.measures))
     primary = findings.answers[0].evidence
     if primary is not None:
         # On the axis itself: the plane is full of bands already.
@@ -75,6 +82,15 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
         points += zip(by_run(grid.arm.x).flat, by_run(grid.arm.y).flat, strict=True)
         points += zip(grid.arm.x.means(), grid.arm.y.means(), strict=True)
     label_points(axes, labels, np.array(points))
+
+
+def _draw_published(axes: "Axes", sweeps: Sequence[Sweep]) -> None:
+    """Hollow, small and named: others' models, one seed, no errors."""
+    for index, sweep in enumerate(sweeps):
+        style = {"color": INK, "mfc": "none", "ms": 4, "lw": 0.7, "ls": ":", "zorder": 1}
+        marker = MARKERS[index % len(MARKERS)]
+        label = f"paper: {sweep.method}, {sweep.setting}"
+        axes.plot(sweep.learned, sweep.forgotten, marker=marker, label=label, **style)
 
 
 def _draw_method(axes: "Axes", method: str, grid: Grid, look: Look, opacity: float) -> None:
