@@ -88,6 +88,13 @@ class Findings:
         return f"{measure} ({notes})" if notes else str(measure)
 
     @property
+    def learning_label(self) -> str:
+        """Of the axis on which more is learned more: a loss has the opposite sign there."""
+        measure = self.question.measures.learning
+        sign = "" if measure.of(self.base).metric.higher_is_better else "–"
+        return f"{sign}{self.label(measure)}"
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """Every contrast's two methods, as they were declared."""
         return list(dict.fromkeys((answer.first, answer.second) for answer in self.answers))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from planted_grids import BASE_LEARNING, MEASURES, findings, grid
+from planted_grids import MEASURES, findings, grid
 
 from lfl_jax.evals.metrics import Metric
 from lfl_jax.studies import along, quality
@@ -146,7 +146,9 @@ def test_an_axis_names_what_to_know_of_its_measure():
     )
     assert found.label(FORGETTING) == "source/score (no headroom)"
     assert found.label(LEARNING) == "target/nll"
-    assert BASE_LEARNING > 0
+    # Of a loss, less is more.
+    question = dataclasses.replace(found.question, measures=DECLARED)
+    assert dataclasses.replace(found, question=question).learning_label == "–target/nll"
 
 
 def test_the_figure_of_the_way(tmp_path):

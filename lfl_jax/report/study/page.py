@@ -29,7 +29,6 @@ MOST_BYTES = 5_000_000
 # On the page, in this order.
 SHOWN = (
     tabular.verdicts,
-    tabular.claims,
     tabular.measures,
     tabular.flips_by_method,
     tabular.best_rates,
@@ -39,8 +38,8 @@ SHOWN = (
     tabular.quality,
     tabular.runs,
 )
-# In files only: many rows.
-ON_DISK = (tabular.all_measures,)
+# In files only: many rows, and what has a section of its own.
+ON_DISK = (tabular.all_measures, tabular.claims)
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def _draw_fit(axes: "Axes", far: np.ndarray, forgotten: np.ndarray, explained: P
 
 
 def explained(findings: Findings) -> Figure | None:
-    """The share of forgetting's variance that each predictor explains; None where none can tell."""
-    if not findings.predictors:
+    """The share of forgetting's variance that each predictor explains; None for fewer than two."""
+    if len(findings.predictors) < 2:
         return None
     rows = 0.9 + 0.3 * len(findings.predictors)
     return Figure(

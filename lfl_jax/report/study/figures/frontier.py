@@ -71,7 +71,7 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
 
     measures = findings.question.measures
     axes.set(
-        xlabel=f"learned: {findings.label(measures.learning)}",
+        xlabel=f"learned: {findings.learning_label}",
         ylabel=f"forgotten: {findings.label(measures.forgetting)}",
     )
     draw_legend(canvas, axes)

@@ -65,7 +65,7 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
     draw_noise(above, most - 2 * findings.noise_floor.learning, most)
     draw_noise_of_forgetting(below, findings)
     measures = findings.question.measures
-    above.set(ylabel=f"learned\n{findings.label(measures.learning)}", xscale="log")
+    above.set(ylabel=f"learned\n{findings.learning_label}", xscale="log")
     below.set(ylabel=f"forgotten\n{findings.label(measures.forgetting)}", xlabel="learning rate")
     use_plain_ticks(below)
     draw_legend(canvas, above)

@@ -144,7 +144,7 @@ def by_run(axis: Axis) -> Float[np.ndarray, "S P"]:
 def draw_noise(axes: "Axes", low: float, high: float) -> None:
     """The band of what one run cannot tell apart; none where the noise is not known."""
     if low < high:
-        axes.axhspan(low, high, label=NOISE_LABEL, color=INK, alpha=0.16, lw=0, zorder=0)
+        axes.axhspan(low, high, label=NOISE_LABEL, color=INK, alpha=0.22, lw=0, zorder=0)
 
 
 def draw_noise_of_forgetting(axes: "Axes", findings: Findings) -> None:
