@@ -91,12 +91,6 @@ def target_language(seed: int, split: str, size: int, world_seed: int) -> Docume
 @functools.lru_cache(maxsize=8)
 def source_texts(world_seed: int, count: int) -> tuple[str, ...]:
     """The first held-out documents of the source language: general text, which the base knows."""
-    return list(_source_texts(world_seed, count))
-
-
-# Kept, as every run of a study reads them, for its test and for its dev evaluations.
-@functools.lru_cache(maxsize=4)
-def _source_texts(world_seed: int, count: int) -> tuple[str, ...]:
     language = Language(world_seed, "source")
     # "test" has the same documents whatever the seed of the training text.
     return tuple(language.document("test", 0, i) for i in range(count))
