@@ -87,7 +87,7 @@ def test_without_its_run_it_says_what_it_needs(tmp_path):
 @pytest.mark.slow
 def test_a_study_with_scaled_changes(tmp_path):
     values = smoke.get_config().to_dict()
-    scales = (0, 0.5, 1)
+    scales = (0.0, 0.5, 1.0)
     for arm in ("lora", "full"):
         values["arms"][f"{arm}_scaled"] = base.derived(arm, scales=scales).to_dict()
     values["seeds"] = (0,)
@@ -123,10 +123,11 @@ def test_a_study_with_scaled_changes(tmp_path):
     rows = [(run.method, str(run.cell)) for run in outcome.read(study) if run.scores]
     assert ("lora_scaled", "lr 0.01, step 4, scale 0.5") in rows
 
-    # Resumed, nothing of it is done again; a lost file is.
+    # A file that was cut off is completed, with the same scores.
     lost = next(run for run in chosen if run.scale == 0.5)
     whole = records(lost)
-    (study.run_folder(lost) / "evals/after/source_nll.jsonl").unlink()
+    file = study.run_folder(lost) / "evals/after/source_nll.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
     assert study.states()[lost.name] is State.LEFT
     assert execute.execute(study, only=only, quiet=True)
     assert records(lost) == whole
