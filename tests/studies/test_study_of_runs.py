@@ -123,7 +123,10 @@ def test_no_overlap_in_learning_is_the_answer_s_reason(tmp_path):
     ("edit", "message"),
     [
         (lambda s: s.replace("method,", "arm,", 1), "no column method"),
-        (lambda s: s + s.splitlines()[1] + "\n", "2 runs of full, lr 0.0001, step 160, seed 0"),
+        (
+            lambda s: s + s.splitlines()[1].replace("full-0.0001-0.csv", "base.csv") + "\n",
+            "2 runs of full, lr 0.0001, step 160, seed 0",
+        ),
         (lambda s: s.replace("full,0.0001,0", "full,fast,0"), "line 2: lr 'fast' is no number"),
         (
             lambda s: re.sub(r"lora,(\S+?),\d,", r"lora,\1,9,", s),
