@@ -22,7 +22,7 @@ def write(folder, config, tensors, metadata=None):
     return folder
 
 
-def refused(message, *args, **kwargs):
+def assert_refused(message, *args, **kwargs):
     with pytest.raises(UserError, match=message) as caught:
         peft.load(*args, **kwargs)
     assert len(str(caught.value).splitlines()) <= 2 and len(str(caught.value)) < 900

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import adapter_for
-from peft_folders import HEAD, Q0, equal, refused, write
+from peft_folders import HEAD, Q0, assert_refused, equal, write
 
 from lfl_jax import adapters
 from lfl_jax.io import peft, tensor_file
@@ -104,7 +104,7 @@ def test_a_magnitude_may_be_called_weight(saved, small_params, tmp_path):
     one, other = peft.load(write(tmp_path / "a", config, tensors), small_params), None
     other = peft.load(write(tmp_path / "b", config, longer), small_params)
     assert jax.tree.all(jax.tree.map(np.array_equal, one.adapter, other.adapter))
-    refused(
+    assert_refused(
         "is there twice .with and without '.weight'",
         write(tmp_path / "c", config, tensors | longer),
         small_params,
@@ -126,11 +126,11 @@ def test_an_adapters_name_may_be_in_the_keys(kind, saved, small_params, tmp_path
     assert equal(plain, found) and np.array_equal(found.params["head"], head)
     first = f"{Q0}.lora_A.default.weight"
     two = named | {f"{Q0}.lora_A.other.weight": named[first]}
-    refused(
+    assert_refused(
         "several adapters .'default', 'other'.", write(tmp_path / "two", config, two), small_params
     )
     twice = named | {f"{Q0}.lora_A.weight": named[first]}
-    refused(
+    assert_refused(
         "q_proj.lora_A.weight is there twice",
         write(tmp_path / "twice", config, twice),
         small_params,
@@ -157,7 +157,8 @@ def test_biases_of_a_model_without_biases_are_none(bias, saved, small_params, tm
 @pytest.mark.parametrize("value", [None, False, {}, [], "", 0])
 def test_unknown_fields_without_a_value_are_ignored(value, saved, small_params, tmp_path):
     config, tensors = saved["lora"]
-    peft.load(write(tmp_path, config | {"from_the_future": value}, tensors), small_params)
+    folder = write(tmp_path, config | {"from_the_future": value}, tensors)
+    assert peft.load(folder, small_params).params is small_params
 
 
 def test_doubles_are_read_as_float32(saved, small_params, tmp_path):
@@ -168,7 +169,7 @@ def test_doubles_are_read_as_float32(saved, small_params, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     key = max(doubles)  # the type checks of the test run read the first one
     beyond = doubles | {key: np.full_like(doubles[key], 1e300)}
-    refused(
+    assert_refused(
         "holds numbers too large for float32",
         write(tmp_path / "large", config, beyond),
         small_params,
@@ -180,7 +181,7 @@ def test_the_base_is_the_one_it_was_made_for(saved, small_params, tmp_path):
     folder = write(tmp_path, config, tensors, {tensor_file.FINGERPRINT: "aaaa"})
     peft.load(folder, small_params, fingerprint="aaaa")
     peft.load(folder, small_params)
-    refused(
+    assert_refused(
         "made for another base .fingerprint 'aaaa'; this one is 'bbbb'",
         folder,
         small_params,

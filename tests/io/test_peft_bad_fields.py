@@ -1,7 +1,7 @@
 """Fields of a PEFT config that have no counterpart here: each is refused by name."""
 
 import pytest
-from peft_folders import refused, write
+from peft_folders import assert_refused, write
 
 from lfl_jax.io.peft import modules
 
@@ -107,7 +107,7 @@ BAD_FIELDS = [
 @pytest.mark.parametrize(("change", "message"), BAD_FIELDS, ids=lambda x: str(x)[:40])
 def test_fields_that_are_refused(change, message, saved, small_params, tmp_path):
     config, tensors = saved["lora"]
-    refused(message, write(tmp_path, config | change, tensors), small_params)
+    assert_refused(message, write(tmp_path, config | change, tensors), small_params)
 
 
 def test_a_config_that_is_none(saved, small_params, tmp_path):
@@ -123,6 +123,8 @@ def test_a_config_that_is_none(saved, small_params, tmp_path):
         b" " * (1 << 24) + b"{}",
     ):
         (folder / modules.CONFIG).write_bytes(text)
-        refused("not a JSON object", folder, small_params)
+        assert_refused("not a JSON object", folder, small_params)
     (folder / modules.CONFIG).unlink()
-    refused("adapter_config.json: no such file; expected a folder that PEFT", folder, small_params)
+    assert_refused(
+        "adapter_config.json: no such file; expected a folder that PEFT", folder, small_params
+    )

@@ -161,7 +161,7 @@ def test_specs_describe_what_quantise_makes(double):
     np.testing.assert_array_equal(nf4.dequantise(empty), jnp.zeros(weight.shape))
 
 
-def close(got, wanted):
+def assert_close(got, wanted):
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6 * float(jnp.abs(wanted).max()))
 
 
@@ -171,10 +171,10 @@ def test_products_and_their_gradients_are_the_dense_weight_s(rows, leading):
     x, ct = gaussian(*leading, rows, seed=1), gaussian(*leading, 24, seed=2)
     q = nf4.quantise(gaussian(rows, 24))
     w = quant.dense(q)
-    close(quant.matmul(x, q), x @ w)
+    assert_close(quant.matmul(x, q), x @ w)
     for compiled in (lambda f: f, jax.jit):
         dx = compiled(jax.grad(lambda x: jnp.sum(quant.matmul(x, q) * ct)))(x)
-        close(dx, jax.grad(lambda x: jnp.sum((x @ w) * ct))(x))
+        assert_close(dx, jax.grad(lambda x: jnp.sum((x @ w) * ct))(x))
 
 
 def test_bfloat16_inputs():
@@ -223,7 +223,7 @@ def test_several_runs_share_one_quantised_weight():
     q = nf4.quantise(gaussian(64, 24))
     x = gaussian(3, 5, 64, seed=1)
     square = jax.grad(lambda x: jnp.sum(quant.matmul(x, q) ** 2))
-    close(jax.vmap(square)(x), jnp.stack([square(each) for each in x]))
+    assert_close(jax.vmap(square)(x), jnp.stack([square(each) for each in x]))
 
 
 WIDTH = 256
