@@ -2,8 +2,9 @@
 
     python -m lfl_jax.study --config=configs/studies/search.py --workdir=studies/search
 
-LoRA in the lab: 5 learning rates x 3 sets of modules x 3 ranks, all with 20 steps; of three
-candidates one goes on, to 60 and then to 160 steps, there with 3 seeds. Best is the lowest loss on
+LoRA in the lab: 4 learning rates x 3 sets of modules x 3 ranks, all with 15 steps; of three
+candidates one goes on, to 45 and then to 120 steps, there with 3 seeds: 60 runs, and up to 12 of
+the best one's neighbours. Best is the lowest loss on
 the rule's held-out facts of the "dev" entities; the winner alone is evaluated on those of "test".
 Arguments:
     smollm2    the same for SmolLM2-135M on word problems, 12 to 48 steps, 2 seeds
