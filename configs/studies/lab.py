@@ -11,7 +11,7 @@ in the same parent folder, are taken from there.
 Default: LoRA at ranks 4, 16 and 64, full finetuning of all weights and of the matrices that LoRA
 adapts.
 Argument:
-    quick       LoRA and full, their middle two rates, 2 seeds: a first look, which decides little
+    quick       LoRA and full, two rates each, 2 seeds: a first look, which decides little
     variants    DoRA, MoRA, QLoRA, (IA)^3, and LoRA from A = 0, against LoRA; 5 seeds, like all below
     cpt         another language in place of new facts: LoRA against full
 """
@@ -19,7 +19,10 @@ Argument:
 from lfl_jax.configs.studies import base
 from ml_collections import config_dict
 
-LORA, FULL = (1e-3, 2e-3, 4e-3, 6e-3, 1e-2), (1e-4, 3e-4, 7e-4, 1.5e-3, 3e-3)
+# From little learned to too much: as many for one as for the other, and dense where both learn.
+LORA = (1e-3, 1.5e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
+FULL = (1e-4, 2e-4, 3e-4, 4.5e-4, 7e-4, 1.5e-3, 3e-3)
+FEWER = {"lora": (2e-3, 4e-3, 6e-3), "full": (3e-4, 7e-4, 1.5e-3)}
 MEASURED = ("lab_source_facts", "source_nll:128", "target_kl")
 FACTS = ("lab_new_facts", "lab_rule")
 
@@ -69,18 +72,19 @@ def quick(s: config_dict.ConfigDict) -> None:
     """A first look."""
     s.name = "The lab: LoRA against full finetuning, a first look"
     s.seeds = (0, 1)
-    s.arms.lora.lr = LORA[1:3]
-    s.arms.full = base.arm("full", lr=FULL[1:3])
+    s.arms.lora.lr = FEWER["lora"][:2]
+    s.arms.full = base.arm("full", lr=FEWER["full"][:2])
     s.contrasts = (("lora", "full"),)
 
 
 def variants(s: config_dict.ConfigDict) -> None:
     """LoRA's relatives against LoRA."""
     s.name = "The lab: relatives of LoRA"
-    s.arms.dora = base.arm("dora,r=16", lr=LORA)
+    s.arms.lora.lr = rates = (1e-3, 2e-3, 4e-3, 6e-3, 1e-2)
+    s.arms.dora = base.arm("dora,r=16", lr=rates)
     s.arms.mora = base.arm("mora,r=16", lr=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
     s.arms.ia3 = base.arm("ia3", lr=(1e-2, 2e-2, 5e-2, 0.1, 0.2))
-    s.arms.qlora = base.arm("qlora,r=16", lr=LORA)
+    s.arms.qlora = base.arm("qlora,r=16", lr=rates)
     s.arms.lora_a = base.arm(
         "lora,r=16", lr=(2e-4, 5e-4, 1e-3, 2e-3, 4e-3), adapter={"init": "a_zero"}
     )
