@@ -32,7 +32,7 @@ from lfl_jax.statistics import calibration, variances
 from lfl_jax.statistics.frontier import Arm
 from lfl_jax.studies import grid, outcome
 from lfl_jax.studies.arms import Grid
-from lfl_jax.studies.execute import Study
+from lfl_jax.studies.running.execute import Study
 
 # Of the power curve, in noise widths.
 WIDTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)

@@ -209,9 +209,9 @@ def _eval() -> config_dict.ConfigDict:
     e.base_shots = 4  # worked training examples in the prompts of source_test_shots
     e.every = 0  # optimizer steps between evaluations of every_tasks; 0 = only at the end
     e.every_tokens = 0.0  # or tokens between them, padding of rows included, rounded to whole steps
-    # or so many evaluations at steps that grow by a constant factor, from the first step to the last:
-    # 8 of a run of 128 steps are at 1, 2, 4, 8, 16, 32, 64, 128. Steps that round to the same one are
-    # evaluated once. 0 = none; else at least 2
+    # or so many evaluations at steps that grow by a constant factor, from the first step to the
+    # last: 8 of a run of 128 steps are at 1, 2, 4, 8, 16, 32, 64, 128. Steps that round to the same
+    # one are evaluated once. 0 = none; else at least 2
     e.log_spaced = 0
     e.every_tasks = ("target_nll:16",)
     e.rows = 1  # rows per scoring batch (fixed, so that scores cannot move)

@@ -73,7 +73,8 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
 
     from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs
-    from lfl_jax.studies import execute, outcome, plan
+    from lfl_jax.studies import outcome
+    from lfl_jax.studies.running import execute, plan
 
     keep_compiled_programs(assets.writable("compiled"))
     study = execute.Study(Path(options.workdir).absolute(), planned)
@@ -95,7 +96,7 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
 
 def _search(values: Mapping[str, object], options: argparse.Namespace, command: str) -> None:
     """Find the best config by successive halving, and print its command."""
-    from lfl_jax.studies import search
+    from lfl_jax.studies.search import search
 
     config = search.read(values)
     if options.only:
@@ -103,7 +104,8 @@ def _search(values: Mapping[str, object], options: argparse.Namespace, command: 
 
     from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs
-    from lfl_jax.studies import search_report, search_rungs
+    from lfl_jax.studies.search import report as search_report
+    from lfl_jax.studies.search import rungs as search_rungs
 
     console = Console()
     if options.plan:

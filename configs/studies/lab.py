@@ -12,7 +12,7 @@ Default: LoRA at ranks 4, 16 and 64, full finetuning of all weights and of the m
 adapts.
 Argument:
     quick       LoRA and full, two rates each, 2 seeds: a first look, which decides little
-    variants    DoRA, MoRA, QLoRA, (IA)^3, and LoRA from A = 0, against LoRA; 5 seeds, like all below
+    variants    DoRA, MoRA, QLoRA, (IA)^3 and LoRA from A = 0, against LoRA; 5 seeds, as below
     cpt         another language in place of new facts: LoRA against full
 """
 

@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 
-from lfl_jax.config import Config, name_and_items, own_code
+from lfl_jax.config import Config, own_code
+from lfl_jax.config.sections import name_and_items
 
 QUANTISED = ("int8", "nf4")  # values of model.base_dtype that hold linear weights in fewer bits
 CHOICES: dict[str, tuple[str, ...]] = {

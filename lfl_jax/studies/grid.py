@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lfl_jax.config import Config, command_line, name_and_items
+from lfl_jax.config import Config, command_line
+from lfl_jax.config.sections import name_and_items
 from lfl_jax.errors import UserError, mistakes
 from lfl_jax.studies.answers import MOST_CONTRASTS, Question
 from lfl_jax.studies.arms import Measures

@@ -13,13 +13,14 @@ from lfl_jax.errors import UserError
 from lfl_jax.evals.inputs import from_config
 from lfl_jax.report import describe, results_json
 from lfl_jax.report.study import page
-from lfl_jax.studies import reuse, traits
 from lfl_jax.studies import runs as study_runs
-from lfl_jax.studies.execute import State, Study
+from lfl_jax.studies import traits
 from lfl_jax.studies.findings import Findings, find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 from lfl_jax.studies.records import run_directories, run_transcripts
 from lfl_jax.studies.records.scores import Scores
+from lfl_jax.studies.running import reuse
+from lfl_jax.studies.running.execute import State, Study
 
 
 def write(config: StudyConfig, study: Study, command: str, console: Console) -> Path:

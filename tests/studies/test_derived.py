@@ -16,8 +16,9 @@ from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
 from lfl_jax.run_setup import base_model
-from lfl_jax.studies import derived, execute, grid, outcome
-from lfl_jax.studies.execute import State, Study
+from lfl_jax.studies import grid, outcome
+from lfl_jax.studies.running import derived, execute
+from lfl_jax.studies.running.execute import State, Study
 
 CFG = PRESETS["tiny"]
 TOKENS = jnp.arange(12)[None] % CFG.vocab_size

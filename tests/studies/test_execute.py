@@ -10,8 +10,9 @@ from rich.console import Console
 
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
-from lfl_jax.studies import execute, grid
-from lfl_jax.studies.execute import State, Study
+from lfl_jax.studies import grid
+from lfl_jax.studies.running import execute
+from lfl_jax.studies.running.execute import State, Study
 
 
 @pytest.fixture(scope="module")

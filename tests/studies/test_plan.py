@@ -11,8 +11,9 @@ from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals.run import Result
 from lfl_jax.statistics.calibration import assumed, simulate
-from lfl_jax.studies import grid, plan
-from lfl_jax.studies.execute import Study
+from lfl_jax.studies import grid
+from lfl_jax.studies.running import plan
+from lfl_jax.studies.running.execute import Study
 from lfl_jax.train import Outcome
 
 

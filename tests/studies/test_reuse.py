@@ -11,8 +11,9 @@ from lfl_jax.core import files
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.data.sources import open_source
 from lfl_jax.run_setup import base_model
-from lfl_jax.studies import execute, grid, outcome, reuse
-from lfl_jax.studies.execute import State, Study
+from lfl_jax.studies import grid, outcome
+from lfl_jax.studies.running import execute, reuse
+from lfl_jax.studies.running.execute import State, Study
 
 
 @pytest.fixture(scope="module")

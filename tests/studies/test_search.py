@@ -14,9 +14,14 @@ from lfl_jax import study as command_module
 from lfl_jax.config import command_line
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
-from lfl_jax.studies import grid, search, search_choice, search_files, search_report, search_rungs
-from lfl_jax.studies.search import Candidate
-from lfl_jax.studies.search_files import Report
+from lfl_jax.studies import grid
+from lfl_jax.studies.search import choice as search_choice
+from lfl_jax.studies.search import files as search_files
+from lfl_jax.studies.search import report as search_report
+from lfl_jax.studies.search import rungs as search_rungs
+from lfl_jax.studies.search import search
+from lfl_jax.studies.search.files import Report
+from lfl_jax.studies.search.search import Candidate
 
 ITEMS = 12
 

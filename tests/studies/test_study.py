@@ -16,7 +16,7 @@ from lfl_jax.configs.studies import smoke
 from lfl_jax import study as command
 from lfl_jax.core import files
 from lfl_jax.studies import grid
-from lfl_jax.studies.execute import Study
+from lfl_jax.studies.running.execute import Study
 
 pytestmark = pytest.mark.slow
 CONFIG = smoke.__file__

@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from lfl_jax.errors import UserError
-from lfl_jax.studies import workers
-from lfl_jax.studies.workers import Died
+from lfl_jax.studies.running import workers
+from lfl_jax.studies.running.workers import Died
 
 # At module level, as what another process does has to be found by its name.
 
@@ -69,7 +69,7 @@ def sharing(tmp_path):
             import sys
             sys.path.insert(0, {str(Path(__file__).parent)!r})
             from test_workers import wait_for_the_signal
-            from lfl_jax.studies import workers
+            from lfl_jax.studies.running import workers
             if __name__ == "__main__":
                 print(list(workers.share([{str(tmp_path)!r}] * 3, wait_for_the_signal, 2)))
         """)

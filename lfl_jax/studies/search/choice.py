@@ -10,8 +10,8 @@ from lfl_jax.errors import UserError
 from lfl_jax.statistics import learning_rates
 from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
 from lfl_jax.statistics.learning_rates import Optimum
-from lfl_jax.studies.search import Candidate, SearchConfig
-from lfl_jax.studies.search_rungs import Rung
+from lfl_jax.studies.search.rungs import Rung
+from lfl_jax.studies.search.search import Candidate, SearchConfig
 
 RESAMPLES = 2000
 # No value of an ordered axis is lower.

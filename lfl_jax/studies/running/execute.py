@@ -29,10 +29,10 @@ from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.io import workdir
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
-from lfl_jax.studies import derived, reuse, workers
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
-from lfl_jax.studies.workers import Died
+from lfl_jax.studies.running import derived, reuse, workers
+from lfl_jax.studies.running.workers import Died
 
 LOG = "runs.jsonl"
 

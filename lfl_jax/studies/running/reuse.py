@@ -22,7 +22,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
 from lfl_jax.report import results_json
 from lfl_jax.run_setup import base_model, earlier_run
-from lfl_jax.studies import derived
+from lfl_jax.studies.running import derived
 
 # In a copied run directory: where it comes from.
 ORIGIN = "reused.json"

@@ -18,10 +18,10 @@ from lfl_jax.statistics import calibration, variances
 from lfl_jax.statistics.calibration import Design
 from lfl_jax.statistics.frontier import gap
 from lfl_jax.statistics.verdicts import decide
-from lfl_jax.studies import execute, reuse
 from lfl_jax.studies import outcome as study_outcome
-from lfl_jax.studies.execute import State, Study
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
+from lfl_jax.studies.running import execute, reuse
+from lfl_jax.studies.running.execute import State, Study
 
 # Enough for a median of step times: the first step is not timed, as it compiles.
 PROBE_STEPS = 6

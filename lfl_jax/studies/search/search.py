@@ -14,7 +14,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lfl_jax.config import Config, command_line, name_and_items
+from lfl_jax.config import Config, command_line
+from lfl_jax.config.sections import name_and_items
 from lfl_jax.errors import mistakes
 from lfl_jax.studies import grid
 from lfl_jax.studies.arms import Measure

@@ -1,7 +1,7 @@
 """The rungs of a search, run one after another: what is measured on one decides who goes on.
 
-A search's directory is that of a study (`lfl_jax.studies.execute`). Which runs are needed follows
-from the records in it, so that a killed search ends as one that was not.
+A search's directory is that of a study (`lfl_jax.studies.running.execute`). Which runs are needed
+follows from the records in it, so that a killed search ends as one that was not.
 """
 
 import itertools
@@ -19,13 +19,15 @@ from lfl_jax.config import Config
 from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
 from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
-from lfl_jax.studies import arms, execute, outcome, search
+from lfl_jax.studies import arms, outcome
 from lfl_jax.studies.arms import Measure
-from lfl_jax.studies.execute import Do, State, Study
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
 from lfl_jax.studies.records.scores import Scores
-from lfl_jax.studies.search import Candidate, SearchConfig
+from lfl_jax.studies.running import execute
+from lfl_jax.studies.running.execute import Do, State, Study
+from lfl_jax.studies.search import search
+from lfl_jax.studies.search.search import Candidate, SearchConfig
 
 # Of an evaluation, what is done on test items and so decides nothing.
 TESTS = ("tasks", "base_tasks")

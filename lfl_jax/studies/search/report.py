@@ -8,11 +8,13 @@ from rich.table import Table
 
 from lfl_jax.errors import mistakes
 from lfl_jax.statistics.effects import Effect
-from lfl_jax.studies import search, search_files, search_rungs
-from lfl_jax.studies.search import Candidate, SearchConfig
-from lfl_jax.studies.search_choice import choose
-from lfl_jax.studies.search_files import Report
-from lfl_jax.studies.search_rungs import Rung, Search
+from lfl_jax.studies.search import files as search_files
+from lfl_jax.studies.search import rungs as search_rungs
+from lfl_jax.studies.search import search
+from lfl_jax.studies.search.choice import choose
+from lfl_jax.studies.search.files import Report
+from lfl_jax.studies.search.rungs import Rung, Search
+from lfl_jax.studies.search.search import Candidate, SearchConfig
 
 
 def follow(task: Search, command: str, console: Console) -> Report:

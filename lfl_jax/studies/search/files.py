@@ -17,9 +17,9 @@ from lfl_jax.core import files
 from lfl_jax.report.study.figures.style import COLOURS, COLUMN, INK, Figure, draw_legend
 from lfl_jax.report.study.tables import Table
 from lfl_jax.statistics.effects import Effect
-from lfl_jax.studies.search import Candidate, SearchConfig
-from lfl_jax.studies.search_choice import Choice
-from lfl_jax.studies.search_rungs import Rung, Tested
+from lfl_jax.studies.search.choice import Choice
+from lfl_jax.studies.search.rungs import Rung, Tested
+from lfl_jax.studies.search.search import Candidate, SearchConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
