@@ -27,6 +27,7 @@ from lfl_jax.io import hf
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.studies import grid
+from lfl_jax.studies.search import search
 
 # k and v take rank 64, which pages name, and positions suffice for a program of byte-like tokens.
 TINY = ModelConfig(
@@ -50,6 +51,8 @@ exec {sys.executable} "$@"
 """
 ROWS = '{"question": "What is 3 + 4?", "answer": "3 + 4 = 7\\n#### 7"}\n'
 README_LINES, PAGE_LINES = 150, 200
+# what the study command reads, by kind
+READ = {"study": lambda values: grid.expand(grid.read(values)), "search": search.read}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +174,10 @@ def understood(module: str, arguments: list[str]) -> None:
         if "--help" not in arguments:
             options = study._parser().parse_args(arguments)
             study._require_usable(options)
-            grid.expand(grid.load(options.config))
+            values = grid.load_values(options.config)
+            READ[values["kind"]](values)
+    elif module == "lfl_jax.studies.capacity":
+        assert len(arguments) == 1
     else:
         flags = {"lfl_jax.main": main.FLAGS, "lfl_jax.evaluate": evaluate.FLAGS}.get(module)
         flags = flags or {"rows": (2, ""), "decontaminate": (False, ""), **command_line.CODE}
