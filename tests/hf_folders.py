@@ -7,8 +7,8 @@ import jax
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.io import hf
 
-CASES = Path(__file__).parents[1] / "parity" / "hf"
-TINY_LLAMA = Path(__file__).parents[1] / "fixtures" / "tiny_llama"
+CASES = Path(__file__).parent / "parity" / "hf"
+TINY_LLAMA = Path(__file__).parent / "fixtures" / "tiny_llama"
 RULES = make_rules(devices=jax.devices()[:1])
 
 

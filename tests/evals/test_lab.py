@@ -60,5 +60,6 @@ def test_what_is_learned_and_what_is_forgotten():
     assert sections == {
         "lab_new_facts": "learning",
         "lab_rule": "learning",
+        "lab_keys": "learning",
         "lab_source_facts": "forgetting",
     }

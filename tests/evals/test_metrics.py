@@ -20,7 +20,7 @@ RECORD = {
     "strict": "7", "boxed": "7", "answer": "7", "exact": 1.0, "exact_strict": 1.0, "exact_flexible": 1.0,
     "exact_boxed": 1.0, "exact_formula": 1.0, "math_verify": 1.0, "trouble": {}, "groups": [], "ended": 1.0,
     "n": 256, "c": 3, "solved": 1.0, "score": 0.5, "unique": 9, "unique_passed": 2, "unique_failed": 7,
-    "samples": [{"passed": True, "reason": ""}],
+    "samples": [{"passed": True, "reason": ""}], "bits": 9.0, "net_bits": 8.0, "digits": 0.5,
 }  # fmt: skip
 TEXT = {"nll": 12.0, "tokens": 6, "bytes": 20, "words": 4}
 DIVERGENCE = {"forward_kl": 0.3, "reverse_kl": 0.4, "tokens": 6}

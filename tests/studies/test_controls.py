@@ -58,6 +58,7 @@ def test_the_whole_study_is_125_runs():
         controls.get_config("quik")
 
 
+@pytest.mark.slow
 def test_an_identity_arm_changes_exactly_nothing(planned, tmp_path):
     config = planned["identity"].config
     tasks = ("lab_source_facts", "source_nll", "target_kl")

@@ -9,6 +9,7 @@ import numpy as np
 from lfl_jax.errors import UserError
 from lfl_jax.statistics import learning_rates
 from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
+from lfl_jax.statistics.frontier import Axis
 from lfl_jax.statistics.learning_rates import Optimum
 from lfl_jax.studies.search.rungs import Rung
 from lfl_jax.studies.search.search import Candidate, SearchConfig
@@ -98,10 +99,10 @@ def _optimum(last: Rung) -> tuple[Optimum | None, str]:
     best = last.best
     # Of other modules and ranks the best rates are others.
     sweep = sorted((c for c in last.values if c.arm == best.arm), key=lambda c: c.lr)
-    scores = np.stack([last.values[c].mean(axis=1) for c in sweep], axis=1)
+    scores = Axis(np.stack([last.values[c] for c in sweep], axis=1), last.clusters)
     rates = np.array([c.lr for c in sweep])
     better = last.sign > 0
     try:
-        return learning_rates.optimum(best.arm, rates, scores, higher_is_better=better), ""
+        return learning_rates.optimum((best.arm, rates, scores), higher_is_better=better), ""
     except UserError as error:
         return None, str(error)
