@@ -97,7 +97,7 @@ CLAIMS: dict[str, Claim] = {
     "rank_of_change": Claim(
         "Full finetuning's weight change has a rank 10 to 100 times LoRA's.",
         PAPER,
-        functools.partial(_untested, "a study compares no spectra; lfl_jax.analyze does, of a run"),
+        functools.partial(_untested, "a study compares no spectra"),
     ),
 }
 
