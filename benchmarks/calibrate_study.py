@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     started = time.monotonic()
     config = grid.load(options.config)
     study = Study(Path(options.workdir).absolute(), grid.expand(config))
-    findings = outcome.findings(config, study)
+    findings = outcome.findings(config, study, study.states())
 
     # Both simulated arms have the cells of one real arm, so that two copies truly forget alike.
     primary = findings.answers[0]

@@ -88,10 +88,11 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
 
     options_of_runs = {"only": options.only, "quiet": options.quiet, "jobs": options.jobs}
     finished = execute.execute(study, **options_of_runs)
-    execute.show(study, study.states(), console)
+    states = study.states()
+    execute.show(study, states, console)
     if not finished:
         _stop(console)
-    outcome.write(config, study, command, console)
+    outcome.write(config, study, states, command, console)
 
 
 def _search(values: Mapping[str, object], options: argparse.Namespace, command: str) -> None:

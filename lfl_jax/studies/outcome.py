@@ -20,31 +20,33 @@ from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 from lfl_jax.studies.records import run_directories, run_transcripts
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import reuse
-from lfl_jax.studies.running.execute import State, Study
+from lfl_jax.studies.running.execute import State, States, Study
 
 
-def write(config: StudyConfig, study: Study, command: str, console: Console) -> Path:
+def write(
+    config: StudyConfig, study: Study, states: States, command: str, console: Console
+) -> Path:
     """The report of the runs that finished, in the study's report/; prints its verdicts.
 
-    Raises as `findings`.
+    states: the study's, which are passed on as all records are read for them. Raises as `findings`.
     """
-    answered = findings(config, study)
-    about = page.About(config.name, command, flags(study, finished(study)), methods(config, study))
+    answered = findings(config, study, states)
+    flagged = flags(study, finished(study, states))
+    about = page.About(config.name, command, flagged, methods(config, study))
     return page.publish(answered, about, study.folder / "report", console)
 
 
-def findings(config: StudyConfig, study: Study) -> Findings:
+def findings(config: StudyConfig, study: Study, states: States) -> Findings:
     """What the runs say that finished.
 
     Raises UserError where no run finished, and where the finished ones cannot be compared.
     """
-    base = _base(study, finished(study)[0])
-    return find(base, read(study), config.question, traits.of_runs(study.runs))
+    base = _base(study, finished(study, states)[0])
+    return find(base, read(study, states), config.question, traits.of_runs(study.runs))
 
 
-def finished(study: Study) -> list[PlannedRun]:
+def finished(study: Study, states: States) -> list[PlannedRun]:
     """The runs with results; UserError where there are none."""
-    states = study.states()
     runs = [run for run in study.runs if states[run.name] is State.FINISHED]
     if not runs:
         raise UserError(f"{study.folder}: no run has finished, so that there is nothing to report")
@@ -62,10 +64,9 @@ def _base(study: Study, run: PlannedRun) -> Scores:
     return dataclasses.replace(scores, transcripts=questions)
 
 
-def read(study: Study) -> list[study_runs.Run]:
+def read(study: Study, states: States) -> list[study_runs.Run]:
     """Every run of the grid with its scores, or with the reason why it has none."""
-    states, ended = study.states(), study.ended()
-    read_runs = []
+    ended, read_runs = study.ended(), []
     for run in study.runs:
         scores, reason, along = None, "not run yet", {}
         if states[run.name] is State.FINISHED:

@@ -121,7 +121,9 @@ def test_a_study_with_scaled_changes(tmp_path):
             assert exactly_base(records(run)) == before
         else:
             assert records(run) != records(source)
-    rows = [(run.method, str(run.cell)) for run in outcome.read(study) if run.scores]
+    rows = [
+        (run.method, str(run.cell)) for run in outcome.read(study, study.states()) if run.scores
+    ]
     assert ("lora_scaled", "lr 0.01, step 4, scale 0.5") in rows
 
     # A file that was cut off is completed, with the same scores.

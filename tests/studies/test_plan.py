@@ -33,14 +33,14 @@ def test_finished_runs_lend_their_variances_to_the_plan(tmp_path, monkeypatch):
     config = grid.read(smoke.get_config().to_dict() | {"seeds": (0, 1, 2)})
     study = Study(tmp_path, grid.expand(config))
     # Before there are runs nothing is known of them.
-    assert plan.measured(config, study) is None
+    assert plan.measured(config, study, study.states()) is None
 
     arms = simulate(assumed(seeds=8), 0.0, np.random.default_rng(0))
     grids = {arm.name: SimpleNamespace(arm=arm) for arm in arms}
     primary = SimpleNamespace(first="first", second="second")
     findings = SimpleNamespace(answers=(primary,), grids=grids)
-    monkeypatch.setattr(plan.study_outcome, "findings", lambda config, study: findings)
-    design = plan.measured(config, study)
+    monkeypatch.setattr(plan.study_outcome, "findings", lambda config, study, states: findings)
+    design = plan.measured(config, study, study.states())
     # Of the seeds that are planned, not of those that were run.
     assert (design.seeds, design.forgetting.items) == (3, 256)
     sentence = plan._power(config, 8, design)

@@ -213,6 +213,18 @@ def test_scores_measured_otherwise_are_refused(tmp_path):
         climb(tmp_path, World(), read(config=config, rank=(2,)))
 
 
+def test_an_older_record_without_a_newer_field_is_measured_alike(tmp_path):
+    climb(tmp_path, World(), read(rank=(2,)))
+    for file in tmp_path.glob("search/runs/*/config.json"):
+        record = files.read_json_object(file)
+        # Its default is what the search wants.
+        assert record["config"]["eval"].pop("log_spaced") == 0
+        files.write_json(file, record)
+    again = World()
+    climb(tmp_path, again, read(rank=(2,)))
+    assert again.done == []
+
+
 def test_checkpoints_stay_where_they_are_needed(tmp_path):
     climb(tmp_path, World(), read(rank=(2,)))
     lengths = {path.parts[-2].split("-")[-2] for path in tmp_path.glob("search/runs/*/checkpoints")}

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +47,9 @@ class State(enum.StrEnum):
     LEFT = "left"
 
 
+States: TypeAlias = Mapping[str, State]
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a run ended: a line of runs.jsonl.
@@ -62,23 +66,27 @@ class Ended:
     reused: str = ""
 
 
-def holds(folder: Path, config: Config) -> bool:
-    """Whether a directory is of this run, finished or not; UserError where it is of another."""
+def recorded(folder: Path, config: Config) -> Config | None:
+    """The config that a directory of this run was last started with, finished or not.
+
+    None where there is no run yet; UserError where there is another run. Fields that are newer than
+    the record have their default.
+    """
     if not (folder / workdir.CONFIG_FILE).exists():
-        return False
-    if Config.from_record(workdir.read_config(folder)).hash() != config.hash():
+        return None
+    before = Config.from_record(workdir.read_config(folder))
+    if before.hash() != config.hash():
         raise UserError(f"{folder} holds a run of another config; give the study another --workdir")
-    return True
+    return before
 
 
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether a directory holds this run with its results; UserError where it holds another run."""
-    if not holds(folder, config):
+    before = recorded(folder, config)
+    if before is None or not (folder / "results.json").exists():
         return False
     # What is evaluated may change between two starts: the evaluations are then done again.
-    recorded = Config.from_record(workdir.read_config(folder))
-    is_same = recorded.values()["eval"] == config.values()["eval"]
-    if not is_same or not (folder / "results.json").exists():
+    if before.values()["eval"] != config.values()["eval"]:
         return False
     try:
         return len(run_directories.read(folder)) == len(run_directories.WHEN)
@@ -106,15 +114,20 @@ class Study:
         """Where runs share the evaluations of their base."""
         return self.folder / "base"
 
+    # Kept: the log is read after every run, and a hash is of a whole config.
+    @functools.cached_property
+    def hashes(self) -> dict[str, str]:
+        """{name: the hash of the run's config}."""
+        return {run.name: run.config.hash() for run in self.runs}
+
     def ended(self) -> dict[str, Ended]:
         """{name: how the run ended last}, of the runs as they are configured now."""
-        configs = {run.name: run.config.hash() for run in self.runs}
         lines = files.read_jsonl(self.folder / LOG)
         read = [Ended(**line | {"state": State(line["state"])}) for line in lines]
-        return {end.run: end for end in read if configs.get(end.run) == end.config}
+        return {end.run: end for end in read if self.hashes.get(end.run) == end.config}
 
-    def states(self) -> dict[str, State]:
-        """{name: state} by what is on disk.
+    def states(self) -> States:
+        """{name: state} by what is on disk: the records of all runs are read.
 
         Raises UserError for a run directory of another config: it belongs to another study.
         """
@@ -179,12 +192,14 @@ def execute(
 
 def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Iterator[Ended]:
     """How runs ended, as they do; fewer than were left where they were interrupted."""
-    known, rest = reuse.Known.of(study.folder.parent), []
-    for run in left:
-        if reused := _reused(study, known, run):
-            yield reused
-        else:
-            rest.append(run)
+    rest = list(left)
+    # A run that began here is resumed. Without any other run nothing is searched for.
+    if fresh := [run for run in left if not run.source and not study.run_folder(run).exists()]:
+        known = reuse.Known.of(study.folder.parent)
+        for run in fresh:
+            if origin := known.take(run.config, study.run_folder(run), study.is_finished):
+                rest.remove(run)
+                yield _ended(study, run, State.FINISHED, reused=str(origin))
     if jobs == 1:
         for run in rest:
             ended = _attempt(study, do, run)
@@ -195,7 +210,7 @@ def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Ite
     # This process writes the log alone: two would write into one another's lines.
     for run, ended in workers.share(rest, functools.partial(_work, study, do), jobs, _is_ready):
         if isinstance(ended, Died):
-            yield Ended(run.name, run.config.hash(), State.FAILED, 0.0, str(ended))
+            yield _ended(study, run, State.FAILED, reason=str(ended))
         elif ended is not None:
             yield ended
 
@@ -204,16 +219,8 @@ def _is_ready(run: PlannedRun, unfinished: Sequence[PlannedRun]) -> bool:
     return all(run.source != other.name for other in unfinished)
 
 
-def _reused(study: Study, known: reuse.Known, run: PlannedRun) -> Ended | None:
-    """A run that another study has finished, now also in this one; None for any other."""
-    folder = study.run_folder(run)
-    # A run that began here is resumed.
-    origin = None
-    if not run.source and not folder.exists():
-        origin = known.take(run.config, folder, study.is_finished)
-    if origin is None:
-        return None
-    return Ended(run.name, run.config.hash(), State.FINISHED, 0.0, reused=str(origin))
+def _ended(study: Study, run: PlannedRun, state: State, seconds: float = 0.0, **why: str) -> Ended:
+    return Ended(run.name, study.hashes[run.name], state, seconds, **why)
 
 
 def _work(study: Study, do: Do, run: PlannedRun) -> Ended | None:
@@ -259,7 +266,7 @@ def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
         state, reason = State.FAILED, f"{type(error).__name__}: {error}"
         files.write_text(folder / "traceback.txt", traceback.format_exc())
     seconds = time.monotonic() - started
-    return Ended(run.name, run.config.hash(), state, seconds, reason.replace("\n", " "))
+    return _ended(study, run, state, seconds, reason=reason.replace("\n", " "))
 
 
 def _derive(study: Study, run: PlannedRun) -> None:
@@ -303,7 +310,7 @@ def clock(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def show(study: Study, states: Mapping[str, State], console: Console) -> None:
+def show(study: Study, states: States, console: Console) -> None:
     """Print a table of what is done and what is left, by arm, with the reasons of failures."""
     table = Table(box=None)
     table.add_column("arm")

@@ -21,7 +21,7 @@ from lfl_jax.statistics.verdicts import decide
 from lfl_jax.studies import outcome as study_outcome
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 from lfl_jax.studies.running import execute, reuse
-from lfl_jax.studies.running.execute import State, Study
+from lfl_jax.studies.running.execute import State, States, Study
 
 # Enough for a median of step times: the first step is not timed, as it compiles.
 PROBE_STEPS = 6
@@ -115,7 +115,8 @@ def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> flo
 
 def show(config: StudyConfig, study: Study, console: Console) -> None:
     """Print the runs and their state, hours, bytes, and what differences the study can find."""
-    left = _left(study, console)
+    states = study.states()
+    left = _left(study, states, console)
     timed = probes(study, config.question.measures.forgetting.tasks)
     seconds = {run.name: _seconds(config, timed, run) for run in left}
     for arm in config.arms:
@@ -129,13 +130,12 @@ def show(config: StudyConfig, study: Study, console: Console) -> None:
         soft_wrap=True,
     )
     items = max(probe.items for probe in timed.values())
-    console.print(_power(config, items, measured(config, study)), soft_wrap=True)
+    console.print(_power(config, items, measured(config, study, states)), soft_wrap=True)
 
 
-def _left(study: Study, console: Console) -> list[PlannedRun]:
+def _left(study: Study, states: States, console: Console) -> list[PlannedRun]:
     """The runs that are to be done; prints all, and how far each is."""
-    states, known = study.states(), reuse.Known.of(study.folder.parent)
-    left = []
+    known, left = reuse.Known.of(study.folder.parent), []
     for run in study.runs:
         state: str = states[run.name]
         if state in (State.LEFT, State.FAILED):
@@ -163,10 +163,10 @@ def _arm_line(arm: ArmConfig, runs: int, seconds: float, timed: Mapping[str, Pro
     )
 
 
-def measured(config: StudyConfig, study: Study) -> Design | None:
+def measured(config: StudyConfig, study: Study, states: States) -> Design | None:
     """The study with the variances of its finished runs; None where there are too few of them."""
     try:
-        findings = study_outcome.findings(config, study)
+        findings = study_outcome.findings(config, study, states)
         primary = findings.answers[0]
         arms = [findings.grids[name].arm for name in (primary.first, primary.second)]
         return dataclasses.replace(variances.design(*arms), seeds=len(config.seeds))

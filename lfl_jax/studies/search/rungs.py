@@ -5,7 +5,6 @@ follows from the records in it, so that a killed search ends as one that was not
 """
 
 import itertools
-import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from jaxtyping import Float
 
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
-from lfl_jax.io import workdir
 from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
 from lfl_jax.studies import arms, outcome
 from lfl_jax.studies.arms import Measure
@@ -178,11 +176,11 @@ def is_measured(folder: Path, config: Config) -> bool:
 
     UserError where it holds another run, or scores that were measured otherwise.
     """
-    if not execute.holds(folder, config) or not (folder / "results.json").exists():
+    before = execute.recorded(folder, config)
+    if before is None or not (folder / "results.json").exists():
         return False
-    recorded, wanted = workdir.read_config(folder), json.loads(config.to_json())
-    decides = set(wanted["eval"]) - {*TESTS}
-    changed = [x for x in sorted(decides) if recorded["eval"].get(x) != wanted["eval"][x]]
+    recorded, wanted = before.values()["eval"], config.values()["eval"]
+    changed = [x for x in sorted(wanted) if x not in TESTS and recorded[x] != wanted[x]]
     # A run that ended is not evaluated on dev items again.
     if changed:
         raise UserError(
