@@ -23,6 +23,7 @@ from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.core.types import Params
 from lfl_jax.evals import inputs, scorer, suite
 from lfl_jax.evals.run import Result
+from lfl_jax.evals.task import Inputs, Scorer
 from lfl_jax.io import workdir
 from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.model import LoadedModel, Model
@@ -63,10 +64,11 @@ def evaluate(source: Path, config: Config, factor: float, folder: Path, base_rec
         base = base_model.load(config, rules)
         code = config.adapter.code
         tuned = earlier_run.load_onto(source, base.model.params, rules=rules, code=code)
-        variants = _Variants(config, rules, base, scaled(base.model, tuned, factor))
-        names = (*config.eval.tasks, *config.eval.base_tasks)
-        before = variants.run("before", names, folder, base_records)
-        after = variants.run(f"after x{factor:g}", config.eval.tasks, folder)
+        model = scaled(base.model, tuned, factor)
+
+        evaluations = _Evaluations(config, rules, base, inputs.from_config(config), folder)
+        before = evaluations.of_base(model, base_records)
+        after = evaluations.of_scaled(model, factor)
 
     facts = results_json.saved_facts(source) or {}
     facts["provenance"] |= {"warnings": warnings, "scaled": {"run": source.name, "by": factor}}
@@ -83,38 +85,55 @@ def _begin(source: Path, config: Config, factor: float, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Variants:
-    """A scaled model and its base, as evaluations see them."""
+class _Evaluations:
+    """A scaled model and its base, evaluated in a directory."""
 
     config: Config
     rules: Rules
     base: LoadedModel
-    model: Model
+    inputs: Inputs
+    folder: Path
 
-    def run(
-        self, name: str, tasks: tuple[str, ...], folder: Path, shared: Path | None = None
-    ) -> dict[str, Result]:
-        """Results of the base, "before", or of the scaled model, "after x0.5"."""
-        when, _, scale = name.partition(" ")
-        tag = f"{self.config.hash()}/{name}" if scale else base_tag(self.config)
-        known = suite.tasks_of(self.config)
-        evaluations = suite.Suite(self.config.eval, self.base.cfg.max_seq_len, known, False)
-        # The base of an adapter is its model with routing weights 0, as in the run itself.
-        model_scorer = scorer.build(
-            self.model if scale else self.model.replace(params=self.base.model.params),
+    def of_base(self, model: Model, base_records: Path) -> dict[str, Result]:
+        """As in the run itself: of an adapter, its model with routing weights 0."""
+        names = (*self.config.eval.tasks, *self.config.eval.base_tasks)
+        alone = self._scorer(
+            model.replace(params=self.base.model.params), base_tag(self.config), adapted=False
+        )
+        return self._run(names, alone, "before", base_records)
+
+    def of_scaled(self, model: Model, factor: float) -> dict[str, Result]:
+        """Results of the scaled model."""
+        own, ours = jax.tree.leaves(self.base.model.params), jax.tree.leaves(model.params)
+        shares_parameters = all(map(operator.is_, own, ours))
+        base_params = None if shares_parameters else lambda: self.base.model.params
+        tag = f"{self.config.hash()}/after x{factor:g}"
+        tuned = self._scorer(model, tag, adapted=True, base_params=base_params)
+        return self._run(self.config.eval.tasks, tuned, "after")
+
+    def _scorer(
+        self,
+        model: Model,
+        tag: str,
+        *,
+        adapted: bool,
+        base_params: Callable[[], Params] | None = None,
+    ) -> Scorer:
+        return scorer.build(
+            model,
             self.base.cfg,
             self.base.tokenizer,
             self.rules,
             f"{self.base.origin.fingerprint}/{tag}",
-            adapted=bool(scale),
-            base_params=self._base_params() if scale else None,
+            adapted=adapted,
+            base_params=base_params,
             generate_rows=self.config.eval.generate_rows,
             seed=self.config.seed.sample,
         )
-        task_inputs = inputs.from_config(self.config)
-        return evaluations.run(tasks, model_scorer, task_inputs, folder / "evals" / when, shared)
 
-    def _base_params(self) -> Callable[[], Params] | None:
-        """The base's parameters where the model's are others."""
-        own, ours = jax.tree.leaves(self.base.model.params), jax.tree.leaves(self.model.params)
-        return None if all(map(operator.is_, own, ours)) else lambda: self.base.model.params
+    def _run(
+        self, names: tuple[str, ...], model: Scorer, when: str, shared: Path | None = None
+    ) -> dict[str, Result]:
+        known = suite.tasks_of(self.config)
+        evaluations = suite.Suite(self.config.eval, self.base.cfg.max_seq_len, known, False)
+        return evaluations.run(names, model, self.inputs, self.folder / "evals" / when, shared)
