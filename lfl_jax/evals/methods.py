@@ -5,7 +5,7 @@ to the process that writes them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from lfl_jax.evals.task import (
     Generate,
     Item,
     Likelihood,
+    Method,
     PromptedItem,
     Scorer,
     Task,
@@ -209,6 +210,41 @@ WORK: dict[type, Callable[[Workload], Work]] = {
     DivergeSampled: diverge_sampled,
     Generate: generate,
     Execute: execute,
+}
+
+
+def shapes(method: Method, settings: Settings) -> Record:
+    """The settings that a method's records depend on, to be recorded with them."""
+    recorded: Record = {}
+    for part in SHAPES[type(method)]:
+        recorded |= part(method, settings)
+    return recorded
+
+
+def _scoring(method: Method, settings: Settings) -> Record:
+    # Rows are among them: sums over other shapes may round differently.
+    return {"rows": settings.rows, "length": settings.length}
+
+
+def _decoding(method: Method, settings: Settings) -> Record:
+    names = ("generate_rows", "max_new_tokens", "window")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _stopping(method: Generate | Execute, settings: Settings) -> Record:
+    return {"stop": list(method.stop)}
+
+
+def _sampling(method: Method, settings: Settings) -> Record:
+    return asdict(settings.sampling)
+
+
+SHAPES: dict[type, tuple[Callable[[Any, Settings], Record], ...]] = {
+    Likelihood: (_scoring,),
+    Diverge: (_scoring,),
+    DivergeSampled: (_scoring, _decoding),
+    Generate: (_decoding, _stopping),
+    Execute: (_decoding, _stopping, _sampling),
 }
 
 

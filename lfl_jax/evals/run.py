@@ -12,21 +12,12 @@ from lfl_jax import notices
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
-from lfl_jax.evals.methods import WORK, Done, Work, Workload
+from lfl_jax.evals.methods import WORK, Done, Work, Workload, shapes
 from lfl_jax.evals.metrics import Measured, Record
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.settings import Settings
 from lfl_jax.evals.stats import Estimate
-from lfl_jax.evals.task import (
-    Diverge,
-    DivergeSampled,
-    Execute,
-    Inputs,
-    Item,
-    Likelihood,
-    Scorer,
-    Task,
-)
+from lfl_jax.evals.task import Execute, Inputs, Item, Scorer, Task
 
 # Spaces, digits, capitals, accents, an emoji, a newline: tokenizers differ on these.
 PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 1234"
@@ -207,7 +198,7 @@ class Evaluation:
             "tokenizer": records.digest([*special, tokenizer.encode(PROBE)]),
             "items": len(items),
             "content": records.digest(contents),
-            **_shapes(task, self.settings),
+            **shapes(task.method, self.settings),
             **task.details(self.inputs),
         }
 
@@ -220,23 +211,6 @@ def _alone(shared: Path | None) -> Iterator[None]:
         return
     with files.exclusive(shared.parent):
         yield
-
-
-def _shapes(task: Task, settings: Settings) -> Record:
-    """The settings that matter to the task's method."""
-    # The batch's rows are among them: sums over other shapes may round differently.
-    scoring: Record = {"rows": settings.rows, "length": settings.length}
-    decoding: Record = {
-        "generate_rows": settings.generate_rows,
-        "max_new_tokens": settings.max_new_tokens,
-        "window": settings.window,
-    }
-    if isinstance(task.method, Likelihood | Diverge):
-        return scoring
-    if isinstance(task.method, DivergeSampled):
-        return scoring | decoding
-    shapes = decoding | {"stop": list(task.method.stop)}
-    return shapes | (asdict(settings.sampling) if isinstance(task.method, Execute) else {})
 
 
 def _require_same(name: str, settings: Record, writers: Record) -> None:
