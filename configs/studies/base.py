@@ -4,7 +4,20 @@ The other studies start from `study()`, searches from `search()`; `lfl_jax.studi
 `lfl_jax.studies.search` turn them into frozen dataclasses and into the configs of their runs.
 """
 
+from collections.abc import Collection, Iterable
+
 from ml_collections import config_dict
+
+
+def refuse_unknown(words: Iterable[str], known: Collection[str], file: str) -> None:
+    """ValueError for words of a study's argument that its file does not know; "" is none."""
+    unknown = sorted({*words} - {"", *known})
+    if unknown:
+        are = "is" if len(known) == 1 else "are"
+        raise ValueError(
+            f"unknown argument {', '.join(unknown)} of configs/studies/{file}; there {are}:"
+            f" {', '.join(known)}"
+        )
 
 
 def study() -> config_dict.ConfigDict:

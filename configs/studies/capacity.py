@@ -18,10 +18,7 @@ RANKS = (1, 2, 4, 8, 16)
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    if argument not in ("", "smoke"):
-        raise ValueError(
-            f"unknown argument {argument} of configs/studies/capacity.py; there is: smoke"
-        )
+    base.refuse_unknown([argument], ("smoke",), "capacity.py")
     s = base.study()
     s.name = "The lab: bits stored by rank"
     s.base = "lab:keys,smoke" if argument else "lab:keys"

@@ -26,13 +26,8 @@ REPLAY = {"lora": (1000, 100, 20), "full": (100,)}
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for a word that it does not know."""
-    words = [word for word in argument.split(",") if word]
-    unknown = set(words) - {"quick", "smoke"}
-    if unknown:
-        raise ValueError(
-            f"unknown argument {', '.join(sorted(unknown))} of configs/studies/controls.py; there"
-            " are: quick, smoke"
-        )
+    words = argument.split(",")
+    base.refuse_unknown(words, ("quick", "smoke"), "controls.py")
     s = lab.shared()
     s.name = "The lab: replay and sham arms"
     arms(s, quick="quick" in words)

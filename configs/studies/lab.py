@@ -29,11 +29,7 @@ FACTS = ("lab_new_facts", "lab_rule")
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    if argument and argument not in QUESTIONS:
-        raise ValueError(
-            f"unknown argument {argument} of configs/studies/lab.py; there are:"
-            f" {', '.join(QUESTIONS)}"
-        )
+    base.refuse_unknown([argument], QUESTIONS, "lab.py")
     s = shared()
     s.arms.lora = base.arm("lora,r=16", lr=LORA)
     QUESTIONS.get(argument, ranks)(s)

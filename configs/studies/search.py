@@ -20,15 +20,12 @@ TARGETS = {"attention": ATTENTION, "mlp": MLP, "all": ATTENTION + MLP}
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The search for an argument; raises ValueError for one that it does not know."""
-    kinds = {"": lab, "smollm2": smollm2, "smoke": smoke}
-    if argument not in kinds:
-        raise ValueError(
-            f"unknown argument {argument} of configs/studies/search.py; there are: smollm2, smoke"
-        )
+    kinds = {"smollm2": smollm2, "smoke": smoke}
+    base.refuse_unknown([argument], kinds, "search.py")
     s = base.search()
     s.targets = TARGETS
     s.measure = "target_nll/nll"
-    kinds[argument](s)
+    kinds.get(argument, lab)(s)
     # One checkpoint, at the end: nothing is chosen during a run.
     s.config.checkpoint = {"every": 0, "best": ""}
     return s

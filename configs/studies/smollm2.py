@@ -29,10 +29,7 @@ TASKS = (
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    if argument not in ("", "quick"):
-        raise ValueError(
-            f"unknown argument {argument} of configs/studies/smollm2.py; there is: quick"
-        )
+    base.refuse_unknown([argument], ("quick",), "smollm2.py")
     s = base.study()
     s.name = "SmolLM2-135M: LoRA against full finetuning"
     s.base = "math_ift"
