@@ -46,6 +46,11 @@ class Metric:
     in_table: bool = True
 
     @property
+    def sign(self) -> float:
+        """1 where more is better, else -1: of a factor with which more is better."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    @property
     def is_group(self) -> bool:
         """Whether this is the metric of a group, whose label is indented."""
         return self.label.startswith(" ")

@@ -84,6 +84,11 @@ class Column:
         pairs = zip(self.totals, self.weights, strict=True)
         return [total / weight if weight else 0.0 for total, weight in pairs]
 
+    @property
+    def is_right_or_wrong(self) -> bool:
+        """Whether every item's value is 0 or 1."""
+        return set(self.values()) <= {0.0, 1.0}
+
     def weighed_clusters(self) -> int:
         """How many clusters have an item with a value."""
         pairs = zip(self.clusters, self.weights, strict=True)
@@ -195,7 +200,7 @@ def near_chance(estimate: Estimate, chance: float) -> bool:
 
 def _is_binary(column: Column) -> bool:
     """Whether every item is right or wrong, and counts once or not at all."""
-    return set(column.values()) <= {0.0, 1.0} and set(column.weights) <= {0.0, 1.0}
+    return column.is_right_or_wrong and set(column.weights) <= {0.0, 1.0}
 
 
 def _proportion_items(column: Column, proportion: Estimate) -> float:

@@ -38,6 +38,10 @@ class Axis:
         """Over seeds and items."""
         return self.values.mean(axis=(0, 2))
 
+    def by_run(self) -> Float[np.ndarray, "S P"]:
+        """Every run's mean over items."""
+        return self.values.mean(axis=2)
+
     def part(self, cell: int) -> Part:
         """One cell's values by seed and item."""
         return Part(self.values[:, cell], self.clusters)

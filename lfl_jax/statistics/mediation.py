@@ -48,7 +48,7 @@ def mediate(
             " regression"
         )
     far = log_means(divergence)
-    runs_far, runs_forgot = far.values.mean(axis=2), forgetting.values.mean(axis=2)
+    runs_far, runs_forgot = far.by_run(), forgetting.by_run()
     _require_overlap(runs_far, is_first)
 
     columns = [_columns(x, is_first, degree) for x in runs_far]

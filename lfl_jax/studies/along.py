@@ -48,7 +48,7 @@ def courses(
 
     A measure that was not evaluated then is replaced by the first one of its kind that was.
     """
-    evaluated = {(run.method, run.cell, run.seed): run.along for run in runs if run.along}
+    evaluated = {run.place: run.along for run in runs if run.along}
     everyone = list(itertools.chain(*(by_step.values() for by_step in evaluated.values())))
     kinds = (("learning", declared.learning), ("forgetting", declared.forgetting))
     both = [_measure(everyone, measure, kind) for kind, measure in kinds]
@@ -103,6 +103,5 @@ def _since_base(
 ) -> Float[np.ndarray, " N"]:
     """The change of the score, so that better is more."""
     measured = [measure.of(by_step[step]) for step in steps]
-    sign = 1.0 if measured[0].metric.higher_is_better else -1.0
     scores = np.array([one.estimate.mean for one in measured])
-    return sign * (scores - scores[0])
+    return measured[0].metric.sign * (scores - scores[0])

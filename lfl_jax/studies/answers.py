@@ -70,6 +70,11 @@ class Answer:
     reason: str = ""
     p_holm: float | None = None
 
+    @property
+    def is_at_best(self) -> bool:
+        """Whether each method is at a rate of its own, and nothing is equal."""
+        return self.equal == BEST_RATE
+
 
 def answer(question: Question, by_method: Mapping[str, Grid]) -> list[Answer]:
     """Every contrast at everything that can be held equal, the primary ones first.

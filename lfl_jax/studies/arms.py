@@ -177,14 +177,13 @@ def base_learning(base: Scores, measure: Measure) -> float:
 
 def _learned(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
     """Each item's score, so that more is learned more."""
-    sign = 1.0 if measure.of(base).metric.higher_is_better else -1.0
-    return sign * item_values(base, run, measure)
+    return measure.of(base).metric.sign * item_values(base, run, measure)
 
 
 def _forgotten(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
     """Each item's loss of score against the base."""
-    sign = 1.0 if measure.of(base).metric.higher_is_better else -1.0
-    return sign * (item_values(base, base, measure) - item_values(base, run, measure))
+    lost = item_values(base, base, measure) - item_values(base, run, measure)
+    return measure.of(base).metric.sign * lost
 
 
 def item_values(base: Scores, scores: Scores, measure: Measure) -> np.ndarray:

@@ -7,19 +7,18 @@ trainable parameters, the keys that it trained on, the bits of all their values 
 these for each parameter. The table is written to STUDY/report/tables/capacity.csv, too.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import rich.table
 from rich.console import Console
-from rich.table import Table
 
 from lfl_jax.core import files
 from lfl_jax.errors import UserError, entry
 from lfl_jax.io import workdir
 from lfl_jax.report import results_json
+from lfl_jax.report.study.tables import Table
 from lfl_jax.studies.records import run_directories
 
 TASK, METRIC = "lab_keys", "bits"
@@ -77,12 +76,12 @@ def main(argv: Sequence[str]) -> None:
     folder = Path(argv[1])
     # Read again from the records each time: a study may have gone on since.
     rows = [one.row() for one in of_study(folder)]
-    table, text = Table(*COLUMNS, box=None), io.StringIO()
+    table = Table("capacity", "Bits stored by every run.", COLUMNS, tuple(rows))
+    files.write_text(folder / "report/tables/capacity.csv", table.csv())
+    printed = rich.table.Table(*COLUMNS, box=None)
     for row in rows:
-        table.add_row(*row)
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    files.write_text(folder / "report/tables/capacity.csv", text.getvalue())
-    Console().print(table)
+        printed.add_row(*row)
+    Console().print(printed)
 
 
 if __name__ == "__main__":

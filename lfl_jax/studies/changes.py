@@ -48,7 +48,7 @@ class Change:
 
 def measure(base: Scores, runs: Sequence[Run], by_method: Mapping[str, Grid]) -> list[Change]:
     """Every change: by task and metric in their order, then by method and cell."""
-    scores = {(run.method, run.cell, run.seed): run.scores for run in runs}
+    scores = {run.place: run.scores for run in runs}
     everywhere = [base, *filter(None, scores.values())]
     changes = []
     for metric, like in _measures(everywhere).items():

@@ -150,5 +150,5 @@ def _noise(grid: Grid) -> Noise:
 
 
 def _floor(axis: Axis) -> float:
-    means = axis.values.mean(axis=2)
+    means = axis.by_run()
     return noise.floor(means) if len(means) > 1 else float("nan")

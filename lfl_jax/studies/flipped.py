@@ -47,7 +47,7 @@ class FlippedItems:
 
 def groups(findings: Findings, most: int) -> Iterator[FlippedItems]:
     """Every task's first accuracy, for every method; at most so many items each way."""
-    by_place = {(run.method, run.cell, run.seed): run.scores for run in findings.runs}
+    by_place = {run.place: run.scores for run in findings.runs}
     for change in _of_accuracies(findings.changes):
         grid = findings.grids[change.method]
         if change.cell == grid.cells[grid.most_learned]:
@@ -59,7 +59,7 @@ def _of_accuracies(changes: Sequence[Change]) -> Iterator[Change]:
     """Of each task's first metric that is right or wrong, where it can be compared."""
     first: dict[str, Measure] = {}
     for change in changes:
-        is_accuracy = change.before and set(change.before.column.values()) <= {0.0, 1.0}
+        is_accuracy = change.before and change.before.column.is_right_or_wrong
         if is_accuracy and first.setdefault(change.measure.task, change.measure) == change.measure:
             yield change
 

@@ -48,7 +48,7 @@ def count(
 
     declared: what the study calls forgetting, which a reader's own records do not mark as such.
     """
-    scores = {(run.method, run.cell, run.seed): run.scores for run in runs}
+    scores = {run.place: run.scores for run in runs}
     by_measure: dict[str, dict[str, FlipRates]] = {}
     for measure in _accuracies(base, declared):
         # The table of every measure says which runs cannot be compared with the base.
@@ -75,7 +75,7 @@ def _accuracies(base: Scores, declared: Measure) -> list[Measure]:
 
 def _is_binary(column: Column) -> bool:
     # A mean over tasks has no items of its own: each of its tasks is counted.
-    return not column.groups and set(column.values()) <= {0.0, 1.0}
+    return not column.groups and column.is_right_or_wrong
 
 
 def _rates(

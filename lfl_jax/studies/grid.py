@@ -22,6 +22,7 @@ from lfl_jax.config.sections import name_and_items
 from lfl_jax.errors import UserError, mistakes
 from lfl_jax.studies.answers import MOST_CONTRASTS, Question
 from lfl_jax.studies.arms import Measures
+from lfl_jax.studies.runs import run_name
 
 # {"optim.lr": 1e-3}, as pairs: hashable, in the order of their names.
 Overrides: TypeAlias = tuple[tuple[str, object], ...]
@@ -250,14 +251,12 @@ def _run(
     scale: float = 1.0,
 ) -> PlannedRun:
     axes = {"optim.lr": lr, "train.steps": steps} | seeds_of(base, seed)
-    cell = f"{lr:g}-{steps}-s{seed}"
+    name = run_name(arm.name, lr, steps, seed)
     if not arm.of:
-        config = _config(study, arm, axes)
-        return PlannedRun(f"{arm.name}-{cell}", arm.name, lr, steps, seed, config)
+        return PlannedRun(name, arm.name, lr, steps, seed, _config(study, arm, axes))
     trained = next(other for other in study.arms if other.name == arm.of)
-    config, name = _config(study, trained, axes), f"{arm.name}-{cell}-x{scale:g}"
-    source = f"{arm.of}-{cell}"
-    return PlannedRun(name, arm.name, lr, steps, seed, config, source, scale)
+    config, source = _config(study, trained, axes), run_name(arm.of, lr, steps, seed)
+    return PlannedRun(f"{name}-x{scale:g}", arm.name, lr, steps, seed, config, source, scale)
 
 
 def seeds_of(base: Config, index: int) -> dict[str, int]:

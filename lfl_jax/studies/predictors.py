@@ -44,7 +44,7 @@ def explain(by_method: Mapping[str, Grid]) -> dict[str, Predictor]:
     A fit of as many coefficients as runs explains everything and says nothing.
     """
     grids = list(by_method.values())
-    forgotten = np.hstack([_by_run(grid.arm.y.values) for grid in grids])
+    forgotten = np.hstack([grid.arm.y.by_run() for grid in grids])
     values = _values(grids)
     runs = forgotten.shape[1]
     shares = {
@@ -57,20 +57,16 @@ def explain(by_method: Mapping[str, Grid]) -> dict[str, Predictor]:
     return shares
 
 
-def _by_run(values: Float[np.ndarray, "S P I"]) -> Float[np.ndarray, "S P"]:
-    return values.mean(axis=2)
-
-
 def _values(grids: list[Grid]) -> dict[str, Float[np.ndarray, "S N"]]:
     """{predictor: its value of every run}, the columns in the order of `grids`."""
     seeds = len(grids[0].seeds)
     rates = np.concatenate([grid.rates for grid in grids])
     values = {
         RATE: np.tile(np.log(rates), (seeds, 1)),
-        LEARNING: np.hstack([_by_run(grid.arm.x.values) for grid in grids]),
+        LEARNING: np.hstack([grid.arm.x.by_run() for grid in grids]),
     }
     if all(grid.divergence is not None for grid in grids):
-        far = np.hstack([_by_run(grid.divergence.values) for grid in grids])
+        far = np.hstack([grid.divergence.by_run() for grid in grids])
         # An untrained arm has no logarithm of its divergence: it would have to be left out of all.
         if np.all(far > 0):
             values[DIVERGENCE] = np.log(far)

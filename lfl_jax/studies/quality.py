@@ -60,7 +60,7 @@ class Quality:
 
 def assess(base: Scores, runs: Sequence[Run], by_method: Mapping[str, Grid]) -> list[Quality]:
     """Every metric that all runs that count have."""
-    by_place = {(run.method, run.cell, run.seed): run for run in runs}
+    by_place = {run.place: run for run in runs}
     chosen = []
     for method, grid in by_method.items():
         chosen += [[by_place[method, cell, seed] for seed in grid.seeds] for cell in grid.cells]

@@ -64,12 +64,22 @@ class Run:
     def name(self) -> str:
         """Of one method and cell and seed; without a scale as a study names the run it trains."""
         scaled = "" if self.scale == 1 else f"-x{self.scale:g}"
-        return f"{self.method}-{self.lr:g}-{self.step}-s{self.seed}{scaled}"
+        return run_name(self.method, self.lr, self.step, self.seed) + scaled
+
+    @property
+    def place(self) -> tuple[str, Cell, int]:
+        """Its method, cell and seed, of which there is one run."""
+        return self.method, self.cell, self.seed
 
     @property
     def cell(self) -> Cell:
         """Its place in its method's grid."""
         return Cell(self.lr, self.step, self.scale)
+
+
+def run_name(method: str, lr: float, steps: int, seed: int) -> str:
+    """What a study calls a run that it trains: "lora-0.001-48-s2", also its directory."""
+    return f"{method}-{lr:g}-{steps}-s{seed}"
 
 
 def read(path: Path) -> list[Run]:
@@ -84,7 +94,7 @@ def read(path: Path) -> list[Run]:
 
 def require_distinct(runs: Sequence[Run], source: str) -> None:
     """UserError for two runs of one method, cell and seed: which would count?"""
-    places = Counter((run.method, run.cell, run.seed) for run in runs)
+    places = Counter(run.place for run in runs)
     for (method, cell, seed), count in places.items():
         if count > 1:
             raise UserError(

@@ -150,7 +150,7 @@ ANSWERS = {
 
 def _verdict(answer: Answer) -> dict[str, str]:
     """A contrast as a question with its answer, and what the answer rests on."""
-    where = f"each at its {answer.equal}" if "rate" in answer.equal else f"at equal {answer.equal}"
+    where = f"each at its {answer.equal}" if answer.is_at_best else f"at equal {answer.equal}"
     question = f"Does {answer.first} forget less than {answer.second} {where}?"
     if answer.decision is None:
         return {

@@ -143,7 +143,7 @@ def _by_run(
     """A row per run with its mean over items on each axis."""
     rows = []
     for method, grid in findings.grids.items():
-        means = [axis_of(grid).values.mean(axis=2) for axis_of in columns.values()]
+        means = [axis_of(grid).by_run() for axis_of in columns.values()]
         for where, index in _places(grid):
             rows.append((method, *where, *(mean[index] for mean in means)))
     head = ("method", "learning rate", "steps", "scale", "seed")

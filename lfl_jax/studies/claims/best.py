@@ -24,7 +24,7 @@ def shared_length(grids: list[Grid]) -> int:
 def chosen_cells(grid: Grid, length: int) -> Int[np.ndarray, " S"]:
     """Of each seed, the cell of this length that learned most with the other seeds."""
     cells = grid.of_length(length)
-    means = grid.arm.x.values[:, cells].mean(axis=2)
+    means = grid.arm.x.by_run()[:, cells]
     seeds = len(means)
     # A single seed has no others; its interval does not exist either.
     scores = means.sum(axis=0) - means if seeds > 1 else means

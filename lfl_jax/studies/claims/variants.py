@@ -157,6 +157,6 @@ def _scores(findings: Findings, group: dict[tuple, str]) -> Float[np.ndarray, "L
     if any(grid.cells != grids[0].cells for grid in grids) or len(cells) < 2:
         return None
     # (modules x ranks, seeds, rates) to the order of the factors, seeds last.
-    learned = np.stack([grid.arm.x.values[:, cells].mean(axis=2) for grid in grids])
+    learned = np.stack([grid.arm.x.by_run()[:, cells] for grid in grids])
     seeds_and_rates = learned.shape[1:]
     return learned.reshape(len(modules), len(ranks), *seeds_and_rates).transpose(3, 0, 1, 2)

@@ -167,8 +167,8 @@ def _rung(
     values = {}
     for candidate, members in scores.items():
         values[candidate] = np.stack([arms.item_values(reference, x, measure) for x in members])
-    sign = 1.0 if measured.metric.higher_is_better else -1.0
-    return Rung(steps, seeds, values, sign, tuple(measured.column.clusters), dropped)
+    clusters = tuple(measured.column.clusters)
+    return Rung(steps, seeds, values, measured.metric.sign, clusters, dropped)
 
 
 def is_measured(folder: Path, config: Config) -> bool:

@@ -20,6 +20,7 @@ from lfl_jax.errors import mistakes
 from lfl_jax.studies import grid
 from lfl_jax.studies.arms import Measure
 from lfl_jax.studies.grid import Overrides, PlannedRun
+from lfl_jax.studies.runs import run_name
 
 # Fields that the search sets itself.
 SEARCHED = (*grid.AXES, "adapter.targets", "adapter.rank")
@@ -124,8 +125,7 @@ def tested(
 
 
 def _run(candidate: Candidate, steps: int, seed: int, config: Config) -> PlannedRun:
-    # As `grid` names runs, so that a directory says what it holds.
-    name = f"{candidate.arm}-{candidate.lr:g}-{steps}-s{seed}"
+    name = run_name(candidate.arm, candidate.lr, steps, seed)
     return PlannedRun(name, candidate.arm, candidate.lr, steps, seed, config)
 
 

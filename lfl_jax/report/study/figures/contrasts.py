@@ -78,4 +78,4 @@ def _draw_contrast(axes: "Axes", answer: Answer, height: int) -> None:
 
 
 def _equal(answer: Answer) -> str:
-    return f"at each one's {answer.equal}" if "rate" in answer.equal else f"at equal {answer.equal}"
+    return f"at each one's {answer.equal}" if answer.is_at_best else f"at equal {answer.equal}"

@@ -10,7 +10,6 @@ from lfl_jax.report.study.figures.style import (
     INK,
     NOISE,
     Figure,
-    by_run,
     draw_legend,
     draw_noise_of_forgetting,
     looks,
@@ -46,7 +45,7 @@ def _paint_divergence(findings: Findings, canvas: "Canvas") -> None:
     far, forgotten = [], []
     for method, look in looks(findings.grids).items():
         grid = findings.grids[method]
-        x, y = by_run(grid.divergence), by_run(grid.arm.y)
+        x, y = grid.divergence.by_run(), grid.arm.y.by_run()
         style = {"color": look.colour, "marker": look.marker, "alpha": 0.7, "lw": 0}
         axes.scatter(x, y, s=20, label=method, **style)
         far.append(x.ravel())

@@ -14,7 +14,6 @@ from lfl_jax.report.study.figures.style import (
     NOISE,
     Figure,
     Look,
-    by_run,
     draw_legend,
     draw_noise_of_forgetting,
     intervals,
@@ -79,7 +78,7 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
     few = sum(len(grid.cells) for grid in findings.grids.values()) <= FEW_CELLS
     for grid in findings.grids.values():
         labels += _rates(grid, few)
-        points += zip(by_run(grid.arm.x).flat, by_run(grid.arm.y).flat, strict=True)
+        points += zip(grid.arm.x.by_run().flat, grid.arm.y.by_run().flat, strict=True)
         points += zip(grid.arm.x.means(), grid.arm.y.means(), strict=True)
     label_points(axes, labels, np.array(points))
 
@@ -96,7 +95,7 @@ def _draw_published(axes: "Axes", sweeps: Sequence[Sweep]) -> None:
 def _draw_method(axes: "Axes", method: str, grid: Grid, look: Look, opacity: float) -> None:
     colour, marker = look
     axes.scatter(
-        by_run(grid.arm.x), by_run(grid.arm.y), s=8, color=colour, marker=marker, alpha=0.4, lw=0
+        grid.arm.x.by_run(), grid.arm.y.by_run(), s=8, color=colour, marker=marker, alpha=0.4, lw=0
     )
     x, (y, low, high) = grid.arm.x.means(), intervals(grid.arm.y)
     efficient = pareto(x, y)

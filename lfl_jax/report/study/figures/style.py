@@ -136,11 +136,6 @@ def intervals(axis: Axis) -> Float[np.ndarray, "3 P"]:
     return np.array(means).T
 
 
-def by_run(axis: Axis) -> Float[np.ndarray, "S P"]:
-    """Every run's score."""
-    return axis.values.mean(axis=2)
-
-
 def draw_noise(axes: "Axes", low: float, high: float) -> None:
     """The band of what one run cannot tell apart; none where the noise is not known."""
     if low < high:
