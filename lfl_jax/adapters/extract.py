@@ -37,7 +37,7 @@ def extract(tuned: Params, base: Params, rank: int) -> Extracted:
     does not fit.
     """
     tuned, base = as_params("extract", tuned), as_params("extract", base)
-    changed = _changed_paths(tuned, base)
+    changed = changed_paths("extract", tuned, base)
     layers = {part: _changes(part, tuned["layers"][part], changed) for part in LINEAR}
     adapter, error = truncate({"layers": layers}, base, rank)
 
@@ -66,19 +66,22 @@ class _Change(Kind):
         return quant.dense(self.tuned).astype(jnp.float32) - quant.dense(w).astype(jnp.float32)
 
 
-def _changed_paths(tuned: Params, base: Params) -> list[str]:
-    """Paths of the parameters that differ in value, quantised ones as one; UserError in shape."""
+def changed_paths(name: str, tuned: Params, base: Params) -> list[str]:
+    """Paths of the parameters that differ in value, quantised ones as one.
+
+    Raises UserError, which starts with `name`, where they differ in structure or shape.
+    """
     after = dict(tree.items(tuned, quant.is_quantised))
     before = dict(tree.items(base, quant.is_quantised))
     # by path and not by structure, so that the error can name what differs
     if odd := sorted(after.keys() ^ before.keys()):
         raise UserError(
-            f"extract: only one of the two has {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
+            f"{name}: only one of the two has {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
         )
     for path, x in after.items():
         if x.shape != before[path].shape:
             raise UserError(
-                f"extract: {path} is {x.shape} in one and {before[path].shape} in the other"
+                f"{name}: {path} is {x.shape} in one and {before[path].shape} in the other"
             )
     return [path for path, x in before.items() if not _are_equal(after[path], x)]
 

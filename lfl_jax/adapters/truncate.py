@@ -20,7 +20,7 @@ from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.kind import Shared, only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import AdapterLayer, members
-from lfl_jax.core import tree
+from lfl_jax.core import hosts, tree
 from lfl_jax.core.types import AdapterTree, Params, PyTree, Weight
 from lfl_jax.errors import UserError
 
@@ -62,7 +62,7 @@ def _truncated(
     stack: AdapterLayer, w: Weight, shared: Shared, rank: int
 ) -> tuple[LoRA, Float[np.ndarray, "2"]]:
     """The LoRA of a stacked layer; the sums of squares of dW's singular values, all and lost."""
-    svds = [_svd(_layer_of(stack, i, shared), _row(w, i)) for i in range(w.shape[0])]
+    svds = [_svd(layer_of(stack, i, shared), _row(w, i)) for i in range(w.shape[0])]
     total = sum(float(np.sum(np.square(svd.s))) for svd in svds)
     lost = sum(float(np.sum(np.square(svd.s[rank:]))) for svd in svds)
     return _stacked([_lora(svd, rank) for svd in svds]), np.array([total, lost])
@@ -79,7 +79,7 @@ def norm(adapter: Adapter, params: Params) -> float:
     for path, layer in named_layers(adapter):
         w = weight(params, path)
         for i in range(w.shape[0]):
-            squares += _square(_layer_of(layer, i, shared), _row(w, i))
+            squares += _square(layer_of(layer, i, shared), _row(w, i))
     # nan fails every comparison
     return math.sqrt(squares) if squares >= 0 else math.nan
 
@@ -92,13 +92,18 @@ def low_rank_factors(layer: AdapterLayer) -> tuple[np.ndarray, np.ndarray, np.nd
     group = members(layer)
     if not all(only_low_rank(member) for member in group):
         return None
-    parts = jax.device_get([member.low_rank(None) for member in group])
+    parts = jax.tree.map(_to_numpy, [member.low_rank(None) for member in group])
     a = np.concatenate([np.asarray(part.a, np.float32) for part in parts], axis=1)
     b = np.concatenate([np.asarray(part.b, np.float32) for part in parts], axis=0)
     scale = np.concatenate([np.asarray(part.scale, np.float32) for part in parts], axis=0)
     # A padded rank has scale 0; its A and B need not be 0.
     used = scale != 0
     return a[:, used], b[used], scale[used]
+
+
+def _to_numpy(x: jax.Array | np.ndarray) -> np.ndarray:
+    # an array that is sharded over processes has to be collected
+    return hosts.to_numpy(x) if isinstance(x, jax.Array) else np.asarray(x)
 
 
 def _require_rank(rank: int, path: str, w: Weight) -> None:
@@ -113,7 +118,7 @@ def _row(stack: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda x: x[index], stack)
 
 
-def _layer_of(stack: AdapterLayer, index: int, shared: Shared) -> AdapterLayer:
+def layer_of(stack: AdapterLayer, index: int, shared: Shared) -> AdapterLayer:
     """One layer of a stack, with its part of the adapter's shared arrays."""
     layer = _row(stack, index)
     return layer if shared is None else layer.with_shared(shared)

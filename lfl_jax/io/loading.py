@@ -98,7 +98,7 @@ def load(
     Raises UserError, before anything is read, naming the tensor that is missing, has another shape,
     or has no place in the model.
     """
-    _check(source, tensors, layout, specs)
+    check(source, tensors, layout, specs)
     parameters = [
         finish(path, leaf, _read(path, leaf, tensors, layout, rules))
         for path, leaf in tree.items(specs, spec.is_spec)
@@ -106,7 +106,8 @@ def load(
     return jax.tree.unflatten(jax.tree.structure(specs, is_leaf=spec.is_spec), parameters)
 
 
-def _check(source: Path, tensors: NamedTensors, layout: Layout, specs: Params) -> None:
+def check(source: Path, tensors: NamedTensors, layout: Layout, specs: Params) -> None:
+    """UserError naming the tensor that is missing, has another shape, or has no place."""
     # First, since a damaged config may claim so many layers that their names fill the memory.
     n_layers = specs["layers"]["attn_norm"].shape[0]
     if n_layers > len(tensors):
