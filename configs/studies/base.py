@@ -13,10 +13,10 @@ def refuse_unknown(words: Iterable[str], known: Collection[str], file: str) -> N
     """ValueError for words of a study's argument that its file does not know; "" is none."""
     unknown = sorted({*words} - {"", *known})
     if unknown:
-        are = "is" if len(known) == 1 else "are"
+        there = f"there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}"
         raise ValueError(
-            f"unknown argument {', '.join(unknown)} of configs/studies/{file}; there {are}:"
-            f" {', '.join(known)}"
+            f"unknown argument {', '.join(unknown)} of configs/studies/{file}; "
+            + (there if known else "it has none")
         )
 
 

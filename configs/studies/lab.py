@@ -22,6 +22,13 @@ from ml_collections import config_dict
 # From little learned to too much: as many for one as for the other, and dense where both learn.
 LORA = (1e-3, 1.5e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
 FULL = (1e-4, 2e-4, 3e-4, 4.5e-4, 7e-4, 1.5e-3, 3e-3)
+# By rank, as many for one as for another, each with its best rate inside of its sweep.
+RATES = {
+    1: (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
+    4: (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    16: (1e-3, 1.5e-3, 2e-3, 4e-3, 6e-3, 1e-2),
+    64: (2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+}
 FEWER = {"lora": (2e-3, 4e-3, 6e-3), "full": (3e-4, 7e-4, 1.5e-3)}
 MEASURED = ("lab_source_facts", "source_nll:128", "target_kl")
 FACTS = ("lab_new_facts", "lab_rule")
@@ -57,8 +64,8 @@ def ranks(s: config_dict.ConfigDict) -> None:
     """The question itself, over ranks and over what full finetuning may change."""
     s.name = "The lab: LoRA against full finetuning"
     s.seeds = tuple(range(10))
-    s.arms.lora4 = base.arm("lora,r=4", lr=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2))
-    s.arms.lora64 = base.arm("lora,r=64", lr=(2e-4, 5e-4, 1e-3, 2e-3, 4e-3))
+    s.arms.lora4 = base.arm("lora,r=4", lr=RATES[4])
+    s.arms.lora64 = base.arm("lora,r=64", lr=RATES[64])
     s.arms.full = base.arm("full", lr=FULL)
     s.arms.full_linear = base.arm("full_linear", lr=FULL)
     s.contrasts = (("lora", "full"), ("lora", "full_linear"), ("lora4", "lora64"))

@@ -16,11 +16,8 @@ from lfl_jax.configs.studies import base
 from ml_collections import config_dict
 
 # From little learned to the best: with 32 steps, higher rates learn less again and forget more.
-RATES = {
-    "lora": (5e-5, 1.5e-4, 5e-4, 1.5e-3),
-    "lora64": (3e-5, 1e-4, 3e-4, 1e-3),
-    "full": (3e-6, 1e-5, 3e-5, 1e-4),
-}
+RATES = {16: (5e-5, 1.5e-4, 5e-4, 1.5e-3), 64: (3e-5, 1e-4, 3e-4, 1e-3)}
+FULL = (3e-6, 1e-5, 3e-5, 1e-4)
 TASKS = (
     *("source_test:40", "target_nll:40", "target_kl:40", "source_nll:16", "source_kl:16"),
     *("hellaswag:40", "arc_challenge:40", "winogrande:40"),
@@ -30,25 +27,29 @@ TASKS = (
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
     base.refuse_unknown([argument], ("quick",), "smollm2.py")
-    s = base.study()
+    s = shared()
     s.name = "SmolLM2-135M: LoRA against full finetuning"
-    s.base = "math_ift"
+    rates = 3 if argument else 4
+    s.arms.lora = base.arm("lora,r=16", lr=RATES[16][:rates])
+    s.arms.full = base.arm("full", lr=FULL[:rates])
+    s.contrasts = (("lora", "full"),)
     if argument:
-        s.arms.lora = base.arm("lora,r=16", lr=RATES["lora"][:3])
-        s.arms.full = base.arm("full", lr=RATES["full"][:3])
-        s.contrasts = (("lora", "full"),)
-    else:
-        s.arms.lora = base.arm("lora,r=16", lr=RATES["lora"])
-        s.arms.lora64 = base.arm("lora,r=64", lr=RATES["lora64"])
-        s.arms.full = base.arm("full", lr=RATES["full"])
-        s.contrasts = (("lora", "full"), ("lora64", "full"))
+        s.seeds = (0, 1)
+        return s
+    s.arms.lora64 = base.arm("lora,r=64", lr=RATES[64])
+    s.contrasts += (("lora64", "full"),)
+    return s
+
+
+def shared() -> config_dict.ConfigDict:
+    """What all studies of SmolLM2 share, so that they can share runs."""
+    s = base.study()
+    s.base, s.steps = "math_ift", (32,)
     # Nothing is chosen during training, so that nothing is evaluated then.
     s.config = {
         "eval": {"tasks": TASKS, "base_tasks": (), "every_tasks": ()},
         "checkpoint": {"every": 0, "best": ""},
     }
-    s.steps = (32,)
-    s.seeds = (0, 1) if argument else (0, 1, 2, 3, 4)
     s.learning, s.forgetting = "target_nll/nll", "source_nll/nll"
     s.divergence = "target_kl/forward_kl"
     s.margin = 0.02

@@ -1,0 +1,42 @@
+"""Does the optimizer decide what is forgotten?
+
+    python -m lfl_jax.study --config=configs/studies/optimizer.py --workdir=studies/optimizer
+
+Claim: Decoupled LionW learns more than AdamW, for LoRA as for full finetuning, and both have their
+best rates where they forget alike (arXiv 2405.09673, figure S2). Refuted where AdamW, at a rate of
+its own, learns as much or forgets less at equal learning. Lion's updates are signs, several times
+as large as Adam's: its rates are a fifth of Adam's. 5 seeds: 110 runs in the lab.
+Argument: smollm2 (80 runs), or paper (96 runs)
+"""
+
+from lfl_jax.configs.studies import worlds
+from ml_collections import config_dict
+
+# Lion's rates over Adam's (Chen et al., arXiv 2302.06675, advise 3 to 10 times smaller ones).
+LION = 0.2
+BETAS = {"b1": 0.9, "b2": 0.95}
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The study for an argument; raises ValueError for one that it does not know."""
+    world = worlds.of(argument, "optimizer.py")
+    s = world.study("AdamW and LionW")
+    arms = {"lora": world.lora_arm, "full": world.full_arm}
+    # The paper's rates are Lion's, those of the other worlds Adam's.
+    adam, lion = (1 / LION, 1.0) if argument == "paper" else (1.0, LION)
+    for method, arm in arms.items():
+        s.arms[method] = scaled(arm(optim={"name": "adamw"}), adam)
+        s.arms[f"{method}_lion"] = scaled(arm(optim={"name": "lionw"} | BETAS), lion)
+    s.contrasts = (
+        ("lora_lion", "lora"),
+        ("full_lion", "full"),
+        ("lora_lion", "full_lion"),
+        ("lora", "full"),
+    )
+    return s
+
+
+def scaled(arm: config_dict.ConfigDict, factor: float) -> config_dict.ConfigDict:
+    """The arm with its learning rates multiplied."""
+    arm.lr = tuple(float(f"{lr * factor:.3g}") for lr in arm.lr)
+    return arm

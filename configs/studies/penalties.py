@@ -1,0 +1,31 @@
+"""Can a penalty keep what finetuning forgets, and is it better than a lower rate?
+
+    python -m lfl_jax.study --config=configs/studies/penalties.py --workdir=studies/penalties
+
+Claims: a KL over the vocabulary without the target token removes forgetting at little cost to
+learning (arXiv 2605.29498); L2 to the base does, too (L2-SP, arXiv 1802.01483). Refuted where, at
+equal learning, the penalised arm forgets as much as the same method without: a penalty that only
+slows training moves along the frontier of the learning rate, not away from it. 5 seeds: 165 runs in the
+lab.
+Argument: smollm2 (120 runs), or paper (144 runs)
+"""
+
+from lfl_jax.configs.studies import worlds
+from ml_collections import config_dict
+
+# Weights of the terms: from hardly any effect to a strong one in the lab.
+L2, KL = 1e-2, 1.0
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The study for an argument; raises ValueError for one that it does not know."""
+    world = worlds.of(argument, "penalties.py")
+    s = world.study("penalties for leaving the base")
+    for method, arm in {"lora": world.lora_arm, "full": world.full_arm}.items():
+        s.arms[method] = arm()
+        s.arms[f"{method}_l2"] = arm(penalty={"l2": L2})
+        s.arms[f"{method}_kl"] = arm(penalty={"non_target_kl": KL})
+    s.contrasts = tuple(
+        (f"{method}_{penalty}", method) for method in ("lora", "full") for penalty in ("l2", "kl")
+    )
+    return s

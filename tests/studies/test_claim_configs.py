@@ -1,0 +1,82 @@
+"""The studies of claims: each expands in every world it has, and asks what its name says."""
+
+import dataclasses
+import importlib
+
+import pytest
+from lfl_jax.configs.studies import worlds
+
+from lfl_jax.errors import UserError
+from lfl_jax.studies import grid
+
+# {study: runs in the lab}
+CLAIMS = {
+    "tradeoff": 330,
+    "learning_rate": 70,
+    "rank": 120,
+    "modules": 108,
+    "alpha": 120,
+    "optimizer": 110,
+    "init": 145,
+    "penalties": 165,
+}
+
+
+def one_seed(place):
+    """The study's runs of its first seed, and how many runs it has in all."""
+    study = grid.load(f"configs/studies/{place}")
+    runs = grid.expand(dataclasses.replace(study, seeds=study.seeds[:1]))
+    return runs, len(runs) * len(study.seeds)
+
+
+def doc(name):
+    return " ".join(importlib.import_module(f"lfl_jax.configs.studies.{name}").__doc__.split())
+
+
+@pytest.mark.parametrize(("name", "runs"), CLAIMS.items())
+def test_a_claim_has_the_runs_that_its_docstring_says(name, runs):
+    assert f"{runs} runs" in doc(name)
+    assert one_seed(f"{name}.py")[1] == runs
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("world", ["smollm2", "paper"])
+def test_a_claim_is_asked_at_size_too(name, world):
+    runs, count = one_seed(f"{name}.py:{world}")
+    models = {"smollm2": "smollm2-135m", "paper": "llama2-7b"}
+    assert {run.config.model.name for run in runs} == {models[world]}
+    assert f"{count} runs" in doc(name)
+
+
+def test_a_world_that_is_not_there():
+    with pytest.raises(ValueError, match="unknown argument smol of configs/studies/rank.py"):
+        worlds.of("smol", "rank.py")
+
+
+def test_replay_has_no_words():
+    with pytest.raises(UserError, match="replay.py; it has none"):
+        grid.load("configs/studies/replay.py:paper")
+    runs, count = one_seed("replay.py")
+    assert count == 90
+    assert not {"shuffled", "source", "identity"} & {run.arm for run in runs}
+
+
+def test_alpha_is_the_only_difference():
+    runs, _ = one_seed("alpha.py")
+    assert {run.config.adapter.rank for run in runs} == {64}
+    assert {run.config.adapter.alpha for run in runs} == {128.0, 32.0, 8.0}
+    rates = {arm: {run.lr for run in runs if run.arm == arm} for arm in ("alpha128", "alpha8")}
+    assert rates["alpha128"] == rates["alpha8"]
+
+
+def test_modules_are_a_full_grid():
+    runs, _ = one_seed("modules.py")
+    cells = {(run.config.adapter.targets, run.config.adapter.rank, run.lr) for run in runs}
+    assert len(cells) == 3 * 3 * 4
+
+
+def test_studies_of_the_lab_share_runs():
+    known = {run.config.hash() for run in one_seed("lab.py")[0]}
+    for name in ("learning_rate", "rank"):
+        runs, _ = one_seed(f"{name}.py")
+        assert sum(run.config.hash() in known for run in runs) >= len(runs) * 0.7
