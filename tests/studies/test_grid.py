@@ -30,7 +30,7 @@ def test_a_grid_of_runs():
 @pytest.mark.parametrize(
     ("place", "runs"),
     [
-        ("lab.py", 310),
+        ("lab.py", 330),
         ("lab.py:cpt", 45),
         ("lab.py:quick", 8),
         ("smoke.py", 8),
