@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from lfl_jax.evals.requests import Request
 
@@ -38,6 +38,13 @@ class Segment:
     count: int
     size: int
     arrays: Rows
+
+    def by_request(self, values: Float[np.ndarray, " T"]) -> list[Float[np.ndarray, " _"]]:
+        """Those of its values (size,) that are scored, apart for each request."""
+        scored = self.arrays["weights"] > 0
+        # Branch 0 is what the requests share, of which nothing is scored.
+        branches = range(1, self.count + 1)
+        return [values[scored & (self.arrays["branch_ids"] == branch)] for branch in branches]
 
     def requests(self, of_items: Sequence[Sequence[Request]]) -> Sequence[Request]:
         """Its requests, of those of every item."""
@@ -252,6 +259,20 @@ def measure_items(
         # A long item has several segments, perhaps in several batches.
         completed = [i for i in items if len(scores[i]) == len(plan.requests[i]) and not done[i]]
         yield [(i, _in_order(scores[i])) for i in completed]
+
+
+def token_values(
+    plan: Plan, score: Callable[[Rows], Float[np.ndarray, "B T"]]
+) -> list[Float[np.ndarray, " _"]]:
+    """Of every item a value at each of its scored tokens, in the order of its requests."""
+    parts: list[dict[int, Float[np.ndarray, " _"]]] = [{} for _ in plan.requests]
+    for rows in plan.batches:
+        values = score(arrange(rows, plan.batch, plan.length))
+        for row, of_row in zip(rows, values, strict=False):
+            for start, segment in _with_starts(row):
+                of_segment = of_row[start : start + segment.size]
+                parts[segment.item] |= enumerate(segment.by_request(of_segment), segment.first)
+    return [np.concatenate([np.zeros(0), *_in_order(of_item)]) for of_item in parts]
 
 
 def _items(rows: Sequence[Sequence[Segment]]) -> list[int]:
