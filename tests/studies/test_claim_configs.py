@@ -80,3 +80,10 @@ def test_studies_of_the_lab_share_runs():
     for name in ("learning_rate", "rank"):
         runs, _ = one_seed(f"{name}.py")
         assert sum(run.config.hash() in known for run in runs) >= len(runs) * 0.7
+
+
+@pytest.mark.parametrize("size", ["0.3m", "1m", "3m", "10m"])
+def test_a_size_is_a_study_of_its_own(size):
+    runs, count = one_seed(f"size.py:{size}")
+    assert {run.config.model.name for run in runs} == {f"lab-{size}"}
+    assert f"{count} runs each" in doc("size")
