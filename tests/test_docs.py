@@ -42,9 +42,9 @@ SMALL = [
         "eval.decontaminate=False", "log.tensorboard=False",
     )
 ]  # fmt: skip
-# A command that names a config trains or loads a model: that of SMALL.
+# A command that names a config trains or loads a model: that of SMALL. A study names its runs'.
 SHIM = f"""#!/usr/bin/env bash
-if [[ "$1" == -m && "$2" == lfl_jax.* && "$*" == *--config[=\\ ]* ]]; then
+if [[ "$1" == -m && "$2" == lfl_jax.* && "$2" != lfl_jax.study && "$*" == *--config[=\\ ]* ]]; then
     exec {sys.executable} -m "$2" {" ".join(SMALL)} "${{@:3}}"
 fi
 exec {sys.executable} "$@"
