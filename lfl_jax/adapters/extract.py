@@ -69,8 +69,16 @@ class _Change(Kind):
 def changed_paths(name: str, tuned: Params, base: Params) -> list[str]:
     """Paths of the parameters that differ in value, quantised ones as one.
 
-    Raises UserError, which starts with `name`, where they differ in structure or shape.
+    Raises UserError as `require_same_shapes` does.
     """
+    require_same_shapes(name, tuned, base)
+    after = dict(tree.items(tuned, quant.is_quantised))
+    before = tree.items(base, quant.is_quantised)
+    return [path for path, x in before if not are_equal(after[path], x)]
+
+
+def require_same_shapes(name: str, tuned: Params, base: Params) -> None:
+    """UserError, which starts with `name`, where two models differ in parameters or shapes."""
     after = dict(tree.items(tuned, quant.is_quantised))
     before = dict(tree.items(base, quant.is_quantised))
     # by path and not by structure, so that the error can name what differs
@@ -83,8 +91,8 @@ def changed_paths(name: str, tuned: Params, base: Params) -> list[str]:
             raise UserError(
                 f"{name}: {path} is {x.shape} in one and {before[path].shape} in the other"
             )
-    return [path for path, x in before.items() if not _are_equal(after[path], x)]
 
 
-def _are_equal(x: Weight, y: Weight) -> bool:
+def are_equal(x: Weight, y: Weight) -> bool:
+    """Whether two parameters have the same values, quantised ones as they are dequantised."""
     return x is y or bool(jnp.array_equal(quant.dense(x), quant.dense(y)))

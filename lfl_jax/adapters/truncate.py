@@ -1,7 +1,6 @@
 """The size of an adapter's weight change, and its best approximation by LoRA of a given rank."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +20,9 @@ from lfl_jax.adapters.kind import Shared, only_low_rank
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import AdapterLayer, members
 from lfl_jax.core import hosts, tree
+from lfl_jax.core.svd import SVD, svd_of_matrix, svd_of_product
 from lfl_jax.core.types import AdapterTree, Params, PyTree, Weight
 from lfl_jax.errors import UserError
-
-
-class SVD(NamedTuple):
-    """dW = u diag(s) vt, singular values from the largest on."""
-
-    u: Float[np.ndarray, "I K"]
-    s: Float[np.ndarray, " K"]
-    vt: Float[np.ndarray, "K O"]
 
 
 def truncate(adapter: Adapter, params: Params, rank: int) -> tuple[AdapterTree, float]:
@@ -128,13 +120,9 @@ def _svd(layer: AdapterLayer, w: Weight) -> SVD:
     """Of one layer's dW; K is min(I, O), or the rank of its factors."""
     factors = low_rank_factors(layer)
     if factors is None:
-        return SVD(*np.linalg.svd(np.asarray(layer.delta(w), np.float32), full_matrices=False))
-
-    # A B = Qa (Ra Rb^T) Qb^T: the decomposition is that of a matrix (R, R)
-    a, b, scale = (x.astype(np.float64) for x in factors)
-    (qa, ra), (qb, rb) = np.linalg.qr(a * scale), np.linalg.qr(b.T)
-    u, s, vt = np.linalg.svd(ra @ rb.T)
-    return SVD(qa @ u[:, : len(s)], s, vt[: len(s)] @ qb.T)
+        return svd_of_matrix(np.asarray(layer.delta(w)))
+    a, b, scale = factors
+    return svd_of_product(a.astype(np.float64) * scale, b)
 
 
 def _lora(svd: SVD, rank: int) -> LoRA:
