@@ -25,6 +25,7 @@ def base() -> config_dict.ConfigDict:
     c.seed = _seed()
     c.log = _log()
     c.penalty = _penalty()
+    c.analysis = _analysis()
     return c
 
 
@@ -384,3 +385,15 @@ def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
         else:
             unknown.add(word)
     return unknown
+
+
+def _analysis() -> config_dict.ConfigDict:
+    """What is measured on the weights while they train, into the run's spectra.jsonl."""
+    a = config_dict.ConfigDict()
+    # optimizer steps between spectra of the weight change (ranks, norms, singular values), taken
+    # after the last step, too; 0 = none. Not for bottleneck, which has no weight change
+    a.every = 0
+    # of which weights: module names, or regexes on "layers/3/attn/q". Adapters of low rank cost
+    # little; of parameters that train, the chosen ones are copied to host memory at the start
+    a.modules = ("q", "k", "v", "o", "gate", "up", "down")
+    return a

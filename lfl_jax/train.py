@@ -20,6 +20,7 @@ from jaxtyping import Array
 from lfl_jax import adapters, penalties
 from lfl_jax import state as states
 from lfl_jax.analysis import contamination
+from lfl_jax.analysis.training_spectra import Spectra
 from lfl_jax.config import Config
 from lfl_jax.core import hosts
 from lfl_jax.core.process import keep_freed_memory
@@ -86,6 +87,7 @@ def run(request: Run) -> Outcome:
         model = base.model.replace(adapter=start.adapter)
         state, frozen = states.create(model, config.trainable, setup.tx, rules, start.frozen)
         penalty = penalties.make(config.penalty, state, rules)
+        spectra = Spectra.of(config.analysis, steps, base.model.params, state.trainable.params)
         sizes = _sizes(state, start)
         key = _dropout_key(config, cfg)
         # A full finetune donates the base's arrays to its first step: nothing may refer to them.
@@ -122,7 +124,8 @@ def run(request: Run) -> Outcome:
             stopping = False
 
             logs = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
-            writer = MetricsWriter(folder, resume_step=step or None, config=config.values(), **logs)
+            logs |= {"config": config.values(), "further": spectra.files}
+            writer = MetricsWriter(folder, resume_step=step or None, **logs)
             profiler = Profiler(config.log.profile, folder)
             with (
                 writer,
@@ -165,12 +168,18 @@ def run(request: Run) -> Outcome:
 
                     is_eval_step = step == steps or step in setup.eval_steps
                     stopping = stop.requested_anywhere(ask=is_eval_step)
-                    if not (is_eval_step or stopping or is_due(config.checkpoint.every, step)):
+                    is_saved = is_eval_step or stopping or is_due(config.checkpoint.every, step)
+                    if not (is_saved or spectra.is_due(step)):
                         continue
 
-                    # Evaluate and save. A loss that is not finite is raised before it is saved.
+                    # Measure, evaluate, save. A loss that is not finite is raised before all that.
                     log.write(*pending)
                     pending, scores = None, {}
+                    if spectra.is_due(step):
+                        with meter.paused():
+                            spectra.write(step, states.model(state, frozen), writer)
+                    if not is_saved:
+                        continue
                     if is_eval_step and not stopping:
                         with meter.paused():
                             results = evaluations.run(

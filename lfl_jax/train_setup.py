@@ -12,6 +12,7 @@ import jax
 import optax
 
 from lfl_jax import notices, optim, penalties, schedules
+from lfl_jax.analysis import training_spectra
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
 from lfl_jax.configs import base as defaults
@@ -87,6 +88,7 @@ def prepare(request: Run) -> Setup:
     if config.train.branch_from:
         branches.check(config)
     starting.check(config, request.workdir)
+    training_spectra.check(config, base_model.shape(config).n_layers)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
 
     source = open_source(config.data, "train", config.seed.data)

@@ -123,6 +123,8 @@ OTHER: dict[str, tuple] = {
     "seed.init": (1, {}),
     "seed.dropout": (1, {"adapter.dropout": 0.5}),
     "seed.sample": (1, {}),
+    "analysis.every": (1, {}),
+    "analysis.modules": (("q",), {"analysis.every": 1}),
     "log.every": (2, {}),
     "log.tensorboard": (True, {}),
     "log.wandb": ("a-project", {}),

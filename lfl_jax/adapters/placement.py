@@ -77,9 +77,9 @@ def placements(
     every_path = [path for paths in unstacked.values() for path in paths]
 
     # All patterns are checked: a misspelt one would match nothing and train less, silently.
-    targets = [_target_regex(target, every_path) for target in config.targets]
+    targets = target_patterns(config.targets, every_path, "adapter target")
     for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
-        _require_match(pattern, every_path, "pattern")
+        _require_match(pattern, every_path, "adapter pattern")
 
     by_weight = {}
     for stacked, paths in unstacked.items():
@@ -123,11 +123,19 @@ def _first_match(
     return next(matching, default)
 
 
-def _target_regex(target: str, paths: Sequence[str]) -> str:
+def target_patterns(targets: Sequence[str], paths: Sequence[str], what: str) -> list[str]:
+    """Regexes on unstacked paths of targets, which are module names or such regexes.
+
+    what: a target is called in a message. UserError for one that matches none of the paths.
+    """
+    return [_target_regex(target, paths, what) for target in targets]
+
+
+def _target_regex(target: str, paths: Sequence[str], what: str) -> str:
     if any(path.split("/")[-1] == target for path in paths):
         # A module's name stands for it in every layer.
         return rf"layers/\d+/\w+/{target}"
-    return _require_match(target, paths, "target")
+    return _require_match(target, paths, what)
 
 
 def _require_match(pattern: str, paths: Sequence[str], what: str) -> str:
@@ -136,11 +144,9 @@ def _require_match(pattern: str, paths: Sequence[str], what: str) -> str:
         if any(re.fullmatch(pattern, path) for path in paths):
             return pattern
     except re.error as error:
-        raise UserError(
-            f"adapter {what} {pattern!r} is not a regular expression: {error}"
-        ) from None
+        raise UserError(f"{what} {pattern!r} is not a regular expression: {error}") from None
     modules = sorted({path.split("/")[-1] for path in paths})
     raise UserError(
-        f"adapter {what} {pattern!r} matches no weight; use module names {modules}"
+        f"{what} {pattern!r} matches no weight; use module names {modules}"
         f" or a regex on paths such as {paths[0]!r}"
     )

@@ -12,6 +12,7 @@ from lfl_jax.config.own_code import Allowed, Code, Own, Passed
 from lfl_jax.config.sections import (
     LATER,
     AdapterConfig,
+    AnalysisConfig,
     CheckpointConfig,
     DataConfig,
     EvalConfig,
@@ -43,6 +44,7 @@ class Config:
     seed: SeedConfig
     log: LogConfig
     penalty: PenaltyConfig = dataclasses.field(default=PenaltyConfig(), metadata=LATER)
+    analysis: AnalysisConfig = dataclasses.field(default=AnalysisConfig(), metadata=LATER)
 
     @classmethod
     def from_dict(cls, values: Any) -> "Config":
@@ -220,4 +222,4 @@ def parse(
 
 # Sections that may differ when a run is resumed: they change what is printed, measured or kept, not
 # what is trained.
-MAY_CHANGE = ("log", "checkpoint", "mesh", "eval")
+MAY_CHANGE = ("log", "checkpoint", "mesh", "eval", "analysis")

@@ -64,6 +64,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "eval.samples": (1, 1e4),
     "eval.temperature": (0, 10),
     "eval.top_p": (1e-6, 1),
+    "analysis.every": (0, 1e12),
     "checkpoint.every": (0, 1e12),
     "checkpoint.keep": (1, 1e6),
     "log.every": (1, 1e12),
@@ -156,6 +157,7 @@ STRONG_DECAY = 0.01  # of a weight, per step: after 100 such steps a third is le
 BEYOND = {
     "eval": (1, "it is evaluated before and after only"),
     "log": (1, "metrics.jsonl gets no training loss"),
+    "analysis": (1, "spectra are taken after the last step only"),
     "checkpoint": (200, "only its end is saved, and a crash loses all of it"),
 }
 
@@ -192,6 +194,11 @@ def _adapter_problems(c: Config) -> list[str]:
     if a.over and not a.kinds:
         problems.append(
             "config.adapter.over is under a new adapter; set config.adapter.kind (and rank)"
+        )
+    if c.analysis.every and not c.analysis.modules:
+        problems.append(
+            "config.analysis.modules is empty; name modules such as ('q','v'), or set"
+            " config.analysis.every=0"
         )
     if not c.trainable:
         problems.append(

@@ -98,6 +98,14 @@ class PenaltyConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AnalysisConfig:
+    """When spectra are taken while training, and of which weights."""
+
+    every: int = 0
+    modules: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long, and how many sequences per step."""
 

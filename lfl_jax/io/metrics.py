@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,25 @@ TENSORBOARD_DIR = "tensorboard"
 FLUSH_SECONDS = 30.0
 
 
+class StepRecords:
+    """A file of JSON lines, each with its "step", that a resumed run goes on with.
+
+    resume_step: of the checkpoint that the run resumes from. Records after it are dropped, since
+    those steps will run again. None starts the file again.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None) -> None:
+        self.path = path
+        records = [] if resume_step is None else files.read_jsonl(path)
+        # Rewritten even when nothing is dropped: None starts the file again.
+        lines = [json.dumps(record) + "\n" for record in records if record["step"] <= resume_step]
+        files.write_text(path, "".join(lines))
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Each line is with the operating system when this returns."""
+        files.append_jsonl(self.path, records)
+
+
 class MetricsWriter:
     """Appends to `metrics.jsonl`, to TensorBoard and, if one is named, to a W&B project.
 
@@ -34,8 +53,8 @@ class MetricsWriter:
     is not finite is null, and "nonfinite": {name: "nan" | "inf" | "-inf"} says which it was, so
     every line is strict JSON. Each line is with the operating system when `write` returns.
 
-    resume_step: the step of the checkpoint that the run resumes from. Records after it are dropped,
-    since those steps will run again. None starts the file again. Only process 0 writes.
+    resume_step: as of `StepRecords`. further: names of files with records of their own, for
+    `append`. Only process 0 writes.
     """
 
     def __init__(
@@ -46,26 +65,28 @@ class MetricsWriter:
         tensorboard: bool = True,
         wandb: str = "",
         config: Mapping[str, Any] | None = None,
+        further: Sequence[str] = (),
     ) -> None:
-        self._path = Path(directory) / METRICS_FILE
+        folder = Path(directory)
         self._board: _Board | None = None
         self._wandb: Any = None  # a run of the package wandb, which may not be installed
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
 
-        self._drop_records_after(resume_step)
+        self._records = {
+            name: StepRecords(folder / name, resume_step) for name in (METRICS_FILE, *further)
+        }
         if wandb:
-            self._wandb = wandb_log.start(wandb, self._path.parent, config or {})
+            self._wandb = wandb_log.start(wandb, folder, config or {})
         if tensorboard:
             purge_step = 0 if resume_step is None else resume_step + 1
-            self._board = _Board(self._path.parent / TENSORBOARD_DIR, purge_step)
+            self._board = _Board(folder / TENSORBOARD_DIR, purge_step)
 
-    def _drop_records_after(self, step: int | None) -> None:
-        records = [] if step is None else files.read_jsonl(self._path)
-        # Rewritten even when nothing is dropped: None starts the file again.
-        lines = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
-        files.write_text(self._path, "".join(lines))
+    def append(self, name: str, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Records of a step that are no scalars, to one of the `further` files."""
+        if self._writes:
+            self._records[name].append([{"step": step} | record for record in records])
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Record scalars of a step. Several calls may share a step, with other names."""
@@ -80,7 +101,7 @@ class MetricsWriter:
             record["nonfinite"] = nonfinite
 
         # The file first: it is what a resumed run and the report read, the others are copies.
-        files.append_jsonl(self._path, [record])
+        self._records[METRICS_FILE].append([record])
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
         if self._board is not None:
