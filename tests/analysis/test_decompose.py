@@ -1,6 +1,6 @@
 """Singular values and vectors: planted ones are found, by every method, within its stated error."""
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import planted_changes as planted
 import pytest
@@ -51,7 +51,7 @@ def test_the_gram_matrix_is_summed_over_all_blocks(monkeypatch):
     np.testing.assert_allclose(svd.values_by_gram(x), np.linalg.svd(x)[1], rtol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", ["float16", jnp.bfloat16])
 def test_half_precision_is_upcast(dtype):
     x = np.random.default_rng(0).standard_normal((20, 30)).astype(dtype)
     wide = x.astype(np.float64)

@@ -1,6 +1,6 @@
 """Nulls: Gaussian and sign matrices, rounding errors, controls, and the functional rank."""
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import planted_changes as planted
 import pytest
@@ -60,7 +60,7 @@ def rounded_checkpoint(size, dtype, rank=6, n=160):
     return dw, planted.change(tuned - base, base, stored_as=np.dtype(dtype).name)
 
 
-@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16])
 @pytest.mark.parametrize("size", [0.02, 0.2, 5.0])
 def test_the_drawn_floor_is_as_large_as_the_rounding_errors_are(size, dtype):
     dw, change = rounded_checkpoint(size, dtype)
@@ -72,7 +72,7 @@ def test_the_drawn_floor_is_as_large_as_the_rounding_errors_are(size, dtype):
 
 
 def test_a_rounded_change_of_low_rank_has_it_again_without_its_floor():
-    dw, change = rounded_checkpoint(0.01, ml_dtypes.bfloat16)
+    dw, change = rounded_checkpoint(0.01, jnp.bfloat16)
     raw = of_matrix(change.dense())
     found = nulls.without_floor(raw, nulls.rounding_floor(change))
     assert spectra.effective_rank(raw.s) > 30
