@@ -18,8 +18,21 @@ MEASURES = Measures(Measure("target", "score"), Measure("source", "score"))
 BASE_LEARNING = 0.1
 
 
-def grid(name, learned, forgotten, rates=RATES, divergence=None, noise=0.01, steps=100, seed=0):
-    """Means by rate, with noise of runs and items; divergence: likewise, exactly as given."""
+def grid(
+    name,
+    learned,
+    forgotten,
+    rates=RATES,
+    divergence=None,
+    noise=0.01,
+    steps=100,
+    seed=0,
+    **measures,
+):
+    """Means by rate, with noise of runs and items; divergence: likewise, exactly as given.
+
+    measures: of weights and starts, by rate or by seed and rate, without noise.
+    """
     rng = np.random.default_rng([seed, *map(ord, name)])
 
     def axis(means):
@@ -33,7 +46,9 @@ def grid(name, learned, forgotten, rates=RATES, divergence=None, noise=0.01, ste
         far = Axis(np.asarray(divergence)[None, :, None] * np.exp(rng.normal(0, 0.01, shape)))
     cells = tuple(Cell(rate, steps) for rate in rates)
     arm = Arm(name, axis(learned), axis(forgotten))
-    return Grid(arm, far, cells, tuple(range(SEEDS)), ())
+    shape = (SEEDS, len(cells))
+    known = {name: np.broadcast_to(np.asarray(x, float), shape) for name, x in measures.items()}
+    return Grid(arm, far, cells, tuple(range(SEEDS)), (), known)
 
 
 def findings(*grids, contrasts=(), margin=0.03, traits=None):

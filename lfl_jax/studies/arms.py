@@ -1,8 +1,8 @@
 """From runs to the arms of a contrast: every method's scores by seed, grid cell and item."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -55,7 +55,8 @@ class Grid:
     """A method's runs as an arm, with what its cells are and which were left out, and why.
 
     arm.x is learning, arm.y forgetting, both so that more is more. divergence: of the runs' models
-    from the base, in nats, where it was measured.
+    from the base, in nats, where it was measured. measures: of weights and starts by name
+    (`records.run_measures`), of every seed and cell; those that every run has.
     """
 
     arm: Arm
@@ -63,6 +64,7 @@ class Grid:
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     left_out: tuple[str, ...]
+    measures: Mapping[str, Float[np.ndarray, "S P"]] = field(default_factory=dict)
 
     @property
     def rates(self) -> Float[np.ndarray, " P"]:
@@ -156,7 +158,22 @@ def _grid(
     # The base has no divergence from itself: its items are in the order of any run.
     anyone = scores[cells[0], seeds[0]]
     far = measures.divergence and axis(measures.divergence, item_values, anyone)
-    return Grid(arm, far, tuple(cells), tuple(seeds), tuple(left_out))
+    measured = _measured(runs, cells, seeds)
+    return Grid(arm, far, tuple(cells), tuple(seeds), tuple(left_out), measured)
+
+
+def _measured(
+    runs: Sequence[Run], cells: Sequence[Cell], seeds: Sequence[int]
+) -> dict[str, Float[np.ndarray, "S P"]]:
+    """{measure: its values}, of those that all runs of these cells and seeds have."""
+    by_place = {(run.cell, run.seed): run.measures for run in runs}
+    counted = [by_place[cell, seed] for seed in seeds for cell in cells]
+    names = set(counted[0]).intersection(*counted)
+    by_name = {}
+    for name in sorted(names):
+        values = np.array([measures[name] for measures in counted])
+        by_name[name] = values.reshape(len(seeds), len(cells))
+    return by_name
 
 
 def _seeds(runs: Sequence[Run]) -> set[int]:

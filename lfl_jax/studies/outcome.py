@@ -17,7 +17,7 @@ from lfl_jax.studies import runs as study_runs
 from lfl_jax.studies import traits
 from lfl_jax.studies.findings import Findings, find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
-from lfl_jax.studies.records import run_directories, run_transcripts
+from lfl_jax.studies.records import run_directories, run_measures, run_transcripts
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import reuse
 from lfl_jax.studies.running.execute import State, States, Study
@@ -68,14 +68,16 @@ def read(study: Study, states: States) -> list[study_runs.Run]:
     """Every run of the grid with its scores, or with the reason why it has none."""
     ended, read_runs = study.ended(), []
     for run in study.runs:
-        scores, reason, along = None, "not run yet", {}
+        scores, reason, along, measures = None, "not run yet", {}, {}
         if states[run.name] is State.FINISHED:
             scores, reason = _scores(study, run), ""
             along = run_directories.along(study.run_folder(run))
+            measures = run_measures.read(study.run_folder(run))
         elif run.name in ended:
             reason = ended[run.name].reason
+        more = {"scale": run.scale, "along": along, "measures": measures}
         read_runs.append(
-            study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, run.scale, along)
+            study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, **more)
         )
     return read_runs
 

@@ -1,10 +1,16 @@
-"""What explains forgetting, whatever the method: the divergence, the rate, or the learning itself.
+"""What explains forgetting, whatever the method: divergence, rate, learning, weights, curvature.
 
 Each predictor alone is fitted to the runs of a seed by a parabola, and its share of the variance is
-R^2 (the coefficient of determination). R^2 of the seeds give its interval.
+R^2 (the coefficient of determination). R^2 of the seeds give its interval. All predictors are
+compared on the same runs: one that any run lacks is left out.
+
+A parabola through N runs explains 2 / (N - 1) of the variance of noise, and one through two
+different values 1 / (N - 1): that is the null beside every share.
+
+Letters: S seeds, N runs of a seed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +18,8 @@ from jaxtyping import Float
 
 from lfl_jax.statistics.effects import Effect, over_seeds
 from lfl_jax.studies.arms import Grid
+
+Values = Float[np.ndarray, "S N"]
 
 DIVERGENCE = "log divergence from the base"
 RATE = "log learning rate"
@@ -21,11 +29,40 @@ METHOD = "method"
 DEGREE = 2
 
 
+def _log(values: Values) -> Values | None:
+    """None for values that have no logarithm, as a change of exactly 0 has none."""
+    return np.log(values) if np.all(values > 0) else None
+
+
+def _plain(values: Values) -> Values:
+    return values
+
+
+# Predictor: the measure of a run's weights or start that it is (a name of `run_measures`), and how
+# it enters. Distances of the weights first: they are what the divergence competes with.
+DISTANCES: dict[str, tuple[str, Callable[[Values], Values | None]]] = {
+    "log norm of dW": ("frobenius", _log),
+    "log relative norm of dW": ("relative_norm", _log),
+    "log spectral norm of dW": ("spectral", _log),
+    "k90 of dW": ("k90", _plain),
+    "effective rank of dW": ("effective_rank", _plain),
+}
+MEASURED = DISTANCES | {
+    "intruder dimensions": ("intruders", _plain),
+    "log top Hessian eigenvalue at step 0": ("curvature", _log),
+    "the base's loss on the target": ("base_target_nll", _plain),
+}
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """by_seed: the share of forgetting's variance over the runs of each seed."""
+    """by_seed: the share of forgetting's variance over the runs of each seed.
+
+    null: the share that is expected of a predictor which has nothing to do with forgetting.
+    """
 
     by_seed: Float[np.ndarray, " S"]
+    null: float
 
     @property
     def r2(self) -> Effect:
@@ -48,16 +85,17 @@ def explain(by_method: Mapping[str, Grid]) -> dict[str, Predictor]:
     values = _values(grids)
     runs = forgotten.shape[1]
     shares = {
-        name: Predictor(_r2_by_seed(x, forgotten))
+        name: Predictor(_r2_by_seed(x, forgotten), _null(x))
         for name, x in values.items()
         if runs > DEGREE + 2
     }
     if runs > len(grids) + 1 and len(grids) > 1:
-        shares[METHOD] = Predictor(_r2_of_groups(grids, forgotten))
+        null = (len(grids) - 1) / (runs - 1)
+        shares[METHOD] = Predictor(_r2_of_groups(grids, forgotten), null)
     return shares
 
 
-def _values(grids: list[Grid]) -> dict[str, Float[np.ndarray, "S N"]]:
+def _values(grids: list[Grid]) -> dict[str, Values]:
     """{predictor: its value of every run}, the columns in the order of `grids`."""
     seeds = len(grids[0].seeds)
     rates = np.concatenate([grid.rates for grid in grids])
@@ -66,16 +104,25 @@ def _values(grids: list[Grid]) -> dict[str, Float[np.ndarray, "S N"]]:
         LEARNING: np.hstack([grid.arm.x.by_run() for grid in grids]),
     }
     if all(grid.divergence is not None for grid in grids):
-        far = np.hstack([grid.divergence.by_run() for grid in grids])
+        far = _log(np.hstack([grid.divergence.by_run() for grid in grids]))
         # An untrained arm has no logarithm of its divergence: it would have to be left out of all.
-        if np.all(far > 0):
-            values[DIVERGENCE] = np.log(far)
+        values |= {} if far is None else {DIVERGENCE: far}
+    for name, (measure, enters) in MEASURED.items():
+        if all(measure in grid.measures for grid in grids):
+            x = enters(np.hstack([grid.measures[measure] for grid in grids]))
+            # What is the same for all runs of a seed can explain nothing, and was no predictor.
+            if x is not None and np.all(np.ptp(x, axis=1) > 0):
+                values[name] = x
     return values
 
 
-def _r2_by_seed(
-    x: Float[np.ndarray, "S N"], y: Float[np.ndarray, "S N"]
-) -> Float[np.ndarray, " S"]:
+def _null(x: Values) -> float:
+    """Of a parabola in x: as many degrees of freedom as it can use."""
+    values = min(len(np.unique(row)) for row in x)
+    return min(DEGREE, values - 1) / (x.shape[1] - 1)
+
+
+def _r2_by_seed(x: Values, y: Values) -> Float[np.ndarray, " S"]:
     shares = []
     for predictor, outcome in zip(x, y, strict=True):
         # Centred, so that the powers are not nearly collinear.
@@ -86,7 +133,7 @@ def _r2_by_seed(
     return np.array(shares)
 
 
-def _r2_of_groups(grids: list[Grid], y: Float[np.ndarray, "S N"]) -> Float[np.ndarray, " S"]:
+def _r2_of_groups(grids: list[Grid], y: Values) -> Float[np.ndarray, " S"]:
     """Of each method's mean."""
     groups = np.repeat(np.arange(len(grids)), [len(grid.cells) for grid in grids])
     means = np.stack([y[:, groups == group].mean(axis=1) for group in range(len(grids))], axis=1)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
 from lfl_jax.studies import records
-from lfl_jax.studies.records import csv_rows, run_directories
+from lfl_jax.studies.records import csv_rows, run_directories, run_measures
 from lfl_jax.studies.records.csv_rows import Row
 from lfl_jax.studies.records.scores import Scores
 
@@ -48,7 +48,8 @@ class Run:
 
     step: the length of its schedule, in optimizer steps. scale: of the finished change, which a
     study evaluates without training again. along: its scores during training, by the number of
-    steps, where it was evaluated then.
+    steps, where it was evaluated then. measures: of its weights and of its start, by the names of
+    `records.run_measures`, as far as they were measured.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Run:
     reason: str = ""
     scale: float = 1.0
     along: Mapping[int, Scores] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -126,7 +128,9 @@ def _run(path: Path, number: int, row: Row) -> Run:
     elif scale == 1:
         _require_as_recorded(where, path.parent / folder, lr, step)
     along = run_directories.along(path.parent / folder) if folder else {}
-    return Run(row["method"], lr, seed, step, scores, reason, scale=scale, along=along)
+    measures = run_measures.read(path.parent / folder) if folder else {}
+    more = {"scale": scale, "along": along, "measures": measures}
+    return Run(row["method"], lr, seed, step, scores, reason, **more)
 
 
 def _require_as_recorded(where: str, folder: Path, lr: float, step: int) -> None:

@@ -39,7 +39,7 @@ SHOWN = (
     tabular.runs,
 )
 # In files only: many rows, and what has a section of its own.
-ON_DISK = (tabular.all_measures, tabular.claims)
+ON_DISK = (tabular.all_measures, tabular.measures_of_runs, tabular.claims)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
 """The numbers of a study's report as tables: of text for people, of CSV and LaTeX for files."""
 
 import csv
+import functools
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from lfl_jax.statistics.effects import over_seeds
-from lfl_jax.statistics.frontier import Axis
 from lfl_jax.studies import claims as published_claims
 from lfl_jax.studies.answers import Answer
 from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.cells import cell_mean
 from lfl_jax.studies.changes import Change
 from lfl_jax.studies.findings import Findings
+from lfl_jax.studies.records.run_measures import LABELS
 
 # No number has more figures than anybody reads.
 DIGITS = 4
@@ -126,26 +130,35 @@ def points(findings: Findings) -> Table:
 
 def runs(findings: Findings) -> Table:
     """Every run that counts."""
-    columns = {"learning": lambda grid: grid.arm.x, "forgetting": lambda grid: grid.arm.y}
+    columns = {
+        "learning": lambda grid: grid.arm.x.by_run(),
+        "forgetting": lambda grid: grid.arm.y.by_run(),
+    }
     return _by_run("runs", "Every run.", findings, columns)
 
 
 def divergences(findings: Findings) -> Table:
     """Every run's divergence from its base, and what it forgot."""
-    columns = {"divergence": lambda grid: grid.divergence, "forgetting": lambda grid: grid.arm.y}
+    columns = {
+        "divergence": lambda grid: grid.divergence.by_run(),
+        "forgetting": lambda grid: grid.arm.y.by_run(),
+    }
     caption = "Every run's divergence from its base."
     return _by_run("divergences", caption, findings, columns)
 
 
 def _by_run(
-    name: str, caption: str, findings: Findings, columns: Mapping[str, Callable[[Grid], Axis]]
+    name: str,
+    caption: str,
+    findings: Findings,
+    columns: Mapping[str, Callable[[Grid], Float[np.ndarray, "S P"]]],
 ) -> Table:
-    """A row per run with its mean over items on each axis."""
+    """A row per run with a number of each column, which is of every seed and cell."""
     rows = []
     for method, grid in findings.grids.items():
-        means = [axis_of(grid).by_run() for axis_of in columns.values()]
+        numbers = [column(grid) for column in columns.values()]
         for where, index in _places(grid):
-            rows.append((method, *where, *(mean[index] for mean in means)))
+            rows.append((method, *where, *(float(number[index]) for number in numbers)))
     head = ("method", "learning rate", "steps", "scale", "seed")
     return Table(name, caption, (*head, *columns), tuple(rows))
 
@@ -154,10 +167,27 @@ def predictors(findings: Findings) -> Table:
     """What each predictor alone explains of forgetting."""
     return Table(
         "predictors",
-        "The share of forgetting's variance over runs that each predictor alone explains.",
-        ("predictor", "R²", "95 % low", "95 % high"),
-        tuple((name, p.r2.mean, *p.interval()) for name, p in findings.predictors.items()),
+        "The share of forgetting's variance over runs that each predictor alone explains. Null:"
+        " what is expected of one that has nothing to do with it.",
+        ("predictor", "R²", "95 % low", "95 % high", "null"),
+        tuple((name, p.r2.mean, *p.interval(), p.null) for name, p in findings.predictors.items()),
     )
+
+
+def measures_of_runs(findings: Findings) -> Table:
+    """Every run's measures of its weights and its start, and what it forgot."""
+    names = set(LABELS).intersection(*(grid.measures for grid in findings.grids.values()))
+    columns = {
+        LABELS[name]: functools.partial(_measure_of, name) for name in LABELS if name in names
+    }
+    if not columns:
+        return Table("weights", "", (), ())
+    columns["forgetting"] = lambda grid: grid.arm.y.by_run()
+    return _by_run("weights", "Every run's weights, and what it started from.", findings, columns)
+
+
+def _measure_of(name: str, grid: Grid) -> Float[np.ndarray, "S P"]:
+    return grid.measures[name]
 
 
 def flips(findings: Findings) -> Table:

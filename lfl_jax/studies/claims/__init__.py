@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 
 from lfl_jax.statistics.multiplicity import holm
-from lfl_jax.studies.claims import distance, lora_and_full, variants
+from lfl_jax.studies.claims import distance, lora_and_full, variants, weights
 from lfl_jax.studies.claims.claim import Checked, Claim, Status, untested
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import FULL, LORA
@@ -94,10 +94,25 @@ CLAIMS: dict[str, Claim] = {
         PAPER,
         functools.partial(_untested, "a study compares no diversity"),
     ),
+    "distances_explain_less": Claim(
+        "Distances and ranks of the weights explain forgetting worse than the divergence does.",
+        "arXiv 2509.04259",
+        weights.distances_explain_less,
+    ),
     "rank_of_change": Claim(
         "Full finetuning's weight change has a rank 10 to 100 times LoRA's.",
         PAPER,
-        functools.partial(_untested, "a study compares no spectra"),
+        weights.full_has_higher_rank,
+    ),
+    "intruders_forget": Claim(
+        "The more intruder dimensions LoRA's change has, the more it forgets.",
+        "arXiv 2410.21228",
+        weights.intruders_forget,
+    ),
+    "curvature_sets_rate": Claim(
+        "A method's best learning rate falls with the top Hessian eigenvalue at step 0.",
+        "arXiv 2602.04998",
+        weights.best_rate_falls_with_curvature,
     ),
 }
 

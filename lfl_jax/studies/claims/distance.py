@@ -36,12 +36,13 @@ def explains_more_than_others(findings: Findings) -> Checked:
         return untested(NOT_MEASURED)
     others = {name: one for name, one in explained.items() if one is not divergence}
     return together(
-        [_more_than(divergence.by_seed - other.by_seed, name) for name, other in others.items()],
+        [more_than(divergence.by_seed - other.by_seed, name) for name, other in others.items()],
         "the study has nothing to compare it with",
     )
 
 
-def _more_than(differences: Float[np.ndarray, " S"], name: str) -> Checked:
+def more_than(differences: Float[np.ndarray, " S"], name: str) -> Checked:
+    """Whether R^2 of the divergence is above another's, given their differences by seed."""
     effect = over_seeds(differences)
     low, high = effect.interval()
     evidence = f"R² less that of the {name} {effect.mean:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -84,8 +84,9 @@ def explained(findings: Findings) -> Figure | None:
         "explained",
         "What explains forgetting",
         "The share of the variance over runs, R², that a parabola in each predictor alone explains,"
-        " computed within each seed; for the method alone, its mean. Bars: 95 % intervals over"
-        " seeds.",
+        " computed within each seed; for the method alone, its mean. All on the same runs. Bars:"
+        " 95 % intervals over seeds. Crosses: what is expected of a predictor that has nothing to"
+        " do with forgetting.",
         tables.predictors(findings),
         functools.partial(_paint_explained, findings),
         (rows, rows),
@@ -99,6 +100,7 @@ def _paint_explained(findings: Findings, canvas: "Canvas") -> None:
         low, high = predictor.interval()
         axes.plot((low, high), (height, height), color=INK, lw=2)
         axes.plot(predictor.r2.mean, height, "o", color=INK, ms=6)
+        axes.plot(predictor.null, height, "x", color=INK, ms=6)
     axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(ordered) - 0.4), xlabel="R² of forgetting")
 

@@ -1,0 +1,235 @@
+"""Claims about the weights: ranks of changes, intruder dimensions, distances, curvature at step 0.
+
+Each is a rule on what a study with weights = True (and curvature > 0) measured of every run, and
+each says in its evidence what it was compared with: the null.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lfl_jax.errors import UserError
+from lfl_jax.statistics.effects import Effect, over_seeds
+from lfl_jax.statistics.verdicts import Verdict, decide
+from lfl_jax.studies import predictors
+from lfl_jax.studies.arms import Grid
+from lfl_jax.studies.claims import best
+from lfl_jax.studies.claims.claim import Checked, Status, of_decision, together, untested
+from lfl_jax.studies.claims.distance import NOT_MEASURED, more_than
+from lfl_jax.studies.claims.lora_and_full import NO_CONTRAST, pairs
+from lfl_jax.studies.findings import Findings
+from lfl_jax.studies.traits import LORA
+
+NO_WEIGHTS = "the study does not measure weights (weights = True)"
+NO_CURVATURE = "the study does not measure the curvature at step 0 (curvature > 0)"
+# log10 of the ratio of ranks that the paper gives.
+TENFOLD, HUNDREDFOLD = 1.0, 2.0
+LEVEL = 0.05
+FEWEST_ARMS = 3
+# Orders of arms: all of so many arms at most, else so many drawn ones.
+LISTED, DRAWN = 7, 20_000
+# Terms of the regression on intruders: a constant, the norm and its square, the intruders.
+TERMS = 4
+
+
+def distances_explain_less(findings: Findings) -> Checked:
+    """R^2 of the log divergence is above that of every distance of the weights, seed by seed.
+
+    Null: a distance explains as much.
+    """
+    explained = findings.predictors
+    divergence = explained.get(predictors.DIVERGENCE)
+    if divergence is None:
+        return untested(NOT_MEASURED)
+    shares = {name: one.by_seed for name, one in explained.items() if name in predictors.DISTANCES}
+    checks = [more_than(divergence.by_seed - share, name) for name, share in shares.items()]
+    return together(checks, NO_WEIGHTS)
+
+
+def full_has_higher_rank(findings: Findings) -> Checked:
+    """The ratio of k90, full finetuning's over LoRA's, each at its best rate, is 10 to 100.
+
+    Null: a ratio of 1.
+    """
+    return together([_ratio_of_ranks(findings, *pair) for pair in pairs(findings)], NO_CONTRAST)
+
+
+def _ratio_of_ranks(findings: Findings, lora: str, full: str) -> Checked:
+    grids = [findings.grids[method] for method in (full, lora)]
+    if not all("k90" in grid.measures for grid in grids):
+        return untested(NO_WEIGHTS)
+    try:
+        length = best.shared_length(grids)
+    except UserError as error:
+        return untested(str(error))
+    ranks = [_at_best(grid, "k90", length) for grid in grids]
+    if not all(np.all(rank > 0) for rank in ranks):
+        return Checked(Status.UNDECIDED, f"{lora} or {full} changed nothing: a rank of 0")
+
+    ratio = over_seeds(np.log10(ranks[0] / ranks[1]))
+    random = [float(_at_best(grid, "k90_random", length).mean()) for grid in grids]
+    means = [float(rank.mean()) for rank in ranks]
+    evidence = (
+        f"k90 of {full} {means[0]:.3g} (a random change {random[0]:.3g}), of {lora} {means[1]:.3g}"
+        f" (random factors {random[1]:.3g}); ratio {_power(ratio)}"
+    )
+    return _tenfold(ratio, random[0] / means[1], evidence)
+
+
+def _tenfold(ratio: Effect, largest: float, evidence: str) -> Checked:
+    """largest: the ratio that a random change of full finetuning's shapes would have."""
+    low, high = ratio.interval()
+    p = ratio.p_value()
+    # Small matrices have small ranks, whatever was learned.
+    if largest < 10:
+        return Checked(
+            Status.UNDECIDED, f"{evidence}: matrices of this size allow {largest:.2g} at most", p
+        )
+    if math.isnan(low) or low <= 0 < TENFOLD <= high:
+        return Checked(Status.UNDECIDED, f"{evidence}: 1 and 10 cannot be told apart", p)
+    if low <= HUNDREDFOLD and high >= TENFOLD:
+        return Checked(Status.REPRODUCED, evidence, p)
+    return Checked(Status.CONTRADICTED, evidence, ratio.p_value(TENFOLD))
+
+
+def _power(log10: Effect) -> str:
+    low, high = log10.interval()
+    return f"{10**log10.mean:.3g} [{10**low:.3g}, {10**high:.3g}]"
+
+
+def _at_best(grid: Grid, measure: str, length: int) -> Float[np.ndarray, " S"]:
+    """Of each seed at the cell that learned most with the others."""
+    cells: Int[np.ndarray, " S"] = best.chosen_cells(grid, length)
+    return grid.measures[measure][np.arange(len(cells)), cells]
+
+
+def intruders_forget(findings: Findings) -> Checked:
+    """LoRA forgets more the more intruder dimensions its change has, at an equal norm of it.
+
+    Per seed, forgetting is regressed on the log of the change's norm, its square, and the number of
+    intruders. Null: their coefficient is 0, as where the norm brings both. It is an observation;
+    `analysis.interventions` scales the intruders themselves.
+    """
+    checks = [
+        _of_intruders(findings, method, grid)
+        for method, grid in findings.grids.items()
+        if findings.traits[method].kind == LORA
+    ]
+    return together(checks, "the study has no arm of LoRA")
+
+
+def _of_intruders(findings: Findings, method: str, grid: Grid) -> Checked:
+    if not {"intruders", "relative_norm"} <= grid.measures.keys():
+        return untested(NO_WEIGHTS)
+    intruders, norm = grid.measures["intruders"], grid.measures["relative_norm"]
+    counts = f"{method}: {intruders.min():g} to {intruders.max():g} intruders"
+    if "intruders_random" in grid.measures:
+        counts += (
+            f" (random changes of these norms: {grid.measures['intruders_random'].mean():.3g})"
+        )
+    if len(grid.cells) <= TERMS:
+        return Checked(Status.UNDECIDED, f"{counts}, of {len(grid.cells)} runs a seed: too few")
+    if not np.all(np.ptp(intruders, axis=1) > 0) or not np.all(norm > 0):
+        return Checked(Status.UNDECIDED, f"{counts}: a seed's runs do not differ")
+
+    # From the fewest to the most, so that it is in the unit of forgetting.
+    effect = over_seeds(_slopes(intruders, norm, grid.arm.y.by_run()) * np.ptp(intruders))
+    decision = decide(effect, findings.question.margin)
+    return of_decision(decision, Verdict.MORE, f"{counts}; what they add at an equal norm:")
+
+
+def _slopes(
+    intruders: Float[np.ndarray, "S P"],
+    norm: Float[np.ndarray, "S P"],
+    forgotten: Float[np.ndarray, "S P"],
+) -> Float[np.ndarray, " S"]:
+    """Of forgetting over intruders, of each seed, with the norm in the regression."""
+    slopes = []
+    for count, x, y in zip(intruders, np.log(norm), forgotten, strict=True):
+        centred = x - x.mean()
+        columns = np.stack([count, np.ones_like(x), centred, centred**2], axis=1)
+        slopes.append(np.linalg.lstsq(columns, y, rcond=None)[0][0])
+    return np.array(slopes)
+
+
+def best_rate_falls_with_curvature(findings: Findings) -> Checked:
+    """Over arms, the log of the best rate falls with the log of the top Hessian eigenvalue.
+
+    Nulls: a slope of 0 for these arms, whose best rates are known to an error; and arms whose
+    eigenvalues are no more than labels, exchanged in every way. The weaker evidence of the two
+    counts, so that fewer than 4 arms decide nothing.
+    """
+    measured = [name for name, grid in findings.grids.items() if "curvature" in grid.measures]
+    if not measured:
+        return untested(NO_CURVATURE)
+    arms = _arms(findings, measured)
+    if len(arms.x) < FEWEST_ARMS or not np.ptp(arms.x) > 0:
+        return Checked(
+            Status.UNDECIDED,
+            f"{len(arms.x)} arms have a positive eigenvalue and a best rate inside of their sweep;"
+            f" a slope needs {FEWEST_ARMS} that differ",
+        )
+    slope = arms.slope()
+    by_chance = arms.chance_of(slope.mean)
+    p = max(slope.p_value(), by_chance)
+    low, high = slope.interval()
+    evidence = (
+        f"slope over {len(arms.x)} arms {slope.mean:+.2f} [{low:+.2f}, {high:+.2f}] decades of the"
+        f" rate per decade of the eigenvalue; {by_chance:.2g} of the ways to exchange them are as"
+        " steep"
+    )
+    if not p < LEVEL:
+        return Checked(Status.UNDECIDED, evidence, p)
+    return Checked(Status.REPRODUCED if slope.mean < 0 else Status.CONTRADICTED, evidence, p)
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """x: log10 of each arm's top eigenvalue, over its seeds. rates: log10 of its best rate."""
+
+    x: Float[np.ndarray, " M"]
+    rates: tuple[Effect, ...]
+
+    @property
+    def weights(self) -> Float[np.ndarray, " M"]:
+        """Of the rates in the slope of least squares."""
+        centred = self.x - self.x.mean()
+        return centred / np.sum(centred**2)
+
+    def slope(self) -> Effect:
+        """With the error that the best rates' own errors leave it."""
+        variances = np.square([rate.se for rate in self.rates])
+        mean = float(self.weights @ [rate.mean for rate in self.rates])
+        se = math.sqrt(float(np.square(self.weights) @ variances))
+        fewest = min(rate.seeds for rate in self.rates)
+        return Effect(mean, se, min(rate.df for rate in self.rates), fewest)
+
+    def chance_of(self, slope: float) -> float:
+        """The share of all orders of the arms with a slope at least as steep, the same way."""
+        means = np.array([rate.mean for rate in self.rates])
+        slopes = means[_orders(len(means))] @ self.weights
+        # Rounding must not lose the order that is there.
+        return float(np.mean(slopes * np.sign(slope) >= abs(slope) * (1 - 1e-9)))
+
+
+def _orders(count: int) -> Int[np.ndarray, "N M"]:
+    """All orders of so many, or DRAWN random ones of more than LISTED."""
+    if count <= LISTED:
+        return np.array(list(itertools.permutations(range(count))))
+    rng = np.random.default_rng(0)
+    return rng.permuted(np.tile(np.arange(count), (DRAWN, 1)), axis=1)
+
+
+def _arms(findings: Findings, measured: list[str]) -> _Arms:
+    """Those with a best rate and a positive eigenvalue."""
+    optima = {one.method: one.optimum for one in findings.best_rates if one.optimum is not None}
+    x, rates = [], []
+    for method in measured:
+        values = findings.grids[method].measures["curvature"]
+        if method in optima and np.all(values > 0):
+            x.append(float(np.log10(values).mean()))
+            rates.append(optima[method].log10)
+    return _Arms(np.array(x), tuple(rates))

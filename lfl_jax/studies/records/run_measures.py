@@ -1,0 +1,54 @@
+"""What is known of a finished run beside its scores: its weights' change, and where it started.
+
+Files of the run directory, written by `studies.running.measuring` where a study asks for them:
+weights.jsonl (`analysis.run_weights`) and curvature.json. What the base scored on the target is in
+results.json.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+from lfl_jax.analysis import run_weights
+from lfl_jax.core import files
+
+CURVATURE = "curvature.json"
+TARGET = ("target_nll", "nll")
+
+# {measure: what it is called}
+LABELS = {
+    "frobenius": "norm of dW",
+    "relative_norm": "relative norm of dW",
+    "spectral": "spectral norm of dW",
+    "k90": "k90 of dW",
+    "k90_random": "k90, random",
+    "effective_rank": "effective rank of dW",
+    "effective_rank_random": "effective rank, random",
+    "stable_rank": "stable rank of dW",
+    "stable_rank_random": "stable rank, random",
+    "intruders": "intruders",
+    "intruders_random": "intruders, random",
+    "curvature": "top Hessian eigenvalue at step 0",
+    "base_target_nll": "the base's loss on the target",
+}
+
+
+def read(folder: Path) -> dict[str, float]:
+    """{measure: value} of a run, by the names of LABELS, as far as they were measured."""
+    measures = run_weights.summary(run_weights.read(folder))
+    if (folder / CURVATURE).exists():
+        measured = files.read_json_object(folder / CURVATURE)
+        # An eigenvalue that has not converged is no measurement.
+        measures |= {"curvature": measured["value"]} if measured["converged"] else {}
+    base = _base_target_nll(folder)
+    return measures | ({} if base is None else {"base_target_nll": base})
+
+
+def _base_target_nll(folder: Path) -> float | None:
+    """In nats per token; None for a run that did not evaluate it."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        rows = json.loads((folder / "results.json").read_text("utf-8"))["rows"]
+        for row in rows:
+            if (row["task"], row["metric"], row["variant"]) == (*TARGET, "before"):
+                return row["estimate"]
+    return None
