@@ -87,9 +87,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _trained(method: Grid) -> Arm:
-    """Its cells as trained: a scaled change has no noise of its own."""
-    cells = [index for index, cell in enumerate(method.cells) if cell.scale == 1]
-    # A method of scaled changes alone has nothing else.
+    """Its cells as trained: an altered change has no noise of its own."""
+    cells = [index for index, cell in enumerate(method.cells) if cell.point.is_trained]
+    # A method of altered changes alone has nothing else.
     cells = cells or list(range(len(method.cells)))
     x, y = (
         dataclasses.replace(axis, values=axis.values[:, cells])

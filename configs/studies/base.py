@@ -67,15 +67,32 @@ def arm(
     return a
 
 
-def derived(arm: str = "", scales: tuple[float, ...] = (0.25, 0.5, 0.75)) -> config_dict.ConfigDict:
-    """A method without training: the finished runs of another arm, with their change scaled.
+def derived(
+    arm: str = "",
+    scales: tuple[float, ...] = (),
+    truncate: tuple[int, ...] = (),
+    intruders: tuple[float, ...] = (),
+    random_directions: tuple[float, ...] = (),
+    without: tuple[str, ...] = (),
+) -> config_dict.ConfigDict:
+    """A method without training: the finished runs of another arm, with their change altered.
 
-    arm: its name. scales: factors on the change of every run, an adapter's dW or the difference of
-    trained parameters; 0 is the base, and 1 the run itself.
+    arm: its name. One of the others is given, a curve of one run per value; none is scales of .25,
+    .5 and .75. A change is an adapter's dW, or the difference of trained parameters.
+
+    scales: factors on the change; 0 is the base, and 1 the run itself. truncate: ranks of the best
+    approximation of the change, >= 1. intruders: factors on the intruder dimensions of base and
+    change together (arXiv 2410.21228, top 10, epsilon .5); 1 is the run itself. random_directions:
+    the control, factors on as many random directions of the same size. without: parts whose change
+    is left out, a module ("q"), a group ("attn", "mlp"), a layer ("layers/0") or a module of one
+    ("layers/0/mlp/down").
     """
     d = config_dict.ConfigDict()
     d.of = arm
-    d.scales = scales
+    d.truncate, d.without = truncate, without
+    d.intruders, d.random_directions = intruders, random_directions
+    is_alone = truncate or without or intruders or random_directions
+    d.scales = scales if scales or is_alone else (0.25, 0.5, 0.75)
     return d
 
 

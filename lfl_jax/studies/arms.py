@@ -72,9 +72,9 @@ class Grid:
         return np.array([cell.lr for cell in self.cells])
 
     @property
-    def is_scaled(self) -> bool:
-        """Whether a cell is a finished change times a factor, and no schedule of its own."""
-        return any(cell.scale != 1 for cell in self.cells)
+    def is_derived(self) -> bool:
+        """Whether a cell is an altered change of a finished run, and no schedule of its own."""
+        return not all(cell.point.is_trained for cell in self.cells)
 
     @property
     def lengths(self) -> list[int]:

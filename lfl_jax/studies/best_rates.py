@@ -50,8 +50,8 @@ class RateRatio:
 
 def best_rate(method: str, grid: Grid) -> BestRate:
     """By a parabola in the log of the rate; a UserError of the sweep is the reason."""
-    if grid.is_scaled:
-        return BestRate(method, None, f"{method} scales finished runs, whose rates are not its own")
+    if grid.is_derived:
+        return BestRate(method, None, f"{method} alters finished runs, whose rates are not its own")
     try:
         return BestRate(method, learning_rates.optimum(_sweep(method, grid)))
     except UserError as error:
@@ -60,9 +60,9 @@ def best_rate(method: str, grid: Grid) -> BestRate:
 
 def rate_ratio(first: str, second: str, grids: Mapping[str, Grid]) -> RateRatio:
     """Of two methods; what is wrong with either's sweep is the reason."""
-    scaled = [method for method in (first, second) if grids[method].is_scaled]
-    if scaled:
-        return RateRatio(first, second, None, best_rate(scaled[0], grids[scaled[0]]).reason)
+    derived = [method for method in (first, second) if grids[method].is_derived]
+    if derived:
+        return RateRatio(first, second, None, best_rate(derived[0], grids[derived[0]]).reason)
     try:
         effect = learning_rates.ratio(_sweep(first, grids[first]), _sweep(second, grids[second]))
     except UserError as error:

@@ -20,8 +20,10 @@ from typing import TypeAlias
 from lfl_jax.config import Config, command_line
 from lfl_jax.config.sections import name_and_items
 from lfl_jax.errors import UserError, mistakes
+from lfl_jax.studies import points
 from lfl_jax.studies.answers import MOST_CONTRASTS, Question
 from lfl_jax.studies.arms import Measures
+from lfl_jax.studies.points import AS_TRAINED, Point
 from lfl_jax.studies.runs import run_name
 
 # {"optim.lr": 1e-3}, as pairs: hashable, in the order of their names.
@@ -39,8 +41,8 @@ AXES = ("optim.lr", "train.steps", *(f"seed.{stream}" for stream in SEED_STREAMS
 class ArmConfig:
     """A method: words added to the base config's, fields in place of its own, learning rates.
 
-    of, scales: of a method without training, which scales the change of another arm's runs by each
-    of these; its rates are then that arm's.
+    of, points: of a method without training, which alters the change of another arm's runs in each
+    of these ways; its rates are then that arm's.
     """
 
     name: str
@@ -48,7 +50,7 @@ class ArmConfig:
     rates: tuple[float, ...]
     config: Overrides = ()
     of: str = ""
-    scales: tuple[float, ...] = (1.0,)
+    points: tuple[Point, ...] = (AS_TRAINED,)
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class StudyConfig:
 class PlannedRun:
     """A run of the grid. name: of its directory, the same whenever the study is expanded.
 
-    source, scale: of a run without training, the name of the run whose change is scaled, and by
-    how much; config is that run's.
+    source, point: of a run without training, the name of the run whose change is altered, and how;
+    config is that run's.
     """
 
     name: str
@@ -79,7 +81,7 @@ class PlannedRun:
     seed: int
     config: Config
     source: str = ""
-    scale: float = 1.0
+    point: Point = AS_TRAINED
 
 
 def load(place: str) -> StudyConfig:
@@ -126,9 +128,9 @@ def expand(study: StudyConfig) -> list[PlannedRun]:
     arms = sorted(study.arms, key=lambda arm: bool(arm.of))
     cells = itertools.product(study.seeds, arms, study.steps)
     runs = [
-        _run(study, base, arm, lr, steps, seed, scale)
+        _run(study, base, arm, lr, steps, seed, point)
         for seed, arm, steps in cells
-        for lr, scale in itertools.product(arm.rates, arm.scales)
+        for lr, point in itertools.product(arm.rates, arm.points)
     ]
     _require_different_arms(study, base)
     _require_distinct(runs)
@@ -148,7 +150,7 @@ def unknown(given: Mapping[str, object], known: Mapping[str, object], where: str
 
 
 def _arms(given: Mapping[str, Mapping[str, object]]) -> tuple[ArmConfig, ...]:
-    """The arms in their order, those without training with the rates of the arms they scale."""
+    """The arms in their order, those without training with the rates of the arms they alter."""
     from lfl_jax.configs.studies import base
 
     trained, arms = {}, []
@@ -161,9 +163,10 @@ def _arms(given: Mapping[str, Mapping[str, object]]) -> tuple[ArmConfig, ...]:
         if name in trained:
             arms.append(trained[name])
             continue
-        arm = base.derived().to_dict() | values
-        rates = trained[arm["of"]].rates if arm["of"] in trained else ()
-        arms.append(ArmConfig(name, "", rates, of=arm["of"], scales=_numbers(arm["scales"])))
+        of, rates = values["of"], ()
+        if of in trained:
+            rates = trained[of].rates
+        arms.append(ArmConfig(name, "", rates, of=of, points=points.listed(values)))
     return tuple(arms)
 
 
@@ -217,10 +220,9 @@ def _wrong_derived(arm: ArmConfig, trained: Sequence[str]) -> Iterable[str]:
     if not NAME.fullmatch(arm.name):
         yield f'arm {arm.name!r}: expected letters, digits, "_", "." and "+"'
     if arm.of not in trained:
-        yield f"arm {arm.name} scales {arm.of!r}; expected one of the arms {', '.join(trained)}"
-    is_distinct = len(set(arm.scales)) == len(arm.scales)
-    if not arm.scales or not is_distinct or not all(map(math.isfinite, arm.scales)):
-        yield f"arm {arm.name}: scales {arm.scales}; expected numbers, each once"
+        yield f"arm {arm.name} alters {arm.of!r}; expected one of the arms {', '.join(trained)}"
+    for problem in points.wrong(arm.points):
+        yield f"arm {arm.name}: {problem}"
 
 
 def _wrong_axis(name: str, values: Sequence[int]) -> Iterable[str]:
@@ -248,7 +250,7 @@ def _run(
     lr: float,
     steps: int,
     seed: int,
-    scale: float = 1.0,
+    point: Point = AS_TRAINED,
 ) -> PlannedRun:
     axes = {"optim.lr": lr, "train.steps": steps} | seeds_of(base, seed)
     name = run_name(arm.name, lr, steps, seed)
@@ -256,7 +258,8 @@ def _run(
         return PlannedRun(name, arm.name, lr, steps, seed, _config(study, arm, axes))
     trained = next(other for other in study.arms if other.name == arm.of)
     config, source = _config(study, trained, axes), run_name(arm.of, lr, steps, seed)
-    return PlannedRun(f"{name}-x{scale:g}", arm.name, lr, steps, seed, config, source, scale)
+    name = f"{name}-{point.suffix}"
+    return PlannedRun(name, arm.name, lr, steps, seed, config, source, point)
 
 
 def seeds_of(base: Config, index: int) -> dict[str, int]:
@@ -291,8 +294,8 @@ def _require_different_arms(study: StudyConfig, base: Config) -> None:
     for arm in study.arms:
         # All else equal, arms differ in what remains.
         run = _run(study, base, arm, 1e-3, study.steps[0], study.seeds[0])
-        scales = sorted(arm.scales) if arm.of else ""
-        other = by_hash.setdefault(f"{run.config.hash()} {scales}", arm.name)
+        curve = sorted(arm.points) if arm.of else ""
+        other = by_hash.setdefault(f"{run.config.hash()} {curve}", arm.name)
         if other != arm.name:
             raise UserError(
                 f"arms {other} and {arm.name} do not differ in anything that is trained"

@@ -75,7 +75,7 @@ def read(study: Study, states: States) -> list[study_runs.Run]:
             measures = run_measures.read(study.run_folder(run))
         elif run.name in ended:
             reason = ended[run.name].reason
-        more = {"scale": run.scale, "along": along, "measures": measures}
+        more = {"point": run.point, "along": along, "measures": measures}
         read_runs.append(
             study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, **more)
         )
@@ -140,7 +140,7 @@ def _reused(study: Study) -> list[str]:
 
 def _described(arm: ArmConfig) -> str:
     if arm.of:
-        factors = ", ".join(f"{scale:g}" for scale in arm.scales)
-        return f"{arm.name} (not trained: the finished change of {arm.of}, times {factors})"
+        altered = ", ".join(map(str, arm.points))
+        return f"{arm.name} (not trained: the finished change of {arm.of}: {altered})"
     rates = ", ".join(f"{lr:g}" for lr in arm.rates)
     return f"{arm.name} ({arm.words or 'as the base config'}) at learning rates {rates}"

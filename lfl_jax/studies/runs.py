@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from lfl_jax.errors import UserError
 from lfl_jax.io import workdir
-from lfl_jax.studies import records
+from lfl_jax.studies import points, records
+from lfl_jax.studies.points import AS_TRAINED, Point
 from lfl_jax.studies.records import csv_rows, run_directories, run_measures
 from lfl_jax.studies.records.csv_rows import Row
 from lfl_jax.studies.records.scores import Scores
@@ -25,31 +26,36 @@ COLUMNS = ("method", "lr", "seed", "step", "folder")
 class Cell(NamedTuple):
     """A place in a method's grid.
 
-    step: the length of the schedule. scale: a factor on the finished change, 1 being as trained.
+    step: the length of the schedule. point: what was done to the finished change.
     """
 
     lr: float
     step: int
-    scale: float = 1.0
+    point: Point = AS_TRAINED
 
     @property
     def mark(self) -> str:
-        """The rate, and the scale where there is one: at a point of a figure."""
-        return f"{self.lr:g}" if self.scale == 1 else f"{self.lr:g} x{self.scale:g}"
+        """The rate, and what was done to the change: at a point of a figure."""
+        return f"{self.lr:g}" if self.point.is_trained else f"{self.lr:g} {self.point.mark}"
+
+    @property
+    def columns(self) -> tuple[float, int, float | str]:
+        """In a table: learning rate, steps, change."""
+        return self.lr, self.step, self.point.column
 
     def __str__(self) -> str:
-        scaled = "" if self.scale == 1 else f", scale {self.scale:g}"
-        return f"lr {self.lr:g}, step {self.step}{scaled}"
+        altered = "" if self.point.is_trained else f", {self.point}"
+        return f"lr {self.lr:g}, step {self.step}{altered}"
 
 
 @dataclass(frozen=True)
 class Run:
     """A trained model and its place in the grid; scores is None for a run that failed.
 
-    step: the length of its schedule, in optimizer steps. scale: of the finished change, which a
-    study evaluates without training again. along: its scores during training, by the number of
-    steps, where it was evaluated then. measures: of its weights and of its start, by the names of
-    `records.run_measures`, as far as they were measured.
+    step: the length of its schedule, in optimizer steps. point: what was done to the finished
+    change, which a study evaluates without training again. along: its scores during training, by
+    the number of steps, where it was evaluated then. measures: of its weights and of its start, by
+    the names of `records.run_measures`, as far as they were measured.
     """
 
     method: str
@@ -58,15 +64,15 @@ class Run:
     step: int
     scores: Scores | None
     reason: str = ""
-    scale: float = 1.0
+    point: Point = AS_TRAINED
     along: Mapping[int, Scores] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """Of one method and cell and seed; without a scale as a study names the run it trains."""
-        scaled = "" if self.scale == 1 else f"-x{self.scale:g}"
-        return run_name(self.method, self.lr, self.step, self.seed) + scaled
+        """Of one method and cell and seed; as trained, it is how a study names the run."""
+        altered = "" if self.point.is_trained else f"-{self.point.suffix}"
+        return run_name(self.method, self.lr, self.step, self.seed) + altered
 
     @property
     def place(self) -> tuple[str, Cell, int]:
@@ -76,7 +82,7 @@ class Run:
     @property
     def cell(self) -> Cell:
         """Its place in its method's grid."""
-        return Cell(self.lr, self.step, self.scale)
+        return Cell(self.lr, self.step, self.point)
 
 
 def run_name(method: str, lr: float, steps: int, seed: int) -> str:
@@ -120,16 +126,16 @@ def _run(path: Path, number: int, row: Row) -> Run:
     where = f"{path}, line {number}"
     lr = _number(where, "lr", row["lr"])
     seed, step = (int(_number(where, name, row[name])) for name in ("seed", "step"))
-    scale = _number(where, "scale", row.get("scale") or "1")
+    point = points.scale(_number(where, "scale", row.get("scale") or "1"))
     folder, reason = row["folder"], row.get("reason") or ""
     scores = _tuned(where, path.parent / folder) if folder else None
     if not folder:
         reason = reason or "no folder was given"
-    elif scale == 1:
+    elif point.is_trained:
         _require_as_recorded(where, path.parent / folder, lr, step)
     along = run_directories.along(path.parent / folder) if folder else {}
     measures = run_measures.read(path.parent / folder) if folder else {}
-    more = {"scale": scale, "along": along, "measures": measures}
+    more = {"point": point, "along": along, "measures": measures}
     return Run(row["method"], lr, seed, step, scores, reason, **more)
 
 

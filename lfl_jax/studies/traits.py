@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lfl_jax.config import Config
 from lfl_jax.studies.grid import PlannedRun
 
-FULL, LORA, SCALED = "full", "lora", "scaled"
+FULL, LORA, DERIVED = "full", "lora", "derived"
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def of_names(methods: Iterable[str]) -> dict[str, Traits]:
 def of_runs(runs: Sequence[PlannedRun]) -> dict[str, Traits]:
     """{arm: its traits} by the configs of a study."""
     one_each = {run.arm: run for run in runs}
-    # A scaled arm is no method of training.
+    # An arm that alters others' runs is no method of training.
     return {
-        arm: Traits(SCALED, rest=run.source) if run.source else _of_config(run.config)
+        arm: Traits(DERIVED, rest=run.source) if run.source else _of_config(run.config)
         for arm, run in one_each.items()
     }
 

@@ -12,6 +12,7 @@ from lfl_jax.configs.studies import smoke
 from lfl_jax.errors import UserError
 from lfl_jax.statistics.calibration import assumed, simulate
 from lfl_jax.statistics.frontier import Arm, Axis
+from lfl_jax.studies import points
 from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.runs import Cell
 
@@ -44,7 +45,7 @@ def test_rates_of_each_arm_and_a_figure(script, tmp_path):
 
 def test_scaled_cells_are_not_simulated(script):
     arm, _ = simulate(assumed(seeds=2, items=8), 0.0, np.random.default_rng(0))
-    cells = tuple(Cell(1e-3, 10, scale) for scale in (1.0, 0.5, 1.0, 0.5, 0.5))
+    cells = tuple(Cell(1e-3, 10, points.scale(factor)) for factor in (1.0, 0.5, 1.0, 0.5, 0.5))
     chosen = script._trained(Grid(arm, None, cells, (0, 1), ()))
     np.testing.assert_array_equal(chosen.y.values, arm.y.values[:, [0, 2]])
 

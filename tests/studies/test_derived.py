@@ -1,5 +1,7 @@
 """A finished run with its change scaled: the base at 0 and the run at 1, exactly."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +11,19 @@ from lfl_jax.configs.studies import base, smoke
 
 from lfl_jax import adapters
 from lfl_jax.adapters.adapter_tree import constant_mask
+from lfl_jax.analysis.interventions import scaled
 from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.core.sharding import make_rules
+from lfl_jax.evals import scorer
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.models.presets import PRESETS
+from lfl_jax.report import results_json
 from lfl_jax.run_setup import base_model
 from lfl_jax.studies import grid, outcome
-from lfl_jax.studies.running import derived, execute
+from lfl_jax.studies.running import derived as derived_runs
+from lfl_jax.studies.running import execute
 from lfl_jax.studies.running.execute import State, Study
 
 CFG = PRESETS["tiny"]
@@ -60,9 +66,9 @@ def hidden(model):
 def test_the_base_at_0_and_the_run_at_1(params, kind):
     own, tuned = Model(params=params, adapter={}), trained(params, kind)
     assert not np.array_equal(hidden(tuned), hidden(own))
-    assert np.array_equal(hidden(derived.scaled(own, tuned, 0.0)), hidden(own))
-    assert np.array_equal(hidden(derived.scaled(own, tuned, 1.0)), hidden(tuned))
-    half = derived.scaled(own, tuned, 0.5)
+    assert np.array_equal(hidden(scaled(own, tuned, 0.0).model), hidden(own))
+    assert np.array_equal(hidden(scaled(own, tuned, 1.0).model), hidden(tuned))
+    half = scaled(own, tuned, 0.5).model
     merged = [adapters.merge(x.adapter, x.params) if x.adapter else x.params for x in (tuned, half)]
     weights = [tree["layers"]["attn"]["q"] for tree in (params, *merged)]
     changes = [np.asarray(weight - weights[0]) for weight in weights[1:]]
@@ -78,11 +84,62 @@ def test_without_its_run_it_says_what_it_needs(tmp_path):
     assert execute.execute(study, only=only, quiet=True)
     (end,) = study.ended().values()
     assert end.state is State.FAILED
-    assert end.reason == "lora-0.001-4-s0, whose change it scales, has not finished"
+    assert end.reason == "lora-0.001-4-s0, whose change it alters, has not finished"
     # It is given to a process only when its run has ended.
     (run,) = execute.select(runs, only)
     source = next(other for other in runs if other.name == run.source)
     assert execute._is_ready(run, [runs[-1]]) and not execute._is_ready(run, [runs[-1], source])
+
+
+@pytest.mark.slow
+def test_a_study_of_every_intervention(tmp_path):
+    curves = {
+        "cut": {"truncate": (1, 2)},
+        "fewer": {"intruders": (0.0, 0.5, 1.0)},
+        "control": {"random_directions": (0.0, 0.5)},
+        "part": {"without": ("attn", "layers/0")},
+    }
+    values = smoke.get_config().to_dict()
+    for arm, curve in curves.items():
+        for of in ("lora", "full"):
+            values["arms"][f"{arm}_{of}"] = base.derived(of, **curve).to_dict()
+    values["seeds"] = (0,)
+    study = Study(tmp_path / "study", grid.expand(grid.read(values)))
+    only = "lora-0.01-|full-0.001-"
+    programs = {}
+    for run in execute.select(study.runs, only):
+        assert execute.execute(study, only=f"^{re.escape(run.name)}$", quiet=True)
+        programs[run.name] = scorer._score_rows._cache_size()
+    states = study.states()
+    chosen = execute.select(study.runs, only)
+    assert {states[run.name] for run in chosen} == {State.FINISHED}
+
+    # No point of a curve compiles what an earlier one of its curve has compiled.
+    for arm in dict.fromkeys(run.arm for run in chosen if run.source):
+        first, *others = [run.name for run in chosen if run.arm == arm]
+        assert {programs[name] for name in others} == {programs[first]}, arm
+    facts = {run.name: results_json.saved_facts(study.run_folder(run)) for run in chosen}
+    derived = {name: fact["provenance"].get("derived") for name, fact in facts.items()}
+    for run in chosen:
+        if run.source:
+            known = {"run": run.source, "intervention": run.point.intervention}
+            assert known.items() <= derived[run.name].items()
+            assert derived[run.name]["value"] == run.point.value
+    assert derived["cut_lora-0.01-4-s0-rank_2"]["relative_error"] < 1e-5
+    assert 0 < derived["cut_lora-0.01-4-s0-rank_1"]["relative_error"] < 1
+    assert derived["part_full-0.001-4-s0-without_layers.0"]["weights"] > 7
+
+    # The curves of one run and its control read one decomposition.
+    assert len(list(study.folder.glob(f"runs/*/{derived_runs.COMPONENTS}"))) == 2
+
+    def nll(name):
+        return files.read_jsonl(study.folder / "runs" / name / "evals/after/target_nll.jsonl")[1:]
+
+    for of in ("lora-0.01-4-s0", "full-0.001-4-s0"):
+        assert nll(f"fewer_{of}-intruders_x1") == nll(of) != nll(f"part_{of}-without_attn")
+    findings = outcome.read(study, states)
+    rows = {(run.method, str(run.cell)) for run in findings if run.scores}
+    assert ("part_full", "lr 0.001, step 4, without layers/0") in rows
 
 
 @pytest.mark.slow
@@ -113,9 +170,9 @@ def test_a_study_with_scaled_changes(tmp_path):
             continue
         source = next(other for other in chosen if other.name == run.source)
         assert records(run, "before") == records(source, "before")
-        if run.scale == 1:
+        if run.point.scale == 1:
             assert records(run) == records(source)
-        elif run.scale == 0:
+        elif run.point.scale == 0:
             before = records(source, "before")
             before.pop("target_kl.jsonl", None)
             assert exactly_base(records(run)) == before
@@ -127,7 +184,7 @@ def test_a_study_with_scaled_changes(tmp_path):
     assert ("lora_scaled", "lr 0.01, step 4, scale 0.5") in rows
 
     # A file that was cut off is completed, with the same scores.
-    lost = next(run for run in chosen if run.scale == 0.5)
+    lost = next(run for run in chosen if run.point.scale == 0.5)
     whole = records(lost)
     file = study.run_folder(lost) / "evals/after/source_nll.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))

@@ -3,9 +3,10 @@
 import pytest
 from lfl_jax.configs.studies import base, smoke
 
+from lfl_jax.analysis.interventions import INTERVENTIONS
 from lfl_jax.config import command_line
 from lfl_jax.errors import UserError
-from lfl_jax.studies import grid
+from lfl_jax.studies import grid, points, traits
 
 
 def study(**changes):
@@ -80,7 +81,7 @@ def test_an_arm_without_training_scales_another_s_runs():
     assert len(runs) == len(by_name) == 2 * (1 + 1 + 2)
     half = by_name["half-0.001-4-s1-x0.5"]
     assert (half.arm, half.lr, half.steps, half.seed) == ("half", 1e-3, 4, 1)
-    assert (half.source, half.scale) == ("lora-0.001-4-s1", 0.5)
+    assert (half.source, half.point) == ("lora-0.001-4-s1", ("scales", 0.5))
     assert half.config == by_name["lora-0.001-4-s1"].config
     # Whatever the order of the arms, a run comes after the one that it needs.
     values = scaled()["arms"]
@@ -90,6 +91,29 @@ def test_an_arm_without_training_scales_another_s_runs():
     twice = scaled()["arms"] | {"same": values["half"]}
     with pytest.raises(UserError, match="arms half and same do not differ"):
         grid.expand(study(arms=twice, contrasts=(("lora", "full"),)))
+
+
+def test_every_intervention_is_an_arm_of_its_own_curve():
+    fields = base.derived().to_dict()
+    assert [*fields.pop("scales")] == [0.25, 0.5, 0.75] and fields.pop("of") == ""
+    # The fields of a config, what they do and how it is called are one list.
+    assert {*fields, "scales"} == {*INTERVENTIONS} == {*points.VALUES}
+    assert base.derived("lora", truncate=(2,)).scales == ()
+
+    names = {"truncate": (4, 16), "intruders": (0.0, 1.5), "without": ("mlp", "layers/0/attn/q")}
+    curves = {name: base.derived("lora", **{name: x}).to_dict() for name, x in names.items()}
+    chosen = study(
+        arms=arms(lora="lora", full="full") | curves, seeds=(0,), contrasts=(("lora", "full"),)
+    )
+    runs = [run for run in grid.expand(chosen) if run.source]
+    assert [run.name.split("-s0-")[1] for run in runs] == [
+        *("rank_4", "rank_16", "intruders_x0", "intruders_x1.5"),
+        *("without_mlp", "without_layers.0.attn.q"),
+    ]
+    assert {run.source for run in runs} == {"lora-0.001-4-s0"}
+    # of one arm, in the order of their values and not of their names
+    assert [str(point) for point in chosen.arms[2].points] == ["rank 4", "rank 16"]
+    assert traits.of_runs(runs)["without"].kind == traits.DERIVED
 
 
 @pytest.mark.parametrize(
@@ -110,9 +134,16 @@ def test_an_arm_without_training_scales_another_s_runs():
         ({"learning": "gsm8k/exact_match"}, "learning is gsm8k/exact_match, but the runs evaluate"),
         ({"base": ""}, "study field base"),
         ({"arms": arms(full="full") | {"dora": {"lr": ("fast",)}}, "contrasts": ()}, "arm dora: lr (nan,)"),
-        (scaled(of="dora"), "arm half scales 'dora'; expected one of the arms lora, full"),
-        (scaled(of="half"), "arm half scales 'half'"),
-        (scaled(scales=()), "arm half: scales ()"),
+        (scaled(of="dora"), "arm half alters 'dora'; expected one of the arms lora, full"),
+        (scaled(of="half"), "arm half alters 'half'"),
+        (scaled(scales=()), "arm half: nothing is done to the change; expected one of scales, truncate"),
+        (scaled(truncate=(1,)), "arm half: scales and truncate; expected one of scales"),
+        (scaled(scales=(), truncate=(0,)), "arm half: truncate (0,); expected ranks >= 1, each once"),
+        (scaled(scales=(), truncate=(2.5,)), "arm half: truncate (2.5,)"),
+        (scaled(scales=(), intruders=(float("nan"),)), "arm half: intruders (nan,); expected numbers"),
+        (scaled(scales=(), without=("mlp", "mlp")), "arm half: without ('mlp', 'mlp'); expected names"),
+        (scaled(scales=(), without=("/q",)), "arm half: without ('/q',)"),
+        (scaled(scales=(), without=(0,)), "arm half: without (0,)"),
         (scaled(scales=(0.5, 0.5)), "arm half: scales (0.5, 0.5); expected numbers, each once"),
         (scaled(scales=(0.5, "x")), "arm half: scales"),
         (scaled(scale=0.5), "unknown study field arms.half.scale; did you mean scales?"),

@@ -102,5 +102,5 @@ def test_hours_are_the_sum_over_arms(tmp_path, monkeypatch, capsys):
     assert "lora: 2 runs left, about 28 s; 1 s a step and 10 s beside them" in out
     assert "full: 2 runs left, about 56 s" in out
     # Without training, it is the evaluations alone.
-    assert "half: 2 runs left, about 20 s, which scale the finished change of lora" in out
+    assert "half: 2 runs left, about 20 s, which alter the finished change of lora" in out
     assert "6 runs, 6 left: about 2 min, one after another" in out

@@ -1,6 +1,7 @@
 """A study of anybody's runs: planted answers are found, faults are said, the report holds it all."""
 
 import contextlib
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from planted_study import ITEMS, MEASURES, RATES, SEEDS, answer, write_study
 
 from lfl_jax import compare
 from lfl_jax.errors import UserError
-from lfl_jax.report.study import tables
+from lfl_jax.report.study import parquet, tables
 from lfl_jax.statistics.verdicts import Verdict
 from lfl_jax.studies import records, runs
 from lfl_jax.studies.answers import Question
 from lfl_jax.studies.arms import Measure, Measures, grids
 from lfl_jax.studies.findings import find
+from lfl_jax.studies.points import AS_TRAINED, Point
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_arms_are_the_scores_by_seed_cell_and_item(folder):
     grid = grids(base, runs.read(folder / "runs.csv"), MEASURES)["lora"]
     assert grid.arm.x.values.shape == (SEEDS, len(RATES), ITEMS)
     (one,) = records.read(str(folder / "lora-0.001-2.csv"))
-    cell = grid.cells.index((0.001, 160, 1.0))
+    cell = grid.cells.index((0.001, 160, AS_TRAINED))
     values = one.tasks["target"]["score"].column.values()
     assert grid.arm.x.values[2, cell].tolist() == values
     lost = base.tasks["source"]["score"].estimate.mean - one.tasks["source"]["score"].estimate.mean
@@ -87,6 +89,28 @@ def test_scales_of_finished_runs_are_cells_of_their_own(folder, tmp_path):
     assert rows[0] == ("lora", 0.001, 160, 0.2)
     (left,) = find(base, [*runs.read(listed)[1:]], Question(MEASURES, 0.03)).grids["full"].left_out
     assert "lr 0.0001, step 160: seed 0 not there" in left
+
+
+def test_other_changes_of_finished_runs_are_named(folder, tmp_path):
+    ranks = dict(zip(RATES, (16, 1, 2, 8, 4), strict=True))
+    altered = [
+        dataclasses.replace(run, lr=1e-3, point=Point("truncate", ranks[run.lr]))
+        if run.method == "lora"
+        else run
+        for run in runs.read(folder / "runs.csv")
+    ]
+    (base,) = records.read(str(folder / "base.csv"))
+    findings = find(base, altered, Question(MEASURES, 0.03))
+    assert findings.grids["lora"].is_derived and not findings.grids["full"].is_derived
+    # By rank, not by text.
+    marks = [cell.mark for cell in findings.grids["lora"].cells]
+    assert marks == [f"0.001 rank {rank}" for rank in (1, 2, 4, 8, 16)]
+    rows = [row[:4] for row in tables.points(findings).rows]
+    assert ("lora", 0.001, 160, "rank 16") in rows and ("full", 0.001, 160, 1.0) in rows
+    by_change = {row[7]: row[6] for row in parquet.score_rows(findings, "planted")}
+    assert by_change["rank 16"] is None and by_change[None] in (None, 1.0)
+    assert "lora-0.001-160-s0-rank_2" in {run.name for run in altered}
+    assert "alters finished runs" in findings.best_rates[1].reason
 
 
 def test_best_learning_rates(folder):

@@ -33,6 +33,7 @@ RUN = (
     ("steps", "count"),
     ("seed", "count"),
     ("scale", "number"),
+    ("change", "text"),
 )
 SCORE = (
     *RUN,
@@ -128,7 +129,9 @@ def _last(findings: Findings, study: str) -> Iterator[Evaluated]:
 
 
 def _head(run: Run, study: str) -> tuple[Cell, ...]:
-    return study, run.name, run.method, run.lr, run.step, run.seed, run.scale
+    # Where something else than a factor is done to the change, it has no scale.
+    change = None if run.point.scale is not None else str(run.point)
+    return study, run.name, run.method, run.lr, run.step, run.seed, run.point.scale, change
 
 
 def _scored(measured: Measured) -> tuple[Cell, ...]:

@@ -116,12 +116,12 @@ def points(findings: Findings) -> Table:
         # Each cell has its own error: over its seeds, and over the items it was scored on.
         for index, cell in enumerate(grid.cells):
             learned, forgotten = (cell_mean(axis, index) for axis in (grid.arm.x, grid.arm.y))
-            rows.append((method, *cell, *learned, *forgotten))
+            rows.append((method, *cell.columns, *learned, *forgotten))
     return Table(
         "points",
         "Learning and forgetting of every method, learning rate and length, over seeds and items.",
         (
-            *("method", "learning rate", "steps", "scale"),
+            *("method", "learning rate", "steps", "change"),
             *("learning", "low", "high", "forgetting", "low", "high"),
         ),
         tuple(rows),
@@ -159,7 +159,7 @@ def _by_run(
         numbers = [column(grid) for column in columns.values()]
         for where, index in _places(grid):
             rows.append((method, *where, *(float(number[index]) for number in numbers)))
-    head = ("method", "learning rate", "steps", "scale", "seed")
+    head = ("method", "learning rate", "steps", "change", "seed")
     return Table(name, caption, (*head, *columns), tuple(rows))
 
 
@@ -202,18 +202,18 @@ def flips(findings: Findings) -> Table:
         "flips",
         "Answers that turned, of every run. By chance: what guessing alone would turn each way.",
         (
-            *("measure", "method", "learning rate", "steps", "scale", "seed"),
+            *("measure", "method", "learning rate", "steps", "change", "seed"),
             *("lost", "gained", "by chance", "lost beyond chance", "gained beyond chance"),
         ),
         tuple(rows),
     )
 
 
-def _places(grid: Grid) -> Iterable[tuple[tuple[float, int, float, int], tuple[int, int]]]:
-    """((learning rate, steps, scale, seed), (seed's index, cell's index)) of every run."""
+def _places(grid: Grid) -> Iterable[tuple[tuple[float, int, float | str, int], tuple[int, int]]]:
+    """((learning rate, steps, change, seed), (seed's index, cell's index)) of every run."""
     for index, cell in enumerate(grid.cells):
         for s, seed in enumerate(grid.seeds):
-            yield (*cell, seed), (s, index)
+            yield (*cell.columns, seed), (s, index)
 
 
 def best_rates(findings: Findings) -> Table:
@@ -269,12 +269,12 @@ def along(findings: Findings) -> Table:
         for s, seed in enumerate(findings.seeds):
             for n, step in enumerate(course.steps):
                 scores = (float(course.learned[s, n]), float(course.forgotten[s, n]))
-                rows.append((method, *course.cell, seed, int(step), *scores))
+                rows.append((method, *course.cell.columns, seed, int(step), *scores))
     names = f"{courses.learning}, {courses.forgetting}" if courses else ""
     return Table(
         "along",
         f"Learning and forgetting during training, since the base: {names}.",
-        ("method", "learning rate", "steps", "scale", "seed", "step", "learning", "forgetting"),
+        ("method", "learning rate", "steps", "change", "seed", "step", "learning", "forgetting"),
         tuple(rows),
     )
 
@@ -306,14 +306,14 @@ def all_measures(findings: Findings) -> Table:
     """The same at every cell."""
     return Table(
         "measures_of_all_cells",
-        "Every measure at every learning rate, length and scale.",
+        "Every measure at every learning rate, length and change.",
         MEASURE_COLUMNS,
         tuple(map(_measure_row, findings.changes)),
     )
 
 
 MEASURE_COLUMNS = (
-    *("task", "metric", "better", "method", "learning rate", "steps", "scale"),
+    *("task", "metric", "better", "method", "learning rate", "steps", "change"),
     *("base", "tuned", "change", "95 % low", "95 % high", "items", "seeds", "note"),
 )
 
@@ -321,7 +321,7 @@ MEASURE_COLUMNS = (
 def _measure_row(change: Change) -> tuple[str | float | int | None, ...]:
     metric = change.like.metric
     better = "higher" if metric.higher_is_better else "lower"
-    head = (change.measure.task, metric.name, better, change.method, *change.cell)
+    head = (change.measure.task, metric.name, better, change.method, *change.cell.columns)
     if change.tuned is None:
         return (*head, *(None,) * 7, change.reason)
 
@@ -344,13 +344,13 @@ def flips_by_method(findings: Findings) -> Table:
             for beyond in (rates.forgotten, rates.learned):
                 effect = over_seeds(beyond[:, index])
                 shares += [effect.mean, *effect.interval()]
-            rows.append((measure, method, *grid.cells[index], *shares))
+            rows.append((measure, method, *grid.cells[index].columns, *shares))
     return Table(
         "flips_by_method",
         "Answers that turned, as shares of a task's items, of each method where it learned most."
         " Beyond chance: less what guessing alone would turn, with its 95 % interval over seeds.",
         (
-            *("measure", "method", "learning rate", "steps", "scale"),
+            *("measure", "method", "learning rate", "steps", "change"),
             *("lost", "gained", "by chance", "lost beyond chance", "95 % low", "95 % high"),
             *("gained beyond chance", "95 % low", "95 % high"),
         ),

@@ -66,7 +66,7 @@ def _families(findings: Findings) -> list[list[str]]:
     """LoRA's arms that differ in their rank alone, by rising rank."""
     groups: dict[tuple, list[str]] = defaultdict(list)
     for method, traits in findings.traits.items():
-        if traits.kind == LORA and traits.rank and not findings.grids[method].is_scaled:
+        if traits.kind == LORA and traits.rank and not findings.grids[method].is_derived:
             groups[traits.targets, traits.rest].append(method)
     families = [sorted(group, key=lambda m: findings.traits[m].rank) for group in groups.values()]
     return [family for family in families if len(family) > 1]
@@ -94,7 +94,7 @@ def _nearest(findings: Findings, method: str, loras: list[str]) -> str:
 
 def _ties(findings: Findings, method: str, lora: str) -> Checked:
     first, second = findings.grids[method], findings.grids[lora]
-    if first.is_scaled:
+    if first.is_derived:
         return untested(f"{method} is not trained")
     try:
         decision = decide(
@@ -137,7 +137,7 @@ def _factorial(findings: Findings) -> Float[np.ndarray, "L M R S"] | None:
     """Learning by rate, target modules, rank and seed, of the largest full grid of LoRA's arms."""
     groups: dict[str, dict[tuple, str]] = defaultdict(dict)
     for method, traits in findings.traits.items():
-        if traits.kind == LORA and not findings.grids[method].is_scaled:
+        if traits.kind == LORA and not findings.grids[method].is_derived:
             groups[traits.rest][traits.targets, traits.rank] = method
     for group in sorted(groups.values(), key=len, reverse=True):
         scores = _scores(findings, group)

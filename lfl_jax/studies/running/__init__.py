@@ -1,1 +1,2 @@
-"""Doing the runs of a study: planned, one after another or several at once, reused, scaled."""
+"""Doing the runs of a study: planned, one by one or several at once, reused, altered without
+training."""

@@ -1,8 +1,7 @@
-"""A finished run with its change scaled, evaluated without training again: W + scale dW.
+"""A finished run with its change altered, evaluated without training again.
 
-Scaling an adapter, or averaging trained parameters with the base's (WiSE-FT, Wortsman et al., arXiv
-2109.01903), trades what was learned for what was forgotten. Scale 0 is the base and scale 1 the
-run, both exactly.
+The change is scaled, truncated, taken out of a part of the model, or its intruder dimensions are
+scaled (`analysis.interventions`): each trades what was learned for what was forgotten.
 """
 
 import operator
@@ -10,13 +9,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import jax
-from jaxtyping import Array, Shaped
 
-from lfl_jax import adapters, notices
+from lfl_jax import notices
 from lfl_jax.analysis import contamination
+from lfl_jax.analysis.altered_model import Altered
+from lfl_jax.analysis.interventions import INTERVENTIONS
+from lfl_jax.analysis.intruder_scaling import read_components, write_components
+from lfl_jax.analysis.intruders import EPSILON, TOP_K
 from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.core.sharding import Rules, make_rules
@@ -30,55 +31,58 @@ from lfl_jax.model import LoadedModel, Model
 from lfl_jax.report import results_json
 from lfl_jax.report.rows import report
 from lfl_jax.run_setup import base_model, earlier_run, run_length
+from lfl_jax.studies.points import Point, Value
 from lfl_jax.train_setup import base_tag
 
-# In the directory: whose change, and the factor on it.
+# In the directory: whose change, and what was done to it.
 RECORD = "derived.json"
-
-# Codes of a quantised weight are leaves, too, which never train.
-Leaf: TypeAlias = Shaped[Array, "..."]
-
-
-def scaled(base: Model, tuned: Model, factor: float) -> Model:
-    """The model between a base and what was tuned from it, in the space of weights."""
-
-    def between(ours: Leaf, theirs: Leaf) -> Leaf:
-        # What did not train is the base's own array. Not ours + factor (theirs - ours), which
-        # would not be exactly `theirs` at 1.
-        return ours if theirs is ours else (1 - factor) * ours + factor * theirs
-
-    params = jax.tree.map(between, base.params, tuned.params)
-    adapter = adapters.scale(tuned.adapter, factor) if tuned.adapter else {}
-    return Model(params=params, adapter=adapter)
+# In the directory of the run: its intruder dimensions.
+COMPONENTS = f"intruders_{TOP_K}_{EPSILON:g}.npz"
 
 
-def evaluate(source: Path, config: Config, factor: float, folder: Path, base_records: Path) -> None:
-    """Evaluate the run of `source` with its change scaled, in a run directory of its own.
+def evaluate(source: Path, config: Config, point: Point, folder: Path, base_records: Path) -> None:
+    """Evaluate the run of `source` with its change altered, in a run directory of its own.
 
     config: of the run. An interrupted evaluation resumes. Raises UserError for a run without a
     checkpoint, and for a directory in which another process works.
     """
     with DirectoryLock(folder), notices.collected() as warnings:
-        _begin(source, config, factor, folder)
+        _begin(source, config, point, folder)
         rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         base = base_model.load(config, rules)
         code = config.adapter.code
         tuned = earlier_run.load_onto(source, base.model.params, rules=rules, code=code)
-        model = scaled(base.model, tuned, factor)
+        altered = _altered(source, base.model, tuned, point)
 
         evaluations = _Evaluations(config, rules, base, inputs.from_config(config), folder)
-        before = evaluations.of_base(model, base_records)
-        after = evaluations.of_scaled(model, factor)
+        before = evaluations.of_base(altered.model, base_records)
+        after = evaluations.of_altered(altered.model, point)
 
     facts = results_json.saved_facts(source) or {}
-    facts["provenance"] |= {"warnings": warnings, "scaled": {"run": source.name, "by": factor}}
+    facts["provenance"] |= {"warnings": warnings, "derived": _record(source, point) | altered.facts}
     results_json.save(report(before, after, contamination.read(source)), facts, folder)
 
 
-def _begin(source: Path, config: Config, factor: float, folder: Path) -> None:
+def _altered(source: Path, base: Model, tuned: Model, point: Point) -> Altered:
+    """The model of a point; what all points of its curve need is computed by the first of them."""
+    entry, shared = INTERVENTIONS[point.intervention], {}
+    if entry.shared is not None:
+        file = source / COMPONENTS
+        # A run that was done again has other ones.
+        if not file.exists() or file.stat().st_mtime < (source / "results.json").stat().st_mtime:
+            write_components(entry.shared(base, tuned), file)
+        shared = read_components(file)
+    return entry.apply(base, tuned, point.value, shared)
+
+
+def _record(source: Path, point: Point) -> dict[str, Value]:
+    return {"run": source.name, **point._asdict()}
+
+
+def _begin(source: Path, config: Config, point: Point, folder: Path) -> None:
     """Make the directory, with what it is of and the scores of the base, which are the run's."""
     # First: without this file the directory would be that of a run that trains.
-    files.write_json(folder / RECORD, {"run": source.name, "scale": factor})
+    files.write_json(folder / RECORD, _record(source, point))
     may_change, code = run_length.MAY_CHANGE, config.own_files()
     workdir.prepare(folder, config.to_json(), config.hash(), may_change=may_change, code=code)
     shutil.copytree(source / "evals/before", folder / "evals/before", dirs_exist_ok=True)
@@ -86,7 +90,7 @@ def _begin(source: Path, config: Config, factor: float, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Evaluations:
-    """A scaled model and its base, evaluated in a directory."""
+    """An altered model and its base, evaluated in a directory."""
 
     config: Config
     rules: Rules
@@ -102,12 +106,12 @@ class _Evaluations:
         )
         return self._run(names, alone, "before", base_records)
 
-    def of_scaled(self, model: Model, factor: float) -> dict[str, Result]:
-        """Results of the scaled model."""
+    def of_altered(self, model: Model, point: Point) -> dict[str, Result]:
+        """Results of the altered model."""
         own, ours = jax.tree.leaves(self.base.model.params), jax.tree.leaves(model.params)
         shares_parameters = all(map(operator.is_, own, ours))
         base_params = None if shares_parameters else lambda: self.base.model.params
-        tag = f"{self.config.hash()}/after x{factor:g}"
+        tag = f"{self.config.hash()}/after {point.mark}"
         tuned = self._scorer(model, tag, adapted=True, base_params=base_params)
         return self._run(self.config.eval.tasks, tuned, "after")
 

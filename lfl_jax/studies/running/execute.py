@@ -273,8 +273,8 @@ def _derive(study: Study, run: PlannedRun) -> None:
     """Evaluate a run without training; UserError where the run that it needs has not finished."""
     source = study.folder / "runs" / run.source
     if not study.is_finished(source, run.config):
-        raise UserError(f"{run.source}, whose change it scales, has not finished")
-    derived.evaluate(source, run.config, run.scale, study.run_folder(run), study.base_records)
+        raise UserError(f"{run.source}, whose change it alters, has not finished")
+    derived.evaluate(source, run.config, run.point, study.run_folder(run), study.base_records)
 
 
 def remaining_seconds(study: Study, left: Iterable[PlannedRun]) -> float | None:

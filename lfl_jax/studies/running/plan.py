@@ -147,7 +147,7 @@ def _left(study: Study, states: States, console: Console) -> list[PlannedRun]:
 
 
 def _seconds(config: StudyConfig, timed: Mapping[str, Probe], run: PlannedRun) -> float:
-    """Of a run; without training, of the evaluations of the arm whose change it scales."""
+    """Of a run; without training, of the evaluations of the arm whose change it alters."""
     if not run.source:
         return timed[run.arm].seconds(run.steps)
     return next(timed[arm.of].fixed_seconds for arm in config.arms if arm.name == run.arm)
@@ -156,7 +156,7 @@ def _seconds(config: StudyConfig, timed: Mapping[str, Probe], run: PlannedRun) -
 def _arm_line(arm: ArmConfig, runs: int, seconds: float, timed: Mapping[str, Probe]) -> str:
     head = f"{arm.name}: {runs} runs left, about {execute.clock(seconds)}"
     if arm.of:
-        return f"{head}, which scale the finished change of {arm.of}"
+        return f"{head}, which alter the finished change of {arm.of}"
     probe = timed[arm.name]
     return (
         f"{head}; {probe.seconds_per_step:.2g} s a step and {probe.fixed_seconds:.3g} s beside them"

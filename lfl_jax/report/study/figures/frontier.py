@@ -44,9 +44,9 @@ def frontier(findings: Findings) -> Figure:
         "What was learned, what was forgotten",
         "Small: every run. Large: the mean of a learning rate over seeds, with the rate beside it."
         " A line joins those that no other one of the method beats; its band is the 95 % interval"
-        f" of what they forget. Hollow: another run's change, scaled. Grey: {NOISE}, around no"
-        " forgetting. Bar at the bottom: the learning that both methods of the first contrast"
-        " reach, over which their gap is averaged."
+        " of what they forget. Hollow: another run's change, altered without training."
+        f" Grey: {NOISE}, around no forgetting. Bar at the bottom: the learning that both methods"
+        " of the first contrast reach, over which their gap is averaged."
         + (PAPER if published.comparable(findings.question.measures) else ""),
         tables.runs(findings),
         functools.partial(_paint, findings),
@@ -102,8 +102,8 @@ def _draw_method(axes: "Axes", method: str, grid: Grid, look: Look, opacity: flo
     band = {"color": colour, "alpha": opacity, "lw": 0}
     axes.fill_between(x[efficient], low[efficient], high[efficient], **band)
     axes.plot(x[efficient], y[efficient], color=colour, lw=1.5)
-    # Hollow: no schedule of its own ended there, but another run's change was scaled.
-    filled = [colour if cell.scale == 1 else "none" for cell in grid.cells]
+    # Hollow: no schedule of its own ended there, but another run's change was altered.
+    filled = [colour if cell.point.is_trained else "none" for cell in grid.cells]
     style = {"facecolors": filled, "edgecolors": colour, "marker": marker, "zorder": 3}
     axes.scatter(x, y, s=42, label=method, **style)
 

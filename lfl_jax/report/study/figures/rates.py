@@ -52,8 +52,8 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
     drawn = looks(findings.grids)
     for best in findings.best_rates:
         grid, look = findings.grids[best.method], drawn[best.method]
-        # A rate stands for several scales of one run: there is no curve over it.
-        if grid.is_scaled:
+        # A rate stands for several points of one run: there is no curve over it.
+        if grid.is_derived:
             continue
         _draw_sweeps(above, grid.arm.x, grid, look, best.method)
         _draw_sweeps(below, grid.arm.y, grid, look, best.method)
