@@ -3,10 +3,12 @@
 An arm is a method with its grid of learning rates and durations. Its frontier is the cells that no
 other cell of the arm beats on both axes, joined by straight lines. The contrast of two arms is the
 vertical gap between their frontiers, averaged over the learning that both reach. Nothing is
-extrapolated. The same gap over the divergence from the base is the contrast at matched divergence.
+extrapolated. The same gap over the divergence from the base is the contrast at matched divergence,
+which needs arms whose forgetting rises with it.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfl_jax.errors import UserError
-from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
+from lfl_jax.statistics.effects import LEVEL, Effect, Part, over_seeds_and_items
 
 Matched = Literal["learning", "divergence"]
 
@@ -116,8 +118,12 @@ def gap(first: Arm, second: Arm, *, matched: Matched = "learning") -> Gap:
     matched: "learning" compares the arms' frontiers; "divergence" compares all of their cells in
     the order of x. The error is the delta method's: the gap is a function of the cells' means, and
     its derivative says how much each run and item adds to it. Raises UserError where the arms share
-    no range of x, or fewer than two cells of an arm lie inside it.
+    no range of x, fewer than two cells of an arm lie inside it, or forgetting does not rise with
+    the divergence.
     """
+    if matched == "divergence":
+        for arm in (first, second):
+            _require_rising(arm)
     select = {"learning": pareto, "divergence": _by_x}[matched]
     cells = tuple(select(arm.x.means(), arm.y.means()) for arm in (first, second))
     curves = [
@@ -148,6 +154,29 @@ def mean_gap(first: Curve, second: Curve) -> float:
 
 def _range(first: Curve, second: Curve) -> tuple[float, float]:
     return max(first.x[0], second.x[0]), min(first.x[-1], second.x[-1])
+
+
+def _require_rising(arm: Arm) -> None:
+    """UserError where a cell diverged less than another and forgot more, beyond its noise.
+
+    An arm that folds back has several amounts forgotten at one divergence: those of its curve would
+    be whichever its cells happen to be sorted to.
+    """
+    order = _by_x(arm.x.means(), arm.y.means())
+    pairs = list(itertools.combinations(order, 2))
+    for nearer, farther in pairs:
+        more = over_seeds_and_items(
+            Part(arm.y.values[:, nearer] - arm.y.values[:, farther], arm.y.clusters)
+        )
+        # Of as many pairs some differ by chance (Bonferroni).
+        low, _ = more.interval(1 - 2 * (1 - LEVEL) / len(pairs))
+        if low > 0:
+            x, y = arm.x.means(), arm.y.means()
+            raise UserError(
+                f"{arm.name}: its cell with the divergence {x[nearer]:.3g} forgot {y[nearer]:.3g},"
+                f" that with {x[farther]:.3g} only {y[farther]:.3g}: where forgetting does not rise"
+                " with the divergence, an equal divergence says nothing"
+            )
 
 
 def _by_x(x: Float[np.ndarray, " P"], y: Float[np.ndarray, " P"]) -> Int[np.ndarray, " P"]:

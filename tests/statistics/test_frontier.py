@@ -57,11 +57,37 @@ def test_swapped_arms_have_the_opposite_gap():
     assert (there.mean, there.se) == pytest.approx((-back.mean, back.se))
 
 
+def test_an_arm_that_folds_back_has_no_forgetting_at_a_divergence():
+    # The highest rate went no farther than the lowest one, and forgot most.
+    folded = arm("a", [1.0, 1.3, 1.4, 1.1], [0.1, 0.2, 0.4, 0.9])
+    other = arm("b", [1.0, 1.2, 1.4], [0.1, 0.3, 0.5])
+    for pair in ((folded, other), (other, folded)):
+        with pytest.raises(
+            UserError, match=r"a: its cell with the divergence 1.1 forgot 0.9, that"
+        ):
+            gap(*pair, matched="divergence")
+    # The frontier over learning needs no such order.
+    assert gap(folded, other).effect.mean
+
+
+def test_noise_alone_folds_no_arm():
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        pair = [arm(name, np.arange(6.0), np.full(6, 0.1), 5, 0.02, rng) for name in "ab"]
+        try:
+            gap(*pair, matched="divergence")
+        except UserError:
+            refused += 1
+    # 5 % of either of two arms, which forget alike at every divergence.
+    assert refused <= 200 * 0.16
+
+
 def test_at_matched_divergence_all_cells_count():
-    # The last cell forgets less than the one before: not efficient, but on the curve over KL.
-    first = arm("a", [0.1, 0.2, 0.3], [0.1, 0.4, 0.3])
+    # The last cell beats the one before it on a frontier; both are on the curve over KL.
+    first = arm("a", [0.1, 0.2, 0.3], [0.1, 0.4, 0.4])
     second = arm("b", [0.1, 0.2, 0.3], [0.0, 0.0, 0.0])
-    assert gap(first, second, matched="divergence").effect.mean == pytest.approx(0.3)
+    assert gap(first, second, matched="divergence").effect.mean == pytest.approx(0.325)
 
 
 def test_arms_that_share_no_learning_are_refused():
