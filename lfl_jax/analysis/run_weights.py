@@ -52,7 +52,8 @@ def summary(records: Sequence[Record]) -> dict[str, float]:
     whole |= {"relative_norm": norm / base} if base else {}
     for name in (*RANKS, *(f"{name}_random" for name in RANKS)):
         whole[name] = float(np.mean([record[name] for record in records]))
-    for name in ("intruders", "intruders_random"):
+    # Files from before intruders were counted have none.
+    for name in {"intruders", "intruders_random"} & records[0].keys():
         whole[name] = float(sum(record[name] for record in records))
     return whole
 
