@@ -74,7 +74,7 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs
     from lfl_jax.studies import outcome
-    from lfl_jax.studies.running import execute, plan
+    from lfl_jax.studies.running import execute, measuring, plan
 
     keep_compiled_programs(assets.writable("compiled"))
     study = execute.Study(Path(options.workdir).absolute(), planned)
@@ -92,6 +92,7 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     execute.show(study, states, console)
     if not finished:
         _stop(console)
+    measuring.complete(config, study, states, show_progress=not options.quiet)
     outcome.write(config, study, states, command, console)
 
 

@@ -44,6 +44,12 @@ def study() -> config_dict.ConfigDict:
     s.learning = ""
     s.forgetting = ""
     s.divergence = ""
+    # True: also measure the change of every weight of every finished run, norms, ranks and intruder
+    # dimensions, into its weights.jsonl; the report compares them as predictors of forgetting
+    s.weights = False
+    # microbatches of training data over which the top Hessian eigenvalue at step 0 is measured,
+    # once for each arm and seed; 0 = not measured. A microbatch costs some 20 to 100 steps' time
+    s.curvature = 0
     # the difference in forgetting that nobody would care for, in the measure's unit, > 0
     s.margin = 0.02
     # pairs of arms, ("lora", "full"): the first against the second, at most 4; () = all pairs

@@ -64,6 +64,8 @@ class StudyConfig:
     seeds: tuple[int, ...]
     question: Question
     config: Overrides = ()
+    weights: bool = False
+    curvature: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     measures = Measures.parse(given["learning"], given["forgetting"], given["divergence"])
     question = Question(measures, float(given["margin"]), _pairs(given["contrasts"]))
     axes = {"steps": tuple(given["steps"]), "seeds": tuple(given["seeds"])}
-    shared = overrides(given["config"])
-    return StudyConfig(given["name"], given["base"], arms, question=question, config=shared, **axes)
+    rest = {"config": overrides(given["config"])}
+    rest |= {"weights": given["weights"], "curvature": given["curvature"]}
+    return StudyConfig(given["name"], given["base"], arms, question=question, **axes, **rest)
 
 
 def expand(study: StudyConfig) -> list[PlannedRun]:
@@ -203,6 +206,10 @@ def _wrong(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[s
         yield from _wrong_axis(axis, given[axis])
     if not given["margin"] > 0:
         yield f"margin {given['margin']}: expected a positive number, in the measure's unit"
+    if type(given["weights"]) is not bool:
+        yield f"study field weights={given['weights']!r}: expected True or False"
+    if type(given["curvature"]) is not int or given["curvature"] < 0:
+        yield f"study field curvature={given['curvature']!r}: expected a whole number >= 0"
     yield from _wrong_contrasts(given["contrasts"], names)
 
 

@@ -129,6 +129,8 @@ def test_every_intervention_is_an_arm_of_its_own_curve():
         ({"seeds": (0, 0)}, "full-0.0001-4-s0 first: give every learning rate"),
         ({"steps": ()}, "study field steps=()"),
         ({"margin": 0.0}, "margin 0.0"),
+        ({"weights": 1}, "weights=1: expected True or False"),
+        ({"curvature": -1}, "curvature=-1: expected a whole number >= 0"),
         ({"contrasts": (("lora", "dora"),)}, "expected two of the arms"),
         ({"contrasts": (("lora", "full"),) * 5}, "5 contrasts of 2 arms; declare at most 4"),
         ({"learning": "gsm8k/exact_match"}, "learning is gsm8k/exact_match, but the runs evaluate"),

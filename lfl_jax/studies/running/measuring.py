@@ -1,0 +1,133 @@
+"""Weights and starts of a study's finished runs, each measured once, into files of its directory.
+
+weights.jsonl     norms, ranks and intruder dimensions of every weight's change, from the checkpoint
+curvature.json    the top Hessian eigenvalue at step 0
+
+A run without training has its source's change times its factor, and its source's start. What is
+there already, from an earlier start of the study or from the study that did the run, is not
+measured again.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lfl_jax import notices
+from lfl_jax.analysis import measure_weights, run_weights
+from lfl_jax.config import Config
+from lfl_jax.core import files
+from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.errors import UserError
+from lfl_jax.io.progress import progress
+from lfl_jax.model import LoadedModel
+from lfl_jax.run_setup import base_model, earlier_run, run_length
+from lfl_jax.studies.grid import PlannedRun, StudyConfig
+from lfl_jax.studies.records.run_measures import CURVATURE
+from lfl_jax.studies.running import derived, step_zero
+from lfl_jax.studies.running.execute import State, States, Study
+
+
+def complete(
+    config: StudyConfig, study: Study, states: States, *, show_progress: bool = False
+) -> None:
+    """Measure what the study asks for and its finished runs have not got.
+
+    A run that cannot be measured, such as one whose adapter has no dW, is warned of.
+    """
+    finished = [run for run in study.runs if states[run.name] is State.FINISHED]
+    left = [run for run in finished if _is_left(config, study, run)]
+    if not left:
+        return
+    measurer = _Measurer(config, study)
+    with progress(
+        len(finished), "weights", done=len(finished) - len(left), visible=show_progress
+    ) as advance:
+        for run in left:
+            try:
+                measurer.measure(run)
+            except UserError as error:
+                notices.warn(f"{run.name} is not measured: {error}")
+            advance(1)
+
+
+def _is_left(config: StudyConfig, study: Study, run: PlannedRun) -> bool:
+    folder = study.run_folder(run)
+    if config.curvature > 0 and not _has_curvature(folder, config.curvature):
+        return True
+    step = run_length.last_checkpoint(_trained(study, run)) if config.weights else 0
+    return config.weights and not run_weights.is_complete(folder, step)
+
+
+def _trained(study: Study, run: PlannedRun) -> Path:
+    """The directory with the run's checkpoint."""
+    return study.folder / "runs" / run.source if run.source else study.run_folder(run)
+
+
+def _has_curvature(folder: Path, microbatches: int) -> bool:
+    file = folder / CURVATURE
+    return file.exists() and files.read_json_object(file)["microbatches"] == microbatches
+
+
+@dataclasses.dataclass
+class _Measurer:
+    """Measures runs, one after another; base: of the last one, which most runs share."""
+
+    config: StudyConfig
+    study: Study
+    base_key: str = ""
+    base: LoadedModel | None = None
+
+    def measure(self, run: PlannedRun) -> None:
+        """Write what the study asks for into the run's directory."""
+        config = run.config
+        rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+        if self.config.weights:
+            self._weights(run, rules)
+        if self.config.curvature:
+            self._curvature(run, rules)
+
+    def _weights(self, run: PlannedRun, rules: Rules) -> None:
+        folder, source = self.study.run_folder(run), _trained(self.study, run)
+        step = run_length.last_checkpoint(source)
+        if run_weights.is_complete(folder, step):
+            return
+        base, code = self._base_of(run.config, rules).model, run.config.adapter.code
+        tuned = earlier_run.load_onto(source, base.params, rules=rules, code=code)
+        model = derived.scaled(base, tuned, run.scale) if run.source else tuned
+        measure_weights.measure(folder, base.params, model, step)
+
+    def _curvature(self, run: PlannedRun, rules: Rules) -> None:
+        folder, count = self.study.run_folder(run), self.config.curvature
+        if _has_curvature(folder, count):
+            return
+        if (other := self._with_same_start(run)) is not None:
+            shutil.copyfile(other / CURVATURE, folder / CURVATURE)
+            return
+        base = self._base_of(run.config, rules)
+        top = step_zero.measure(run.config, base, _trained(self.study, run), count, rules)
+        about = {"start": step_zero.key(run.config), "microbatches": count}
+        files.write_json(folder / CURVATURE, about | dataclasses.asdict(top))
+
+    def _with_same_start(self, run: PlannedRun) -> Path | None:
+        """The directory of a run whose measured start is this run's."""
+        start = step_zero.key(run.config)
+        for other in self._alike(run):
+            folder = self.study.run_folder(other)
+            is_measured = _has_curvature(folder, self.config.curvature)
+            if is_measured and files.read_json_object(folder / CURVATURE)["start"] == start:
+                return folder
+        return None
+
+    def _alike(self, run: PlannedRun) -> Sequence[PlannedRun]:
+        """Runs that may start as this one does."""
+        arms = {run.arm, *(arm.of for arm in self.config.arms if arm.name == run.arm)}
+        return [other for other in self.study.runs if other.seed == run.seed and other.arm in arms]
+
+    def _base_of(self, config: Config, rules: Rules) -> LoadedModel:
+        # The dtype is what it is stored in, which differs with what trains.
+        seed = config.seed.init if config.model.init == "random" else None
+        key = repr((config.model, base_model.storage_dtype(config), seed, config.mesh))
+        if key != self.base_key:
+            self.base, self.base_key = base_model.load(config, rules), key
+        return self.base
