@@ -10,7 +10,8 @@ is of any training at all? The arms:
     shuffled               sham: LoRA on the same questions with answers of other questions
     source                 sham: LoRA on the source world in place of the target
     identity               LoRA whose B stays 0: every change is exactly 0, at any learning rate
-All are tested on the same items. 3 learning rates and 5 seeds: 125 runs. The lab is synthetic.
+All are tested on the same items. 5 or 6 learning rates, 3 of the shams, and 5 seeds: 205 runs. The
+lab is synthetic.
 Argument, words joined by commas:
     quick    2 seeds, two learning rates
     smoke    a random model and 4 steps, in minutes: for tests; its scores mean nothing
@@ -19,7 +20,9 @@ Argument, words joined by commas:
 from lfl_jax.configs.studies import base, lab
 from ml_collections import config_dict
 
-RATES = {"lora": (2e-3, 4e-3, 6e-3), "full": (3e-4, 7e-4, 1.5e-3)}
+RATES = {"lora": lab.RATES[16], "full": lab.FULL[1:6]}
+# Of the shams, which are compared with nothing at equal learning.
+FEWER = lab.FEWER["lora"]
 # One example of so many is replayed.
 REPLAY = {"lora": (1000, 100, 20), "full": (100,)}
 
@@ -54,8 +57,9 @@ def arms(s: config_dict.ConfigDict, quick: bool) -> None:
             mix = f"lab_ift:{examples - 1},lab_source:1"
             name = f"{method}_replay_1in{examples}"
             s.arms[name] = base.arm(method, lr=lrs, data={"source": mix})
-    s.arms.shuffled = base.arm("lora", lr=rates["lora"], data={"shuffle_responses": True})
+    fewer = FEWER[:2] if quick else FEWER
+    s.arms.shuffled = base.arm("lora", lr=fewer, data={"shuffle_responses": True})
     # Weight 0: tested on, and not trained on.
-    s.arms.source = base.arm("lora", lr=rates["lora"], data={"source": "lab_ift:0,lab_source"})
+    s.arms.source = base.arm("lora", lr=fewer, data={"source": "lab_ift:0,lab_source"})
     # With B = 0 the gradient of A is 0, and so is the change of every weight.
-    s.arms.identity = base.arm("lora", lr=rates["lora"][:1], trainable=("adapter/.*/a",))
+    s.arms.identity = base.arm("lora", lr=fewer[:1], trainable=("adapter/.*/a",))

@@ -57,7 +57,7 @@ def test_replay_has_no_words():
     with pytest.raises(UserError, match="replay.py; it has none"):
         grid.load("configs/studies/replay.py:paper")
     runs, count = one_seed("replay.py")
-    assert count == 90
+    assert count == 170
     assert not {"shuffled", "source", "identity"} & {run.arm for run in runs}
 
 
