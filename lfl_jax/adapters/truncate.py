@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lfl_jax.adapters import replaced_parameters
 from lfl_jax.adapters.adapter_tree import (
@@ -54,7 +54,7 @@ def _truncated(
     stack: AdapterLayer, w: Weight, shared: Shared, rank: int
 ) -> tuple[LoRA, Float[np.ndarray, "2"]]:
     """The LoRA of a stacked layer; the sums of squares of dW's singular values, all and lost."""
-    svds = [_svd(layer_of(stack, i, shared), _row(w, i)) for i in range(w.shape[0])]
+    svds = [_svd(layer_of(stack, i, shared), row(w, i)) for i in range(w.shape[0])]
     total = sum(float(np.sum(np.square(svd.s))) for svd in svds)
     lost = sum(float(np.sum(np.square(svd.s[rank:]))) for svd in svds)
     return _stacked([_lora(svd, rank) for svd in svds]), np.array([total, lost])
@@ -71,7 +71,7 @@ def norm(adapter: Adapter, params: Params) -> float:
     for path, layer in named_layers(adapter):
         w = weight(params, path)
         for i in range(w.shape[0]):
-            squares += _square(layer_of(layer, i, shared), _row(w, i))
+            squares += _square(layer_of(layer, i, shared), row(w, i))
     # nan fails every comparison
     return math.sqrt(squares) if squares >= 0 else math.nan
 
@@ -105,14 +105,23 @@ def _require_rank(rank: int, path: str, w: Weight) -> None:
         )
 
 
-def _row(stack: PyTree, index: int) -> PyTree:
+def row(stack: PyTree, index: int) -> PyTree:
     """One layer of stacked leaves."""
+    leaves = jax.tree.leaves(stack)
+    if all(isinstance(x, jax.Array) for x in leaves):
+        return _row_on_device(stack, index)
     return jax.tree.map(lambda x: x[index], stack)
+
+
+@jax.jit
+def _row_on_device(stack: PyTree, index: int | Int[Array, ""]) -> PyTree:
+    # the index is an argument: x[3] would be compiled anew for every layer
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stack)
 
 
 def layer_of(stack: AdapterLayer, index: int, shared: Shared) -> AdapterLayer:
     """One layer of a stack, with its part of the adapter's shared arrays."""
-    layer = _row(stack, index)
+    layer = row(stack, index)
     return layer if shared is None else layer.with_shared(shared)
 
 

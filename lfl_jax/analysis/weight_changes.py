@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from lfl_jax import quant
 from lfl_jax.adapters.adapter_tree import (
@@ -23,9 +23,9 @@ from lfl_jax.adapters.adapter_tree import (
 )
 from lfl_jax.adapters.build import require_bound
 from lfl_jax.adapters.extract import are_equal, changed_paths, require_same_shapes
-from lfl_jax.adapters.kind import Shared
+from lfl_jax.adapters.kind import Kind, Shared
 from lfl_jax.adapters.mix import AdapterLayer, members
-from lfl_jax.adapters.truncate import layer_of, low_rank_factors
+from lfl_jax.adapters.truncate import layer_of, low_rank_factors, row
 from lfl_jax.analysis.folder_changes import of_folders, others_of_folders
 from lfl_jax.analysis.weight_change import (
     NAME,
@@ -100,16 +100,11 @@ def _require_fits(adapter: AdapterTree, params: Params) -> None:
                     f"{NAME}: the adapter at {path} is of a weight {tuple(shape)}, the base has"
                     f" {tuple(w.shape)}; it was trained over another model"
                 )
-        _require_linear(layer, w, adapter.get("shared"))
-
-
-def _require_linear(layer: AdapterLayer, w: Weight, shared: Shared) -> None:
-    """The error of a kind that has no dW, raised while the shapes are traced: nothing runs."""
-
-    def delta(layer: AdapterLayer, w: Weight) -> Float[Array, "I O"]:
-        return layer_of(layer, 0, shared).delta(_row(w, 0))
-
-    jax.eval_shape(delta, layer, w)
+            if member.on_output or type(member).delta is Kind.delta:
+                raise UserError(
+                    f"{NAME}: the {type(member).__name__} at {path} is not linear: it changes what"
+                    " the weight outputs, and has no dW"
+                )
 
 
 def _of_stacks(
@@ -179,7 +174,7 @@ def _row(stack: Weight | AdapterLayer, index: int) -> Weight | AdapterLayer:
     """One layer of stacked leaves; of a shape alone, the layer's shape."""
     if isinstance(stack, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(stack.shape[1:], stack.dtype)
-    return jax.tree.map(lambda x: x[index], stack)
+    return row(stack, index)
 
 
 def _to_numpy(w: Weight) -> Float[np.ndarray, "I O"]:
