@@ -19,6 +19,8 @@ CLAIMS = {
     "optimizer": 110,
     "init": 145,
     "penalties": 165,
+    "mediation": 140,
+    "rank_of_change": 90,
 }
 
 
@@ -87,3 +89,10 @@ def test_a_size_is_a_study_of_its_own(size):
     runs, count = one_seed(f"size.py:{size}")
     assert {run.config.model.name for run in runs} == {f"lab-{size}"}
     assert f"{count} runs each" in doc("size")
+
+
+def test_interventions_train_few_runs_and_evaluate_many():
+    runs, count = one_seed("interventions.py")
+    trained = count * sum(not run.source for run in runs) // len(runs)
+    assert f"{trained} trained runs and {count - trained} evaluations" in doc("interventions")
+    assert {run.source.partition("-")[0] for run in runs} == {"", "lora", "full"}

@@ -1,0 +1,33 @@
+"""Is the change of full finetuning of a higher rank than LoRA's, and does it grow with training?
+
+    python -m lfl_jax.study --config=configs/studies/rank_of_change.py --workdir=studies/rank_of_change
+
+Claim: full finetuning changes weights with a rank 10 to 100 times LoRA's, which grows with the
+tokens, is higher in the MLP than in attention, and lower at both ends of the stack (arXiv
+2405.09673, section 4.6 and figure 6). Refuted where its rank is not above that of LoRA, or no
+higher than a Gaussian matrix of the same shape has: noise alone is of full rank. Three lengths, two
+rates each, 5 seeds: 90 runs in the lab.
+Argument: smollm2 (90 runs), or paper (36 runs: 1 and 4 epochs, 3 seeds)
+"""
+
+from lfl_jax.configs.studies import worlds
+from ml_collections import config_dict
+
+# Optimizer steps; the last one is the length of the world's other studies.
+STEPS = {"": (20, 40, 80), "smollm2": (8, 16, 32)}
+
+
+def get_config(argument: str = "") -> config_dict.ConfigDict:
+    """The study for an argument; raises ValueError for one that it does not know."""
+    world = worlds.of(argument, "rank_of_change.py")
+    s = world.study("the rank of the weights' change")
+    arms = {"lora": world.lora_arm(), "full": world.full_arm()}
+    arms["full_linear"] = world.full_arm("full_linear")
+    for name, arm in arms.items():
+        # Where both learn: the second and third highest.
+        arm.lr = arm.lr[-3:-1]
+        s.arms[name] = arm
+    s.steps = STEPS.get(argument, s.steps)
+    s.weights = True
+    s.contrasts = (("lora", "full"), ("lora", "full_linear"))
+    return s
