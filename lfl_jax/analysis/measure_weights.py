@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lfl_jax.adapters.adapter_tree import weight
-from lfl_jax.analysis import decompose, nulls, spectra, weight_changes
+from lfl_jax.analysis import decompose, intruders, nulls, spectra, weight_changes
 from lfl_jax.analysis.run_weights import FILE, RANKS, VERSION, Record
 from lfl_jax.analysis.weight_changes import WeightChange
 from lfl_jax.core import files
@@ -49,6 +49,8 @@ def _header(step: int, base: Params) -> Record:
         "version": VERSION,
         "step": step,
         "weights": layers * len(weight_changes.PATHS),
+        "top_k": intruders.TOP_K,
+        "epsilon": intruders.EPSILON,
     }
 
 
@@ -66,7 +68,7 @@ def _record(change: WeightChange) -> Record:
         "base_frobenius": base,
         "relative_norm": changed / base if base else None,
     }
-    return about | measured | _random(change, changed)
+    return about | measured | _random(change, changed) | _intruders(change)
 
 
 def _random(change: WeightChange, norm: float) -> Record:
@@ -77,3 +79,24 @@ def _random(change: WeightChange, norm: float) -> Record:
         spectrum = nulls.gaussian_factors(change.shape, change.factors[0].shape[1], norm)
     measured = spectra.measure(spectrum)
     return {f"{name}_random": measured[name] for name in RANKS}
+
+
+def _intruders(change: WeightChange) -> Record:
+    """How many there are, and how many a Gaussian change of the same norm and rank makes."""
+    own = intruders.of_change(change)
+    return {
+        "intruders": int(own.is_intruder().sum()),
+        "intruders_random": 0 if change.is_zero() else _random_intruders(change),
+        "cosine_floor": own.floor,
+    }
+
+
+def _random_intruders(change: WeightChange) -> int:
+    rng, dw = np.random.default_rng(0), change.dense()
+    if change.factors is None:
+        drawn = rng.standard_normal(change.shape)
+    else:
+        rank = change.factors[0].shape[1]
+        drawn = rng.standard_normal((len(dw), rank)) @ rng.standard_normal((rank, dw.shape[1]))
+    drawn *= np.linalg.norm(dw.astype(np.float64)) / np.linalg.norm(drawn)
+    return int(intruders.directions(change.base(), drawn).is_intruder().sum())

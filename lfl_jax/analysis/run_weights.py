@@ -17,7 +17,7 @@ from lfl_jax.core import files
 
 FILE = "weights.jsonl"
 # Raised when a record's meaning changes: older files are then measured again.
-VERSION = 1
+VERSION = 2
 
 Record: TypeAlias = dict[str, str | int | float | bool | None]
 RANKS = ("k90", "effective_rank", "stable_rank")

@@ -37,7 +37,7 @@ def test_the_records_of_every_weight(small, small_params, tuned, records):
     )
     assert one["k90"] == 1 + np.sum(np.cumsum(s**2) < 0.9 * np.sum(s**2))
     assert one["effective_rank"] < 4 and 0 < one["k90_random"] <= 4, "of rank 4, as the adapter"
-    assert "s" not in one, "the spectrum itself is for figures"
+    assert 0 <= one["intruders"] <= 10 and "s" not in one
 
 
 def test_of_all_weights_together(small_params, tuned, records):
@@ -52,6 +52,7 @@ def test_of_all_weights_together(small_params, tuned, records):
     assert whole["frobenius"] == pytest.approx(np.sqrt(norms[0]), rel=1e-5)
     assert whole["relative_norm"] == pytest.approx(np.sqrt(norms[0] / norms[1]), rel=1e-5)
     assert whole["k90"] == np.mean([record["k90"] for record in records])
+    assert whole["intruders"] == sum(record["intruders"] for record in records)
     assert whole.keys() <= run_measures.LABELS.keys() and run_weights.summary([]) == {}
 
 
@@ -87,11 +88,12 @@ def test_a_change_of_nothing(small, small_params, tmp_path):
     fresh = Model(params=small_params, adapter=adapter_for(small, small_params, trained=False))
     whole = run_weights.summary(measure_weights.measure(tmp_path, small_params, fresh, 0))
     assert {name for name, value in whole.items() if value} == set(), "nothing is divided by it"
-    assert whole["relative_norm"] == whole["k90_random"] == 0
+    assert whole["relative_norm"] == whole["k90_random"] == whole["intruders"] == 0
 
 
 def test_parameters_that_trained(small_params, tmp_path):
     tuned = Model(params=jax.tree.map(lambda x: 1.1 * x, small_params), adapter={})
     whole = run_weights.summary(measure_weights.measure(tmp_path, small_params, tuned, 1))
     assert whole["relative_norm"] == pytest.approx(0.1, rel=1e-5)
+    assert whole["intruders"] == 0, "the directions are W's own"
     assert whole["k90_random"] > 10, "a Gaussian change is of full rank"

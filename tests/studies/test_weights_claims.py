@@ -11,8 +11,10 @@ from lfl_jax.report.study import tables
 from lfl_jax.studies import arms, predictors
 from lfl_jax.studies.claims import CLAIMS, weights
 from lfl_jax.studies.claims.claim import Status
+from lfl_jax.studies.points import Point
 from lfl_jax.studies.records.scores import Scores
-from lfl_jax.studies.runs import Run
+from lfl_jax.studies.runs import Cell, Run
+from lfl_jax.studies.traits import Traits
 
 LEARNS = np.array([0.4, 0.6, 0.8, 0.9, 0.7])
 NORMS = np.array([0.01, 0.02, 0.05, 0.1, 0.2])
@@ -212,3 +214,24 @@ def test_what_was_not_measured_is_not_tested():
     found = [check(name, *two(lambda _: {})) for name in names]
     assert {one.status for one in found} == {Status.UNTESTED}
     assert "weights = True" in found[1].evidence and "curvature > 0" in found[3].evidence
+
+
+@pytest.mark.parametrize(
+    ("random", "status"), [(0.0, Status.REPRODUCED), (-0.15, Status.CONTRADICTED)]
+)
+def test_intruders_scaled_down_against_random_directions(random, status):
+    """Without its intruders a run forgets .15 less; without random directions, as planted."""
+    lora = grid("lora", LEARNS, forgets(NORMS), noise=0.003)
+    changes = {"intruders": -0.15, "random_directions": random}
+    derived = []
+    for name, change in changes.items():
+        # Two factors of one rate, and 1, which is the run itself.
+        factors, forgotten = (0.0, 0.5, 1.0), 0.4 + change * np.array([1.0, 0.5, 0.0])
+        one = grid(name, LEARNS[:3], forgotten, RATES[:3], noise=0.003)
+        cells = tuple(Cell(1e-3, 100, Point(name, factor)) for factor in factors)
+        derived.append(dataclasses.replace(one, cells=cells))
+    kinds = {one.arm.name: Traits("derived", rest="lora-0.001-100-s0") for one in derived}
+    options = {"contrasts": (("lora", "intruders"),), "traits": kinds}
+    checked = check("intruders_cause", lora, *derived, **options)
+    assert checked.status is status and "scaled to 0, 0.5" in checked.evidence
+    assert check("intruders_cause", lora, derived[0], **options).status is Status.UNTESTED

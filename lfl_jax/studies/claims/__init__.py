@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 
 from lfl_jax.statistics.multiplicity import holm
-from lfl_jax.studies.claims import distance, lora_and_full, variants, weights
+from lfl_jax.studies.claims import distance, intruder_dimensions, lora_and_full, variants, weights
 from lfl_jax.studies.claims.claim import Checked, Claim, Status, untested
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import FULL, LORA
@@ -107,7 +107,12 @@ CLAIMS: dict[str, Claim] = {
     "intruders_forget": Claim(
         "The more intruder dimensions LoRA's change has, the more it forgets.",
         "arXiv 2410.21228",
-        weights.intruders_forget,
+        intruder_dimensions.intruders_forget,
+    ),
+    "intruders_cause": Claim(
+        "Intruder dimensions cause forgetting: without them a LoRA forgets less.",
+        "arXiv 2410.21228",
+        intruder_dimensions.intruders_cause,
     ),
     "curvature_sets_rate": Claim(
         "A method's best learning rate falls with the top Hessian eigenvalue at step 0.",

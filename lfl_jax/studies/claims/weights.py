@@ -1,4 +1,4 @@
-"""Claims about the weights: ranks of changes, intruder dimensions, distances, curvature at step 0.
+"""Claims about the weights: ranks of changes, distances of them, curvature at step 0.
 
 Each is a rule on what a study with weights = True (and curvature > 0) measured of every run, and
 each says in its evidence what it was compared with: the null.
@@ -13,15 +13,13 @@ from jaxtyping import Float, Int
 
 from lfl_jax.errors import UserError
 from lfl_jax.statistics.effects import Effect, over_seeds
-from lfl_jax.statistics.verdicts import Verdict, decide
 from lfl_jax.studies import predictors
 from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.claims import best
-from lfl_jax.studies.claims.claim import Checked, Status, of_decision, together, untested
+from lfl_jax.studies.claims.claim import Checked, Status, together, untested
 from lfl_jax.studies.claims.distance import NOT_MEASURED, more_than
 from lfl_jax.studies.claims.lora_and_full import NO_CONTRAST, pairs
 from lfl_jax.studies.findings import Findings
-from lfl_jax.studies.traits import LORA
 
 NO_WEIGHTS = "the study does not measure weights (weights = True)"
 NO_CURVATURE = "the study does not measure the curvature at step 0 (curvature > 0)"
@@ -31,8 +29,6 @@ LEVEL = 0.05
 FEWEST_ARMS = 3
 # Orders of arms: all of so many arms at most, else so many drawn ones.
 LISTED, DRAWN = 7, 20_000
-# Terms of the regression on intruders: a constant, the norm and its square, the intruders.
-TERMS = 4
 
 
 def distances_explain_less(findings: Findings) -> Checked:
@@ -104,55 +100,6 @@ def _at_best(grid: Grid, measure: str, length: int) -> Float[np.ndarray, " S"]:
     """Of each seed at the cell that learned most with the others."""
     cells: Int[np.ndarray, " S"] = best.chosen_cells(grid, length)
     return grid.measures[measure][np.arange(len(cells)), cells]
-
-
-def intruders_forget(findings: Findings) -> Checked:
-    """LoRA forgets more the more intruder dimensions its change has, at an equal norm of it.
-
-    Per seed, forgetting is regressed on the log of the change's norm, its square, and the number of
-    intruders. Null: their coefficient is 0, as where the norm brings both. It is an observation;
-    `analysis.interventions` scales the intruders themselves.
-    """
-    checks = [
-        _of_intruders(findings, method, grid)
-        for method, grid in findings.grids.items()
-        if findings.traits[method].kind == LORA
-    ]
-    return together(checks, "the study has no arm of LoRA")
-
-
-def _of_intruders(findings: Findings, method: str, grid: Grid) -> Checked:
-    if not {"intruders", "relative_norm"} <= grid.measures.keys():
-        return untested(NO_WEIGHTS)
-    intruders, norm = grid.measures["intruders"], grid.measures["relative_norm"]
-    counts = f"{method}: {intruders.min():g} to {intruders.max():g} intruders"
-    if "intruders_random" in grid.measures:
-        counts += (
-            f" (random changes of these norms: {grid.measures['intruders_random'].mean():.3g})"
-        )
-    if len(grid.cells) <= TERMS:
-        return Checked(Status.UNDECIDED, f"{counts}, of {len(grid.cells)} runs a seed: too few")
-    if not np.all(np.ptp(intruders, axis=1) > 0) or not np.all(norm > 0):
-        return Checked(Status.UNDECIDED, f"{counts}: a seed's runs do not differ")
-
-    # From the fewest to the most, so that it is in the unit of forgetting.
-    effect = over_seeds(_slopes(intruders, norm, grid.arm.y.by_run()) * np.ptp(intruders))
-    decision = decide(effect, findings.question.margin)
-    return of_decision(decision, Verdict.MORE, f"{counts}; what they add at an equal norm:")
-
-
-def _slopes(
-    intruders: Float[np.ndarray, "S P"],
-    norm: Float[np.ndarray, "S P"],
-    forgotten: Float[np.ndarray, "S P"],
-) -> Float[np.ndarray, " S"]:
-    """Of forgetting over intruders, of each seed, with the norm in the regression."""
-    slopes = []
-    for count, x, y in zip(intruders, np.log(norm), forgotten, strict=True):
-        centred = x - x.mean()
-        columns = np.stack([count, np.ones_like(x), centred, centred**2], axis=1)
-        slopes.append(np.linalg.lstsq(columns, y, rcond=None)[0][0])
-    return np.array(slopes)
 
 
 def best_rate_falls_with_curvature(findings: Findings) -> Checked:

@@ -52,7 +52,7 @@ def evaluate(source: Path, config: Config, point: Point, folder: Path, base_reco
         base = base_model.load(config, rules)
         code = config.adapter.code
         tuned = earlier_run.load_onto(source, base.model.params, rules=rules, code=code)
-        altered = _altered(source, base.model, tuned, point)
+        altered = altered_model(source, base.model, tuned, point)
 
         evaluations = _Evaluations(config, rules, base, inputs.from_config(config), folder)
         before = evaluations.of_base(altered.model, base_records)
@@ -63,7 +63,7 @@ def evaluate(source: Path, config: Config, point: Point, folder: Path, base_reco
     results_json.save(report(before, after, contamination.read(source)), facts, folder)
 
 
-def _altered(source: Path, base: Model, tuned: Model, point: Point) -> Altered:
+def altered_model(source: Path, base: Model, tuned: Model, point: Point) -> Altered:
     """The model of a point; what all points of its curve need is computed by the first of them."""
     entry, shared = INTERVENTIONS[point.intervention], {}
     if entry.shared is not None:

@@ -3,7 +3,7 @@
 weights.jsonl     norms, ranks and intruder dimensions of every weight's change, from the checkpoint
 curvature.json    the top Hessian eigenvalue at step 0
 
-A run without training has its source's change times its factor, and its source's start. What is
+A run without training has its source's change as it was altered, and its source's start. What is
 there already, from an earlier start of the study or from the study that did the run, is not
 measured again.
 """
@@ -94,8 +94,9 @@ class _Measurer:
             return
         base, code = self._base_of(run.config, rules).model, run.config.adapter.code
         tuned = earlier_run.load_onto(source, base.params, rules=rules, code=code)
-        model = derived.scaled(base, tuned, run.scale) if run.source else tuned
-        measure_weights.measure(folder, base.params, model, step)
+        if run.source:
+            tuned = derived.altered_model(source, base, tuned, run.point).model
+        measure_weights.measure(folder, base.params, tuned, step)
 
     def _curvature(self, run: PlannedRun, rules: Rules) -> None:
         folder, count = self.study.run_folder(run), self.config.curvature
