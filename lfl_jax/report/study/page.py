@@ -1,6 +1,5 @@
 """The page of a study: everything inside of one HTML file, without scripts."""
 
-import base64
 import hashlib
 import platform
 from collections.abc import Callable, Sequence
@@ -11,11 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from lfl_jax.core import files
-from lfl_jax.errors import UserError
+from lfl_jax.report import html
 from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study import items, parquet, replication
 from lfl_jax.report.study import tables as tabular
-from lfl_jax.report.study.figures import Figure
 from lfl_jax.report.study.tables import Table
 from lfl_jax.statistics.frontier import Gap
 from lfl_jax.statistics.mediation import Mediation
@@ -24,8 +22,7 @@ from lfl_jax.studies import claims
 from lfl_jax.studies.answers import PRIMARY, Answer
 from lfl_jax.studies.findings import Findings
 
-TEMPLATE = Path(__file__).with_name("page.html")
-MOST_BYTES = 5_000_000
+TEMPLATE = "study/page.html"
 # On the page, in this order.
 SHOWN = (
     tabular.verdicts,
@@ -54,32 +51,27 @@ class About:
 
 def write(findings: Findings, about: About, folder: Path) -> Path:
     """index.html, figures/ and tables/ in a folder; UserError without the extra `study`."""
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"the report needs {error.name}: pip install 'lfl_jax[study]'") from None
+    html.require_extra()
     figures, tables = drawing.draw(findings, about.flags), _tables(findings, SHOWN)
     tables += replication.tables(findings.question, findings.grids)
     # A report that was killed is written again, and its folder is then as if it had not been.
     files.remove_partial(folder)
     # Each drawing is rendered once, for the page and for its file.
     drawn = [figure.svg() for figure in figures]
-    _write_parts(figures, drawn, [*tables, *_tables(findings, ON_DISK)], folder)
+    html.write_parts(figures, drawn, [*tables, *_tables(findings, ON_DISK)], folder)
     parquet.write(findings, about.title, folder / "tables")
 
     parts = {
         "verdicts": [_verdict(answer) for answer in findings.answers],
         "claims": claims.check(findings),
         "declared": question_hash(findings),
-        "figures": list(map(_figure, figures, drawn)),
+        "figures": list(map(html.embedded, figures, drawn)),
         "tables": tables,
         "items": items.view(findings),
         "left_out": findings.left_out,
     }
-    # A name that the template misspells is an error and no empty place; text is escaped.
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    page = html.render(
+        TEMPLATE,
         title=about.title,
         subtitle=_subtitle(findings),
         flags=about.flags,
@@ -88,9 +80,6 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
         versions=_versions(findings),
         **parts,
     )
-    # A page that mail programs and browsers open without a thought.
-    if len(page.encode()) > MOST_BYTES:
-        raise UserError(f"the page would have {len(page.encode())} bytes, more than {MOST_BYTES}")
     files.write_text(folder / "index.html", page)
     return folder / "index.html"
 
@@ -114,30 +103,6 @@ def _tables(findings: Findings, makers: Sequence[Callable[[Findings], Table]]) -
     # Without rows there is nothing to read: a study without accuracies has no flips.
     tables = (make(findings) for make in makers)
     return [table for table in tables if table.rows]
-
-
-def _write_parts(
-    figures: Sequence[Figure], drawn: Sequence[str], tables: Sequence[Table], folder: Path
-) -> None:
-    for part in ("figures", "tables"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for figure, svg in zip(figures, drawn, strict=True):
-        figure.write(folder / "figures", svg)
-    for table in tables:
-        files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
-        files.write_text(folder / "tables" / f"{table.name}.tex", table.latex())
-
-
-def _figure(figure: Figure, svg: str) -> dict[str, object]:
-    encoded = base64.b64encode(figure.data.csv().encode()).decode()
-    return {
-        "name": figure.name,
-        "title": figure.title,
-        "caption": figure.caption,
-        "svg": svg,
-        "data": figure.data,
-        "href": f"data:text/csv;base64,{encoded}",
-    }
 
 
 ANSWERS = {
