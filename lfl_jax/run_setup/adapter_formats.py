@@ -13,7 +13,7 @@ from lfl_jax.adapters.build import require_bound
 from lfl_jax.config import own_code
 from lfl_jax.config.own_code import Code
 from lfl_jax.core import tree
-from lfl_jax.core.types import Params
+from lfl_jax.core.types import AdapterTree, Params
 from lfl_jax.errors import UserError
 from lfl_jax.io import adapter_file, peft
 from lfl_jax.model import Model
@@ -62,17 +62,25 @@ ADAPTER_FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Params,
 
 def _published(name: str, params: Params) -> Model:
     """A fetched adapter. UserError unless its rank is the one that the manifest says."""
-    folder, rank = assets.path(name), assets.item(name).rank
-    model = _from_peft(folder, params)
-    # A mislabelled adapter would be evaluated under another rank's name.
-    ranks = {layer.scale.shape[-1] for layer in layers_of(model.adapter)}
+    model = _from_peft(assets.path(name), params)
+    require_named_rank(name, model.adapter)
+    return model
+
+
+def require_named_rank(name: str, adapter: AdapterTree) -> None:
+    """UserError for a published adapter of another rank than the manifest says.
+
+    A mislabelled one would be evaluated under another rank's name. A path is not published.
+    """
+    if name.partition("@")[0] not in assets.manifest():
+        return
+    rank, ranks = assets.item(name).rank, {layer.scale.shape[-1] for layer in layers_of(adapter)}
     if rank is not None and ranks != {rank}:
         raise UserError(
             f"{name}: its adapter has rank {', '.join(map(str, sorted(ranks)))}, its name says"
             f" {rank}: mislabelled where it was published? To use it as it is, name its folder:"
-            f" {folder}"
+            f" {assets.path(name)}"
         )
-    return model
 
 
 def _with_replaced(model: Model, base: Params, fingerprint: str | None) -> Model:
