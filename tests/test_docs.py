@@ -20,7 +20,7 @@ from doc_pages import NOT_RUN, PAGES, ROOT, Block
 from helpers import adapter_for
 
 import lfl_jax
-from lfl_jax import compare, evaluate, main, study
+from lfl_jax import analyze, compare, evaluate, main, study
 from lfl_jax.config import command_line, own_code
 from lfl_jax.core import spec
 from lfl_jax.io import hf
@@ -167,6 +167,8 @@ def understood(module: str, arguments: list[str]) -> None:
         assert not arguments or arguments == ["--version"]
     elif module in ("lfl_jax.export", "lfl_jax.fetch"):
         importlib.import_module(module)._parser().parse_args(arguments)
+    elif module == "lfl_jax.analyze":
+        analyze._require_usable(analyze._parser().parse_args(arguments))
     elif module == "lfl_jax.compare":
         if "--help" not in arguments:
             compare._require_usable(compare._parser().parse_args(arguments))

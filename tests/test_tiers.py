@@ -39,6 +39,8 @@ TIERS = {
         "evaluate",
         "evaluate_variants",
         "analyze",
+        "analyze_runs",
+        "analyze_subjects",
         "export",
         "plan",
         "doctor",
