@@ -15,6 +15,7 @@ from hub_server import Repository, in_place_of_the_hub
 
 import lfl_jax
 from lfl_jax import adapters, analyze, assets
+from lfl_jax.analysis import checkpoints
 from lfl_jax.core import spec
 from lfl_jax.errors import UserError, entry
 from lfl_jax.models import llama
@@ -108,6 +109,18 @@ def test_a_merged_model_says_what_its_adapter_says(folder, tmp_path, capsys):
             assert record[measure] == pytest.approx(of_model[name][measure], rel=1e-3), measure
         # Its null is of its rank, and that of a dense change of the whole size.
         assert record["k90_null"] <= RANK < of_model[name]["k90_null"]
+
+
+def test_an_adapter_over_a_large_base_is_measured_without_it_in_memory(
+    folder, tmp_path, monkeypatch, capsys
+):
+    options = (f"--adapter={folder / 'lora1'}", f"--base={folder / 'base'}", f"--out={tmp_path}")
+    in_memory, _ = analysed(capsys, *options)
+    monkeypatch.setattr(checkpoints, "LARGE", 0)
+    monkeypatch.setattr(checkpoints.Base, "loaded", property(lambda base: pytest.fail("loaded")))
+    streamed, _ = analysed(capsys, *options)
+    for name, record in in_memory.items():
+        assert streamed[name] == pytest.approx(record), name
 
 
 def test_weights_are_chosen_and_a_change_of_zero_is_said(folder, tmp_path, capsys):
