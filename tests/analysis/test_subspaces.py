@@ -54,6 +54,8 @@ def test_amplification_by_hand_and_of_random_directions():
     assert found.random_factor == pytest.approx(5 / found.in_random)
     nothing = subspaces.amplification(w, v[:, :1], np.zeros(1), u[:, :1], s)
     assert nothing.factor == nothing.random_factor == 0
+    of_nothing = subspaces.amplification(0 * w, v[:, :1], np.zeros(1), u[:, :1], 0 * s)
+    assert of_nothing.factor == of_nothing.random_factor == 0
     outside = np.linalg.svd(v.T)[2][6:7].T
     alone = subspaces.amplification(w, outside, np.ones(1), u[:, :1], s)
     assert alone.factor > 1e10
