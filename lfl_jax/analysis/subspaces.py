@@ -18,8 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from lfl_jax.analysis import decompose
+from lfl_jax.analysis.weight_changes import WeightChange
+from lfl_jax.core.svd import SVD
 from lfl_jax.errors import UserError
 
+# Of the largest singular value: what is smaller is what rounding made of zero.
+ROUNDING = 1e-6
 # A correlation over fewer points says nothing: of two it is always 1 or -1.
 FEWEST_POINTS = 3
 
@@ -59,6 +64,53 @@ def random_similarity(size: int, i: int, j: int) -> Null:
     smaller = min(i, j)
     variance = 2 * i * j * (size - i) * (size - j) / (size**2 * max(size - 1, 1) * (size + 2))
     return Null(i * j / size / smaller, float(np.sqrt(variance)) / smaller)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """`similarity` of two sets of singular directions, in the spaces of inputs and of outputs.
+
+    random_*: of random directions, as many in a space of this size.
+    """
+
+    inputs: float
+    outputs: float
+    random_inputs: Null
+    random_outputs: Null
+
+
+def of_changes(first: WeightChange, second: WeightChange, i: int, j: int) -> Shared:
+    """The first i directions of one change against the first j of another of the same weight.
+
+    Of two ranks or two seeds (2106.09685, §7.2). A change of lower rank has as many as it has.
+    Raises UserError for a zero change, which has no directions, and for weights of other shapes.
+    """
+    if first.shape != second.shape:
+        raise UserError(
+            f"subspaces: {first.name} is {first.shape} in one and {second.shape} in the other"
+        )
+    return _shared(_directions(first, i), _directions(second, j))
+
+
+def with_base(change: WeightChange, i: int, j: int) -> Shared:
+    """The first i directions of a change against the first j of its W; UserError as above."""
+    return _shared(_directions(change, i), decompose.svd_of(change.base(), j))
+
+
+def _directions(change: WeightChange, count: int) -> SVD:
+    svd = decompose.svd(change, count)
+    # Factors with a padded or repeated rank have singular values that are rounding.
+    rank = int(np.sum(svd.s > ROUNDING * svd.s[:1]))
+    if not rank:
+        raise UserError(f"subspaces: the change of {change.name} is zero: it has no directions")
+    return decompose.first(svd, rank)
+
+
+def _shared(first: SVD, second: SVD) -> Shared:
+    i, j = len(first.s), len(second.s)
+    inputs, outputs = (first.u, second.u), (first.vt.T, second.vt.T)
+    nulls = (random_similarity(len(pair[0]), i, j) for pair in (inputs, outputs))
+    return Shared(similarity(*inputs), similarity(*outputs), *nulls)
 
 
 @dataclass(frozen=True)
@@ -111,6 +163,13 @@ def amplification(
         # a random orthonormal U keeps R / I of every column's square, V likewise of every row's
         in_random=whole * rank / float(np.sqrt(fan_in * fan_out)),
     )
+
+
+def amplification_of(change: WeightChange, rank: int) -> Amplification:
+    """`amplification` in the first `rank` directions of a change, or in as many as it has."""
+    w, svd = change.base(), decompose.svd(change, rank)
+    s, singular_values = decompose.spectrum(change).s, decompose.of_matrix(w).s
+    return amplification(w, svd.u, s, svd.vt.T, singular_values)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """Subspaces: values by hand, and nulls that random subspaces and random changes have."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from helpers import adapter_for
 
-from lfl_jax.analysis import subspaces
+from lfl_jax.analysis import subspaces, weight_changes
 from lfl_jax.analysis.subspaces import UnitChange
 from lfl_jax.errors import UserError
+from lfl_jax.model import Model
 
 
 def orthonormal(rng, size, count):
@@ -59,6 +63,47 @@ def test_amplification_by_hand_and_of_random_directions():
     outside = np.linalg.svd(v.T)[2][6:7].T
     alone = subspaces.amplification(w, outside, np.ones(1), u[:, :1], s)
     assert alone.factor > 1e10
+
+
+@pytest.fixture
+def changes(small, small_params):
+    """(seed, rank) -> the change of one weight by an adapter."""
+
+    def change(seed, rank=3, trained=True):
+        adapter = adapter_for(
+            small, small_params, seed=seed, rank=rank, targets=("up",), trained=trained
+        )
+        tuned = Model(params=small_params, adapter=adapter)
+        every = weight_changes.of_model(small_params, tuned)
+        return next(change for change in every if change.name == "layers/1/mlp/up")
+
+    return change
+
+
+def test_changes_of_two_runs_and_of_a_run_and_its_base(changes):
+    first, second = changes(1), changes(2, rank=2)
+    same = subspaces.of_changes(first, first, 3, 3)
+    assert (same.inputs, same.outputs) == pytest.approx((1, 1))
+    found = subspaces.of_changes(first, second, 2, 8)
+    (u, _, vt), (x, _, yt) = (np.linalg.svd(c.dense().astype(float)) for c in (first, second))
+    assert found.inputs == pytest.approx(subspaces.similarity(u[:, :2], x[:, :2]), abs=1e-5)
+    assert found.outputs == pytest.approx(subspaces.similarity(vt[:2].T, yt[:2].T), abs=1e-5)
+    # the second has no more than its rank
+    assert found.random_inputs == subspaces.random_similarity(32, 2, 2)
+    assert found.random_outputs == subspaces.random_similarity(48, 2, 2)
+    x, s, yt = np.linalg.svd(first.base().astype(float))
+    base = subspaces.with_base(first, 2, 4)
+    assert base.inputs == pytest.approx(subspaces.similarity(u[:, :2], x[:, :4]), abs=1e-5)
+    amplified = subspaces.amplification_of(first, 2)
+    wanted = np.linalg.norm(first.dense()) / np.linalg.norm(u[:, :2].T @ first.base() @ vt[:2].T)
+    assert amplified.factor == pytest.approx(wanted, rel=1e-4)
+    assert amplified.in_top == pytest.approx(np.linalg.norm(s[:2]), rel=1e-5)
+    nothing = changes(1, trained=False)
+    assert subspaces.amplification_of(nothing, 2).factor == 0
+    with pytest.raises(UserError, match="the change of layers/1/mlp/up is zero"):
+        subspaces.of_changes(first, nothing, 1, 1)
+    with pytest.raises(UserError, match=r"up is \(32, 48\) in one and \(1, 1\) in the other"):
+        subspaces.of_changes(first, dataclasses.replace(second, shape=(1, 1)), 1, 1)
 
 
 def test_magnitude_and_direction_by_hand():
