@@ -8,6 +8,11 @@ The adapter's change is decomposed through its factors. The dense dW has 64 dire
 of full rank; the Gram matrix gives its exact values, which --lapack confirms, and the projection is
 compared with those. cpu_s counts the seconds of all threads of this process: on a machine that is
 busy otherwise it says more than the time that passed. Prints JSON with the peak memory.
+
+Measured with one thread (OPENBLAS_NUM_THREADS=1) of an AMD EPYC that 15 other processes used:
+    adapter        25 s of CPU time, 3.5 GB, of which the adapter itself is 2.6 GB
+    full           Gram matrix 11 s, projection 11 s; the projection's effective rank 2784.4 is off
+                   by 0.07 %, its k90 1055 by 0.6 %; 1.2 GB
 """
 
 import argparse

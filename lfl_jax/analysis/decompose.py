@@ -31,8 +31,9 @@ from lfl_jax.core.svd import (
     values_of_product,
 )
 
-# Smaller sides up to which a method is used. A change of 4096 by 11008 takes 11 s of CPU time by its
-# Gram matrix (benchmarks/spectra.py): exact is cheap enough for every weight of a 13B model.
+# Smaller sides up to which a method is used. A change of 4096 by 11008 takes 11 s of CPU time by
+# its Gram matrix, and as long by a projection (benchmarks/spectra.py): exact values are no dearer
+# up to the weights of a 13B model.
 BY_LAPACK, BY_GRAM = 512, 5120
 # Of a projection: values that are computed, further columns, and passes over the matrix, which
 # sharpen the projection where singular values fall slowly.
