@@ -36,7 +36,7 @@ from lfl_jax.analysis.weight_change import (
     require_one_vocabulary,
     unstacked_name,
 )
-from lfl_jax.core import hosts
+from lfl_jax.core import hosts, tree
 from lfl_jax.core.types import AdapterTree, Params, Weight
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
@@ -145,7 +145,7 @@ class _Stacks:
             shape=tuple(self.base.shape[1:]),
             factors=factors,
             read_change=lambda: self._dense(index) if factors is None else factors[0] @ factors[1],
-            read_base=lambda: _to_numpy(_row(self.base, index)),
+            read_base=lambda: _on_host(self.base, index),
             stored_as=str(jnp.dtype(self.tuned.dtype)) if self.is_trained else "float32",
         )
 
@@ -161,13 +161,14 @@ class _Stacks:
         return finite(name, "change", a * scale), finite(name, "change", b)
 
     def _dense(self, index: int) -> Float[np.ndarray, "I O"]:
-        tuned, dw = _row(self.tuned, index), np.float32(0)
+        dw = np.float32(0)
         if self.adapter is not None:
-            dw = _to_numpy(layer_of(self.adapter, index, self.shared).delta(tuned))
+            layer = layer_of(self.adapter, index, self.shared)
+            dw = _to_numpy(layer.delta(_row(self.tuned, index)))
         if not self.is_trained:
             return dw
         # the difference first: it is small, and exact where both have bfloat16's few digits
-        return (_to_numpy(tuned) - _to_numpy(_row(self.base, index))) + dw
+        return (_on_host(self.tuned, index) - _on_host(self.base, index)) + dw
 
 
 def _row(stack: Weight | AdapterLayer, index: int) -> Weight | AdapterLayer:
@@ -175,6 +176,14 @@ def _row(stack: Weight | AdapterLayer, index: int) -> Weight | AdapterLayer:
     if isinstance(stack, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(stack.shape[1:], stack.dtype)
     return row(stack, index)
+
+
+def _on_host(stack: Weight, index: int) -> Float[np.ndarray, "I O"]:
+    """One layer of a stack in float32."""
+    if tree.in_cpu_memory(stack):
+        # of the one shard and not of the stack: np.asarray(stack) would stay cached on it
+        return np.asarray(stack.addressable_data(0))[index].astype(np.float32)
+    return _to_numpy(_row(stack, index))
 
 
 def _to_numpy(w: Weight) -> Float[np.ndarray, "I O"]:

@@ -81,14 +81,14 @@ def unstack(layers: PyTree, length: int) -> tuple[PyTree, ...]:
     Their leaves are views of the stacks in a CPU's memory, elsewhere copies.
     """
     leaves, structure = jax.tree.flatten(layers)
-    by_leaf = [_views(x) if _in_cpu_memory(x) else x for x in leaves]
+    by_leaf = [_views(x) if in_cpu_memory(x) else x for x in leaves]
     unstacked = []
     for i in range(length):
         unstacked.append(jax.tree.unflatten(structure, [rows[i] for rows in by_leaf]))
     return tuple(unstacked)
 
 
-def _in_cpu_memory(x: object) -> bool:
+def in_cpu_memory(x: object) -> bool:
     """Whether x is an array on a single CPU device."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return False
