@@ -203,12 +203,13 @@ def test_a_curve_is_one_compiled_program(base, small):
     assert len({np.asarray(x).tobytes() for x in outputs}) == 3
 
 
+@pytest.mark.slow
 def test_over_a_quantised_base_the_change_is_of_what_it_is_dequantised_to(small, small_params):
     params = quantised(small, small_params)
     base = Model(params=params, adapter={})
     tuned = Model(params=params, adapter=adapter_for(small, small_params, targets=("q",)))
-    for name, values in VALUES.items():
-        altered = INTERVENTIONS[name].of(base, tuned, values[0]).model
+    for name in ("truncate", "intruders", "without"):
+        altered = INTERVENTIONS[name].of(base, tuned, VALUES[name][0]).model
         assert altered.adapter["layers"]["attn"]["q"] is not None
         pairs = zip(jax.tree.leaves(altered.params), jax.tree.leaves(params), strict=True)
         assert all(x is y for x, y in pairs), name
