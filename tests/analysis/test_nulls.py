@@ -123,3 +123,15 @@ def test_a_functional_rank_may_not_be_reached():
     assert found.rank is None and set(found.scores) == {1, 2, 4, 6}
     with pytest.raises(UserError, match="nothing was learned"):
         nulls.functional_rank(lambda rank: 0.5, 6, untrained=1.0, trained=1.0)
+
+
+def test_values_near_the_floor_are_shrunk_as_the_law_says():
+    """In square noise whose largest value is 2, a value x is seen as x + 1/x; the best for the
+    Frobenius norm is then x - 1/x."""
+    n, rng = 200, np.random.default_rng(0)
+    noise, other = (of_matrix(rng.standard_normal((n, n)) / n**0.5) for _ in range(2))
+    assert noise.s[0] == pytest.approx(2, rel=0.05)
+    seen = planted.matrix((n, n), [5.0, 3.0]) + rng.standard_normal((n, n)) / n**0.5
+    found = nulls.without_floor(of_matrix(seen), other)
+    np.testing.assert_allclose(found.s[:2], [5 - 1 / 5, 3 - 1 / 3], rtol=0.04)
+    assert np.all(found.s[2:] < 0.7) and np.count_nonzero(found.s) < 6
