@@ -67,6 +67,8 @@ def by_checkpoint(analysis: Analysis) -> Table:
         # Its checkpoints differ in their amount of training, its weights do not.
         weights = analysis.of(label)
         amount = weights[0].amount if weights else None
+        # A whole number is read with all of its digits.
+        amount = None if amount is None else round(amount)
         rows.append((label, amount, len(weights), *module_values(weights)))
     return Table(
         "by_checkpoint",

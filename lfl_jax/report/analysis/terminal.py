@@ -10,9 +10,11 @@ In brackets: the same of a random change (of ||dW|| / ||W||: of rounding alone).
 
 import json
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from lfl_jax.analysis.token_forgetting import TokenForgetting
 from lfl_jax.report.analysis import page, parquet, tables
@@ -21,8 +23,10 @@ from lfl_jax.report.analysis.measures import columns
 from lfl_jax.report.study.tables import Table
 from lfl_jax.report.table import STYLE
 
-# Columns from which a null stands beside its number; and what a narrower terminal goes without.
-WIDE, LEFT_OUT = 116, ("shape", "layers", "weights", "share of tokens", "texts")
+# Columns from which a null stands beside its number, and not below it.
+WIDE = 116
+# What a table of tokens goes without there.
+NARROW_TOKENS = ("share of tokens", "texts")
 KEY = "In brackets: the same of a random change (of ||dW|| / ||W||: of rounding alone)."
 
 
@@ -34,27 +38,30 @@ def show(analysis: Analysis, console: Console | None = None) -> None:
     for flag in analysis.flags:
         console.print(flag, markup=False, style="yellow")
     console.print()
-    console.print(_printed(tables.by_module_beside_nulls(analysis), console), "")
+    by_module = tables.by_module_beside_nulls(analysis)
+    console.print(_printed(by_module, console, by_module.columns[1 : tables.HEAD]), "")
     if analysis.is_several:
-        console.print(_printed(tables.by_checkpoint_beside_nulls(analysis), console), "")
+        growth = tables.by_checkpoint_beside_nulls(analysis)
+        console.print(_printed(growth, console, growth.columns[1 : tables.HEAD]), "")
     console.print(KEY, highlight=False, markup=False)
     if analysis.tokens is not None:
         console.print("\nTokens of the text, change of the loss in nats per token", markup=False)
-        console.print(_printed(tables.token_types(analysis), console), "")
+        console.print(_printed(tables.token_types(analysis), console, NARROW_TOKENS), "")
     for note in analysis.notes:
         console.print(note, highlight=False, markup=False)
 
 
-def _printed(table: Table, console: Console) -> RichTable:
-    """Numbers to the right; where the terminal is narrow, nulls stand below their numbers."""
+def _printed(table: Table, console: Console, left_out: Sequence[str]) -> RichTable:
+    """Numbers to the right; on a narrow terminal nulls below them, without some columns."""
     printed, is_narrow = RichTable(**STYLE), console.width < WIDE
-    left = LEFT_OUT if is_narrow else ()
-    columns = [i for i, name in enumerate(table.columns) if name not in left]
+    columns = [i for i, x in enumerate(table.columns) if not (is_narrow and x in left_out)]
     for i in columns:
-        printed.add_column(table.columns[i], justify="left" if i == 0 else "right")
+        # Folded: half of a number or of a label would be another one.
+        side = "left" if i == 0 else "right"
+        printed.add_column(Text(table.columns[i]), justify=side, overflow="fold")
     for row in table.texts():
-        cells = (row[i] for i in columns)
-        printed.add_row(*(cell.replace(" (", "\n(") if is_narrow else cell for cell in cells))
+        cells = (row[i].replace(" (", "\n(") if is_narrow else row[i] for i in columns)
+        printed.add_row(*map(Text, cells))
     return printed
 
 
