@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 LEVEL = 0.95
+# In place of an interval that does not exist: one seed says nothing of others.
+NO_INTERVAL = "one seed: no interval"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Effect:
         if self.se == 0:
             return float(self.mean == null)
         return float(2 * stats.t.sf(abs(self.mean - null) / self.se, self.df))
+
+
+def in_words(mean: float, limits: tuple[float, float], form: str) -> str:
+    """ "0.11 [0.09, 0.13]", its numbers in this format; of one seed, that there is no interval."""
+    low, high = limits
+    if math.isnan(low):
+        return f"{mean:{form}} ({NO_INTERVAL})"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,13 @@ class Decision:
         """The smallest true effect that this design finds with 80 % probability."""
         return minimal_detectable(self.effect.se, self.effect.df)
 
+    @property
+    def finds(self) -> str:
+        """What the design can find, in words; "" where no error can be estimated."""
+        if math.isnan(self.detectable):
+            return ""
+        return f"this design finds {self.detectable:.2g} with 80 % probability"
+
 
 def decide(effect: Effect, margin: float, level: float = LEVEL) -> Decision:
     """The verdict on an effect; UserError for a margin that is not positive.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lfl_jax.errors import UserError
 from lfl_jax.statistics import learning_rates
-from lfl_jax.statistics.effects import Effect
+from lfl_jax.statistics.effects import Effect, in_words
 from lfl_jax.statistics.frontier import Axis
 from lfl_jax.statistics.learning_rates import Optimum, Sweep
 from lfl_jax.studies.arms import Grid
@@ -44,8 +44,7 @@ class RateRatio:
     def __str__(self) -> str:
         if self.log10 is None:
             return self.reason
-        low, high = self.interval()
-        return f"{self.ratio:.3g} [{low:.3g}, {high:.3g}]"
+        return in_words(self.ratio, self.interval(), ".3g")
 
 
 def best_rate(method: str, grid: Grid) -> BestRate:

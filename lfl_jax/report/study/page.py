@@ -1,6 +1,8 @@
 """The page of a study: everything inside of one HTML file, without scripts."""
 
+import dataclasses
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study import items, parquet, replication
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.tables import Table
+from lfl_jax.statistics.effects import NO_INTERVAL, Effect
 from lfl_jax.statistics.frontier import Gap
 from lfl_jax.statistics.mediation import Mediation
 from lfl_jax.statistics.verdicts import Verdict
@@ -23,6 +26,10 @@ from lfl_jax.studies.answers import PRIMARY, Answer
 from lfl_jax.studies.findings import Findings
 
 TEMPLATE = "study/page.html"
+# At every figure, and above all tables, whose intervals are then blank.
+ONE_SEED = (
+    f"{NO_INTERVAL.capitalize()} and no verdict; nothing here says what another seed would do."
+)
 # On the page, in this order.
 SHOWN = (
     tabular.verdicts,
@@ -52,6 +59,7 @@ class About:
 def write(findings: Findings, about: About, folder: Path) -> Path:
     """index.html, figures/ and tables/ in a folder; UserError without the extra `study`."""
     html.require_extra()
+    about = _with_reservations(findings, about)
     figures, tables = drawing.draw(findings, about.flags), _tables(findings, SHOWN)
     tables += replication.tables(findings.question, findings.grids)
     # A report that was killed is written again, and its folder is then as if it had not been.
@@ -82,6 +90,13 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
     )
     files.write_text(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _with_reservations(findings: Findings, about: About) -> About:
+    """With why intervals are left blank, where they all are."""
+    if len(findings.seeds) > 1:
+        return about
+    return dataclasses.replace(about, flags=(*about.flags, ONE_SEED))
 
 
 def publish(findings: Findings, about: About, folder: Path, console: Console) -> Path:
@@ -125,14 +140,12 @@ def _verdict(answer: Answer) -> dict[str, str]:
             "evidence": answer.reason,
         }
     decision = answer.decision
-    low, high = decision.effect.interval()
     evidence = [
-        f"Difference in forgetting {decision.effect.mean:+.3g}, 95 % interval"
-        f" [{low:+.3g}, {high:+.3g}]",
+        f"Difference in forgetting {decision.effect.mean:+.3g}, {_interval(decision.effect)}",
         f"margin {decision.margin:g}",
-        f"this design finds {decision.detectable:.2g} with 80 % probability",
-        f"{decision.effect.seeds} seeds",
     ]
+    if decision.finds:
+        evidence += [decision.finds, f"{decision.effect.seeds} seeds"]
     if isinstance(answer.evidence, Gap):
         what = answer.equal if answer.equal == PRIMARY else f"log {answer.equal}"
         evidence.append(f"over {what} {answer.evidence.low:.3g} to {answer.evidence.high:.3g}")
@@ -154,6 +167,11 @@ def _verdict(answer: Answer) -> dict[str, str]:
     }
 
 
+def _interval(effect: Effect) -> str:
+    low, high = effect.interval()
+    return NO_INTERVAL if math.isnan(low) else f"95 % interval [{low:+.3g}, {high:+.3g}]"
+
+
 def sentence(answer: Answer) -> str:
     """A contrast's question, answer and evidence, for a terminal."""
     verdict = _verdict(answer)
@@ -163,8 +181,9 @@ def sentence(answer: Answer) -> str:
 def _subtitle(findings: Findings) -> str:
     runs = sum(len(grid.cells) for grid in findings.grids.values()) * len(findings.seeds)
     question = findings.question
+    seeds = f"{len(findings.seeds)} seed{'s' if len(findings.seeds) > 1 else ''}"
     return (
-        f"{runs} runs of {', '.join(findings.grids)}, {len(findings.seeds)} seeds. Learned:"
+        f"{runs} runs of {', '.join(findings.grids)}, {seeds}. Learned:"
         f" {question.measures.learning}. Forgotten: {question.measures.forgetting}, against the"
         " base on the same items."
     )

@@ -5,6 +5,7 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lfl_jax.statistics.effects import in_words
 from lfl_jax.statistics.verdicts import Decision, Verdict
 from lfl_jax.studies.findings import Findings
 
@@ -47,13 +48,12 @@ def untested(reason: str) -> Checked:
 
 def of_decision(decision: Decision, claimed: Verdict, label: str) -> Checked:
     """A decision against what was claimed; every other verdict that is one contradicts it."""
-    low, high = decision.effect.interval()
-    numbers = f"{label} {decision.effect.mean:+.3g} [{low:+.3g}, {high:+.3g}]"
-    evidence = f"{numbers}, margin {decision.margin:.2g}"
+    numbers = in_words(decision.effect.mean, decision.effect.interval(), "+.3g")
+    evidence = f"{label} {numbers}, margin {decision.margin:.2g}"
     if decision.verdict is Verdict.UNDECIDED:
-        finds = f"this design finds {decision.detectable:.2g} with 80 % probability"
+        finds = "; ".join(filter(None, (evidence, decision.finds)))
         # What decided nothing was asked as well: it counts among the questions.
-        return Checked(Status.UNDECIDED, f"{evidence}; {finds}", decision.p_difference)
+        return Checked(Status.UNDECIDED, finds, decision.p_difference)
     status = Status.REPRODUCED if decision.verdict is claimed else Status.CONTRADICTED
     equivalent = decision.verdict is Verdict.EQUIVALENT
     p = decision.p_equivalence if equivalent else decision.p_difference

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from lfl_jax.statistics.effects import over_seeds
+from lfl_jax.statistics.effects import in_words, over_seeds
 from lfl_jax.statistics.verdicts import Verdict
 from lfl_jax.studies import predictors
 from lfl_jax.studies.answers import REGRESSION, Answer
@@ -45,7 +45,7 @@ def more_than(differences: Float[np.ndarray, " S"], name: str) -> Checked:
     """Whether R^2 of the divergence is above another's, given their differences by seed."""
     effect = over_seeds(differences)
     low, high = effect.interval()
-    evidence = f"R² less that of the {name} {effect.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    evidence = f"R² less that of the {name} {in_words(effect.mean, effect.interval(), '+.2f')}"
     status = Status.UNDECIDED
     if low > 0:
         status = Status.REPRODUCED

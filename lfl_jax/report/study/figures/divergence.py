@@ -15,6 +15,7 @@ from lfl_jax.report.study.figures.style import (
     looks,
     use_plain_ticks,
 )
+from lfl_jax.statistics.effects import in_words
 from lfl_jax.studies import predictors
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.predictors import Predictor
@@ -106,6 +107,4 @@ def _paint_explained(findings: Findings, canvas: "Canvas") -> None:
 
 
 def _with_interval(predictor: Predictor) -> str:
-    low, high = predictor.interval()
-    mean = f"{predictor.r2.mean:.2f}"
-    return mean if np.isnan(low) else f"{mean} [{low:.2f}, {high:.2f}]"
+    return in_words(predictor.r2.mean, predictor.interval(), ".2f")

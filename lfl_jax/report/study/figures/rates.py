@@ -57,7 +57,8 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
             continue
         _draw_sweeps(above, grid.arm.x, grid, look, best.method)
         _draw_sweeps(below, grid.arm.y, grid, look, best.method)
-        if best.optimum is not None:
+        # Of one seed the optimum has no interval.
+        if best.optimum is not None and np.all(np.isfinite(best.optimum.interval())):
             above.axvspan(*best.optimum.interval(), color=look.colour, alpha=0.12, lw=0)
         _ring_edge(above, grid)
 
