@@ -83,12 +83,11 @@ def answer(question: Question, by_method: Mapping[str, Grid]) -> list[Answer]:
     """
     contrasts = _contrasts(question, list(by_method))
     answers = []
-    for equal, way in EQUAL.items():
+    for equal in EQUAL:
         if equal in NEED_DIVERGENCE and question.measures.divergence is None:
             continue
         for first, second in contrasts:
-            grids = by_method[first], by_method[second]
-            answers.append(_ask(way, Answer(first, second, equal), *grids, question.margin))
+            answers.append(ask(equal, by_method[first], by_method[second], question.margin))
     return _with_holm(answers)
 
 
@@ -105,10 +104,12 @@ def _contrasts(question: Question, methods: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _ask(way: "Way", asked: Answer, first: Grid, second: Grid, margin: float) -> Answer:
+def ask(equal: str, first: Grid, second: Grid, margin: float) -> Answer:
+    """One contrast with one of EQUAL held equal, uncorrected."""
+    asked = Answer(first.arm.name, second.arm.name, equal)
     # A question that cannot be answered is one of a study's findings, not its end.
     try:
-        evidence = way(first, second)
+        evidence = EQUAL[equal](first, second)
     except UserError as error:
         return dataclasses.replace(asked, reason=str(error))
     answers = first.arm.y, second.arm.y

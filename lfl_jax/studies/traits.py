@@ -16,12 +16,14 @@ class Traits:
     """kind: "full", or of the adapter ("lora", "dora", ...). rank, targets: of an adapter.
 
     rest: all else that is configured, equal where arms differ in kind, rank and targets alone.
+    regulariser: what of it keeps weights or activations small, such as "weight decay 0.001".
     """
 
     kind: str
     rank: int | None = None
     targets: tuple[str, ...] = ()
     rest: str = ""
+    regulariser: str = ""
 
 
 def of_names(methods: Iterable[str]) -> dict[str, Traits]:
@@ -46,7 +48,9 @@ def _of_name(method: str) -> Traits:
     kind, *words = re.split(r"[^a-z0-9=]+", method.lower())
     ranks = [word for word in words if re.fullmatch(r"r=?\d+", word)]
     rest = " ".join(word for word in words if word not in ranks)
-    return Traits(kind, int(ranks[0].lstrip("r=")) if ranks else None, rest=rest)
+    regulariser = " ".join(word for word in words if word in ("decay", "dropout"))
+    rank = int(ranks[0].lstrip("r=")) if ranks else None
+    return Traits(kind, rank, rest=rest, regulariser=regulariser)
 
 
 def _of_config(config: Config) -> Traits:
@@ -58,5 +62,15 @@ def _of_config(config: Config) -> Traits:
     sections = {"optim": config.optim, "model": config.model, "data": config.data}
     optim = dataclasses.replace(sections.pop("optim"), lr=0.0)
     rest = repr((others, config.trainable, optim, sections))
-    rank = adapter.rank if adapter.kind != "none" else None
-    return Traits(kind, rank, adapter.targets if adapter.kind != "none" else (), rest)
+    if adapter.kind == "none":
+        return Traits(kind, rest=rest, regulariser=_regulariser(config))
+    return Traits(kind, adapter.rank, adapter.targets, rest, _regulariser(config))
+
+
+def _regulariser(config: Config) -> str:
+    fractions = {
+        "weight decay": config.optim.weight_decay,
+        "attention dropout": config.model.attention_dropout,
+        "adapter dropout": config.adapter.dropout if config.adapter.kinds else 0.0,
+    }
+    return ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items() if fraction)

@@ -7,11 +7,13 @@ import pytest
 from lfl_jax.configs.studies import smoke
 from planted_grids import RATES, SEEDS, findings, grid
 
+from lfl_jax.evals.grading import pass_at_k
 from lfl_jax.studies import grid as study_grid
 from lfl_jax.studies import traits
 from lfl_jax.studies.claims import CLAIMS, Result, best, check, claim
 from lfl_jax.studies.claims.claim import Checked, Status
-from lfl_jax.studies.runs import Cell
+from lfl_jax.studies.records.scores import Scores
+from lfl_jax.studies.runs import Cell, Run
 from lfl_jax.studies.traits import Traits
 
 # Learning over five rates, best in the middle, and what a frontier makes of it.
@@ -202,6 +204,97 @@ def test_whether_variants_tie(less, status):
     assert statuses(lora, dora)["variants_tie"] is status
 
 
+@pytest.mark.parametrize(("more", "status"), [(0.1, "REPRODUCED"), (0.0, "CONTRADICTED")])
+def test_whether_lora_regularises_more(more, status):
+    lora, full = paper()
+    decay = grid("full_decay", LORA_LEARNS, forgets(LORA_LEARNS, more), noise=0.004)
+    dropout = grid("full_dropout", LORA_LEARNS, forgets(LORA_LEARNS, 0.1), noise=0.004)
+    results = {
+        one.name: one for one in check(findings(lora, decay, contrasts=(("lora", "full_decay"),)))
+    }
+    checked = results["regularises_more"].checked
+    assert checked.status is Status[status] and "lora – full_decay (decay):" in checked.evidence
+    # Every regularised arm counts, and only those.
+    both = findings(lora, full, decay, dropout, contrasts=(("lora", "full"),))
+    checked = {one.name: one.checked for one in check(both)}["regularises_more"]
+    assert checked.status is (Status.UNDECIDED if not more else Status.REPRODUCED)
+    assert (
+        "lora – full_dropout (dropout):" in checked.evidence
+        and "lora – full:" not in checked.evidence
+    )
+
+
+def test_without_a_regularised_arm_or_lora_that_claim_is_not_tested():
+    lora, full = paper()
+    assert statuses(lora, full)["regularises_more"] is Status.UNTESTED
+    decay = grid("full_decay", LORA_LEARNS, forgets(LORA_LEARNS))
+    assert statuses(full, decay)["regularises_more"] is Status.UNTESTED
+    # LoRA with weight decay is no regularised full finetuning.
+    assert (
+        statuses(lora, grid("lora_decay", LORA_LEARNS, forgets(LORA_LEARNS)))["regularises_more"]
+        is Status.UNTESTED
+    )
+
+
+PROBLEMS = 12
+
+
+def with_answers(found, different):
+    """Findings whose runs gave so many different answers, of 8 samples to each problem."""
+    metric = next(one for one in pass_at_k.METRICS if one.name == "unique")
+    rng = np.random.default_rng(0)
+
+    def scores(name, count):
+        counts = count + rng.normal(0, 0.05, PROBLEMS)
+        records = [
+            {"id": f"p{i}", "cluster": f"p{i}", "n": 8, "unique": x} for i, x in enumerate(counts)
+        ]
+        return Scores(name, {"humaneval": {"unique": metric.measure(records)[0]}})
+
+    runs = [
+        Run(name, cell.lr, seed, cell.step, scores(name, different[name]))
+        for name, one in found.grids.items()
+        for cell in one.cells
+        for seed in one.seeds
+    ]
+    tasks = dict(found.base.tasks) | scores("base", 7.0).tasks
+    return dataclasses.replace(
+        found, base=dataclasses.replace(found.base, tasks=tasks), runs=tuple(runs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("lora", "full", "status"),
+    [(6.5, 5.0, "REPRODUCED"), (5.0, 6.5, "CONTRADICTED"), (6.5, 6.5, "CONTRADICTED")],
+)
+def test_whether_lora_keeps_answers_more_diverse(lora, full, status):
+    found = with_answers(findings(*paper()), {"lora": lora, "full": full})
+    checked = {one.name: one.checked for one in check(found)}["diversity"]
+    assert checked.status is Status[status]
+    assert (
+        checked.evidence.startswith("lora – full: humaneval/unique")
+        and "margin 0.35" in checked.evidence
+    )
+
+
+def test_diversity_is_not_tested_without_samples_or_in_a_run_without_them():
+    found = findings(*paper())
+    results = {one.name: one for one in check(found)}
+    assert "no task of the study counts the different answers" in results["diversity"].evidence
+    asked = with_answers(found, {"lora": 6.0, "full": 5.0})
+    last = asked.runs[-1]
+    without = dataclasses.replace(last, scores=Scores("full-last", {}))
+    others = [
+        dataclasses.replace(run, scores=without.scores)
+        for run in asked.runs
+        if run.method == "full"
+    ]
+    loras = [run for run in asked.runs if run.method == "lora"]
+    missing = dataclasses.replace(asked, runs=(*loras, *others))
+    checked = {one.name: one.checked for one in check(missing)}["diversity"]
+    assert checked.status is Status.UNTESTED and "has no humaneval/unique" in checked.evidence
+
+
 def test_a_rate_is_chosen_by_the_other_seeds():
     one = grid("lora", LORA_LEARNS, forgets(LORA_LEARNS), noise=0.0)
     values = one.arm.x.values.copy()
@@ -256,6 +349,8 @@ def test_traits_by_name():
     assert named["lora_r16"] == Traits("lora", 16)
     assert named["LoRA-r=8-replay"] == Traits("lora", 8, rest="replay")
     assert named["dora.r4"] == Traits("dora", 4)
+    decayed = traits.of_names(["full_decay_low"])["full_decay_low"]
+    assert decayed == Traits("full", rest="decay low", regulariser="decay")
     assert named["full_linear"].kind == "full" and named["full_linear"] != named["full"]
 
 
@@ -272,4 +367,5 @@ def test_traits_by_config():
     assert by_arm["full"].rank is None
     # Arms that differ in rank or kind alone have everything else in common.
     assert by_arm["lora"].rest == by_arm["more"].rest == by_arm["dora"].rest
+    assert by_arm["decayed"].regulariser == "weight decay 0.1" and not by_arm["lora"].regulariser
     assert by_arm["lora"].rest not in (by_arm["full"].rest, by_arm["decayed"].rest)

@@ -8,18 +8,21 @@ import functools
 from dataclasses import dataclass
 
 from lfl_jax.statistics.multiplicity import holm
-from lfl_jax.studies.claims import distance, intruder_dimensions, lora_and_full, variants, weights
-from lfl_jax.studies.claims.claim import Checked, Claim, Status, untested
+from lfl_jax.studies.claims import (
+    distance,
+    diversity,
+    intruder_dimensions,
+    lora_and_full,
+    regularisers,
+    variants,
+    weights,
+)
+from lfl_jax.studies.claims.claim import Checked, Claim, Status
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import FULL, LORA
 
 PAPER = "arXiv 2405.09673"
 LEVEL = 0.05
-
-
-def _untested(reason: str, _: Findings) -> Checked:
-    """Of a claim that no study of learning and forgetting can check."""
-    return untested(reason)
 
 
 CLAIMS: dict[str, Claim] = {
@@ -87,12 +90,12 @@ CLAIMS: dict[str, Claim] = {
     "regularises_more": Claim(
         "LoRA keeps the base's abilities better than weight decay and dropout do.",
         PAPER,
-        functools.partial(_untested, "no arms of weight decay and dropout are defined"),
+        regularisers.keeps_more,
     ),
     "diversity": Claim(
         "LoRA keeps answers more diverse than full finetuning does.",
         PAPER,
-        functools.partial(_untested, "a study compares no diversity"),
+        diversity.is_kept_better,
     ),
     "distances_explain_less": Claim(
         "Distances and ranks of the weights explain forgetting worse than the divergence does.",
