@@ -9,8 +9,8 @@
                           ends in search.json; configs/studies/base.py lists the fields of both
 --workdir=DIR             where everything goes: runs/NAME (a run directory each), runs.jsonl (how
                           each ended), base/ (evaluations that the runs share), report/index.html
---plan                    print the runs, how long they take (by one short run) and the smallest
-                          difference that the study can find, and stop
+--plan                    print the runs, how long they take with --jobs (by short runs), their bytes
+                          and the smallest difference that the study can find, and stop
 --only=REGEX              only the runs whose names match
 --jobs=N                  so many processes share the runs and this machine's cores, a core or more
                           each: small models use one core at a time. The tables are the same
@@ -77,13 +77,13 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     from lfl_jax.studies.running import execute, measuring, plan
 
     keep_compiled_programs(assets.writable("compiled"))
-    study = execute.Study(Path(options.workdir).absolute(), planned)
+    study = execute.Study(Path(options.workdir).absolute(), planned, retention=config.checkpoints)
     console = Console()
     for run in planned:
         # The lab's base is trained by whoever needs it first, once for all runs.
         lab_base.prepare(run.config, options.quiet)
     if options.plan:
-        plan.show(config, study, console)
+        plan.show(config, study, console, options.jobs)
         return
 
     options_of_runs = {"only": options.only, "quiet": options.quiet, "jobs": options.jobs}

@@ -286,13 +286,15 @@ def _resume(
     """
     # On a shared file system another process may see a new checkpoint later.
     latest = hosts.agree(checkpoints.latest_step())
-    like = abstract(current)
     if latest is not None:
+        # At its end a run is evaluated alone: a study may have removed what only training needs.
+        unread = states.FOR_RESUME if latest >= setup.steps else ()
+        like = abstract({name: x for name, x in current.items() if name not in unread})
         restored = checkpoints.restore(latest, like, base_fingerprint=origin.fingerprint)
         earlier_run.require_same_data(restored.metadata, setup.data_sha256, setup.config)
-        return restored
+        return dataclasses.replace(restored, state={**current, **restored.state})
     if setup.config.train.branch_from:
-        return branches.restore(setup.config, setup.steps, like, origin.fingerprint)
+        return branches.restore(setup.config, setup.steps, abstract(current), origin.fingerprint)
     return None
 
 

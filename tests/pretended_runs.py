@@ -8,12 +8,20 @@ from lfl_jax.core import files
 def finish(config, folder):
     """What a finished run leaves, as far as the study reads it."""
     files.write_json(folder / "config.json", {"hash": config.hash(), "config": config.values()})
-    record = {"id": "a", "cluster": "a", "nll": 1.0, "tokens": 1, "bytes": 1, "words": 1}
-    for when in ("before", "after"):
-        lines = [{"settings": {"items": 1}}, record]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        files.write_text(folder / "evals" / when / "target_nll.jsonl", text)
+    e, last = config.eval, f"dev-{config.train.steps:06d}"
+    evaluated = {"before": e.tasks, "after": e.tasks, last: e.every_tasks}
+    for when, tasks in evaluated.items():
+        for task in e.items(tasks):
+            write_records(folder / "evals" / when / f"{task}.jsonl")
     files.write_json(folder / "results.json", {})
+
+
+def write_records(path):
+    """One record of any task that scores texts."""
+    record = {"id": "a", "cluster": "a", "nll": 1.0, "tokens": 1, "bytes": 1, "words": 1}
+    record |= {"forward_kl": 0.0, "reverse_kl": 0.0}
+    lines = [{"settings": {"items": 1}}, record]
+    files.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 class Fake:

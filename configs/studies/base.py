@@ -28,7 +28,7 @@ def study() -> config_dict.ConfigDict:
     s.name = ""
     # the config that all runs start from: a name with words, as "math_ift:smoke", or FILE.py:WORDS
     s.base = ""
-    # {name: arm() or derived()}, at least two; a name is of letters, digits, "_", "." and "+"
+    # {name: arm() or derived()}, at least two; a name is of letters, digits, "_" and "+"
     s.arms = config_dict.ConfigDict()
     # config fields of all runs in place of the base's, in sections: {"train": {"batch": 4}}
     s.config = config_dict.ConfigDict()
@@ -54,6 +54,11 @@ def study() -> config_dict.ConfigDict:
     s.margin = 0.02
     # pairs of arms, ("lora", "full"): the first against the second, at most 4; () = all pairs
     s.contrasts = ()
+    # weights | all | none: what stays of the checkpoints of a run that finished; its records always
+    # do. weights: what trained, enough to evaluate other tasks, to scale or to analyse the change
+    # and to export it. all: the optimizer's state, too, twice as large as what trains, to train
+    # longer. none: for studies without arms that scale another's runs
+    s.checkpoints = "weights"
     return s
 
 

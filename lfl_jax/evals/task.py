@@ -245,6 +245,11 @@ class Task:
     reads_source: bool = False
     skip_reason: Callable[[Inputs], str] = _never_skipped
 
+    @property
+    def may_be_skipped(self) -> bool:
+        """Whether there are inputs on which it is left out."""
+        return self.skip_reason is not _never_skipped
+
     def measure(self, records: Sequence[Record]) -> dict[str, Measured]:
         """{metric name: its values and mean} of these records, the method's own metrics last."""
         measured: dict[str, Measured] = {}

@@ -20,6 +20,7 @@ import jax
 from lfl_jax.core import hosts
 from lfl_jax.core.types import PyTree
 from lfl_jax.errors import MAKE_ROOM, UserError, full
+from lfl_jax.io import checkpoint_removal
 from lfl_jax.io import checkpoint_trees as trees
 
 if TYPE_CHECKING:
@@ -221,20 +222,11 @@ class Checkpoints:
     def _thin(self) -> None:
         """Remove `latest_only` from checkpoints that are no longer among the latest.
 
-        All checkpoints are complete when it is called. A tree leaves its checkpoint by one rename
-        and is removed elsewhere: whatever ends the process in between, each tree is complete or
-        absent. What such an end leaves behind is removed by the next call.
+        All checkpoints are complete when it is called.
         """
-        if not self._latest_only or jax.process_index() != 0:
-            return
-        removed = self._directory.with_name(f".{self._directory.name}.removed")
-        for step in self.steps()[: -self._keep_latest]:
-            for folder in (self._folder(step, name) for name in self._latest_only):
-                if folder.is_dir():
-                    removed.mkdir(exist_ok=True)
-                    folder.rename(removed / f"{step}.{folder.name}.{time.time_ns()}")
-        if removed.exists():
-            shutil.rmtree(removed, ignore_errors=True)
+        if self._latest_only and jax.process_index() == 0:
+            older = self.steps()[: -self._keep_latest]
+            checkpoint_removal.remove_trees(self._directory, self._latest_only, older)
 
     @contextlib.contextmanager
     def _naming_this_save(self) -> Iterator[None]:

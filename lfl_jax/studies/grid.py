@@ -24,13 +24,16 @@ from lfl_jax.studies import points
 from lfl_jax.studies.answers import MOST_CONTRASTS, Question
 from lfl_jax.studies.arms import Measures
 from lfl_jax.studies.points import AS_TRAINED, Point
+from lfl_jax.studies.running.keeping import RETENTIONS
 from lfl_jax.studies.runs import run_name
 
 # {"optim.lr": 1e-3}, as pairs: hashable, in the order of their names.
 Overrides: TypeAlias = tuple[tuple[str, object], ...]
 
-# Names are folders on every file system, and parts of a run's name, which "-" separates.
-NAME = re.compile(r"[\w.+]+")
+# Names are folders on every file system, and parts of a run's name, which "-" separates. Without
+# ".", which ConfigDict takes in no field's name.
+NAME = re.compile(r"[\w+]+")
+NAMED = 'letters, digits, "_" and "+"'
 # Of one index, so that no two random streams of a study share a number.
 SEED_STREAMS = ("init", "data", "dropout", "sample")
 # Fields that an axis of the study sets.
@@ -66,6 +69,7 @@ class StudyConfig:
     config: Overrides = ()
     weights: bool = False
     curvature: int = 0
+    checkpoints: str = "weights"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     measures = Measures.parse(given["learning"], given["forgetting"], given["divergence"])
     question = Question(measures, float(given["margin"]), _pairs(given["contrasts"]))
     axes = {"steps": tuple(given["steps"]), "seeds": tuple(given["seeds"])}
-    rest = {"config": overrides(given["config"])}
+    rest = {"config": overrides(given["config"]), "checkpoints": given["checkpoints"]}
     rest |= {"weights": given["weights"], "curvature": given["curvature"]}
     return StudyConfig(given["name"], given["base"], arms, question=question, **axes, **rest)
 
@@ -211,11 +215,12 @@ def _wrong(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[s
     if type(given["curvature"]) is not int or given["curvature"] < 0:
         yield f"study field curvature={given['curvature']!r}: expected a whole number >= 0"
     yield from _wrong_contrasts(given["contrasts"], names)
+    yield from _wrong_checkpoints(given["checkpoints"], arms)
 
 
 def _wrong_arm(arm: ArmConfig) -> Iterable[str]:
     if not NAME.fullmatch(arm.name):
-        yield f'arm {arm.name!r}: expected letters, digits, "_", "." and "+"'
+        yield f"arm {arm.name!r}: expected {NAMED}"
     if not arm.rates or not all(lr > 0 for lr in arm.rates):
         yield f"arm {arm.name}: lr {arm.rates}; expected learning rates above 0"
     for field, _ in arm.config:
@@ -225,7 +230,7 @@ def _wrong_arm(arm: ArmConfig) -> Iterable[str]:
 
 def _wrong_derived(arm: ArmConfig, trained: Sequence[str]) -> Iterable[str]:
     if not NAME.fullmatch(arm.name):
-        yield f'arm {arm.name!r}: expected letters, digits, "_", "." and "+"'
+        yield f"arm {arm.name!r}: expected {NAMED}"
     if arm.of not in trained:
         yield f"arm {arm.name} alters {arm.of!r}; expected one of the arms {', '.join(trained)}"
     for problem in points.wrong(arm.points):
@@ -248,6 +253,17 @@ def _wrong_contrasts(contrasts: Sequence[Sequence[str]], names: Sequence[str]) -
     for contrast in contrasts:
         if len(contrast) != 2 or not set(contrast) <= set(names) or len(set(contrast)) < 2:
             yield f"contrast {tuple(contrast)}: expected two of the arms {', '.join(names)}"
+
+
+def _wrong_checkpoints(retention: str, arms: Sequence[ArmConfig]) -> Iterable[str]:
+    if kept not in RETENTIONS:
+        yield f"study field checkpoints={kept!r}: expected one of {', '.join(RETENTIONS)}"
+    for arm in arms:
+        if arm.of and kept == "none":
+            yield (
+                f'study field checkpoints="none": arm {arm.name} scales the weights of'
+                f' {arm.of}; keep "weights"'
+            )
 
 
 def _run(

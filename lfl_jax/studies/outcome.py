@@ -19,6 +19,7 @@ from lfl_jax.studies.findings import Findings, find
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
 from lfl_jax.studies.records import run_directories, run_measures, run_transcripts
 from lfl_jax.studies.records.scores import Scores
+from lfl_jax.studies.running import finished as finished_runs
 from lfl_jax.studies.running import reuse
 from lfl_jax.studies.running.execute import State, States, Study
 
@@ -74,7 +75,8 @@ def read(study: Study, states: States) -> list[study_runs.Run]:
             along = run_directories.along(study.run_folder(run))
             measures = run_measures.read(study.run_folder(run))
         elif run.name in ended:
-            reason = ended[run.name].reason
+            reason = finished_runs.lost(study.run_folder(run), run.config)
+            reason = reason or ended[run.name].reason
         more = {"point": run.point, "along": along, "measures": measures}
         read_runs.append(
             study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, **more)

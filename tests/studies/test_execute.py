@@ -4,14 +4,14 @@ import json
 import os
 
 import pytest
-from lfl_jax.configs.studies import smoke
+from lfl_jax.configs.studies import base, smoke
 from pretended_runs import Fake, finish
 from rich.console import Console
 
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
-from lfl_jax.studies import grid
-from lfl_jax.studies.running import execute
+from lfl_jax.studies import grid, outcome
+from lfl_jax.studies.running import execute, finished, keeping
 from lfl_jax.studies.running.execute import State, Study
 
 
@@ -74,9 +74,103 @@ def test_damage_is_not_finished(study):
     changed = json.loads((config / "config.json").read_text())
     changed["config"]["eval"]["rows"] += 1
     (config / "config.json").write_text(json.dumps(changed))
+    (study.run_folder(study.runs[3]) / "evals/before/source_nll.jsonl").unlink()
     again = Fake()
     execute.execute(study, again, quiet=True)
-    assert again.done == [run.name for run in study.runs[:3]]
+    assert again.done == [run.name for run in study.runs[:4]]
+    # What was lost is said: of an evaluation that was cut off, and of one that is not there.
+    reasons = [study.ended()[run.name].reason for run in study.runs[:4]]
+    assert "0 of 1 items; the evaluation was interrupted" in reasons[0]
+    assert reasons[1:] == ["", "", "done again, as evals/before/source_nll.jsonl is missing"]
+    assert set(study.states().values()) == {State.FINISHED}
+
+
+def test_a_run_that_is_not_done_again_is_left_out_with_what_it_lost(study):
+    execute.execute(study, Fake(), quiet=True)
+    damaged = study.runs[2]
+    (study.run_folder(damaged) / "evals/after/target_kl.jsonl").unlink()
+    runs = {run.name: run for run in outcome.read(study, study.states())}
+    assert runs[damaged.name].scores is None
+    assert runs[damaged.name].reason == "evals/after/target_kl.jsonl is missing"
+
+
+def test_records_of_the_training_are_made_again_by_training(tmp_path):
+    values = smoke.get_config().to_dict()
+    values["config"]["eval"]["every_tasks"] = ("target_nll:4",)
+    study = Study(tmp_path, grid.expand(grid.read(values)))
+    execute.execute(study, Fake(), quiet=True)
+    lost, cut = (study.run_folder(run) for run in study.runs[:2])
+    for folder in (lost, cut):
+        files.write_text(folder / "checkpoints/4/params", "weights")
+    (lost / "evals/dev-000004/target_nll.jsonl").unlink()
+    (cut / "evals/after/target_nll.jsonl").unlink()
+    again = Fake()
+    execute.execute(study, again, quiet=True)
+    assert again.done == [run.name for run in study.runs[:2]]
+    reason = "done again, as evals/dev-000004/target_nll.jsonl is missing"
+    assert study.ended()[lost.name].reason == reason
+    # The models of its training are gone; those of the other's end are not.
+    assert not (lost / "checkpoints").exists() and (cut / "checkpoints/4/params").exists()
+
+
+def test_what_the_results_have_numbers_of_is_expected(study):
+    """A task that some data leave out, as its results are the only ones that know."""
+    execute.execute(study, Fake(), quiet=True)
+    run = study.runs[0]
+    folder = study.run_folder(run)
+    rows = [{"task": "source_test", "variant": "after"}, {"task": "own", "variant": "after"}]
+    files.write_json(folder / "results.json", {"rows": rows})
+    assert finished.lost(folder, run.config) == "evals/after/source_test.jsonl is missing"
+
+
+def with_checkpoint(config, folder, base_records):
+    """A run that leaves weights and moments."""
+    finish(config, folder)
+    for tree in ("params", "optimizer"):
+        files.write_text(folder / f"checkpoints/4/{tree}/values", tree)
+    return True
+
+
+def trees_of(study, run):
+    return sorted(path.name for path in (study.run_folder(run) / "checkpoints").glob("4/*"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "trees"),
+    [("all", ["optimizer", "params"]), ("weights", ["params"]), ("none", [])],
+)
+def test_what_stays_of_the_checkpoints(tmp_path, planned, kept, trees):
+    study = Study(tmp_path, planned, retention=kept)
+    execute.execute(study, with_checkpoint, quiet=True)
+    assert [trees_of(study, run) for run in planned] == [trees] * len(planned)
+    # Nothing of it makes a finished run one that is left, nor leaves anything else behind.
+    assert set(study.states().values()) == {State.FINISHED}
+    assert not list(tmp_path.rglob(".checkpoints.removed"))
+    assert (study.run_folder(planned[0]) / "checkpoints").exists() == bool(trees)
+
+
+@pytest.mark.parametrize("at", ["before", "inside"])
+def test_killed_between_training_and_removal(tmp_path, planned, monkeypatch, at):
+    study = Study(tmp_path, planned)
+
+    def killed(folder, kept):
+        if at == "inside":
+            # Half of a removal: renamed, and not yet deleted.
+            (folder / ".checkpoints.removed").mkdir()
+            moved = folder / ".checkpoints.removed/4.optimizer.1"
+            (folder / "checkpoints/4/optimizer").rename(moved)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(execute.keeping, "keep", killed)
+        execute.execute(study, with_checkpoint, quiet=True)
+    assert study.states()[planned[0].name] is State.FINISHED
+    rest = Fake()
+    execute.execute(study, rest, quiet=True)
+    # The run itself is not done again.
+    assert rest.done == [run.name for run in planned[1:]]
+    assert trees_of(study, planned[0]) == ["params"]
+    assert not list(tmp_path.rglob("*removed*"))
 
 
 def test_a_directory_of_another_study_is_refused(study):
@@ -124,6 +218,11 @@ def test_the_table_says_what_is_left_and_why_runs_failed(study, capsys):
         ["full", "3", "1", "0", "0"],
         ["lora", "0", "0", "0", "4"],
     ]
+
+
+def test_every_legal_value_is_known():
+    assert set(keeping.RETENTIONS) == {"all", "weights", "none"}
+    assert base.study().checkpoints == "weights"
 
 
 def test_what_is_finished_may_be_decided_otherwise(tmp_path, planned):

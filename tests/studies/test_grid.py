@@ -37,12 +37,23 @@ def test_a_grid_of_runs():
         ("smoke.py", 8),
         ("smollm2.py", 60),
         ("smollm2.py:quick", 12),
+        ("regularisation.py", 150),
+        ("regularisation.py:quick", 24),
+        ("diversity.py", 18),
+        ("diversity.py:quick", 4),
     ],
 )
 def test_the_studies_that_there_are(place, runs):
     study = grid.load(f"configs/studies/{place}")
     assert len(grid.expand(study)) == runs
-    assert study.question.contrasts[0] == ("lora", "full")
+    assert study.question.contrasts[0] in (("lora", "full"), ("lora", "full_decay"))
+
+
+def test_ranks_in_the_lab_have_as_many_rates():
+    rates = {arm.name: arm.rates for arm in grid.load("configs/studies/lab.py").arms}
+    assert len(rates["lora4"]) == len(rates["lora64"]) == 6
+    # The best of 310 runs was 4e-3, then the edge of this sweep.
+    assert max(rates["lora64"]) == 8e-3
 
 
 def test_seeds_are_apart_and_leave_base_and_items_alone():
@@ -124,6 +135,8 @@ def test_every_intervention_is_an_arm_of_its_own_curve():
         ({"arms": arms(lora="lora")}, "1 arms; a study compares at least 2"),
         ({"arms": arms(lora="lora,r=2", same="lora,r=2"), "contrasts": ()}, "arms lora and same do not differ"),
         ({"arms": arms(**{"a/b": "lora", "full": "full"}), "contrasts": ()}, "arm 'a/b'"),
+        # ConfigDict would not take it either.
+        ({"arms": arms(**{"r1.5": "lora", "full": "full"}), "contrasts": ()}, "arm 'r1.5': expected letters, digits,"),
         ({"arms": arms(lora="lorra", full="full"), "contrasts": ()}, "lorra"),
         ({"config": {"optim": {"rate": 1}}}, "config.optim.rate"),
         ({"seeds": (0, 0)}, "full-0.0001-4-s0 first: give every learning rate"),
@@ -135,6 +148,8 @@ def test_every_intervention_is_an_arm_of_its_own_curve():
         ({"contrasts": (("lora", "full"),) * 5}, "5 contrasts of 2 arms; declare at most 4"),
         ({"learning": "gsm8k/exact_match"}, "learning is gsm8k/exact_match, but the runs evaluate"),
         ({"base": ""}, "study field base"),
+        ({"checkpoints": "best"}, "study field checkpoints='best': expected one of all, weights, none"),
+        (scaled() | {"checkpoints": "none"}, 'arm half scales the weights of lora; keep "weights"'),
         ({"arms": arms(full="full") | {"dora": {"lr": ("fast",)}}, "contrasts": ()}, "arm dora: lr (nan,)"),
         (scaled(of="dora"), "arm half alters 'dora'; expected one of the arms lora, full"),
         (scaled(of="half"), "arm half alters 'half'"),

@@ -103,4 +103,45 @@ def test_hours_are_the_sum_over_arms(tmp_path, monkeypatch, capsys):
     assert "full: 2 runs left, about 56 s" in out
     # Without training, it is the evaluations alone.
     assert "half: 2 runs left, about 20 s, which alter the finished change of lora" in out
-    assert "6 runs, 6 left: about 2 min, one after another" in out
+    assert "6 runs, 6 left: about 2 min, one after another; 0 MB (checkpoints: weights)\n" in out
+
+
+def test_hours_and_bytes_with_jobs(tmp_path, monkeypatch, capsys):
+    seconds = {"a": 1000.0, "b": 1000.0, "c": 2000.0}
+    assert plan._duration(seconds, 1, 8.0) == "67 min, one after another"
+    assert plan._duration(seconds, 2, 2.0) == "33 min with --jobs=2 (67 min one after another)"
+    # The longest run is not shared out; and runs that each use both cores gain nothing.
+    assert plan._duration(seconds, 3, 3.0).startswith("33 min with --jobs=3")
+    assert plan._duration(seconds, 2, 1.0).startswith("67 min with --jobs=2")
+    assert plan._duration({}, 2, 2.0).startswith("0 s with --jobs=2")
+
+    timed = {"lora": plan.Probe(1.0, 10.0, 8, 10**6, 2 * 10**6)}
+    timed["full"] = plan.Probe(2.0, 20.0, 8, 10**6, 8 * 10**6, cores=1.25)
+    monkeypatch.setattr(plan, "probes", lambda *arguments: timed)
+    cores = [frozenset({0}), frozenset({1})]
+    monkeypatch.setattr(plan.workers, "cores_of", lambda jobs: cores[:jobs])
+    config = with_scaled_arm()
+    study = Study(tmp_path / "study", grid.expand(config))
+    plan.show(config, study, Console(width=200), jobs=2)
+    out = capsys.readouterr().out
+    assert "about 65 s with --jobs=2 (2 min one after another)" in out
+    assert "4 MB (checkpoints: weights), and 14 MB until a run ends" in out
+
+
+class Saved(Probed):
+    """A training that leaves a checkpoint, too."""
+
+    def __call__(self, request):
+        for tree, size in (("params", 1000), ("optimizer", 2000)):
+            files.write_text(request.workdir / f"checkpoints/4/{tree}/values", "x" * size)
+        return super().__call__(request)
+
+
+def test_bytes_are_of_what_stays(tmp_path):
+    runs = grid.expand(with_scaled_arm())
+    sizes = {}
+    for kept in ("all", "weights", "none"):
+        study = Study(tmp_path / kept, runs, retention=kept)
+        one = plan.probes(study, ("source_nll",), Saved())["lora"]
+        sizes[kept] = (one.bytes_of_run, one.bytes_at_end)
+    assert sizes == {"all": (3000, 3000), "weights": (1000, 3000), "none": (0, 3000)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import pytest
 from lfl_jax.configs.studies import smoke
@@ -12,7 +13,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.data.sources import open_source
 from lfl_jax.run_setup import base_model
 from lfl_jax.studies import grid, outcome
-from lfl_jax.studies.running import execute, reuse
+from lfl_jax.studies.running import execute, finished, reuse
 from lfl_jax.studies.running.execute import State, Study
 
 
@@ -96,6 +97,18 @@ def test_whatever_differs_is_run(earlier, tmp_path, planned):
     assert run_names(tmp_path / "same", [first]) == []
 
 
+def test_a_run_without_the_weights_that_a_study_keeps_is_run(earlier, tmp_path, planned):
+    first = planned[0]
+    shutil.rmtree(earlier.run_folder(first) / "checkpoints")
+    known = reuse.Known.of(tmp_path)
+    for kept, is_usable in (("none", True), ("weights", False), ("all", False)):
+        study = Study(tmp_path / "later", planned, retention=kept)
+        assert bool(known.find(first.config, study.is_usable)) is is_usable
+    # Moments are wanted by who keeps everything.
+    study = Study(tmp_path / "later", planned, retention="all")
+    assert known.find(planned[1].config, study.is_usable) is None
+
+
 def test_what_it_was_run_with_may_have_changed(earlier, tmp_path, planned):
     first, second, third = planned[:3]
     results = [earlier.run_folder(run) / "results.json" for run in (first, second, third)]
@@ -134,4 +147,4 @@ def test_an_older_record_without_a_newer_field_is_the_same_run(tmp_path, planned
     files.write_json(file, record)
     # Its default is what the study wants.
     assert planned[0].config.eval.decontaminate is True
-    assert execute.is_finished(study.run_folder(planned[0]), planned[0].config)
+    assert finished.is_finished(study.run_folder(planned[0]), planned[0].config)

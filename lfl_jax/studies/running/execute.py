@@ -27,12 +27,10 @@ from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.errors import NonFiniteLoss, UserError
-from lfl_jax.io import workdir
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
 from lfl_jax.studies.grid import PlannedRun
-from lfl_jax.studies.records import run_directories
-from lfl_jax.studies.running import derived, reuse, workers
+from lfl_jax.studies.running import derived, finished, keeping, reuse, workers
 from lfl_jax.studies.running.workers import Died
 
 LOG = "runs.jsonl"
@@ -66,44 +64,18 @@ class Ended:
     reused: str = ""
 
 
-def recorded(folder: Path, config: Config) -> Config | None:
-    """The config that a directory of this run was last started with, finished or not.
-
-    None where there is no run yet; UserError where there is another run. Fields that are newer than
-    the record have their default.
-    """
-    if not (folder / workdir.CONFIG_FILE).exists():
-        return None
-    before = Config.from_record(workdir.read_config(folder))
-    if before.hash() != config.hash():
-        raise UserError(f"{folder} holds a run of another config; give the study another --workdir")
-    return before
-
-
-def is_finished(folder: Path, config: Config) -> bool:
-    """Whether a directory holds this run with its results; UserError where it holds another run."""
-    before = recorded(folder, config)
-    if before is None or not (folder / "results.json").exists():
-        return False
-    # What is evaluated may change between two starts: the evaluations are then done again.
-    if before.values()["eval"] != config.values()["eval"]:
-        return False
-    try:
-        return len(run_directories.read(folder)) == len(run_directories.WHEN)
-    except UserError:
-        return False
-
-
 @dataclass(frozen=True)
 class Study:
     """The runs of a study in its directory.
 
-    is_finished: (a run's directory, its config) -> whether nothing is left to do.
+    is_finished: (a run's directory, its config) -> whether nothing is left to do. kept: what stays
+    of the checkpoints of a run that finished, a name of `keeping.RETENTIONS`.
     """
 
     folder: Path
     runs: Sequence[PlannedRun]
-    is_finished: Callable[[Path, Config], bool] = is_finished
+    is_finished: Callable[[Path, Config], bool] = finished.is_finished
+    retention: str = "weights"
 
     def run_folder(self, run: PlannedRun) -> Path:
         """The run's directory."""
@@ -113,6 +85,10 @@ class Study:
     def base_records(self) -> Path:
         """Where runs share the evaluations of their base."""
         return self.folder / "base"
+
+    def is_usable(self, folder: Path, config: Config) -> bool:
+        """Whether a run directory, of any study, has all that this one has of a finished run."""
+        return self.is_finished(folder, config) and keeping.holds(folder, self.retention)
 
     # Kept: the log is read after every run, and a hash is of a whole config.
     @functools.cached_property
@@ -177,6 +153,9 @@ def execute(
     states = study.states()
     left = [run for run in chosen if states[run.name] in (State.LEFT, State.FAILED)]
     done = len(chosen) - len(left)
+    # An earlier start may have ended between a run's end and this.
+    for run in (run for run in chosen if states[run.name] is State.FINISHED):
+        keeping.keep(study.run_folder(run), study.retention)
     study.folder.mkdir(parents=True, exist_ok=True)
     with progress(len(chosen), "study", done=done, visible=not quiet) as advance:
         for ended in _results(study, left, do, jobs):
@@ -197,8 +176,9 @@ def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Ite
     if fresh := [run for run in left if not run.source and not study.run_folder(run).exists()]:
         known = reuse.Known.of(study.folder.parent)
         for run in fresh:
-            if origin := known.take(run.config, study.run_folder(run), study.is_finished):
+            if origin := known.take(run.config, study.run_folder(run), study.is_usable):
                 rest.remove(run)
+                keeping.keep(study.run_folder(run), study.retention)
                 yield _ended(study, run, State.FINISHED, reused=str(origin))
     if jobs == 1:
         for run in rest:
@@ -253,10 +233,14 @@ def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
     folder, started = study.run_folder(run), time.monotonic()
     state, reason = State.FINISHED, ""
     try:
+        # Said of a run that is done again, and no fault of it.
+        if lost := finished.prepare_again(folder, run.config):
+            reason = f"done again, as {lost}"
         if run.source:
             _derive(study, run)
         elif not do(run.config, folder, study.base_records):
             return None
+        keeping.keep(folder, study.retention)
     except NonFiniteLoss as error:
         state, reason = State.DIVERGED, str(error)
     except UserError as error:

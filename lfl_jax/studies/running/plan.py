@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import statistics
 import time
@@ -20,7 +21,7 @@ from lfl_jax.statistics.frontier import gap
 from lfl_jax.statistics.verdicts import decide
 from lfl_jax.studies import outcome as study_outcome
 from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
-from lfl_jax.studies.running import execute, reuse
+from lfl_jax.studies.running import execute, keeping, reuse, workers
 from lfl_jax.studies.running.execute import State, States, Study
 
 # Enough for a median of step times: the first step is not timed, as it compiles.
@@ -32,13 +33,16 @@ SIMULATED = 40
 class Probe:
     """A short run, timed. fixed_seconds: of what every run does once, its evaluations above all.
 
-    items: that forgetting was measured on.
+    items: that forgetting was measured on. bytes_of_run: as it stays; bytes_at_end: before the
+    study removes what it does not keep. cores: that it used at once, at least one.
     """
 
     seconds_per_step: float
     fixed_seconds: float
     items: int
     bytes_of_run: int
+    bytes_at_end: int = 0
+    cores: float = 1.0
 
     def seconds(self, steps: int) -> float:
         """Of a run of so many steps."""
@@ -78,18 +82,25 @@ def _timed(study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train) 
     steps = min(PROBE_STEPS, run.steps)
     train_config = dataclasses.replace(run.config.train, steps=steps)
     short = dataclasses.replace(run.config, train=train_config)
-    folder, started = study.folder / "probe", time.monotonic()
+    folder, started = study.folder / "probe", (time.monotonic(), time.process_time())
     shutil.rmtree(folder, ignore_errors=True)
     try:
         outcome = do(train.Run(short, folder, quiet=True, base_records=study.base_records))
-        wall, size = time.monotonic() - started, _bytes(folder)
+        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
+        sizes = _bytes_kept_and_at_end(study, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not outcome.finished:
         raise UserError("the probe was interrupted; nothing is known of the time")
     per_step = outcome.facts["training_seconds"] / max(steps - 1, 1)
     items = sum(outcome.after[task].items for task in forgetting)
-    return Probe(per_step, wall - steps * per_step, items, size)
+    return Probe(per_step, wall - steps * per_step, items, *sizes, max(cpu / wall, 1.0))
+
+
+def _bytes_kept_and_at_end(study: Study, folder: Path) -> tuple[int, int]:
+    at_end = _bytes(folder)
+    keeping.keep(folder, study.retention)
+    return _bytes(folder), at_end
 
 
 def _bytes(folder: Path) -> int:
@@ -113,24 +124,47 @@ def detectable(design: Design, simulated: int = SIMULATED, seed: int = 0) -> flo
     return statistics.median(differences) if 2 * len(differences) > simulated else None
 
 
-def show(config: StudyConfig, study: Study, console: Console) -> None:
-    """Print the runs and their state, hours, bytes, and what differences the study can find."""
+def show(config: StudyConfig, study: Study, console: Console, jobs: int = 1) -> None:
+    """Print the runs and their state, hours, bytes, and what differences the study can find.
+
+    jobs: processes that are to share the runs; UserError for more than there are cores.
+    """
+    cores = len(frozenset.union(*workers.cores_of(jobs))) or os.cpu_count() or 1
     states = study.states()
     left = _left(study, states, console)
     timed = probes(study, config.question.measures.forgetting.tasks)
     seconds = {run.name: _seconds(config, timed, run) for run in left}
     for arm in config.arms:
         members = [run for run in left if run.arm == arm.name]
-        own = sum(seconds[run.name] for run in members)
+        own = sum((seconds[run.name] for run in members), 0.0)
         console.print(_arm_line(arm, len(members), own, timed), highlight=False, soft_wrap=True)
-    size = sum(timed[run.arm].bytes_of_run for run in left if not run.source)
     console.print(
         f"{len(study.runs)} runs, {len(left)} left: about"
-        f" {execute.clock(sum(seconds.values()))}, one after another; {size / 1e6:.0f} MB",
+        f" {_duration(seconds, jobs, cores / max(one.cores for one in timed.values()))};"
+        f" {_size(study, timed, left, jobs)}",
         soft_wrap=True,
     )
     items = max(probe.items for probe in timed.values())
     console.print(_power(config, items, measured(config, study, states)), soft_wrap=True)
+
+
+def _duration(seconds: Mapping[str, float], jobs: int, room: float) -> str:
+    """How long runs of these seconds take; room: how many at once find cores for themselves."""
+    total = sum(seconds.values(), 0.0)
+    if jobs == 1:
+        return f"{execute.clock(total)}, one after another"
+    # No run is shared out, and runs that want the same cores take turns.
+    at_once = max(min(jobs, room), 1.0)
+    shared = max(total / at_once, max(seconds.values(), default=0.0))
+    return f"{execute.clock(shared)} with --jobs={jobs} ({execute.clock(total)} one after another)"
+
+
+def _size(study: Study, timed: Mapping[str, Probe], left: Sequence[PlannedRun], jobs: int) -> str:
+    """The room that the runs take, and what they take for a moment when they end."""
+    stays = sum(timed[run.arm].bytes_of_run for run in left if not run.source)
+    more = jobs * max(one.bytes_at_end - one.bytes_of_run for one in timed.values())
+    until_then = f", and {more / 1e6:.0f} MB until a run ends" if more > 0 else ""
+    return f"{stays / 1e6:.0f} MB (checkpoints: {study.retention}){until_then}"
 
 
 def _left(study: Study, states: States, console: Console) -> list[PlannedRun]:
@@ -139,7 +173,7 @@ def _left(study: Study, states: States, console: Console) -> list[PlannedRun]:
     for run in study.runs:
         state: str = states[run.name]
         if state in (State.LEFT, State.FAILED):
-            other = None if run.source else known.find(run.config, study.is_finished)
+            other = None if run.source else known.find(run.config, study.is_usable)
             state = f"{state}, but finished in {other}" if other else state
             left += [] if other else [run]
         console.print(f"{run.name}  {run.config.hash()}  {state}", highlight=False, soft_wrap=True)

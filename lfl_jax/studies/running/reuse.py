@@ -29,7 +29,7 @@ ORIGIN = "reused.json"
 # Sections that change neither what is trained nor what is measured.
 WITHOUT_EFFECT = ("log", "checkpoint")
 
-# (a run's directory, its config) -> whether it is finished
+# (a run's directory, its config) -> whether it is finished, with all that is wanted of it
 IsFinished = Callable[[Path, Config], bool]
 
 

@@ -22,7 +22,7 @@ from lfl_jax.studies.arms import Measure
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.records import run_directories
 from lfl_jax.studies.records.scores import Scores
-from lfl_jax.studies.running import execute
+from lfl_jax.studies.running import execute, finished
 from lfl_jax.studies.running.execute import Do, State, Study
 from lfl_jax.studies.search import search
 from lfl_jax.studies.search.search import Candidate, SearchConfig
@@ -176,7 +176,7 @@ def is_measured(folder: Path, config: Config) -> bool:
 
     UserError where it holds another run, or scores that were measured otherwise.
     """
-    before = execute.recorded(folder, config)
+    before = finished.recorded(folder, config)
     if before is None or not (folder / "results.json").exists():
         return False
     recorded, wanted = before.values()["eval"], config.values()["eval"]

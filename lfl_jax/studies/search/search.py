@@ -170,7 +170,7 @@ def _wrong(search: SearchConfig) -> Iterable[str]:
         yield 'search field targets: expected sets of modules, such as {"attention": ("q", "v")}'
     for name in search.targets:
         if not grid.NAME.fullmatch(name):
-            yield f'targets {name!r}: expected letters, digits, "_", "." and "+"'
+            yield f"targets {name!r}: expected {grid.NAMED}"
     if search.keep < 2:
         yield f"search field keep={search.keep}: expected at least 2: one of so many goes on"
     if not search.seeds or min(search.seeds) < 0 or len(set(search.seeds)) < len(search.seeds):
