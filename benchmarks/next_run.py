@@ -19,6 +19,7 @@ import jax
 
 from lfl_jax import train
 from lfl_jax.config import command_line
+from lfl_jax.run_setup.shared import Shared
 
 # Evaluations are made of what the config evaluates anyway, but nothing during training.
 FIELDS = {
@@ -59,12 +60,14 @@ def main() -> None:
     # What else the loop asks of it.
     one_step._cache_size, one_step.clear_cache = step._cache_size, step.clear_cache
     train.train_step = one_step
+    shared = Shared()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.runs):
             axes = {"train.steps": 20 + number, "optim.lr": 1e-3 * (1 + number)}
             config = command_line.configured(options.config, FIELDS | axes)
             own, base = Path(folder) / str(number), Path(folder) / "base"
-            wall, cpu = until_first_step(train.Run(config, own, quiet=True, base_records=base))
+            request = train.Run(config, own, quiet=True, base_records=base, shared=shared)
+            wall, cpu = until_first_step(request)
             line = {
                 "run": number,
                 "seconds": wall,

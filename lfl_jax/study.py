@@ -9,7 +9,7 @@
                           ends in search.json; configs/studies/base.py lists the fields of both
 --workdir=DIR             where everything goes: runs/NAME (a run directory each), runs.jsonl (how
                           each ended), base/ (evaluations that the runs share), report/index.html
---plan                    print the runs, how long they take with --jobs (by short runs), their bytes
+--plan                    print the runs, how long they take with --jobs (by short runs), bytes
                           and the smallest difference that the study can find, and stop
 --only=REGEX              only the runs whose names match
 --jobs=N                  so many processes share the runs and this machine's cores, a core or more

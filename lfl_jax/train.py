@@ -44,7 +44,7 @@ from lfl_jax.run_setup import base_model, branches, earlier_run
 from lfl_jax.run_setup.starting import Start
 from lfl_jax.state import State
 from lfl_jax.train_log import StepLog, is_due, named_scores, write_once
-from lfl_jax.train_setup import Run, Setup, base_tag, load, prepare, require_same_run
+from lfl_jax.train_setup import Run, Setup, base_tag, load, overlaps, prepare, require_same_run
 from lfl_jax.train_step import MODEL_INPUTS, train_step
 
 # Compiled steps that one process keeps. A program takes 25 MB and 650 memory mappings, of which
@@ -96,7 +96,7 @@ def run(request: Run) -> Outcome:
         # Processes that would do different things would wait for each other for ever.
         require_same_run(setup, origin.fingerprint)
         if config.eval.decontaminate and hosts.is_first():
-            contamination.write(config, setup.source, folder, setup.tasks, setup.show)
+            contamination.write(folder, functools.partial(overlaps, setup))
 
         evaluations = _Evaluations(setup, cfg, origin.fingerprint)
         names = (*config.eval.tasks, *config.eval.base_tasks)

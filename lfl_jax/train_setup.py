@@ -5,14 +5,16 @@ memory and to write into the run's directory.
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
 
 from lfl_jax import notices, optim, penalties, schedules
-from lfl_jax.analysis import training_spectra
+from lfl_jax.analysis import contamination, training_spectra
 from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
 from lfl_jax.configs import base as defaults
@@ -29,6 +31,7 @@ from lfl_jax.evals.tasks import perplexity
 from lfl_jax.io import wandb_log, workdir
 from lfl_jax.model import LoadedModel
 from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.run_setup.starting import Start
 from lfl_jax.schedules import Schedule
 
@@ -39,7 +42,8 @@ class Run:
 
     tasks: beside the built-in ones; config.eval names them as it names those. quiet: without
     progress, but with warnings. base_records: a folder that runs share, for the evaluations of
-    equal bases: the first run leaves its records there, and the others read them.
+    equal bases: the first run leaves its records there, and the others read them. shared: what else
+    runs of this process have in common: the base in memory, data, and tokens.
     """
 
     config: Config
@@ -47,6 +51,7 @@ class Run:
     tasks: tuple[Task, ...] = ()
     quiet: bool = False
     base_records: Path | None = None
+    shared: Shared = dataclasses.field(default_factory=Shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Setup:
     eval_steps: Collection[int]  # at which eval.every_tasks are evaluated; 0 = the base
     show: bool
     base_records: Path | None
+    shared: Shared
 
     @property
     def source(self) -> Source:
@@ -91,9 +97,8 @@ def prepare(request: Run) -> Setup:
     training_spectra.check(config, base_model.shape(config).n_layers)
     rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
 
-    source = open_source(config.data, "train", config.seed.data)
-    tokenized = TokenizedSource(source, base_model.tokenizer(config), config.data)
-    show = not request.quiet
+    tokenized, show = _tokenized(config, request.shared), not request.quiet
+    source = tokenized.source
     if source.columns and show and hosts.is_first():
         # Which columns are used is never a guess.
         print(f"{source.name}: {source.columns}")  # noqa: T201
@@ -105,7 +110,7 @@ def prepare(request: Run) -> Setup:
     for text in config_checks.warnings(config, steps, base_model.shape(config).window):
         notices.warn(text)
 
-    test = evaluation_inputs.from_config(config)
+    test = _inputs(config, request.shared)
     if _reads_general_text(config, tasks):
         checks.require_unseen(lambda: [text.text for text in perplexity.documents(test)], source)
 
@@ -119,11 +124,44 @@ def prepare(request: Run) -> Setup:
         schedule=schedule,
         tx=tx,
         test=test,
-        dev=evaluation_inputs.from_config(config, dev=True),
+        dev=_inputs(config, request.shared, dev=True),
         eval_steps=run_length.evaluation_steps(config, steps),
         show=show,
         base_records=request.base_records,
+        shared=request.shared,
     )
+
+
+def _tokenized(config: Config, shared: Shared) -> TokenizedSource:
+    """The training source, with the tokens that runs on it have in common."""
+
+    def make() -> TokenizedSource:
+        source = open_source(config.data, "train", config.seed.data)
+        return TokenizedSource(source, base_model.tokenizer(config, shared), config.data)
+
+    key = (*_data_key(config), *base_model.tokenizer_key(config))
+    return shared.part("tokenized source", key, make)
+
+
+def _inputs(config: Config, shared: Shared, *, dev: bool = False) -> Inputs:
+    key = (*_data_key(config), *base_model.tokenizer_key(config), repr(config.eval), dev)
+    make = functools.partial(evaluation_inputs.from_config, config, dev=dev)
+    return shared.part("inputs", key, make)
+
+
+def _data_key(config: Config) -> tuple[object, ...]:
+    """Everything that examples depend on; their order, which seed.data draws, is the loader's."""
+    return repr(config.data), config.seed.data if config.data.seed is None else None
+
+
+def overlaps(setup: Setup) -> dict[str, Any]:
+    """Which evaluation items the training source contains: `contamination.find_overlaps`."""
+    config = setup.config
+    arguments = (config, setup.source, setup.tasks, setup.show)
+    find = functools.partial(contamination.find_overlaps, *arguments)
+    # Of a task its items are searched for; those of one's own may share a name.
+    items = tuple((name, task.items) for name, task in setup.tasks.items())
+    return setup.shared.part("overlaps", (*_data_key(config), repr(config.eval), items), find)
 
 
 def _reads_general_text(config: Config, tasks: Mapping[str, Task]) -> bool:
@@ -151,7 +189,7 @@ def load(setup: Setup) -> tuple[LoadedModel, Start]:
     )
     # A run that is refused here can be started again with another config.
     with workdir.withdrawn_on_refusal(folder, is_new):
-        base = base_model.load(config, setup.rules)
+        base = base_model.load(config, setup.rules, setup.shared)
         return base, starting.make(config, base, setup.rules, folder)
 
 

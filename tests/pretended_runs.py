@@ -30,7 +30,7 @@ class Fake:
     def __init__(self, **faults):
         self.faults, self.done = faults, []
 
-    def __call__(self, config, folder, base_records):
+    def __call__(self, config, folder, base_records, shared):
         self.done.append(folder.name)
         fault = self.faults.get(folder.name.replace("-", "_").replace(".", "_"))
         if isinstance(fault, Exception):

@@ -5,7 +5,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,13 @@ def find_overlaps(
         return report(overlaps(texts, items, progress=advance), items, source.provenance())
 
 
-def write(
-    config: Config,
-    source: Source,
-    folder: Path,
-    tasks: Mapping[str, Task] = TASKS,
-    show_progress: bool = True,
-) -> None:
-    """Write the report of a run, once: its source and tasks do not change."""
+def write(folder: Path, find: Callable[[], dict[str, Any]]) -> None:
+    """Write the report of a run, once: its source and tasks do not change.
+
+    find: `find_overlaps`, called where there is no report yet.
+    """
     if not (folder / FILE).exists():
-        content = find_overlaps(config, source, tasks, show_progress)
-        files.write_json(folder / FILE, content)
+        files.write_json(folder / FILE, find())
 
 
 def read(folder: Path) -> Overlaps | None:

@@ -133,7 +133,7 @@ class Evaluation:
         return agree(Result.of(self.task, file) if file else None)
 
     def _workload(self) -> Workload:
-        every_item = self.task.items(self.inputs)
+        every_item = self.inputs.items_of(self.task)
         # Kinds of items alternate in an interleaved task; every n-th might be of one kind.
         how = "first" if self.task.interleaved else self.settings.pick
         indices = pick(len(every_item), self.limit, how)

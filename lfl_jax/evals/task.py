@@ -127,6 +127,18 @@ class Inputs:
     without_few_shot: bool = False
     world: int = 0
     dev: bool = False
+    # Made by `items_of`; a copy with other fields begins without any.
+    _made: dict[Any, Sequence[Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def items_of(self, task: "Task") -> Sequence[Any]:
+        """The items of a task, which every evaluation on these inputs has in common."""
+        # By the function, too: tasks of one's own may share a name with those of another run.
+        key = (task.name, task.items)
+        if key not in self._made:
+            self._made[key] = task.items(self)
+        return self._made[key]
 
     def preamble(self, text: str) -> str:
         """The text that comes before an item, empty when few-shot examples are left out."""

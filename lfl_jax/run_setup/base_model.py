@@ -22,6 +22,7 @@ from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.presets import LAB, PRESETS
 from lfl_jax.run_setup import lab_folder
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.text import tokenizers
 from lfl_jax.text.tokenizers import Tokenizer
 
@@ -54,12 +55,34 @@ def shape(config: Config) -> ModelConfig:
     return PRESETS[config.model.name]
 
 
-def load(config: Config, rules: Rules) -> LoadedModel:
+def load(config: Config, rules: Rules, shared: Shared | None = None) -> LoadedModel:
     """The base that config.model names.
 
-    What trains is stored in float32, a frozen base in config.model.base_dtype. Raises UserError for
-    weights that are not fetched (with the command), or damaged.
+    What trains is stored in float32, a frozen base in config.model.base_dtype. shared: where
+    another run may have loaded it; a run that trains parameters of the base takes it from there, as
+    its first step donates them. Raises UserError for weights that are not fetched (with the
+    command), or damaged.
     """
+    shared, key = shared or Shared(), _weights_key(config, rules)
+    # One, since a large base fills the memory.
+    read = shared.part("base", key, functools.partial(_read, config, rules), most=1)
+    if _trains_parameters(config):
+        shared.give_away("base", key)
+    # What a run computes in is its own.
+    cfg = _numerics(read.cfg, config)
+    return LoadedModel(read.model, cfg, tokenizer(config, shared), read.origin)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weights:
+    """A base without what runs compute in."""
+
+    model: Model
+    cfg: ModelConfig
+    origin: Origin
+
+
+def _read(config: Config, rules: Rules) -> _Weights:
     stored = storage_dtype(config)
     if config.model.init == "random":
         cfg = _numerics(shape(config), config)
@@ -73,14 +96,26 @@ def load(config: Config, rules: Rules) -> LoadedModel:
         source, rounded = assets.origin(config.model.path) or str(files.path), files.quantised
     formats = ", ".join(filter(None, (rounded, stored if stored in quant.FORMATS else None)))
     origin = Origin(source, formats or None, tree.fingerprint(params))
-    return LoadedModel(Model(params=params, adapter={}), cfg, tokenizer(config), origin)
+    return _Weights(Model(params=params, adapter={}), cfg, origin)
+
+
+def _weights_key(config: Config, rules: Rules) -> tuple[object, ...]:
+    """Everything that the arrays of a base depend on."""
+    model = config.model
+    # The lab's base is of a world.
+    named = (model.name, model.path, model.init, repr(model.code), config.data.world)
+    seed = config.seed.init if model.init == "random" else None
+    return (*named, seed, storage_dtype(config), model.compute_dtype, rules)
 
 
 def storage_dtype(config: Config) -> str:
     """What the base is stored in: float32 where it trains."""
     # The optimizer needs float32 masters; a frozen base is only read.
-    trains = any(pattern.startswith("params") for pattern in config.trainable)
-    return "float32" if trains else config.model.base_dtype
+    return "float32" if _trains_parameters(config) else config.model.base_dtype
+
+
+def _trains_parameters(config: Config) -> bool:
+    return any(pattern.startswith("params") for pattern in config.trainable)
 
 
 def untrained_params(config: Config, rules: Rules, frozen: Params) -> Params:
@@ -157,12 +192,20 @@ def _files(config: Config) -> Pretrained:
     return pretrained.open_model(Path(path) if path else assets.path(config.model.name))
 
 
-def tokenizer(config: Config) -> Tokenizer:
+def tokenizer(config: Config, shared: Shared | None = None) -> Tokenizer:
     """The tokenizer of the base, or the one that config.model.tokenizer names.
 
-    Its EOS is config.data.end_token. No weights are loaded for it.
+    Its EOS is config.data.end_token. No weights are loaded for it. shared: as of `load`.
     """
-    return with_end_token(_own_tokenizer(config), config.data.end_token)
+    read = functools.partial(_own_tokenizer, config)
+    own = (shared or Shared()).part("tokenizer", tokenizer_key(config), read)
+    return with_end_token(own, config.data.end_token)
+
+
+def tokenizer_key(config: Config) -> tuple[object, ...]:
+    """Everything that the tokenizer of a run depends on, but config.data."""
+    model = config.model
+    return (model.name, model.path, model.init, model.tokenizer, repr(model.code))
 
 
 def _own_tokenizer(config: Config) -> Tokenizer:

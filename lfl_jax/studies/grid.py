@@ -215,7 +215,7 @@ def _wrong(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[s
     if type(given["curvature"]) is not int or given["curvature"] < 0:
         yield f"study field curvature={given['curvature']!r}: expected a whole number >= 0"
     yield from _wrong_contrasts(given["contrasts"], names)
-    yield from _wrong_checkpoints(given["checkpoints"], arms)
+    yield from _wrong_checkpoints(given, arms)
 
 
 def _wrong_arm(arm: ArmConfig) -> Iterable[str]:
@@ -255,15 +255,18 @@ def _wrong_contrasts(contrasts: Sequence[Sequence[str]], names: Sequence[str]) -
             yield f"contrast {tuple(contrast)}: expected two of the arms {', '.join(names)}"
 
 
-def _wrong_checkpoints(retention: str, arms: Sequence[ArmConfig]) -> Iterable[str]:
-    if kept not in RETENTIONS:
-        yield f"study field checkpoints={kept!r}: expected one of {', '.join(RETENTIONS)}"
+def _wrong_checkpoints(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[str]:
+    retention = given["checkpoints"]
+    if retention not in RETENTIONS:
+        yield f"study field checkpoints={retention!r}: expected one of {', '.join(RETENTIONS)}"
     for arm in arms:
-        if arm.of and kept == "none":
+        if arm.of and retention == "none":
             yield (
-                f'study field checkpoints="none": arm {arm.name} scales the weights of'
+                f'study field checkpoints="none": arm {arm.name} alters the weights of'
                 f' {arm.of}; keep "weights"'
             )
+    if given["weights"] and retention == "none":
+        yield 'study field checkpoints="none": weights=True measures them; keep "weights"'
 
 
 def _run(

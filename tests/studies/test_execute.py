@@ -123,7 +123,7 @@ def test_what_the_results_have_numbers_of_is_expected(study):
     assert finished.lost(folder, run.config) == "evals/after/source_test.jsonl is missing"
 
 
-def with_checkpoint(config, folder, base_records):
+def with_checkpoint(config, folder, base_records, shared):
     """A run that leaves weights and moments."""
     finish(config, folder)
     for tree in ("params", "optimizer"):

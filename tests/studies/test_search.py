@@ -56,7 +56,7 @@ class World:
         ranks = math.log2(config.adapter.rank / self.rank)
         return 1 + 0.1 * away**2 + 0.02 * ranks**2 + 0.003 * math.sin(config.seed.data)
 
-    def __call__(self, config, folder, base_records):
+    def __call__(self, config, folder, base_records, shared):
         self.done.append(folder.name)
         fault = self.faults.get(folder.name)
         if isinstance(fault, Exception):
@@ -198,7 +198,7 @@ def test_failures_are_dropped_with_their_reason(tmp_path, capsys):
 
 def test_without_any_score_it_says_why(tmp_path):
     class Never(World):
-        def __call__(self, config, folder, base_records):
+        def __call__(self, config, folder, base_records, shared):
             raise UserError("no room")
 
     with pytest.raises(UserError, match="no candidate has a score at 2 steps: .* failed: no room"):

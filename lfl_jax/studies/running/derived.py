@@ -31,6 +31,7 @@ from lfl_jax.model import LoadedModel, Model
 from lfl_jax.report import results_json
 from lfl_jax.report.rows import report
 from lfl_jax.run_setup import base_model, earlier_run, run_length
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.studies.points import Point, Value
 from lfl_jax.train_setup import base_tag
 
@@ -40,16 +41,24 @@ RECORD = "derived.json"
 COMPONENTS = f"intruders_{TOP_K}_{EPSILON:g}.npz"
 
 
-def evaluate(source: Path, config: Config, point: Point, folder: Path, base_records: Path) -> None:
+def evaluate(
+    source: Path,
+    config: Config,
+    point: Point,
+    folder: Path,
+    base_records: Path,
+    shared: Shared,
+) -> None:
     """Evaluate the run of `source` with its change altered, in a run directory of its own.
 
-    config: of the run. An interrupted evaluation resumes. Raises UserError for a run without a
-    checkpoint, and for a directory in which another process works.
+    config: of the run. shared: the base in memory, where another run of this process has it. An
+    interrupted evaluation resumes. Raises UserError for a run without a checkpoint, and for a
+    directory in which another process works.
     """
     with DirectoryLock(folder), notices.collected() as warnings:
         _begin(source, config, point, folder)
         rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-        base = base_model.load(config, rules)
+        base = base_model.load(config, rules, shared)
         code = config.adapter.code
         tuned = earlier_run.load_onto(source, base.model.params, rules=rules, code=code)
         altered = altered_model(source, base.model, tuned, point)

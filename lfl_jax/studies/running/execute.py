@@ -29,6 +29,7 @@ from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.running import derived, finished, keeping, reuse, workers
 from lfl_jax.studies.running.workers import Died
@@ -68,8 +69,8 @@ class Ended:
 class Study:
     """The runs of a study in its directory.
 
-    is_finished: (a run's directory, its config) -> whether nothing is left to do. kept: what stays
-    of the checkpoints of a run that finished, a name of `keeping.RETENTIONS`.
+    is_finished: (a run's directory, its config) -> whether nothing is left to do. retention: what
+    stays of the checkpoints of a run that finished, a name of `keeping.RETENTIONS`.
     """
 
     folder: Path
@@ -118,15 +119,15 @@ class Study:
         return State.LEFT
 
 
-# (config, its directory, the folder of the base's evaluations) -> whether it ended; False for a run
-# that was interrupted and saved.
-Do = Callable[[Config, Path, Path], bool]
+# (config, its directory, the folder of the base's evaluations, what runs of the process have in
+# common) -> whether it ended; False for a run that was interrupted and saved.
+Do = Callable[[Config, Path, Path, Shared], bool]
 
 
-def train_and_save(config: Config, folder: Path, base_records: Path) -> bool:
+def train_and_save(config: Config, folder: Path, base_records: Path, shared: Shared) -> bool:
     """A run as `python -m lfl_jax.main` does it, without pictures; results.json is written last."""
     with notices.collected() as warnings:
-        request = train.Run(config, folder, quiet=True, base_records=base_records)
+        request = train.Run(config, folder, quiet=True, base_records=base_records, shared=shared)
         outcome = train.run(request)
     if not outcome.finished:
         return False
@@ -141,12 +142,14 @@ def execute(
     *,
     quiet: bool = False,
     jobs: int = 1,
+    shared: Shared | None = None,
 ) -> bool:
     """Do what is left, in order; False where it was interrupted, and the same call resumes.
 
     only: a regular expression that the names of runs have to match somewhere. jobs: processes that
-    share the runs and the cores; `do` then has to be picklable, and the results are the same. A run
-    that fails is recorded with its reason, and the others go on. Raises UserError for an expression
+    share the runs and the cores; `do` then has to be picklable, and the results are the same.
+    shared: what earlier runs of this process left for these, which share it in any case. A run that
+    fails is recorded with its reason, and the others go on. Raises UserError for an expression
     that matches nothing, and for more jobs than cores.
     """
     chosen = select(study.runs, only)
@@ -158,7 +161,7 @@ def execute(
         keeping.keep(study.run_folder(run), study.retention)
     study.folder.mkdir(parents=True, exist_ok=True)
     with progress(len(chosen), "study", done=done, visible=not quiet) as advance:
-        for ended in _results(study, left, do, jobs):
+        for ended in _results(study, left, do, jobs, shared or Shared()):
             left = [run for run in left if run.name != ended.run]
             files.append_jsonl(study.folder / LOG, [dataclasses.asdict(ended)])
             if not quiet:
@@ -169,7 +172,9 @@ def execute(
     return not left
 
 
-def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Iterator[Ended]:
+def _results(
+    study: Study, left: Sequence[PlannedRun], do: Do, jobs: int, shared: Shared
+) -> Iterator[Ended]:
     """How runs ended, as they do; fewer than were left where they were interrupted."""
     rest = list(left)
     # A run that began here is resumed. Without any other run nothing is searched for.
@@ -182,13 +187,15 @@ def _results(study: Study, left: Sequence[PlannedRun], do: Do, jobs: int) -> Ite
                 yield _ended(study, run, State.FINISHED, reused=str(origin))
     if jobs == 1:
         for run in rest:
-            ended = _attempt(study, do, run)
+            ended = _attempt(study, do, shared, run)
             if ended is None:
                 return
             yield ended
         return
+    # Each process has a Shared of its own, for all of its runs.
+    work = functools.partial(_work, study, do, shared)
     # This process writes the log alone: two would write into one another's lines.
-    for run, ended in workers.share(rest, functools.partial(_work, study, do), jobs, _is_ready):
+    for run, ended in workers.share(rest, work, jobs, _is_ready):
         if isinstance(ended, Died):
             yield _ended(study, run, State.FAILED, reason=str(ended))
         elif ended is not None:
@@ -203,10 +210,10 @@ def _ended(study: Study, run: PlannedRun, state: State, seconds: float = 0.0, **
     return Ended(run.name, study.hashes[run.name], state, seconds, **why)
 
 
-def _work(study: Study, do: Do, run: PlannedRun) -> Ended | None:
+def _work(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | None:
     """`_attempt` in a process of its own."""
     keep_compiled_programs(assets.writable("compiled"))
-    return _attempt(study, do, run)
+    return _attempt(study, do, shared, run)
 
 
 def _line(ended: Ended) -> str:
@@ -228,7 +235,7 @@ def select(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
     return chosen
 
 
-def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
+def _attempt(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | None:
     """How a run ended; None where it was interrupted."""
     folder, started = study.run_folder(run), time.monotonic()
     state, reason = State.FINISHED, ""
@@ -237,8 +244,8 @@ def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
         if lost := finished.prepare_again(folder, run.config):
             reason = f"done again, as {lost}"
         if run.source:
-            _derive(study, run)
-        elif not do(run.config, folder, study.base_records):
+            _derive(study, run, shared)
+        elif not do(run.config, folder, study.base_records, shared):
             return None
         keeping.keep(folder, study.retention)
     except NonFiniteLoss as error:
@@ -253,12 +260,13 @@ def _attempt(study: Study, do: Do, run: PlannedRun) -> Ended | None:
     return _ended(study, run, state, seconds, reason=reason.replace("\n", " "))
 
 
-def _derive(study: Study, run: PlannedRun) -> None:
+def _derive(study: Study, run: PlannedRun, shared: Shared) -> None:
     """Evaluate a run without training; UserError where the run that it needs has not finished."""
     source = study.folder / "runs" / run.source
     if not study.is_finished(source, run.config):
         raise UserError(f"{run.source}, whose change it alters, has not finished")
-    derived.evaluate(source, run.config, run.point, study.run_folder(run), study.base_records)
+    places = study.run_folder(run), study.base_records
+    derived.evaluate(source, run.config, run.point, *places, shared)
 
 
 def remaining_seconds(study: Study, left: Iterable[PlannedRun]) -> float | None:

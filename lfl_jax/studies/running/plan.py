@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lfl_jax import train
 from lfl_jax.errors import UserError
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.statistics import calibration, variances
 from lfl_jax.statistics.calibration import Design
 from lfl_jax.statistics.frontier import gap
@@ -55,22 +56,25 @@ Train = Callable[[train.Run], train.Outcome]
 def probes(study: Study, forgetting: Sequence[str], do: Train = train.run) -> dict[str, Probe]:
     """{arm: a short run of it}, for every arm that trains; raises as `probe`."""
     first: dict[str, PlannedRun] = {}
+    shared = Shared()
     for run in study.runs:
         if not run.source:
             first.setdefault(run.arm, run)
-    return {arm: probe(study, run, forgetting, do) for arm, run in first.items()}
+    return {arm: probe(study, run, forgetting, do, shared) for arm, run in first.items()}
 
 
-def probe(study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train = train.run) -> Probe:
+def probe(
+    study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train, shared: Shared
+) -> Probe:
     """Time PROBE_STEPS steps of a run of the study, and its evaluations; removed afterwards.
 
-    forgetting: the tasks whose items are counted.
+    forgetting: the tasks whose items are counted. shared: as runs of a study share it.
     """
     before = _evaluated(study)
-    timed = _timed(study, run, forgetting, do)
+    timed = _timed(study, run, forgetting, do, shared)
     # A run that evaluated the base took longer than all others will: those scores stay, and the
     # next one reads them.
-    return timed if _evaluated(study) == before else _timed(study, run, forgetting, do)
+    return timed if _evaluated(study) == before else _timed(study, run, forgetting, do, shared)
 
 
 def _evaluated(study: Study) -> set[Path]:
@@ -78,14 +82,16 @@ def _evaluated(study: Study) -> set[Path]:
     return set(study.base_records.glob("*.jsonl"))
 
 
-def _timed(study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train) -> Probe:
+def _timed(
+    study: Study, run: PlannedRun, forgetting: Sequence[str], do: Train, shared: Shared
+) -> Probe:
     steps = min(PROBE_STEPS, run.steps)
-    train_config = dataclasses.replace(run.config.train, steps=steps)
-    short = dataclasses.replace(run.config, train=train_config)
+    short = dataclasses.replace(run.config.train, steps=steps)
     folder, started = study.folder / "probe", (time.monotonic(), time.process_time())
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        outcome = do(train.Run(short, folder, quiet=True, base_records=study.base_records))
+        options = {"quiet": True, "base_records": study.base_records, "shared": shared}
+        outcome = do(train.Run(dataclasses.replace(run.config, train=short), folder, **options))
         wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
         sizes = _bytes_kept_and_at_end(study, folder)
     finally:

@@ -8,7 +8,7 @@ import itertools
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from lfl_jax.config import Config
 from lfl_jax.errors import UserError
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.statistics.effects import Effect, Part, over_seeds_and_items
 from lfl_jax.studies import arms, outcome
 from lfl_jax.studies.arms import Measure
@@ -76,13 +77,14 @@ class Rung:
 
 @dataclass(frozen=True)
 class Search:
-    """A search in its directory; do: how a run is done; jobs: as of `execute.execute`."""
+    """A search in its directory; do: how a run is done; jobs, shared: as of `execute.execute`."""
 
     config: SearchConfig
     folder: Path
     do: Do = execute.train_and_save
     quiet: bool = False
     jobs: int = 1
+    shared: Shared = field(default_factory=Shared)
 
     def study(self, runs: Sequence[PlannedRun]) -> Study:
         """These runs, finished when their dev records are complete."""
@@ -90,7 +92,8 @@ class Search:
 
     def execute(self, study: Study) -> None:
         """Do what is left; raises Interrupted."""
-        if not execute.execute(study, self.do, quiet=self.quiet, jobs=self.jobs):
+        how = {"quiet": self.quiet, "jobs": self.jobs, "shared": self.shared}
+        if not execute.execute(study, self.do, **how):
             raise Interrupted
 
 
