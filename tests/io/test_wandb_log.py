@@ -102,9 +102,17 @@ def test_config_numbers_scores_and_report_are_recorded_offline(tmp_path, monkeyp
     time.sleep(1.1)  # its folders are named by the second
     wandb_log.report("project", tmp_path, config, {"after/gsm8k": 0.25})
     name = (tmp_path / "wandb" / "id.txt").read_text()
-    files = list(tmp_path.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb"))
-    # records one after another, their texts in the clear
-    sent = b"".join(file.read_bytes() for file in files)
+
+    def recorded() -> bytes:
+        files = tmp_path.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb")
+        # records one after another, their texts in the clear
+        return b"".join(file.read_bytes() for file in files)
+
+    # A process of its own writes them, which a busy machine holds up.
+    deadline = time.monotonic() + 20
+    while f"report-{name}".encode() not in recorded() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    sent = recorded()
     for text in (
         "project",
         "optim",

@@ -149,7 +149,7 @@ def test_what_stays_of_the_checkpoints(tmp_path, planned, kept, trees):
     assert (study.run_folder(planned[0]) / "checkpoints").exists() == bool(trees)
 
 
-@pytest.mark.parametrize("at", ["before", "inside"])
+@pytest.mark.parametrize("at", [pytest.param("before", marks=pytest.mark.slow), "inside"])
 def test_killed_between_training_and_removal(tmp_path, planned, monkeypatch, at):
     study = Study(tmp_path, planned)
 
