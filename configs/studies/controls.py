@@ -10,7 +10,7 @@ is of any training at all? The arms:
     shuffled               sham: LoRA on the same questions with answers of other questions
     source                 sham: LoRA on the source world in place of the target
     identity               LoRA whose B stays 0: every change is exactly 0, at any learning rate
-All are tested on the same items. 5 or 6 learning rates, 3 of the shams, and 5 seeds: 205 runs. The
+All are tested on the same items. 6 learning rates, 3 of the shams, and 5 seeds: 215 runs. The
 lab is synthetic.
 Argument, words joined by commas:
     quick    2 seeds, two learning rates
@@ -20,7 +20,7 @@ Argument, words joined by commas:
 from lfl_jax.configs.studies import base, lab
 from ml_collections import config_dict
 
-RATES = {"lora": lab.RATES[16], "full": lab.FULL[1:6]}
+RATES = {"lora": lab.RATES[16], "full": lab.FULL[1:]}
 # Of the shams, which are compared with nothing at equal learning.
 FEWER = lab.FEWER["lora"]
 # One example of so many is replayed.

@@ -6,7 +6,7 @@ Claims: with A = 0 and B random, LoRA's best learning rate is that of full finet
 rank; with A random and B = 0 at a constant factor it falls with the root of the rank (arXiv
 2602.06204). On average A random is the better start (arXiv 2406.08447). Refuted where the interval
 of the ratio of best rates leaves out 1, or the slope over ranks 0 and -1/2. Both starts at ranks 4
-and 64, and full finetuning, 5 seeds: 145 runs in the lab.
+and 64, and full finetuning, 5 seeds: 150 runs in the lab.
 Argument: smollm2 (ranks 16 and 64, 100 runs), or paper (16 and 256, 120 runs)
 """
 

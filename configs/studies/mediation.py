@@ -8,7 +8,7 @@ dimensions cause LoRA's forgetting (arXiv 2410.21228); a method's best rate fall
 Hessian eigenvalue at step 0 (arXiv 2602.04998). Refuted where the method's term of the regression
 that has the divergence lies outside of the margin, or another predictor has the higher R2. LoRA of
 three ranks and both ways of full finetuning over all their rates, 5 seeds, with every weight's
-change measured: 140 runs in the lab, those of configs/studies/lab.py.
+change measured: 150 runs in the lab, those of configs/studies/lab.py.
 Argument: smollm2 (80 runs), or paper (120 runs)
 """
 

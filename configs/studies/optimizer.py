@@ -5,7 +5,7 @@
 Claim: Decoupled LionW learns more than AdamW, for LoRA as for full finetuning, and both have their
 best rates where they forget alike (arXiv 2405.09673, figure S2). Refuted where AdamW, at a rate of
 its own, learns as much or forgets less at equal learning. Lion's updates are signs, several times
-as large as Adam's: its rates are a fifth of Adam's. 5 seeds: 110 runs in the lab.
+as large as Adam's: its rates are a fifth of Adam's. 5 seeds: 120 runs in the lab.
 Argument: smollm2 (80 runs), or paper (96 runs)
 """
 

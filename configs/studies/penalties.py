@@ -5,7 +5,7 @@
 Claims: a KL over the vocabulary without the target token removes forgetting at little cost to
 learning (arXiv 2605.29498); L2 to the base does, too (L2-SP, arXiv 1802.01483). Refuted where, at
 equal learning, the penalised arm forgets as much as the same method without: a penalty that only
-slows training moves along the frontier of the learning rate, not away from it. 5 seeds: 165 runs in the
+slows training moves along the frontier of the learning rate, not away from it. 5 seeds: 180 runs in the
 lab.
 Argument: smollm2 (120 runs), or paper (144 runs)
 """

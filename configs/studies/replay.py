@@ -4,8 +4,8 @@
 
 Claim: with 1 % of the pretraining data mixed in, finetuning forgets almost nothing (arXiv
 2502.06042). Refuted where replay at 1 % still forgets more than the margin, at equal learning. 0,
-0.1, 1 and 5 % for LoRA, 0 and 1 % for full finetuning, 5 or 6 rates and 5 seeds: the arms of
-configs/studies/controls.py without its shams, 170 runs in the lab. Forgetting is the loss on source
+0.1, 1 and 5 % for LoRA, 0 and 1 % for full finetuning, 6 rates and 5 seeds: the arms of
+configs/studies/controls.py without its shams, 180 runs in the lab. Forgetting is the loss on source
 text that no run has seen, since the facts are among what is replayed.
 """
 

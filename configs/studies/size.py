@@ -8,7 +8,7 @@
 Claim: larger models show less of a gap (discussed in arXiv 2405.09673). Refuted where the trend of
 the difference, at equal learning, over the log of the parameters has an interval around 0, or goes
 the other way. A study for each size of the lab's model, each with a base of its own that knows all
-of the source world, LoRA r 16 and full finetuning, 5 seeds: 55 runs each.
+of the source world, LoRA r 16 and full finetuning, 5 seeds: 60 runs each.
 Argument: 0.3m, 1m (default), 3m or 10m; 10m takes half an hour for its base and minutes for a run
 """
 

@@ -70,7 +70,7 @@ def paper() -> config_dict.ConfigDict:
 
 
 WORLDS = {
-    "": World("The lab", lab.shared, lab.RATES, lab.FULL[1:6]),
+    "": World("The lab", lab.shared, lab.RATES, lab.FULL[1:]),
     "smollm2": World("SmolLM2-135M", smollm2.shared, smollm2.RATES, smollm2.FULL),
     "paper": World(
         "Llama-2-7B on MetaMathQA",

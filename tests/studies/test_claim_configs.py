@@ -16,10 +16,10 @@ CLAIMS = {
     "rank": 120,
     "modules": 108,
     "alpha": 120,
-    "optimizer": 110,
-    "init": 145,
-    "penalties": 165,
-    "mediation": 140,
+    "optimizer": 120,
+    "init": 150,
+    "penalties": 180,
+    "mediation": 150,
     "rank_of_change": 90,
 }
 
@@ -59,7 +59,7 @@ def test_replay_has_no_words():
     with pytest.raises(UserError, match="replay.py; it has none"):
         grid.load("configs/studies/replay.py:paper")
     runs, count = one_seed("replay.py")
-    assert count == 170
+    assert count == 180
     assert not {"shuffled", "source", "identity"} & {run.arm for run in runs}
 
 

@@ -51,9 +51,9 @@ def test_all_arms_are_tested_on_the_same_items(planned):
         assert other.source_text == tested[0].source_text and other.world == tested[0].world
 
 
-def test_the_whole_study_is_205_runs():
+def test_the_whole_study_is_215_runs():
     study = grid.load(CONFIG)
-    assert len(study.seeds) * sum(len(arm.rates) for arm in study.arms) == 205
+    assert len(study.seeds) * sum(len(arm.rates) for arm in study.arms) == 215
     with pytest.raises(ValueError, match="unknown argument quik of configs/studies/controls.py"):
         controls.get_config("quik")
 
