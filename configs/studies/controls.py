@@ -11,7 +11,8 @@ is of any training at all? The arms:
     source                 sham: LoRA on the source world in place of the target
     identity               LoRA whose B stays 0: every change is exactly 0, at any learning rate
 All are tested on the same items. 6 learning rates, 3 of the shams, and 5 seeds: 215 runs. The
-lab is synthetic.
+lab is synthetic. Measured (results/studies/lab_controls): at equal learning 1 % of replay makes LoRA
+forget 0.020 [0.003, 0.036] nats less, and full finetuning 0.021 [0.014, 0.029] more.
 Argument, words joined by commas:
     quick    2 seeds, two learning rates
     smoke    a random model and 4 steps, in minutes: for tests; its scores mean nothing

@@ -10,6 +10,9 @@ the base was pretrained on. The lab is synthetic. Runs that another of these stu
 in the same parent folder, are taken from there.
 Default: LoRA at ranks 4, 16 and 64, full finetuning of all weights and of the matrices that LoRA
 adapts.
+Measured (results/studies): at equal learning LoRA r 16 forgets 0.113 [0.096, 0.130] of the facts
+more than full finetuning; DoRA as much as LoRA, MoRA, QLoRA and A = 0 more; on another language
+LoRA and full finetuning forget alike.
 Argument:
     quick       LoRA and full, two rates each, 2 seeds: a first look, which decides little
     variants    DoRA, MoRA, QLoRA, (IA)^3 and LoRA from A = 0, against LoRA; 5 seeds, as below
