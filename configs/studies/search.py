@@ -2,10 +2,12 @@
 
     python -m lfl_jax.study --config=configs/studies/search.py --workdir=studies/search
 
-LoRA in the lab: 4 learning rates x 3 sets of modules x 3 ranks, all with 15 steps; of three
-candidates one goes on, to 45 and then to 120 steps, there with 3 seeds: 60 runs, and up to 12 of
-the best one's neighbours. Best is the lowest loss on
-the rule's held-out facts of the "dev" entities; the winner alone is evaluated on those of "test".
+LoRA in the lab: 4 learning rates x 3 sets of modules x 4 ranks, all with 15 steps; of three
+candidates one goes on, to 45 and then to 120 steps, there with 3 seeds, and so do the best one's
+neighbours: 97 runs. Best is the lowest loss on the rule's held-out facts of the "dev" entities; the
+winner alone is evaluated on those of "test". Measured (results/studies/lab_search): all modules,
+rank 2, 5e-3, chosen in 88 % of resamples; optimum 4.2e-3 [3.4e-3, 5.2e-3]. With rank 2 the lowest
+it was refused, as the best might have lain below.
 Arguments:
     smollm2    the same for SmolLM2-135M on word problems, 12 to 48 steps, 2 seeds
     smoke      a tiny random model, for tests; its scores mean nothing
@@ -34,7 +36,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 def lab(s: config_dict.ConfigDict) -> None:
     """The 1M model that learns a rule."""
     s.name, s.base = "LoRA in the lab", "lab"
-    s.lr, s.rank = (5e-4, 1.5e-3, 5e-3, 1.5e-2), (2, 8, 32)
+    s.lr, s.rank = (5e-4, 1.5e-3, 5e-3, 1.5e-2), (1, 2, 8, 32)
     s.steps = (15, 45, 120)
     tests = ("target_nll", "lab_rule", "lab_new_facts", "lab_source_facts")
     s.config = {"eval": {"tasks": tests, "every_tasks": ("target_nll",)}}

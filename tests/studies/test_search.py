@@ -264,7 +264,7 @@ def _with_seeds(config, other):
     return dataclasses.replace(config, seed=other.seed, data=data)
 
 
-@pytest.mark.parametrize(("argument", "candidates"), [("", 36), ("smollm2", 36), ("smoke", 9)])
+@pytest.mark.parametrize(("argument", "candidates"), [("", 48), ("smollm2", 36), ("smoke", 9)])
 def test_the_searches_that_there_are(argument, candidates):
     assert len(search.candidates(read(argument))) == candidates
 
