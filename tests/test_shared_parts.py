@@ -145,6 +145,9 @@ def test_another_base_is_read():
     quantised = dataclasses.replace(lora.model, base_dtype="int8")
     quantised = dataclasses.replace(lora, model=quantised)
     assert base_model.load(quantised, rules, shared).origin.quantised == "int8"
+    # Who only reads the base of such a run leaves it there.
+    read = base_model.load(full, rules, shared, trains=False)
+    assert base_model.load(full, rules, shared, trains=False).model is read.model
     # Who trains it takes it.
     taken = base_model.load(full, rules, shared)
     assert base_model.load(full, rules, shared).model is not taken.model

@@ -55,18 +55,20 @@ def shape(config: Config) -> ModelConfig:
     return PRESETS[config.model.name]
 
 
-def load(config: Config, rules: Rules, shared: Shared | None = None) -> LoadedModel:
+def load(
+    config: Config, rules: Rules, shared: Shared | None = None, *, trains: bool = True
+) -> LoadedModel:
     """The base that config.model names.
 
     What trains is stored in float32, a frozen base in config.model.base_dtype. shared: where
     another run may have loaded it; a run that trains parameters of the base takes it from there, as
-    its first step donates them. Raises UserError for weights that are not fetched (with the
-    command), or damaged.
+    its first step donates them. trains: False for whoever only reads the base of such a run. Raises
+    UserError for weights that are not fetched (with the command), or damaged.
     """
     shared, key = shared or Shared(), _weights_key(config, rules)
     # One, since a large base fills the memory.
     read = shared.part("base", key, functools.partial(_read, config, rules), most=1)
-    if _trains_parameters(config):
+    if trains and _trains_parameters(config):
         shared.give_away("base", key)
     # What a run computes in is its own.
     cfg = _numerics(read.cfg, config)

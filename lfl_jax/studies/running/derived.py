@@ -58,7 +58,7 @@ def evaluate(
     with DirectoryLock(folder), notices.collected() as warnings:
         _begin(source, config, point, folder)
         rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-        base = base_model.load(config, rules, shared)
+        base = base_model.load(config, rules, shared, trains=False)
         code = config.adapter.code
         tuned = earlier_run.load_onto(source, base.model.params, rules=rules, code=code)
         altered = altered_model(source, base.model, tuned, point)

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from lfl_jax import notices
 from lfl_jax.analysis import measure_weights, run_weights
-from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.io.progress import progress
-from lfl_jax.model import LoadedModel
 from lfl_jax.run_setup import base_model, earlier_run, run_length
+from lfl_jax.run_setup.shared import Shared
 from lfl_jax.studies.grid import PlannedRun, StudyConfig
 from lfl_jax.studies.records.run_measures import CURVATURE
 from lfl_jax.studies.running import derived, step_zero
@@ -69,14 +68,13 @@ def _has_curvature(folder: Path, microbatches: int) -> bool:
     return file.exists() and files.read_json_object(file)["microbatches"] == microbatches
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Measurer:
-    """Measures runs, one after another; base: of the last one, which most runs share."""
+    """Measures runs, one after another; shared: the base, which most of them have in common."""
 
     config: StudyConfig
     study: Study
-    base_key: str = ""
-    base: LoadedModel | None = None
+    shared: Shared = dataclasses.field(default_factory=Shared)
 
     def measure(self, run: PlannedRun) -> None:
         """Write what the study asks for into the run's directory."""
@@ -92,7 +90,8 @@ class _Measurer:
         step = run_length.last_checkpoint(source)
         if run_weights.is_complete(folder, step):
             return
-        base, code = self._base_of(run.config, rules).model, run.config.adapter.code
+        base = base_model.load(run.config, rules, self.shared, trains=False).model
+        code = run.config.adapter.code
         tuned = earlier_run.load_onto(source, base.params, rules=rules, code=code)
         if run.source:
             tuned = derived.altered_model(source, base, tuned, run.point).model
@@ -105,7 +104,7 @@ class _Measurer:
         if (other := self._with_same_start(run)) is not None:
             shutil.copyfile(other / CURVATURE, folder / CURVATURE)
             return
-        base = self._base_of(run.config, rules)
+        base = base_model.load(run.config, rules, self.shared, trains=False)
         top = step_zero.measure(run.config, base, _trained(self.study, run), count, rules)
         about = {"start": step_zero.key(run.config), "microbatches": count}
         files.write_json(folder / CURVATURE, about | dataclasses.asdict(top))
@@ -124,11 +123,3 @@ class _Measurer:
         """Runs that may start as this one does."""
         arms = {run.arm, *(arm.of for arm in self.config.arms if arm.name == run.arm)}
         return [other for other in self.study.runs if other.seed == run.seed and other.arm in arms]
-
-    def _base_of(self, config: Config, rules: Rules) -> LoadedModel:
-        # The dtype is what it is stored in, which differs with what trains.
-        seed = config.seed.init if config.model.init == "random" else None
-        key = repr((config.model, base_model.storage_dtype(config), seed, config.mesh))
-        if key != self.base_key:
-            self.base, self.base_key = base_model.load(config, rules), key
-        return self.base
