@@ -1,6 +1,7 @@
 """The size of an adapter's weight change, and its best approximation by LoRA of a given rank."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def _truncated(
     svds = [_svd(layer_of(stack, i, shared), row(w, i)) for i in range(w.shape[0])]
     total = sum(float(np.sum(np.square(svd.s))) for svd in svds)
     lost = sum(float(np.sum(np.square(svd.s[rank:]))) for svd in svds)
-    return _stacked([_lora(svd, rank) for svd in svds]), np.array([total, lost])
+    return stacked([_lora(svd, rank) for svd in svds]), np.array([total, lost])
 
 
 def norm(adapter: Adapter, params: Params) -> float:
@@ -148,7 +149,8 @@ def _lora(svd: SVD, rank: int) -> LoRA:
     return LoRA(a, b, scale)
 
 
-def _stacked(rows: list[LoRA]) -> LoRA:
+def stacked(rows: Sequence[LoRA]) -> LoRA:
+    """Layers of one rank as a stack, in float32."""
     return jax.tree.map(lambda *x: jnp.asarray(np.stack(x), jnp.float32), *rows)
 
 

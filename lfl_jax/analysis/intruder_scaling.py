@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +15,7 @@ from lfl_jax import adapters, notices
 from lfl_jax.adapters import adapter_tree, compose
 from lfl_jax.adapters.lora import LoRA
 from lfl_jax.adapters.mix import AdapterLayer
+from lfl_jax.adapters.truncate import stacked
 from lfl_jax.analysis import intruders, weight_changes
 from lfl_jax.analysis.altered_model import Altered, adapted_paths, trained_weights
 from lfl_jax.analysis.intruders import EPSILON, TOP_K, Directions
@@ -69,7 +69,7 @@ def intruder_components(
         if change.path in rows:
             directions = intruders.of_change(change, top_k)
             rows[change.path].append(_component(directions, epsilon, min(top_k, *change.shape)))
-    return _tree({path: _stacked(loras) for path, loras in rows.items()})
+    return _tree({path: stacked(loras) for path, loras in rows.items()})
 
 
 def in_random_directions(components: AdapterTree, seed: int = 0) -> AdapterTree:
@@ -110,10 +110,6 @@ def _component(directions: Directions, epsilon: float, rank: int) -> LoRA:
     s = np.where(directions.is_intruder(epsilon), directions.s, 0.0)
     v, u = (np.pad(x, ((0, 0), (0, missing))) for x in (directions.v, directions.u))
     return LoRA(v, u.T, np.pad(s, (0, missing)))
-
-
-def _stacked(loras: Sequence[LoRA]) -> LoRA:
-    return jax.tree.map(lambda *x: jnp.asarray(np.stack(x), jnp.float32), *loras)
 
 
 def write_components(components: AdapterTree, file: Path) -> None:

@@ -55,7 +55,7 @@ def _header(step: int, base: Params) -> Record:
 
 
 def _record(change: WeightChange) -> Record:
-    base = float(np.linalg.norm(change.base().astype(np.float64)))
+    base = spectra.base_norm(change)
     measured = spectra.measure(decompose.spectrum(change))
     changed = measured["frobenius"]
     about = {

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rich.table
 from rich.console import Console
 from scipy import stats
 
@@ -28,6 +27,7 @@ from lfl_jax.run_setup import base_model, earlier_run
 from lfl_jax.statistics import meta_regression
 from lfl_jax.statistics.effects import LEVEL, Effect
 from lfl_jax.studies.answers import PRIMARY
+from lfl_jax.studies.records import run_directories
 
 COLUMNS = ("study", "parameters", "difference", "95 % low", "95 % high", "first forgets")
 VERDICTS = Path("report/tables/verdicts.csv")
@@ -81,10 +81,7 @@ def read(folder: Path, pair: tuple[str, str] | None, equal: str) -> Contrast:
 
 def parameters(folder: Path) -> int:
     """Of the base of a study's runs; UserError where it has none."""
-    runs = sorted(file.parent for file in folder.glob("runs/*/results.json"))
-    if not runs:
-        raise UserError(f"{folder} has no finished run in {folder / 'runs'}")
-    cfg = base_model.shape(earlier_run.read_config(runs[0]))
+    cfg = base_model.shape(earlier_run.read_config(run_directories.finished(folder)[0]))
     return spec.count(llama.specs(cfg))
 
 
@@ -116,10 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _show(table: Table, contrasts: Sequence[Contrast], console: Console) -> None:
-    printed = rich.table.Table(*table.columns, box=None)
-    for row in table.texts():
-        printed.add_row(*row)
-    console.print(printed)
+    console.print(table.printed())
     # Two studies have a difference, and no trend.
     if len(contrasts) < meta_regression.LEAST_STUDIES:
         return

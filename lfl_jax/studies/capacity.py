@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import rich.table
 from rich.console import Console
 
 from lfl_jax.core import files
@@ -62,11 +61,7 @@ def stored(folder: Path) -> Stored:
 
 def of_study(folder: Path) -> list[Stored]:
     """Every finished run of a study's directory, by trainable parameters; UserError without any."""
-    # results.json is the last thing that a run writes.
-    finished = sorted(file.parent for file in folder.glob("runs/*/results.json"))
-    if not finished:
-        raise UserError(f"{folder} has no finished run in {folder / 'runs'}")
-    return sorted(map(stored, finished), key=lambda one: one.parameters)
+    return sorted(map(stored, run_directories.finished(folder)), key=lambda one: one.parameters)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -78,10 +73,7 @@ def main(argv: Sequence[str]) -> None:
     rows = [one.row() for one in of_study(folder)]
     table = Table("capacity", "Bits stored by every run.", COLUMNS, tuple(rows))
     files.write_text(folder / "report/tables/capacity.csv", table.csv())
-    printed = rich.table.Table(*COLUMNS, box=None)
-    for row in rows:
-        printed.add_row(*row)
-    Console().print(printed)
+    Console().print(table.printed())
 
 
 if __name__ == "__main__":

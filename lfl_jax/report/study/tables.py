@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import rich.table
 from jaxtyping import Float
 
 from lfl_jax.statistics.effects import over_seeds
@@ -40,6 +41,13 @@ class Table:
     def texts(self) -> list[list[str]]:
         """Cells as people read them; what does not exist is a dash."""
         return [list(map(_text, row)) for row in self.rows]
+
+    def printed(self) -> rich.table.Table:
+        """For a terminal."""
+        printed = rich.table.Table(*self.columns, box=None)
+        for row in self.texts():
+            printed.add_row(*row)
+        return printed
 
     def csv(self) -> str:
         """With full precision; what does not exist is empty."""

@@ -31,6 +31,15 @@ def read(path: Path, part: str = "") -> list[Scores]:
     return scores
 
 
+def finished(study: Path) -> list[Path]:
+    """The run directories of a study that have ended; UserError without any."""
+    # results.json is the last thing that a run writes.
+    runs = sorted(file.parent for file in study.glob("runs/*/results.json"))
+    if not runs:
+        raise UserError(f"{study} has no finished run in {study / 'runs'}")
+    return runs
+
+
 def along(path: Path) -> dict[int, Scores]:
     """{steps: the model then} of the evaluations during training; {} without any."""
     folders = [DURING.fullmatch(folder.name) for folder in sorted((path / "evals").glob("*-*"))]
