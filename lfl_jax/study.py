@@ -92,7 +92,9 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     execute.show(study, states, console)
     if not finished:
         _stop(console)
-    measuring.complete(config, study, states, show_progress=not options.quiet)
+    measured = {"jobs": options.jobs, "show_progress": not options.quiet}
+    if not measuring.complete(config, study, states, **measured):
+        _stop(console)
     outcome.write(config, study, states, command, console)
 
 

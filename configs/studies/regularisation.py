@@ -15,7 +15,7 @@ does at equal learning, by the contrasts, the learning rate explains the claim. 
     full_dropout        attention dropout .1
 Weight decay is the fraction of a weight that a step at the peak rate removes. The paper's longest
 runs (16 epochs, 3,088 steps) lose about 14 % of a weight by 1e-4; 80 steps of the lab lose as much
-by 4e-3. 5 learning rates and 5 seeds: 150 runs of seconds. The lab is synthetic. Not run yet.
+by 4e-3. 5 learning rates, 7 of full finetuning, and 5 seeds: 200 runs of seconds. The lab is synthetic.
 Argument, words joined by commas:
     quick    2 seeds, two learning rates: 24 runs
     smoke    a random model and 4 steps: for tests; its scores mean nothing
@@ -24,7 +24,10 @@ Argument, words joined by commas:
 from lfl_jax.configs.studies import base, lab
 from ml_collections import config_dict
 
-RATES = {"lora": (1e-3, 2e-3, 4e-3, 6e-3, 1e-2), "full": (1e-4, 3e-4, 7e-4, 1.5e-3, 3e-3)}
+RATES = {
+    "lora": (1e-3, 2e-3, 4e-3, 6e-3, 1e-2),
+    "full": (2e-4, 3e-4, 4.5e-4, 7e-4, 1.5e-3, 3e-3, 6e-3),
+}
 # What 3,088 steps of 5e-5 and 1e-4 remove, in 80 steps.
 DECAY = {"full_decay_low": 2e-3, "full_decay": 4e-3}
 DROPOUT = {"full_dropout_low": 0.05, "full_dropout": 0.1}

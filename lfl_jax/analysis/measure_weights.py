@@ -7,6 +7,7 @@ file.
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from lfl_jax.adapters.adapter_tree import weight
 from lfl_jax.analysis import decompose, intruders, nulls, spectra, weight_changes
@@ -56,7 +57,8 @@ def _header(step: int, base: Params) -> Record:
 
 def _record(change: WeightChange) -> Record:
     base = spectra.base_norm(change)
-    measured = spectra.measure(decompose.spectrum(change))
+    spectrum = decompose.spectrum(change)
+    measured = spectra.measure(spectrum)
     changed = measured["frobenius"]
     about = {
         "weight": change.name,
@@ -68,7 +70,7 @@ def _record(change: WeightChange) -> Record:
         "base_frobenius": base,
         "relative_norm": changed / base if base else None,
     }
-    return about | measured | _random(change, changed) | _intruders(change)
+    return about | measured | _random(change, changed) | _intruders(change, spectrum.s)
 
 
 def _random(change: WeightChange, norm: float) -> Record:
@@ -81,22 +83,16 @@ def _random(change: WeightChange, norm: float) -> Record:
     return {f"{name}_random": measured[name] for name in RANKS}
 
 
-def _intruders(change: WeightChange) -> Record:
-    """How many there are, and how many a Gaussian change of the same norm and rank makes."""
+def _intruders(change: WeightChange, s: Float[np.ndarray, " K"]) -> Record:
+    """How many there are, and how many a change with its singular values s, turned at random."""
     own = intruders.of_change(change)
     return {
         "intruders": int(own.is_intruder().sum()),
-        "intruders_random": 0 if change.is_zero() else _random_intruders(change),
+        "intruders_random": 0 if change.is_zero() else _random_intruders(change, s),
         "cosine_floor": own.floor,
     }
 
 
-def _random_intruders(change: WeightChange) -> int:
-    rng, dw = np.random.default_rng(0), change.dense()
-    if change.factors is None:
-        drawn = rng.standard_normal(change.shape)
-    else:
-        rank = change.factors[0].shape[1]
-        drawn = rng.standard_normal((len(dw), rank)) @ rng.standard_normal((rank, dw.shape[1]))
-    drawn *= np.linalg.norm(dw.astype(np.float64)) / np.linalg.norm(drawn)
-    return int(intruders.directions(change.base(), drawn).is_intruder().sum())
+def _random_intruders(change: WeightChange, s: Float[np.ndarray, " K"]) -> int:
+    turned = nulls.in_random_directions(s, change.shape)
+    return int(intruders.directions(change.base(), turned).is_intruder().sum())

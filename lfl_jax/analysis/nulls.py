@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from lfl_jax.analysis.decompose import Spectrum, of_matrix, of_product
 from lfl_jax.analysis.weight_changes import WeightChange
@@ -75,6 +76,16 @@ def one_step_of_rank(
     rng = np.random.default_rng(seed)
     gradient = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
     return _scaled(of_matrix(np.sign(gradient)), frobenius)
+
+
+def in_random_directions(
+    s: Float[np.ndarray, " K"], shape: tuple[int, int], seed: int = 0
+) -> Float[np.ndarray, "I O"]:
+    """A matrix with these singular values in random directions: the control of the intruders."""
+    rng = np.random.default_rng(seed)
+    # Orthonormal columns of a Gaussian matrix have no preferred direction.
+    u, v = (np.linalg.qr(rng.standard_normal((size, len(s))))[0] for size in shape)
+    return (u * s) @ v.T
 
 
 def rounding_floor(change: WeightChange, seed: int = 0) -> Spectrum | None:

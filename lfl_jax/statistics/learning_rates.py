@@ -6,6 +6,8 @@ interval. A sweep whose best rate is at its edge has not found an optimum: it is
 parabola that opens the wrong way.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +71,23 @@ def ratio(first: Sweep, second: Sweep, *, higher_is_better: bool = True) -> Effe
         return of_first - of_second
 
     return resampling.effect(difference, [[first[2], second[2]]])
+
+
+def slope(x: Float[np.ndarray, " M"], rates: Sequence[Effect]) -> Effect:
+    """Of log10 of the arms' best rates over x, by least squares.
+
+    Its error is the one that the best rates' own errors leave it, which count as independent.
+    """
+    weights = slope_weights(x)
+    mean = float(weights @ [rate.mean for rate in rates])
+    se = math.sqrt(float(np.square(weights) @ np.square([rate.se for rate in rates])))
+    return Effect(mean, se, min(rate.df for rate in rates), min(rate.seeds for rate in rates))
+
+
+def slope_weights(x: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
+    """Of the values at x in their least-squares slope, which is a weighed sum of them."""
+    centred = x - x.mean()
+    return centred / np.sum(centred**2)
 
 
 def _require_optimum(sweep: Sweep, higher_is_better: bool) -> int:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from lfl_jax.config import Config
 from lfl_jax.studies.grid import PlannedRun
@@ -17,6 +17,7 @@ class Traits:
 
     rest: all else that is configured, equal where arms differ in kind, rank and targets alone.
     regulariser: what of it keeps weights or activations small, such as "weight decay 0.001".
+    settings: {"optim.name": its value} of what an arm may set; none where only names are known.
     """
 
     kind: str
@@ -24,6 +25,12 @@ class Traits:
     targets: tuple[str, ...] = ()
     rest: str = ""
     regulariser: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+    def differs_in(self, other: "Traits") -> frozenset[str]:
+        """Names of the settings in which two methods differ."""
+        names = self.settings.keys() | other.settings.keys()
+        return frozenset(n for n in names if self.settings.get(n) != other.settings.get(n))
 
 
 def of_names(methods: Iterable[str]) -> dict[str, Traits]:
@@ -59,12 +66,23 @@ def _of_config(config: Config) -> Traits:
     kind = FULL if adapter.kind == "none" else adapter.kind
     # alpha follows the rank in most studies, so that it is no difference of its own.
     others = dataclasses.replace(adapter, kind="lora", rank=None, alpha=None, targets=())
-    sections = {"optim": config.optim, "model": config.model, "data": config.data}
+    sections = {name: getattr(config, name) for name in ("optim", "model", "data", "penalty")}
     optim = dataclasses.replace(sections.pop("optim"), lr=0.0)
     rest = repr((others, config.trainable, optim, sections))
+    known = {"rest": rest, "regulariser": _regulariser(config), "settings": _settings(config)}
     if adapter.kind == "none":
-        return Traits(kind, rest=rest, regulariser=_regulariser(config))
-    return Traits(kind, adapter.rank, adapter.targets, rest, _regulariser(config))
+        return Traits(kind, **known)
+    return Traits(kind, adapter.rank, adapter.targets, **known)
+
+
+def _settings(config: Config) -> dict[str, object]:
+    """What tells arms apart; not the learning rate, of which every arm has several."""
+    settings: dict[str, object] = {"trainable": config.trainable}
+    for name in ("adapter", "optim", "model", "data", "penalty"):
+        section = getattr(config, name)
+        settings |= {f"{name}.{one.name}": getattr(section, one.name) for one in fields(section)}
+    del settings["optim.lr"]
+    return settings
 
 
 def _regulariser(config: Config) -> str:

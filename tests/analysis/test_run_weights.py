@@ -10,10 +10,11 @@ from lfl_jax.core import files
 from lfl_jax.studies.records import run_measures
 
 
-def record(name, frobenius, base, **measures):
+def record(name, frobenius, base, layer=0, **measures):
     ranks = {f"{rank}{end}": 2.0 for rank in run_weights.RANKS for end in ("", "_random")}
     about = {
-        "weight": name,
+        "weight": f"layers/{layer}/{name}",
+        "layer": layer,
         "frobenius": frobenius,
         "base_frobenius": base,
         "spectral": frobenius / 2,
@@ -22,9 +23,9 @@ def record(name, frobenius, base, **measures):
 
 
 RECORDS = [
-    record("a", 3.0, 30.0, k90=4.0, intruders=7),
-    record("b", 4.0, 40.0),
-    record("c", 0.0, 120.0),
+    record("attn/q", 3.0, 30.0, k90=4.0, intruders=7),
+    record("mlp/up", 4.0, 40.0, layer=1, k90_random=4.0),
+    record("mlp/up", 0.0, 120.0, layer=2, k90_random=0.0, k90=0.0),
 ]
 
 
@@ -47,9 +48,17 @@ def test_norms_are_of_the_whole_change_ranks_means_and_intruders_sums():
     whole = run_weights.summary(RECORDS)
     assert whole["frobenius"] == 5 and whole["spectral"] == 2
     assert whole["relative_norm"] == pytest.approx(5 / np.hypot(50, 120))
-    assert whole["k90"] == pytest.approx(8 / 3) and whole["stable_rank"] == 2
+    assert whole["k90"] == 2 and whole["stable_rank"] == 2
     assert (whole["intruders"], whole["intruders_random"]) == (9, 0)
     assert run_weights.summary([]) == {}
+
+
+def test_ranks_of_groups_are_over_those_of_a_random_change():
+    """A zero change counts as of no rank, and a group without weights is left out."""
+    whole = run_weights.summary(RECORDS)
+    assert whole["k90_share_attention"] == 2 and whole["k90_share_mlp"] == 0.25
+    assert whole["k90_share_ends"] == 1 and whole["k90_share_middle"] == 0.5
+    assert "k90_share_middle" not in run_weights.summary(RECORDS[:2])
 
 
 def test_what_is_known_of_a_run(tmp_path):

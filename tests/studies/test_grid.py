@@ -39,7 +39,7 @@ def test_a_grid_of_runs():
         ("smoke.py", 8),
         ("smollm2.py", 60),
         ("smollm2.py:quick", 12),
-        ("regularisation.py", 150),
+        ("regularisation.py", 200),
         ("regularisation.py:quick", 24),
         ("diversity.py", 18),
         ("diversity.py:quick", 4),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from lfl_jax.configs.studies import base, smoke
 
+from lfl_jax.analysis import run_weights
 from lfl_jax.config import command_line
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.run_setup import base_model
@@ -74,6 +75,8 @@ def test_a_study_measures_what_it_asks_for_once(tmp_path, monkeypatch):
     monkeypatch.setattr(step_zero, "measure", None)
     monkeypatch.setattr(measuring.measure_weights, "measure", None)
     measuring.complete(study_config, study, study.states())
+    monkeypatch.undo()
+    _same_by_two_processes(study_config, study, chosen, by_name)
     lost = study.run_folder(chosen[0]) / run_measures.CURVATURE
     content = lost.read_text()
     lost.unlink()
@@ -84,6 +87,15 @@ def test_a_study_measures_what_it_asks_for_once(tmp_path, monkeypatch):
 
     rows = [run for run in outcome.read(study, study.states()) if run.scores]
     assert {run.name: run.measures for run in rows} == by_name
+
+
+def _same_by_two_processes(study_config, study, chosen, by_name):
+    """Files that were lost are the same when several processes measure again."""
+    for run in chosen:
+        for name in (run_measures.CURVATURE, run_weights.FILE):
+            (study.run_folder(run) / name).unlink()
+    assert measuring.complete(study_config, study, study.states(), jobs=2)
+    assert {run.name: run_measures.read(study.run_folder(run)) for run in chosen} == by_name
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ class Matrices:
 def of_intruders(weight: Matrices) -> Part:
     """Directions of W + dW that W lacks, beside those of random directions of the same size."""
     own = intruders.directions(weight.w, weight.dw)
-    random = intruders.directions(weight.w, turned(weight.s, weight.w.shape))
+    random = intruders.directions(weight.w, nulls.in_random_directions(weight.s, weight.w.shape))
     values = {
         "intruders": _count(own),
         f"intruders{NULL}": _count(random),
@@ -99,14 +99,6 @@ def of_intruders(weight: Matrices) -> Part:
 
 def _count(directions: Directions) -> int:
     return int(directions.is_intruder().sum())
-
-
-def turned(s: Float[np.ndarray, " K"], shape: tuple[int, int]) -> Float[np.ndarray, "I O"]:
-    """A matrix with these singular values in random directions: the control of the intruders."""
-    rng = np.random.default_rng(0)
-    # Orthonormal columns of a Gaussian matrix have no preferred direction.
-    u, v = (np.linalg.qr(rng.standard_normal((size, len(s))))[0] for size in shape)
-    return (u * s) @ v.T
 
 
 def of_subspaces(weight: Matrices, own: SVD) -> Part:

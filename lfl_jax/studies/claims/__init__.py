@@ -13,7 +13,10 @@ from lfl_jax.studies.claims import (
     diversity,
     intruder_dimensions,
     lora_and_full,
+    one_setting,
+    rank_patterns,
     regularisers,
+    starts,
     variants,
     weights,
 )
@@ -82,6 +85,57 @@ CLAIMS: dict[str, Claim] = {
         PAPER,
         variants.sensitivity_order,
     ),
+    "attention_learns_less": Claim(
+        "LoRA of attention's matrices alone learns less than LoRA of all, each at its best rate.",
+        PAPER,
+        one_setting.attention_learns_less,
+    ),
+    "mlp_learns_as_all": Claim(
+        "LoRA of the MLP's matrices alone learns as much as LoRA of all, each at its best rate.",
+        PAPER,
+        one_setting.mlp_learns_as_all,
+    ),
+    "alpha_learns_more": Claim(
+        "At one rank, LoRA with the largest alpha learns more than with smaller ones.",
+        PAPER,
+        one_setting.larger_alpha_learns_more,
+    ),
+    "lion_learns_more": Claim(
+        "LionW learns more than AdamW, each at its best learning rate.",
+        PAPER,
+        one_setting.lion_learns_more,
+    ),
+    "a_zero_rate": Claim(
+        "LoRA from A = 0 has the best learning rate of full finetuning.",
+        "arXiv 2602.06204",
+        starts.rate_carries_over,
+    ),
+    "rate_falls_with_rank": Claim(
+        "From B = 0, LoRA's best learning rate goes with the rank to the power of -1/2.",
+        "arXiv 2602.06204",
+        starts.rate_falls_with_rank,
+    ),
+    "replay_keeps_all": Claim(
+        "With 1 % of the pretraining data mixed in, finetuning forgets almost nothing.",
+        "arXiv 2502.06042",
+        one_setting.one_percent_keeps_all,
+    ),
+    "kl_keeps": Claim(
+        "A KL penalty over the non-target vocabulary keeps what finetuning forgets, at equal"
+        " learning.",
+        "arXiv 2605.29498",
+        functools.partial(one_setting.penalty_keeps, "penalty.non_target_kl"),
+    ),
+    "l2_keeps": Claim(
+        "An L2 penalty to the base keeps what finetuning forgets, at equal learning.",
+        "arXiv 1802.01483",
+        functools.partial(one_setting.penalty_keeps, "penalty.l2"),
+    ),
+    "scaling_is_the_frontier": Claim(
+        "Scaling a finished change trades learning for forgetting as the learning rate does.",
+        "arXiv 2109.01903",
+        one_setting.scaling_follows_the_frontier,
+    ),
     "variants_tie": Claim(
         "Variants of LoRA learn as much as LoRA does, each at its best learning rate.",
         "arXiv 2602.04998",
@@ -106,6 +160,21 @@ CLAIMS: dict[str, Claim] = {
         "Full finetuning's weight change has a rank 10 to 100 times LoRA's.",
         PAPER,
         weights.full_has_higher_rank,
+    ),
+    "rank_grows": Claim(
+        "The rank of full finetuning's change grows with training.",
+        PAPER,
+        rank_patterns.grows_with_training,
+    ),
+    "rank_in_mlp": Claim(
+        "The rank of full finetuning's change is higher in the MLP than in attention.",
+        PAPER,
+        rank_patterns.is_higher_in_the_mlp,
+    ),
+    "rank_at_ends": Claim(
+        "The rank of full finetuning's change is lower in the first and the last layer.",
+        PAPER,
+        rank_patterns.is_lower_at_the_ends,
     ),
     "intruders_forget": Claim(
         "The more intruder dimensions LoRA's change has, the more it forgets.",

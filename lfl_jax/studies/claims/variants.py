@@ -26,7 +26,7 @@ FACTORS = ("learning rate", "target modules", "rank")
 def rank_orders_learning(findings: Findings) -> Checked:
     """What LoRA learns at its best rate rises with the log of its rank."""
     checks = []
-    for family in _families(findings):
+    for family in families(findings):
         try:
             margin = learning_margin(findings, findings.grids[family[0]])
         except UserError as error:
@@ -39,7 +39,7 @@ def rank_orders_learning(findings: Findings) -> Checked:
 def rank_orders_forgetting(findings: Findings) -> Checked:
     """What LoRA forgets at its best rate rises with the log of its rank."""
     margin = findings.question.margin
-    checks = [_slope(findings, family, "forgetting", margin) for family in _families(findings)]
+    checks = [_slope(findings, family, "forgetting", margin) for family in families(findings)]
     return together(checks, NO_RANKS)
 
 
@@ -62,8 +62,8 @@ def _axis(grid: Grid, measure: str) -> Axis:
     return grid.arm.x if measure == "learning" else grid.arm.y
 
 
-def _families(findings: Findings) -> list[list[str]]:
-    """LoRA's arms that differ in their rank alone, by rising rank."""
+def families(findings: Findings) -> list[list[str]]:
+    """LoRA's arms that differ in their rank alone, alpha aside, by rising rank."""
     groups: dict[tuple, list[str]] = defaultdict(list)
     for method, traits in findings.traits.items():
         if traits.kind == LORA and traits.rank and not findings.grids[method].is_derived:

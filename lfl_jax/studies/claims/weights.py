@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfl_jax.errors import UserError
+from lfl_jax.statistics import learning_rates
 from lfl_jax.statistics.effects import Effect, over_seeds
 from lfl_jax.studies import predictors
 from lfl_jax.studies.arms import Grid
@@ -61,12 +62,12 @@ def _ratio_of_ranks(findings: Findings, lora: str, full: str) -> Checked:
         length = best.shared_length(grids)
     except UserError as error:
         return untested(str(error))
-    ranks = [_at_best(grid, "k90", length) for grid in grids]
+    ranks = [at_best(grid, "k90", length) for grid in grids]
     if not all(np.all(rank > 0) for rank in ranks):
         return Checked(Status.UNDECIDED, f"{lora} or {full} changed nothing: a rank of 0")
 
     ratio = over_seeds(np.log10(ranks[0] / ranks[1]))
-    random = [float(_at_best(grid, "k90_random", length).mean()) for grid in grids]
+    random = [float(at_best(grid, "k90_random", length).mean()) for grid in grids]
     means = [float(rank.mean()) for rank in ranks]
     evidence = (
         f"k90 of {full} {means[0]:.3g} (a random change {random[0]:.3g}), of {lora} {means[1]:.3g}"
@@ -96,8 +97,8 @@ def _power(log10: Effect) -> str:
     return f"{10**log10.mean:.3g} [{10**low:.3g}, {10**high:.3g}]"
 
 
-def _at_best(grid: Grid, measure: str, length: int) -> Float[np.ndarray, " S"]:
-    """Of each seed at the cell that learned most with the others."""
+def at_best(grid: Grid, measure: str, length: int) -> Float[np.ndarray, " S"]:
+    """A measure of each seed's run at the cell that learned most with the other seeds."""
     cells: Int[np.ndarray, " S"] = best.chosen_cells(grid, length)
     return grid.measures[measure][np.arange(len(cells)), cells]
 
@@ -140,24 +141,14 @@ class _Arms:
     x: Float[np.ndarray, " M"]
     rates: tuple[Effect, ...]
 
-    @property
-    def weights(self) -> Float[np.ndarray, " M"]:
-        """Of the rates in the slope of least squares."""
-        centred = self.x - self.x.mean()
-        return centred / np.sum(centred**2)
-
     def slope(self) -> Effect:
         """With the error that the best rates' own errors leave it."""
-        variances = np.square([rate.se for rate in self.rates])
-        mean = float(self.weights @ [rate.mean for rate in self.rates])
-        se = math.sqrt(float(np.square(self.weights) @ variances))
-        fewest = min(rate.seeds for rate in self.rates)
-        return Effect(mean, se, min(rate.df for rate in self.rates), fewest)
+        return learning_rates.slope(self.x, self.rates)
 
     def chance_of(self, slope: float) -> float:
         """The share of all orders of the arms with a slope at least as steep, the same way."""
         means = np.array([rate.mean for rate in self.rates])
-        slopes = means[_orders(len(means))] @ self.weights
+        slopes = means[_orders(len(means))] @ learning_rates.slope_weights(self.x)
         # Rounding must not lose the order that is there.
         return float(np.mean(slopes * np.sign(slope) >= abs(slope) * (1 - 1e-9)))
 

@@ -28,6 +28,10 @@ LABELS = {
     "stable_rank_random": "stable rank, random",
     "intruders": "intruders",
     "intruders_random": "intruders, random",
+    "k90_share_attention": "k90 over random, attention",
+    "k90_share_mlp": "k90 over random, MLP",
+    "k90_share_ends": "k90 over random, first and last layer",
+    "k90_share_middle": "k90 over random, layers between",
     "curvature": "top Hessian eigenvalue at step 0",
     "base_target_nll": "the base's loss on the target",
 }

@@ -10,7 +10,7 @@ measured again.
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lfl_jax import notices
@@ -23,31 +23,52 @@ from lfl_jax.run_setup import base_model, earlier_run, run_length
 from lfl_jax.run_setup.shared import Shared
 from lfl_jax.studies.grid import PlannedRun, StudyConfig
 from lfl_jax.studies.records.run_measures import CURVATURE
-from lfl_jax.studies.running import derived, step_zero
+from lfl_jax.studies.running import derived, step_zero, workers
 from lfl_jax.studies.running.execute import State, States, Study
+from lfl_jax.studies.running.workers import Died
 
 
 def complete(
-    config: StudyConfig, study: Study, states: States, *, show_progress: bool = False
-) -> None:
-    """Measure what the study asks for and its finished runs have not got.
+    config: StudyConfig,
+    study: Study,
+    states: States,
+    *,
+    jobs: int = 1,
+    show_progress: bool = False,
+) -> bool:
+    """Measure what the study asks for and its finished runs have not got; False if interrupted.
 
-    A run that cannot be measured, such as one whose adapter has no dW, is warned of.
+    jobs: processes that share the runs, as in `execute`. A run that cannot be measured, such as one
+    whose adapter has no dW, is warned of.
     """
     finished = [run for run in study.runs if states[run.name] is State.FINISHED]
     left = [run for run in finished if _is_left(config, study, run)]
-    if not left:
-        return
-    measurer = _Measurer(config, study)
-    with progress(
-        len(finished), "weights", done=len(finished) - len(left), visible=show_progress
-    ) as advance:
+    done = len(finished) - len(left)
+    with progress(len(finished), "weights", done=done, visible=show_progress) as advance:
+        for problems in _results(_Measurer(config, study), left, jobs):
+            if problems is None:
+                return False
+            for problem in filter(None, problems):
+                notices.warn(problem)
+            advance(len(problems))
+    return True
+
+
+def _results(
+    measurer: "_Measurer", left: Sequence[PlannedRun], jobs: int
+) -> Iterator[Sequence[str] | None]:
+    """Of runs that ended, why each could not be measured, "" where it was; None where stopped."""
+    if jobs == 1 or len(left) < 2:
         for run in left:
-            try:
-                measurer.measure(run)
-            except UserError as error:
-                notices.warn(f"{run.name} is not measured: {error}")
-            advance(1)
+            yield [measurer.problem(run)]
+        return
+    # Runs with one start stay together: the first of them measures its curvature for all.
+    groups: dict[tuple[str, int], list[PlannedRun]] = {}
+    for run in left:
+        groups.setdefault((measurer.trained_arm(run), run.seed), []).append(run)
+    for group, problems in workers.share(list(groups.values()), measurer.problems, jobs):
+        died = isinstance(problems, Died)
+        yield [f"{run.name} is not measured: {problems}" for run in group] if died else problems
 
 
 def _is_left(config: StudyConfig, study: Study, run: PlannedRun) -> bool:
@@ -75,6 +96,18 @@ class _Measurer:
     config: StudyConfig
     study: Study
     shared: Shared = dataclasses.field(default_factory=Shared)
+
+    def problems(self, runs: Sequence[PlannedRun]) -> list[str]:
+        """Measure runs; why each could not be measured, "" where it was."""
+        return list(map(self.problem, runs))
+
+    def problem(self, run: PlannedRun) -> str:
+        """Measure a run; why it could not be measured, or ""."""
+        try:
+            self.measure(run)
+        except UserError as error:
+            return f"{run.name} is not measured: {error}"
+        return ""
 
     def measure(self, run: PlannedRun) -> None:
         """Write what the study asks for into the run's directory."""
@@ -121,5 +154,9 @@ class _Measurer:
 
     def _alike(self, run: PlannedRun) -> Sequence[PlannedRun]:
         """Runs that may start as this one does."""
-        arms = {run.arm, *(arm.of for arm in self.config.arms if arm.name == run.arm)}
+        arms = {run.arm, self.trained_arm(run)}
         return [other for other in self.study.runs if other.seed == run.seed and other.arm in arms]
+
+    def trained_arm(self, run: PlannedRun) -> str:
+        """The run's arm, or the one whose runs its own alters."""
+        return next(arm.of or arm.name for arm in self.config.arms if arm.name == run.arm)
