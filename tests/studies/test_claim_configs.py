@@ -14,7 +14,7 @@ CLAIMS = {
     "tradeoff": 330,
     "learning_rate": 70,
     "rank": 120,
-    "modules": 108,
+    "modules": 270,
     "alpha": 120,
     "optimizer": 120,
     "init": 150,
@@ -74,7 +74,7 @@ def test_alpha_is_the_only_difference():
 def test_modules_are_a_full_grid():
     runs, _ = one_seed("modules.py")
     cells = {(run.config.adapter.targets, run.config.adapter.rank, run.lr) for run in runs}
-    assert len(cells) == 3 * 3 * 4
+    assert len(cells) == 3 * 3 * 6
 
 
 def test_studies_of_the_lab_share_runs():

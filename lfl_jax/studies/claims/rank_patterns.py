@@ -1,7 +1,8 @@
-"""Claims on where and when full finetuning changes weights with a high rank (arXiv 2405.09673, 4.6).
+"""Claims on where, and when, full finetuning changes weights with a high rank.
 
-The rank is k90, the singular values that hold 90 % of the change's energy. Between matrices of
-several shapes it is compared as a share of what a random change of that shape has: the null.
+Source: arXiv 2405.09673, section 4.6 and figure 6. The rank is k90, the singular values that hold
+90 % of the change's energy. Between matrices of several shapes it is compared as a share of what a
+random change of that shape has: the null.
 """
 
 import numpy as np
