@@ -78,10 +78,12 @@ def slope(x: Float[np.ndarray, " M"], rates: Sequence[Effect]) -> Effect:
 
     Its error is the one that the best rates' own errors leave it, which count as independent.
     """
-    weights = slope_weights(x)
+    weights, errors = slope_weights(x), np.array([rate.se for rate in rates])
     mean = float(weights @ [rate.mean for rate in rates])
-    se = math.sqrt(float(np.square(weights) @ np.square([rate.se for rate in rates])))
-    return Effect(mean, se, min(rate.df for rate in rates), min(rate.seeds for rate in rates))
+    se = math.sqrt(float(np.square(weights) @ np.square(errors)))
+    # As few degrees of freedom as the least known of them has.
+    fewest = min(rates, key=lambda rate: rate.df)
+    return Effect(mean, se, fewest.df, fewest.seeds)
 
 
 def slope_weights(x: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
