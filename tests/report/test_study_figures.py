@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from planted_grids import findings as planted
+from planted_grids import grid
 from planted_study import MEASURES, RATES, SEEDS, answer, write_study
 
 from lfl_jax.studies import predictors
@@ -13,9 +15,11 @@ from lfl_jax.studies.arms import Measure, Measures
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra study)")
 
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure as Canvas
 
 from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study.figures import labels, style
+from lfl_jax.report.study.figures.frontier import _follow_the_lines
 
 WITH_DIVERGENCE = Measures(MEASURES.learning, MEASURES.forgetting, Measure("kl", "score"))
 FLAG = "training source is synthetic: its scores are not the paper's"
@@ -209,3 +213,23 @@ def test_a_long_legend_makes_the_canvas_higher(tmp_path, figures):
     frontier = drawing.draw(findings)[0]
     assert frontier._painted(style.COLUMN, 3.0).get_figheight() > 3.5
     assert frontier.page.get_figwidth() == style.WIDE
+
+
+def test_a_collapsed_cell_does_not_flatten_the_frontiers():
+    """It is an arrow at the top; where no cell is far beyond the lines, the axis holds all."""
+    assert following([0.1, 0.2, 0.3, 0.4, 0.5]).get_ylim() == (-1, 0.51)
+    axes = following([0.1, 0.2, 0.3, 0.4, 9.0])
+    assert axes.get_ylim()[1] == pytest.approx(1.3 * 0.4, abs=0.03)
+    (arrow,) = [line for line in axes.lines if len(line.get_xdata())]
+    assert arrow.get_xdata() == pytest.approx([0.3], abs=0.03)
+    assert arrow.get_color() == style.looks(("lora", "full"))["full"].colour
+
+
+def following(forgotten):
+    """The axes of LoRA and of full finetuning that forgets so, after they follow the lines."""
+    learned = np.array([0.2, 0.4, 0.6, 0.8, 0.3])
+    lora = grid("lora", learned, [0.1, 0.2, 0.3, 0.4, 0.5])
+    axes = Canvas().subplots()
+    axes.set_ylim(-1, 1.02 * max(forgotten))
+    _follow_the_lines(axes, planted(lora, grid("full", learned, forgotten)))
+    return axes

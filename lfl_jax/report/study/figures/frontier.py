@@ -1,6 +1,7 @@
 """Forgetting over learning: every run, every cell's mean, and each method's frontier."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 REACH = "compared"
 PAPER = " Dotted, grey and hollow: the paper's values, of Llama-2-7B; one seed, without errors."
+# The axis' end over the highest point of a line or its band, where cells are far beyond.
+TOP = 1.3
 # Of all bands of the methods together: many of them lie on one another.
 OPACITY = 0.4
 # Rates are written at every cell of a small study, and at the ends of sweeps of a large one.
@@ -45,6 +48,7 @@ def frontier(findings: Findings) -> Figure:
         "Small: every run. Large: the mean of a learning rate over seeds, with the rate beside it."
         " A line joins those that no other one of the method beats; its band is the 95 % interval"
         " of what they forget. Hollow: another run's change, altered without training."
+        " Arrows at the top: beyond the axis, which follows the lines."
         f" Grey: {NOISE}, around no forgetting. Bar at the bottom: the learning that both methods"
         " of the first contrast reach, over which their gap is averaged."
         + (PAPER if published.comparable(findings.question.measures) else ""),
@@ -68,6 +72,7 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
         ends = (primary.low, primary.high)
         axes.plot(ends, (0, 0), color=INK, lw=5, alpha=0.6, label=REACH, **at_the_bottom)
 
+    _follow_the_lines(axes, findings)
     measures = findings.question.measures
     axes.set(
         xlabel=f"learned: {findings.learning_label}",
@@ -81,6 +86,30 @@ def _paint(findings: Findings, canvas: "Canvas") -> None:
         points += zip(grid.arm.x.by_run().flat, grid.arm.y.by_run().flat, strict=True)
         points += zip(grid.arm.x.means(), grid.arm.y.means(), strict=True)
     label_points(axes, labels, np.array(points))
+
+
+def _follow_the_lines(axes: "Axes", findings: Findings) -> None:
+    """End the axis where collapsed runs would flatten the lines; arrows stand for what is beyond.
+
+    The lines of arms that are compared: runs that forgot everything and learned little are on none
+    of them, and may be ten times as high, as a sham arm may.
+    """
+    highest = 0.0
+    for method in itertools.chain(*findings.pairs):
+        arm = findings.grids[method].arm
+        forgotten = arm.y.means()
+        highest = max(highest, float(forgotten[pareto(arm.x.means(), forgotten)].max()))
+    bottom, top = axes.get_ylim()
+    if not 0 < TOP * highest < top:
+        return
+    top = TOP * highest
+    # As far below 0, which the band of the noise may leave far behind.
+    axes.set_ylim(max(bottom, -top / 2), top)
+    for method, look in looks(findings.grids).items():
+        arm = findings.grids[method].arm
+        beyond = arm.x.means()[arm.y.means() > top]
+        at_the_top = {"transform": axes.get_xaxis_transform(), "clip_on": False, "ls": "none"}
+        axes.plot(beyond, np.ones_like(beyond), marker="^", color=look.colour, ms=5, **at_the_top)
 
 
 def _draw_published(axes: "Axes", sweeps: Sequence[Sweep]) -> None:
