@@ -25,6 +25,8 @@ from lfl_jax.io.interrupt import Stop, interrupts
 
 T, R = TypeVar("T"), TypeVar("R")
 
+# Read by numpy's OpenBLAS when it is imported.
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 # Between two questions whether this process was asked to stop.
 POLL_SECONDS = 0.5
 
@@ -69,7 +71,8 @@ class _Worker(Generic[T, R]):
         # A terminal's Ctrl-C goes to all of its processes; only the first is to act on it.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            self.process.start()
+            with _blas_threads(len(self.cores)):
+                self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         # Its end is then seen here as the end of the connection.
@@ -182,6 +185,24 @@ def _serve(connection: Connection, do: Callable[[T], R], cores: frozenset[int]) 
     with contextlib.suppress(EOFError):
         while True:
             connection.send(do(connection.recv()))
+
+
+@contextlib.contextmanager
+def _blas_threads(count: int) -> Iterator[None]:
+    """For processes that are started meanwhile; 0 leaves it to numpy.
+
+    Its BLAS has a thread for every core of the machine. On fewer cores they wait for one another in
+    loops, and a decomposition of a small matrix takes a hundred times as long.
+    """
+    before = os.environ.get(BLAS_THREADS)
+    if not count or before is not None:
+        yield
+        return
+    os.environ[BLAS_THREADS] = str(count)
+    try:
+        yield
+    finally:
+        del os.environ[BLAS_THREADS]
 
 
 def _use(cores: frozenset[int]) -> None:
