@@ -12,7 +12,7 @@ project, author, version = "lfl_jax", "the lfl_jax authors", installed("lfl_jax"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = f"lfl_jax {version}"
-exclude_patterns = ["fields.py", "conf.py"]
+exclude_patterns = ["fields.py", "verdicts.py", "conf.py"]
 
 # Markdown. Anchors are GitHub's, so that links work there too.
 myst_enable_extensions = ["deflist", "dollarmath"]
