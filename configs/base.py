@@ -57,10 +57,10 @@ def _adapter() -> config_dict.ConfigDict:
     a = config_dict.ConfigDict()
     # none | lora | pissa | olora | loftq (over a base in int8 or nf4) | dora | vera | mora (also
     # mora_sharing1 to 4, mora_truncation, mora_decoupling) | ia3 | bottleneck | full_delta |
-    # FILE.py:CLASS, a kind of your own | several joined by + ("lora+bottleneck": a Mix at every
-    # target)
+    # subspace | FILE.py:CLASS, a kind of your own | several joined by + ("lora+bottleneck": a Mix
+    # at every target)
     a.kind = "lora"
-    # R >= 1; the bottleneck's width; needed but for none, ia3, full_delta
+    # R >= 1; the bottleneck's width; needed but for none, ia3, full_delta, subspace
     a.rank = config_dict.placeholder(int)
     a.alpha = config_dict.placeholder(float)  # > 0; None = 2 x rank, as in the paper
     a.dropout = 0.0  # probability, on the adapters' input, in training only
@@ -79,6 +79,8 @@ def _adapter() -> config_dict.ConfigDict:
     a.dora_norm = "output"
     # whether DoRA's norms are differentiated, too (its paper's section 4.3 does not)
     a.dora_norm_gradient = False
+    # subspace: how many numbers train, d >= 1; at most as many as the adapted weights have
+    a.subspace_dim = 128
     # an adapter or run to go on from: a PEFT folder, a run directory, a .safetensors file, a
     # fetched name, or hf:ORG/NAME; "" = fresh. The other fields must describe it, and what it
     # trained besides must be in trainable
@@ -305,6 +307,7 @@ FULL = {
 }
 KINDS = {
     *("lora", "pissa", "olora", "loftq", "dora", "vera", "ia3", "bottleneck", "full_delta"),
+    "subspace",
     *("mora", "mora_truncation", "mora_decoupling", *(f"mora_sharing{i}" for i in (1, 2, 3, 4))),
 }
 # words for a kind together with another field: (kind, section, field, value)
@@ -315,6 +318,7 @@ COMPOUNDS = {
 SHORT = {
     "r": ("adapter", "rank", int),
     "alpha": ("adapter", "alpha", float),
+    "d": ("adapter", "subspace_dim", int),
     "lr": ("optim", "lr", float),
     **{
         name: ("train", name, kind)
@@ -324,7 +328,7 @@ SHORT = {
 LENGTHS = {"steps": 0, "tokens": 0.0}  # setting one of them, or epochs, unsets these
 
 
-NO_RANK = {*FULL, "ia3", "full_delta"}
+NO_RANK = {*FULL, "ia3", "full_delta", "subspace"}
 
 
 def is_full(words: list[str]) -> bool:

@@ -44,6 +44,7 @@ OTHER: dict[str, tuple] = {
     "adapter.mora_rounding": ("floor", {"adapter.kind": "mora", "adapter.rank": 3}),
     "adapter.dora_norm": ("input", {"adapter.kind": "dora"}),
     "adapter.dora_norm_gradient": (True, {"adapter.kind": "dora"}),
+    "adapter.subspace_dim": (64, {"adapter.kind": "subspace"}),
     "adapter.path": ("/nowhere", {}),
     "adapter.over": ("/nowhere", {}),
     "trainable": (("adapter/.*/b",), {}),

@@ -68,8 +68,13 @@ def needs_shared(adapter: AdapterTree) -> bool:
 
 
 def constant_mask(adapter: AdapterTree) -> PyTree:
-    """A bool per leaf, True where it never trains: `Kind.constants`, and everything shared."""
-    mask = jax.tree.map(lambda _: True, {k: v for k, v in adapter.items() if k != "layers"})
+    """A bool per leaf, True where it never trains.
+
+    That is `Kind.constants`, and what is shared, but for `Kind.shared_trained`.
+    """
+    trained = {f"shared/{path}" for m in all_members(adapter) for path in m.shared_trained}
+    beside = {name: part for name, part in adapter.items() if name != "layers"}
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: tree.name(path) not in trained, beside)
     if "layers" in adapter:
         is_kind = lambda x: isinstance(x, Kind)  # noqa: E731
         mask["layers"] = jax.tree.map(_constant_leaves, adapter["layers"], is_leaf=is_kind)

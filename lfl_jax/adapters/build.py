@@ -28,8 +28,9 @@ from lfl_jax.adapters.ia3 import IA3
 from lfl_jax.adapters.inits import LoftQ, OLoRA, PiSSA
 from lfl_jax.adapters.kind import Kind, Shared
 from lfl_jax.adapters.lora import LoRA
-from lfl_jax.adapters.mix import AdapterLayer, StackedFactors, members
+from lfl_jax.adapters.mix import AdapterLayer, Mix, StackedFactors, members
 from lfl_jax.adapters.placement import Placement, placements
+from lfl_jax.adapters.subspace import Subspace
 from lfl_jax.adapters.vera import VeRA
 from lfl_jax.config import AdapterConfig, own_code
 from lfl_jax.core import spec, tree
@@ -52,6 +53,7 @@ KINDS: dict[str, type[Kind]] = {
     "ia3": IA3,
     "bottleneck": Bottleneck,
     "full_delta": FullDelta,
+    "subspace": Subspace,
     **mora.OPERATORS,
 }
 
@@ -246,8 +248,8 @@ def _rebound(layer: AdapterLayer, w: Weight) -> AdapterLayer:
 def precompute_for_inference(adapter: Adapter, params: Params) -> AdapterTree:
     """The adapter with everything computed that is the same at every step of an evaluation.
 
-    That is DoRA's norm; and the factors of many low-rank members are stacked. UserError for an
-    adapter that was trained over other weights.
+    That is DoRA's norm, and a random subspace's change; and the factors of many low-rank members
+    are stacked. UserError for an adapter that was trained over other weights.
     """
     name = "precompute_for_inference"
     adapter, params = adapter_tree.as_adapter_and_params(name, adapter, params)
@@ -266,9 +268,19 @@ def precompute_for_inference(adapter: Adapter, params: Params) -> AdapterTree:
 def _precomputed(shared: Shared, layer: AdapterLayer, w: Weight) -> AdapterLayer:
     def one_layer(layer: AdapterLayer, w: Weight) -> AdapterLayer:
         factors = routed.stacked_factors(layer, w, shared)
-        return layer.precompute_for_inference(w) if factors is None else StackedFactors(factors)
+        if factors is not None:
+            return StackedFactors(factors)
+        group = [_precomputed_member(member, w, shared) for member in members(layer)]
+        return Mix(tuple(group)) if isinstance(layer, Mix) else group[0]
 
     return jax.vmap(one_layer)(layer, w)
+
+
+def _precomputed_member(member: Kind, w: Weight, shared: Shared) -> Kind:
+    # A kind that computes nothing here must not be given the shared arrays: a copy for every layer.
+    if type(member).precompute_for_inference is Kind.precompute_for_inference:
+        return member
+    return member.with_shared(shared).precompute_for_inference(w)
 
 
 def deltas(adapter: Adapter, params: Params) -> Params:
@@ -327,11 +339,12 @@ def _merged(
 def sizes(adapter: AdapterTree) -> tuple[int, int]:
     """(effective, stored) trainable scalars: stored counts padded ranks and unadapted layers."""
     effective = sum(int(member.effective_size()) for member in all_members(adapter))
-    layers = {"layers": adapter["layers"]}
     # Scales and gains are leaves as well, but no optimizer updates them.
-    is_constant = jax.tree.leaves(adapter_tree.constant_mask(layers))
-    leaves = zip(jax.tree.leaves(layers), is_constant, strict=True)
-    return effective, sum(x.size for x, constant in leaves if not constant)
+    is_constant = adapter_tree.constant_mask(adapter)
+    trained = jax.tree.map(lambda x, constant: 0 if constant else x.size, adapter, is_constant)
+    # What layers share and train is counted once, and has no padding.
+    shared = sum(jax.tree.leaves(trained.get("shared", {})))
+    return effective + shared, sum(jax.tree.leaves(trained))
 
 
 def _at_weights(function: Callable[..., PyTree], adapter: AdapterTree, *params: Params) -> PyTree:

@@ -212,7 +212,8 @@ def zip_layers(name: str, function: AtWeight, *adapters: Adapter) -> AdapterTree
     if not all(_are_equal(shared[0], other) for other in shared):
         raise UserError(
             f"{name}: the adapters' 'shared' arrays differ, and layers of one tree share them;"
-            " fuse(adapter) multiplies them in, and makes each a LoRA that can be combined"
+            " fuse(adapter) multiplies VeRA's in, and makes each a LoRA that can be combined;"
+            " magnitude_prune(adapters, params, weights, 1.0) adds up changes of any kind"
         )
     return result | {"shared": shared[0]}
 

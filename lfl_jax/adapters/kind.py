@@ -39,6 +39,8 @@ class Kind(Node):
 
     # leaves that never train, whatever config.trainable says
     constants: ClassVar[tuple[str, ...]] = ("scale", "gain")
+    # of the arrays that layers share, those that train, as KIND/LEAF; the others are constants
+    shared_trained: ClassVar[tuple[str, ...]] = ()
     # leaves whose learning rate config.optim.lora_plus multiplies
     lora_plus: ClassVar[tuple[str, ...]] = ()
     # config.adapter.rank is needed

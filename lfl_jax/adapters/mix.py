@@ -32,10 +32,6 @@ class Mix(Node):
         """Every member over another weight."""
         return Mix(tuple(layer.rebind(w) for layer in self.layers))
 
-    def precompute_for_inference(self, w: Weight) -> "Mix":
-        """Every member with what stays the same computed."""
-        return Mix(tuple(layer.precompute_for_inference(w) for layer in self.layers))
-
     def delta(self, w: Weight) -> Float[Array, "I O"]:
         """The sum of the members' dW."""
         return sum(layer.delta(w) for layer in self.layers)

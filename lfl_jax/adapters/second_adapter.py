@@ -19,7 +19,10 @@ from lfl_jax.core.types import AdapterTree
 
 def frozen_patterns(first: AdapterTree, both: AdapterTree) -> tuple[str, ...]:
     """Patterns that match the paths of the first's leaves, as `state.trainable_mask` takes them."""
-    first_layers, patterns = dict(named_layers(first)), []
+    # What the first's layers share may be trained, too. Two adapters of one tree share one such
+    # array or none, so that none of this is the second's.
+    first_layers = dict(named_layers(first))
+    patterns = ["adapter/shared/.*"] if "shared" in first else []
     for path, layer in named_layers(both):
         count = len(members(first_layers.get(path)))
         if count == len(members(layer)):

@@ -29,6 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "model.attention_dropout": (0, 0.99),
     "adapter.dropout": (0, 0.99),
+    "adapter.subspace_dim": (1, 1e9),
     "optim.lr": (0, 1e3),
     "optim.b1": (0, 0.999999),
     "optim.b2": (0, 0.999999999),

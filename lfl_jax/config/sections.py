@@ -62,6 +62,7 @@ class AdapterConfig(Section):
     dora_norm_gradient: bool = False
     path: str = ""
     over: str = ""
+    subspace_dim: int = dataclasses.field(default=128, metadata=LATER)
 
     @property
     def kinds(self) -> tuple[str, ...]:

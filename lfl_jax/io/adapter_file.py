@@ -24,8 +24,10 @@ from lfl_jax.core import tree
 from lfl_jax.core.pytree import NODE_TYPE
 from lfl_jax.core.types import AdapterTree, Params, Weight
 from lfl_jax.errors import UserError
-from lfl_jax.io.tensor_file import FINGERPRINT, Tensors, check_base, write
+from lfl_jax.io.tensor_file import DTYPES, FINGERPRINT, Tensors, check_base, write
 
+# An adapter may also hold keys of random numbers, as a random subspace does.
+LEGAL = DTYPES | {"U32": "uint32"}
 STRUCTURE = "lfl_adapter"  # in the header's metadata
 
 
@@ -135,7 +137,7 @@ class _Content:
     """One file: its tensors and its structure, of which nothing is trusted."""
 
     def __init__(self, file: Path):
-        self.file, self.tensors = file, Tensors([file])
+        self.file, self.tensors = file, Tensors([file], legal=LEGAL)
         self.used: set[str] = set()  # tensors that some layer has
         try:
             structure = json.loads(self.tensors.metadata[STRUCTURE])

@@ -27,13 +27,19 @@ class Tensors(Mapping[str, np.ndarray]):
     headers.
     """
 
-    def __init__(self, files: Iterable[Path], ignore: re.Pattern | None = None):
+    def __init__(
+        self,
+        files: Iterable[Path],
+        ignore: re.Pattern | None = None,
+        legal: Mapping[str, str] = DTYPES,
+    ):
         """Read the headers.
 
         UserError for a file that is not there, not safetensors, cut short, or of other dtypes.
-        ignore: names of tensors that are as if they were not there, whatever their dtype.
+        ignore: names of tensors that are as if they were not there, whatever their dtype. legal:
+        dtypes there may be, and what they are read as.
         """
-        self._ignore = ignore
+        self._ignore, self._legal = ignore, legal
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
@@ -50,14 +56,14 @@ class Tensors(Mapping[str, np.ndarray]):
                 if name in self.files:
                     raise UserError(f"{file}: tensor {name!r} is also in {self.files[name].name}")
                 lazy = opened.get_slice(name)
-                if lazy.get_dtype() not in DTYPES:
+                if lazy.get_dtype() not in self._legal:
                     raise UserError(
                         f"{file}: tensor {name!r} is {lazy.get_dtype()}; expected one of"
-                        f" {', '.join(DTYPES)}"
+                        f" {', '.join(self._legal)}"
                     )
                 self.files[name] = file
                 self.shapes[name] = tuple(lazy.get_shape())
-                self.dtypes[name] = DTYPES[lazy.get_dtype()]
+                self.dtypes[name] = self._legal[lazy.get_dtype()]
 
     def __getitem__(self, name: str) -> np.ndarray:
         # Opened anew each time: what was mapped for the tensors before is given back.

@@ -234,7 +234,11 @@ def holds(law, case, outcome):
             function(*args)
         return
     got, other, *args = LAWS[law](case)
-    shared = {"shared": case.a["shared"]} if "shared" in case.a else {}
+    # what trains is not shared between a and b
+    is_one = "shared" in case.a and jax.tree.all(
+        jax.tree.map(lambda x, y: x is y, case.a["shared"], case.b["shared"])
+    )
+    shared = {"shared": case.a["shared"]} if is_one else {}
 
     def function(*args):
         """Of arguments whose last bits moved: what a and b share is one."""
@@ -271,6 +275,7 @@ KINDS_OF_SCANS = (
     "ia3",
     "mora",
     "full_delta",
+    "subspace",
     MIX,
     "pissa",
     "olora",
