@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from lfl_jax.analysis import decompose
 from lfl_jax.analysis.weight_changes import WeightChange
-from lfl_jax.core.svd import SVD
+from lfl_jax.core.svd import SVD, svd_of_matrix
 from lfl_jax.errors import UserError
 
 # Of the largest singular value: what is smaller is what rounding made of zero.
@@ -89,21 +89,42 @@ def of_changes(first: WeightChange, second: WeightChange, i: int, j: int) -> Sha
         raise UserError(
             f"subspaces: {first.name} is {first.shape} in one and {second.shape} in the other"
         )
-    return _shared(_directions(first, i), _directions(second, j))
+    return _shared(directions(first, i), directions(second, j))
 
 
 def with_base(change: WeightChange, i: int, j: int) -> Shared:
     """The first i directions of a change against the first j of its W; UserError as above."""
-    return _shared(_directions(change, i), decompose.svd_of(change.base(), j))
+    return _shared(directions(change, i), decompose.svd_of(change.base(), j))
 
 
-def _directions(change: WeightChange, count: int) -> SVD:
-    svd = decompose.svd(change, count)
+def directions(change: WeightChange, count: int) -> SVD:
+    """The first directions of a change, or as many as it has; UserError for a zero change."""
+    return _nonzero(decompose.svd(change, count), change)
+
+
+def directions_of_a(change: WeightChange, count: int) -> SVD | None:
+    """Those of the factor A of dW = A B alone, (I, R), as the LoRA paper compares them.
+
+    A starts from random values, of which it keeps as much as training leaves. None for a change
+    that is not known by factors; UserError for a zero change.
+    """
+    if change.factors is None:
+        return None
+    if change.is_zero():
+        raise UserError(_zero(change))  # with B = 0 there is an A, which changes nothing
+    return _nonzero(decompose.first(svd_of_matrix(change.factors[0]), count), change)
+
+
+def _nonzero(svd: SVD, change: WeightChange) -> SVD:
     # Factors with a padded or repeated rank have singular values that are rounding.
     rank = int(np.sum(svd.s > ROUNDING * svd.s[:1]))
     if not rank:
-        raise UserError(f"subspaces: the change of {change.name} is zero: it has no directions")
+        raise UserError(_zero(change))
     return decompose.first(svd, rank)
+
+
+def _zero(change: WeightChange) -> str:
+    return f"subspaces: the change of {change.name} is zero: it has no directions"
 
 
 def _shared(first: SVD, second: SVD) -> Shared:

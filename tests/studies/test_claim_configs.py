@@ -21,6 +21,7 @@ CLAIMS = {
     "penalties": 180,
     "mediation": 150,
     "rank_of_change": 90,
+    "subspaces": 90,
 }
 
 
@@ -79,6 +80,7 @@ def test_modules_are_a_full_grid():
 
 def test_studies_of_the_lab_share_runs():
     known = {run.config.hash() for run in one_seed("lab.py")[0]}
+    assert {run.config.hash() for run in one_seed("subspaces.py")[0]} <= known
     for name in ("learning_rate", "rank"):
         runs, _ = one_seed(f"{name}.py")
         assert sum(run.config.hash() in known for run in runs) >= len(runs) * 0.7

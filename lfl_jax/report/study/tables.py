@@ -106,13 +106,18 @@ def _verdict_row(answer: Answer) -> tuple[str | float | None, ...]:
 
 def claims(findings: Findings) -> Table:
     """What others published, and what the study says of it."""
+    return claims_table("claims", published_claims.check(findings))
+
+
+def claims_table(name: str, results: Sequence[published_claims.Result]) -> Table:
+    """Claims as they were checked."""
     return Table(
-        "claims",
+        name,
         "Published findings, checked by rules on the answers of this study.",
         ("claim", "source", "here", "p (Holm)", "evidence"),
         tuple(
             (one.claim.text, one.claim.source, str(one.checked.status), one.p_holm, one.evidence)
-            for one in published_claims.check(findings)
+            for one in results
         ),
     )
 

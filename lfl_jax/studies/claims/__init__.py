@@ -1,10 +1,12 @@
 """What others published about LoRA, forgetting and learning rates, and what a study says of it.
 
-A new claim is a line of CLAIMS and its rule: a function of a study's findings.
+A new claim is a line of CLAIMS and its rule: a function of a study's findings. Claims about what a
+command measures of a study's runs are lines of a dict of their own (`directions.CLAIMS`).
 """
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lfl_jax.statistics.multiplicity import holm
@@ -20,7 +22,7 @@ from lfl_jax.studies.claims import (
     variants,
     weights,
 )
-from lfl_jax.studies.claims.claim import Checked, Claim, Status
+from lfl_jax.studies.claims.claim import Checked, Claim, Evidence, Status
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import FULL, LORA
 
@@ -28,7 +30,7 @@ PAPER = "arXiv 2405.09673"
 LEVEL = 0.05
 
 
-CLAIMS: dict[str, Claim] = {
+CLAIMS: dict[str, Claim[Findings]] = {
     "learns_less": Claim(
         "LoRA learns less than full finetuning, each at its best learning rate.",
         PAPER,
@@ -196,7 +198,7 @@ CLAIMS: dict[str, Claim] = {
 
 @dataclass(frozen=True)
 class Result:
-    """A claim of CLAIMS as a study checked it. p_holm: corrected for the number of claims."""
+    """A claim as a study checked it. p_holm: corrected for the number of claims."""
 
     name: str
     claim: Claim
@@ -210,15 +212,20 @@ class Result:
 
 
 def check(findings: Findings) -> list[Result]:
-    """Every claim; a decision that Holm's correction takes back is undecided."""
-    checked = {name: claim.check(findings) for name, claim in CLAIMS.items()}
+    """Every claim about a study; a decision that Holm's correction takes back is undecided."""
+    return check_all(CLAIMS, findings)
+
+
+def check_all(claims: Mapping[str, Claim[Evidence]], evidence: Evidence) -> list[Result]:
+    """Every one of these claims, corrected for their number as above."""
+    checked = {name: claim.check(evidence) for name, claim in claims.items()}
     p_values = {name: one.p for name, one in checked.items() if one.p is not None}
     adjusted = holm(p_values)
-    return [_result(name, one, adjusted.get(name)) for name, one in checked.items()]
+    return [_result(name, claims[name], one, adjusted.get(name)) for name, one in checked.items()]
 
 
-def _result(name: str, checked: Checked, p_holm: float | None) -> Result:
+def _result(name: str, claim: Claim[Evidence], checked: Checked, p_holm: float | None) -> Result:
     if p_holm is not None and p_holm >= LEVEL and checked.status is not Status.UNDECIDED:
         evidence = f"{checked.evidence}; p after Holm {p_holm:.2g}"
         checked = dataclasses.replace(checked, status=Status.UNDECIDED, evidence=evidence)
-    return Result(name, CLAIMS[name], checked, p_holm)
+    return Result(name, claim, checked, p_holm)

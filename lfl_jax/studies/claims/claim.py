@@ -4,10 +4,13 @@ import dataclasses
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from lfl_jax.statistics.effects import in_words
 from lfl_jax.statistics.verdicts import Decision, Verdict
-from lfl_jax.studies.findings import Findings
+
+# What a rule reads: a study's findings, or what a command measured of its runs.
+Evidence = TypeVar("Evidence")
 
 
 class Status(enum.StrEnum):
@@ -33,12 +36,12 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Generic[Evidence]):
     """text: as published, in a sentence. source: where. check: the rule."""
 
     text: str
     source: str
-    check: Callable[[Findings], Checked]
+    check: Callable[[Evidence], Checked]
 
 
 def untested(reason: str) -> Checked:
