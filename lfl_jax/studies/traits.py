@@ -82,6 +82,9 @@ def _settings(config: Config) -> dict[str, object]:
         section = getattr(config, name)
         settings |= {f"{name}.{one.name}": getattr(section, one.name) for one in fields(section)}
     del settings["optim.lr"]
+    if config.adapter.rank and config.adapter.alpha is None:
+        # Its default, so that it is the same alpha whether it was written or not.
+        settings["adapter.alpha"] = 2.0 * config.adapter.rank
     return settings
 
 

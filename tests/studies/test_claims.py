@@ -369,3 +369,7 @@ def test_traits_by_config():
     assert by_arm["lora"].rest == by_arm["more"].rest == by_arm["dora"].rest
     assert by_arm["decayed"].regulariser == "weight decay 0.1" and not by_arm["lora"].regulariser
     assert by_arm["lora"].rest not in (by_arm["full"].rest, by_arm["decayed"].rest)
+    assert by_arm["lora"].differs_in(by_arm["decayed"]) == {"optim.weight_decay"}
+    # alpha is 2 x rank where it is not written.
+    assert by_arm["lora"].differs_in(by_arm["more"]) == {"adapter.rank", "adapter.alpha"}
+    assert by_arm["lora"].settings["adapter.alpha"] == 4
