@@ -83,6 +83,8 @@ def test_alphas_are_compared_with_the_largest():
     arms = {name: (LEARNS, 0.0, trait(adapter_alpha=alpha)) for name, alpha in alphas.items()}
     checked = check("alpha_learns_more", arms, (("alpha8", "alpha2"),))
     assert checked.evidence.count("alpha8 – ") == 2 and "alpha2 – " not in checked.evidence
+    ranks = check("rank_orders_learning", arms, (("alpha8", "alpha2"),))
+    assert ranks.status is Status.UNTESTED, "one rank"
 
 
 @pytest.mark.parametrize(

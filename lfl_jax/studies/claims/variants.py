@@ -68,8 +68,14 @@ def families(findings: Findings) -> list[list[str]]:
     for method, traits in findings.traits.items():
         if traits.kind == LORA and traits.rank and not findings.grids[method].is_derived:
             groups[traits.targets, traits.rest].append(method)
-    families = [sorted(group, key=lambda m: findings.traits[m].rank) for group in groups.values()]
-    return [family for family in families if len(family) > 1]
+    by_rank = [sorted(group, key=lambda m: findings.traits[m].rank) for group in groups.values()]
+    return [family for family in by_rank if _have_different_ranks(findings, family)]
+
+
+def _have_different_ranks(findings: Findings, methods: list[str]) -> bool:
+    """Of arms that differ in alpha at one rank, alpha does not follow the rank."""
+    ranks = {findings.traits[method].rank for method in methods}
+    return len(ranks) == len(methods) > 1
 
 
 def variants_tie(findings: Findings) -> Checked:
