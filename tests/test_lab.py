@@ -122,6 +122,7 @@ def tiny(monkeypatch, steps=2):
     monkeypatch.setattr(lab_folder, "pretraining", few_steps)
 
 
+@pytest.mark.slow
 def test_a_run_trains_its_base_once_and_starts_from_it(tmp_path, monkeypatch):
     """Its scores before training are those of the base at the end of its own."""
     tiny(monkeypatch)

@@ -190,6 +190,7 @@ def check_pairs(made: dict[str, tuple[dict, dict]], draws: int = 8) -> None:
             jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda x: 2 * x, layer))
 
 
+@pytest.mark.slow
 def test_compiled_pairs_of_kinds_are_what_they_are_uncompiled():
     made = layers_at(16)
     moras = sorted(kind for kind in KINDS if kind.startswith("mora"))
