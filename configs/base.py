@@ -162,6 +162,9 @@ def _data() -> config_dict.ConfigDict:
     # sources lab_*: the seed of the lab's facts, rule, keys and languages, from 0 to 2^32 - 1;
     # seed.data orders them and draws training text
     d.world = 0
+    # source lab_cpt: the share of the source language's transitions that the target language keeps,
+    # 0 to 1: how far what is trained on is from what the base knows
+    d.shared = 0.75
     d.seq_len = 256  # tokens per packed row
     # a name of lfl_jax.text.chat.TEMPLATES, "tokenizer": the chat template it carries, or
     # FILE.py:NAME, your own

@@ -75,6 +75,7 @@ OTHER: dict[str, tuple] = {
     "data.levels": ((1, 0, 0), {}),
     "data.seed": (5, {}),
     "data.world": (1, {"data.source": "lab_ift"}),
+    "data.shared": (0.5, {"data.source": "lab_cpt"}),
     "data.seq_len": (400, {}),
     "data.template": ("alpaca", {}),
     "data.uuid_prompt": ("What belongs to {key}?", UUIDS),

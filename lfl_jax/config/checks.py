@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.microbatch": (0, 1e9),
     "data.size": (1, 1e12),
     "data.world": (0, 2**32 - 1),
+    "data.shared": (0, 1),
     "data.seq_len": (2, 1e9),
     "data.pack_bins": (1, 1e6),
     "data.packing_ratio": (1, 1e4),

@@ -144,6 +144,7 @@ class DataConfig(Section):
     seed: int | None = None
     world: int = 0
     shuffle_responses: bool = dataclasses.field(default=False, metadata=LATER)
+    shared: float = dataclasses.field(default=0.75, metadata=LATER)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,8 +75,11 @@ def lab_cpt(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """The lab's target language, `data.size` documents."""
     from lfl_jax.data.lab import examples
 
-    found = examples.target_language(seed, split, data.size, data.world)
-    return generated("lab_cpt", split, found, seed, _about_lab("target language", data))
+    found = examples.target_language(seed, split, data.size, data.world, data.shared)
+    # The target that there was before there were several is described as it was.
+    is_default = data.shared == examples.SHARED
+    kept = "" if is_default else f", {data.shared:.0%} of its transitions the source's"
+    return generated("lab_cpt", split, found, seed, _about_lab(f"target language{kept}", data))
 
 
 def lab_keys(*, path: str, split: str, data: DataConfig, seed: int) -> Source:

@@ -1,5 +1,6 @@
 """The lab's world: a function of its seed, with splits that share nothing, and known languages."""
 
+import hashlib
 import itertools
 import math
 from collections import Counter
@@ -66,6 +67,40 @@ def test_three_of_four_transitions_are_shared():
     source, target = (Language(0, name).successors for name in ("source", "target"))
     assert (source == target).mean() == 0.75
     assert all(len(set(row)) == 4 for row in target.tolist())
+
+
+def test_the_target_of_earlier_runs_is_the_default_one():
+    """Bit for bit: runs and bases on disk were made with it."""
+    successors = Language(0, "target").successors.astype(np.int64)
+    assert hashlib.sha256(successors.tobytes()).hexdigest()[:16] == "ac53f4757a711907"
+    earlier, now = (open_source(data("lab_cpt", **x), "train", 0) for x in ({}, {"shared": 0.75}))
+    assert (earlier.sha256, earlier.description) == (now.sha256, now.description)
+
+
+@pytest.mark.parametrize("shared", [1.0, 0.95, 0.9, 0.75, 0.5, 0.25, 0.0])
+def test_a_target_shares_as_many_transitions_as_it_is_said_to(shared):
+    source, target = Language(0, "source").successors, Language(0, "target", shared).successors
+    assert (source == target).mean() == pytest.approx(shared, abs=1 / source.size)
+    replaced = (source != target).sum(axis=1)
+    # As evenly over the words as their number allows.
+    assert np.ptp(replaced) <= 1
+    assert all(len(set(row)) == 4 for row in target.tolist())
+    for before, after in zip(source, target, strict=True):
+        assert not {*after[before != after].tolist()} & {*before.tolist()}
+
+
+def test_a_farther_target_replaces_what_a_nearer_one_does():
+    source = Language(0, "source").successors
+    targets = [Language(0, "target", shared).successors for shared in (0.9, 0.75, 0.5, 0.0)]
+    for near, far in itertools.pairwise(targets):
+        assert np.array_equal(near[near != source], far[near != source])
+
+
+def test_a_target_is_told_by_its_share():
+    near, far = (open_source(data("lab_cpt", shared=x), "test", 0) for x in (0.95, 0.5))
+    assert "95% of its transitions the source's" in near.description and near.sha256 != far.sha256
+    # The same draws, so that documents of two targets are paired.
+    assert [x.examples[3].response.split()[0] for x in (near, far)] == 2 * ["w106"]
 
 
 def test_text_follows_the_transitions_at_their_probabilities():

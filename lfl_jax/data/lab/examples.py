@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lfl_jax.data.examples import Drawn, Example
 from lfl_jax.data.lab import vocabulary, world
-from lfl_jax.data.lab.language import Language
+from lfl_jax.data.lab.language import SHARED, Language
 from lfl_jax.data.lab.world import Fact
 from lfl_jax.data.splits import check
 
@@ -81,10 +81,12 @@ def instructions(split: str, world_seed: int) -> list[Example]:
     return [example(fact, fact.question) for fact in facts]
 
 
-def target_language(seed: int, split: str, size: int, world_seed: int) -> Documents:
-    """`size` documents of the target language."""
+def target_language(
+    seed: int, split: str, size: int, world_seed: int, shared: float = SHARED
+) -> Documents:
+    """`size` documents of the target language that shares so many transitions with the source's."""
     check(split, "lab_cpt")
-    return Documents(seed, split, size, Language(world_seed, "target"))
+    return Documents(seed, split, size, Language(world_seed, "target", shared))
 
 
 # Once per process: every run of a study reads them twice, for choices and for tests.

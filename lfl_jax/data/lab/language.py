@@ -4,10 +4,14 @@ Each word is followed by one of four words, with PROBABILITIES; the first word i
 entropy of a word given the one before it is therefore known: ENTROPY, 1.28 nats. The target
 language for continued pretraining replaces one successor of every word, at a rank drawn for each,
 and so shares 75 % of the transitions with the source language.
+
+Targets nearer and farther replace fewer or more of them, in one order: what a target replaces, a
+farther one replaces, too, so that the distance is all that differs. All have the same entropy.
 """
 
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,17 +29,27 @@ TEXTS = tuple(map(vocabulary.word, range(WORDS)))
 SPLIT_NUMBERS = {"train": 0, "dev": 1, "test": 2}
 
 
+# Of the transitions, which the target language of every earlier run has in common with the source.
+SHARED = 0.75
+
+
 @dataclass(frozen=True)
 class Language:
-    """The source or the target language of a world."""
+    """The source or the target language of a world.
+
+    shared: the share of the source's transitions that the target language keeps, from 0 to 1.
+    """
 
     world: int
     name: str
+    shared: float = SHARED
 
     @property
     def successors(self) -> Int[np.ndarray, "words 4"]:
         """The words that may follow each word, most probable first."""
-        return _source(self.world) if self.name == "source" else _target(self.world)
+        if self.name == "source":
+            return _source(self.world)
+        return _target(self.world, self.shared)
 
     def document(self, split: str, seed: int, i: int) -> str:
         """Document i of a split: DOCUMENT_WORDS words. Only "train" depends on the seed."""
@@ -59,10 +73,43 @@ def _source(seed: int) -> Int[np.ndarray, "words 4"]:
 
 
 @functools.lru_cache(maxsize=8)
-def _target(seed: int) -> Int[np.ndarray, "words 4"]:
-    draws, source = world.stream(seed, "target language"), _source(seed)
-    successors = source.copy()
-    for row in successors:
-        others = np.setdiff1d(np.arange(WORDS), row)
-        row[draws.randint(len(row))] = draws.choice(others)
+def _target(seed: int, shared: float = SHARED) -> Int[np.ndarray, "words 4"]:
+    """The source's successors with the first of `_replacements` in place of some."""
+    replaced = round((1 - shared) * WORDS * len(PROBABILITIES))
+    successors = _source(seed).copy()
+    for word, rank, other in _replacements(seed)[:replaced]:
+        successors[word, rank] = other
     return successors
+
+
+@functools.lru_cache(maxsize=8)
+def _replacements(seed: int) -> Int[np.ndarray, "transitions 3"]:
+    """(word, rank of a successor, the word in its place) of every transition, in a fixed order.
+
+    One of every word comes first, then a second one of every word, and so on, so that no word's
+    successors change much more than another's. None gets back a successor that it had.
+    """
+    draws, source = world.stream(seed, "target language"), _source(seed).tolist()
+    # These draws made the only target that there once was: further ones must not move them.
+    first = [(int(draws.choice(_words_but(row))), int(draws.randint(len(row)))) for row in source]
+    orders = [draws.permutation(WORDS)]
+    by_word = [
+        _of_word(draws, row, *one_first) for row, one_first in zip(source, first, strict=True)
+    ]
+    orders += [draws.permutation(WORDS) for _ in PROBABILITIES[1:]]
+    return np.array(
+        [(word, *by_word[word][n]) for n, order in enumerate(orders) for word in order.tolist()]
+    )
+
+
+def _of_word(
+    draws: np.random.RandomState, row: list[int], other: int, rank: int
+) -> list[tuple[int, int]]:
+    """(rank, the word in its place) of all successors of a word, the given one first."""
+    ranks = draws.permutation([one for one in range(len(row)) if one != rank])
+    others = draws.permutation(_words_but([*row, other]))
+    return [(rank, other), *zip(ranks.tolist(), others.tolist(), strict=False)]
+
+
+def _words_but(used: Iterable[int]) -> Int[np.ndarray, " words"]:
+    return np.setdiff1d(np.arange(WORDS), list(used))
