@@ -50,6 +50,9 @@ def study() -> config_dict.ConfigDict:
     # microbatches of training data over which the top Hessian eigenvalue at step 0 is measured,
     # once for each arm and seed; 0 = not measured. A microbatch costs some 20 to 100 steps' time
     s.curvature = 0
+    # True: also measure how far the tokens of each target are from those of the source text, as a
+    # predictor of forgetting, into unigrams.json
+    s.unigrams = False
     # the difference in forgetting that nobody would care for, in the measure's unit, > 0
     s.margin = 0.02
     # pairs of arms, ("lora", "full"): the first against the second, at most 4; () = all pairs

@@ -26,6 +26,12 @@ def read(path: Path) -> tuple[Record, list[Record]]:
     return header, records
 
 
+def header(path: Path) -> Record:
+    """The header alone, {"settings": ..., "plan": ...}; of an empty file, without settings."""
+    with path.open(encoding="utf-8") as lines:
+        return json.loads(next(lines, '{"settings": null}'))
+
+
 def copy_new(source: Path, target: Path) -> None:
     """Copy a file of records that is there to where none is yet; it appears complete."""
     if source.exists() and not target.exists():

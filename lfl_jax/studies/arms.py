@@ -54,7 +54,8 @@ class Measure:
 class Grid:
     """A method's runs as an arm, with what its cells are and which were left out, and why.
 
-    arm.x is learning, arm.y forgetting, both so that more is more. divergence: of the runs' models
+    arm.x is learning, arm.y forgetting, both so that more is more. Where a study has several
+    targets, learning is since the base, each on its own target. divergence: of the runs' models
     from the base, in nats, where it was measured. measures: of weights and starts by name
     (`records.run_measures`), of every seed and cell; those that every run has.
     """
@@ -116,7 +117,7 @@ def grids(base: Scores, runs: Sequence[Run], measures: Measures) -> dict[str, Gr
 
     All methods are compared over the same seeds: those that any cell of every method has. A cell
     with a failed or a missing seed is left out, because the others would be compared with it over
-    other seeds.
+    other seeds. UserError also for targets with different numbers of items.
     """
     by_method: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -125,10 +126,33 @@ def grids(base: Scores, runs: Sequence[Run], measures: Measures) -> dict[str, Gr
     seeds = sorted(set.intersection(*map(_seeds, by_method.values())))
     if not seeds:
         raise UserError(f"methods {', '.join(by_method)} share no seed: their runs are not paired")
-    return {
-        method: _grid(method, base, members, seeds, measures)
+    learned = _gained if of_several_targets(runs) else _learned
+    by_name = {
+        method: _grid(method, _own_base(base, members), members, seeds, measures, learned)
         for method, members in by_method.items()
     }
+    _require_as_many_items(by_name)
+    return by_name
+
+
+def of_several_targets(runs: Sequence[Run]) -> bool:
+    """Whether runs have bases of their own: what they learned is then since those."""
+    return any(run.base is not None for run in runs)
+
+
+def _own_base(base: Scores, runs: Sequence[Run]) -> Scores:
+    """Of a method's runs, which have one target."""
+    return next(filter(None, (run.base for run in runs)), base)
+
+
+def _require_as_many_items(by_method: Mapping[str, Grid]) -> None:
+    # Items of two targets are no pairs; with as many of each, errors add up all the same.
+    items = {method: grid.arm.x.values.shape[-1] for method, grid in by_method.items()}
+    if len(set(items.values())) > 1:
+        counts = ", ".join(f"{method} {count}" for method, count in items.items())
+        raise UserError(
+            f"learning is scored on different numbers of items: {counts}; evaluate as many of each"
+        )
 
 
 def _grid(
@@ -137,6 +161,7 @@ def _grid(
     runs: Sequence[Run],
     seeds: Sequence[int],
     measures: Measures,
+    learning: Values,
 ) -> Grid:
     scores = {(run.cell, run.seed): run.scores for run in runs if run.scores is not None}
     cells, left_out = [], []
@@ -154,7 +179,7 @@ def _grid(
         shape = (len(seeds), len(cells), -1)
         return Axis(np.stack(by_run).reshape(shape), measure.of(like).column.clusters)
 
-    arm = Arm(method, axis(measures.learning, _learned), axis(measures.forgetting, _forgotten))
+    arm = Arm(method, axis(measures.learning, learning), axis(measures.forgetting, _forgotten))
     # The base has no divergence from itself: its items are in the order of any run.
     anyone = scores[cells[0], seeds[0]]
     far = measures.divergence and axis(measures.divergence, item_values, anyone)
@@ -195,6 +220,11 @@ def base_learning(base: Scores, measure: Measure) -> float:
 def _learned(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
     """Each item's score, so that more is learned more."""
     return measure.of(base).metric.sign * item_values(base, run, measure)
+
+
+def _gained(base: Scores, run: Scores, measure: Measure) -> np.ndarray:
+    """Each item's score since the base: what targets of unequal difficulty have in common."""
+    return _learned(base, run, measure) - _learned(base, base, measure)
 
 
 def _forgotten(base: Scores, run: Scores, measure: Measure) -> np.ndarray:

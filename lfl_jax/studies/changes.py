@@ -48,13 +48,13 @@ class Change:
 
 def measure(base: Scores, runs: Sequence[Run], by_method: Mapping[str, Grid]) -> list[Change]:
     """Every change: by task and metric in their order, then by method and cell."""
-    scores = {run.place: run.scores for run in runs}
-    everywhere = [base, *filter(None, scores.values())]
+    by_place = {run.place: run for run in runs}
+    everywhere = [base, *filter(None, (run.scores for run in runs))]
     changes = []
     for metric, like in _measures(everywhere).items():
         for method, grid in by_method.items():
             for cell in grid.cells:
-                trained = [scores[method, cell, seed] for seed in grid.seeds]
+                trained = [by_place[method, cell, seed] for seed in grid.seeds]
                 changes.append(_filled(Change(metric, like, method, cell), base, trained))
     return changes
 
@@ -72,7 +72,9 @@ def _measures(models: Sequence[Scores]) -> dict[Measure, Measured]:
     return dict(sorted(measures.items(), key=lambda pair: order[pair[0].task]))
 
 
-def _filled(blank: Change, base: Scores, trained: Sequence[Scores]) -> Change:
+def _filled(blank: Change, base: Scores, runs: Sequence[Run]) -> Change:
+    # A run of another target has a base of its own.
+    base, trained = runs[0].base or base, [run.scores for run in runs]
     metric = blank.measure
     has_base = metric.metric in base.tasks.get(metric.task, {})
     like = base if has_base else trained[0]

@@ -18,7 +18,7 @@ from lfl_jax.statistics.frontier import Axis
 from lfl_jax.studies import along, changes, flips, predictors, quality, traits
 from lfl_jax.studies.along import Courses
 from lfl_jax.studies.answers import Answer, Question, answer
-from lfl_jax.studies.arms import Grid, Measure, grids
+from lfl_jax.studies.arms import Grid, Measure, base_learning, grids, of_several_targets
 from lfl_jax.studies.best_rates import BestRate, RateRatio, best_rate, rate_ratio
 from lfl_jax.studies.changes import Change
 from lfl_jax.studies.composite import with_means
@@ -91,8 +91,17 @@ class Findings:
     def learning_label(self) -> str:
         """Of the axis on which more is learned more: a loss has the opposite sign there."""
         measure = self.question.measures.learning
+        if of_several_targets(self.runs):
+            return f"{self.label(measure)}, better than the base by"
         sign = "" if measure.of(self.base).metric.higher_is_better else "–"
         return f"{sign}{self.label(measure)}"
+
+    @property
+    def base_learning(self) -> float:
+        """Where the base is on that axis."""
+        if of_several_targets(self.runs):
+            return 0.0
+        return base_learning(self.base, self.question.measures.learning)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -142,7 +151,8 @@ def find(
 
 def _with_means(run: Run) -> Run:
     along = {step: with_means(scores) for step, scores in run.along.items()}
-    return dataclasses.replace(run, scores=run.scores and with_means(run.scores), along=along)
+    scores, base = (one and with_means(one) for one in (run.scores, run.base))
+    return dataclasses.replace(run, scores=scores, along=along, base=base)
 
 
 def _noise(grid: Grid) -> Noise:

@@ -47,12 +47,14 @@ class FlippedItems:
 
 def groups(findings: Findings, most: int) -> Iterator[FlippedItems]:
     """Every task's first accuracy, for every method; at most so many items each way."""
-    by_place = {run.place: run.scores for run in findings.runs}
+    by_place = {run.place: run for run in findings.runs}
     for change in _of_accuracies(findings.changes):
         grid = findings.grids[change.method]
         if change.cell == grid.cells[grid.most_learned]:
-            trained = {seed: by_place[change.method, change.cell, seed] for seed in grid.seeds}
-            yield _group(findings.base, trained, change, most)
+            runs = {seed: by_place[change.method, change.cell, seed] for seed in grid.seeds}
+            own = runs[grid.seeds[0]].base or findings.base
+            trained = {seed: run.scores for seed, run in runs.items()}
+            yield _group(own, trained, change, most)
 
 
 def _of_accuracies(changes: Sequence[Change]) -> Iterator[Change]:

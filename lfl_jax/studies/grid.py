@@ -69,6 +69,7 @@ class StudyConfig:
     config: Overrides = ()
     weights: bool = False
     curvature: int = 0
+    unigrams: bool = False
     checkpoints: str = "weights"
 
 
@@ -121,7 +122,7 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     question = Question(measures, float(given["margin"]), _pairs(given["contrasts"]))
     axes = {"steps": tuple(given["steps"]), "seeds": tuple(given["seeds"])}
     rest = {"config": overrides(given["config"]), "checkpoints": given["checkpoints"]}
-    rest |= {"weights": given["weights"], "curvature": given["curvature"]}
+    rest |= {name: given[name] for name in ("weights", "curvature", "unigrams")}
     return StudyConfig(given["name"], given["base"], arms, question=question, **axes, **rest)
 
 
@@ -210,8 +211,9 @@ def _wrong(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[s
         yield from _wrong_axis(axis, given[axis])
     if not given["margin"] > 0:
         yield f"margin {given['margin']}: expected a positive number, in the measure's unit"
-    if type(given["weights"]) is not bool:
-        yield f"study field weights={given['weights']!r}: expected True or False"
+    for name in ("weights", "unigrams"):
+        if type(given[name]) is not bool:
+            yield f"study field {name}={given[name]!r}: expected True or False"
     if type(given["curvature"]) is not int or given["curvature"] < 0:
         yield f"study field curvature={given['curvature']!r}: expected a whole number >= 0"
     yield from _wrong_contrasts(given["contrasts"], names)

@@ -43,7 +43,7 @@ def findings(config: StudyConfig, study: Study, states: States) -> Findings:
     Raises UserError where no run finished, and where the finished ones cannot be compared.
     """
     base = _base(study, finished(study, states)[0])
-    return find(base, read(study, states), config.question, traits.of_runs(study.runs))
+    return find(base, read(study, states, base), config.question, traits.of_runs(study.runs))
 
 
 def finished(study: Study, states: States) -> list[PlannedRun]:
@@ -65,23 +65,43 @@ def _base(study: Study, run: PlannedRun) -> Scores:
     return dataclasses.replace(scores, transcripts=questions)
 
 
-def read(study: Study, states: States) -> list[study_runs.Run]:
-    """Every run of the grid with its scores, or with the reason why it has none."""
-    ended, read_runs = study.ended(), []
+def read(study: Study, states: States, base: Scores) -> list[study_runs.Run]:
+    """Every run of the grid with its scores, or with the reason why it has none.
+
+    base: the study's; a run that was scored on other items has one of its own.
+    """
+    ended, read_runs, bases = study.ended(), [], _Bases(base)
     for run in study.runs:
-        scores, reason, along, measures = None, "not run yet", {}, {}
+        scores, reason, more = None, "not run yet", {"point": run.point}
         if states[run.name] is State.FINISHED:
-            scores, reason = _scores(study, run), ""
-            along = run_directories.along(study.run_folder(run))
-            measures = run_measures.read(study.run_folder(run))
+            scores, reason, folder = _scores(study, run), "", study.run_folder(run)
+            more |= {"along": run_directories.along(folder), "base": bases.of(study, run)}
+            more |= {"measures": run_measures.read(folder)}
         elif run.name in ended:
             reason = finished_runs.lost(study.run_folder(run), run.config)
             reason = reason or ended[run.name].reason
-        more = {"point": run.point, "along": along, "measures": measures}
         read_runs.append(
             study_runs.Run(run.arm, run.lr, run.seed, run.steps, scores, reason, **more)
         )
     return read_runs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bases:
+    """The base on the items of each target, read once. by_items: by the hashes of all its items."""
+
+    of_study: Scores
+    by_items: dict[tuple[tuple[str, str], ...], Scores] = dataclasses.field(default_factory=dict)
+
+    def of(self, study: Study, run: PlannedRun) -> Scores | None:
+        """None for a run that was scored on the items of the study's base."""
+        items, shared = run_directories.contents(study.run_folder(run), "before"), self.of_study
+        if all(shared.contents.get(task, digest) == digest for task, digest in items.items()):
+            return None
+        key = tuple(sorted(items.items()))
+        if key not in self.by_items:
+            self.by_items[key] = _base(study, run)
+        return self.by_items[key]
 
 
 def _scores(study: Study, run: PlannedRun) -> Scores:

@@ -1,4 +1,4 @@
-"""What explains forgetting, whatever the method: divergence, rate, learning, weights, curvature.
+"""What explains forgetting, whatever the method: divergence, rate, learning, weights, the target.
 
 Each predictor alone is fitted to the runs of a seed by a parabola, and its share of the variance is
 R^2 (the coefficient of determination). R^2 of the seeds give its interval. All predictors are
@@ -51,6 +51,7 @@ MEASURED = DISTANCES | {
     "intruder dimensions": ("intruders", _plain),
     "log top Hessian eigenvalue at step 0": ("curvature", _log),
     "the base's loss on the target": ("base_target_nll", _plain),
+    "unigram KL of the target from source text": ("unigram_kl", _plain),
 }
 
 

@@ -55,7 +55,9 @@ class Run:
     step: the length of its schedule, in optimizer steps. point: what was done to the finished
     change, which a study evaluates without training again. along: its scores during training, by
     the number of steps, where it was evaluated then. measures: of its weights and of its start, by
-    the names of `records.run_measures`, as far as they were measured.
+    the names of `records.run_measures`, as far as they were measured. base: the base's scores on
+    this run's own items, where they are not those that the study's base was scored on: a run of
+    another target.
     """
 
     method: str
@@ -67,6 +69,7 @@ class Run:
     point: Point = AS_TRAINED
     along: Mapping[int, Scores] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
+    base: Scores | None = None
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from lfl_jax.core.sharding import make_rules
 from lfl_jax.run_setup import base_model
 from lfl_jax.studies import grid, outcome
 from lfl_jax.studies.records import run_measures
+from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import execute, measuring, step_zero
 from lfl_jax.studies.running.execute import Study
 
@@ -85,7 +86,8 @@ def test_a_study_measures_what_it_asks_for_once(tmp_path, monkeypatch):
     more = dataclasses.replace(study_config, curvature=2)
     assert all(measuring._is_left(more, study, run) for run in chosen)
 
-    rows = [run for run in outcome.read(study, study.states()) if run.scores]
+    nobody = Scores("none", {})
+    rows = [run for run in outcome.read(study, study.states(), nobody) if run.scores]
     assert {run.name: run.measures for run in rows} == by_name
 
 

@@ -3,7 +3,8 @@
 runs.parquet    a row per run, checkpoint, task and metric, with its interval over items
 items.parquet   a row per run, task, metric and item; value is empty where an item has none
 
-The base is the run "base", at the checkpoint "before". Other checkpoints are "after", and the
+The base is the run "base", at the checkpoint "before"; on the items of a further target it is "base
+of" the first run of that target. Other checkpoints are "after", and the
 number of steps of an evaluation during training, which may be on other items. A run without
 scores has one row, with its reason. Equal scores make equal bytes.
 """
@@ -94,7 +95,7 @@ def write(findings: Findings, study: str, folder: Path) -> None:
 
 def score_rows(findings: Findings, study: str) -> Iterator[tuple[Cell, ...]]:
     """The rows of runs.parquet."""
-    for model in (_base(findings, study), *_tuned(findings.runs, study)):
+    for model in (*_bases(findings, study), *_tuned(findings.runs, study)):
         for task, metrics in model.scores.tasks.items():
             for measured in metrics.values():
                 scored = _scored(measured)
@@ -107,8 +108,16 @@ def score_rows(findings: Findings, study: str) -> Iterator[tuple[Cell, ...]]:
             yield (*_head(run, study), *missing, "missing", run.reason)
 
 
-def _base(findings: Findings, study: str) -> Evaluated:
-    return Evaluated((study, BASE, *(None,) * (len(RUN) - 2)), "before", findings.base)
+def _bases(findings: Findings, study: str) -> Iterator[Evaluated]:
+    """The base, on the items of every target."""
+    by_name = {BASE: findings.base}
+    known = [findings.base.contents]
+    for run in findings.runs:
+        if run.base is not None and run.base.contents not in known:
+            by_name[f"{BASE} of {run.name}"] = run.base
+            known.append(run.base.contents)
+    for name, scores in by_name.items():
+        yield Evaluated((study, name, *(None,) * (len(RUN) - 2)), "before", scores)
 
 
 def _tuned(runs: Sequence[Run], study: str) -> Iterator[Evaluated]:
@@ -122,7 +131,7 @@ def _tuned(runs: Sequence[Run], study: str) -> Iterator[Evaluated]:
 
 def _last(findings: Findings, study: str) -> Iterator[Evaluated]:
     """The base, and every run at its end."""
-    yield _base(findings, study)
+    yield from _bases(findings, study)
     for model in _tuned(findings.runs, study):
         if model.checkpoint == "after":
             yield model

@@ -13,6 +13,7 @@ from lfl_jax.statistics.multiplicity import holm
 from lfl_jax.studies.claims import (
     distance,
     diversity,
+    domain,
     intruder_dimensions,
     lora_and_full,
     one_setting,
@@ -187,6 +188,16 @@ CLAIMS: dict[str, Claim[Findings]] = {
         "Intruder dimensions cause forgetting: without them a LoRA forgets less.",
         "arXiv 2410.21228",
         intruder_dimensions.intruders_cause,
+    ),
+    "farther_forgets_more": Claim(
+        "Training on a target farther from what the base knows forgets more, at equal rates.",
+        f"{PAPER}, of code and maths",
+        domain.farther_forgets_more,
+    ),
+    "farther_forgets_more_at_equal_learning": Claim(
+        "Training on a target farther from what the base knows forgets more, at equal learning.",
+        "asked here",
+        domain.farther_forgets_more_at_equal_learning,
     ),
     "curvature_sets_rate": Claim(
         "A method's best learning rate falls with the top Hessian eigenvalue at step 0.",

@@ -6,7 +6,7 @@ from lfl_jax.errors import UserError
 from lfl_jax.statistics.effects import Part, over_seeds_and_items
 from lfl_jax.statistics.verdicts import Decision, Verdict, decide
 from lfl_jax.studies.answers import BEST_RATE, PRIMARY, Answer
-from lfl_jax.studies.arms import Grid, base_learning
+from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.best_rates import rate_ratio
 from lfl_jax.studies.claims import best
 from lfl_jax.studies.claims.claim import (
@@ -41,7 +41,7 @@ def pairs(findings: Findings) -> list[tuple[str, str]]:
 def learning_margin(findings: Findings, reference: Grid) -> float:
     """A difference in learning that nobody would care for; UserError where nothing was learned."""
     most = float(reference.arm.x.means().max())
-    gain = most - base_learning(findings.base, findings.question.measures.learning)
+    gain = most - findings.base_learning
     if not gain > 0:
         raise UserError(f"{reference.arm.name} learned nothing")
     return SHARE_OF_GAIN * gain

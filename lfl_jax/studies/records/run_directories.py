@@ -54,8 +54,19 @@ def on_dev_items(path: Path, step: int) -> Scores:
     return _scores(path, when)
 
 
+def contents(path: Path, when: str) -> dict[str, str]:
+    """{task: a hash of its items} of one of WHEN, read from the first lines of the records."""
+    files = sorted((path / "evals" / when).glob("*.jsonl"))
+    headers = {file.stem: record_files.header(file) for file in files if file.stem in TASKS}
+    return {task: digest for task, header in headers.items() if (digest := _content(header))}
+
+
+def _content(header: dict) -> str:
+    return (header.get("settings") or {}).get("content", "")
+
+
 def _scores(path: Path, when: str) -> Scores:
-    tasks, prompts = {}, {}
+    tasks, prompts, digests = {}, {}, {}
     for file in sorted((path / "evals" / when).glob("*.jsonl")):
         # A file of earlier settings is kept as TASK.old.jsonl; a task of one's own is not known
         # here, and its metrics are not either.
@@ -64,13 +75,15 @@ def _scores(path: Path, when: str) -> Scores:
         header, records = record_files.read(file)
         _require_complete(file, header, records)
         tasks[file.stem] = TASKS[file.stem].measure(records)
+        if digest := _content(header):
+            digests[file.stem] = digest
         prompts[file.stem] = {
             record["id"]: record["prompt_sha256"] for record in records if "prompt_sha256" in record
         }
     if not tasks:
         raise UserError(f"{path}/evals/{when} has no records of a task of this package")
     transcripts = functools.partial(run_transcripts.read, path / "evals" / when)
-    return Scores(f"{path.name}:{when}", tasks, prompts, transcripts)
+    return Scores(f"{path.name}:{when}", tasks, prompts, transcripts, digests)
 
 
 def _require_complete(file: Path, header: dict, records: list[dict]) -> None:

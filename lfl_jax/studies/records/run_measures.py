@@ -1,8 +1,8 @@
 """What is known of a finished run beside its scores: its weights' change, and where it started.
 
 Files of the run directory, written by `studies.running.measuring` where a study asks for them:
-weights.jsonl (`analysis.run_weights`) and curvature.json. What the base scored on the target is in
-results.json.
+weights.jsonl (`analysis.run_weights`), curvature.json and unigrams.json. What the base scored on
+the target is in results.json.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from lfl_jax.analysis import run_weights
 from lfl_jax.core import files
 
 CURVATURE = "curvature.json"
+UNIGRAMS = "unigrams.json"
 TARGET = ("target_nll", "nll")
 
 # {measure: what it is called}
@@ -34,6 +35,8 @@ LABELS = {
     "k90_share_middle": "k90 over random, layers between",
     "curvature": "top Hessian eigenvalue at step 0",
     "base_target_nll": "the base's loss on the target",
+    "unigram_kl": "unigram KL of the target from source text",
+    "unigram_kl_random": "unigram KL, random",
 }
 
 
@@ -44,6 +47,9 @@ def read(folder: Path) -> dict[str, float]:
         measured = files.read_json_object(folder / CURVATURE)
         # An eigenvalue that has not converged is no measurement.
         measures |= {"curvature": measured["value"]} if measured["converged"] else {}
+    if (folder / UNIGRAMS).exists():
+        apart = files.read_json_object(folder / UNIGRAMS)
+        measures |= {"unigram_kl": apart["kl"], "unigram_kl_random": apart["null"]}
     base = _base_target_nll(folder)
     return measures | ({} if base is None else {"base_target_nll": base})
 

@@ -14,13 +14,15 @@ class Scores:
     """tasks: {task: {metric: its values by item}}, a task's main metric first.
 
     prompts: {task: {item: a hash of what the model was asked}}, where the records have one.
-    transcripts: of a task, what was asked and answered, where the records have it.
+    transcripts: of a task, what was asked and answered, where the records have it. contents: {task:
+    a hash of its items}, where the records have one.
     """
 
     name: str
     tasks: Mapping[str, Mapping[str, Measured]]
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     transcripts: Transcripts = transcripts.none
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 def require_comparable(base: Scores, other: Scores, task: str, metric: str) -> None:

@@ -2,6 +2,7 @@
 
 weights.jsonl     norms, ranks and intruder dimensions of every weight's change, from the checkpoint
 curvature.json    the top Hessian eigenvalue at step 0
+unigrams.json     how far the target's tokens are from those of the source text
 
 A run without training has its source's change as it was altered, and its source's start. What is
 there already, from an earlier start of the study or from the study that did the run, is not
@@ -22,8 +23,8 @@ from lfl_jax.io.progress import progress
 from lfl_jax.run_setup import base_model, earlier_run, run_length
 from lfl_jax.run_setup.shared import Shared
 from lfl_jax.studies.grid import PlannedRun, StudyConfig
-from lfl_jax.studies.records.run_measures import CURVATURE
-from lfl_jax.studies.running import derived, step_zero, workers
+from lfl_jax.studies.records.run_measures import CURVATURE, UNIGRAMS
+from lfl_jax.studies.running import derived, step_zero, target_distance, workers
 from lfl_jax.studies.running.execute import State, States, Study
 from lfl_jax.studies.running.workers import Died
 
@@ -73,6 +74,8 @@ def _results(
 
 def _is_left(config: StudyConfig, study: Study, run: PlannedRun) -> bool:
     folder = study.run_folder(run)
+    if config.unigrams and not (folder / UNIGRAMS).exists():
+        return True
     if config.curvature > 0 and not _has_curvature(folder, config.curvature):
         return True
     step = run_length.last_checkpoint(_trained(study, run)) if config.weights else 0
@@ -117,6 +120,10 @@ class _Measurer:
             self._weights(run, rules)
         if self.config.curvature:
             self._curvature(run, rules)
+        if self.config.unigrams:
+            apart = target_distance.measure(run.config, self.shared)
+            file = self.study.run_folder(run) / UNIGRAMS
+            files.write_json(file, dataclasses.asdict(apart))
 
     def _weights(self, run: PlannedRun, rules: Rules) -> None:
         folder, source = self.study.run_folder(run), _trained(self.study, run)
