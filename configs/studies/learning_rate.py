@@ -7,7 +7,7 @@ Claims: at a low enough rate, full finetuning keeps what the base knows at the s
 S1). Refuted where LoRA still forgets less at equal learning with the rates of both free, and where
 the interval of the ratio leaves out 10. Rates a factor of about 1.5 apart, dense where the best
 ones are: 14 rates, 5 seeds, 70 runs in the lab.
-Argument: smollm2 (40 runs), or paper (48 runs)
+Argument: smollm2 (40 runs), smollm2,quick (20 runs of 2 seeds), or paper (48 runs)
 """
 
 from lfl_jax.configs.studies import lab, worlds
@@ -16,7 +16,7 @@ from ml_collections import config_dict
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    world = worlds.of(argument, "learning_rate.py")
+    world = worlds.of(argument, "learning_rate.py", reduced=True)
     s = world.study("the learning rate, of LoRA and of full finetuning")
     s.arms.lora, s.arms.full = world.lora_arm(), world.full_arm()
     if not argument:

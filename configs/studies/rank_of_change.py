@@ -7,19 +7,19 @@ tokens, is higher in the MLP than in attention, and lower at both ends of the st
 2405.09673, section 4.6 and figure 6). Refuted where its rank is not above that of LoRA, or no
 higher than a Gaussian matrix of the same shape has: noise alone is of full rank. Three lengths, two
 rates each, 5 seeds: 90 runs in the lab.
-Argument: smollm2 (90 runs), or paper (36 runs: 1 and 4 epochs, 3 seeds)
+Argument: smollm2 (90 runs), smollm2,quick (24 runs: 2 lengths and seeds), or paper (36 runs: 1 and 4 epochs, 3 seeds)
 """
 
 from lfl_jax.configs.studies import worlds
 from ml_collections import config_dict
 
 # Optimizer steps; the last one is the length of the world's other studies.
-STEPS = {"": (20, 40, 80), "smollm2": (8, 16, 32)}
+STEPS = {"": (20, 40, 80), "smollm2": (8, 16, 32), "smollm2,quick": (16, 32)}
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    world = worlds.of(argument, "rank_of_change.py")
+    world = worlds.of(argument, "rank_of_change.py", reduced=True)
     s = world.study("the rank of the weights' change")
     arms = {"lora": world.lora_arm(), "full": world.full_arm()}
     arms["full_linear"] = world.full_arm("full_linear")

@@ -8,7 +8,7 @@ full finetuning forgets less at equal learning. In the lab it is configs/studies
 seconds; :smollm2 is configs/studies/smollm2.py, 60 runs of minutes.
 Measured (results/studies/lab, synthetic, 10 seeds): LoRA r 16 forgets more than full finetuning at
 equal learning, +0.113 [0.096, 0.130] of the facts, more than the margin of 0.05.
-Argument: smollm2, or paper: Llama-2-7B with LoRA r 16, 64 and 256, 96 runs, not run
+Argument: smollm2, smollm2,quick (12 runs), or paper: Llama-2-7B with LoRA r 16, 64 and 256, 96 runs, not run
 """
 
 from lfl_jax.configs.studies import lab, smollm2, worlds
@@ -17,10 +17,11 @@ from ml_collections import config_dict
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The study for an argument; raises ValueError for one that it does not know."""
-    world = worlds.of(argument, "tradeoff.py")
+    world = worlds.of(argument, "tradeoff.py", reduced=True)
     if argument == "paper":
         return at_paper_size(world)
-    return smollm2.get_config() if argument else lab.get_config()
+    _, _, size = argument.partition(",")
+    return smollm2.get_config(size) if argument else lab.get_config()
 
 
 def at_paper_size(world: worlds.World) -> config_dict.ConfigDict:

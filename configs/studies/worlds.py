@@ -85,7 +85,29 @@ WORLDS = {
 }
 
 
-def of(argument: str, file: str) -> World:
-    """The world that an argument names; ValueError, which names the file, for an unknown one."""
-    base.refuse_unknown([argument], WORLDS, file)
-    return WORLDS[argument]
+def two_seeds() -> config_dict.ConfigDict:
+    """Studies of SmolLM2 in an hour or two, which decide what is large."""
+    s = smollm2.shared()
+    s.seeds = (0, 1)
+    return s
+
+
+# With one rank, so that it is no world of studies that compare ranks.
+REDUCED = {
+    "smollm2,quick": World(
+        "SmolLM2-135M, reduced",
+        two_seeds,
+        {16: (*smollm2.RATES[16], 5e-3)},
+        (*smollm2.FULL, 3e-4),
+    ),
+}
+
+
+def of(argument: str, file: str, *, reduced: bool = False) -> World:
+    """The world that an argument names; ValueError, which names the file, for an unknown one.
+
+    reduced: whether the study has a reduced size, too.
+    """
+    worlds = WORLDS | REDUCED if reduced else WORLDS
+    base.refuse_unknown([argument], worlds, file)
+    return worlds[argument]

@@ -51,6 +51,17 @@ def test_a_claim_is_asked_at_size_too(name, world):
     assert f"{count} runs" in doc(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "runs"), [("tradeoff", 12), ("learning_rate", 20), ("rank_of_change", 24)]
+)
+def test_three_claims_are_asked_of_the_real_model_at_a_reduced_size(name, runs):
+    some, count = one_seed(f"{name}.py:smollm2,quick")
+    assert {run.config.model.name for run in some} == {"smollm2-135m"}
+    assert count == runs and f"smollm2,quick ({runs} runs" in doc(name)
+    known = {run.config.hash() for run in one_seed("tradeoff.py:smollm2,quick")[0]}
+    assert {run.config.hash() for run in some} & known, "they share runs"
+
+
 def test_a_world_that_is_not_there():
     with pytest.raises(ValueError, match="unknown argument smol of configs/studies/rank.py"):
         worlds.of("smol", "rank.py")
