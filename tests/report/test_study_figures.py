@@ -220,7 +220,7 @@ def test_a_collapsed_cell_does_not_flatten_the_frontiers():
     assert following([0.1, 0.2, 0.3, 0.4, 0.5]).get_ylim() == (-1, 0.51)
     axes = following([0.1, 0.2, 0.3, 0.4, 9.0])
     assert axes.get_ylim()[1] == pytest.approx(1.3 * 0.4, abs=0.03)
-    (arrow,) = [line for line in axes.lines if len(line.get_xdata())]
+    (arrow,) = axes.lines
     assert arrow.get_xdata() == pytest.approx([0.3], abs=0.03)
     assert arrow.get_color() == style.looks(("lora", "full"))["full"].colour
 

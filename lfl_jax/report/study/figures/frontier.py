@@ -108,8 +108,11 @@ def _follow_the_lines(axes: "Axes", findings: Findings) -> None:
     for method, look in looks(findings.grids).items():
         arm = findings.grids[method].arm
         beyond = arm.x.means()[arm.y.means() > top]
-        at_the_top = {"transform": axes.get_xaxis_transform(), "clip_on": False, "ls": "none"}
-        axes.plot(beyond, np.ones_like(beyond), marker="^", color=look.colour, ms=5, **at_the_top)
+        # Of a line without points the layout takes the canvas's corner for its place.
+        if len(beyond):
+            at_the_top = {"transform": axes.get_xaxis_transform(), "clip_on": False, "ls": "none"}
+            style = {"marker": "^", "color": look.colour, "ms": 5}
+            axes.plot(beyond, np.ones_like(beyond), **style, **at_the_top)
 
 
 def _draw_published(axes: "Axes", sweeps: Sequence[Sweep]) -> None:
