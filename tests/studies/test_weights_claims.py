@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from planted_grids import RATES, SEEDS, findings, grid
 
+from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study import tables
+from lfl_jax.statistics.effects import Effect
 from lfl_jax.studies import arms, predictors
-from lfl_jax.studies.claims import CLAIMS, weights
+from lfl_jax.studies.claims import CLAIMS, curvature
 from lfl_jax.studies.claims.claim import Status
 from lfl_jax.studies.points import Point
 from lfl_jax.studies.records.scores import Scores
@@ -195,6 +197,20 @@ def test_the_best_rate_over_the_curvature(power, status):
     assert check("curvature_sets_rate", *grids[:2]).status is Status.UNDECIDED
 
 
+def test_the_figure_of_it_has_every_arm_and_the_slope():
+    grids = curved(EIGENVALUES, 1e-3 * EIGENVALUES**-0.5)
+    planted = findings(*grids, contrasts=(("arm0", "arm1"),))
+    figure = drawing.curvature(planted)
+    assert [row[:2] for row in figure.data.rows] == [
+        (f"arm{index}", pytest.approx(x)) for index, x in enumerate(EIGENVALUES)
+    ]
+    axes = figure.page.axes[0]
+    line = next(one for one in axes.lines if str(one.get_label()).startswith("slope -0.5"))
+    (x0, x1), (y0, y1) = line.get_data()
+    assert np.log(y1 / y0) / np.log(x1 / x0) == pytest.approx(-0.5, abs=0.05)
+    assert drawing.curvature(findings(*two(lambda _: {}))) is None
+
+
 def test_unrelated_rates_decide_nothing():
     grids = curved(EIGENVALUES, [1e-3, 5e-3, 5e-4, 2e-3])
     checked = check("curvature_sets_rate", *grids, contrasts=(("arm0", "arm1"),))
@@ -203,8 +219,8 @@ def test_unrelated_rates_decide_nothing():
 
 def test_orders_of_many_arms_are_drawn():
     x = np.linspace(0, 1, 10)
-    rates = [weights.Effect(float(y), 0.1, 4.0, 5) for y in -x]
-    many = weights._Arms(x, tuple(rates))
+    rates = [Effect(float(y), 0.1, 4.0, 5) for y in -x]
+    many = curvature.Arms(tuple("abcdefghij"), x, tuple(rates))
     assert many.chance_of(many.slope().mean) < 1e-3
     assert many.chance_of(-1e-9) == pytest.approx(0.5, abs=0.02)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lfl_jax.statistics.multiplicity import holm
 from lfl_jax.studies.claims import (
+    curvature,
     distance,
     diversity,
     domain,
@@ -202,7 +203,7 @@ CLAIMS: dict[str, Claim[Findings]] = {
     "curvature_sets_rate": Claim(
         "A method's best learning rate falls with the top Hessian eigenvalue at step 0.",
         "arXiv 2602.04998",
-        weights.best_rate_falls_with_curvature,
+        curvature.best_rate_falls_with_curvature,
     ),
 }
 

@@ -1,18 +1,15 @@
-"""Claims about the weights: ranks of changes, distances of them, curvature at step 0.
+"""Claims about the weights: ranks of their changes, and distances from the base.
 
-Each is a rule on what a study with weights = True (and curvature > 0) measured of every run, and
-each says in its evidence what it was compared with: the null.
+Each is a rule on what a study with weights = True measured of every run, and each says in its
+evidence what it was compared with: the null.
 """
 
-import itertools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lfl_jax.errors import UserError
-from lfl_jax.statistics import learning_rates
 from lfl_jax.statistics.effects import Effect, over_seeds
 from lfl_jax.studies import predictors
 from lfl_jax.studies.arms import Grid
@@ -23,13 +20,8 @@ from lfl_jax.studies.claims.lora_and_full import NO_CONTRAST, pairs
 from lfl_jax.studies.findings import Findings
 
 NO_WEIGHTS = "the study does not measure weights (weights = True)"
-NO_CURVATURE = "the study does not measure the curvature at step 0 (curvature > 0)"
 # log10 of the ratio of ranks that the paper gives.
 TENFOLD, HUNDREDFOLD = 1.0, 2.0
-LEVEL = 0.05
-FEWEST_ARMS = 3
-# Orders of arms: all of so many arms at most, else so many drawn ones.
-LISTED, DRAWN = 7, 20_000
 
 
 def distances_explain_less(findings: Findings) -> Checked:
@@ -101,73 +93,3 @@ def at_best(grid: Grid, measure: str, length: int) -> Float[np.ndarray, " S"]:
     """A measure of each seed's run at the cell that learned most with the other seeds."""
     cells: Int[np.ndarray, " S"] = best.chosen_cells(grid, length)
     return grid.measures[measure][np.arange(len(cells)), cells]
-
-
-def best_rate_falls_with_curvature(findings: Findings) -> Checked:
-    """Over arms, the log of the best rate falls with the log of the top Hessian eigenvalue.
-
-    Nulls: a slope of 0 for these arms, whose best rates are known to an error; and arms whose
-    eigenvalues are no more than labels, exchanged in every way. The weaker evidence of the two
-    counts, so that fewer than 4 arms decide nothing.
-    """
-    measured = [name for name, grid in findings.grids.items() if "curvature" in grid.measures]
-    if not measured:
-        return untested(NO_CURVATURE)
-    arms = _arms(findings, measured)
-    if len(arms.x) < FEWEST_ARMS or not np.ptp(arms.x) > 0:
-        return Checked(
-            Status.UNDECIDED,
-            f"{len(arms.x)} arms have a positive eigenvalue and a best rate inside of their sweep;"
-            f" a slope needs {FEWEST_ARMS} that differ",
-        )
-    slope = arms.slope()
-    by_chance = arms.chance_of(slope.mean)
-    p = max(slope.p_value(), by_chance)
-    low, high = slope.interval()
-    evidence = (
-        f"slope over {len(arms.x)} arms {slope.mean:+.2f} [{low:+.2f}, {high:+.2f}] decades of the"
-        f" rate per decade of the eigenvalue; {by_chance:.2g} of the ways to exchange them are as"
-        " steep"
-    )
-    if not p < LEVEL:
-        return Checked(Status.UNDECIDED, evidence, p)
-    return Checked(Status.REPRODUCED if slope.mean < 0 else Status.CONTRADICTED, evidence, p)
-
-
-@dataclass(frozen=True)
-class _Arms:
-    """x: log10 of each arm's top eigenvalue, over its seeds. rates: log10 of its best rate."""
-
-    x: Float[np.ndarray, " M"]
-    rates: tuple[Effect, ...]
-
-    def slope(self) -> Effect:
-        """With the error that the best rates' own errors leave it."""
-        return learning_rates.slope(self.x, self.rates)
-
-    def chance_of(self, slope: float) -> float:
-        """The share of all orders of the arms with a slope at least as steep, the same way."""
-        means = np.array([rate.mean for rate in self.rates])
-        slopes = means[_orders(len(means))] @ learning_rates.slope_weights(self.x)
-        # Rounding must not lose the order that is there.
-        return float(np.mean(slopes * np.sign(slope) >= abs(slope) * (1 - 1e-9)))
-
-
-def _orders(count: int) -> Int[np.ndarray, "N M"]:
-    """All orders of so many, or DRAWN random ones of more than LISTED."""
-    if count <= LISTED:
-        return np.array(list(itertools.permutations(range(count))))
-    rng = np.random.default_rng(0)
-    return rng.permuted(np.tile(np.arange(count), (DRAWN, 1)), axis=1)
-
-
-def _arms(findings: Findings, measured: list[str]) -> _Arms:
-    """Those with a best rate and a positive eigenvalue."""
-    optima = {one.method: one.optimum for one in findings.best_rates if one.optimum is not None}
-    x, rates = [], []
-    for method in measured:
-        values = findings.grids[method].measures["curvature"]
-        if method in optima and np.all(values > 0):
-            x.append(float(np.log10(values).mean()))
-            rates.append(optima[method].log10)
-    return _Arms(np.array(x), tuple(rates))

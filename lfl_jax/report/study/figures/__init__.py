@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from lfl_jax.report.study.figures.along import along
 from lfl_jax.report.study.figures.contrasts import contrasts
+from lfl_jax.report.study.figures.curvature import curvature
 from lfl_jax.report.study.figures.divergence import divergence, explained
 from lfl_jax.report.study.figures.flips import flips
 from lfl_jax.report.study.figures.frontier import frontier
@@ -24,6 +25,7 @@ FIGURES: dict[str, Callable[[Findings], Figure | None]] = {
     "contrasts": contrasts,
     "divergence": divergence,
     "explained": explained,
+    "curvature": curvature,
     "flips": flips,
     "along": along,
 }
