@@ -44,8 +44,8 @@ def best_rate_falls_with_curvature(findings: Findings) -> Checked:
     low, high = slope.interval()
     evidence = (
         f"slope over {len(measured.x)} arms {slope.mean:+.2f} [{low:+.2f}, {high:+.2f}] decades of"
-        f" the rate per decade of the eigenvalue; {by_chance:.2g} of the ways to exchange them are as"
-        " steep"
+        f" the rate per decade of the eigenvalue; {by_chance:.2g} of the ways to exchange them are"
+        " as steep"
     )
     if not p < LEVEL:
         return Checked(Status.UNDECIDED, evidence, p)
