@@ -45,7 +45,7 @@ def _data(measured: Arms) -> Table:
 
 
 def _paint(measured: Arms, methods: tuple[str, ...], canvas: "Canvas") -> None:
-    axes: Axes = canvas.subplots()
+    axes = canvas.subplots()
     # As in all other figures of the study, which have methods without a best rate, too.
     drawn = looks(methods)
     for name, x, rate in zip(measured.names, measured.x, measured.rates, strict=True):
@@ -54,13 +54,17 @@ def _paint(measured: Arms, methods: tuple[str, ...], canvas: "Canvas") -> None:
         axes.plot([10**x] * 2, (10**low, 10**high), color=colour, lw=2)
         axes.plot(10**x, 10**rate.mean, color=colour, marker=marker, ms=6, ls="none", label=name)
 
+    _draw_slope(axes, measured)
+    axes.set(xlabel="top Hessian eigenvalue at step 0", ylabel="best learning rate")
+    axes.set(xscale="log", yscale="log")
+    use_plain_ticks(axes)
+    draw_legend(canvas, axes)
+
+
+def _draw_slope(axes: "Axes", measured: Arms) -> None:
     slope = measured.slope()
     ends = np.array([measured.x.min(), measured.x.max()])
     middle = np.mean([rate.mean for rate in measured.rates])
     fitted = middle + slope.mean * (ends - measured.x.mean())
     label = f"slope {in_words(slope.mean, slope.interval(), '.2f')}"
     axes.plot(10**ends, 10**fitted, color=INK, lw=1.2, zorder=1, label=label)
-    axes.set(xlabel="top Hessian eigenvalue at step 0", ylabel="best learning rate")
-    axes.set(xscale="log", yscale="log")
-    use_plain_ticks(axes)
-    draw_legend(canvas, axes)
