@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, fields
 from lfl_jax.config import Config
 from lfl_jax.studies.grid import PlannedRun
 
-FULL, LORA, DERIVED = "full", "lora", "derived"
+FULL, LORA, SUBSPACE, DERIVED = "full", "lora", "subspace", "derived"
 
 
 @dataclass(frozen=True)
 class Traits:
     """kind: "full", or of the adapter ("lora", "dora", ...). rank, targets: of an adapter.
 
-    rest: all else that is configured, equal where arms differ in kind, rank and targets alone.
+    rest: all else that is configured, equal where arms differ in kind, size and targets alone.
     regulariser: what of it keeps weights or activations small, such as "weight decay 0.001".
     settings: {"optim.name": its value} of what an arm may set; none where only names are known.
     """
@@ -64,8 +64,10 @@ def _of_config(config: Config) -> Traits:
     adapter = config.adapter
     # Without an adapter whatever trains is the parameters themselves.
     kind = FULL if adapter.kind == "none" else adapter.kind
-    # alpha follows the rank in most studies, so that it is no difference of its own.
-    others = dataclasses.replace(adapter, kind="lora", rank=None, alpha=None, targets=())
+    # alpha follows the rank in most studies, so that it is no difference of its own; a subspace has
+    # a number of dimensions in place of a rank.
+    sizes = {"rank": None, "alpha": None, "subspace_dim": 1}
+    others = dataclasses.replace(adapter, kind="lora", targets=(), **sizes)
     sections = {name: getattr(config, name) for name in ("optim", "model", "data", "penalty")}
     optim = dataclasses.replace(sections.pop("optim"), lr=0.0)
     rest = repr((others, config.trainable, optim, sections))

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from lfl_jax.core import files
 from lfl_jax.report import html
+from lfl_jax.report.study import dimension_table, items, parquet, replication
 from lfl_jax.report.study import figures as drawing
-from lfl_jax.report.study import items, parquet, replication
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.tables import Table
 from lfl_jax.statistics.effects import NO_INTERVAL, Effect
@@ -23,6 +23,7 @@ from lfl_jax.statistics.mediation import Mediation
 from lfl_jax.statistics.verdicts import Verdict
 from lfl_jax.studies import claims
 from lfl_jax.studies.answers import PRIMARY, Answer
+from lfl_jax.studies.claims import intrinsic_dimension
 from lfl_jax.studies.findings import Findings
 
 TEMPLATE = "study/page.html"
@@ -33,6 +34,7 @@ ONE_SEED = (
 # On the page, in this order.
 SHOWN = (
     tabular.verdicts,
+    dimension_table.table,
     tabular.measures,
     tabular.flips_by_method,
     tabular.best_rates,
@@ -105,6 +107,8 @@ def publish(findings: Findings, about: About, folder: Path, console: Console) ->
     # Names of methods and measures are the user's: brackets in them are no markup.
     for answer in findings.answers:
         console.print(sentence(answer), soft_wrap=True, markup=False)
+    if (dimension := intrinsic_dimension.measure(findings)) is not None:
+        console.print(str(dimension), soft_wrap=True, markup=False)
     console.print(f"written to {written}", soft_wrap=True, markup=False)
     return written
 

@@ -15,6 +15,7 @@ from lfl_jax.studies.claims import (
     distance,
     diversity,
     domain,
+    intrinsic_dimension,
     intruder_dimensions,
     lora_and_full,
     one_setting,
@@ -204,6 +205,12 @@ CLAIMS: dict[str, Claim[Findings]] = {
         "A method's best learning rate falls with the top Hessian eigenvalue at step 0.",
         "arXiv 2602.04998",
         curvature.best_rate_falls_with_curvature,
+    ),
+    "few_directions": Claim(
+        "A random subspace of 1 % as many dimensions as weights learns 90 % of what full"
+        " finetuning does.",
+        "arXiv 2012.13255",
+        intrinsic_dimension.few_are_enough,
     ),
 }
 

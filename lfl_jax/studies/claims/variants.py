@@ -17,7 +17,7 @@ from lfl_jax.studies.claims import best
 from lfl_jax.studies.claims.claim import Checked, Status, of_decision, together, untested
 from lfl_jax.studies.claims.lora_and_full import learning_margin
 from lfl_jax.studies.findings import Findings
-from lfl_jax.studies.traits import FULL, LORA
+from lfl_jax.studies.traits import FULL, LORA, SUBSPACE
 
 NO_RANKS = "no two arms of LoRA differ in their rank alone"
 FACTORS = ("learning rate", "target modules", "rank")
@@ -81,9 +81,9 @@ def _have_different_ranks(findings: Findings, methods: list[str]) -> bool:
 def variants_tie(findings: Findings) -> Checked:
     """Every other adapter learns as much as LoRA, each at its best rate."""
     loras = [method for method, traits in findings.traits.items() if traits.kind == LORA]
-    others = [
-        method for method, traits in findings.traits.items() if traits.kind not in (LORA, FULL)
-    ]
+    # A subspace of few dimensions is no variant: it asks how much a task needs.
+    no_variants = (LORA, FULL, SUBSPACE)
+    others = [name for name, traits in findings.traits.items() if traits.kind not in no_variants]
     if not loras or not others:
         return untested("the study has no other adapter beside LoRA")
     return together(

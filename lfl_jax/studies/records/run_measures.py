@@ -11,9 +11,12 @@ from pathlib import Path
 
 from lfl_jax.analysis import run_weights
 from lfl_jax.core import files
+from lfl_jax.report import results_json
 
 CURVATURE = "curvature.json"
 UNIGRAMS = "unigrams.json"
+# How many numbers trained: a property of an arm and no measurement, so that LABELS has no name.
+TRAINABLE = "trainable"
 TARGET = ("target_nll", "nll")
 
 # {measure: what it is called}
@@ -41,7 +44,10 @@ LABELS = {
 
 
 def read(folder: Path) -> dict[str, float]:
-    """{measure: value} of a run, by the names of LABELS, as far as they were measured."""
+    """{measure: value} of a run, by the names of LABELS, as far as they were measured.
+
+    And TRAINABLE, of a run that finished.
+    """
     measures = run_weights.summary(run_weights.read(folder))
     if (folder / CURVATURE).exists():
         measured = files.read_json_object(folder / CURVATURE)
@@ -50,6 +56,8 @@ def read(folder: Path) -> dict[str, float]:
     if (folder / UNIGRAMS).exists():
         apart = files.read_json_object(folder / UNIGRAMS)
         measures |= {"unigram_kl": apart["kl"], "unigram_kl_random": apart["null"]}
+    facts = results_json.saved_facts(folder) or {}
+    measures |= {TRAINABLE: float(facts[TRAINABLE])} if TRAINABLE in facts else {}
     base = _base_target_nll(folder)
     return measures | ({} if base is None else {"base_target_nll": base})
 
