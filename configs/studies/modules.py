@@ -7,6 +7,10 @@ Claims: LoRA of the attention matrices alone learns least, of the MLP's almost a
 then to the rank (its section 4.7). Refuted where MLP and all differ by more than the margin, and
 where another order of the shares of variance holds with every seed left out in turn. A full grid of
 3 sets of modules, 3 ranks and 6 rates, the same for all, 5 seeds: 270 runs in the lab.
+Measured (results/studies/modules, synthetic): attention alone learns least at every rank, at rank
+16 by 2.68 [2.12, 3.25] nats less than all. The MLP alone learns as much as all at rank 64 (-0.06
+[-0.11, -0.01]), less at 16 (-1.25 [-2.01, -0.48]). Of learning's variance the rank has 22 %, the
+learning rate 16 % and the modules 11 %: not the published order.
 Argument: smollm2 (2 ranks, 4 rates, 3 seeds, 72 runs), or paper (216 runs)
 """
 

@@ -8,6 +8,9 @@ equal learning, the penalised arm forgets as much as the same method without: a 
 slows training moves along the frontier of the learning rate, not away from it. The weights are of
 a look at one seed and rate: L2 of 1e-3 does nothing and .1 halves what is learned, a KL of .03 does
 nothing and 3 stops learning. 5 seeds: 180 runs in the lab.
+Measured (results/studies/penalties, synthetic), at equal learning, as a share of the facts: with KL
+LoRA forgets 0.162 [0.129, 0.194] less and full finetuning 0.080 [0.060, 0.101] less; with L2 LoRA
+0.054 [0.021, 0.086] less, full finetuning as much as without (+0.018 [0.008, 0.029], margin 0.05).
 Argument: smollm2 (120 runs), or paper (144 runs)
 """
 

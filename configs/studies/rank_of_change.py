@@ -7,7 +7,10 @@ tokens, is higher in the MLP than in attention, and lower at both ends of the st
 2405.09673, section 4.6 and figure 6). Refuted where its rank is not above that of LoRA, or no
 higher than a Gaussian matrix of the same shape has: noise alone is of full rank. Three lengths, two
 rates each, 5 seeds: 90 runs in the lab.
-Argument: smollm2 (90 runs), smollm2,quick (24 runs: 2 lengths and seeds), or paper (36 runs: 1 and 4 epochs, 3 seeds)
+Measured (results/studies/rank_of_change, synthetic): k90 of full finetuning is 24 (a random change
+has 78), of LoRA 3.3 (13): a ratio of 7.3 [6.6, 8.0]. It grows by 3.0 [2.8, 3.2] with each doubling
+of the steps, is .35 of a random change's in the MLP and .26 in attention, .26 in the first and last
+layers and .34 between: as published but for the ratio, for which these matrices are too small.
 """
 
 from lfl_jax.configs.studies import worlds
