@@ -13,12 +13,12 @@ MARK = "<!-- What follows is written by docs/verdicts.py. -->\n"
 STATUSES = ("reproduced here", "not reproduced", "undecided")
 
 
-def read(name: str) -> dict[Path, list[dict[str, str]]]:
-    """{its folder: rows} of the tables of this name, one for each study, by folder."""
-    by_folder = {}
-    for file in sorted(RESULTS.rglob(name)):
+def read(pattern: str) -> dict[Path, list[dict[str, str]]]:
+    """{its folder: rows} of the tables with such names, which are those of one study, by folder."""
+    by_folder: dict[Path, list[dict[str, str]]] = {}
+    for file in sorted(RESULTS.rglob(pattern)):
         with file.open(newline="", encoding="utf-8") as lines:
-            by_folder[file.parent] = list(csv.DictReader(lines))
+            by_folder.setdefault(file.parent, []).extend(csv.DictReader(lines))
     return by_folder
 
 
@@ -31,7 +31,8 @@ def link(folder: Path) -> str:
 def claims() -> str:
     """A row for each published claim, with the studies that tested it under what they say."""
     studies: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for folder, rows in read("claims.csv").items():
+    # What commands check of a study's runs is in tables of their own, subspace_claims.csv.
+    for folder, rows in read("*claims.csv").items():
         for row in rows:
             by_status = studies.setdefault((row["claim"], row["source"]), {})
             by_status.setdefault(row["here"], []).append(link(folder))

@@ -38,9 +38,12 @@ def test_a_claim_stands_under_what_each_study_says(verdicts, tmp_path, monkeypat
         known = row | {"effect": "0.5", "95 % low": "0.4", "95 % high": "0.6", "margin": "0.1"}
         contrast = known | {"first forgets": "more"} if study == "b" else row
         write(folder, "verdicts.csv", [contrast, contrast | {"equal": "divergence"}])
+    other = [{"claim": "And so.", "source": "us", "here": "undecided"}]
+    write(tmp_path / "a/tables", "other_claims.csv", other)
     monkeypatch.setattr(verdicts, "RESULTS", tmp_path)
     monkeypatch.setattr(verdicts, "ROOT", tmp_path)
-    (claim,) = verdicts.claims().splitlines()[2:]
+    claim, of_a_command = verdicts.claims().splitlines()[2:]
+    assert of_a_command == "| And so. | us |  |  | [a](../a/tables) |"
     assert claim == "| It is so. | us | [a](../a/tables) |  | [b](../b/tables) |"
     rows = verdicts.contrasts().splitlines()[2:]
     assert len(rows) == 3 and "too few" in rows[0], "those at equal learning"

@@ -84,6 +84,20 @@ def over_seeds(values: Float[np.ndarray, " S"]) -> Effect:
     return Effect(float(np.mean(values)), se, float(seeds - 1), seeds)
 
 
+def independent_difference(first: Effect, second: Effect) -> Effect:
+    """first less second of two samples that share nothing, such as two studies (Welch, 1947).
+
+    Degrees of freedom after Satterthwaite; no interval where either has none.
+    """
+    variance = first.se**2 + second.se**2
+    squares = sum(effect.se**4 / effect.df for effect in (first, second) if effect.df > 0)
+    # NaN of a single seed is above nothing.
+    estimated = variance > 0 and squares > 0
+    df = variance**2 / squares if estimated else min(first.df, second.df)
+    seeds = min(first.seeds, second.seeds)
+    return Effect(first.mean - second.mean, math.sqrt(variance), df, seeds)
+
+
 def over_seeds_and_items(*parts: Part) -> Effect:
     """The sum of the parts' means. Parts share their seeds; their items are independent.
 

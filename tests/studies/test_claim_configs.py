@@ -22,6 +22,7 @@ CLAIMS = {
     "mediation": 150,
     "rank_of_change": 90,
     "subspaces": 90,
+    "advice": 140,
 }
 
 
@@ -95,6 +96,13 @@ def test_studies_of_the_lab_share_runs():
     for name in ("learning_rate", "rank"):
         runs, _ = one_seed(f"{name}.py")
         assert sum(run.config.hash() in known for run in runs) >= len(runs) * 0.7
+
+
+@pytest.mark.parametrize("part", ["epochs", "cpt"])
+def test_parts_of_the_advice_are_studies_of_the_lab(part):
+    runs, count = one_seed(f"advice.py:{part}")
+    assert {run.config.model.name for run in runs} == {"lab-1m"}
+    assert f"{count} runs" in doc("advice")
 
 
 @pytest.mark.parametrize("size", ["0.3m", "1m", "3m", "10m"])

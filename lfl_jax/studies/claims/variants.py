@@ -116,7 +116,7 @@ def sensitivity_order(findings: Findings) -> Checked:
 
     The order has to be the same without any one of the seeds.
     """
-    scores = _factorial(findings)
+    scores = factorial(findings)
     if scores is None:
         return untested("no full grid of learning rates, target modules and ranks of LoRA")
     seeds = scores.shape[-1]
@@ -139,7 +139,7 @@ def _order(scores: Float[np.ndarray, "L M R S"]) -> tuple[str, ...]:
     return tuple(share.factor for share in shares if share.factor in FACTORS)
 
 
-def _factorial(findings: Findings) -> Float[np.ndarray, "L M R S"] | None:
+def factorial(findings: Findings) -> Float[np.ndarray, "L M R S"] | None:
     """Learning by rate, target modules, rank and seed, of the largest full grid of LoRA's arms."""
     groups: dict[str, dict[tuple, str]] = defaultdict(dict)
     for method, traits in findings.traits.items():
