@@ -17,7 +17,7 @@ CLAIMS = {
     "modules": 270,
     "alpha": 120,
     "optimizer": 120,
-    "init": 150,
+    "init": 170,
     "penalties": 180,
     "mediation": 150,
     "rank_of_change": 90,
