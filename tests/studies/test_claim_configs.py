@@ -2,12 +2,13 @@
 
 import dataclasses
 import importlib
+import math
 
 import pytest
 from lfl_jax.configs.studies import worlds
 
 from lfl_jax.errors import UserError
-from lfl_jax.studies import grid
+from lfl_jax.studies import grid, traits
 
 # {study: runs in the lab}
 CLAIMS = {
@@ -117,3 +118,25 @@ def test_interventions_train_few_runs_and_evaluate_many():
     trained = count * sum(not run.source for run in runs) // len(runs)
     assert f"{trained} trained runs and {count - trained} evaluations" in doc("interventions")
     assert {run.source.partition("-")[0] for run in runs} == {"", "lora", "full"}
+
+
+@pytest.mark.parametrize(("world", "count"), [("", 155), (":smollm2", 60)])
+def test_subspaces_differ_in_their_dimension_and_rates_alone(world, count):
+    runs, there = one_seed(f"intrinsic_dimension.py{world}")
+    assert there == count and f"{count} runs" in doc("intrinsic_dimension")
+    kinds = traits.of_runs(runs)
+    subspaces = [run for run in runs if kinds[run.arm].kind == traits.SUBSPACE]
+    assert len({kinds[run.arm] for run in subspaces}) == 1
+    # a rate that falls with the root of d, in the same steps
+    for run in subspaces:
+        assert run.arm == f"subspace{run.config.adapter.subspace_dim}"
+    scaled = {round(math.log2(run.lr**2 * run.config.adapter.subspace_dim)) for run in subspaces}
+    assert len(scaled) == 3
+    # full finetuning of what the subspaces are of
+    assert {run.arm for run in runs if kinds[run.arm].kind == traits.FULL} == {"full_linear"}
+    assert len({run.config.train for run in runs}) == 1
+
+
+def test_subspaces_are_not_asked_at_the_papers_size():
+    with pytest.raises(UserError, match=r"intrinsic_dimension.py; there is: smollm2"):
+        grid.load("configs/studies/intrinsic_dimension.py:paper")

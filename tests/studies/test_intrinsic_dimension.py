@@ -101,11 +101,14 @@ def test_few_is_one_in_a_hundred(weights, status):
     assert checked.status is Status[status] and checked.p is not None
 
 
-def test_a_best_rate_at_the_edge_decides_nothing():
+def test_a_best_rate_at_the_edge_decides_nothing_unless_the_sweep_levels_off():
     rising = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
     checked = CLAIMS["few_directions"].check(planted(SHARES, peak=rising))
     assert checked.status is Status.UNDECIDED
-    assert "best learning rate of subspace_256, subspace_1024 is the edge" in checked.evidence
+    assert "rate of subspace_256, subspace_1024 is the edge of a sweep" in checked.evidence
+    for level in (np.array([0.2, 0.4, 0.6, 0.99, 1.0]), np.array([1.0, 0.99, 0.6, 0.4, 0.2])):
+        checked = CLAIMS["few_directions"].check(planted(SHARES, peak=level))
+        assert checked.status is Status.REPRODUCED
 
 
 def test_without_subspaces_or_counts_nothing_is_asked():

@@ -22,6 +22,7 @@ from lfl_jax.statistics.resampling import Means
 from lfl_jax.studies.arms import Grid, base_learning
 from lfl_jax.studies.claims import best
 from lfl_jax.studies.claims.claim import Checked, Status, doubted, untested
+from lfl_jax.studies.claims.lora_and_full import SHARE_OF_GAIN
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.records.run_measures import TRAINABLE
 from lfl_jax.studies.traits import FULL, SUBSPACE
@@ -47,7 +48,7 @@ class Reached:
 class Dimension:
     """subspaces: by rising d. weights: numbers that `full` trains. log2: of d90, or why not.
 
-    edges: those that d90 rests on whose best learning rate is the edge of its sweep.
+    edges: those that d90 rests on whose sweep does not level off at its edge, the best rate.
     """
 
     full: str
@@ -93,7 +94,7 @@ def measure(findings: Findings) -> Dimension | None:
 
     # with a better rate an arm would reach more, and full finetuning, too
     edges = tuple(arm.method for arm in _deciding(arms) if arm.is_at_edge)
-    edges += (full,) if best.is_at_edge(grids[0], length) else ()
+    edges += (full,) if _still_rises(grids[0], length, _base(findings)) else ()
     if reason := _refusal(arms):
         return Dimension(full, weights, arms, reason=reason, edges=edges)
     log2 = _crossing_of_all([_learned(grid, length) for grid in grids], arms, _base(findings))
@@ -127,7 +128,18 @@ def _arms(findings: Findings) -> list[str]:
 def _reached(findings: Findings, method: str, full: str, length: int) -> Reached:
     grid = findings.grids[method]
     share = share_of_gain(findings, method, full, length)
-    return Reached(method, numbers_of(grid), share, best.is_at_edge(grid, length))
+    rises = _still_rises(grid, length, _base(findings))
+    return Reached(method, numbers_of(grid), share, rises)
+
+
+def _still_rises(grid: Grid, length: int, base: float) -> bool:
+    """Whether the best rate is the edge of a sweep that does not level off there."""
+    if not best.is_at_edge(grid, length):
+        return False
+    means = _learned(grid, length).means()
+    last, before = (means[0], means[1:2]) if np.argmax(means) == 0 else (means[-1], means[-2:-1])
+    # Where nearly all is learned, more of it hangs on nothing: the next rate learns as much.
+    return not np.any(before - base >= (1 - SHARE_OF_GAIN) * (last - base))
 
 
 def share_of_gain(findings: Findings, method: str, full: str, length: int) -> Effect:
@@ -176,7 +188,8 @@ def few_are_enough(findings: Findings) -> Checked:
     checked = _few(dimension) if dimension.log2 else _few_beyond(dimension)
     if not dimension.edges:
         return checked
-    reason = f"the best learning rate of {', '.join(dimension.edges)} is the edge of its sweep"
+    names = ", ".join(dimension.edges)
+    reason = f"the best learning rate of {names} is the edge of a sweep that still rises there"
     return doubted(doubted(checked, Status.REPRODUCED, reason), Status.CONTRADICTED, reason)
 
 
