@@ -95,12 +95,15 @@ def lengths(learned, epochs):
     return Answered(found, "lab", False, epochs)
 
 
-EPOCHS = {12: 2.0, 24: 4.0, 80: 13.3}
+EPOCHS = {6: 1.0, 12: 2.0, 24: 4.0, 80: 13.3}
 
 
 @pytest.mark.parametrize(
     ("learned", "status"),
-    [({12: -0.2, 24: 0.0, 80: 0.1}, HOLDS), ({12: 0.0, 24: 0.0, 80: 0.1}, NOT)],
+    [
+        ({6: -0.1, 12: -0.2, 24: 0.0, 80: 0.1}, HOLDS),
+        ({6: -0.2, 12: 0.0, 24: 0.0, 80: 0.1}, NOT),
+    ],
 )
 def test_four_epochs_against_fewer(learned, status):
     checked = check("epochs", lengths(learned, EPOCHS))
@@ -110,8 +113,8 @@ def test_four_epochs_against_fewer(learned, status):
 
 
 def test_lengths_that_are_all_long_tell_nothing():
-    long = {steps: 4 * passes for steps, passes in EPOCHS.items()}
-    assert check("epochs", lengths({12: 0.0, 24: 0.0, 80: 0.0}, long)).status is UNTESTED
+    long = {steps: 5 * passes for steps, passes in EPOCHS.items()}
+    assert check("epochs", lengths(dict.fromkeys(EPOCHS, 0.0), long)).status is UNTESTED
     assert check("epochs", with_full(0.1)).status is UNTESTED
 
 
@@ -138,6 +141,16 @@ def test_all_modules_against_each_part(losses, status):
     assert checked.status is status, checked
     assert "everything – attention: learning" in checked.evidence
     assert "64" not in checked.evidence
+
+
+def test_a_part_whose_best_rate_is_at_an_edge_may_have_learned_more():
+    rising = np.sort(LEARNS) - 0.3
+    arms = {
+        "everything": (LEARNS, FORGETS, lora()),
+        "mlp": (rising, FORGETS, lora(targets=ALL[4:])),
+    }
+    checked = check("modules", study(arms, (("everything", "mlp"),)))
+    assert checked.status is UNDECIDED and "the best rate of mlp is the edge" in checked.evidence
 
 
 def ranks(learned, forgotten):
@@ -185,7 +198,7 @@ def config_lines(*studies, **statuses):
 
 
 def test_the_config_follows_what_the_data_say():
-    studies = (ranks(0.1, 0.2), modules(0.3, 0.1), lengths({12: 0, 24: 0.2, 80: 0.1}, EPOCHS))
+    studies = (ranks(0.1, 0.2), modules(0.3, 0.1), lengths({6: 0, 12: 0, 24: 0.2, 80: 0.1}, EPOCHS))
     text = "\n".join(config_lines(*studies))
     assert "rank     64 (holds; r64 learned most" in text
     assert "steps    24 (4 epochs" in text

@@ -87,7 +87,9 @@ def test_what_is_planted_otherwise_is_not_reproduced(options, refuted):
 
 
 def test_few_seeds_decide_nothing_and_one_rank_is_not_compared():
-    assert {REPRODUCED} != set(statuses(planted(seeds=1)).values()) >= {UNDECIDED, UNTESTED}
+    alone = planted(seeds=1)
+    assert {REPRODUCED} != set(statuses(alone).values()) >= {UNDECIDED, UNTESTED}
+    assert [*directions.comparisons(alone)] == [("lora4", "lora64", SAME)]
     one = {"lora4": PUBLISHED["lora4"]}
     found = statuses(planted(norms=one, ranks=(4,), sizes=(1.0,)))
     untested = {name for name, status in found.items() if status is UNTESTED}
@@ -105,6 +107,11 @@ def test_similarity_over_seeds_and_pairs():
     found = directions.similarity(compared.of("lora4", "lora64", FACTOR), 1, 1, SAME)
     assert found.effect.df == SEEDS - 1 and found.effect.mean == pytest.approx(0.9, abs=0.05)
     assert found.random == 1 / SIZE
+    by_seed = [
+        np.mean([one.values[s, s, 0, 0] for one in compared.of("lora4", "lora64", FACTOR)])
+        for s in range(SEEDS)
+    ]
+    assert found.effect.se == pytest.approx(np.std(by_seed, ddof=1) / math.sqrt(SEEDS))
     assert found.beyond.mean == found.effect.mean - found.random
     # With itself: pairs of other seeds alone, and no more degrees of freedom for being six.
     kinds = [*directions.comparisons(compared)]
@@ -156,6 +163,10 @@ def test_a_change_of_nothing_has_no_directions(small, small_params):
     fresh = tuned(small, small_params, 1, 2, trained=False)
     with pytest.raises(UserError, match="the change of layers/0/attn/q is zero"):
         directions.of_run(small_params, fresh, 2, {})
+    # Its factor A has some, which change nothing.
+    change = next(weight_changes.of_model(small_params, fresh))
+    with pytest.raises(UserError, match="the change of layers/0/attn/q is zero"):
+        pairs.directions_of_a(change, 2)
 
 
 ROWS = [
