@@ -6,10 +6,10 @@ Claims: scaling a finished adapter, or averaging with the base, moves along the 
 learning rate (WiSE-FT, arXiv 2109.01903); intruder dimensions cause forgetting, so that scaling
 them down restores it at little cost, and random directions do not (arXiv 2410.21228). Refuted where
 a scaled run lies off the frontier of its method, and where intruders matter no more than as many
-random directions. LoRA and full finetuning, two rates and 3 seeds, then evaluated with the change
-scaled, truncated, with intruders or random directions scaled, and without one part: 12 trained runs
-and 168 evaluations in the lab.
-Argument: smollm2 (the same numbers, each evaluation minutes)
+random directions. LoRA and full finetuning, four rates and 5 seeds, then evaluated with the change
+scaled, truncated, with intruders or random directions scaled, and without one part: 40 trained runs
+and 560 evaluations in the lab.
+Argument: smollm2 (two rates and 3 seeds: 12 trained runs, 168 evaluations of minutes)
 """
 
 from lfl_jax.configs.studies import base, worlds
@@ -26,10 +26,11 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     base.refuse_unknown([argument], ("smollm2",), "interventions.py")
     world = worlds.of(argument, "interventions.py")
     s = world.study("parts of a finished change")
-    s.seeds = (0, 1, 2)
+    if argument:
+        s.seeds = (0, 1, 2)
     s.arms.lora, s.arms.full = world.lora_arm(), world.full_arm()
     for arm in ("lora", "full"):
-        s.arms[arm].lr = s.arms[arm].lr[-3:-1]
+        s.arms[arm].lr = s.arms[arm].lr[-3:-1] if argument else s.arms[arm].lr[-5:-1]
         s.arms[f"{arm}_scaled"] = base.derived(arm, scales=SCALES)
     s.arms.lora_truncated = base.derived("lora", truncate=RANKS)
     s.arms.lora_intruders = base.derived("lora", intruders=INTRUDERS)

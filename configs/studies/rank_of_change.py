@@ -11,6 +11,8 @@ Measured (results/studies/rank_of_change, synthetic): k90 of full finetuning is 
 has 78), of LoRA 3.3 (13): a ratio of 7.3 [6.6, 8.0]. It grows by 3.0 [2.8, 3.2] with each doubling
 of the steps, is .35 of a random change's in the MLP and .26 in attention, .26 in the first and last
 layers and .34 between: as published but for the ratio, for which these matrices are too small.
+Argument: smollm2 (90 runs), smollm2,quick (24 runs of 2 lengths and 2 seeds), or paper (36 runs: 1
+and 4 epochs, 3 seeds)
 """
 
 from lfl_jax.configs.studies import worlds

@@ -17,7 +17,7 @@ CLAIMS = {
     "rank": 120,
     "modules": 270,
     "alpha": 120,
-    "optimizer": 120,
+    "optimizer": 140,
     "init": 170,
     "penalties": 180,
     "mediation": 150,
@@ -114,6 +114,9 @@ def test_a_size_is_a_study_of_its_own(size):
 
 
 def test_interventions_train_few_runs_and_evaluate_many():
+    runs, count = one_seed("interventions.py:smollm2")
+    trained = count * sum(not run.source for run in runs) // len(runs)
+    assert f"{trained} trained runs, {count - trained} evaluations" in doc("interventions")
     runs, count = one_seed("interventions.py")
     trained = count * sum(not run.source for run in runs) // len(runs)
     assert f"{trained} trained runs and {count - trained} evaluations" in doc("interventions")
