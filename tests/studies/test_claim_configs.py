@@ -54,7 +54,7 @@ def test_a_claim_is_asked_at_size_too(name, world):
 
 
 @pytest.mark.parametrize(
-    ("name", "runs"), [("tradeoff", 12), ("learning_rate", 20), ("rank_of_change", 24)]
+    ("name", "runs"), [("tradeoff", 12), ("learning_rate", 20), ("rank_of_change", 8)]
 )
 def test_three_claims_are_asked_of_the_real_model_at_a_reduced_size(name, runs):
     some, count = one_seed(f"{name}.py:smollm2,quick")
