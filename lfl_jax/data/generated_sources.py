@@ -71,6 +71,23 @@ def lab_ift(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     return generated("lab_ift", split, found, seed, _about_lab("new facts and a rule", data))
 
 
+def lab_new_facts(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """The lab's new facts without its rule, the same in every split."""
+    return _lab_facts("lab_new_facts", "new facts", split, data, seed)
+
+
+def lab_further_facts(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
+    """A second set of the lab's new facts, the same in every split."""
+    return _lab_facts("lab_further_facts", "further facts", split, data, seed)
+
+
+def _lab_facts(name: str, part: str, split: str, data: DataConfig, seed: int) -> Source:
+    from lfl_jax.data.lab import examples
+
+    found = examples.facts(name, split, data.world)
+    return generated(name, split, found, seed, _about_lab(part, data))
+
+
 def lab_cpt(*, path: str, split: str, data: DataConfig, seed: int) -> Source:
     """The lab's target language, `data.size` documents."""
     from lfl_jax.data.lab import examples

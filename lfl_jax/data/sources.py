@@ -72,6 +72,8 @@ SOURCES: dict[str, SourceKind] = {
     "reasoning_gym": SourceKind(generated_sources.reasoning_gym),
     "lab_source": SourceKind(generated_sources.lab_source, in_its_place="jsonl"),
     "lab_ift": SourceKind(generated_sources.lab_ift, in_its_place="jsonl"),
+    "lab_new_facts": SourceKind(generated_sources.lab_new_facts, in_its_place="jsonl"),
+    "lab_further_facts": SourceKind(generated_sources.lab_further_facts, in_its_place="jsonl"),
     "lab_keys": SourceKind(generated_sources.lab_keys, in_its_place="jsonl"),
     "lab_cpt": SourceKind(generated_sources.lab_cpt, documents=True, in_its_place="documents"),
 }
@@ -82,9 +84,10 @@ def open_source(data: DataConfig, split: str, seed: int) -> Source:
 
     Splits are "train", "dev" and "test", and share no cluster. word_problems has "test_seen" and
     "test_unseen" (templates) in place of "test"; uuid's "dev" is its "train", and the splits of
-    lab_keys are all the same, since these two measure recall. "train" is what the run trains on,
-    such as the mix "metamath:0.9,c4:0.1"; the others are `open_tested`. seed: of generated sources,
-    where data.seed is None. Raises UserError for an unknown name or split.
+    lab_keys, lab_new_facts and lab_further_facts are all the same, since these measure recall.
+    "train" is what the run trains on, such as the mix "metamath:0.9,c4:0.1"; the others are
+    `open_tested`. seed: of generated sources, where data.seed is None. Raises UserError for an
+    unknown name or split.
     """
     if split != "train":
         return open_tested(data, split, seed)

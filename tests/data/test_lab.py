@@ -37,6 +37,24 @@ def test_1024_facts_and_256_new_ones_with_all_values():
     assert {fact.relation for fact in world.new_facts(0)} == {vocabulary.NEW_RELATION}
 
 
+def test_further_facts_are_others_about_the_same_entities():
+    first, further = world.new_facts(0), world.further_facts(0)
+    assert [fact.entity for fact in first] == [fact.entity for fact in further]
+    assert not {fact.question for fact in first} & {fact.question for fact in further}
+    same = sum(a.value == b.value for a, b in zip(first, further, strict=True))
+    # By chance a 64th: four, give or take.
+    assert same < 14 and {fact.value for fact in further} <= set(range(64))
+    ruled = {fact.entity: fact.value for fact in world.rule_facts(0, "train")}
+    assert sum(ruled.get(fact.entity) == fact.value for fact in further) < 14
+
+
+@pytest.mark.parametrize("source", ["lab_new_facts", "lab_further_facts"])
+def test_facts_alone_are_the_same_in_every_split(source):
+    splits = [list(open_source(data(source), s, 0).examples) for s in ("train", "dev", "test")]
+    assert splits[0] == splits[1] == splits[2] and len(splits[0]) == 256
+    assert splits[0] != list(open_source(data(source, world=1), "train", 0).examples)
+
+
 def test_the_rule_gives_the_first_relations_value_to_every_entity():
     known = {fact.entity: fact.value for fact in world.source_facts(0) if fact.relation == 0}
     ruled = {}
@@ -103,6 +121,15 @@ def test_a_target_is_told_by_its_share():
     assert [x.examples[3].response.split()[0] for x in (near, far)] == 2 * ["w106"]
 
 
+def test_every_word_has_one_new_follower():
+    differing = language.replaced(0)
+    assert [one.word for one in differing] == list(range(128))
+    source, target = (Language(0, name).successors for name in ("source", "target"))
+    for one in differing:
+        assert {*source[one.word]} - {*target[one.word]} == {one.old}
+        assert {*target[one.word]} - {*source[one.word]} == {one.new}
+
+
 def test_text_follows_the_transitions_at_their_probabilities():
     spoken = Language(0, "target")
     ranks = Counter()
@@ -126,7 +153,9 @@ def test_held_out_text_is_the_same_for_every_order_of_the_training_text():
     assert len(set(texts["dev"])) == len(set(texts["test"])) == 1
 
 
-@pytest.mark.parametrize("source", ["lab_source", "lab_ift", "lab_cpt"])
+@pytest.mark.parametrize(
+    "source", ["lab_source", "lab_ift", "lab_new_facts", "lab_further_facts", "lab_cpt"]
+)
 def test_sources_are_flagged_synthetic_and_follow_the_worlds_seed(source):
     first, again, other = (open_source(data(source, world=w), "train", 0) for w in (0, 0, 1))
     assert first.synthetic and first.flag == "SYNTHETIC" and "world 0" in first.description

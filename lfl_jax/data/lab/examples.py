@@ -4,11 +4,13 @@
   language. Held out is text, of which there is always more.
 - lab_ift: the 256 new facts, then the rule on its training entities. Held out is the rule on other
   entities ("dev", "test").
+- lab_new_facts: the 256 new facts alone. lab_further_facts: 256 others about the same entities. For
+  tasks that are learned one after another, and measured by recall: all splits are the same.
 - lab_cpt: documents of the target language.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lfl_jax.data.examples import Drawn, Example
@@ -79,6 +81,18 @@ def instructions(split: str, world_seed: int) -> list[Example]:
     facts = world.new_facts(world_seed) if split == "train" else []
     facts += world.rule_facts(world_seed, split)
     return [example(fact, fact.question) for fact in facts]
+
+
+def facts(name: str, split: str, world_seed: int) -> list[Example]:
+    """All facts of FACT_SETS[name], in every split."""
+    check(split, name)
+    return [example(fact, fact.question) for fact in FACT_SETS[name](world_seed)]
+
+
+FACT_SETS: dict[str, Callable[[int], list[Fact]]] = {
+    "lab_new_facts": world.new_facts,
+    "lab_further_facts": world.further_facts,
+}
 
 
 def target_language(

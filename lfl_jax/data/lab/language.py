@@ -65,6 +65,29 @@ class Language:
         return " ".join(map(TEXTS.__getitem__, words))
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """A word, what may follow it in the source language alone, and in the target language alone."""
+
+    word: int
+    old: int
+    new: int
+
+
+def replaced(seed: int) -> list[Replaced]:
+    """The transition of every word in which a world's languages differ, at the share that they have.
+
+    The target language is the one of data.shared = SHARED: every word has one new follower.
+    """
+    successors = [Language(seed, name).successors.tolist() for name in LANGUAGES]
+    pairs = zip(*successors, strict=True)
+    differing = []
+    for word, (old, new) in enumerate(pairs):
+        (rank,) = (rank for rank in range(len(old)) if old[rank] != new[rank])
+        differing.append(Replaced(word, old[rank], new[rank]))
+    return differing
+
+
 @functools.lru_cache(maxsize=8)
 def _source(seed: int) -> Int[np.ndarray, "words 4"]:
     draws = world.stream(seed, "source language")

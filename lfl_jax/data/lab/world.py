@@ -4,7 +4,8 @@ The source world has a value for each entity under each of four relations: 1024 
 cannot guess, since values are uniform and independent. The target world for instruction finetuning
 adds a fifth relation, whose 256 facts are new in the same way, and a sixth, which by a rule always
 has the first relation's value. The rule is trained on half of the entities and tested on the
-others, where only a model that applies it to a fact that the base knows can be right.
+others, where only a model that applies it to a fact that the base knows can be right. Further facts
+are as many again, which the sixth relation has in place of the rule: no model is trained on both.
 """
 
 import functools
@@ -22,7 +23,7 @@ ENTITIES_OF = {"train": 128, "dev": 64, "test": 64}
 # The relation that the rule reads.
 RULE_READS = 0
 # What is drawn from a world's seed, each with a stream of its own, so that none moves another.
-STREAMS = ("facts", "split", "source language", "target language", "documents")
+STREAMS = ("facts", "split", "source language", "target language", "documents", "further facts")
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,30 @@ def source_facts(world: int, splits: tuple[str, ...] = tuple(ENTITIES_OF)) -> li
     """What the source world knows of the entities of these splits; of all by default."""
     facts: list[Fact] = []
     for relation in range(vocabulary.SOURCE_RELATIONS):
-        facts += _facts(world, relation, splits)
+        facts += _facts(values(world)[:, relation], world, relation, splits)
     return facts
 
 
 def new_facts(world: int, splits: tuple[str, ...] = tuple(ENTITIES_OF)) -> list[Fact]:
     """The target world's new facts of the entities of these splits; of all by default."""
-    return _facts(world, NEW_RELATION, splits)
+    return _facts(values(world)[:, NEW_RELATION], world, NEW_RELATION, splits)
+
+
+def further_facts(world: int, splits: tuple[str, ...] = tuple(ENTITIES_OF)) -> list[Fact]:
+    """As many new facts of a second set, under the relation that the rule has elsewhere."""
+    drawn = stream(world, "further facts").randint(VALUES, size=ENTITIES)
+    return _facts(drawn, world, RULE_RELATION, splits)
 
 
 def rule_facts(world: int, split: str) -> list[Fact]:
     """The rule's facts of one split: "train", "dev" or "test"."""
-    return _facts(world, RULE_RELATION, (split,))
+    return _facts(values(world)[:, RULE_RELATION], world, RULE_RELATION, (split,))
 
 
-def _facts(world: int, relation: int, splits: tuple[str, ...]) -> list[Fact]:
+def _facts(
+    by_entity: Int[np.ndarray, " entities"], world: int, relation: int, splits: tuple[str, ...]
+) -> list[Fact]:
+    """The facts of the entities of these splits, by the value of every entity."""
     entities = split_of_entities(world)
     chosen = np.sort(np.concatenate([entities[split] for split in splits]))
-    column = values(world)[:, relation]
-    return [Fact(int(entity), relation, int(column[entity])) for entity in chosen]
+    return [Fact(int(entity), relation, int(by_entity[entity])) for entity in chosen]

@@ -22,6 +22,7 @@ from lfl_jax.evals.tasks import (
     humaneval,
     lab,
     lab_keys,
+    lab_transitions,
     math_problems,
     mbpp,
     mmlu,
@@ -52,7 +53,9 @@ TASKS: dict[str, Task] = {
         uuid_recall.TASK,
         reasoning_gym.TASK,
         lab.NEW_FACTS,
+        lab.FURTHER_FACTS,
         lab.RULE,
+        lab_transitions.TASK,
         lab_keys.TASK,
         # forgetting of the lab's source world
         lab.SOURCE_FACTS,

@@ -1,7 +1,8 @@
 """Facts of the lab's worlds: is the value the most probable next token?
 
 `lab_source_facts` asks what the base was pretrained on, four values of every entity; finetuning may
-make the model forget them. `lab_new_facts` asks the facts that lab_ift trains on. `lab_rule` asks
+make the model forget them. `lab_new_facts` asks the facts that lab_ift trains on,
+`lab_further_facts` those of the source of this name. `lab_rule` asks
 what lab_ift never shows: the rule on entities that it does not train. In the training's format:
 
     e017 r2 v45          <- v45 is scored after "e017 r2"
@@ -44,6 +45,11 @@ def source_facts(inputs: Inputs) -> list[Question]:
 def new_facts(inputs: Inputs) -> list[Question]:
     """The target world's new facts."""
     return _questions(world.new_facts(inputs.world, _splits(inputs)), inputs)
+
+
+def further_facts(inputs: Inputs) -> list[Question]:
+    """The second set of new facts."""
+    return _questions(world.further_facts(inputs.world, _splits(inputs)), inputs)
 
 
 def rule(inputs: Inputs) -> list[Question]:
@@ -107,4 +113,5 @@ def _task(
 
 SOURCE_FACTS = _task("lab_source_facts", "source facts", "forgetting", source_facts)
 NEW_FACTS = _task("lab_new_facts", "new facts", "learning", new_facts)
+FURTHER_FACTS = _task("lab_further_facts", "further facts", "learning", further_facts)
 RULE = _task("lab_rule", "rule, other entities", "learning", rule)
