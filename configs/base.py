@@ -87,6 +87,9 @@ def _adapter() -> config_dict.ConfigDict:
     a.path = ""
     # as path, but a first adapter that stays frozen, under a new one that the other fields describe
     a.over = ""
+    # the hash (12 hex digits) of the config that trained the run directory of path or over, which
+    # has to be that run at its end; "" = whatever lies there. Studies of several tasks set it
+    a.start_config = ""
     return a
 
 
@@ -340,8 +343,7 @@ def is_full(words: list[str]) -> bool:
 
 
 def check_words(words: list[str]) -> None:
-    """ValueError for words that say two things about one: full,lora or full,r=4 or r=4,r=8 or
-    steps=9,epochs=2."""
+    """ValueError for words that say two things about one: full,lora or full,r=4 or r=4,r=8."""
     trains = [w for w in words if w in FULL or w in COMPOUNDS or set(w.split("+")) <= KINDS]
     lengths = [w for w in words if w.partition("=")[0] in ("steps", "tokens", "epochs")]
     refuse_several(
@@ -363,8 +365,7 @@ def refuse_several(words: list[str], why: str) -> None:
 
 
 def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
-    """Apply the part of a config's argument string that every config shares; returns the words it
-    did not know.
+    """Apply the words that every config shares; returns those that it did not know.
 
     "lora", "lora+bottleneck", "rslora", "qlora", "full", "full_linear" choose what trains; "r=64",
     "alpha=32", "lr=2e-4", "steps=20" set one field each. Raises ValueError for words that

@@ -17,7 +17,7 @@ from lfl_jax.config import Config, locations
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
 from lfl_jax.report import describe
-from lfl_jax.run_setup import earlier_run
+from lfl_jax.run_setup import earlier_run, starting
 
 
 def config(argument: str = "r=4", steps: int = 1, **changes: object) -> Config:
@@ -290,3 +290,28 @@ def test_places_of_adapters_are_those_of_the_command(given: str, meant: str) -> 
             partial(locations.absolute, here=Path("/here"))
         )
         assert getattr(found.adapter, field) == str(Path(meant).expanduser())
+
+
+def test_the_config_can_say_which_run_it_starts_from(first: Path, tmp_path: Path) -> None:
+    trained_by = earlier_run.read_config(first / "run").hash()
+    changes = {"adapter_targets": ("q", "v"), "adapter_path": first / "run"}
+    named = config(**changes, adapter_start_config=trained_by)
+    starting.check(named, tmp_path / "a")
+    # It is a part of what the run is, and a config without it is the one that it was.
+    assert len({named.hash(), config(**changes).hash(), config().hash()}) == 3
+    cases = {
+        "holds the run of config": {"adapter_start_config": "0" * 12},
+        "is no run directory": {"adapter_path": first / "peft"},
+    }
+    for said, change in cases.items():
+        other = config(**changes | {"adapter_start_config": trained_by} | change)
+        with pytest.raises(UserError, match=said):
+            starting.check(other, tmp_path / "a")
+    half = shutil.copytree(first / "run", tmp_path / "half")
+    for last in half.glob("checkpoints/2"):
+        shutil.rmtree(last)
+    other = config(**changes | {"adapter_path": half}, adapter_start_config=trained_by)
+    with pytest.raises(UserError, match="has trained . of 2 steps; let it end first"):
+        starting.check(other, tmp_path / "a")
+    with pytest.raises(UserError, match="is of the run to start from; name its directory"):
+        config(adapter_start_config=trained_by)

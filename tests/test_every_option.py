@@ -47,6 +47,7 @@ OTHER: dict[str, tuple] = {
     "adapter.subspace_dim": (64, {"adapter.kind": "subspace"}),
     "adapter.path": ("/nowhere", {}),
     "adapter.over": ("/nowhere", {}),
+    "adapter.start_config": ("0123456789ab", {}),
     "trainable": (("adapter/.*/b",), {}),
     "optim.name": ("lionw", {}),
     "optim.lr": (1e-2, {}),

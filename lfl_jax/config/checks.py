@@ -197,6 +197,11 @@ def _adapter_problems(c: Config) -> list[str]:
         problems.append(
             "config.adapter.over is under a new adapter; set config.adapter.kind (and rank)"
         )
+    if a.start_config and not (a.path or a.over):
+        problems.append(
+            f"config.adapter.start_config={a.start_config} is of the run to start from; name its"
+            " directory with config.adapter.path or config.adapter.over"
+        )
     if c.analysis.every and not c.analysis.modules:
         problems.append(
             "config.analysis.modules is empty; name modules such as ('q','v'), or set"

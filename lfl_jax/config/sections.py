@@ -63,6 +63,7 @@ class AdapterConfig(Section):
     path: str = ""
     over: str = ""
     subspace_dim: int = dataclasses.field(default=128, metadata=LATER)
+    start_config: str = dataclasses.field(default="", metadata=LATER)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Key
 from lfl_jax.errors import UserError
-from lfl_jax.io import adapter_file
+from lfl_jax.io import adapter_file, workdir
 from lfl_jax.model import LoadedModel, Model
 from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
@@ -78,6 +78,24 @@ def check(config: Config, folder: Path) -> None:
         if path and not is_here and not is_name and not Path(path).exists():
             formats = ", ".join(adapter_formats.ADAPTER_FORMATS)
             raise UserError(f"config.adapter.{field}={path}: there is nothing; expected {formats}")
+        if path and not is_here and config.adapter.start_config:
+            _require_run(Path(path), field, config.adapter.start_config)
+
+
+def _require_run(start: Path, field: str, config_hash: str) -> None:
+    """UserError unless this is the directory of the run of this config, trained to its end."""
+    said = f"config.adapter.{field}={start}"
+    if not (start / workdir.CONFIG_FILE).exists():
+        raise UserError(f"{said} is no run directory, which config.adapter.start_config asks for")
+    earlier = earlier_run.read_config(start)
+    if earlier.hash() != config_hash:
+        raise UserError(
+            f"{said} holds the run of config {earlier.hash()}; config.adapter.start_config is"
+            f" {config_hash}"
+        )
+    done, steps = run_length.last_checkpoint(start), earlier.train.steps
+    if done < (steps or 1):
+        raise UserError(f"{said} has trained {done} of {steps or 'its'} steps; let it end first")
 
 
 def make(config: Config, base: LoadedModel, rules: Rules, folder: Path) -> Start:
@@ -107,7 +125,9 @@ def _fresh(config: Config, base: LoadedModel, rules: Rules) -> dict:
     """
     if not config.adapter.kinds:
         return {}
-    initialise, shardings = _initialiser(base.cfg, config.adapter, rules)
+    # Where a run starts is nothing that its own adapter's program depends on.
+    alike = dataclasses.replace(config.adapter, path="", over="", start_config="")
+    initialise, shardings = _initialiser(base.cfg, alike, rules)
     fresh = initialise(jax.random.key(config.seed.init))
     bound = adapters.bind(fresh, base.model.params, base_model.originals(config, rules))
     return states.put(bound, shardings)

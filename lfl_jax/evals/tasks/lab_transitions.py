@@ -52,7 +52,9 @@ def transitions(inputs: Inputs) -> list[Transition]:
 def requests(item: Transition, tokenizer: Tokenizer, length: int) -> list[Request]:
     """Both followers; UserError for a tokenizer in which a word is several tokens."""
     prompt = tuple(prompt_ids(item.prompt, tokenizer))
+    # The record takes their scores in this order.
     followers = [tuple(tokenizer.encode_continuation(text)) for text in (item.new, item.old)]
+    # In pieces, followers that share some would be told apart by the others alone.
     if {len(ids) for ids in followers} != {1}:
         raise UserError(
             f"{item.new.strip()!r} is {len(followers[0])} tokens of this tokenizer: the lab's"
