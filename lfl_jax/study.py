@@ -68,8 +68,8 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     """Compare methods, and publish a report."""
     from lfl_jax.studies import grid
 
-    config = grid.read(values)
-    planned = grid.expand(config)
+    config, folder = grid.read(values), Path(options.workdir).absolute()
+    planned = grid.expand(config, folder)
 
     from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs
@@ -77,7 +77,7 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     from lfl_jax.studies.running import execute, measuring, plan
 
     keep_compiled_programs(assets.writable("compiled"))
-    study = execute.Study(Path(options.workdir).absolute(), planned, retention=config.checkpoints)
+    study = execute.Study(folder, planned, retention=config.checkpoints)
     console = Console()
     for run in planned:
         # The lab's base is trained by whoever needs it first, once for all runs.

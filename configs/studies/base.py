@@ -32,6 +32,10 @@ def study() -> config_dict.ConfigDict:
     s.arms = config_dict.ConfigDict()
     # config fields of all runs in place of the base's, in sections: {"train": {"batch": 4}}
     s.config = config_dict.ConfigDict()
+    # task()s, two or more that every run is trained on one after another, in this order: each from
+    # what the last ended with, by a fresh optimizer and a whole schedule. () = what the base config
+    # trains on. The report then has the task matrix, backward and forward transfer
+    s.sequence = ()
     # optimizer steps; a run of each length has a whole schedule of its own
     s.steps = ()
     # indices of the seeds, whole numbers >= 0; index i sets seed.init = 4i, seed.data = 4i + 1,
@@ -66,19 +70,36 @@ def study() -> config_dict.ConfigDict:
 
 
 def arm(
-    words: str = "", lr: tuple[float, ...] = (), **config: dict | tuple[str, ...]
+    words: str = "",
+    lr: tuple[float, ...] = (),
+    start: str = "path",
+    **config: dict | tuple[str, ...],
 ) -> config_dict.ConfigDict:
     """A method of a study.
 
     words: added to the base config's, as "lora,r=16". lr: peak learning rates, of which at least
-    two are needed to draw a frontier. config: fields in sections, adapter={"rank": 4}, and
-    trainable=(...), which is in none.
+    two are needed to draw a frontier. start: of a later task of a sequence, path = one adapter, or
+    the parameters, is trained on; over = a new adapter over the earlier ones, which stay as they
+    are. config: fields in sections, adapter={"rank": 4}, and trainable=(...), which is in none.
     """
     a = config_dict.ConfigDict()
     a.words = words
     a.lr = lr
+    a.start = start
     a.config = config_dict.ConfigDict(config)
     return a
+
+
+def task(name: str = "", learning: str = "", score: str = "", **config: dict) -> dict[str, object]:
+    """A task of a sequence.
+
+    name: as those of arms. learning: TASK/METRIC by which the learning rate is chosen, one for all
+    tasks: where their mean right after their own training is best. score: TASK/METRIC of the task
+    matrix, in the margin's unit; "" = the same. Both are evaluated in the runs of all tasks, so
+    that they must not depend on what is trained on, as target_nll does. config: fields in sections,
+    data={"source": ...}.
+    """
+    return {"name": name, "learning": learning, "score": score, "config": config}
 
 
 def derived(

@@ -11,49 +11,27 @@ import dataclasses
 import difflib
 import itertools
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
 
 from lfl_jax.config import Config, command_line
 from lfl_jax.config.sections import name_and_items
 from lfl_jax.errors import UserError, mistakes
-from lfl_jax.studies import points
-from lfl_jax.studies.answers import MOST_CONTRASTS, Question
-from lfl_jax.studies.arms import Measures
+from lfl_jax.studies import points, sequences
+from lfl_jax.studies.answers import Question
+from lfl_jax.studies.arms import Measure, Measures
+from lfl_jax.studies.fields import (
+    SEED_STREAMS,
+    ArmConfig,
+    Overrides,
+    overrides,
+    wrong,
+)
 from lfl_jax.studies.points import AS_TRAINED, Point
-from lfl_jax.studies.running.keeping import RETENTIONS
 from lfl_jax.studies.runs import run_name
-
-# {"optim.lr": 1e-3}, as pairs: hashable, in the order of their names.
-Overrides: TypeAlias = tuple[tuple[str, object], ...]
-
-# Names are folders on every file system, and parts of a run's name, which "-" separates. Without
-# ".", which ConfigDict takes in no field's name.
-NAME = re.compile(r"[\w+]+")
-NAMED = 'letters, digits, "_" and "+"'
-# Of one index, so that no two random streams of a study share a number.
-SEED_STREAMS = ("init", "data", "dropout", "sample")
-# Fields that an axis of the study sets.
-AXES = ("optim.lr", "train.steps", *(f"seed.{stream}" for stream in SEED_STREAMS))
-
-
-@dataclass(frozen=True)
-class ArmConfig:
-    """A method: words added to the base config's, fields in place of its own, learning rates.
-
-    of, points: of a method without training, which alters the change of another arm's runs in each
-    of these ways; its rates are then that arm's.
-    """
-
-    name: str
-    words: str
-    rates: tuple[float, ...]
-    config: Overrides = ()
-    of: str = ""
-    points: tuple[Point, ...] = (AS_TRAINED,)
+from lfl_jax.studies.sequences import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -71,6 +49,7 @@ class StudyConfig:
     curvature: int = 0
     unigrams: bool = False
     checkpoints: str = "weights"
+    sequence: tuple[TaskConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ class PlannedRun:
     """A run of the grid. name: of its directory, the same whenever the study is expanded.
 
     source, point: of a run without training, the name of the run whose change is altered, and how;
-    config is that run's.
+    config is that run's. task: of a sequence. start: the name of the run that it starts from.
     """
 
     name: str
@@ -89,6 +68,13 @@ class PlannedRun:
     config: Config
     source: str = ""
     point: Point = AS_TRAINED
+    task: str = ""
+    start: str = ""
+
+    @property
+    def needs(self) -> str:
+        """The name of the run that has to have finished before; "" for none."""
+        return self.source or self.start
 
 
 def load(place: str) -> StudyConfig:
@@ -111,35 +97,38 @@ def read(values: Mapping[str, object]) -> StudyConfig:
     for name, arm in given["arms"].items():
         form = base.derived() if "of" in arm else base.arm()
         problems += unknown(arm, form.to_dict(), f"study field arms.{name}.")
+    for task in given["sequence"]:
+        problems += unknown(task, base.task(), "study field sequence.")
     if problems:
         raise mistakes(problems)
 
-    arms = _arms(given["arms"])
-    problems = [*_wrong(given, arms)]
-    if problems:
+    arms, tasks = _arms(given["arms"]), _sequence(given["sequence"])
+    if problems := [*wrong(given, arms, tasks)]:
         raise mistakes(problems)
     measures = Measures.parse(given["learning"], given["forgetting"], given["divergence"])
     question = Question(measures, float(given["margin"]), _pairs(given["contrasts"]))
     axes = {"steps": tuple(given["steps"]), "seeds": tuple(given["seeds"])}
     rest = {"config": overrides(given["config"]), "checkpoints": given["checkpoints"]}
     rest |= {name: given[name] for name in ("weights", "curvature", "unigrams")}
+    rest["sequence"] = tasks
     return StudyConfig(given["name"], given["base"], arms, question=question, **axes, **rest)
 
 
-def expand(study: StudyConfig) -> list[PlannedRun]:
+def expand(study: StudyConfig, folder: Path = Path()) -> list[PlannedRun]:
     """Every run, those of a seed together, so that an interrupted study has whole seeds.
 
+    A run comes after the one that it needs. folder: the study's, where those of later tasks start.
     Raises UserError for fields that no config has, arms that do not differ, and runs that collide.
     """
     base = command_line.configured(study.base, {})
     # What needs no training comes after the runs that it needs.
     arms = sorted(study.arms, key=lambda arm: bool(arm.of))
     cells = itertools.product(study.seeds, arms, study.steps)
-    runs = [
-        _run(study, base, arm, lr, steps, seed, point)
-        for seed, arm, steps in cells
-        for lr, point in itertools.product(arm.rates, arm.points)
-    ]
+    runs = []
+    for seed, arm, steps in cells:
+        for lr, point in itertools.product(arm.rates, arm.points):
+            run = _run(study, base, arm, lr, steps, seed, point)
+            runs += _in_sequence(study, base, arm, run, folder) if study.sequence else [run]
     _require_different_arms(study, base)
     _require_distinct(runs)
     _require_measured(study, runs[0].config)
@@ -166,7 +155,8 @@ def _arms(given: Mapping[str, Mapping[str, object]]) -> tuple[ArmConfig, ...]:
         if "of" not in values:
             arm = base.arm().to_dict() | values
             rates = _numbers(arm["lr"])
-            trained[name] = ArmConfig(name, arm["words"], rates, overrides(arm["config"]))
+            fields = overrides(arm["config"])
+            trained[name] = ArmConfig(name, arm["words"], rates, fields, start=arm["start"])
     for name, values in given.items():
         if name in trained:
             arms.append(trained[name])
@@ -178,97 +168,41 @@ def _arms(given: Mapping[str, Mapping[str, object]]) -> tuple[ArmConfig, ...]:
     return tuple(arms)
 
 
+def _sequence(given: Sequence[Mapping[str, object]]) -> tuple[TaskConfig, ...]:
+    """The tasks; what is missing of one takes base.py's value, as elsewhere."""
+    from lfl_jax.configs.studies import base
+
+    return sequences.read([base.task() | dict(task) for task in given])
+
+
 def _numbers(values: Sequence[object]) -> tuple[float, ...]:
     """NaN stands for what is no number, which no check lets pass."""
     return tuple(float(x) if isinstance(x, int | float) else math.nan for x in values)
-
-
-def overrides(sections: Mapping[str, object]) -> Overrides:
-    """{"optim.lr": 1e-3} of {"optim": {"lr": 1e-3}}; "trainable" is a field of no section."""
-    flat: dict[str, object] = {}
-    for name, value in sections.items():
-        is_section = isinstance(value, Mapping)
-        fields = {f"{name}.{field}": x for field, x in value.items()} if is_section else {}
-        flat |= fields or {name: value}
-    return tuple(sorted(flat.items(), key=lambda pair: pair[0]))
 
 
 def _pairs(contrasts: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((first, second) for first, second in contrasts)
 
 
-def _wrong(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[str]:
-    """What is wrong with the values of a study."""
-    names = [arm.name for arm in arms]
-    if not given["base"]:
-        yield "study field base: expected a config, such as math_ift:smoke"
-    if len(arms) < 2:
-        yield f"{len(arms)} arms; a study compares at least 2"
-    trained = [arm.name for arm in arms if not arm.of]
-    for arm in arms:
-        yield from _wrong_derived(arm, trained) if arm.name not in trained else _wrong_arm(arm)
-    for axis in ("steps", "seeds"):
-        yield from _wrong_axis(axis, given[axis])
-    if not given["margin"] > 0:
-        yield f"margin {given['margin']}: expected a positive number, in the measure's unit"
-    for name in ("weights", "unigrams"):
-        if type(given[name]) is not bool:
-            yield f"study field {name}={given[name]!r}: expected True or False"
-    if type(given["curvature"]) is not int or given["curvature"] < 0:
-        yield f"study field curvature={given['curvature']!r}: expected a whole number >= 0"
-    yield from _wrong_contrasts(given["contrasts"], names)
-    yield from _wrong_checkpoints(given, arms)
+def _in_sequence(
+    study: StudyConfig, base: Config, arm: ArmConfig, run: PlannedRun, folder: Path
+) -> list[PlannedRun]:
+    """A run for each task, from the one before it, in place of one that is of no task."""
+    axes, chain = _axes(base, run.lr, run.steps, run.seed), []
+    for task in study.sequence:
+        # The first task starts from the base, as every run of a study without a sequence.
+        fields, start = dict(overrides(task.config)), ""
+        if chain:
+            start = chain[-1].name
+            fields |= sequences.start_fields(arm.start, folder, start, chain[-1].config)
+        config = _config(study, arm, axes | fields)
+        named = {"name": f"{run.name}-{task.name}", "task": task.name, "start": start}
+        chain.append(dataclasses.replace(run, config=config, **named))
+    return chain
 
 
-def _wrong_arm(arm: ArmConfig) -> Iterable[str]:
-    if not NAME.fullmatch(arm.name):
-        yield f"arm {arm.name!r}: expected {NAMED}"
-    if not arm.rates or not all(lr > 0 for lr in arm.rates):
-        yield f"arm {arm.name}: lr {arm.rates}; expected learning rates above 0"
-    for field, _ in arm.config:
-        if field in AXES:
-            yield f"arm {arm.name} sets {field}, which is an axis of the study"
-
-
-def _wrong_derived(arm: ArmConfig, trained: Sequence[str]) -> Iterable[str]:
-    if not NAME.fullmatch(arm.name):
-        yield f"arm {arm.name!r}: expected {NAMED}"
-    if arm.of not in trained:
-        yield f"arm {arm.name} alters {arm.of!r}; expected one of the arms {', '.join(trained)}"
-    for problem in points.wrong(arm.points):
-        yield f"arm {arm.name}: {problem}"
-
-
-def _wrong_axis(name: str, values: Sequence[int]) -> Iterable[str]:
-    lowest = 1 if name == "steps" else 0
-    if not values or not all(isinstance(x, int) and x >= lowest for x in values):
-        yield f"study field {name}={values}: expected whole numbers >= {lowest}"
-
-
-def _wrong_contrasts(contrasts: Sequence[Sequence[str]], names: Sequence[str]) -> Iterable[str]:
-    # Without any declared, every pair is asked about.
-    count = len(contrasts) or len(names) * (len(names) - 1) // 2
-    if count > MOST_CONTRASTS:
-        yield (
-            f"{count} contrasts of {len(names)} arms; declare at most {MOST_CONTRASTS} in contrasts"
-        )
-    for contrast in contrasts:
-        if len(contrast) != 2 or not set(contrast) <= set(names) or len(set(contrast)) < 2:
-            yield f"contrast {tuple(contrast)}: expected two of the arms {', '.join(names)}"
-
-
-def _wrong_checkpoints(given: Mapping[str, object], arms: Sequence[ArmConfig]) -> Iterable[str]:
-    retention = given["checkpoints"]
-    if retention not in RETENTIONS:
-        yield f"study field checkpoints={retention!r}: expected one of {', '.join(RETENTIONS)}"
-    for arm in arms:
-        if arm.of and retention == "none":
-            yield (
-                f'study field checkpoints="none": arm {arm.name} alters the weights of'
-                f' {arm.of}; keep "weights"'
-            )
-    if given["weights"] and retention == "none":
-        yield 'study field checkpoints="none": weights=True measures them; keep "weights"'
+def _axes(base: Config, lr: float, steps: int, seed: int) -> dict[str, float | int]:
+    return {"optim.lr": lr, "train.steps": steps} | seeds_of(base, seed)
 
 
 def _run(
@@ -280,7 +214,7 @@ def _run(
     seed: int,
     point: Point = AS_TRAINED,
 ) -> PlannedRun:
-    axes = {"optim.lr": lr, "train.steps": steps} | seeds_of(base, seed)
+    axes = _axes(base, lr, steps, seed)
     name = run_name(arm.name, lr, steps, seed)
     if not arm.of:
         return PlannedRun(name, arm.name, lr, steps, seed, _config(study, arm, axes))
@@ -323,7 +257,7 @@ def _require_different_arms(study: StudyConfig, base: Config) -> None:
         # All else equal, arms differ in what remains.
         run = _run(study, base, arm, 1e-3, study.steps[0], study.seeds[0])
         curve = sorted(arm.points) if arm.of else ""
-        other = by_hash.setdefault(f"{run.config.hash()} {curve}", arm.name)
+        other = by_hash.setdefault(f"{run.config.hash()} {curve} {arm.start}", arm.name)
         if other != arm.name:
             raise UserError(
                 f"arms {other} and {arm.name} do not differ in anything that is trained"
@@ -341,13 +275,28 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
 
 
 def _require_measured(study: StudyConfig, config: Config) -> None:
-    """UserError for a measure whose task the runs do not evaluate."""
+    """UserError for a measure whose task the runs do not evaluate, or not on the same items."""
+    from lfl_jax.evals.tasks import TASKS
+
     evaluated = [name_and_items(task)[0] for task in config.eval.tasks]
     for field in dataclasses.fields(Measures):
         measure = getattr(study.question.measures, field.name)
-        missing = [task for task in measure.tasks if task not in evaluated] if measure else []
-        if missing:
-            raise UserError(
-                f"{field.name} is {measure}, but the runs evaluate {', '.join(evaluated)}: add"
-                f" {' and '.join(missing)} to eval.tasks"
-            )
+        if measure is not None:
+            _require_evaluated(field.name, measure, evaluated)
+    for task in study.sequence:
+        for measure in {task.learning, task.score}:
+            _require_evaluated(f"what is measured of task {task.name}", measure, evaluated)
+            if measure.task in TASKS and TASKS[measure.task].reads_source:
+                raise UserError(
+                    f"task {task.name}: {measure} is of whatever a run trains on; give a measure"
+                    " that is of this task in the runs of all tasks"
+                )
+
+
+def _require_evaluated(what: str, measure: Measure, evaluated: Sequence[str]) -> None:
+    missing = [task for task in measure.tasks if task not in evaluated]
+    if missing:
+        raise UserError(
+            f"{what} is {measure}, but the runs evaluate {', '.join(evaluated)}: add"
+            f" {' and '.join(missing)} to eval.tasks"
+        )

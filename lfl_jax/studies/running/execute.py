@@ -33,6 +33,7 @@ from lfl_jax.run_setup.shared import Shared
 from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.running import derived, finished, keeping, reuse, workers
 from lfl_jax.studies.running.workers import Died
+from lfl_jax.studies.sequences import RUNS
 
 LOG = "runs.jsonl"
 
@@ -80,7 +81,11 @@ class Study:
 
     def run_folder(self, run: PlannedRun) -> Path:
         """The run's directory."""
-        return self.folder / "runs" / run.name
+        return self.folder / RUNS / run.name
+
+    def named(self, name: str) -> PlannedRun:
+        """The run of a name."""
+        return next(run for run in self.runs if run.name == name)
 
     @property
     def base_records(self) -> Path:
@@ -181,7 +186,8 @@ def _results(
     if fresh := [run for run in left if not run.source and not study.run_folder(run).exists()]:
         known = reuse.Known.of(study.folder.parent)
         for run in fresh:
-            if origin := known.take(run.config, study.run_folder(run), study.is_usable):
+            starts = _starts_elsewhere(study, run)
+            if origin := known.take(run.config, study.run_folder(run), study.is_usable, starts):
                 rest.remove(run)
                 keeping.keep(study.run_folder(run), study.retention)
                 yield _ended(study, run, State.FINISHED, reused=str(origin))
@@ -203,7 +209,12 @@ def _results(
 
 
 def _is_ready(run: PlannedRun, unfinished: Sequence[PlannedRun]) -> bool:
-    return all(run.source != other.name for other in unfinished)
+    return all(run.needs != other.name for other in unfinished)
+
+
+def _starts_elsewhere(study: Study, run: PlannedRun) -> list[Path] | None:
+    """Where other studies have the run that it starts from, if that was taken from them."""
+    return reuse.origins(study.folder / RUNS / run.start) if run.start else None
 
 
 def _ended(study: Study, run: PlannedRun, state: State, seconds: float = 0.0, **why: str) -> Ended:
@@ -240,6 +251,7 @@ def _attempt(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | N
     folder, started = study.run_folder(run), time.monotonic()
     state, reason = State.FINISHED, ""
     try:
+        _require_start(study, run)
         # Said of a run that is done again, and no fault of it.
         if lost := finished.prepare_again(folder, run.config):
             reason = f"done again, as {lost}"
@@ -260,9 +272,20 @@ def _attempt(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | N
     return _ended(study, run, state, seconds, reason=reason.replace("\n", " "))
 
 
+def _require_start(study: Study, run: PlannedRun) -> None:
+    """UserError where the run that this one starts from has not finished, and why."""
+    if not run.start:
+        return
+    before = study.named(run.start)
+    if not study.is_finished(study.run_folder(before), before.config):
+        ended = study.ended().get(before.name)
+        how = f"{ended.state}: {ended.reason}" if ended and ended.reason else "has not finished"
+        raise UserError(f"not run: {before.name}, which it starts from, {how}")
+
+
 def _derive(study: Study, run: PlannedRun, shared: Shared) -> None:
     """Evaluate a run without training; UserError where the run that it needs has not finished."""
-    source = study.folder / "runs" / run.source
+    source = study.folder / RUNS / run.source
     if not study.is_finished(source, run.config):
         raise UserError(f"{run.source}, whose change it alters, has not finished")
     places = study.run_folder(run), study.base_records

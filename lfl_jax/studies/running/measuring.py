@@ -27,6 +27,7 @@ from lfl_jax.studies.records.run_measures import CURVATURE, UNIGRAMS
 from lfl_jax.studies.running import derived, step_zero, target_distance, workers
 from lfl_jax.studies.running.execute import State, States, Study
 from lfl_jax.studies.running.workers import Died
+from lfl_jax.studies.sequences import RUNS
 
 
 def complete(
@@ -84,7 +85,7 @@ def _is_left(config: StudyConfig, study: Study, run: PlannedRun) -> bool:
 
 def _trained(study: Study, run: PlannedRun) -> Path:
     """The directory with the run's checkpoint."""
-    return study.folder / "runs" / run.source if run.source else study.run_folder(run)
+    return study.folder / RUNS / run.source if run.source else study.run_folder(run)
 
 
 def _has_curvature(folder: Path, microbatches: int) -> bool:

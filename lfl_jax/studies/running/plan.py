@@ -54,7 +54,7 @@ Train = Callable[[train.Run], train.Outcome]
 
 
 def probes(study: Study, forgetting: Sequence[str], do: Train = train.run) -> dict[str, Probe]:
-    """{arm: a short run of it}, for every arm that trains; raises as `probe`."""
+    """{arm: a short run of it, of its first task}, for every arm that trains; raises as `probe`."""
     first: dict[str, PlannedRun] = {}
     shared = Shared()
     for run in study.runs:
@@ -176,14 +176,28 @@ def _size(study: Study, timed: Mapping[str, Probe], left: Sequence[PlannedRun], 
 def _left(study: Study, states: States, console: Console) -> list[PlannedRun]:
     """The runs that are to be done; prints all, and how far each is."""
     known, left = reuse.Known.of(study.folder.parent), []
+    taken: dict[str, Path] = {}
     for run in study.runs:
         state: str = states[run.name]
         if state in (State.LEFT, State.FAILED):
-            other = None if run.source else known.find(run.config, study.is_usable)
+            other = None if run.source else _elsewhere(study, known, run, taken)
+            taken |= {run.name: other} if other else {}
             state = f"{state}, but finished in {other}" if other else state
             left += [] if other else [run]
         console.print(f"{run.name}  {run.config.hash()}  {state}", highlight=False, soft_wrap=True)
     return left
+
+
+def _elsewhere(
+    study: Study, known: reuse.Known, run: PlannedRun, taken: Mapping[str, Path]
+) -> Path | None:
+    """Where another study has finished the run. taken: {run: where}, of those before it."""
+    starts = None
+    if run.start in taken:
+        starts = [taken[run.start], *reuse.origins(taken[run.start])]
+    elif run.start:
+        starts = reuse.origins(study.run_folder(study.named(run.start)))
+    return known.find(run.config, study.is_usable, starts)
 
 
 def _seconds(config: StudyConfig, timed: Mapping[str, Probe], run: PlannedRun) -> float:

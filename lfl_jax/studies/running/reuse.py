@@ -6,11 +6,12 @@ links to the same files.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,18 +53,32 @@ class Known:
                 by_key[key(earlier_run.read_config(file.parent))].append(file.parent)
         return cls(by_key)
 
-    def take(self, config: Config, folder: Path, is_finished: IsFinished) -> Path | None:
-        """Where a finished run of this config is, now also in `folder`; None without any."""
-        other = self.find(config, is_finished)
+    def take(
+        self,
+        config: Config,
+        folder: Path,
+        is_finished: IsFinished,
+        starts: Sequence[Path] | None = None,
+    ) -> Path | None:
+        """Where a finished run of this config is, now also in `folder`; None without any.
+
+        starts: where else the run lies that this one starts from; None for one that starts from
+        the base.
+        """
+        other = self.find(config, is_finished, starts)
         if other is not None:
             _copy(other, folder)
         return other
 
-    def find(self, config: Config, is_finished: IsFinished) -> Path | None:
-        """The directory of a finished run of this config; None without any."""
-        for other in self.by_key.get(key(config), ()):
-            if is_finished(other, config) and self._is_current(other, config):
-                return other
+    def find(
+        self, config: Config, is_finished: IsFinished, starts: Sequence[Path] | None = None
+    ) -> Path | None:
+        """The directory of a finished run of this config; None without any. starts: of `take`."""
+        configs = [config] if starts is None else [_started_at(config, start) for start in starts]
+        for wanted in configs:
+            for other in self.by_key.get(key(wanted), ()):
+                if is_finished(other, wanted) and self._is_current(other, wanted):
+                    return other
         return None
 
     def _is_current(self, folder: Path, config: Config) -> bool:
@@ -93,6 +108,23 @@ def origin(folder: Path) -> str:
     return files.read_json_object(file)["from"] if file.exists() else ""
 
 
+def origins(folder: Path) -> list[Path]:
+    """Where else the run of a directory lies, or lay: what it was copied from, and that in turn."""
+    folders = [folder]
+    # A copy of a copy: each says where it was taken from.
+    while earlier := origin(folders[-1]):
+        folders.append(Path(earlier))
+    return folders[1:]
+
+
+def _started_at(config: Config, start: Path) -> Config:
+    """The config of a study that has the run that it starts from in another place."""
+    field = "over" if config.adapter.over else "path"
+    return dataclasses.replace(
+        config, adapter=dataclasses.replace(config.adapter, **{field: str(start)})
+    )
+
+
 def key(config: Config) -> str:
     """Equal for configs whose runs are the same, and are measured the same.
 
@@ -107,6 +139,11 @@ def key(config: Config) -> str:
 def _named_files(config: Config) -> list[Path]:
     """Files and folders of this machine that the config names."""
     named: list[str] = []
+    # A run to start from is known by its config: what is measured in its directory later is nothing
+    # that was read.
+    if config.adapter.start_config:
+        adapter = dataclasses.replace(config.adapter, path="", over="")
+        config = dataclasses.replace(config, adapter=adapter)
     config.with_places(lambda name: named.append(name) or name)
     return [Path(name) for name in named if name and Path(name).exists()]
 

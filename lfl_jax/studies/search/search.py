@@ -19,11 +19,12 @@ from lfl_jax.config.sections import name_and_items
 from lfl_jax.errors import mistakes
 from lfl_jax.studies import grid
 from lfl_jax.studies.arms import Measure
-from lfl_jax.studies.grid import Overrides, PlannedRun
+from lfl_jax.studies.fields import AXES, NAME, NAMED, Overrides, overrides
+from lfl_jax.studies.grid import PlannedRun
 from lfl_jax.studies.runs import run_name
 
 # Fields that the search sets itself.
-SEARCHED = (*grid.AXES, "adapter.targets", "adapter.rank")
+SEARCHED = (*AXES, "adapter.targets", "adapter.rank")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def read(values: Mapping[str, object]) -> SearchConfig:
         keep=given["keep"],
         seeds=tuple(given["seeds"]),
         measure=Measure.parse(given["measure"]),
-        config=grid.overrides(given["config"]),
+        config=overrides(given["config"]),
     )
     if problems := [*_wrong(search)]:
         raise mistakes(problems)
@@ -169,8 +170,8 @@ def _wrong(search: SearchConfig) -> Iterable[str]:
     if not search.targets:
         yield 'search field targets: expected sets of modules, such as {"attention": ("q", "v")}'
     for name in search.targets:
-        if not grid.NAME.fullmatch(name):
-            yield f"targets {name!r}: expected {grid.NAMED}"
+        if not NAME.fullmatch(name):
+            yield f"targets {name!r}: expected {NAMED}"
     if search.keep < 2:
         yield f"search field keep={search.keep}: expected at least 2: one of so many goes on"
     if not search.seeds or min(search.seeds) < 0 or len(set(search.seeds)) < len(search.seeds):
