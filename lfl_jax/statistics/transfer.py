@@ -1,53 +1,93 @@
 """Tasks learned one after another: what each did to those before it and to those after it.
 
 Backward and forward transfer of Lopez-Paz and Ranzato (NeurIPS 2017, arXiv 1706.08840). Scores are
-a matrix R: R[i, j] is the score on task j of the model that was trained on tasks 0 to i.
+a matrix R: R[i, j] is the score on task j of the model that was trained on tasks 0 to i, more being
+better. Each entry is a mean over items, and so is what is made of them: all axes returned here have
+values by item, whose plain mean is the transfer, so that its error is one over seeds and items.
 """
 
-import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from lfl_jax.errors import UserError
-from lfl_jax.statistics.effects import Effect, over_seeds
+from lfl_jax.statistics.frontier import Axis
 
 
-def matrix(
-    scores: Mapping[tuple[Hashable, Hashable], float], tasks: Sequence[Hashable]
-) -> Float[np.ndarray, "N N"]:
-    """R of {(the last task trained on, the task of the score): score}, in the order of training.
+@dataclass(frozen=True)
+class TaskScores:
+    """A column of R, item by item: scores on one task after each training.
 
-    UserError for a score that is missing, or fewer than two tasks.
+    values: by seed, cell of the method's grid, last task trained on, and item. untrained: the
+    base's. clusters: of the items; the items of two tasks may share them. sign: of the metric,
+    which the values have already: -1 for one of which less is better.
     """
-    if len(tasks) < 2:
-        raise UserError(f"{len(tasks)} task; transfer needs at least 2")
-    pairs = list(itertools.product(tasks, tasks))
-    missing = [pair for pair in pairs if pair not in scores]
-    if missing:
-        last, task = missing[0]
-        raise UserError(
-            f"{len(missing)} scores are missing, such as that on {task} after training on {last}"
-        )
-    values = np.array([scores[pair] for pair in pairs], np.float64)
-    return values.reshape(len(tasks), len(tasks))
+
+    values: Float[np.ndarray, "S P N I"]
+    untrained: Float[np.ndarray, " I"]
+    clusters: Sequence[Hashable]
+    sign: float = 1.0
 
 
-def backward(scores: Float[np.ndarray, "S N N"]) -> Effect:
-    """mean over j of R[N-1, j] - R[j, j], over seeds: below 0 where later tasks made it forget.
+def matrix(tasks: Sequence[TaskScores]) -> Float[np.ndarray, "S P N N"]:
+    """R of every seed and cell; tasks in the order of training. UserError for fewer than two."""
+    _require_several(tasks)
+    return np.stack([task.values.mean(axis=3) for task in tasks], axis=3)
+
+
+def learned(tasks: Sequence[TaskScores]) -> Axis:
+    """mean over j of R[j, j]: how well each task was known right after its own training."""
+    _require_several(tasks)
+    return _mean_over_tasks(tasks, range(len(tasks)), lambda j: tasks[j].values[:, :, j])
+
+
+def backward(tasks: Sequence[TaskScores]) -> Axis:
+    """mean over j of R[N-1, j] - R[j, j]: below 0 where later tasks made it forget.
 
     Of all tasks but the last, after which none came.
     """
-    learned = np.diagonal(scores, axis1=1, axis2=2)
-    return over_seeds((scores[:, -1] - learned)[:, :-1].mean(axis=1))
+    _require_several(tasks)
+    return _mean_over_tasks(
+        tasks,
+        range(len(tasks) - 1),
+        lambda j: tasks[j].values[:, :, -1] - tasks[j].values[:, :, j],
+    )
 
 
-def forward(scores: Float[np.ndarray, "S N N"], untrained: Float[np.ndarray, "S N"]) -> Effect:
-    """mean over j of R[j-1, j] - untrained[j], over seeds: what earlier tasks did for the next one.
+def forward(tasks: Sequence[TaskScores]) -> Axis:
+    """mean over j of R[j-1, j] - untrained[j]: what earlier tasks did for the next one.
 
-    untrained: the base's scores. Of all tasks but the first, before which none came.
+    Of all tasks but the first, before which none came.
     """
-    # R[j - 1, j], just above the diagonal: the next task before anything of it was trained on.
-    before_training = np.diagonal(scores, offset=1, axis1=1, axis2=2)
-    return over_seeds((before_training - untrained[:, 1:]).mean(axis=1))
+    _require_several(tasks)
+    return _mean_over_tasks(
+        tasks,
+        range(1, len(tasks)),
+        lambda j: tasks[j].values[:, :, j - 1] - tasks[j].untrained,
+    )
+
+
+def _mean_over_tasks(
+    tasks: Sequence[TaskScores],
+    chosen: Sequence[int],
+    by_item: Callable[[int], Float[np.ndarray, "S P I"]],
+) -> Axis:
+    """All items of the chosen tasks; their plain mean counts every task alike."""
+    parts = [by_item(j) for j in chosen]
+    items = sum(part.shape[2] for part in parts)
+    mean = np.mean([part.mean(axis=2) for part in parts], axis=0)[:, :, None]
+    # Around its own task's mean: tasks were chosen, so that their difference is no sampling error.
+    deviations = [
+        (part - part.mean(axis=2, keepdims=True)) * (items / (len(parts) * part.shape[2]))
+        for part in parts
+    ]
+    # Facts about one entity are one cluster, whichever task they are of.
+    clusters = [cluster for j in chosen for cluster in tasks[j].clusters]
+    return Axis(mean + np.concatenate(deviations, axis=2), clusters)
+
+
+def _require_several(tasks: Sequence[TaskScores]) -> None:
+    if len(tasks) < 2:
+        raise UserError(f"{len(tasks)} task; transfer needs at least 2")

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,11 @@ from lfl_jax.studies.predictors import Predictor
 from lfl_jax.studies.quality import Quality
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.runs import Run
+from lfl_jax.studies.sequences import TaskConfig
 from lfl_jax.studies.traits import Traits
+
+if TYPE_CHECKING:
+    from lfl_jax.studies.continual import Transfers
 
 
 class Noise(NamedTuple):
@@ -42,7 +46,8 @@ class Findings:
     """All that a report shows.
 
     noise: {method: its noise}. base, runs: the scores that everything else comes from. traits:
-    {method: what kind of method it is}.
+    {method: what kind of method it is}. sequence: of a study of several tasks, whose last one the
+    runs are of; earlier: the runs of the others.
     """
 
     question: Question
@@ -54,6 +59,21 @@ class Findings:
     base: Scores
     runs: tuple[Run, ...]
     traits: Mapping[str, Traits]
+    sequence: tuple[TaskConfig, ...] = ()
+    earlier: tuple[Run, ...] = ()
+
+    @property
+    def all_runs(self) -> tuple[Run, ...]:
+        """Those of every task, in the order of training."""
+        return *self.earlier, *self.runs
+
+    @functools.cached_property
+    def transfers(self) -> "Transfers | None":
+        """What the tasks did to each other; None in a study of one task."""
+        # It is made of findings, as what reads it is.
+        from lfl_jax.studies import continual
+
+        return continual.of_study(self) if self.sequence else None
 
     @functools.cached_property
     def predictors(self) -> dict[str, Predictor]:
@@ -130,11 +150,23 @@ def find(
     runs: Sequence[Run],
     question: Question,
     by_config: Mapping[str, Traits] | None = None,
+    sequence: tuple[TaskConfig, ...] = (),
 ) -> Findings:
     """Answer a study's question. UserError for runs that cannot be compared at all.
 
-    by_config: {method: its traits}; those of other methods are read from their names.
+    by_config: {method: its traits}; those of other methods are read from their names. sequence: of
+    tasks that the runs are of; the question is about those of the last one.
     """
+    last = sequence[-1].name if sequence else ""
+    earlier = tuple(_with_means(run) for run in runs if run.task != last)
+    answered = _answer(base, [run for run in runs if run.task == last], question, by_config or {})
+    return dataclasses.replace(answered, sequence=sequence, earlier=earlier)
+
+
+def _answer(
+    base: Scores, runs: Sequence[Run], question: Question, by_config: Mapping[str, Traits]
+) -> Findings:
+    """The findings of runs of one task."""
     base, runs = with_means(base), list(map(_with_means, runs))
     by_method = grids(base, runs, question.measures)
     # All grids have the same seeds, so that any of them tells.
@@ -142,7 +174,7 @@ def find(
     best_rates = tuple(best_rate(method, grid) for method, grid in by_method.items())
     floors = {method: _noise(grid) for method, grid in by_method.items()}
     answers = tuple(answer(question, by_method))
-    known = traits.of_names(by_method) | dict(by_config or {})
+    known = traits.of_names(by_method) | dict(by_config)
     kinds = {method: known[method] for method in by_method}
     return Findings(
         question, seeds, by_method, answers, best_rates, floors, base, tuple(runs), kinds

@@ -15,13 +15,15 @@ from lfl_jax.report import describe, results_json
 from lfl_jax.report.study import page
 from lfl_jax.studies import runs as study_runs
 from lfl_jax.studies import traits
+from lfl_jax.studies.fields import ArmConfig, overrides
 from lfl_jax.studies.findings import Findings, find
-from lfl_jax.studies.grid import ArmConfig, PlannedRun, StudyConfig
+from lfl_jax.studies.grid import PlannedRun, StudyConfig
 from lfl_jax.studies.records import run_directories, run_measures, run_transcripts
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import finished as finished_runs
 from lfl_jax.studies.running import reuse
 from lfl_jax.studies.running.execute import State, States, Study
+from lfl_jax.studies.sequences import STARTS
 
 
 def write(
@@ -42,8 +44,13 @@ def findings(config: StudyConfig, study: Study, states: States) -> Findings:
 
     Raises UserError where no run finished, and where the finished ones cannot be compared.
     """
-    base = _base(study, finished(study, states)[0])
-    return find(base, read(study, states, base), config.question, traits.of_runs(study.runs))
+    tasks = config.sequence
+    last = tasks[-1].name if tasks else ""
+    ended = [run for run in finished(study, states) if run.task == last]
+    if not ended:
+        raise UserError(f"{study.folder}: no run of the last task, {last}, has finished yet")
+    base, by_config = _base(study, ended[0]), traits.of_runs(study.runs)
+    return find(base, read(study, states, base), config.question, by_config, tasks)
 
 
 def finished(study: Study, states: States) -> list[PlannedRun]:
@@ -72,7 +79,7 @@ def read(study: Study, states: States, base: Scores) -> list[study_runs.Run]:
     """
     ended, read_runs, bases = study.ended(), [], _Bases(base)
     for run in study.runs:
-        scores, reason, more = None, "not run yet", {"point": run.point}
+        scores, reason, more = None, "not run yet", {"point": run.point, "task": run.task}
         if states[run.name] is State.FINISHED:
             scores, reason, folder = _scores(study, run), "", study.run_folder(run)
             more |= {"along": run_directories.along(folder), "base": bases.of(study, run)}
@@ -117,7 +124,9 @@ def flags(study: Study, finished: Sequence[PlannedRun]) -> tuple[str, ...]:
         provenance = facts["provenance"]
         fingerprints.setdefault(provenance["base"]["fingerprint"], set()).add(run.arm)
         # Warnings of single runs stand in their own results.
-        for flag in describe.flags(provenance | {"warnings": []}):
+        # Where a later task starts is what the study is.
+        unsaid = {"warnings": []} | ({"start": None} if run.start else {})
+        for flag in describe.flags(provenance | unsaid):
             flagged.setdefault(flag, set()).add(run.arm)
 
     everyone = {run.arm for run in finished}
@@ -146,8 +155,24 @@ def methods(config: StudyConfig, study: Study) -> tuple[str, ...]:
         f" {', '.join(map(str, config.seeds))}, each of which sets initialisation, data order and"
         " dropout apart; arms are paired by seed.",
         f"Fields in place of the base config's: {fields or 'none'}.",
+        *_sequence(config),
         *_reused(study),
     )
+
+
+def _sequence(config: StudyConfig) -> list[str]:
+    """The tasks, and what each method does between them, in a sentence; none without any."""
+    if not config.sequence:
+        return []
+    tasks = "; ".join(
+        f"{task.name} ({json.dumps(dict(overrides(task.config)))})" for task in config.sequence
+    )
+    between = "; ".join(f"{arm.name} {STARTS[arm.start]}" for arm in config.arms)
+    return [
+        f"Tasks, one after another: {tasks}. Each begins with a fresh optimizer and has a whole"
+        f" schedule of its own. {between}. What is said of learning and forgetting outside of the"
+        " transfer between tasks is of the model after the last one."
+    ]
 
 
 def _reused(study: Study) -> list[str]:

@@ -57,7 +57,8 @@ class Run:
     the number of steps, where it was evaluated then. measures: of its weights and of its start, by
     the names of `records.run_measures`, as far as they were measured. base: the base's scores on
     this run's own items, where they are not those that the study's base was scored on: a run of
-    another target.
+    another target. task: the last one that it was trained on, in a study of several; "" = there is
+    one.
     """
 
     method: str
@@ -70,12 +71,14 @@ class Run:
     along: Mapping[int, Scores] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
     base: Scores | None = None
+    task: str = ""
 
     @property
     def name(self) -> str:
         """Of one method and cell and seed; as trained, it is how a study names the run."""
         altered = "" if self.point.is_trained else f"-{self.point.suffix}"
-        return run_name(self.method, self.lr, self.step, self.seed) + altered
+        task = f"-{self.task}" if self.task else ""
+        return run_name(self.method, self.lr, self.step, self.seed) + altered + task
 
     @property
     def place(self) -> tuple[str, Cell, int]:

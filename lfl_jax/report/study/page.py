@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lfl_jax.core import files
 from lfl_jax.report import html
-from lfl_jax.report.study import dimension_table, items, parquet, replication
+from lfl_jax.report.study import dimension_table, items, parquet, replication, transfer
 from lfl_jax.report.study import figures as drawing
 from lfl_jax.report.study import tables as tabular
 from lfl_jax.report.study.tables import Table
@@ -33,6 +33,8 @@ ONE_SEED = (
 )
 # On the page, in this order.
 SHOWN = (
+    transfer.by_method,
+    transfer.contrasts,
     tabular.verdicts,
     dimension_table.table,
     tabular.measures,
@@ -45,7 +47,7 @@ SHOWN = (
     tabular.runs,
 )
 # In files only: many rows, and what has a section of its own.
-ON_DISK = (tabular.all_measures, tabular.measures_of_runs, tabular.claims)
+ON_DISK = (transfer.cells, tabular.all_measures, tabular.measures_of_runs, tabular.claims)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def write(findings: Findings, about: About, folder: Path) -> Path:
     parquet.write(findings, about.title, folder / "tables")
 
     parts = {
-        "verdicts": [_verdict(answer) for answer in findings.answers],
+        # What a study of several tasks is about comes first.
+        "verdicts": [*transfer.verdicts(findings), *map(_verdict, findings.answers)],
         "claims": claims.check(findings),
         "declared": question_hash(findings),
         "figures": list(map(html.embedded, figures, drawn)),
@@ -105,8 +108,8 @@ def publish(findings: Findings, about: About, folder: Path, console: Console) ->
     """Write the page, and print each contrast's sentence and where the page is."""
     written = write(findings, about, folder)
     # Names of methods and measures are the user's: brackets in them are no markup.
-    for answer in findings.answers:
-        console.print(sentence(answer), soft_wrap=True, markup=False)
+    for text in (*transfer.sentences(findings), *map(sentence, findings.answers)):
+        console.print(text, soft_wrap=True, markup=False)
     if (dimension := intrinsic_dimension.measure(findings)) is not None:
         console.print(str(dimension), soft_wrap=True, markup=False)
     console.print(f"written to {written}", soft_wrap=True, markup=False)
@@ -115,7 +118,8 @@ def publish(findings: Findings, about: About, folder: Path, console: Console) ->
 
 def question_hash(findings: Findings) -> str:
     """Of everything that was declared before the runs: contrasts, measures and margin."""
-    return hashlib.sha256(repr(findings.question).encode()).hexdigest()[:12]
+    declared = repr(findings.question) + (repr(findings.sequence) if findings.sequence else "")
+    return hashlib.sha256(declared.encode()).hexdigest()[:12]
 
 
 def _tables(findings: Findings, makers: Sequence[Callable[[Findings], Table]]) -> list[Table]:

@@ -95,14 +95,14 @@ def write(findings: Findings, study: str, folder: Path) -> None:
 
 def score_rows(findings: Findings, study: str) -> Iterator[tuple[Cell, ...]]:
     """The rows of runs.parquet."""
-    for model in (*_bases(findings, study), *_tuned(findings.runs, study)):
+    for model in (*_bases(findings, study), *_tuned(findings.all_runs, study)):
         for task, metrics in model.scores.tasks.items():
             for measured in metrics.values():
                 scored = _scored(measured)
                 yield (*model.head, model.checkpoint, task, *scored, "finished", None)
 
     # Whoever counts runs counts those that failed, too.
-    for run in findings.runs:
+    for run in findings.all_runs:
         if run.scores is None:
             missing = (None,) * (len(SCORE) - len(RUN) - 2)
             yield (*_head(run, study), *missing, "missing", run.reason)
@@ -112,7 +112,7 @@ def _bases(findings: Findings, study: str) -> Iterator[Evaluated]:
     """The base, on the items of every target."""
     by_name = {BASE: findings.base}
     known = [findings.base.contents]
-    for run in findings.runs:
+    for run in findings.all_runs:
         if run.base is not None and run.base.contents not in known:
             by_name[f"{BASE} of {run.name}"] = run.base
             known.append(run.base.contents)
@@ -132,7 +132,7 @@ def _tuned(runs: Sequence[Run], study: str) -> Iterator[Evaluated]:
 def _last(findings: Findings, study: str) -> Iterator[Evaluated]:
     """The base, and every run at its end."""
     yield from _bases(findings, study)
-    for model in _tuned(findings.runs, study):
+    for model in _tuned(findings.all_runs, study):
         if model.checkpoint == "after":
             yield model
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lfl_jax.statistics.multiplicity import holm
+from lfl_jax.studies.answers import BEST_RATE, PRIMARY
 from lfl_jax.studies.claims import (
     curvature,
     distance,
@@ -18,6 +19,7 @@ from lfl_jax.studies.claims import (
     intrinsic_dimension,
     intruder_dimensions,
     lora_and_full,
+    one_after_another,
     one_setting,
     rank_patterns,
     regularisers,
@@ -211,6 +213,23 @@ CLAIMS: dict[str, Claim[Findings]] = {
         " finetuning does.",
         "arXiv 2012.13255",
         intrinsic_dimension.few_are_enough,
+    ),
+    "sequence_forgets_less": Claim(
+        "Trained on tasks one after another, LoRA forgets the earlier ones less than full"
+        " finetuning does, each at its best learning rate.",
+        "arXiv 2603.27707",
+        functools.partial(one_after_another.forgets_less, BEST_RATE),
+    ),
+    "sequence_hardly_forgets": Claim(
+        "Trained on tasks one after another, LoRA hardly forgets the earlier ones.",
+        "arXiv 2603.27707",
+        one_after_another.hardly_forgets,
+    ),
+    "sequence_at_equal_learning": Claim(
+        "Trained on tasks one after another, LoRA forgets the earlier ones less than full"
+        " finetuning does also where both have learned each task as well.",
+        "asked here",
+        functools.partial(one_after_another.forgets_less, PRIMARY),
     ),
 }
 

@@ -15,10 +15,12 @@ from lfl_jax.report.study.figures.frontier import frontier
 from lfl_jax.report.study.figures.published import published
 from lfl_jax.report.study.figures.rates import rates
 from lfl_jax.report.study.figures.style import Figure
+from lfl_jax.report.study.figures.transfer import matrix
 from lfl_jax.studies.findings import Findings
 
 # In the order of the page. A figure that the study has nothing for is None.
 FIGURES: dict[str, Callable[[Findings], Figure | None]] = {
+    "transfer_matrix": matrix,
     "frontier": frontier,
     "published": published,
     "learning_rates": rates,
