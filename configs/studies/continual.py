@@ -16,9 +16,11 @@ and rates are chosen by log-probabilities, which stay informative where all is r
     lora_new    a new adapter for every task over the earlier ones, which stay as they are (IncLoRA
                 there): the function of merging each into the weights before the next
     full        all weights, trained on
-Every task has a fresh optimizer and a whole schedule of 80 steps. 15 learning rates, 5 seeds: 225
+Every task has a fresh optimizer and a whole schedule of 160 steps. 15 learning rates, 5 seeds: 225
 runs of seconds. The lab is synthetic. Not run yet.
-Argument: quick    2 seeds, three rates each: 54 runs
+Argument:
+    quick    2 seeds, three rates each: 54 runs
+    smoke    a random model and 4 steps: for tests; its scores mean nothing
 There is no smollm2: of its sources that differ (word problems, general text, functions) only word
 problems are measured by a score that all runs can have, answers to held-out problems; the losses of
 the other two are of what a run trains on. The protocol of the paper has no sequence of tasks.
@@ -28,7 +30,7 @@ from lfl_jax.configs.studies import base, lab
 from ml_collections import config_dict
 
 RATES = {
-    "lora": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    "lora": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     "full": (3e-4, 7e-4, 1.5e-3, 3e-3, 6e-3),
 }
 # What is trained on, and the evaluation of it.
@@ -48,12 +50,14 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         base.task(name, f"{asked}/gold_logprob", f"{asked}/acc", data={"source": source})
         for name, (source, asked) in TASKS.items()
     )
-    s.config.data = {"size": 6000}
+    # After 80 steps of facts alone LoRA of rank 8 recalled 13 % of them at its best rate, and 97 %
+    # after 160, which are also those of the lab's other study of the language.
+    s.steps, s.config.data = (160,), {"size": 6000}
     evaluated = tuple(asked for _, asked in TASKS.values())
     s.config.eval = {"tasks": (*evaluated, "lab_source_facts", "source_nll:128"), "every_tasks": ()}
     # After all tasks: what the last one taught, and what was left of the pretraining.
     s.learning, s.divergence = "lab_transitions/gold_logprob", ""
-    rates = {arm: few if argument == "quick" else RATES[arm] for arm, few in QUICK.items()}
+    rates = {arm: lrs[1:4] if argument == "quick" else lrs for arm, lrs in RATES.items()}
     s.arms.lora = base.arm("lora,r=8", lr=rates["lora"])
     s.arms.lora_new = base.arm("lora,r=8", lr=rates["lora"], start="over")
     s.arms.full = base.arm("full", lr=rates["full"])
@@ -63,6 +67,3 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     if argument == "smoke":
         s.base, s.steps, s.seeds = "lab:smoke", (4,), (0, 1)
     return s
-
-
-QUICK = {arm: rates[1:4] for arm, rates in RATES.items()}

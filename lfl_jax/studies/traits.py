@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from lfl_jax.config import Config
 from lfl_jax.studies.grid import PlannedRun
 
+# In place of the run that one of a later task starts from.
+EARLIER = "the task before"
 FULL, LORA, SUBSPACE, DERIVED = "full", "lora", "subspace", "derived"
 
 
@@ -61,6 +63,7 @@ def _of_name(method: str) -> Traits:
 
 
 def _of_config(config: Config) -> Traits:
+    config = _started_anywhere(config)
     adapter = config.adapter
     # Without an adapter whatever trains is the parameters themselves.
     kind = FULL if adapter.kind == "none" else adapter.kind
@@ -75,6 +78,17 @@ def _of_config(config: Config) -> Traits:
     if adapter.kind == "none":
         return Traits(kind, **known)
     return Traits(kind, adapter.rank, adapter.targets, **known)
+
+
+def _started_anywhere(config: Config) -> Config:
+    """The config with what a task does to the earlier ones, but not which run those are."""
+    adapter = config.adapter
+    if not adapter.start_config:
+        return config
+    earlier = {name: EARLIER for name in ("path", "over") if getattr(adapter, name)}
+    return dataclasses.replace(
+        config, adapter=dataclasses.replace(adapter, start_config="", **earlier)
+    )
 
 
 def _settings(config: Config) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pretended_runs import Fake, finish
 
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
-from lfl_jax.studies import grid
+from lfl_jax.studies import grid, traits
 from lfl_jax.studies.running import execute, reuse
 from lfl_jax.studies.running.execute import State, Study
 
@@ -68,6 +68,15 @@ def test_a_new_adapter_over_the_earlier_ones():
     arms["full"]["start"] = "over"
     with pytest.raises(UserError, match="over is under a new adapter"):
         planned(arms=arms)
+
+
+def test_arms_differ_in_how_they_start_and_not_in_where():
+    arms = values()["arms"]
+    arms["new"] = base.arm("lora,r=2", lr=(1e-3,), start="over").to_dict()
+    arms["large"] = base.arm("lora,r=4", lr=(1e-3,)).to_dict()
+    known = traits.of_runs(planned(arms=arms))
+    assert known["lora"].differs_in(known["new"]) == {"adapter.path", "adapter.over"}
+    assert known["lora"].rest == known["large"].rest != known["new"].rest
 
 
 @pytest.mark.parametrize(

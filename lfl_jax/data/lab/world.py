@@ -5,7 +5,7 @@ cannot guess, since values are uniform and independent. The target world for ins
 adds a fifth relation, whose 256 facts are new in the same way, and a sixth, which by a rule always
 has the first relation's value. The rule is trained on half of the entities and tested on the
 others, where only a model that applies it to a fact that the base knows can be right. Further facts
-are as many again, which the sixth relation has in place of the rule: no model is trained on both.
+are as many again, under a relation that a word of the languages names.
 """
 
 import functools
@@ -82,9 +82,9 @@ def new_facts(world: int, splits: tuple[str, ...] = tuple(ENTITIES_OF)) -> list[
 
 
 def further_facts(world: int, splits: tuple[str, ...] = tuple(ENTITIES_OF)) -> list[Fact]:
-    """As many new facts of a second set, under the relation that the rule has elsewhere."""
+    """As many new facts of a second set, under a relation of its own."""
     drawn = stream(world, "further facts").randint(VALUES, size=ENTITIES)
-    return _facts(drawn, world, RULE_RELATION, splits)
+    return _facts(drawn, world, vocabulary.FURTHER_RELATION, splits)
 
 
 def rule_facts(world: int, split: str) -> list[Fact]:
