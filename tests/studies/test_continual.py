@@ -4,16 +4,25 @@ import dataclasses
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from lfl_jax.core import tree
+from lfl_jax.core.sharding import make_rules
 from lfl_jax.evals.metrics import QUANTITY, Metric
+from lfl_jax.report import results_json
 from lfl_jax.report.study import figures, page, transfer
+from lfl_jax.run_setup import base_model, earlier_run
 from lfl_jax.statistics.effects import over_seeds
+from lfl_jax.studies import grid as study_grid
+from lfl_jax.studies import outcome
 from lfl_jax.studies.answers import BEST_RATE, PRIMARY, Question
 from lfl_jax.studies.arms import Measure, Measures
 from lfl_jax.studies.claims import check
 from lfl_jax.studies.claims.claim import Status
 from lfl_jax.studies.findings import find
 from lfl_jax.studies.records.scores import Scores
+from lfl_jax.studies.running import execute
+from lfl_jax.studies.running.execute import State, Study
 from lfl_jax.studies.runs import Run
 from lfl_jax.studies.sequences import TaskConfig
 
@@ -169,3 +178,39 @@ def test_a_study_of_one_task_has_nothing_of_it(findings):
     assert {checked.status for checked in statuses(alone).values()} == {Status.UNTESTED}
     # What is declared is what it was before there were sequences.
     assert page.question_hash(alone) != page.question_hash(findings)
+
+
+@pytest.mark.slow
+def test_a_study_of_the_lab_from_start_to_report(tmp_path):
+    values = study_grid.load_values("configs/studies/continual.py:smoke") | {"seeds": (0,)}
+    for arm in values["arms"].values():
+        arm["lr"] = arm["lr"][:1]
+    config = study_grid.read(values)
+    study = Study(tmp_path / "study", study_grid.expand(config, tmp_path / "study"))
+    assert execute.execute(study, quiet=True)
+    assert set(study.states().values()) == {State.FINISHED} and len(study.runs) == 9
+
+    for run in study.runs:
+        start = results_json.saved_facts(study.run_folder(run))["provenance"].get("start")
+        if not run.start:
+            assert start is None
+            continue
+        before = study.run_folder(study.named(run.start))
+        assert start["adapter"] == str(before)
+        # What it began with is what the run before ended with.
+        loaded = base_model.load(run.config, make_rules())
+        ended = earlier_run.load_onto(before, loaded.model.params)
+        brought = tree.changed(ended.params, loaded.model.params)
+        trained = {"adapter": ended.adapter}
+        trained |= {} if run.arm == "lora_new" else {"params": brought}
+        assert start["fingerprint"] == tree.fingerprint(trained)
+        base_of = [study.run_folder(x) / "evals/before" for x in (run, study.runs[0])]
+        records = [(one / "lab_source_facts.jsonl").read_text().splitlines()[1:] for one in base_of]
+        assert records[0] == records[1], "forgetting is since the base, before all tasks"
+
+    page_file = outcome.write(config, study, study.states(), "the command", Console(quiet=True))
+    text = page_file.read_text()
+    assert "Does lora keep more of earlier tasks than full each at its best learning rate?" in text
+    assert "is the edge of its sweep" in text and "Tasks, one after another: facts" in text
+    rows = (page_file.parent / "tables/transfer_by_rate.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from lfl_jax.configs.studies import base, smoke
 from pretended_runs import Fake, finish
+from rich.console import Console
 
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.studies import grid, traits
-from lfl_jax.studies.running import execute, reuse
+from lfl_jax.studies.running import execute, plan, reuse
 from lfl_jax.studies.running.execute import State, Study
 
 MEASURE = "source_nll/nll"
@@ -180,11 +181,14 @@ def test_a_task_is_reused_where_its_start_was(tmp_path, monkeypatch):
     # A copy of a copy is found by what it says itself: the first place.
     shutil.rmtree(tmp_path / "a")
     third = Study(tmp_path / "c", planned(tmp_path / "c"))
+    # A plan says so of every task, before anything is copied.
+    assert plan._left(third, third.states(), Console(quiet=True)) == []
     assert execute.execute(third, fake, quiet=True) and fake.done == []
     assert reuse.origins(third.run_folder(third.runs[0]))[1].is_relative_to(tmp_path / "a")
 
     # One that starts from a run of its own study is not another study's.
     fourth = Study(tmp_path / "d", planned(tmp_path / "d"))
+    assert len(fourth.runs) == 8
     first, second = fourth.runs[:2]
     finish(first.config, fourth.run_folder(first))
     assert execute.execute(fourth, fake, only=second.name, quiet=True)

@@ -75,7 +75,7 @@ class Replaced:
 
 
 def replaced(seed: int) -> list[Replaced]:
-    """The transition of every word in which a world's languages differ, at the share that they have.
+    """The transition of every word in which a world's two languages differ.
 
     The target language is the one of data.shared = SHARED: every word has one new follower.
     """
