@@ -90,16 +90,15 @@ def arm(
     return a
 
 
-def task(name: str = "", learning: str = "", score: str = "", **config: dict) -> dict[str, object]:
+def task(name: str = "", score: str = "", **config: dict) -> dict[str, object]:
     """A task of a sequence.
 
-    name: as those of arms. learning: TASK/METRIC by which the learning rate is chosen, one for all
-    tasks: where their mean right after their own training is best. score: TASK/METRIC of the task
-    matrix, in the margin's unit; "" = the same. Both are evaluated in the runs of all tasks, so
-    that they must not depend on what is trained on, as target_nll does. config: fields in sections,
-    data={"source": ...}.
+    name: as those of arms. score: TASK/METRIC of the task matrix, in the margin's unit, evaluated
+    in the runs of all tasks, so that it must not depend on what is trained on, as target_nll does.
+    config: fields in sections, data={"source": ...}. A method has one learning rate for all tasks;
+    the best is where the mean score over the tasks is best after the last one.
     """
-    return {"name": name, "learning": learning, "score": score, "config": config}
+    return {"name": name, "score": score, "config": config}
 
 
 def derived(

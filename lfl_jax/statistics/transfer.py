@@ -43,6 +43,12 @@ def learned(tasks: Sequence[TaskScores]) -> Axis:
     return _mean_over_tasks(tasks, range(len(tasks)), lambda j: tasks[j].values[:, :, j])
 
 
+def at_the_end(tasks: Sequence[TaskScores]) -> Axis:
+    """mean over j of R[N-1, j]: what is known after all tasks, the average accuracy (ACC)."""
+    _require_several(tasks)
+    return _mean_over_tasks(tasks, range(len(tasks)), lambda j: tasks[j].values[:, :, -1])
+
+
 def backward(tasks: Sequence[TaskScores]) -> Axis:
     """mean over j of R[N-1, j] - R[j, j]: below 0 where later tasks made it forget.
 

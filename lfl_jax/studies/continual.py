@@ -1,10 +1,12 @@
 """What tasks that were learned one after another did to each other, of every method of a study.
 
-Each method is at its best learning rate, one for all of its tasks: where their mean right after
-their own training is best. A seed's rate is that of the other seeds. A rate at the edge of its
-sweep is not known to be the best, and then neither is the transfer.
+Each method is at its best learning rate, one for all of its tasks: where their mean score after the
+last one is best, which is the average accuracy of Lopez-Paz and Ranzato. A seed's rate is that of
+the other seeds. A rate at the edge of its sweep is not known to be the best, and then neither is
+the transfer.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ from lfl_jax.studies.runs import Cell
 
 # What is said of a method's tasks, each a mean over them.
 QUANTITIES = {
+    "at the end": transfer.at_the_end,
     "learned": transfer.learned,
     "backward": transfer.backward,
     "forward": transfer.forward,
@@ -66,10 +69,10 @@ class Transfer:
     @property
     def reason(self) -> str:
         """Why the best learning rate is not known; "" where it is."""
-        if not best.is_at_edge(self.grid, self.grid.longest):
+        if not best.is_at_edge(self._by_end, self.grid.longest):
             return ""
         cells = self.grid.of_length(self.grid.longest)
-        means = self.grid.arm.x.means()[cells]
+        means = self._by_end.arm.x.means()[cells]
         rate, rates = self.grid.rates[cells[int(np.argmax(means))]], self.grid.rates[cells]
         return (
             f"{self.grid.arm.name}: the best learning rate, {rate:g}, is the edge of its sweep"
@@ -79,7 +82,13 @@ class Transfer:
     @functools.cached_property
     def chosen(self) -> Int[np.ndarray, " S"]:
         """Of each seed, the cell that is best by the others."""
-        return best.chosen_cells(self.grid, self.grid.longest)
+        return best.chosen_cells(self._by_end, self.grid.longest)
+
+    @functools.cached_property
+    def _by_end(self) -> Grid:
+        """The grid by what the best rate is chosen by."""
+        arm = Arm(self.grid.arm.name, self.axes["at the end"], self.grid.arm.y)
+        return dataclasses.replace(self.grid, arm=arm)
 
     @property
     def chosen_rates(self) -> str:
@@ -88,7 +97,7 @@ class Transfer:
 
     @functools.cached_property
     def axes(self) -> dict[str, Axis]:
-        """{learned, backward, forward: by seed and cell}, in the scores' unit."""
+        """{each of QUANTITIES: by seed and cell}, in the scores' unit."""
         return {name: of_tasks(self.scores) for name, of_tasks in QUANTITIES.items()}
 
     def part(self, name: str) -> Part:
@@ -165,11 +174,10 @@ def _lost(findings: Findings, method: str, cell: Cell) -> Iterator[str]:
 
 def _transfer(findings: Findings, method: str, cells: Sequence[Cell]) -> Transfer:
     models = _models(findings, method, cells)
-    learning = [_task_scores(findings.base, models, task.learning) for task in findings.sequence]
     scores = tuple(_task_scores(findings.base, models, task.score) for task in findings.sequence)
     backward = transfer.backward(scores)
     forgotten = Axis(-backward.values, backward.clusters)
-    arm = Arm(method, transfer.learned(learning), forgotten)
+    arm = Arm(method, transfer.learned(scores), forgotten)
     grid = Grid(arm, None, tuple(cells), findings.seeds, ())
     besides = {
         measure: models.values(findings.base, measure).mean(axis=3)

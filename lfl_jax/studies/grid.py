@@ -284,13 +284,12 @@ def _require_measured(study: StudyConfig, config: Config) -> None:
         if measure is not None:
             _require_evaluated(field.name, measure, evaluated)
     for task in study.sequence:
-        for measure in {task.learning, task.score}:
-            _require_evaluated(f"what is measured of task {task.name}", measure, evaluated)
-            if measure.task in TASKS and TASKS[measure.task].reads_source:
-                raise UserError(
-                    f"task {task.name}: {measure} is of whatever a run trains on; give a measure"
-                    " that is of this task in the runs of all tasks"
-                )
+        _require_evaluated(f"the score of task {task.name}", task.score, evaluated)
+        if task.score.task in TASKS and TASKS[task.score.task].reads_source:
+            raise UserError(
+                f"task {task.name}: {task.score} is of whatever a run trains on; give a measure"
+                " that is of this task in the runs of all tasks"
+            )
 
 
 def _require_evaluated(what: str, measure: Measure, evaluated: Sequence[str]) -> None:

@@ -23,25 +23,19 @@ STARTS = {
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task of a sequence: config fields of its runs, and what is measured of it in all runs.
-
-    learning: by which the best learning rate is chosen. score: of the task matrix.
-    """
+    """A task of a sequence: config fields of its runs, and its score in the runs of all tasks."""
 
     name: str
-    learning: Measure
     score: Measure
     config: Mapping[str, object] = field(default_factory=dict)
 
 
 def read(given: Sequence[Mapping[str, object]]) -> tuple[TaskConfig, ...]:
     """The tasks in their order, legal or not; raises UserError for a measure that is none."""
-    tasks = []
-    for values in given:
-        score = values["score"] or values["learning"]
-        measures = Measure.parse(values["learning"]), Measure.parse(score)
-        tasks.append(TaskConfig(values["name"], *measures, dict(values["config"])))
-    return tuple(tasks)
+    return tuple(
+        TaskConfig(values["name"], Measure.parse(values["score"]), dict(values["config"]))
+        for values in given
+    )
 
 
 def wrong(

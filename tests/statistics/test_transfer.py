@@ -34,6 +34,7 @@ def test_the_matrix_is_in_the_order_of_training():
 def test_by_hand(items):
     columns = tasks(R[None], items, 0.1 if max(items) > 1 else 0.0)
     assert transfer.learned(columns).means() == pytest.approx((0.8 + 0.9 + 0.7) / 3)
+    assert transfer.at_the_end(columns).means() == pytest.approx((0.5 + 0.7 + 0.7) / 3)
     assert transfer.backward(columns).means() == pytest.approx(((0.5 - 0.8) + (0.7 - 0.9)) / 2)
     assert transfer.forward(columns).means() == pytest.approx(((0.3 - 0.2) + (0.25 - 0.2)) / 2)
 
@@ -66,6 +67,12 @@ def test_items_of_two_tasks_may_be_one_cluster():
 
 
 def test_a_single_task_is_refused():
-    for of in (transfer.matrix, transfer.learned, transfer.backward, transfer.forward):
+    for of in (
+        transfer.matrix,
+        transfer.learned,
+        transfer.at_the_end,
+        transfer.backward,
+        transfer.forward,
+    ):
         with pytest.raises(UserError, match="1 task; transfer needs at least 2"):
             of(tasks(R[None])[:1])

@@ -31,9 +31,7 @@ RIGHT = Metric("acc", "acc", "right", percent=False, interval="mean")
 LOSS = Metric("nll", "nll", "loss", **QUANTITY | {"higher_is_better": False})
 # How well every task is learned at each rate: best at the third.
 LEARNED = (0.5, 0.7, 0.9, 0.6)
-SEQUENCE = tuple(
-    TaskConfig(name, Measure(name, "acc"), Measure(name, "acc")) for name in ("a", "b", "c")
-)
+SEQUENCE = tuple(TaskConfig(name, Measure(name, "acc")) for name in ("a", "b", "c"))
 QUESTION = Question(
     Measures(Measure("c", "acc"), Measure("source_nll", "nll")), 0.05, (("lora", "full"),)
 )
@@ -55,7 +53,7 @@ def scores(name, rng, **means):
 
 
 def planted(forgotten, failed=(), learned=LEARNED, rates=RATES):
-    """Every later task takes this much of each earlier one, a number for each method.
+    """Every later task takes this much of each earlier one, a number for each method or rate.
 
     That is where 0.9 was learned, and less in proportion.
     """
@@ -63,11 +61,14 @@ def planted(forgotten, failed=(), learned=LEARNED, rates=RATES):
     runs = []
     for method, loss in forgotten.items():
         for seed in range(SEEDS):
-            for lr, known in zip(rates, learned, strict=True):
+            losses = np.broadcast_to(loss, len(rates)).tolist()
+            for lr, known, taken in zip(rates, learned, losses, strict=True):
                 shift = rng.normal(0, 0.005)
                 for last, task in enumerate("abc"):
                     means = {
-                        other: known + shift - loss * known / 0.9 * (last - j) if j <= last else 0.1
+                        other: known + shift - taken * known / 0.9 * (last - j)
+                        if j <= last
+                        else 0.1
                         for j, other in enumerate("abc")
                     }
                     name = f"{method}-{lr}-{seed}-{task}"
@@ -112,6 +113,14 @@ def test_the_difference_is_decided_with_the_margin(findings):
     assert 0.08 < contrasts[PRIMARY].decision.effect.mean < 0.135
     alike = planted({"lora": 0.02, "full": 0.0}).transfers.contrasts[0]
     assert str(alike.decision.verdict) == "equivalent"
+
+
+def test_the_best_rate_is_that_at_which_most_is_known_at_the_end():
+    # Most is learned at the third rate, and more of it lost than at the second.
+    full = planted({"lora": 0.01, "full": (0.1, 0.1, 0.4, 0.1)}).transfers.by_method["full"]
+    assert full.chosen_rates == "0.002" and not full.reason
+    assert full.at_best("at the end").mean == pytest.approx(0.7 - 0.1 * 0.7 / 0.9, abs=0.01)
+    assert full.axes["learned"].means().argmax() == 2
 
 
 def statuses(findings):

@@ -81,14 +81,15 @@ def by_method(findings: Findings) -> Table:
     rows = []
     transfers = findings.transfers
     for method, one in transfers.by_method.items() if transfers else ():
-        numbers = [None] * 9 if one.reason else _numbers(list(map(one.at_best, _NAMES)))
+        numbers = [None] * len(_COLUMNS) if one.reason else _numbers(list(map(one.at_best, _NAMES)))
         rows.append((method, None if one.reason else one.chosen_rates, *numbers, one.reason))
     for method, reason in transfers.missing.items() if transfers else ():
-        rows.append((method, None, *(None,) * 9, reason))
+        rows.append((method, None, *(None,) * len(_COLUMNS), reason))
     return Table(
         "transfer",
-        "Each method at its best learning rate. Learned: the mean score of the tasks, each right"
-        " after its own training. Backward: what later tasks changed of it, below 0 where they made"
+        "Each method at its best learning rate. At the end: the mean score of the tasks after the"
+        " last one, by which the rate is chosen. Learned: the same, each right after its own"
+        " training. Backward: what later tasks changed of it, below 0 where they made"
         " it forget. Forward: what earlier tasks did for a task before its own training, against"
         " the base.",
         ("method", "learning rate", *_COLUMNS, "why not"),
@@ -110,14 +111,12 @@ def cells(findings: Findings) -> Table:
     for method, one in findings.transfers.by_method.items() if findings.transfers else ():
         for index, cell in enumerate(one.grid.cells):
             parts = [one.axes[name].part(index) for name in _NAMES]
-            chosen_by = float(one.grid.arm.x.means()[index])
             numbers = _numbers(list(map(over_seeds_and_items, parts)))
-            rows.append((method, cell.lr, cell.step, chosen_by, *numbers))
+            rows.append((method, cell.lr, cell.step, *numbers))
     return Table(
         "transfer_by_rate",
-        "Transfer at every learning rate. Chosen by: the mean over tasks, each right after its own"
-        " training, of what the best rate is chosen by.",
-        ("method", "learning rate", "steps", "chosen by", *_COLUMNS),
+        "Transfer at every learning rate, as in the table of the best ones.",
+        ("method", "learning rate", "steps", *_COLUMNS),
         tuple(rows),
     )
 
