@@ -58,6 +58,7 @@ class PlannedRun:
 
     source, point: of a run without training, the name of the run whose change is altered, and how;
     config is that run's. task: of a sequence. start: the name of the run that it starts from.
+    same_as: of an earlier run with the same config, of which this one is a copy.
     """
 
     name: str
@@ -70,11 +71,12 @@ class PlannedRun:
     point: Point = AS_TRAINED
     task: str = ""
     start: str = ""
+    same_as: str = ""
 
     @property
-    def needs(self) -> str:
-        """The name of the run that has to have finished before; "" for none."""
-        return self.source or self.start
+    def needs(self) -> set[str]:
+        """The names of the runs that have to have ended before."""
+        return {self.source, self.start, self.same_as} - {""}
 
 
 def load(place: str) -> StudyConfig:
@@ -132,7 +134,7 @@ def expand(study: StudyConfig, folder: Path = Path()) -> list[PlannedRun]:
     _require_different_arms(study, base)
     _require_distinct(runs)
     _require_measured(study, runs[0].config)
-    return runs
+    return _with_copies(runs) if study.sequence else runs
 
 
 def unknown(given: Mapping[str, object], known: Mapping[str, object], where: str) -> list[str]:
@@ -199,6 +201,21 @@ def _in_sequence(
         named = {"name": f"{run.name}-{task.name}", "task": task.name, "start": start}
         chain.append(dataclasses.replace(run, config=config, **named))
     return chain
+
+
+def _with_copies(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs; of those with one config, all but the first say which one they are copies of.
+
+    Arms that differ in what later tasks do have the same first task.
+    """
+    first: dict[str, str] = {}
+    for run in runs:
+        first.setdefault(run.config.hash(), run.name)
+    same = [first[run.config.hash()] for run in runs]
+    return [
+        run if name == run.name else dataclasses.replace(run, same_as=name)
+        for run, name in zip(runs, same, strict=True)
+    ]
 
 
 def _axes(base: Config, lr: float, steps: int, seed: int) -> dict[str, float | int]:

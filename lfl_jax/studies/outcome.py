@@ -179,6 +179,8 @@ def _reused(study: Study) -> list[str]:
     """Which runs another study had done, in a sentence; none without any."""
     origins = filter(None, (reuse.origin(study.run_folder(run)) for run in study.runs))
     by_study = Counter(str(Path(origin).parent.parent) for origin in origins)
+    # Arms with the same first task have one run of it.
+    del by_study[str(study.folder)]
     if not by_study:
         return []
     listed = ", ".join(f"{count} of {folder}" for folder, count in sorted(by_study.items()))

@@ -11,11 +11,21 @@ from rich.console import Console
 
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
-from lfl_jax.studies import grid, traits
+from lfl_jax.studies import grid, outcome, traits
 from lfl_jax.studies.running import execute, plan, reuse
 from lfl_jax.studies.running.execute import State, Study
 
 MEASURE = "source_nll/nll"
+
+
+# Of one method and rate, where no more is asked.
+ONE = {
+    "arms": {
+        "lora": base.arm("lora,r=2", lr=(1e-3,)).to_dict(),
+        "full": base.arm("full", lr=(1e-4,)).to_dict(),
+    },
+    "contrasts": (),
+}
 
 
 def values(**changes):
@@ -37,7 +47,7 @@ def test_a_run_for_every_task_from_the_one_before():
     assert len(runs) == 8 and list(runs)[:2] == ["full-0.0001-4-s0-easy", "full-0.0001-4-s0-hard"]
     first, second = (runs[f"lora-0.01-4-s0-{task}"] for task in ("easy", "hard"))
     assert (first.start, first.config.adapter.path, first.config.adapter.start_config) == ("",) * 3
-    assert second.start == first.name == second.needs
+    assert second.start == first.name and second.needs == {first.name}
     assert second.config.adapter.path == f"/studies/a/runs/{first.name}"
     assert second.config.adapter.start_config == first.config.hash()
     assert [run.config.data.levels for run in (first, second)] == [(1, 0, 0), (0, 1, 0)]
@@ -122,7 +132,7 @@ def test_a_measure_of_whatever_is_trained_on_is_of_no_task():
 
 
 def test_a_run_begins_when_the_one_it_starts_from_has_ended(tmp_path):
-    runs = planned(tmp_path)
+    runs = planned(tmp_path, **ONE)
     order = [run.name for run in runs]
     assert all(order.index(run.start) < order.index(run.name) for run in runs if run.start)
     first, second, other = runs[:3]
@@ -131,6 +141,28 @@ def test_a_run_begins_when_the_one_it_starts_from_has_ended(tmp_path):
     assert execute.execute(Study(tmp_path, runs), fake, quiet=True) and fake.done == order
     again = Fake()
     assert execute.execute(Study(tmp_path, runs), again, quiet=True) and again.done == []
+
+
+def test_arms_with_the_same_first_task_have_one_run_of_it(tmp_path):
+    arms = {"lora": values()["arms"]["lora"]}
+    arms["new"] = base.arm("lora,r=2", lr=(1e-3, 1e-2), start="over").to_dict()
+    runs = planned(tmp_path, arms=arms, contrasts=())
+    study = Study(tmp_path, runs)
+    copies = [run for run in runs if run.same_as]
+    assert [run.name for run in copies] == ["new-0.001-4-s0-easy", "new-0.01-4-s0-easy"]
+    assert not execute._is_ready(copies[0], [study.named(copies[0].same_as)])
+
+    def do(config, folder, base_records, shared):
+        files.write_text(folder / "checkpoints/4/params", "weights")
+        return fake(config, folder, base_records, shared)
+
+    fake = Fake(lora_0_01_4_s0_easy=UserError("no room"))
+    assert execute.execute(study, do, quiet=True)
+    assert "new-0.001-4-s0-easy" not in fake.done and "new-0.001-4-s0-hard" in fake.done
+    assert study.ended()["new-0.001-4-s0-easy"].reused.endswith("lora-0.001-4-s0-easy")
+    # What failed for one is tried for the other.
+    assert "new-0.01-4-s0-easy" in fake.done and len(fake.done) == 6
+    assert outcome._reused(study) == []
 
 
 def test_what_starts_from_a_failed_run_is_not_run_and_stops_nothing(tmp_path):
@@ -158,7 +190,7 @@ def test_what_starts_from_a_failed_run_is_not_run_and_stops_nothing(tmp_path):
 
 
 def test_an_interrupted_first_task_is_resumed_and_the_second_waits(tmp_path):
-    study = Study(tmp_path, planned(tmp_path))
+    study = Study(tmp_path, planned(tmp_path, **ONE))
     assert not execute.execute(study, Fake(full_0_0001_4_s0_easy="interrupted"), quiet=True)
     rest = Fake()
     assert execute.execute(study, rest, quiet=True)
@@ -172,23 +204,23 @@ def test_an_interrupted_first_task_is_resumed_and_the_second_waits(tmp_path):
 
 def test_a_task_is_reused_where_its_start_was(tmp_path, monkeypatch):
     monkeypatch.setattr(reuse.Known, "_is_current", lambda self, folder, config: True)
-    done = Study(tmp_path / "a", planned(tmp_path / "a"))
+    done = Study(tmp_path / "a", planned(tmp_path / "a", **ONE))
     for run in done.runs:
         finish(run.config, done.run_folder(run))
         files.write_text(done.run_folder(run) / "checkpoints/4/params", "weights")
-    study, fake = Study(tmp_path / "b", planned(tmp_path / "b")), Fake()
+    study, fake = Study(tmp_path / "b", planned(tmp_path / "b", **ONE)), Fake()
     assert execute.execute(study, fake, quiet=True) and fake.done == []
     # A copy of a copy is found by what it says itself: the first place.
     shutil.rmtree(tmp_path / "a")
-    third = Study(tmp_path / "c", planned(tmp_path / "c"))
+    third = Study(tmp_path / "c", planned(tmp_path / "c", **ONE))
     # A plan says so of every task, before anything is copied.
     assert plan._left(third, third.states(), Console(quiet=True)) == []
     assert execute.execute(third, fake, quiet=True) and fake.done == []
     assert reuse.origins(third.run_folder(third.runs[0]))[1].is_relative_to(tmp_path / "a")
 
     # One that starts from a run of its own study is not another study's.
-    fourth = Study(tmp_path / "d", planned(tmp_path / "d"))
-    assert len(fourth.runs) == 8
+    fourth = Study(tmp_path / "d", planned(tmp_path / "d", **ONE))
+    assert len(fourth.runs) == 4
     first, second = fourth.runs[:2]
     finish(first.config, fourth.run_folder(first))
     assert execute.execute(fourth, fake, only=second.name, quiet=True)

@@ -209,7 +209,7 @@ def _results(
 
 
 def _is_ready(run: PlannedRun, unfinished: Sequence[PlannedRun]) -> bool:
-    return all(run.needs != other.name for other in unfinished)
+    return run.needs.isdisjoint(other.name for other in unfinished)
 
 
 def _starts_elsewhere(study: Study, run: PlannedRun) -> list[Path] | None:
@@ -249,6 +249,8 @@ def select(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
 def _attempt(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | None:
     """How a run ended; None where it was interrupted."""
     folder, started = study.run_folder(run), time.monotonic()
+    if (same := _finished_copy(study, run)) is not None:
+        return _ended(study, run, State.FINISHED, reused=str(same))
     state, reason = State.FINISHED, ""
     try:
         _require_start(study, run)
@@ -270,6 +272,17 @@ def _attempt(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | N
         files.write_text(folder / "traceback.txt", traceback.format_exc())
     seconds = time.monotonic() - started
     return _ended(study, run, state, seconds, reason=reason.replace("\n", " "))
+
+
+def _finished_copy(study: Study, run: PlannedRun) -> Path | None:
+    """Where the run of this study is that this one is now a copy of; None where it is to be done."""
+    if not run.same_as or study.run_folder(run).exists():
+        return None
+    same = study.folder / RUNS / run.same_as
+    if not study.is_usable(same, run.config):
+        return None
+    reuse.copy(same, study.run_folder(run))
+    return same
 
 
 def _require_start(study: Study, run: PlannedRun) -> None:

@@ -181,6 +181,9 @@ def _left(study: Study, states: States, console: Console) -> list[PlannedRun]:
         state: str = states[run.name]
         if state in (State.LEFT, State.FAILED):
             other = None if run.source else _elsewhere(study, known, run, taken)
+            if run.same_as and other is None:
+                # Done once for both.
+                other = study.run_folder(study.named(run.same_as))
             taken |= {run.name: other} if other else {}
             state = f"{state}, but finished in {other}" if other else state
             left += [] if other else [run]

@@ -67,7 +67,7 @@ class Known:
         """
         other = self.find(config, is_finished, starts)
         if other is not None:
-            _copy(other, folder)
+            copy(other, folder)
         return other
 
     def find(
@@ -148,7 +148,7 @@ def _named_files(config: Config) -> list[Path]:
     return [Path(name) for name in named if name and Path(name).exists()]
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     """A run directory that appears complete, or not at all."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
