@@ -11,6 +11,7 @@ from rich.console import Console
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
 from lfl_jax.studies import grid, outcome
+from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import execute, finished, keeping
 from lfl_jax.studies.running.execute import State, Study
 
@@ -89,7 +90,7 @@ def test_a_run_that_is_not_done_again_is_left_out_with_what_it_lost(study):
     execute.execute(study, Fake(), quiet=True)
     damaged = study.runs[2]
     (study.run_folder(damaged) / "evals/after/target_kl.jsonl").unlink()
-    runs = {run.name: run for run in outcome.read(study, study.states())}
+    runs = {run.name: run for run in outcome.read(study, study.states(), Scores("base", {}))}
     assert runs[damaged.name].scores is None
     assert runs[damaged.name].reason == "evals/after/target_kl.jsonl is missing"
 

@@ -275,7 +275,7 @@ def _attempt(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | N
 
 
 def _finished_copy(study: Study, run: PlannedRun) -> Path | None:
-    """Where the run of this study is that this one is now a copy of; None where it is to be done."""
+    """The run of this study that this one is now a copy of; None where it is to be done."""
     if not run.same_as or study.run_folder(run).exists():
         return None
     same = study.folder / RUNS / run.same_as
