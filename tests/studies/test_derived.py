@@ -22,6 +22,7 @@ from lfl_jax.models.presets import PRESETS
 from lfl_jax.report import results_json
 from lfl_jax.run_setup import base_model
 from lfl_jax.studies import grid, outcome
+from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import derived as derived_runs
 from lfl_jax.studies.running import execute
 from lfl_jax.studies.running.execute import State, Study
@@ -137,7 +138,7 @@ def test_a_study_of_every_intervention(tmp_path):
 
     for of in ("lora-0.01-4-s0", "full-0.001-4-s0"):
         assert nll(f"fewer_{of}-intruders_x1") == nll(of) != nll(f"part_{of}-without_attn")
-    findings = outcome.read(study, states)
+    findings = outcome.read(study, states, Scores("base", {}))
     rows = {(run.method, str(run.cell)) for run in findings if run.scores}
     assert ("part_full", "lr 0.001, step 4, without layers/0") in rows
 
@@ -179,7 +180,9 @@ def test_a_study_with_scaled_changes(tmp_path):
         else:
             assert records(run) != records(source)
     rows = [
-        (run.method, str(run.cell)) for run in outcome.read(study, study.states()) if run.scores
+        (run.method, str(run.cell))
+        for run in outcome.read(study, study.states(), Scores("base", {}))
+        if run.scores
     ]
     assert ("lora_scaled", "lr 0.01, step 4, scale 0.5") in rows
 
