@@ -21,8 +21,8 @@ MEASURE = "source_nll/nll"
 # Of one method and rate, where no more is asked.
 ONE = {
     "arms": {
-        "lora": base.arm("lora,r=2", lr=(1e-3,)).to_dict(),
         "full": base.arm("full", lr=(1e-4,)).to_dict(),
+        "lora": base.arm("lora,r=2", lr=(1e-3,)).to_dict(),
     },
     "contrasts": (),
 }
