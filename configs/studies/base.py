@@ -108,6 +108,7 @@ def derived(
     intruders: tuple[float, ...] = (),
     random_directions: tuple[float, ...] = (),
     without: tuple[str, ...] = (),
+    shots: tuple[int, ...] = (),
 ) -> config_dict.ConfigDict:
     """A method without training: the finished runs of another arm, with their change altered.
 
@@ -119,13 +120,15 @@ def derived(
     change together (arXiv 2410.21228, top 10, epsilon .5); 1 is the run itself. random_directions:
     the control, factors on as many random directions of the same size. without: parts whose change
     is left out, a module ("q"), a group ("attn", "mlp"), a layer ("layers/0") or a module of one
-    ("layers/0/mlp/down").
+    ("layers/0/mlp/down"). shots: the base in place of the run, asked about the target after so many
+    worked training examples, which a seed draws; once for each seed, at the first learning rate.
     """
     d = config_dict.ConfigDict()
     d.of = arm
     d.truncate, d.without = truncate, without
     d.intruders, d.random_directions = intruders, random_directions
-    is_alone = truncate or without or intruders or random_directions
+    d.shots = shots
+    is_alone = truncate or without or intruders or random_directions or shots
     d.scales = scales if scales or is_alone else (0.25, 0.5, 0.75)
     return d
 

@@ -214,4 +214,6 @@ INTERVENTIONS: dict[str, Intervention] = {
         shared=intruder_components,
     ),
     "without": Intervention(lambda base, tuned, part, _: without(base, tuned, part)),
+    # The base itself: what is altered is the prompt, by `studies.running.derived`.
+    "shots": Intervention(lambda base, tuned, count, _: scaled(base, tuned, 0.0)),
 }

@@ -1,7 +1,10 @@
 """The inputs of a run's evaluations: held-out problems and targets, general text, the template."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from lfl_jax.assets import readers
 from lfl_jax.config import Config
@@ -43,6 +46,18 @@ def from_config(config: Config, *, dev: bool = False, without_few_shot: bool = F
         world=config.data.world,
         dev=dev,
     )
+
+
+def after_shots(inputs: Inputs, config: Config, count: int) -> Inputs:
+    """The same questions, those about the target after `count` worked training examples.
+
+    Which ones, and in which order, is drawn by seed.data; the first of them are those of a smaller
+    count.
+    """
+    # A source may have millions.
+    pool = _first_examples(config, "train", MAX_HELD_OUT)
+    order = np.random.RandomState(config.seed.data).permutation(len(pool))
+    return dataclasses.replace(inputs, target_shots=count, shot_pool=[pool[i] for i in order])
 
 
 def _source_text(config: Config) -> Sequence[str] | None:

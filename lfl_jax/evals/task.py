@@ -1,12 +1,14 @@
 """An evaluation task: its items, its method, its metrics. Data and functions, no jax."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lfl_jax.assets import readers
 from lfl_jax.data.examples import Example
+from lfl_jax.errors import UserError
 from lfl_jax.evals.batching import Diverged, Score, Scored
 from lfl_jax.evals.metrics import Measured, Metric, Record, emitted_eos
 from lfl_jax.evals.requests import Request
@@ -111,7 +113,9 @@ class Inputs:
     GSM8K) or "lm_eval" (the harness's draw from the GSM8K training split). few_shot_examples:
     training examples that prompts may begin with. without_few_shot: no item has few-shot examples
     before it, for decontamination. world: the seed of the lab's world. dev: items that decide
-    something (a checkpoint, a learning rate), not those that are reported.
+    something (a checkpoint, a learning rate), not those that are reported. target_shots: of
+    `shot_pool`, training examples in the order in which prompts take them, so many worked ones
+    before every question of a task that `takes_shots`.
     """
 
     # Functions, because most tasks read little of this, and some of it is large.
@@ -127,6 +131,8 @@ class Inputs:
     without_few_shot: bool = False
     world: int = 0
     dev: bool = False
+    target_shots: int = 0
+    shot_pool: Sequence[Example] = ()
     # Made by `items_of`; a copy with other fields begins without any.
     _made: dict[Any, Sequence[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -139,6 +145,23 @@ class Inputs:
         if key not in self._made:
             self._made[key] = task.items(self)
         return self._made[key]
+
+    def worked(self, wanted: Callable[[Example], bool] = lambda example: True) -> str:
+        """The first `target_shots` examples of the pool that are wanted, in the training's format.
+
+        As lm-evaluation-harness puts few-shot examples before a question, each with an empty line
+        after it. UserError where there are fewer.
+        """
+        if not self.target_shots:
+            return ""
+        chosen = list(itertools.islice(filter(wanted, self.shot_pool), self.target_shots))
+        if len(chosen) < self.target_shots:
+            raise UserError(
+                f"{self.target_shots} examples before a question: the training source has"
+                f" {len(chosen)} that are of its kind"
+            )
+        pieces = [self.template.prompt_and_response(shot.conversation) for shot in chosen]
+        return self.preamble("".join(f"{prompt}{answer}\n\n" for prompt, answer in pieces))
 
     def preamble(self, text: str) -> str:
         """The text that comes before an item, empty when few-shot examples are left out."""
@@ -241,7 +264,8 @@ class Task:
     details: what the records' settings should name of the inputs. interleaved: kinds of items
     alternate, so that a limit takes the first items, whatever `Settings.pick` says. check: raises
     UserError where the task cannot run on this machine; called before any work. reads_source: the
-    items are held-out examples of the training source. skip_reason: why scores on these inputs
+    items are held-out examples of the training source. takes_shots: worked training examples may
+    stand before its questions (`Inputs.worked`). skip_reason: why scores on these inputs
     would mean nothing, so that the task is skipped; "" for a meaningful score.
     """
 
@@ -255,6 +279,7 @@ class Task:
     interleaved: bool = False
     check: Callable[[], None] = _no_requirements
     reads_source: bool = False
+    takes_shots: bool = False
     skip_reason: Callable[[Inputs], str] = _never_skipped
 
     @property

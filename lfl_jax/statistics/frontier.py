@@ -112,6 +112,17 @@ def pareto(
     return np.array(efficient[::-1])
 
 
+def frontier_cells(
+    learning: Float[np.ndarray, " P"], forgetting: Float[np.ndarray, " P"]
+) -> Int[np.ndarray, " K"]:
+    """`pareto`; all cells, in the order of learning, of an arm that forgets alike at all of them.
+
+    A prompted base forgets nothing: its curve is a level line, and not its best cell alone.
+    """
+    is_level = np.ptp(forgetting) == 0
+    return np.argsort(learning, kind="stable") if is_level else pareto(learning, forgetting)
+
+
 def gap(first: Arm, second: Arm, *, matched: Matched = "learning") -> Gap:
     """The vertical gap between two arms' curves, with its error over seeds and items.
 
@@ -124,7 +135,7 @@ def gap(first: Arm, second: Arm, *, matched: Matched = "learning") -> Gap:
     if matched == "divergence":
         for arm in (first, second):
             _require_rising(arm)
-    select = {"learning": pareto, "divergence": _by_x}[matched]
+    select = {"learning": frontier_cells, "divergence": _by_x}[matched]
     cells = tuple(select(arm.x.means(), arm.y.means()) for arm in (first, second))
     curves = [
         Curve(arm.x.means()[chosen], arm.y.means()[chosen])

@@ -78,6 +78,11 @@ class Grid:
         return not all(cell.point.is_trained for cell in self.cells)
 
     @property
+    def is_prompted(self) -> bool:
+        """Whether its cells are the base itself, with examples in the prompt."""
+        return all(cell.point.is_prompt for cell in self.cells)
+
+    @property
     def lengths(self) -> list[int]:
         """Steps of its runs, the longest first."""
         return sorted({cell.step for cell in self.cells}, reverse=True)

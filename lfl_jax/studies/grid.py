@@ -164,9 +164,12 @@ def _arms(given: Mapping[str, Mapping[str, object]]) -> tuple[ArmConfig, ...]:
             arms.append(trained[name])
             continue
         of, rates = values["of"], ()
+        curve = points.listed(values)
         if of in trained:
-            rates = trained[of].rates
-        arms.append(ArmConfig(name, "", rates, of=of, points=points.listed(values)))
+            # The base has no rate: one run of each seed is enough to know which base it is.
+            is_prompt = any(point.is_prompt for point in curve)
+            rates = trained[of].rates[:1] if is_prompt else trained[of].rates
+        arms.append(ArmConfig(name, "", rates, of=of, points=curve))
     return tuple(arms)
 
 

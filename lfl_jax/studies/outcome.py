@@ -112,7 +112,9 @@ class _Bases:
 
 
 def _scores(study: Study, run: PlannedRun) -> Scores:
-    return run_directories.read(study.run_folder(run), "after")[0]
+    scores = run_directories.read(study.run_folder(run), "after")[0]
+    # What a prompted base was asked differs on purpose: the questions are the same.
+    return dataclasses.replace(scores, prompts={}) if run.point.is_prompt else scores
 
 
 def flags(study: Study, finished: Sequence[PlannedRun]) -> tuple[str, ...]:

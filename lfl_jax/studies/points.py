@@ -31,6 +31,10 @@ def _is_rank(value: object) -> bool:
     return isinstance(value, int) and value >= 1
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
 def _is_part(value: object) -> bool:
     return isinstance(value, str) and value.strip("/") == value != ""
 
@@ -43,6 +47,7 @@ VALUES: dict[str, Values] = {
     "intruders": Values("numbers", _is_number, "intruders x{}", "intruders times {}"),
     "random_directions": Values("numbers", _is_number, "random x{}", "random directions times {}"),
     "without": Values(PARTS, _is_part, "without {}", "without {}"),
+    "shots": Values("numbers of examples >= 0", _is_count, "{} shots", "{} examples in the prompt"),
 }
 
 
@@ -56,6 +61,11 @@ class Point(NamedTuple):
     def is_trained(self) -> bool:
         """Whether nothing is done to the change."""
         return self == AS_TRAINED
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is the base after worked examples, which has no learning rate."""
+        return self.intervention == PROMPTING
 
     @property
     def scale(self) -> float | None:
@@ -81,6 +91,8 @@ class Point(NamedTuple):
         return VALUES[self.intervention].text.format(_text(self.value))
 
 
+# Of what is asked of the base, and not of a change.
+PROMPTING = "shots"
 # A change times 1 is what was trained.
 AS_TRAINED = Point("scales", 1.0)
 

@@ -81,7 +81,8 @@ def explain(by_method: Mapping[str, Grid]) -> dict[str, Predictor]:
 
     A fit of as many coefficients as runs explains everything and says nothing.
     """
-    grids = list(by_method.values())
+    # A prompt changes no weights: there is no distance, and nothing to explain.
+    grids = [grid for grid in by_method.values() if not grid.is_prompted]
     forgotten = np.hstack([grid.arm.y.by_run() for grid in grids])
     values = _values(grids)
     runs = forgotten.shape[1]

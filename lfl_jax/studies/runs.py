@@ -36,6 +36,8 @@ class Cell(NamedTuple):
     @property
     def mark(self) -> str:
         """The rate, and what was done to the change: at a point of a figure."""
+        if self.point.is_prompt:
+            return self.point.mark
         return f"{self.lr:g}" if self.point.is_trained else f"{self.lr:g} {self.point.mark}"
 
     @property

@@ -45,7 +45,8 @@ def problems(
     if few_shot and not shots:
         raise UserError("source_test_shots needs config.eval.base_shots of at least 1")
     solved = ["".join(template.prompt_and_response(shot.conversation)) for shot in shots]
-    preamble = inputs.preamble("".join(f"{text}\n\n" for text in solved))
+    worked = inputs.preamble("".join(f"{text}\n\n" for text in solved))
+    preamble = worked if few_shot else inputs.worked()
 
     # Ids are unique within a split only, so the split is part of them.
     splits = []
@@ -87,7 +88,13 @@ def skip_reason(inputs: Inputs) -> str:
     )
 
 
-def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) -> Task:
+def task(
+    name: str,
+    label: str,
+    items: Callable[[Inputs], Sequence[Problem]],
+    *,
+    takes_shots: bool = False,
+) -> Task:
     """The evaluation with the problems asked in one way."""
     return Task(
         name=name,
@@ -98,6 +105,7 @@ def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) ->
         metrics=(EXACT, *numbers.format_metrics()),
         interleaved=True,
         reads_source=True,
+        takes_shots=takes_shots,
         skip_reason=skip_reason,
     )
 
@@ -105,6 +113,6 @@ def task(name: str, label: str, items: Callable[[Inputs], Sequence[Problem]]) ->
 # What training gains is TASK's change; SHOTS on the base says what prompting alone gains.
 in_plain_template = functools.partial(problems, template=PLAIN_TEMPLATE)
 after_shots = functools.partial(problems, template=PLAIN_TEMPLATE, few_shot=True)
-TASK = task("source_test", "held-out problems", problems)
+TASK = task("source_test", "held-out problems", problems, takes_shots=True)
 PLAIN = task("source_test_plain", "held-out problems, plain prompt", in_plain_template)
 SHOTS = task("source_test_shots", "held-out problems, after worked examples", after_shots)

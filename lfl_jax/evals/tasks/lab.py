@@ -13,9 +13,11 @@ cluster. During training they are the facts of the "dev" entities, and at the en
 others, so that a choice is never made on the items that it is reported on.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lfl_jax.data.examples import Example
 from lfl_jax.data.formatting import prompt_ids
 from lfl_jax.data.lab import vocabulary, world
 from lfl_jax.data.lab.world import Fact
@@ -67,8 +69,16 @@ def _questions(facts: list[Fact], inputs: Inputs) -> list[Question]:
     questions: list[Question] = []
     for fact in facts:
         prompt, answer = inputs.template.render(fact.question, fact.answer)
-        questions.append(Question(fact.question, vocabulary.entity(fact.entity), prompt, answer))
+        worked = inputs.worked(functools.partial(_shows, fact))
+        name = vocabulary.entity(fact.entity)
+        questions.append(Question(fact.question, name, worked + prompt, answer))
     return questions
+
+
+def _shows(fact: Fact, example: Example) -> bool:
+    """Whether an example is another fact under the same relation: how to answer, not what."""
+    relation = f" {vocabulary.relation(fact.relation)}"
+    return example.prompt.endswith(relation) and example.prompt != fact.question
 
 
 def requests(question: Question, tokenizer: Tokenizer, length: int) -> list[Request]:
@@ -108,6 +118,8 @@ def _task(
             Metric("acc", "acc", "recall", section, chance=1 / vocabulary.VALUES),
             Metric("gold_logprob", "gold_logprob", "log p(right)", section, **QUANTITY),
         ),
+        # Of what the base knows there are no training examples.
+        takes_shots=section == "learning",
     )
 
 

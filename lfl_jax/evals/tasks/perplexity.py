@@ -28,6 +28,7 @@ from typing import Any
 
 from lfl_jax.data.examples import Example
 from lfl_jax.data.formatting import document_ids, prompt_ids
+from lfl_jax.errors import UserError
 from lfl_jax.evals.batching import Scored
 from lfl_jax.evals.metrics import QUANTITY, Metric
 from lfl_jax.evals.requests import Request, prefix_id, rolling, truncate
@@ -68,10 +69,17 @@ def documents(inputs: Inputs) -> list[Document]:
 
 
 def targets(inputs: Inputs) -> list[Target]:
-    """The held-out examples, in the prompt format of training."""
-    return [
-        Target(e.id, e.cluster, *_prompt_and_response(e, inputs.template)) for e in inputs.target
-    ]
+    """The held-out examples, in the prompt format of training.
+
+    UserError for worked examples before documents, which ask nothing.
+    """
+    worked, found = inputs.worked(), []
+    for e in inputs.target:
+        prompt, response = _prompt_and_response(e, inputs.template)
+        if worked and not prompt:
+            raise UserError("examples before a question: documents have no questions")
+        found.append(Target(e.id, e.cluster, worked + prompt, response))
+    return found
 
 
 def _prompt_and_response(example: Example, template: Template) -> tuple[str, str]:
@@ -168,4 +176,5 @@ TARGET_NLL = Task(
     metrics=TARGET_METRICS,
     interleaved=True,
     reads_source=True,
+    takes_shots=True,
 )

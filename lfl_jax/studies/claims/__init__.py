@@ -21,6 +21,7 @@ from lfl_jax.studies.claims import (
     lora_and_full,
     one_after_another,
     one_setting,
+    prompting,
     rank_patterns,
     regularisers,
     starts,
@@ -202,6 +203,11 @@ CLAIMS: dict[str, Claim[Findings]] = {
         "Training on a target farther from what the base knows forgets more, at equal learning.",
         "asked here",
         domain.farther_forgets_more_at_equal_learning,
+    ),
+    "more_than_prompting": Claim(
+        "LoRA learns more than the base does from worked examples in its prompt.",
+        "arXiv 2205.05638",
+        prompting.lora_learns_more,
     ),
     "curvature_sets_rate": Claim(
         "A method's best learning rate falls with the top Hessian eigenvalue at step 0.",

@@ -1,9 +1,13 @@
 """A finished run with its change altered, evaluated without training again.
 
 The change is scaled, truncated, taken out of a part of the model, or its intruder dimensions are
-scaled (`analysis.interventions`): each trades what was learned for what was forgotten.
+scaled (`analysis.interventions`): each trades what was learned for what was forgotten. Or there is
+no change at all, and the base is asked about the target after worked examples: what prompting alone
+teaches, and it forgets nothing.
 """
 
+import dataclasses
+import math
 import operator
 import shutil
 from collections.abc import Callable
@@ -19,6 +23,7 @@ from lfl_jax.analysis.interventions import INTERVENTIONS
 from lfl_jax.analysis.intruder_scaling import read_components, write_components
 from lfl_jax.analysis.intruders import EPSILON, TOP_K
 from lfl_jax.config import Config
+from lfl_jax.config.sections import name_and_items
 from lfl_jax.core import files
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.core.types import Params
@@ -37,6 +42,8 @@ from lfl_jax.train_setup import base_tag
 
 # In the directory: whose change, and what was done to it.
 RECORD = "derived.json"
+# Tokens by which rows grow for worked examples.
+BLOCK = 64
 # In the directory of the run: its intruder dimensions.
 COMPONENTS = f"intruders_{TOP_K}_{EPSILON:g}.npz"
 
@@ -65,7 +72,10 @@ def evaluate(
 
         evaluations = _Evaluations(config, rules, base, inputs.from_config(config), folder)
         before = evaluations.of_base(altered.model, base_records)
-        after = evaluations.of_altered(altered.model, point)
+        if point.is_prompt:
+            after = evaluations.of_prompted_base(altered.model, int(point.value), base_records)
+        else:
+            after = evaluations.of_altered(altered.model, point)
 
     facts = results_json.saved_facts(source) or {}
     facts["provenance"] |= {"warnings": warnings, "derived": _record(source, point) | altered.facts}
@@ -110,10 +120,36 @@ class _Evaluations:
     def of_base(self, model: Model, base_records: Path) -> dict[str, Result]:
         """As in the run itself: of an adapter, its model with routing weights 0."""
         names = (*self.config.eval.tasks, *self.config.eval.base_tasks)
-        alone = self._scorer(
+        return self._run(names, self._base_scorer(model), "before", base_records)
+
+    def of_prompted_base(self, model: Model, shots: int, base_records: Path) -> dict[str, Result]:
+        """The base's results after worked examples, and its own in tasks that take none.
+
+        All seeds that draw the same examples, and all tasks without any, share the records.
+        """
+        names, scorer = self.config.eval.tasks, self._base_scorer(model)
+        kinds = suite.tasks_of(self.config, training=False)
+        takes = [n for n in names if kinds[name_and_items(n)[0]].takes_shots and shots]
+        others = tuple(name for name in names if name not in takes)
+        results = self._run(others, scorer, "after", base_records)
+        if takes:
+            results |= self._with_shots(shots)._run(tuple(takes), scorer, "after", base_records)
+        return results
+
+    def _with_shots(self, shots: int) -> "_Evaluations":
+        """The same with worked examples before questions, and rows that have room for them."""
+        asked = inputs.after_shots(self.inputs, self.config, shots)
+        e, added = self.config.eval, len(self.base.tokenizer.encode(asked.worked()))
+        # Whole blocks, so that seeds with other examples share a compiled program.
+        length = e.seq_len + BLOCK * math.ceil(added / BLOCK)
+        length = min(length, self.base.cfg.max_seq_len)
+        config = dataclasses.replace(self.config, eval=dataclasses.replace(e, seq_len=length))
+        return dataclasses.replace(self, config=config, inputs=asked)
+
+    def _base_scorer(self, model: Model) -> Scorer:
+        return self._scorer(
             model.replace(params=self.base.model.params), base_tag(self.config), adapted=False
         )
-        return self._run(names, alone, "before", base_records)
 
     def of_altered(self, model: Model, point: Point) -> dict[str, Result]:
         """Results of the altered model."""
