@@ -12,6 +12,7 @@ from lfl_jax.config import command_line
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals import inputs
+from lfl_jax.evals import records as record_files
 from lfl_jax.evals.tasks import TASKS
 from lfl_jax.report import results_json
 from lfl_jax.statistics.frontier import frontier_cells, gap
@@ -188,7 +189,12 @@ def test_a_study_prompts_its_base(tmp_path):
     assert {one["forward_kl"] for one in records(two, "target_kl")} == {0.0}
     losses = [[one["nll"] for one in records(run, "target_nll")] for run in (none, two, other)]
     assert losses[0] != losses[1] != losses[2], "each seed draws its own examples"
-    assert not any(one["truncated"] for one in records(two, "target_nll"))
+    headers = [
+        record_files.header(study.run_folder(run) / "evals/after/target_nll.jsonl")
+        for run in (none, two)
+    ]
+    # Rows have room for the examples, as far as the model's context goes.
+    assert [header["settings"]["length"] for header in headers] == [256, 512]
     facts = results_json.saved_facts(study.run_folder(two))
     assert facts["provenance"]["derived"] == {
         "run": "lora-0.001-4-s0",
