@@ -123,7 +123,7 @@ def test_interventions_train_few_runs_and_evaluate_many():
     assert {run.source.partition("-")[0] for run in runs} == {"", "lora", "full"}
 
 
-@pytest.mark.parametrize(("world", "count"), [("", 155), (":smollm2", 60)])
+@pytest.mark.parametrize(("world", "count"), [("", 185), (":smollm2", 72)])
 def test_subspaces_differ_in_their_dimension_and_rates_alone(world, count):
     runs, there = one_seed(f"intrinsic_dimension.py{world}")
     assert there == count and f"{count} runs" in doc("intrinsic_dimension")
@@ -134,7 +134,7 @@ def test_subspaces_differ_in_their_dimension_and_rates_alone(world, count):
     for run in subspaces:
         assert run.arm == f"subspace{run.config.adapter.subspace_dim}"
     scaled = {round(math.log2(run.lr**2 * run.config.adapter.subspace_dim)) for run in subspaces}
-    assert len(scaled) == 3
+    assert len(scaled) == 4
     # full finetuning of what the subspaces are of
     assert {run.arm for run in runs if kinds[run.arm].kind == traits.FULL} == {"full_linear"}
     assert len({run.config.train for run in runs}) == 1
