@@ -23,7 +23,7 @@ CLAIMS = {
     "mediation": 150,
     "rank_of_change": 90,
     "subspaces": 90,
-    "advice": 140,
+    "advice": 155,
 }
 
 
