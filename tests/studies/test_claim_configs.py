@@ -143,3 +143,12 @@ def test_subspaces_differ_in_their_dimension_and_rates_alone(world, count):
 def test_subspaces_are_not_asked_at_the_papers_size():
     with pytest.raises(UserError, match=r"intrinsic_dimension.py; there is: smollm2"):
         grid.load("configs/studies/intrinsic_dimension.py:paper")
+
+
+def test_continual_trains_every_arm_on_three_tasks_in_turn():
+    runs, count = one_seed("continual.py")
+    assert f"{count} runs" in doc("continual")
+    assert [run.task for run in runs[:3]] == ["facts", "further", "language"]
+    # Two arms have the same first task, which is trained on once.
+    assert {run.arm for run in runs if run.same_as} == {"lora_new"}
+    assert sum(bool(run.same_as) for run in runs) == 5
