@@ -13,6 +13,11 @@ The lowest and the highest rank and full finetuning, with the rates of the world
 seeds: 90 runs in the lab (ranks 4 and 64), all of which are runs of configs/studies/lab.py. The
 second command compares the runs at each arm's best rate, pair by pair. Rank 64 is half of the lab's
 width, so that its directions are hardly a choice: look at the first ones.
+Measured (results/studies/subspaces, synthetic): ranks 4 and 64 do not share their top direction,
+phi(1, 1) = 0.15 [0.14, 0.15], random 0.01, nor others. Two seeds of rank 64 share 0.11 [0.10, 0.11]
+of their first 4 directions, random ones 0.03, and two of full finetuning 0.67 of dW's inputs. W has
+1.2 times as much in the directions of rank 4 as in random ones, a tenth of what its own have; the
+factor is 9.4 [9.0, 9.8] at rank 4 (random directions 11.4), and 1.08 at rank 64 (1.12).
 Argument: smollm2 (ranks 16 and 64, the 60 runs of smollm2.py), or paper (ranks 16 and 256, 72 runs)
 """
 
