@@ -7,6 +7,9 @@ best rates where they forget alike (arXiv 2405.09673, figure S2). Refuted where 
 its own, learns as much or forgets less at equal learning. Lion's updates are signs, several times
 as large as Adam's: its rates are a fifth of Adam's, and two higher ones. 5 seeds: 140 runs in the
 lab.
+Measured (results/studies/optimizer, synthetic): at equal learning Lion forgets more of the facts,
+LoRA by 0.219 [0.108, 0.330] and full finetuning by 0.206 [0.189, 0.224]. Which learns more at its
+best rate is open: Lion less Adam -0.5 [-1.3, 0.3] nats of LoRA, +0.03 [-0.21, 0.28] of full.
 Argument: smollm2 (80 runs), or paper (96 runs)
 """
 
@@ -15,7 +18,7 @@ from ml_collections import config_dict
 
 # Lion's rates over Adam's (Chen et al., arXiv 2302.06675, advise 3 to 10 times smaller ones).
 LION = 0.2
-# In the lab they learn most where they are nearly as high as Adam's.
+# In the lab Lion's best rates, .3 and .4 of Adam's, would else be the edges of their sweeps.
 HIGHER = (2, 4)
 BETAS = {"b1": 0.9, "b2": 0.95}
 
