@@ -16,7 +16,8 @@ Every run is evaluated on all of them, by recall, and on what the base was pretr
                 there): the function of merging each into the weights before the next
     full        all weights, trained on
 Every task has a fresh optimizer and a whole schedule of 160 steps. 15 learning rates, 5 seeds: 225
-runs of seconds. The lab is synthetic. Not run yet.
+runs of seconds, of which the first tasks of lora and lora_new are the same 25. The lab is
+synthetic. Not run yet.
 Argument:
     quick    2 seeds, three rates each: 54 runs
     smoke    a random model and 4 steps: for tests; its scores mean nothing
