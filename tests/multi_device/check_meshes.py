@@ -93,6 +93,7 @@ PENALTIES = PenaltyConfig(0.01, 1.0) if "penalties" in sys.argv else PenaltyConf
 ADAPTER, PARAMS = ("adapter/.*",), ("params/.*",)
 CASES = {
     "lora+dora": (ADAPTER, ""),
+    "lora+subspace": (ADAPTER, ""),
     "none": (PARAMS, ""),
     "pissa+vera+mora+loftq+bottleneck": (ADAPTER, "nf4"),
 }
