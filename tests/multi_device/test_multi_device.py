@@ -15,6 +15,7 @@ CASES = [
     ("lora+dora", "1x8x1"),
     ("none", "2x2x2"),
     ("none", "1x8x1"),
+    ("lora+subspace", "2x2x2"),
 ]
 
 
