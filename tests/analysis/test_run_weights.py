@@ -70,6 +70,7 @@ def test_what_is_known_of_a_run(tmp_path):
     ]
     files.write_json(tmp_path / "results.json", {"rows": rows})
     files.write_json(tmp_path / run_measures.CURVATURE, {"value": 3.0, "converged": True})
+    files.write_json(tmp_path / run_measures.UNIGRAMS, {"kl": 0.5, "null": 0.1})
     known = run_measures.read(tmp_path)
     assert known.keys() == run_measures.LABELS.keys()
     assert (known["curvature"], known["base_target_nll"]) == (3.0, 1.5)
