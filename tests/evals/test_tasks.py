@@ -29,7 +29,8 @@ def test_every_task_is_listed_under_its_name():
 # Beside the tasks' own files: the paper's score is the mean of three, and the harness has tasks of
 # the same names. studies/ has the paper's values of two of them, and a table of one; a run may not
 # train on the text that perplexity scores, whose windows token forgetting and analyze score, too; a
-# study reads the base's loss on the target. Names of data sources are in data/ and config/.
+# study reads the base's loss on the target, and counts the tokens of both texts. Names of data
+# sources are in data/ and config/.
 LOOK_UPS = {"TASKS", "check_tasks", "find", "named"}
 NAME_TASKS = {
     "analysis/forgetting.py",
@@ -39,6 +40,7 @@ NAME_TASKS = {
     "studies/capacity.py",
     "studies/published.py",
     "studies/records/run_measures.py",
+    "studies/running/target_distance.py",
     "train_setup.py",
 }
 

@@ -5,13 +5,11 @@ weights.jsonl (`analysis.run_weights`), curvature.json and unigrams.json. What t
 the target is in results.json.
 """
 
-import contextlib
 import json
 from pathlib import Path
 
 from lfl_jax.analysis import run_weights
 from lfl_jax.core import files
-from lfl_jax.report import results_json
 
 CURVATURE = "curvature.json"
 UNIGRAMS = "unigrams.json"
@@ -56,17 +54,23 @@ def read(folder: Path) -> dict[str, float]:
     if (folder / UNIGRAMS).exists():
         apart = files.read_json_object(folder / UNIGRAMS)
         measures |= {"unigram_kl": apart["kl"], "unigram_kl_random": apart["null"]}
-    facts = results_json.saved_facts(folder) or {}
-    measures |= {TRAINABLE: float(facts[TRAINABLE])} if TRAINABLE in facts else {}
-    base = _base_target_nll(folder)
-    return measures | ({} if base is None else {"base_target_nll": base})
+    return measures | _results(folder)
 
 
-def _base_target_nll(folder: Path) -> float | None:
-    """In nats per token; None for a run that did not evaluate it."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        rows = json.loads((folder / "results.json").read_text("utf-8"))["rows"]
-        for row in rows:
-            if (row["task"], row["metric"], row["variant"]) == (*TARGET, "before"):
-                return row["estimate"]
-    return None
+def _results(folder: Path) -> dict[str, float]:
+    """What results.json knows: nothing of a run that has not got one.
+
+    The base's loss on the target is in nats per token, of runs that evaluated it.
+    """
+    # Not by report.results_json, which needs jax: reports of others' runs have none.
+    try:
+        results = json.loads((folder / "results.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    facts, known = results.get("facts", {}), {}
+    if TRAINABLE in facts:
+        known[TRAINABLE] = float(facts[TRAINABLE])
+    for row in results.get("rows", ()):
+        if (row["task"], row["metric"], row["variant"]) == (*TARGET, "before"):
+            known["base_target_nll"] = row["estimate"]
+    return known
