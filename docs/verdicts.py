@@ -22,10 +22,9 @@ def read(pattern: str) -> dict[Path, list[dict[str, str]]]:
     return by_folder
 
 
-def link(folder: Path) -> str:
-    """To a study's tables, under the study's name."""
-    path = folder.relative_to(ROOT).as_posix()
-    return f"[{folder.relative_to(RESULTS).parts[0]}](../{path})"
+def study(folder: Path) -> str:
+    """The study whose tables a folder has: no link, as the site of these pages has no results."""
+    return f"`{folder.relative_to(RESULTS).parts[0]}`"
 
 
 def claims() -> str:
@@ -35,7 +34,7 @@ def claims() -> str:
     for folder, rows in read("*claims.csv").items():
         for row in rows:
             by_status = studies.setdefault((row["claim"], row["source"]), {})
-            by_status.setdefault(row["here"], []).append(link(folder))
+            by_status.setdefault(row["here"], []).append(study(folder))
     head = f"| claim | source | {' | '.join(STATUSES)} |\n|---|---|---|---|---|\n"
     table_lines = []
     for (claim, source), by_status in studies.items():
@@ -52,7 +51,7 @@ def contrasts() -> str:
         for row in rows:
             if row["equal"] == "learning":
                 cells = [f"{row['first']} – {row['second']}", *numbers(row), row["first forgets"]]
-                table_lines.append(f"| {link(folder)} | {' | '.join(cells)} |")
+                table_lines.append(f"| {study(folder)} | {' | '.join(cells)} |")
     head = (
         "| study | first – second | difference | margin | first forgets |\n|---|---|---|---|---|\n"
     )
