@@ -42,7 +42,7 @@ def test_a_claim_stands_under_what_each_study_says(verdicts, tmp_path, monkeypat
     write(tmp_path / "a/tables", "other_claims.csv", other)
     monkeypatch.setattr(verdicts, "RESULTS", tmp_path)
     claim, of_a_command = verdicts.claims().splitlines()[2:]
-    assert of_a_command == "| And so. | us |  |  | [a](../a/tables) |"
+    assert of_a_command == "| And so. | us |  |  | `a` |"
     assert claim == "| It is so. | us | `a` |  | `b` |"
     rows = verdicts.contrasts().splitlines()[2:]
     assert len(rows) == 3 and "too few" in rows[0], "those at equal learning"

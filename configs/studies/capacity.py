@@ -4,9 +4,11 @@
     python -m lfl_jax.studies.capacity studies/capacity
 
 128 keys with 16 random hexadecimal digits each are 8,192 bits. LoRA of rank r has 10,240 r
-trainable parameters in the lab's 1M model; rank 1 stored 1,869 bits (one run, learning rate 5e-3),
-0.18 a parameter. 2 learning rates and 3 seeds of 6 arms: 36 runs of a minute of CPU time each. The
-second command has the bits of every run for each parameter. The lab is synthetic.
+trainable parameters in the lab's 1M model. 2 learning rates and 3 seeds of 6 arms: 36 runs of a
+minute of CPU time each. The second command has the bits of every run for each parameter.
+Measured (results/studies/capacity, synthetic), at 5e-3: ranks 1, 2 and 4 store 2,450, 4,700 and
+8,040 bits, 0.24, 0.23 and 0.20 a parameter; from rank 4 on all is stored, as by full finetuning,
+which forgets 0.22 [0.18, 0.25] of the facts less than rank 16 does.
 Argument: smoke    a random model and 4 steps: for tests; its scores mean nothing
 """
 
