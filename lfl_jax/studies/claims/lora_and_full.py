@@ -47,19 +47,32 @@ def learning_margin(findings: Findings, reference: Grid) -> float:
     return SHARE_OF_GAIN * gain
 
 
+def of_learning(
+    findings: Findings, pair: tuple[str, str], claimed: Verdict, *, reference: str
+) -> Checked:
+    """The first's learning less the second's, each at its best learning rate.
+
+    reference: the method whose gain the margin is a share of.
+    """
+    first, second = (findings.grids[method] for method in pair)
+    try:
+        effect = best.learning_difference(first, second)
+        decision = decide(effect, learning_margin(findings, findings.grids[reference]))
+    except UserError as error:
+        return untested(str(error))
+    return of_decision(decision, claimed, f"{pair[0]} – {pair[1]}: learning")
+
+
 def learns_less(findings: Findings) -> Checked:
     """The difference in learning, each at its own best rate."""
     return together([_learns_less(findings, *pair) for pair in pairs(findings)], NO_CONTRAST)
 
 
 def _learns_less(findings: Findings, lora: str, full: str) -> Checked:
+    checked = of_learning(findings, (lora, full), Verdict.LESS, reference=lora)
+    if checked.status is Status.UNTESTED:
+        return checked
     first, second = findings.grids[lora], findings.grids[full]
-    try:
-        effect = best.learning_difference(first, second)
-        decision = decide(effect, learning_margin(findings, first))
-    except UserError as error:
-        return untested(str(error))
-    checked = of_decision(decision, Verdict.LESS, f"{lora} – {full}: learning")
     length = best.shared_length([first, second])
     # An arm that might learn more beyond its sweep did not learn less than the other for certain.
     for method, grid, status in (

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Callable
 
 from lfl_jax.data import mixes
-from lfl_jax.errors import UserError
 from lfl_jax.statistics.effects import Part, over_seeds_and_items
 from lfl_jax.statistics.verdicts import Verdict, decide
 from lfl_jax.studies import answers
@@ -21,7 +20,7 @@ from lfl_jax.studies.claims.claim import (
     together,
     untested,
 )
-from lfl_jax.studies.claims.lora_and_full import learning_margin
+from lfl_jax.studies.claims.lora_and_full import of_learning
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import DERIVED, Traits
 
@@ -70,12 +69,13 @@ def scaling_follows_the_frontier(findings: Findings) -> Checked:
 
 def _at_equal_learning(findings: Findings, first: str, second: str, claimed: Verdict) -> Checked:
     """The primary contrast, where it was declared; else the same question, to be corrected."""
-    declared = {(one.first, one.second) for one in findings.answers if one.equal == PRIMARY}
-    grids = findings.grids[first], findings.grids[second]
-    answer = answers.ask(PRIMARY, *grids, findings.question.margin)
+    primary = {(one.first, one.second): one for one in findings.answers if one.equal == PRIMARY}
+    answer, rule = primary.get((first, second)), of_primary
+    if answer is None:
+        grids = findings.grids[first], findings.grids[second]
+        answer, rule = answers.ask(PRIMARY, *grids, findings.question.margin), of_decision
     if answer.decision is None:
         return untested(answer.reason)
-    rule = of_primary if (first, second) in declared else of_decision
     return rule(answer.decision, claimed, f"{first} – {second}:")
 
 
@@ -150,11 +150,4 @@ def _part_and_all(findings: Findings, part: frozenset[str], claimed: Verdict) ->
 
 
 def _learns(findings: Findings, first: str, second: str, claimed: Verdict) -> Checked:
-    """The first's learning less the second's, each at its best rate."""
-    grids = findings.grids[first], findings.grids[second]
-    try:
-        margin = learning_margin(findings, grids[1])
-        decision = decide(best.learning_difference(*grids), margin)
-    except UserError as error:
-        return untested(str(error))
-    return of_decision(decision, claimed, f"{first} – {second}: learning")
+    return of_learning(findings, (first, second), claimed, reference=second)

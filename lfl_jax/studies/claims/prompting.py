@@ -6,12 +6,10 @@ and both are scored on the same held-out questions. A prompted base forgets noth
 forgets for its lead stands beside it.
 """
 
-from lfl_jax.errors import UserError
 from lfl_jax.statistics.effects import in_words, over_seeds_and_items
-from lfl_jax.statistics.verdicts import Verdict, decide
-from lfl_jax.studies.claims import best
-from lfl_jax.studies.claims.claim import Checked, of_decision, together, untested
-from lfl_jax.studies.claims.lora_and_full import learning_margin
+from lfl_jax.statistics.verdicts import Verdict
+from lfl_jax.studies.claims.claim import Checked, Status, together
+from lfl_jax.studies.claims.lora_and_full import of_learning
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import LORA
 
@@ -30,13 +28,10 @@ def lora_learns_more(findings: Findings) -> Checked:
 
 
 def _learns_more(findings: Findings, lora: str, prompted: str) -> Checked:
+    checked = of_learning(findings, (lora, prompted), Verdict.MORE, reference=lora)
+    if checked.status is Status.UNTESTED:
+        return checked
     first, second = findings.grids[lora], findings.grids[prompted]
-    try:
-        effect = best.learning_difference(first, second)
-        decision = decide(effect, learning_margin(findings, first))
-    except UserError as error:
-        return untested(str(error))
-    checked = of_decision(decision, Verdict.MORE, f"{lora} – {prompted}: learning")
     shots = second.cells[second.most_learned].mark
     forgotten = over_seeds_and_items(first.arm.y.part(first.most_learned))
     price = in_words(forgotten.mean, forgotten.interval(), "+.3g")

@@ -15,7 +15,7 @@ from lfl_jax.statistics.verdicts import Verdict, decide
 from lfl_jax.studies.arms import Grid
 from lfl_jax.studies.claims import best
 from lfl_jax.studies.claims.claim import Checked, Status, of_decision, together, untested
-from lfl_jax.studies.claims.lora_and_full import learning_margin
+from lfl_jax.studies.claims.lora_and_full import learning_margin, of_learning
 from lfl_jax.studies.findings import Findings
 from lfl_jax.studies.traits import FULL, LORA, SUBSPACE
 
@@ -99,16 +99,9 @@ def _nearest(findings: Findings, method: str, loras: list[str]) -> str:
 
 
 def _ties(findings: Findings, method: str, lora: str) -> Checked:
-    first, second = findings.grids[method], findings.grids[lora]
-    if first.is_derived:
+    if findings.grids[method].is_derived:
         return untested(f"{method} is not trained")
-    try:
-        decision = decide(
-            best.learning_difference(first, second), learning_margin(findings, second)
-        )
-    except UserError as error:
-        return untested(str(error))
-    return of_decision(decision, Verdict.EQUIVALENT, f"{method} – {lora}: learning")
+    return of_learning(findings, (method, lora), Verdict.EQUIVALENT, reference=lora)
 
 
 def sensitivity_order(findings: Findings) -> Checked:
