@@ -31,12 +31,12 @@ FOR_RESUME = ("optimizer",)
 class State(Node):
     """The trainable half of a model, None elsewhere, and how far its optimizer is.
 
-    step: optimizer steps done, int32.
+    step: optimizer steps done, int32. A plan has shapes in place of arrays.
     """
 
     trainable: Model
     opt_state: optax.OptState
-    step: Array
+    step: Array | jax.ShapeDtypeStruct
 
 
 def trainable_mask(model: Model, trainable: Sequence[str], frozen: Sequence[str] = ()) -> Model:
@@ -86,18 +86,28 @@ def create(
 
 
 def _on_mesh(state: State, rules: Rules) -> State:
-    """The state with every array on the mesh: otherwise the second step compiles again.
-
-    Moments have the sharding of their weights already. Counts of steps and factored moments, which
-    are small, are replicated.
-    """
+    """The state with every array on the mesh: otherwise the second step compiles again."""
+    opt_state = put(state.opt_state, optimizer_shardings(state.opt_state, state.trainable, rules))
     everywhere = rules.sharding((), ())
+    return state.replace(opt_state=opt_state, step=jax.device_put(state.step, everywhere))
 
-    def put(x: jax.Array) -> jax.Array:
-        on_mesh = x.ndim > 0 and isinstance(x.sharding, NamedSharding)
-        return x if on_mesh else jax.device_put(x, everywhere)
 
-    return jax.tree.map(put, state)
+def optimizer_shardings(opt_state: PyTree, trainable: Model, rules: Rules) -> PyTree:
+    """The sharding of every array of an optimizer's state, or of its shape.
+
+    A moment has that of its weight. Counts of steps and factored moments, which are small, are
+    replicated.
+    """
+    weights = dict(jax.tree_util.tree_leaves_with_path(trainable))
+
+    def leaf(path: tree.KeyPath, x: Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        # A moment stands in a tree like that of what trains: its path ends with its weight's.
+        suffixes = (path[start:] for start in range(len(path)))
+        weight = next((weights[end] for end in suffixes if end in weights), None)
+        is_moment = weight is not None and weight.shape == x.shape
+        return weight.sharding if is_moment else rules.sharding((), ())
+
+    return jax.tree_util.tree_map_with_path(leaf, opt_state)
 
 
 def model(state: State, frozen: Model) -> Model:

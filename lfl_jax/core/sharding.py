@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from lfl_jax.errors import UserError
@@ -33,9 +33,12 @@ DEFAULT_TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """A mesh and an ordered table from logical axis to the mesh axes that may shard it."""
+    """A mesh and an ordered table from logical axis to the mesh axes that may shard it.
 
-    mesh: Mesh
+    An AbstractMesh, of devices that are not here, is enough for shapes and shardings.
+    """
+
+    mesh: Mesh | AbstractMesh
     table: tuple[tuple[str, tuple[str, ...]], ...] = DEFAULT_TABLE
 
     def partition(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:

@@ -42,13 +42,17 @@ def dense_dtype(storage: str, cfg: ModelConfig) -> str:
     return cfg.compute_dtype if storage in quant.FORMATS else storage
 
 
+def is_linear(path: str) -> bool:
+    """Whether a parameter is quantised where the base is: a linear weight of a layer."""
+    # Norms, embedding and head stay dense, as in QLoRA.
+    return path.startswith(("layers/attn/", "layers/mlp/"))
+
+
 def linear_quantiser(storage: str, rules: Rules) -> Finish:
     """(path, spec, parameter) -> the parameter as stored: linear weights may be quantised."""
 
     def quantise_linear(path: str, leaf: ArraySpec, parameter: jax.Array) -> Weight:
-        # Norms, embedding and head stay dense, as in QLoRA.
-        is_linear = path.startswith(("layers/attn/", "layers/mlp/"))
-        if not is_linear or storage not in quant.FORMATS:
+        if not is_linear(path) or storage not in quant.FORMATS:
             return parameter
         return quant.hold(storage, leaf, parameter, rules)
 

@@ -71,7 +71,7 @@ def load(
     if trains and _trains_parameters(config):
         shared.give_away("base", key)
     # What a run computes in is its own.
-    cfg = _numerics(read.cfg, config)
+    cfg = numerics(read.cfg, config)
     return LoadedModel(read.model, cfg, tokenizer(config, shared), read.origin)
 
 
@@ -87,13 +87,13 @@ class _Weights:
 def _read(config: Config, rules: Rules) -> _Weights:
     stored = storage_dtype(config)
     if config.model.init == "random":
-        cfg = _numerics(shape(config), config)
+        cfg = numerics(shape(config), config)
         params = random_params(cfg, config.seed.init, rules, stored)
         # `rounded`: a format that the weights were in before, and whose error they still have.
         source, rounded = f"random weights, seed {config.seed.init}", None
     else:
         files = _files(config)
-        cfg = _numerics(files.cfg, config)
+        cfg = numerics(files.cfg, config)
         params = files.load(cfg, rules, stored)
         source, rounded = assets.origin(config.model.path) or str(files.path), files.quantised
     formats = ", ".join(filter(None, (rounded, stored if stored in quant.FORMATS else None)))
@@ -137,7 +137,8 @@ def originals(config: Config, rules: Rules) -> dict | None:
     return load(dataclasses.replace(config, model=model), rules).model.params
 
 
-def _numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
+def numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
+    """The shape, computed as the config says."""
     model = config.model
     return dataclasses.replace(
         cfg,

@@ -1,0 +1,1 @@
+"""Whether a config fits a machine, how long it takes there, and why: before anything is spent."""

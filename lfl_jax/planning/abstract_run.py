@@ -1,0 +1,120 @@
+"""A run as shapes alone: what `train_step` takes, sharded over devices that need not exist.
+
+No array is made and no file of weights is read, so that a run of any size is described in
+milliseconds, and a compiler can be given its step for hardware that is not there.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lfl_jax import adapters, optim, quant, schedules
+from lfl_jax import state as states
+from lfl_jax.config import Config
+from lfl_jax.core import spec, tree
+from lfl_jax.core.sharding import Rules
+from lfl_jax.core.spec import ArraySpec
+from lfl_jax.core.types import PyTree
+from lfl_jax.io import pretrained
+from lfl_jax.model import Model
+from lfl_jax.models import llama
+from lfl_jax.models.config import ModelConfig
+from lfl_jax.run_setup import base_model
+from lfl_jax.state import State
+from lfl_jax.train_step import MODEL_INPUTS
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractRun:
+    """The arguments of `train_step` as ShapeDtypeStructs with shardings.
+
+    batch: (A, B, T), A microbatches. key: of dropout, None where nothing is dropped.
+    """
+
+    cfg: ModelConfig
+    rules: Rules
+    tx: optax.GradientTransformation
+    state: State
+    frozen: Model
+    batch: dict[str, jax.ShapeDtypeStruct]
+    key: jax.ShapeDtypeStruct | None
+
+
+def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
+    """The run of a config on a mesh, which may be an AbstractMesh.
+
+    steps: of its schedule. Raises UserError for what is wrong with the model, the adapter or the
+    patterns of what trains.
+    """
+    cfg = base_model.numerics(base_model.shape(config), config)
+    trainable, frozen = _halves(config, cfg)
+    train = spec.abstract(_in_float32(trainable), rules)
+    tx = optim.make(config.optim, schedules.make(config.optim, steps))
+    opt_state = jax.eval_shape(tx.init, train)
+    opt_state = _sharded(opt_state, states.optimizer_shardings(opt_state, train, rules))
+    step = _replicated(jax.ShapeDtypeStruct((), jnp.int32), rules)
+    drops = cfg.adapter_dropout or cfg.attention_dropout
+    key = jax.eval_shape(lambda: jax.random.key(0)) if drops else None
+    return AbstractRun(
+        cfg,
+        rules,
+        tx,
+        State(train, opt_state, step),
+        spec.abstract(frozen, rules),
+        _batch(config, rules),
+        None if key is None else _replicated(key, rules),
+    )
+
+
+def _halves(config: Config, cfg: ModelConfig) -> tuple[Model, Model]:
+    """Specs of what trains and of what stays frozen, as stored."""
+    storage = base_model.storage_dtype(config)
+    params = llama.specs(cfg, pretrained.dense_dtype(storage, cfg))
+    adapter = adapters.specs(llama.specs(cfg), config.adapter) if config.adapter.kinds else {}
+    # The mask is of arrays, and a spec is one leaf of it as its array will be.
+    model = Model(params=params, adapter=adapter)
+    mask = states.trainable_mask(model, config.trainable)
+    trainable, frozen = tree.split(model, mask)
+    return trainable, frozen.replace(params=_stored(frozen.params, storage))
+
+
+def _stored(params: PyTree, storage: str) -> PyTree:
+    """Specs of parameters as they are stored: linear weights may be quantised."""
+    if storage not in quant.FORMATS:
+        return params
+
+    def leaf(path: tree.KeyPath, weight: ArraySpec) -> PyTree:
+        is_quantised = pretrained.is_linear(tree.name(path))
+        return quant.FORMATS[storage].specs(weight) if is_quantised else weight
+
+    return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=spec.is_spec)
+
+
+def _in_float32(specs: PyTree) -> PyTree:
+    """What trains is held in float32, as `state.create` does."""
+    return spec.tree_map(lambda s: dataclasses.replace(s, dtype=jnp.float32), specs)
+
+
+def _batch(config: Config, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:
+    """A packed batch, as `train` puts it on the mesh."""
+    rows = config.train.microbatch or config.train.batch
+    shape = (config.train.batch // rows, rows, config.data.seq_len)
+    sharding = rules.sharding(("layers", "batch", "time"), shape)
+    dtypes = dict.fromkeys(MODEL_INPUTS, jnp.int32) | {"weights": jnp.float32}
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, dtype in dtypes.items()
+    }
+
+
+def _sharded(shapes: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes with these shardings."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def _replicated(x: jax.ShapeDtypeStruct, rules: Rules) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rules.sharding((), ()))
