@@ -29,6 +29,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from lfl_jax.config import locations
 from lfl_jax.config.page_parser import PageParser
 from lfl_jax.errors import UserError, entry
 
@@ -47,6 +48,7 @@ def _require_usable(options: argparse.Namespace) -> None:
         raise UserError("no --config given; for example --config=configs/studies/smoke.py")
     if not options.workdir:
         raise UserError("no --workdir given; for example --workdir=studies/smoke")
+    options.workdir = locations.absolute(options.workdir, Path.cwd())
 
 
 def main(argv: Sequence[str]) -> None:
@@ -68,7 +70,7 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     """Compare methods, and publish a report."""
     from lfl_jax.studies import grid
 
-    config, folder = grid.read(values), Path(options.workdir).absolute()
+    config, folder = grid.read(values), Path(options.workdir)
     planned = grid.expand(config, folder)
 
     from lfl_jax import assets, lab_base
@@ -117,7 +119,7 @@ def _search(values: Mapping[str, object], options: argparse.Namespace, command: 
         return
     keep_compiled_programs(assets.writable("compiled"))
     how = {"quiet": options.quiet, "jobs": options.jobs}
-    task = search_rungs.Search(config, Path(options.workdir).absolute(), **how)
+    task = search_rungs.Search(config, Path(options.workdir), **how)
     lab_base.prepare(search.first_config(config), options.quiet)
     try:
         search_report.follow(task, command, console)

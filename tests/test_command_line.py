@@ -185,6 +185,12 @@ def test_what_is_no_place_of_this_machine_stays(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("flag", ["workdir", "config.data.path"])
+def test_an_address_is_no_directory(flag):
+    said = "gs://b/r: an address, where a file or directory is expected; mount the bucket"
+    assert said in refused(SMOKE, f"--{flag}=gs://b/r")
+
+
 def test_without_a_home_directory_a_tilde_is_an_error(monkeypatch):
     def fails(self):
         raise RuntimeError("Could not determine home directory.")

@@ -20,10 +20,16 @@ def absolute(place: str, here: Path) -> str:
     """The place with `~` expanded, from the root on; relative ones are relative to `here`.
 
     "" and what is shared between machines stay. UserError where `~` has no meaning: no home
-    directory, no such user.
+    directory, no such user; and for an address such as gs://BUCKET/RUN.
     """
     if not place or place.startswith(SHARED):
         return place
+    # A path would read it as a local directory "gs:", on every host another one.
+    if "://" in place:
+        raise UserError(
+            f"{place}: an address, where a file or directory is expected; mount the bucket, or"
+            " another file system that all hosts share, and name a directory there"
+        )
     if not place.startswith("~"):
         return str(here / place)
     try:
