@@ -3,6 +3,7 @@
 #
 #   bash launch/gpu_node.sh --config=configs/math_ift.py:paper --workdir=runs/math_ift
 #   CUDA_VISIBLE_DEVICES=0 bash launch/gpu_node.sh --config=configs/math_ift.py --workdir=runs/one_gpu
+#   bash launch/gpu_node.sh --dry_run --config=...      prints the commands and does nothing
 #
 # Several machines without Slurm: the same command on each, which is told where process 0 is, how many there are, and
 # which it is (LFL_COORDINATOR, LFL_PROCESSES and LFL_PROCESS_ID do as well; see docs/distributed.md):
@@ -12,13 +13,10 @@
 # The first time it makes .venv with the extra cuda12 (5.5 GB). Data and weights come first, once, by hand:
 #   .venv/bin/python -m lfl_jax.fetch math-ift-paper evals
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/common.sh"
+in_checkout "$(dirname "$0")/.."
 
-nvidia-smi --list-gpus || { echo "error: no NVIDIA GPU answers nvidia-smi on this machine" >&2; exit 2; }
-
-if [[ ! -x .venv/bin/python ]]; then
-    "${PYTHON:-python3}" -m venv .venv
-fi
-# PYTHONWARNINGS: setuptools warns of every editable install, at length
-PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cuda12]'
-exec .venv/bin/python -m lfl_jax.main "$@"
+run nvidia-smi --list-gpus || fail "no NVIDIA GPU answers nvidia-smi on this machine"
+[[ -x .venv/bin/python ]] || run "${PYTHON:-python3}" -m venv .venv
+install cuda12
+last .venv/bin/python -m lfl_jax.main "$@"

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import textwrap
 from pathlib import Path
 
 import pytest
+from fake_commands import Checkout
 
 ROOT = Path(__file__).parents[1]
 MAPPED = {"lfl_jax.configs": "configs", "lfl_jax.third_party": "third_party"}
@@ -187,135 +187,29 @@ def test_the_wheel_carries_every_module_and_the_licence(site):
 def test_scripts_are_bash_without_mistakes(script):
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     text = script.read_text()
+    if script.name == "common.sh":  # only ever sourced, by scripts that say so themselves
+        return
     assert text.startswith("#!/usr/bin/env bash\n")
     assert "exec bash check.sh" in text or "set -euo pipefail" in text
 
 
-STUB = """#!/usr/bin/env bash
-echo "$(basename "$0") $*" >> "$LOG"
-if [[ "$*" == "-m venv "* ]]; then
-    for last; do :; done
-    mkdir -p "$last/bin" && cp "$0" "$last/bin/python"
-fi
-"""
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout with only the scripts, and a PATH where python3, srun, ... log how they are
-    called."""
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    shutil.copy(ROOT / "check.sh", tmp_path)
-    (tmp_path / "bin").mkdir()
-    for name in ("python3", "srun", "gcloud", "git", "nvidia-smi"):
-        (tmp_path / "bin" / name).write_text(STUB)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    monkeypatch.delenv("PYTHON", raising=False)
-    return tmp_path
-
-
-def script(checkout, file, *arguments):
-    return subprocess.run(
-        ["bash", file, *arguments], cwd=checkout, capture_output=True, text=True, timeout=60
-    )
-
-
-def calls(checkout):
-    return [line for line in (checkout / "log").read_text().splitlines() if " -c " not in line]
-
-
-def test_quickstart_installs_fetches_and_runs(checkout):
-    run = script(checkout, "launch/quickstart.sh", "--config.optim.steps=3")
-    assert run.returncode == 0, run.stderr
-    made, installed, fetched, ran = [
-        line for line in calls(checkout) if not line.endswith("--version")
-    ]
-    assert made.endswith("-m venv .venv")
-    assert installed.endswith("-e .[plots]")
-    assert fetched == "python -m lfl_jax.fetch smollm2-135m evals"
-    command = "python -m lfl_jax.main --config=configs/math_ift.py --workdir=runs/quickstart"
-    assert ran == f"{command} --config.optim.steps=3"
-    assert "4/4" in run.stdout
-    script(checkout, "launch/quickstart.sh")
-    assert len([line for line in calls(checkout) if "-m venv" in line]) == 1, (
-        "the environment is made once"
-    )
-
-
 @pytest.mark.parametrize("file", ["launch/quickstart.sh", "check.sh"])
-def test_an_unsupported_python_is_refused_in_one_line(checkout, monkeypatch, file):
-    monkeypatch.setenv("PYTHON", "/bin/false")
-    run = script(checkout, file)
+def test_an_unsupported_python_is_refused_in_one_line(tmp_path, file):
+    checkout = Checkout.make(tmp_path)
+    run = checkout.run(file, PYTHON="/bin/false")
     assert run.returncode == 2
     assert (
         run.stderr
         == "error: /bin/false is not a Python 3.11, 3.12 or 3.13; " + run.stderr.split("; ")[1]
     )
     assert len(run.stderr.splitlines()) == 1
-    assert not list(checkout.glob(".venv*"))
+    assert not list(tmp_path.glob(".venv*"))
 
 
-def test_gpu_node_passes_its_arguments_on(checkout):
-    assert (
-        script(checkout, "launch/gpu_node.sh", "--config=c.py:paper", "--workdir=w").returncode == 0
-    )
-    assert calls(checkout)[-2].endswith("-e .[cuda12]")
-    assert calls(checkout)[-1] == "python -m lfl_jax.main --config=c.py:paper --workdir=w"
-
-
-def test_slurm_starts_one_process_per_task(checkout, monkeypatch):
-    monkeypatch.setenv("SLURM_SUBMIT_DIR", str(checkout))
-    assert script(checkout, "launch/slurm.sbatch", "--workdir=w").returncode == 0
-    assert calls(checkout) == [
-        "srun --kill-on-bad-exit=1 .venv/bin/python -m lfl_jax.main --distributed --workdir=w"
-    ]
-
-
-def test_gpu_node_passes_on_how_processes_find_each_other(checkout):
-    joined = ("--distributed", "--coordinator=10.0.0.1:8476", "--processes=2", "--process_id=1")
-    assert script(checkout, "launch/gpu_node.sh", "--workdir=w", *joined).returncode == 0
-    assert calls(checkout)[-1] == f"python -m lfl_jax.main --workdir=w {' '.join(joined)}"
-
-
-@pytest.mark.parametrize(
-    ("nodes", "joined"), [(1, ""), (2, "10.0.0.1:8476 --processes=2 --process_id=1")]
-)
-def test_sky_tells_every_node_where_process_0_is(checkout, monkeypatch, nodes, joined):
-    run = (checkout / "launch" / "sky.yaml").read_text().partition("\nrun: |\n")[2]
-    (checkout / "run.sh").write_text("set -e\n" + textwrap.dedent(run))
-    (checkout / ".venv" / "bin").mkdir(parents=True)
-    shutil.copy(checkout / "bin" / "python3", checkout / ".venv" / "bin" / "python")
-    told = {"NUM_NODES": nodes, "NODE_IPS": "10.0.0.1\n10.0.0.2", "NODE_RANK": 1}
-    for name, value in told.items():
-        monkeypatch.setenv(f"SKYPILOT_{name}", str(value))
-    monkeypatch.setenv("ARGS", "--config=c.py --workdir=w")
-    done = script(checkout, "run.sh")
-    assert done.returncode == 0, done.stderr
-    flags = f" --distributed --coordinator={joined}" if joined else ""
-    assert (
-        calls(checkout)[-1].rstrip() == f"python -m lfl_jax.main --config=c.py --workdir=w{flags}"
-    )
-
-
-def test_tpu_pod_runs_the_command_on_every_worker(checkout, monkeypatch):
-    monkeypatch.setenv("TPU", "pod")
-    monkeypatch.setenv("ZONE", "zone-a")
-    run = script(checkout, "launch/tpu_pod.sh", "--config=c.py", "--config.data.path=my file.jsonl")
-    assert run.returncode == 0, run.stderr
-    log = (checkout / "log").read_text()
-    assert "gcloud compute tpus tpu-vm ssh --zone=zone-a --worker=all pod" in log
-    assert r"-m lfl_jax.main --distributed --config=c.py --config.data.path=my\ file.jsonl" in log
-    monkeypatch.delenv("TPU")
-    refused = script(checkout, "launch/tpu_pod.sh")
-    assert refused.returncode != 0
-    assert "set TPU to the name of a TPU VM" in refused.stderr
-
-
-def test_continuous_integration_calls_check_and_nothing_else(checkout):
-    (checkout / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci" / "run", checkout / ".ci")
-    (checkout / "check.sh").write_text('echo "checked in $(pwd) with $*"')
-    run = script(checkout, ".ci/run", "-k", "x")
-    assert run.stdout == f"checked in {checkout} with -k x\n"
+def test_continuous_integration_calls_check_and_nothing_else(tmp_path):
+    checkout = Checkout.make(tmp_path)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    (tmp_path / "check.sh").write_text('echo "checked in $(pwd) with $*"')
+    run = checkout.run(".ci/run", "-k", "x")
+    assert run.stdout == f"checked in {tmp_path} with -k x\n"
