@@ -16,8 +16,14 @@ Every run is evaluated on all of them, by recall, and on what the base was pretr
                 there): the function of merging each into the weights before the next
     full        all weights, trained on
 Every task has a fresh optimizer and a whole schedule of 160 steps. 15 learning rates, 5 seeds: 225
-runs of seconds, of which the first tasks of lora and lora_new are the same 25. The lab is
-synthetic. Not run yet.
+runs of seconds, of which the first tasks of lora and lora_new are the same 25: 13 minutes on two
+CPU cores. The lab is synthetic.
+Measured (results/studies/continual, synthetic): the opposite of the claim. Each at its best rate,
+LoRA keeps nothing of the earlier tasks (backward transfer -0.98 [-1.01, -0.96]), full finetuning
+half of them (-0.52 [-0.56, -0.49]): 1 -> 0.76 of the further facts, 1 -> 0.19 of the first ones. At
+the end it knows 0.58 of all tasks, LoRA 0.28. A new adapter for every task is LoRA over again
+(-0.98). Both learned each task as well, 0.93 and 0.94 right after it; how they compare at equal
+learning is not answered, as LoRA reaches that at one rate only.
 Argument:
     quick    2 seeds, three rates each: 54 runs
     smoke    a random model and 4 steps: for tests; its scores mean nothing

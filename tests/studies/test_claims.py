@@ -96,6 +96,16 @@ def test_an_arm_that_could_learn_more_beyond_its_sweep_did_not_learn_less():
     assert results[0].checked.status is Status.REPRODUCED
 
 
+def test_an_arm_that_could_forget_more_beyond_its_sweep_did_not_forget_less():
+    lora, full = paper()
+    rising = np.sort(LORA_LEARNS)
+    assert statuses(grid("lora", rising, forgets(rising)), full)["forgets_less"] is Status.UNDECIDED
+    # Full finetuning at its edge could only widen the gap.
+    rising = np.sort(FULL_LEARNS)
+    full = grid("full", rising, forgets(rising, 0.1))
+    assert statuses(lora, full)["forgets_less"] is Status.REPRODUCED
+
+
 def test_contrasts_that_disagree_are_undecided():
     lora, full = paper()
     other = grid("lora_r64", FULL_LEARNS + 0.05, forgets(FULL_LEARNS))

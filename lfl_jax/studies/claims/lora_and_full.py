@@ -70,23 +70,29 @@ def learns_less(findings: Findings) -> Checked:
 
 def _learns_less(findings: Findings, lora: str, full: str) -> Checked:
     checked = of_learning(findings, (lora, full), Verdict.LESS, reference=lora)
+    return _doubted_at_edges(findings, lora, full, checked)
+
+
+def _doubted_at_edges(findings: Findings, lora: str, full: str, checked: Checked) -> Checked:
+    """Of "LoRA less": undecided where an arm might do more beyond its sweep, in doubt of it."""
     if checked.status is Status.UNTESTED:
         return checked
-    first, second = findings.grids[lora], findings.grids[full]
-    length = best.shared_length([first, second])
-    # An arm that might learn more beyond its sweep did not learn less than the other for certain.
-    for method, grid, status in (
-        (lora, first, Status.REPRODUCED),
-        (full, second, Status.CONTRADICTED),
-    ):
-        if best.is_at_edge(grid, length):
+    for method, status in ((lora, Status.REPRODUCED), (full, Status.CONTRADICTED)):
+        grid = findings.grids[method]
+        if best.is_at_edge(grid, grid.longest):
             checked = doubted(checked, status, f"{method}'s best rate is the edge of its sweep")
     return checked
 
 
 def forgets_less_at_best(findings: Findings) -> Checked:
     """As the paper compares: each at its own best rate, whatever it learned there."""
-    return together(_of_answers(findings, BEST_RATE, Verdict.LESS), NO_CONTRAST)
+    checks = [
+        _doubted_at_edges(findings, *pair, checked)
+        for pair, checked in zip(
+            pairs(findings), _of_answers(findings, BEST_RATE, Verdict.LESS), strict=True
+        )
+    ]
+    return together(checks, NO_CONTRAST)
 
 
 def forgets_less_at_equal_learning(findings: Findings) -> Checked:
