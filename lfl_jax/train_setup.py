@@ -28,7 +28,7 @@ from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals import records, suite
 from lfl_jax.evals.task import Inputs, Task
 from lfl_jax.evals.tasks import perplexity
-from lfl_jax.io import wandb_log, workdir
+from lfl_jax.io import checkpoint_checks, wandb_log, workdir
 from lfl_jax.model import LoadedModel
 from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
 from lfl_jax.run_setup.shared import Shared
@@ -173,6 +173,7 @@ def _reads_general_text(config: Config, tasks: Mapping[str, Task]) -> bool:
 def load(setup: Setup) -> tuple[LoadedModel, Start]:
     """The base and the adapter of step 0; from here on the directory is this run's."""
     config, folder, tokenized = setup.config, setup.folder, setup.tokenized
+    _set_damaged_aside(folder)
     run_length.check_resumable(
         folder, config, setup.steps, lambda earlier: run_length.total_steps(earlier, tokenized)
     )
@@ -191,6 +192,13 @@ def load(setup: Setup) -> tuple[LoadedModel, Start]:
     with workdir.withdrawn_on_refusal(folder, is_new):
         base = base_model.load(config, setup.rules, setup.shared)
         return base, starting.make(config, base, setup.rules, folder)
+
+
+def _set_damaged_aside(folder: Path) -> None:
+    """Move checkpoints that are no longer what was written; UserError where none is left."""
+    moved = checkpoint_checks.set_aside(folder / "checkpoints") if hosts.is_first() else []
+    for text in hosts.agree(moved):
+        notices.warn(text)
 
 
 def require_same_run(setup: Setup, fingerprint: str) -> None:

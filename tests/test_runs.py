@@ -214,6 +214,30 @@ def test_a_resumed_run_evaluates_at_the_same_steps(first: Path, tmp_path: Path) 
         assert steps == [0, 1, 2, 5]
 
 
+def test_a_damaged_last_checkpoint_is_trained_again_from_the_one_before(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(first / "run", tmp_path / "run")
+    damaged = tmp_path / "run" / "checkpoints" / "2" / "adapter" / "_METADATA"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert train.run(train.Run(config(first), tmp_path / "run")).trained == 1
+    line = f"checkpoint {damaged.parents[1]} is damaged: adapter/_METADATA is not what was written"
+    assert line in " ".join(capsys.readouterr().err.split())
+    pair = [earlier_run.restore(folder / "run")[1] for folder in (first, tmp_path)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, pair[0].adapter, pair[1].adapter))
+
+
+def test_the_only_checkpoint_damaged_is_a_line(first: Path, tmp_path: Path) -> None:
+    shutil.copytree(first / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "1")
+    (tmp_path / "run" / "checkpoints" / "2" / "_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(UserError, match="_METADATA is missing, and there is no other; to train"):
+        train.run(train.Run(config(first), tmp_path / "run"))
+    with pytest.raises(UserError, match="is damaged"):
+        earlier_run.restore(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir(), "nothing is moved"
+
+
 def test_the_hash_is_of_what_is_trained_not_of_where(tmp_path: Path) -> None:
     here, there = config(tmp_path / "a"), config(tmp_path / "b")
     assert here.hash() == there.hash() == config(tmp_path, eval_tasks=("target_nll:2",)).hash()

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped, UInt32
+from jaxtyping import Array, Shaped, UInt, UInt32
 
 from lfl_jax.core.pytree import PyTree
 from lfl_jax.errors import UserError
@@ -116,24 +116,45 @@ def nbytes(tree: PyTree) -> int:
     return sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
+def _checksum(bits: UInt[Array, "..."]) -> UInt32[Array, ""]:
+    """One number of these words and of where each of them is."""
+    bits = bits.reshape(-1).astype(jnp.uint32)
+
+    # A value's index goes in by a multiple of the golden ratio, so that swapped values count; then
+    # MurmurHash3's finaliser, so that one changed bit changes half of the sum's bits.
+    mixed = bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))
+    mixed = mixed * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
+
+    # a sum modulo 2^32 has no order: it is the same on any mesh
+    return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
+
+
 @jax.jit
-def _checksums(tree: PyTree) -> list[UInt32[Array, ""]]:
-    """One number per leaf, from its values rounded to bfloat16 and where each of them is."""
+def _rounded_checksums(tree: PyTree) -> list[UInt32[Array, ""]]:
+    """One number per leaf, from its values rounded to bfloat16."""
+    halves = (x.astype(jnp.bfloat16) for x in jax.tree.leaves(tree))
+    return [_checksum(jax.lax.bitcast_convert_type(x, jnp.uint16)) for x in halves]
 
-    def checksum(x: Shaped[Array, "..."]) -> UInt32[Array, ""]:
-        bits = jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
-        bits = bits.reshape(-1).astype(jnp.uint32)
 
-        # A value's index goes in by a multiple of the golden ratio, so that swapped values count;
-        # then MurmurHash3's finaliser, so that one changed bit changes half of the sum's bits.
-        mixed = bits ^ (jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B9))
-        mixed = mixed * jnp.uint32(0x85EBCA6B)
-        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
+@jax.jit
+def _exact_checksums(tree: PyTree) -> list[UInt32[Array, ""]]:
+    """One number per leaf, from all of its bits."""
+    return [_checksum(_words(x)) for x in jax.tree.leaves(tree)]
 
-        # a sum modulo 2^32 has no order: it is the same on any mesh
-        return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
-    return [checksum(x) for x in jax.tree.leaves(tree)]
+def _words(x: Shaped[Array, "..."]) -> UInt[Array, "..."]:
+    """The bits of each value as an unsigned integer."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        return x.astype(jnp.uint8)
+    return jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+
+
+def content_hash(tree: PyTree) -> str:
+    """16 hex digits that identify every bit, with shapes and paths, the same on any sharding."""
+    return _digest(tree, _exact_checksums(tree))
 
 
 def fingerprint(tree: PyTree) -> str:
@@ -142,6 +163,10 @@ def fingerprint(tree: PyTree) -> str:
     Values count as rounded to bfloat16: a model stored in that and one stored in float32 are the
     same model.
     """
-    checksums = jax.device_get(_checksums(tree))
-    rows = [f"{p} {x.shape} {int(s)}" for (p, x), s in zip(items(tree), checksums, strict=True)]
+    return _digest(tree, _rounded_checksums(tree))
+
+
+def _digest(tree: PyTree, checksums: list[UInt32[Array, ""]]) -> str:
+    sums = jax.device_get(checksums)
+    rows = [f"{p} {x.shape} {int(s)}" for (p, x), s in zip(items(tree), sums, strict=True)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]

@@ -1,15 +1,13 @@
 """Checkpoints of a run, through orbax: written in the background, checked before a restore."""
 
 import contextlib
-import errno
 import json
 import logging
 import math
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import jax
 
 from lfl_jax.core import hosts
+from lfl_jax.core.tree import content_hash
 from lfl_jax.core.types import PyTree
 from lfl_jax.errors import MAKE_ROOM, UserError, full
-from lfl_jax.io import checkpoint_removal
+from lfl_jax.io import checkpoint_checks, checkpoint_errors, checkpoint_removal
 from lfl_jax.io import checkpoint_trees as trees
+from lfl_jax.io.checkpoint_checks import Damaged
 
 if TYPE_CHECKING:
     from orbax.checkpoint.v1.training import Checkpointer
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 # A position in the data, as grain's get_state returns it: any JSON value.
 Json: TypeAlias = dict | list | str | int | float | bool | None
 
-OVERHEAD = 1.05  # a checkpoint's files over its arrays
 REMOVAL_TRIES = 30  # a tenth of a second apart
-# Warnings of orbax that are no news: after a second's wait for a save, even the last of a run, and
-# after a save that failed.
-NOISE = ("Waiting for previous save", "Skipping merge of OCDBT checkpoints")
 
 
 @dataclass(frozen=True)
@@ -122,14 +118,15 @@ class Checkpoints:
         # Compressing float32 saves a tenth of the disk and costs four times the processor time of
         # writing it.
         context.array.saving.use_compression = False
-        logging.getLogger("absl").addFilter(_is_news)
+        logging.getLogger("absl").addFilter(checkpoint_errors.is_news)
         try:
-            return ocp.training.Checkpointer(
-                self._directory,
-                context=context,
-                preservation_policy=preservation.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=not read_only,
-            )
+            with checkpoint_errors.naming_damage(self._directory):
+                return ocp.training.Checkpointer(
+                    self._directory,
+                    context=context,
+                    preservation_policy=preservation.AnyPreservationPolicy(policies),
+                    cleanup_tmp_directories=not read_only,
+                )
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"cannot write checkpoints to {self._directory}: {reason}") from error
@@ -142,7 +139,12 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending; one still being written counts."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return [checkpoint.step for checkpoint in self._listed()]
+
+    def _listed(self) -> Sequence[Any]:
+        """Orbax's list of steps, with what it reads of each."""
+        with checkpoint_errors.naming_damage(self._directory):
+            return self._checkpointer.checkpoints
 
     def latest_step(self) -> int | None:
         return max(self.steps(), default=None)
@@ -157,8 +159,9 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the best `best_metric`, the later of equals; None when no step has it."""
-        checkpoints = self._checkpointer.checkpoints
-        scores = [(self._score(checkpoint.metrics), checkpoint.step) for checkpoint in checkpoints]
+        scores = [
+            (self._score(checkpoint.metrics), checkpoint.step) for checkpoint in self._listed()
+        ]
         score, step = max(scores, default=(-math.inf, 0))
         return step if score > -math.inf else None
 
@@ -203,17 +206,23 @@ class Checkpoints:
         arrays = {name: trees.nested(tree) for name, tree in state.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
         finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        positions = _gather(iterator_state)
+        about = {
+            "iterator_states": _gather(iterator_state),
+            "metadata": dict(metadata),
+            "arrays": {name: content_hash(tree) for name, tree in _non_empty(arrays).items()},
+        }
         self._step_in_flight = step
         with self._naming_this_save():
-            _require_room(self._directory, sum(x.nbytes for x in jax.tree.leaves(arrays)))
+            checkpoint_errors.require_room(
+                self._directory, sum(x.nbytes for x in jax.tree.leaves(arrays))
+            )
             # force: when to save is the loop's decision, not that of orbax's own policy.
             self._in_flight = self._checkpointer.save_checkpointables_async(
                 step,
                 _non_empty(arrays),
                 force=True,
                 metrics=finite,
-                custom_metadata={"iterator_states": positions, "metadata": dict(metadata)},
+                custom_metadata=about,
             )
         if not self._asynchronous:
             self.wait()
@@ -255,13 +264,27 @@ class Checkpoints:
             if saving is not None:
                 saving.result()
             self._checkpointer.wait()
+            if saving is not None and hosts.is_first():
+                checkpoint_checks.write(self._folder(self._step_in_flight))
 
     # -- restoring
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
         """The metadata that `save` stored, of the latest step by default."""
         step = self._existing(step)
-        return self._checkpointer.checkpointables_metadata(step).custom_metadata["metadata"]
+        return self._described(step, ()).custom_metadata["metadata"]
+
+    def _described(self, step: int, names: Iterable[str]) -> Any:
+        """Orbax's metadata of a step whose files were looked at; Damaged where it has lost some.
+
+        names: of the trees that will be read.
+        """
+        checkpoint_checks.verify(self._folder(step), names)
+        saved = self._checkpointer.checkpointables_metadata(step)
+        # Orbax has an empty answer where it cannot read its own file.
+        if not {"metadata", "iterator_states"} <= (saved.custom_metadata or {}).keys():
+            raise Damaged(f"checkpoint {self._folder(step)} is damaged: it has no metadata")
+        return saved
 
     def restore(
         self, step: int | None, like: Mapping[str, PyTree], *, base_fingerprint: str | None = None
@@ -270,11 +293,12 @@ class Checkpoints:
 
         None is the latest step. A tree that `like` does not name is not read. UserError when there
         is no such step, when it belongs to another base (metadata["base_fingerprint"]), or when
-        paths, shapes or dtypes differ from the saved ones; the message names them.
+        paths, shapes or dtypes differ from the saved ones; the message names them. Damaged, which
+        is one, when files or arrays are not what `save` wrote.
         """
         step = self._existing(step)
         name = f"checkpoint {self._folder(step)}"
-        saved = self._checkpointer.checkpointables_metadata(step)
+        saved = self._described(step, like)
         metadata = saved.custom_metadata["metadata"]
         if base_fingerprint is not None and metadata["base_fingerprint"] != base_fingerprint:
             raise UserError(
@@ -288,6 +312,9 @@ class Checkpoints:
 
         # Asked for nothing, orbax would load everything.
         loaded = self._checkpointer.load_checkpointables(step, with_arrays) if with_arrays else {}
+        for tree, written in saved.custom_metadata.get("arrays", {}).items():
+            if tree in loaded and content_hash(loaded[tree]) != written:
+                raise Damaged(f"{name} is damaged: the arrays of {tree} are not what was written")
         return Restored(
             step,
             {tree: trees.unnested(loaded.get(tree, {}), form) for tree, form in like.items()},
@@ -336,7 +363,7 @@ class Checkpoints:
             time.sleep(0.1)
 
     def __enter__(self) -> "Checkpoints":
-        self._hook, sys.excepthook = sys.excepthook, _report_unless_loop_closed
+        self._hook, sys.excepthook = sys.excepthook, checkpoint_errors.report_unless_loop_closed
         return self
 
     def __exit__(
@@ -360,31 +387,3 @@ def _gather(state: Json) -> list[Json]:
     if json.loads(json.dumps(state)) != state:
         raise TypeError(f"the iterator state does not survive JSON: {state}")
     return hosts.gather(state)
-
-
-def _require_room(directory: Path, size: int) -> None:
-    """OSError when a checkpoint of `size` bytes cannot fit.
-
-    Failing at this point is quieter than in orbax's threads, and leaves no partial checkpoint.
-    Quotas are not in the file system's figures, and some systems have no figures at all.
-    """
-    disk = os.statvfs(directory)
-    if disk.f_blocks and disk.f_bavail * disk.f_frsize < size * OVERHEAD:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _report_unless_loop_closed(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """sys.excepthook, silent about the threads that still write after a failed save."""
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for lines of orbax's that would only tear the progress bar.
-
-    A save that fails is logged by each of its threads with its traceback, and then raised anyway.
-    """
-    raised = record.exc_info is not None and "orbax" in record.pathname
-    return not raised and not any(words in record.getMessage() for words in NOISE)

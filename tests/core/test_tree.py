@@ -71,3 +71,18 @@ def test_layers_of_a_stack_are_views_that_outlive_its_donation():
     assert step(held)["w"].unsafe_buffer_pointer() == address, "without views it is donated again"
     traced = jax.jit(lambda t: tree.unstack(t, 3)[1]["w"])({"w": jnp.ones((3, 2))})
     np.testing.assert_array_equal(traced, jnp.ones(2))
+
+
+def test_a_content_hash_is_of_every_bit():
+    first = tree.content_hash(TREE)
+    assert first == tree.content_hash(jax.tree.map(jnp.array, TREE))
+    # Below what a fingerprint sees, which is of values rounded to bfloat16.
+    nudged = jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), {"a": jnp.ones(3)})
+    assert tree.fingerprint(nudged) == tree.fingerprint({"a": jnp.ones(3)})
+    assert tree.content_hash(nudged) != tree.content_hash({"a": jnp.ones(3)})
+    for dtype in (jnp.int8, jnp.bool_, jnp.bfloat16, jnp.int32):
+        ones, zeros = jnp.ones(3, dtype), jnp.zeros(3, dtype)
+        assert tree.content_hash({"a": ones}) != tree.content_hash({"a": zeros}), dtype
+    assert tree.content_hash({"a": jax.random.key(0)}) != tree.content_hash(
+        {"a": jax.random.key(1)}
+    )

@@ -98,9 +98,9 @@ import sys
 from pathlib import Path
 import jax.numpy as jnp
 from lfl_jax.errors import UserError
-from lfl_jax.io import checkpoint
+from lfl_jax.io import checkpoint_errors
 from lfl_jax.io.checkpoint import Checkpoints, abstract
-folder, checkpoint.OVERHEAD = Path(sys.argv[1]), float(sys.argv[2])
+folder, checkpoint_errors.OVERHEAD = Path(sys.argv[1]), float(sys.argv[2])
 
 def state(step):
     return {"adapter": {"x": jnp.full((64, 1 << 10), step)}, "optimizer": (jnp.int32(step),)}
