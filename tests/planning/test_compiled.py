@@ -1,11 +1,12 @@
 """Compiling for hardware that is not here: what is missing, what does not fit, and a whole step."""
 
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from lfl_jax.config import command_line
-from lfl_jax.core.sharding import make_rules
 from lfl_jax.errors import UserError
 from lfl_jax.planning import compiled
 from lfl_jax.planning.compiled import Memory, Overflow
@@ -62,13 +63,7 @@ def test_a_small_step_is_compiled_for_devices_that_are_not_here(topology):
     packages, _ = compiled.COMPILERS["gpu" if topology.startswith("h") else "tpu"]
     if not any(map(importlib.util.find_spec, packages)):
         pytest.skip(f"compiling for {topology} needs {packages[0]}")
-    flags = ("--config.train.batch=8", "--config.train.microbatch=4", "--config.data.seq_len=128")
-    argv = ["plan", "--config=configs/math_ift.py:smoke,lora,r=4", *flags]
-    config = command_line.parse(argv, "", {})[0]
-    rules = make_rules(devices=compiled.devices(topology))
-    step = compiled.compile_step(config, rules, topology)
-    assert step.overflow is None and step.memory.aliased > 0
-    # two layers in two microbatches, forward and backward; at least the seven weights of each
-    gathered = [c for c in step.collectives if c.kind == "all-gather"]
-    assert gathered and all(c.devices == 4 for c in gathered)
-    assert sum(c.bytes for c in gathered) > 0
+    script = Path(__file__).with_name("check_compiled.py")
+    command = [sys.executable, script, topology]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
