@@ -13,7 +13,8 @@
 --distributed                 several processes, one per host, found through the cluster (a TPU
                               pod, Slurm, Open MPI), or through --coordinator=HOST:PORT
                               --processes=N --process_id=I (or LFL_COORDINATOR, LFL_PROCESSES,
-                              LFL_PROCESS_ID)
+                              LFL_PROCESS_ID); --join_timeout=50: seconds that they wait for each
+                              other at the start (or LFL_JOIN_TIMEOUT)
 --allow_code=FILE.py          a file with user code that the record of a run names, and that may
                               run; several times. FILE.py@HASH: a file that has changed since
 --print_config                print the config and stop

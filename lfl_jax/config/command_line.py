@@ -25,6 +25,7 @@ DISTRIBUTED: Flags = {
     "coordinator": ("", "HOST:PORT of process 0"),
     "processes": (0, "how many there are"),
     "process_id": (-1, "which one this is, from 0"),
+    "join_timeout": (50, "seconds they wait for each other at the start"),
 }
 
 

@@ -5,29 +5,29 @@ Flags come first, then environment variables (ours, torchrun's); what both leave
 the cluster it knows (Slurm, Open MPI, a TPU pod).
 """
 
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from lfl_jax.config.command_line import DISTRIBUTED
+from lfl_jax.core import rendezvous
 from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError
-
-log = logging.getLogger(__name__)
 
 # jax ends the other processes this long after one fell silent; a lifeline is faster
 HEARTBEAT_SECONDS = 50
 
-# The variables that tell a process each fact; the first that is set counts: ours, then torchrun's.
+# The variables that tell a process each fact; the first that is set counts: ours, jax's,
+# torchrun's.
 VARIABLES = {
-    "coordinator": ("LFL_COORDINATOR",),
+    "coordinator": ("LFL_COORDINATOR", "JAX_COORDINATOR_ADDRESS"),
     "processes": ("LFL_PROCESSES", "WORLD_SIZE"),
     "process_id": ("LFL_PROCESS_ID", "RANK"),
+    "join_timeout": ("LFL_JOIN_TIMEOUT",),
 }
 # How many processes the launcher started on this host, and which of them this one is.
 LOCAL = (
@@ -42,11 +42,12 @@ STARTED = ("LFL_PROCESSES", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WOR
 
 @dataclass(frozen=True)
 class Membership:
-    """What a process must know to join the others; None is for jax to ask of the cluster."""
+    """What a process must know to join the others."""
 
-    coordinator: str | None  # HOST:PORT of process 0
-    processes: int | None
-    process_id: int | None
+    coordinator: str  # HOST:PORT of process 0
+    processes: int
+    process_id: int
+    devices: list[int] | None  # of its host: [] all of them, None as jax decides
 
 
 def is_distributed(options: Mapping[str, bool | int | str]) -> bool:
@@ -72,10 +73,11 @@ def require_one(command: str, words: Sequence[str]) -> None:
 
 
 def start(options: Mapping[str, bool | int | str]) -> Lifeline:
-    """Join the other processes; UserError where that cannot be done."""
-    member = _membership(options)
-    _check(member)
-    is_complete = None not in asdict(member).values()
+    """Join the other processes; UserError where that cannot be done in time."""
+    seconds = _fact("join_timeout", options) or DISTRIBUTED["join_timeout"][0]
+    member = _membership(options, seconds)
+    where = (member.coordinator, member.process_id, member.processes)
+    lifeline = rendezvous.meet(*where, float(seconds))
 
     # It would take SIGTERM for itself; io.interrupt does that where a run can be saved.
     jax.config.update("jax_enable_preemption_service", False)
@@ -84,23 +86,65 @@ def start(options: Mapping[str, bool | int | str]) -> Lifeline:
             member.coordinator,
             member.processes,
             member.process_id,
-            local_device_ids=_local_devices(),
+            local_device_ids=member.devices,
             # jax would otherwise still ask a cluster, and find another job's facts
-            cluster_detection_method="deactivate" if is_complete else None,
+            cluster_detection_method="deactivate",
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError, OSError) as error:
-        raise _refusal(member, error) from error
-    return _lifeline()
+        refusal = UserError(
+            f"--distributed: process {member.process_id} of {member.processes} could not join the"
+            f" others at {member.coordinator}: {one_line(error)[:300]}"
+        )
+        lifeline.tell(str(refusal), 2)
+        raise refusal from error
+    return lifeline
 
 
-def _membership(options: Mapping[str, bool | int | str]) -> Membership:
-    facts = {name: _fact(name, options) for name in VARIABLES}
+def _membership(options: Mapping[str, bool | int | str], seconds: int) -> Membership:
+    """From flags, variables, and the cluster; UserError for what none of them says.
+
+    seconds: for a cluster whose process 0 has no address yet.
+    """
+    facts = {name: _fact(name, options) for name in ("coordinator", "processes", "process_id")}
     if facts["coordinator"] is None and "MASTER_ADDR" in os.environ:
         # torchrun's own store has MASTER_PORT; the next one is free
         port = int(os.environ.get("MASTER_PORT", 29500)) + 1
         facts["coordinator"] = f"{os.environ['MASTER_ADDR']}:{port}"
-    return Membership(**facts)
+    known, devices = tuple(facts.values()), _local_devices()
+    _check(*known)
+    if None in known:
+        *known, devices = _of_cluster(*known, devices, seconds)
+    missing = [f"--{name}" for name, value in zip(facts, known, strict=True) if value is None]
+    if missing:
+        variables = ", ".join(VARIABLES[name][0] for name in facts)
+        raise UserError(
+            "--distributed: no cluster (Slurm, Open MPI, a TPU pod) tells this process about the"
+            f" others; also give {', '.join(missing)}, for example --coordinator=HOST:PORT"
+            f" --processes=2 --process_id=0, or set {variables}"
+        )
+    _check(*known)
+    return Membership(*known, devices)
+
+
+def _of_cluster(
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    devices: list[int] | None,
+    seconds: int,
+) -> tuple:
+    """The same facts and devices, with what the cluster that jax knows says in place of None."""
+    # It has no public name; jax.distributed.initialize asks it, too, and then waits in silence.
+    from jax._src.clusters import ClusterEnv
+
+    facts = (coordinator, processes, process_id, devices)
+    try:
+        return ClusterEnv.auto_detect_unset_distributed_params(*facts, None, seconds)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"--distributed: the cluster does not say where the others are: {one_line(error)[:300]}"
+        ) from error
 
 
 def _fact(name: str, options: Mapping[str, bool | int | str]) -> int | str | None:
@@ -117,33 +161,16 @@ def _fact(name: str, options: Mapping[str, bool | int | str]) -> int | str | Non
     return type(default)(text)
 
 
-def _check(member: Membership) -> None:
-    if member.coordinator is not None and not re.fullmatch(r".+:\d+", member.coordinator):
+def _check(coordinator: str | None, count: int | None, process: int | None) -> None:
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
         raise UserError(
-            f"--coordinator={member.coordinator}: expected HOST:PORT of process 0, for example"
+            f"--coordinator={coordinator}: expected HOST:PORT of process 0, for example"
             " 10.0.0.1:8476"
         )
-    count, process = member.processes, member.process_id
     if count is not None and process is not None and not 0 <= process < count:
         raise UserError(
             f"--process_id={process} of --processes={count}: ids go from 0 to {count - 1}"
         )
-
-
-def _refusal(member: Membership, error: Exception) -> UserError:
-    """The error of a process that could not join, with what is missing if anything is."""
-    missing = [f"--{name}" for name, value in asdict(member).items() if value is None]
-    if missing and isinstance(error, ValueError):
-        variables = ", ".join(names[0] for names in VARIABLES.values())
-        return UserError(
-            "--distributed: no cluster (Slurm, Open MPI, a TPU pod) tells this process about the"
-            f" others; also give {', '.join(missing)}, for example --coordinator=HOST:PORT"
-            f" --processes=2 --process_id=0, or set {variables}"
-        )
-    return UserError(
-        f"--distributed: process {member.process_id} of {member.processes} could not join the"
-        f" others at {member.coordinator}: {one_line(error)[:300]}"
-    )
 
 
 def one_line(error: BaseException) -> str:
@@ -157,8 +184,11 @@ def _local_devices() -> list[int] | None:
     Left to itself jax gives a process of Slurm or Open MPI one GPU, though it is the only one on a
     host with eight.
     """
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
-        return None
+    chosen = os.environ.get("JAX_LOCAL_DEVICE_IDS")
+    if chosen and not re.fullmatch(r"\d+(,\d+)*", chosen):
+        raise UserError(f"JAX_LOCAL_DEVICE_IDS={chosen!r}: expected numbers, such as 0,1")
+    if chosen:
+        return [int(number) for number in chosen.split(",")]
     for count, rank in LOCAL:
         if count in os.environ:
             # Slurm writes 1(x4) for one process on each of four hosts
@@ -174,26 +204,3 @@ def coordination_client() -> Any:
     from jax._src import distributed
 
     return distributed.global_state.client
-
-
-def _lifeline() -> Lifeline:
-    """A lifeline to process 0, whose address goes through the coordination service."""
-    from jax._src import distributed
-
-    client, state = coordination_client(), distributed.global_state
-    key, process, count = "lfl_jax/lifeline", state.process_id, state.num_processes
-    if process == 0:
-        lifeline = Lifeline.listen(count)
-        client.key_value_set(key, f"{lifeline.port} {lifeline.secret}")
-        return lifeline
-
-    host = state.coordinator_address.rpartition(":")[0].strip("[]")  # of an IPv6 address
-    port, secret = client.blocking_key_value_get(key, 60_000).split()
-    lifeline = Lifeline.connect(host, int(port), secret, process, count)
-    if not lifeline.connected:
-        log.warning(
-            "process %d cannot reach process 0 at %s:%s: should one die, the others end after %d s"
-            " with jax's message",
-            *(process, host, port, HEARTBEAT_SECONDS),
-        )
-    return lifeline

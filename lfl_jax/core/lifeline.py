@@ -15,7 +15,6 @@ A message is one line of JSON. No jax here.
 import contextlib
 import json
 import os
-import secrets
 import socket
 import sys
 import threading
@@ -24,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 GRACE = 2.0  # seconds for a process to end by itself: all of them often make the same mistake
-CONNECT = 20.0  # seconds for a connection to be accepted, and for its first line
 FAREWELL = 6.0  # seconds that process 0 waits for the others to have heard of an end
 # Seconds of silence before the kernel probes, between probes, and how many: a vanished host is
 # noticed in 30 s.
@@ -47,45 +45,25 @@ class Lifeline:
 
     process: int
     count: int
-    port: int = 0
-    secret: str = ""
     connections: list[socket.socket] = field(default_factory=list)
+    # set when all processes of the run have found each other
+    started: threading.Event = field(default_factory=threading.Event)
     # this process ends by itself, or all did: a closed connection means nothing any more
     is_ending: bool = False
     # set when another process is gone, and this one is about to end
     other_ended: threading.Event = field(default_factory=threading.Event)
 
-    @classmethod
-    def listen(cls, count: int) -> "Lifeline":
-        """Process 0's: others may connect for as long as the run lasts."""
-        dual_stack = socket.has_dualstack_ipv6()
-        server = socket.create_server(
-            ("", 0),  # any address, and a port that is free
-            family=socket.AF_INET6 if dual_stack else socket.AF_INET,
-            backlog=count,
-            dualstack_ipv6=dual_stack,
-        )
-        lifeline = cls(0, count, server.getsockname()[1], secrets.token_hex(8))
-        _start_thread(lifeline._accept, server)
-        return lifeline
-
-    @classmethod
-    def connect(cls, host: str, port: int, secret: str, process: int, count: int) -> "Lifeline":
-        """Another process's; `connected` is False when process 0 cannot be reached."""
-        lifeline = cls(process, count)
-        try:
-            connection = socket.create_connection((host, port), timeout=CONNECT)
-        except OSError:
-            return lifeline
+    def add(self, connection: socket.socket, process: int, host: str) -> None:
+        """Listen to this process from now on."""
         _keep_alive(connection)
-        _send(connection, {"secret": secret, "process": process, "host": socket.gethostname()})
-        lifeline.connections.append(connection)
-        _start_thread(lifeline._follow, connection, 0, host)
-        return lifeline
+        self.connections.append(connection)
+        _start_thread(self._follow, connection, process, host)
 
-    @property
-    def connected(self) -> bool:
-        return bool(self.connections)
+    def start(self) -> None:
+        """All are there; process 0 tells the others."""
+        self.started.set()
+        for connection in self.connections:
+            _send(connection, {"start": True})
 
     def done(self) -> None:
         """This process ends as planned, as all do."""
@@ -95,9 +73,13 @@ class Lifeline:
 
     def fail(self, error: str, code: int) -> None:
         """End this process, and tell the others why."""
+        self.tell(error, code)
+        _exit(code)
+
+    def tell(self, error: str, code: int) -> None:
+        """Tell the others that this process ends with an error, which ends them."""
         self.is_ending = True
         self._pass_on(End(self.process, socket.gethostname(), error, code))
-        _exit(code)
 
     def wait_for_other_end(self, seconds: float = 5.0) -> None:
         """Return after these seconds, unless another process turns out to be gone.
@@ -107,40 +89,20 @@ class Lifeline:
         if self.other_ended.wait(seconds):
             threading.Event().wait(GRACE + FAREWELL)
 
-    def _accept(self, server: socket.socket) -> None:
-        while True:
-            connection, _ = server.accept()
-            _keep_alive(connection)
-            _start_thread(self._welcome, connection)
-
-    def _welcome(self, connection: socket.socket) -> None:
-        """Read who connected; anyone without the run's secret is disconnected."""
-        connection.settimeout(CONNECT)
-        try:
-            # unbuffered: what comes after this line is for `_follow` to read
-            hello = json.loads(connection.makefile("rb", buffering=0).readline(1000))
-            is_member = secrets.compare_digest(hello["secret"], self.secret)
-            process, host = int(hello["process"]), str(hello["host"])
-        except (OSError, ValueError, KeyError, TypeError):
-            is_member = False
-        if not is_member:
-            connection.close()
-            return
-        connection.settimeout(None)
-        self.connections.append(connection)
-        self._follow(connection, process, host)
-
     def _follow(self, connection: socket.socket, process: int, host: str) -> None:
         """Wait until the process on the other side is done, fails, or is gone without a message."""
-        try:
-            line = connection.makefile("rb").readline()
-        except OSError:
-            line = b""
-        self.connections.remove(connection)
-
-        # without a newline the connection was closed, perhaps within a message
-        killed = asdict(End(process, host, None, 1))
-        message = json.loads(line) if line.endswith(b"\n") else killed
+        message: dict[str, object] = {"start": True}
+        with connection, connection.makefile("rb") as lines:
+            while "start" in message:
+                line = b""
+                with contextlib.suppress(OSError):
+                    line = lines.readline()
+                # without a newline the connection was closed, perhaps within a message
+                killed = asdict(End(process, host, None, 1))
+                message = json.loads(line) if line.endswith(b"\n") else killed
+                if "start" in message:
+                    self.started.set()
+            self.connections.remove(connection)
         if "done" not in message:
             self._end(End(**message))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfl_jax.config.command_line import DISTRIBUTED
-from lfl_jax.core import cluster, hosts
+from lfl_jax.core import cluster, hosts, rendezvous
 from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError
 
@@ -37,7 +37,7 @@ def joined(monkeypatch):
     monkeypatch.setattr(
         jax.distributed, "initialize", lambda *where, **how: calls.append((where, how))
     )
-    monkeypatch.setattr(cluster, "_lifeline", lambda: Lifeline(0, 1))
+    monkeypatch.setattr(rendezvous, "meet", lambda *where: Lifeline(0, 1))
     return calls
 
 
@@ -87,7 +87,7 @@ def test_torchrun_tells_all(joined, monkeypatch):
         ({"SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_LOCALID": "0"}, []),
         ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_LOCALID": "3"}, None),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, []),
-        ({"SLURM_STEP_TASKS_PER_NODE": "1", "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1", "JAX_LOCAL_DEVICE_IDS": "0,1"}, [0, 1]),
     ],
 )
 def test_a_process_that_has_its_host_alone_uses_all_its_devices(
@@ -95,7 +95,7 @@ def test_a_process_that_has_its_host_alone_uses_all_its_devices(
 ):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    start(distributed=True)
+    start(coordinator="a:1", processes=2, process_id=0)
     assert joined[0][1]["local_device_ids"] == devices
 
 
@@ -117,11 +117,7 @@ def test_a_variable_that_is_no_number_is_named(joined, monkeypatch):
         start(distributed=True)
 
 
-def test_what_no_cluster_tells_is_asked_for(joined, monkeypatch):
-    def initialize(*where, **how):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+def test_what_no_cluster_tells_is_asked_for(joined):
     with pytest.raises(
         UserError, match="no cluster .* also give --coordinator, --process_id, for example"
     ) as found:
@@ -129,15 +125,39 @@ def test_what_no_cluster_tells_is_asked_for(joined, monkeypatch):
     assert "LFL_COORDINATOR, LFL_PROCESSES, LFL_PROCESS_ID" in str(found.value)
 
 
-def test_a_coordinator_that_does_not_answer_is_named(joined, monkeypatch):
+def test_what_a_cluster_tells_is_used_to_meet(joined, monkeypatch):
+    """As srun sets it for the second of two nodes with all their devices each."""
+    told = {
+        "SLURM_JOB_ID": "70001",
+        "SLURM_STEP_NODELIST": "n[3-4]",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+        "SLURM_STEP_NUM_NODES": "2",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    met = []
+    monkeypatch.setattr(rendezvous, "meet", lambda *where: met.append(where) or Lifeline(1, 2))
+    start(distributed=True, join_timeout=7)
+    ((coordinator, *others),) = met
+    assert re.fullmatch(r"n3:\d+", coordinator) and others == [1, 2, 7]
+    assert joined[0][0] == (coordinator, 2, 1) and joined[0][1]["local_device_ids"] == []
+
+
+def test_what_jax_refuses_is_said_and_told(joined, monkeypatch):
     def initialize(*where, **how):
         raise RuntimeError("DEADLINE_EXCEEDED:\n timed out")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    told = []
+    monkeypatch.setattr(Lifeline, "tell", lambda line, error, code: told.append((error, code)))
     with pytest.raises(
         UserError, match="process 1 of 2 could not join the others at a:1: DEADLINE_EXCEEDED: timed"
-    ):
+    ) as found:
         start(coordinator="a:1", processes=2, process_id=1)
+    assert told == [(str(found.value), 2)]
 
 
 def test_processes_that_would_do_different_things_are_refused(monkeypatch):

@@ -1,7 +1,6 @@
 """Processes that end together: who is killed, fails or is done, and what the others say then. No
 jax here."""
 
-import contextlib
 import signal
 import socket
 import subprocess
@@ -10,21 +9,13 @@ import time
 
 import pytest
 
-from lfl_jax.core.lifeline import Lifeline
-
 MEMBER = """
 import sys, time
-from lfl_jax.core import lifeline
-from lfl_jax.core.lifeline import Lifeline
+from lfl_jax.core import lifeline, rendezvous
 
 lifeline.GRACE, lifeline.FAREWELL = 0.5, 2.0
-process, words = int(sys.argv[1]), sys.argv[2:]
-if process == 0:
-    line = Lifeline.listen(3)
-    print(line.port, line.secret, flush=True)
-else:
-    line = Lifeline.connect("localhost", int(words[0]), words[1], process, 3)
-    print("connected", flush=True)
+line = rendezvous.meet(sys.argv[2], int(sys.argv[1]), 3, 30)
+print("connected", flush=True)
 order = sys.stdin.readline().strip()
 if order == "fail":
     line.fail("the file is missing", 2)
@@ -47,11 +38,10 @@ def members():
         "text": True,
     }
     start = lambda *words: subprocess.Popen([sys.executable, "-c", MEMBER, *words], **pipes)  # noqa: E731
-    first = start("0")
-    address = first.stdout.readline().split()
-    found = [first, *(start(str(process), *address) for process in (1, 2))]
-    assert [member.stdout.readline() for member in found[1:]] == ["connected\n"] * 2
-    time.sleep(0.2)  # until process 0 has read who they are
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+    found = [start(str(process), address) for process in range(3)]
+    assert [member.stdout.readline() for member in found] == ["connected\n"] * 3
     yield found
     for member in found:
         member.kill()
@@ -111,24 +101,3 @@ def test_done_is_no_end_to_report(members):
     for member in members:
         order(member, "done")
     assert ends(members) == [(0, "")] * 3
-
-
-def test_a_stranger_is_not_listened_to():
-    line = Lifeline.listen(2)
-    guess = b'{"secret": "guess", "process": 1, "host": "x"}\n'
-    for said in (
-        guess,
-        guess + b'{"process": 1, "host": "x", "error": "end!", "code": 1}\n',
-        b"GET / HTTP/1.1\r\n",
-    ):
-        with socket.create_connection(("localhost", line.port), timeout=5) as stranger:
-            stranger.sendall(said)
-            with contextlib.suppress(ConnectionResetError):  # closed with words unread
-                assert stranger.recv(1) == b"", "closed"
-    assert not line.connected and not line.other_ended.is_set()
-
-
-def test_a_process_0_that_cannot_be_reached_is_no_error():
-    with socket.create_server(("localhost", 0)) as server:
-        port = server.getsockname()[1]
-    assert not Lifeline.connect("localhost", port, "secret", 1, 2).connected
