@@ -15,7 +15,7 @@ from lfl_jax.api import load_adapter
 from lfl_jax.config import Config, command_line, own_code
 from lfl_jax.core import hosts, tree
 from lfl_jax.core.process import keep_compiled_programs
-from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.core.sharding import Rules
 from lfl_jax.evals import inputs, scorer, suite
 from lfl_jax.evals.harness import bridge
 from lfl_jax.evals.run import Result
@@ -24,7 +24,7 @@ from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.model import LoadedModel, Model
 from lfl_jax.report import describe, plots, results_json, table
 from lfl_jax.report.rows import report
-from lfl_jax.run_setup import base_model, earlier_run
+from lfl_jax.run_setup import base_model, devices, earlier_run
 
 Options = Mapping[str, Any]  # values of `evaluate.FLAGS`
 
@@ -35,7 +35,7 @@ def execute(config: Config, options: Options, folder: Path) -> None:
     # Mistakes in the config are named before gigabytes are read.
     base_model.check(config)
     tasks = {} if options["lm_eval"] else suite.tasks_of(config, training=False)
-    rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    rules = devices.rules(config, base_model.shape(config), trains=False)
 
     with DirectoryLock(folder, process_index=jax.process_index()):
         base = base_model.load(config, rules)

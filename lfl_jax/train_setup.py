@@ -19,7 +19,7 @@ from lfl_jax.config import Config
 from lfl_jax.config import checks as config_checks
 from lfl_jax.configs import base as defaults
 from lfl_jax.core import hosts
-from lfl_jax.core.sharding import Rules, make_rules
+from lfl_jax.core.sharding import Rules
 from lfl_jax.data import checks
 from lfl_jax.data.examples import Source
 from lfl_jax.data.sources import open_source
@@ -30,7 +30,7 @@ from lfl_jax.evals.task import Inputs, Task
 from lfl_jax.evals.tasks import perplexity
 from lfl_jax.io import checkpoint_checks, wandb_log, workdir
 from lfl_jax.model import LoadedModel
-from lfl_jax.run_setup import base_model, branches, earlier_run, run_length, starting
+from lfl_jax.run_setup import base_model, branches, devices, earlier_run, run_length, starting
 from lfl_jax.run_setup.shared import Shared
 from lfl_jax.run_setup.starting import Start
 from lfl_jax.schedules import Schedule
@@ -95,7 +95,7 @@ def prepare(request: Run) -> Setup:
         branches.check(config)
     starting.check(config, request.workdir)
     training_spectra.check(config, base_model.shape(config).n_layers)
-    rules = make_rules(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    rules = devices.rules(config, base_model.shape(config))
 
     tokenized, show = _tokenized(config, request.shared), not request.quiet
     source = tokenized.source
@@ -202,12 +202,10 @@ def _set_damaged_aside(folder: Path) -> None:
 
 
 def require_same_run(setup: Setup, fingerprint: str) -> None:
-    """UserError where this process does not do what process 0 does."""
+    """UserError where this process does not do what process 0 does; `prepare` compared configs."""
     hosts.require_same(
         {
             "jax": jax.__version__,
-            "config": setup.config.hash(),
-            "mesh": dict(setup.rules.mesh.shape),
             "base": fingerprint,
             "data": [sha256[:12] for sha256 in setup.data_sha256],
             "steps": setup.steps,

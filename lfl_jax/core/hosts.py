@@ -79,9 +79,9 @@ def require_same(values: Mapping[str, object]) -> None:
     """
     expected = agree(dict(values))
     different = [
-        f"{name} is {values[name]}, there {expected[name]}"
+        f"{name} is {values[name]!r}, there {expected.get(name)!r}"
         for name in values
-        if values[name] != expected[name]
+        if values[name] != expected.get(name)
     ]
     if different:
         raise UserError(

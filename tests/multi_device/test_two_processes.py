@@ -264,7 +264,9 @@ def test_a_run_that_lost_a_process_resumes(folder, ran):
 
 
 def test_a_mistake_of_one_process_ends_both_with_its_words(folder):
-    own = lambda process: [f"--config.data.path={folder}/missing.jsonl"] * process  # noqa: E731
+    rows = [{"prompt": f"What is {i} + 1?", "response": f"It is {i + 1}."} for i in range(99)]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = lambda process: [f"--config.data.path={folder}/{('sums', 'missing')[process]}.jsonl"]  # noqa: E731
     with Start(folder, 2, own=own, **settings(folder, "mistake")) as start:
         (first, _, first_err), (second, _, second_err) = start.ends(120)
     assert (first, second) == (2, 2)
