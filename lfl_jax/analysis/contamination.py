@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.data.decontaminate import item_text, overlaps, report
 from lfl_jax.data.examples import Source
+from lfl_jax.errors import UserError
 from lfl_jax.evals import inputs as evaluation_inputs
 from lfl_jax.evals.task import Task
 from lfl_jax.evals.tasks import TASKS, find
@@ -48,16 +48,23 @@ def find_overlaps(
 def write(folder: Path, find: Callable[[], dict[str, Any]]) -> None:
     """Write the report of a run, once: its source and tasks do not change.
 
-    find: `find_overlaps`, called where there is no report yet.
+    find: `find_overlaps`, called where there is no report yet, or one that is damaged.
     """
-    if not (folder / FILE).exists():
+    try:
+        is_written = read(folder) is not None
+    except UserError:
+        is_written = False
+    if not is_written:
         files.write_json(folder / FILE, find())
 
 
 def read(folder: Path) -> Overlaps | None:
-    """The overlaps in the report of a run; None without a report."""
-    try:
-        content = json.loads((folder / FILE).read_text("utf-8"))
-    except FileNotFoundError:
+    """The overlaps in the report of a run; None without a report, UserError for a damaged one."""
+    path = folder / FILE
+    if not path.exists():
         return None
-    return {task: set(overlap["ngrams"]) for task, overlap in content["tasks"].items()}
+    content = files.read_json_object(path)
+    try:
+        return {task: set(overlap["ngrams"]) for task, overlap in content["tasks"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a report of overlaps; delete it") from None
