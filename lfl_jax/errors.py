@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class NonFiniteLoss(Exception):
-    """Training produced a loss that is not a number. Exit code 3."""
+    """Training diverged: its loss is no number, or far beyond any sensible one. Exit code 3."""
 
 
 def mistakes(problems: Sequence[str]) -> UserError:

@@ -20,7 +20,8 @@
 --print_config                print the config and stop
 
 The same command resumes a run that was interrupted (Ctrl-C saves first). Exit code 2: a mistake, in
-one line; 3: the loss became infinite or not a number; 130: interrupted and saved.
+one line; 3: training diverged (a loss that is no number, or above a hundred times that of uniform
+guesses); 130: interrupted and saved.
 """
 
 import logging

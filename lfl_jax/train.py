@@ -43,7 +43,7 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import base_model, branches, earlier_run
 from lfl_jax.run_setup.starting import Start
 from lfl_jax.state import State
-from lfl_jax.train_log import StepLog, is_due, named_scores, write_once
+from lfl_jax.train_log import Losses, StepLog, is_due, named_scores, write_once
 from lfl_jax.train_setup import Run, Setup, base_tag, load, overlaps, prepare, require_same_run
 from lfl_jax.train_step import MODEL_INPUTS, train_step
 
@@ -132,7 +132,8 @@ def run(request: Run) -> Outcome:
                 profiler,
                 progress(steps, "train", done=step, visible=setup.show) as advance,
             ):
-                log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints)
+                losses = Losses(cfg.vocab_size)
+                log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints, losses)
                 if step == 0:
                     writer.write(0, named_scores("before", before))
                     if 0 in setup.eval_steps:
@@ -217,6 +218,7 @@ def run(request: Run) -> Outcome:
             "config": config.hash(),
         }
         provenance |= {"start": adapter_provenance} if adapter_provenance else {}
+        provenance |= losses.provenance()
         facts = {"steps": steps} | sizes | meter.facts() | _machine() | {"provenance": provenance}
         return Outcome(before, after, facts, step, steps, trained, finished=True)
 

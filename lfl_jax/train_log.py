@@ -19,6 +19,38 @@ from lfl_jax.io.metrics import METRICS_FILE, MetricsWriter
 from lfl_jax.io.throughput import Meter
 from lfl_jax.schedules import Schedule
 
+# How far above that of uniform guesses a step's loss is where a run is flagged, and stopped.
+FLAGGED, STOPPED = 3, 100
+
+
+class Losses:
+    """The highest loss of a run beside that of uniform guesses, log V, in nats per target token.
+
+    vocab_size: V.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self.uniform = math.log(vocab_size)
+        self._highest, self._at = 0.0, 0
+
+    def add(self, step: int, loss: float) -> None:
+        """The loss of a step."""
+        # What follows a jump may look harmless: a dead model guesses uniformly.
+        if loss > self._highest:
+            self._highest, self._at = loss, step
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether nothing can come of it."""
+        return self._highest > STOPPED * self.uniform
+
+    def provenance(self) -> dict[str, str]:
+        """What results say of a run whose loss was above FLAGGED times log V."""
+        if self._highest <= FLAGGED * self.uniform:
+            return {}
+        highest = f"its loss was {self._highest:.3g} nats/token at step {self._at}"
+        return {"diverged": f"training diverged: {highest}, of uniform guesses {self.uniform:.3g}"}
+
 
 def is_due(interval: int, step: int) -> bool:
     """Whether something done every `interval` steps is done at this step; 0 = never."""
@@ -43,9 +75,13 @@ class StepLog:
     advance: Callable[..., None]
     meter: Meter
     checkpoints: Checkpoints
+    losses: Losses
 
     def write(self, step: int, metrics: Mapping[str, Array], batch: Batch) -> None:
-        """Raises NonFiniteLoss where a metric of the step is not finite, after it is written."""
+        """Raises NonFiniteLoss, after the step is written, where training has diverged.
+
+        That is where a metric is not finite, or by `Losses.has_diverged`.
+        """
         # float waits for the device; the loop has dispatched the next step already.
         values = {name: float(x) for name, x in metrics.items()}
         tokens = int((batch["segment_ids"] > 0).sum())
@@ -55,19 +91,23 @@ class StepLog:
         speed = {} if rate is None else {"tokens_per_s": rate}
         values |= {"lr": lr, "tokens": float(tokens)} | speed
 
+        self.losses.add(step, values["loss"])
         is_finite = all(map(math.isfinite, values.values()))
+        diverged = not is_finite or self.losses.has_diverged
         # The step that fails is written, due or not.
-        if is_due(self.config.log.every, step) or not is_finite:
+        if is_due(self.config.log.every, step) or diverged:
             self.writer.write(step, values)
-        if not is_finite:
-            raise self._non_finite(step, values, batch)
+        if diverged:
+            raise self._diverged(step, values, batch)
         self.advance(1, loss=values["loss"], **speed)
 
-    def _non_finite(self, step: int, values: Mapping[str, float], batch: Batch) -> NonFiniteLoss:
+    def _diverged(self, step: int, values: Mapping[str, float], batch: Batch) -> NonFiniteLoss:
+        above = f", more than {STOPPED} times that of uniform guesses"
+        rule = above if self.losses.has_diverged else ""
         example_ids = np.unique(batch["example_ids"][batch["segment_ids"] > 0]).tolist()
         last = self.checkpoints.latest_step()
         return NonFiniteLoss(
-            f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}, update norm"
+            f"loss {values['loss']:g}{rule}, gradient norm {values['grad_norm']:g}, update norm"
             f" {values['update_norm']:g} at step {step} (examples"
             f" {', '.join(map(str, example_ids[:8]))}...); last good checkpoint:"
             f" {'none' if last is None else f'step {last}'}. Lower config.optim.lr, or look at"

@@ -38,4 +38,6 @@ def flags(provenance: Mapping[str, Any]) -> list[str]:
     if start := provenance.get("start"):
         began = f"training began from the adapter {start['adapter']} ({start['use']})"
         notes.append(f"{began}; before is the base without it")
+    if diverged := provenance.get("diverged"):
+        notes.append(diverged)
     return notes + provenance.get("warnings", [])
