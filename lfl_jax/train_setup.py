@@ -178,6 +178,8 @@ def load(setup: Setup) -> tuple[LoadedModel, Start]:
         folder, config, setup.steps, lambda earlier: run_length.total_steps(earlier, tokenized)
     )
     is_new = hosts.is_first() and not (folder / workdir.CONFIG_FILE).exists()
+    if hosts.agree(is_new):  # opening checkpoints is for all processes together
+        earlier_run.require_own_checkpoints(folder, config)
     workdir.prepare(
         folder,
         config.to_json(),

@@ -98,6 +98,18 @@ def test_what_cannot_be_understood_is_answered_with_what_can(argument, words):
     assert all(word in said for word in words) and "\n" not in said, said
 
 
+def test_a_flag_that_is_given_twice_is_refused():
+    assert "--workdir is given twice, as a and as b" in refused(SMOKE, "--workdir=a", "--workdir=b")
+    assert "--config.optim.lr is given twice" in refused(
+        SMOKE, "--config.optim.lr=1e-3", "--config.optim.lr", "1e-4"
+    )
+    assert "--config is given twice" in refused(SMOKE, "--config=configs/code_ift.py")
+    on_and_off = ("--config.log.tensorboard=true", "--noconfig.log.tensorboard")
+    assert "is given twice" in refused(SMOKE, *on_and_off)
+    # The same again contradicts nothing.
+    assert parse(SMOKE, SMOKE, "--limit=3", "--limit=3")[1]["limit"] == 3
+
+
 def test_several_mistakes_are_said_together():
     said = refused(
         SMOKE,

@@ -227,6 +227,17 @@ def test_a_damaged_last_checkpoint_is_trained_again_from_the_one_before(
     assert jax.tree.all(jax.tree.map(np.array_equal, pair[0].adapter, pair[1].adapter))
 
 
+def test_without_its_record_a_run_resumes_with_its_own_config_alone(
+    first: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(first / "run", tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(UserError, match="holds checkpoints of config .* there is no config.json"):
+        train.run(train.Run(config(first, optim_lr=1e-5), tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert train.run(train.Run(config(first), tmp_path / "run")).trained == 0
+
+
 def test_the_only_checkpoint_damaged_is_a_line(first: Path, tmp_path: Path) -> None:
     shutil.copytree(first / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "1")

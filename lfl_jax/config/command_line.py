@@ -31,12 +31,16 @@ DISTRIBUTED: Flags = {
 
 @dataclasses.dataclass
 class Words:
-    """A command line in parts: values as they were typed, None where a flag has none."""
+    """A command line in parts: values as they were typed, None where a flag has none.
+
+    problems: flags that were given twice with two values, of which nobody can tell which is meant.
+    """
 
     config: str | None = None
     overrides: dict[str, str | None] = dataclasses.field(default_factory=dict)
     flags: dict[str, str | None] = dataclasses.field(default_factory=dict)
     strays: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
 
 
 def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[str, Any]]:
@@ -52,7 +56,8 @@ def parse(argv: Sequence[str], usage: str, extra: Flags) -> tuple[Config, dict[s
     if "--version" in argv[1:]:
         print(version("lfl_jax"))
         raise SystemExit(0)
-    words, problems = split(argv[1:], extra), []
+    words = split(argv[1:], extra)
+    problems = words.problems.copy()
     options = _options(words, extra, problems)
     if words.config is None:
         problems.insert(0, "no config given; for example --config=configs/math_ift.py (see --help)")
@@ -134,15 +139,23 @@ def _hint(path: str) -> Any:
 
 def _sort_in(words: Words, name: str, value: str | None) -> None:
     if name == "config":
+        _require_once(words, name, words.config, value or "")
         words.config = value or ""
-    elif name.startswith("config."):
-        words.overrides[name.removeprefix("config.")] = value
-    elif name.startswith("noconfig."):
-        words.overrides[name.removeprefix("noconfig.")] = "false"
+    elif name.startswith(("config.", "noconfig.")):
+        negated, _, field = name.partition("config.")
+        given = "false" if negated else value
+        _require_once(words, name, words.overrides.get(field, given), given)
+        words.overrides[field] = given
     elif name in REPEATED and value and words.flags.get(name):
         words.flags[name] = f"{words.flags[name]},{value}"
     else:
+        _require_once(words, name, words.flags.get(name, value), value)
         words.flags[name] = value
+
+
+def _require_once(words: Words, name: str, before: str | None, now: str | None) -> None:
+    if before is not None and before != now:
+        words.problems.append(f"--{name} is given twice, as {before} and as {now}: give it once")
 
 
 def _options(words: Words, extra: Flags, problems: list[str]) -> dict[str, Any]:

@@ -102,6 +102,21 @@ def shape_fields(cfg: ModelConfig) -> dict[str, Any]:
     return {name: x for name, x in dataclasses.asdict(cfg).items() if name != "rope_scaling"}
 
 
+def require_own_checkpoints(folder: Path, config: Config) -> None:
+    """UserError where a directory without config.json has checkpoints of another config."""
+    directory = folder / "checkpoints"
+    if not directory.is_dir():
+        return
+    with Checkpoints(directory, read_only=True) as saved:
+        trained = saved.metadata()["config"] if saved.steps() else config.hash()
+    if trained != config.hash():
+        raise UserError(
+            f"{directory} holds checkpoints of config {trained}, this config is {config.hash()},"
+            f" and there is no {workdir.CONFIG_FILE} that would say how they differ; restore it, or"
+            " use another --workdir"
+        )
+
+
 def require_same_data(metadata: Mapping[str, Any], contents: Sequence[str], config: Config) -> None:
     """UserError when a checkpoint was trained on other data than this.
 
