@@ -130,11 +130,11 @@ def test_subspaces_differ_in_their_dimension_and_rates_alone(world, count):
     kinds = traits.of_runs(runs)
     subspaces = [run for run in runs if kinds[run.arm].kind == traits.SUBSPACE]
     assert len({kinds[run.arm] for run in subspaces}) == 1
-    # a rate that falls with the root of d, in the same steps
+    # a rate that falls with the root of d, in the same steps: of the lab's smaller d one step on
     for run in subspaces:
         assert run.arm == f"subspace{run.config.adapter.subspace_dim}"
     scaled = {round(math.log2(run.lr**2 * run.config.adapter.subspace_dim)) for run in subspaces}
-    assert len(scaled) == 4
+    assert len(scaled) == (4 if world else 5)
     # full finetuning of what the subspaces are of
     assert {run.arm for run in runs if kinds[run.arm].kind == traits.FULL} == {"full_linear"}
     assert len({run.config.train for run in runs}) == 1
