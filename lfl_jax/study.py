@@ -14,6 +14,12 @@
 --only=REGEX              only the runs whose names match
 --jobs=N                  so many processes share the runs and this machine's cores, a core or more
                           each: small models use one core at a time. The tables are the same
+--slurm[=FIELD=VALUE,...] many machines: jobs of a Slurm array share the runs, and this process
+                          waits for them and writes the report. partition=gpu, gpus_per_node=1,
+                          timeout_min=720, mem_gb=64 and whatever else submitit takes; jobs=8: how
+                          many; cluster=local: processes of this machine. Needs the extra slurm,
+                          and a workdir that all machines share
+--no_wait                 with --slurm: submit and stop; the same command without it waits
 --quiet                   without progress
 
 The same command resumes a study that was interrupted (Ctrl-C saves all its runs first), reads
@@ -25,7 +31,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
@@ -33,12 +39,17 @@ from lfl_jax.config import locations
 from lfl_jax.config.page_parser import PageParser
 from lfl_jax.errors import UserError, entry
 
+if TYPE_CHECKING:
+    from lfl_jax.studies.grid import StudyConfig
+    from lfl_jax.studies.running.execute import Study
+
 
 def _parser() -> PageParser:
     parser = PageParser("study", __doc__)
     parser.texts("config", "workdir", "only")
     parser.add_argument("--jobs", type=int, default=1)
-    for name in ("plan", "quiet"):
+    parser.add_argument("--slurm", nargs="?", const="")
+    for name in ("plan", "quiet", "no_wait"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser
 
@@ -48,6 +59,10 @@ def _require_usable(options: argparse.Namespace) -> None:
         raise UserError("no --config given; for example --config=configs/studies/smoke.py")
     if not options.workdir:
         raise UserError("no --workdir given; for example --workdir=studies/smoke")
+    if options.slurm is None and options.no_wait:
+        raise UserError("--no_wait is for --slurm: without it the runs are done by this process")
+    if options.slurm is not None and options.jobs != 1:
+        raise UserError(f"--jobs={options.jobs} shares the cores of this machine: --slurm=jobs=N")
     options.workdir = locations.absolute(options.workdir, Path.cwd())
 
 
@@ -88,8 +103,13 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
         plan.show(config, study, console, options.jobs)
         return
 
-    options_of_runs = {"only": options.only, "quiet": options.quiet, "jobs": options.jobs}
-    finished = execute.execute(study, **options_of_runs)
+    if options.slurm is not None:
+        finished = _on_cluster(config, study, options)
+        if options.no_wait:
+            return
+    else:
+        options_of_runs = {"only": options.only, "quiet": options.quiet, "jobs": options.jobs}
+        finished = execute.execute(study, **options_of_runs)
     states = study.states()
     execute.show(study, states, console)
     if not finished:
@@ -100,6 +120,15 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     outcome.write(config, study, states, command, console)
 
 
+def _on_cluster(config: "StudyConfig", study: "Study", options: argparse.Namespace) -> bool:
+    """The study's runs by jobs of a cluster; whether all of them ended."""
+    from lfl_jax.studies.running import execute, submitted
+
+    how = {"wait": not options.no_wait, "quiet": options.quiet}
+    chosen = execute.select(study.runs, options.only)
+    return submitted.finish(config, study, chosen, submitted.read(options.slurm), **how)
+
+
 def _search(values: Mapping[str, object], options: argparse.Namespace, command: str) -> None:
     """Find the best config by successive halving, and print its command."""
     from lfl_jax.studies.search import search
@@ -107,6 +136,8 @@ def _search(values: Mapping[str, object], options: argparse.Namespace, command: 
     config = search.read(values)
     if options.only:
         raise UserError("--only is for studies: a search chooses its runs itself")
+    if options.slurm is not None:
+        raise UserError("--slurm is for studies: what a search runs next depends on the last runs")
 
     from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs

@@ -74,8 +74,8 @@ TEST_FILES = ("tests/**/test_*.py", "tests/**/conftest.py", "tests/helpers.py")
 @pytest.mark.parametrize(
     ("files", "extras"),
     [
-        (PACKAGE_FILES, "tfds gym eval plots math wandb"),
-        (TEST_FILES, "tfds gym eval plots math wandb test"),
+        (PACKAGE_FILES, "tfds gym eval plots math wandb slurm"),
+        (TEST_FILES, "tfds gym eval plots math wandb slurm test"),
     ],
 )
 def test_every_import_is_a_declared_requirement(setup, files, extras):

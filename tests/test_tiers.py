@@ -67,6 +67,7 @@ HEAVY = {
     "pyarrow",
     "reasoning_gym",
     "sentencepiece",
+    "submitit",
     "sympy",
     "tensorboardX",
     "tensorflow_datasets",

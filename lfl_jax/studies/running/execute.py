@@ -1,8 +1,9 @@
 """The runs of a study, one after another or several at once, resumably.
 
 A study's directory holds runs/NAME (a run directory each), base/ (the base's evaluations, which the
-runs share) and runs.jsonl (a line for every run that ended, and how). What a run directory holds
-decides what is left, so that a process may be killed at any time.
+runs share) and runs.jsonl (a line for every run that ended, and how; of each job of a cluster, that
+did a share of them, runs-N.jsonl). What a run directory holds decides what is left, so that a
+process may be killed at any time.
 """
 
 import dataclasses
@@ -36,6 +37,8 @@ from lfl_jax.studies.running.workers import Died
 from lfl_jax.studies.sequences import RUNS
 
 LOG = "runs.jsonl"
+# Of a job on another machine, which does a share of the runs.
+JOB_LOG = "runs-{}.jsonl"
 
 
 class State(enum.StrEnum):
@@ -55,7 +58,7 @@ class Ended:
     """How a run ended: a line of runs.jsonl.
 
     seconds: of the process that ended it. reused: the directory of another study's run of this
-    config, where there was one.
+    config, where there was one. ended_at: seconds since 1970; 0 in logs of earlier versions.
     """
 
     run: str
@@ -64,6 +67,7 @@ class Ended:
     seconds: float
     reason: str = ""
     reused: str = ""
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,15 @@ class Study:
     """The runs of a study in its directory.
 
     is_finished: (a run's directory, its config) -> whether nothing is left to do. retention: what
-    stays of the checkpoints of a run that finished, a name of `keeping.RETENTIONS`.
+    stays of the checkpoints of a run that finished, a name of `keeping.RETENTIONS`. log: the file
+    that this process alone writes how runs ended to.
     """
 
     folder: Path
     runs: Sequence[PlannedRun]
     is_finished: Callable[[Path, Config], bool] = finished.is_finished
     retention: str = "weights"
+    log: str = LOG
 
     def run_folder(self, run: PlannedRun) -> Path:
         """The run's directory."""
@@ -104,17 +110,20 @@ class Study:
 
     def ended(self) -> dict[str, Ended]:
         """{name: how the run ended last}, of the runs as they are configured now."""
-        lines = files.read_jsonl(self.folder / LOG)
+        logs = [self.folder / LOG, *sorted(self.folder.glob(JOB_LOG.format("*")))]
+        lines = [line for log in logs for line in files.read_jsonl(log)]
         read = [Ended(**line | {"state": State(line["state"])}) for line in lines]
-        return {end.run: end for end in read if self.hashes.get(end.run) == end.config}
+        read = [end for end in read if self.hashes.get(end.run) == end.config]
+        # Several processes wrote; lines of one log without a time stay in their order.
+        return {end.run: end for end in sorted(read, key=lambda end: end.ended_at)}
 
-    def states(self) -> States:
-        """{name: state} by what is on disk: the records of all runs are read.
+    def states(self, runs: Sequence[PlannedRun] | None = None) -> States:
+        """{name: state} by what is on disk: the records of these runs are read; None: of all.
 
         Raises UserError for a run directory of another config: it belongs to another study.
         """
-        ended = self.ended()
-        return {run.name: self._state(run, ended.get(run.name)) for run in self.runs}
+        ended, runs = self.ended(), self.runs if runs is None else runs
+        return {run.name: self._state(run, ended.get(run.name)) for run in runs}
 
     def _state(self, run: PlannedRun, ended: Ended | None) -> State:
         if self.is_finished(self.run_folder(run), run.config):
@@ -158,8 +167,21 @@ def execute(
     that matches nothing, and for more jobs than cores.
     """
     chosen = select(study.runs, only)
-    states = study.states()
-    left = [run for run in chosen if states[run.name] in (State.LEFT, State.FAILED)]
+    return execute_these(study, chosen, do, quiet=quiet, jobs=jobs, shared=shared)
+
+
+def execute_these(
+    study: Study,
+    chosen: Sequence[PlannedRun],
+    do: Do = train_and_save,
+    *,
+    quiet: bool = False,
+    jobs: int = 1,
+    shared: Shared | None = None,
+) -> bool:
+    """`execute` for runs that are chosen already."""
+    states = study.states(chosen)
+    left = left_of(chosen, states)
     done = len(chosen) - len(left)
     # An earlier start may have ended between a run's end and this.
     for run in (run for run in chosen if states[run.name] is State.FINISHED):
@@ -168,10 +190,9 @@ def execute(
     with progress(len(chosen), "study", done=done, visible=not quiet) as advance:
         for ended in _results(study, left, do, jobs, shared or Shared()):
             left = [run for run in left if run.name != ended.run]
-            files.append_jsonl(study.folder / LOG, [dataclasses.asdict(ended)])
+            files.append_jsonl(study.folder / study.log, [dataclasses.asdict(ended)])
             if not quiet:
-                # Above the bar, where there is one: a log of the night.
-                print(_line(ended), file=sys.stderr, flush=True)  # noqa: T201
+                say(ended)
             seconds = remaining_seconds(study, left)
             advance(1, left=clock(None if seconds is None else seconds / jobs))
     return not left
@@ -218,7 +239,7 @@ def _starts_elsewhere(study: Study, run: PlannedRun) -> list[Path] | None:
 
 
 def _ended(study: Study, run: PlannedRun, state: State, seconds: float = 0.0, **why: str) -> Ended:
-    return Ended(run.name, study.hashes[run.name], state, seconds, **why)
+    return Ended(run.name, study.hashes[run.name], state, seconds, **why, ended_at=time.time())
 
 
 def _work(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | None:
@@ -227,12 +248,19 @@ def _work(study: Study, do: Do, shared: Shared, run: PlannedRun) -> Ended | None
     return _attempt(study, do, shared, run)
 
 
-def _line(ended: Ended) -> str:
-    """What a terminal says of a run that ended."""
+def say(ended: Ended) -> None:
+    """Print how a run ended, above the bar where there is one: a log of the night."""
+    line = f"{ended.run} {ended.state} in {clock(ended.seconds)}"
     if ended.reused:
-        return f"{ended.run} reused: {ended.reused}"
-    how = f"{ended.run} {ended.state} in {clock(ended.seconds)}"
-    return f"{how}: {ended.reason}" if ended.reason else how
+        line = f"{ended.run} reused: {ended.reused}"
+    elif ended.reason:
+        line += f": {ended.reason}"
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def left_of(chosen: Iterable[PlannedRun], states: States) -> list[PlannedRun]:
+    """The runs that a start does: those that nobody did yet, and those that failed."""
+    return [run for run in chosen if states[run.name] in (State.LEFT, State.FAILED)]
 
 
 def select(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
