@@ -1,9 +1,14 @@
 """Errors made for the person who caused them, and how an entry point reports them."""
 
+import contextlib
 import errno
 import os
+import signal
+import stat
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 
 class UserError(Exception):
@@ -75,6 +80,8 @@ def report(error: BaseException) -> None:
             f"error: cannot use {printable(str(error.filename))}: {error.strerror}", file=sys.stderr
         )
     elif isinstance(error, KeyboardInterrupt):
+        # Whoever presses it once more means it: no traceback of what is still being closed.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("interrupted; the same command goes on where it was", file=sys.stderr)
     elif full(error):
         file = getattr(error, "filename", None)
@@ -91,10 +98,62 @@ def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = No
         # a stream that a test or a notebook put there may not have it
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    with _stops_as_interrupts():
+        try:
+            main(sys.argv if argv is None else argv)
+        except BaseException as error:
+            if exit_code(error) is None:
+                raise
+            report(error)
+            sys.exit(exit_code(error))
+
+
+# Asked to end, and the terminal is gone (not on every system).
+STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def leave_terminal(number: int) -> None:
+    """After SIGHUP, write to nowhere: the terminal is gone, and every print would be an error."""
+    if number != getattr(signal, "SIGHUP", None):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        # Not a file or a pipe, which may be there still.
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+class Interrupter:
+    """A signal handler that raises KeyboardInterrupt.
+
+    asked: whether it was called. The exception is lost where code that Python ignores the errors of
+    is interrupted, such as a finaliser: `io.interrupt` asks for this, too.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        leave_terminal(number)
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stops_as_interrupts() -> Iterator[None]:
+    """Inside, these signals are a Ctrl-C, unless they are ignored (nohup) or handled already.
+
+    Where a run can be saved, `io.interrupt` handles them.
+    """
+
+    interrupt = Interrupter()
+    is_main = threading.current_thread() is threading.main_thread()
+    stops = [x for x in STOPS if is_main and signal.getsignal(x) is signal.SIG_DFL]
+    for number in stops:
+        signal.signal(number, interrupt)
     try:
-        main(sys.argv if argv is None else argv)
-    except BaseException as error:
-        if exit_code(error) is None:
-            raise
-        report(error)
-        sys.exit(exit_code(error))
+        yield
+    finally:
+        for number in stops:
+            signal.signal(number, signal.SIG_DFL)

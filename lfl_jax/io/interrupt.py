@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag that the training loop reads, so that it saves first."""
+"""Ctrl-C, SIGTERM and SIGHUP as a flag that the training loop reads, so that it saves first."""
 
 import signal
 import threading
@@ -10,6 +10,7 @@ from types import FrameType
 import jax
 
 from lfl_jax.core import hosts
+from lfl_jax.errors import STOPS, Interrupter, leave_terminal
 
 # Not jax's `multihost_utils.reached_preemption_sync_point`: its preemption service handles SIGTERM
 # from jax.distributed.initialize on. A SIGTERM while the base is loaded or evaluated would then end
@@ -52,7 +53,7 @@ class Stop:
 
 @contextmanager
 def interrupts() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM sets `requested`.
+    """Inside, the first SIGINT, SIGTERM or SIGHUP sets `requested`.
 
     A later Ctrl-C raises KeyboardInterrupt. The previous handlers are restored at the end, and a
     signal that was ignored (nohup) stays ignored. Outside the main thread, where Python allows no
@@ -61,6 +62,7 @@ def interrupts() -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        leave_terminal(number)
         if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.requested, stop.signal = True, signal.Signals(number)
@@ -68,9 +70,11 @@ def interrupts() -> Iterator[Stop]:
     previous = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *STOPS):
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    previous[number] = signal.signal(number, handle)
+                    before = previous[number] = signal.signal(number, handle)
+                    # Asked before, and the exception was lost.
+                    stop.requested |= isinstance(before, Interrupter) and before.asked
         yield stop
     finally:
         for number, handler in previous.items():

@@ -19,7 +19,7 @@ def _same_handlers_after() -> Iterator[None]:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_sets_the_flag(number: signal.Signals) -> None:
     with interrupts() as stop:
         assert not stop.requested and stop.signal is None
@@ -27,7 +27,7 @@ def test_the_first_signal_sets_the_flag(number: signal.Signals) -> None:
         assert stop.requested and stop.signal == number and stop.requested_anywhere()
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_ctrl_c_after_that_raises(first: signal.Signals) -> None:
     with interrupts() as stop:
         signal.raise_signal(first)
@@ -81,7 +81,7 @@ print("saved after", stop.signal.name, flush=True)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_process_that_is_told_to_stop_saves_first(number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", LOOP], stdout=subprocess.PIPE, text=True, env=os.environ
