@@ -4,6 +4,7 @@ The mesh travels inside one hashable `Rules` argument, never in a global or a co
 """
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -56,9 +57,67 @@ class Rules:
             entries.append(tuple(mesh_axes) or None)
         return PartitionSpec(*entries)
 
+    def storage(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> PartitionSpec:
+        """`partition`, for what is stored: parameters, adapters' factors and their moments.
+
+        A mesh axis that its own dimension cannot take shards another one: of B (rank 16, heads) on
+        fsdp 256, the heads. Otherwise B would be stored whole on every device.
+        """
+        first, table = self.partition(axes, shape), dict(self.table)
+        # in the order in which the array's axes name them
+        named = dict.fromkeys(itertools.chain(*map(table.__getitem__, axes)))
+        named = tuple(mesh_axis for mesh_axis in named if self.mesh.shape[mesh_axis] > 1)
+        if set(named) == set(itertools.chain(*map(mesh_axes, first))):
+            return first
+
+        # Two mesh axes and three dimensions at most: every way to place them is tried. Index None
+        # is of a mesh axis that shards nothing.
+        indices = [i for i, name in enumerate(axes) if table[name]]
+        ways = itertools.product((*indices, None), repeat=len(named))
+        best = max(ways, key=lambda way: self._shards(named, way, shape, first))
+        return _placed(named, best, len(axes))
+
+    def _shards(
+        self,
+        named: tuple[str, ...],
+        way: tuple[int | None, ...],
+        shape: tuple[int, ...],
+        first: PartitionSpec,
+    ) -> tuple[int, int]:
+        """Into how many parts mesh axes split an array, each the dimension of its index in `way`.
+
+        And how many of them do so in `first`. (0, 0) where a dimension is divided unevenly.
+        """
+        parts, as_in_first = [1] * len(shape), 0
+        for mesh_axis, i in zip(named, way, strict=True):
+            if i is not None:
+                parts[i] *= self.mesh.shape[mesh_axis]
+                as_in_first += mesh_axis in mesh_axes(first[i])
+        if any(size % n for size, n in zip(shape, parts, strict=True)):
+            return 0, 0
+        return math.prod(parts), as_in_first
+
     def sharding(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
         """NamedSharding for logical axes of an array of this shape."""
         return NamedSharding(self.mesh, self.partition(axes, shape))
+
+    def storage_sharding(self, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+        """NamedSharding for logical axes of a stored array of this shape."""
+        return NamedSharding(self.mesh, self.storage(axes, shape))
+
+
+def _placed(named: tuple[str, ...], way: tuple[int | None, ...], dimensions: int) -> PartitionSpec:
+    """The PartitionSpec in which each mesh axis shards the dimension of its index in `way`."""
+    entries: list[tuple[str, ...]] = [()] * dimensions
+    for mesh_axis, i in zip(named, way, strict=True):
+        if i is not None:
+            entries[i] = (*entries[i], mesh_axis)
+    return PartitionSpec(*(entry or None for entry in entries))
+
+
+def mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """An entry of a PartitionSpec, which holds a single name as a string, as a tuple of names."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def constrain(

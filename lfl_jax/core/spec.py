@@ -54,14 +54,14 @@ def tree_map(function: Callable[..., object], specs: PyTree, *others: PyTree) ->
 
 def shardings(specs: PyTree, rules: Rules) -> PyTree:
     """The NamedSharding of every spec."""
-    return tree_map(lambda s: rules.sharding(s.axes, s.shape), specs)
+    return tree_map(lambda s: rules.storage_sharding(s.axes, s.shape), specs)
 
 
 def abstract(specs: PyTree, rules: Rules | None = None) -> PyTree:
     """ShapeDtypeStructs of the specs, with shardings when rules are given."""
 
     def leaf(spec: ArraySpec) -> jax.ShapeDtypeStruct:
-        sharding = None if rules is None else rules.sharding(spec.axes, spec.shape)
+        sharding = None if rules is None else rules.storage_sharding(spec.axes, spec.shape)
         return jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
 
     return tree_map(leaf, specs)

@@ -137,7 +137,7 @@ def _read(
     path: str, leaf: ArraySpec, tensors: NamedTensors, layout: Layout, rules: Rules
 ) -> jax.Array:
     """One parameter: read, transposed and cast on the devices, layer by layer into its stack."""
-    sharding = rules.sharding(leaf.axes, leaf.shape)
+    sharding = rules.storage_sharding(leaf.axes, leaf.shape)
     names = layout.tensor_names(path, leaf.shape[0])
     if not _is_stacked(path):
         return hosts.to_devices(tensors[names[0]], sharding).astype(leaf.dtype)

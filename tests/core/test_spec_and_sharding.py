@@ -2,11 +2,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.nn import initializers
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from lfl_jax.adapters.lora import KAIMING_UNIFORM
 from lfl_jax.core import spec
-from lfl_jax.core.sharding import make_rules
+from lfl_jax.core.sharding import MESH_AXES, Rules, make_rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.errors import UserError
 
@@ -47,3 +47,58 @@ def test_one_device_partitions_nothing():
     rules = make_rules(devices=jax.devices()[:1])
     assert rules.partition(("embed", "rank"), (8, 4)) == PartitionSpec(None, None)
     assert rules.sharding(("embed", "rank"), (8, 4)).is_fully_replicated
+
+
+def pod(data=1, fsdp=1, tensor=1):
+    """Rules on a mesh of devices that are not here."""
+    types = (AxisType.Auto,) * 3
+    return Rules(AbstractMesh((data, fsdp, tensor), MESH_AXES, axis_types=types))
+
+
+@pytest.mark.parametrize(
+    ("rules", "axes", "shape", "stored"),
+    [
+        # as the partition, wherever that uses every mesh axis
+        (pod(fsdp=8), ("layers", "rank", "heads"), (2, 16, 64), (None, "fsdp", None)),
+        (pod(fsdp=8), ("layers", "embed", "rank"), (2, 64, 16), (None, "fsdp", None)),
+        (pod(data=8), ("layers", "rank", "heads"), (2, 16, 64), (None, None, None)),
+        # a rank of 16 on 256 devices: the outputs are sharded in its place
+        (pod(fsdp=256), ("layers", "rank", "heads"), (2, 16, 4096), (None, None, "fsdp")),
+        (pod(fsdp=256), ("layers", "mlp", "rank"), (2, 11008, 16), (None, "fsdp", None)),
+        # 11008 is 256 x 43: the rank takes the tensor axis, so that the outputs can take fsdp
+        (
+            pod(fsdp=256, tensor=16),
+            ("layers", "rank", "mlp"),
+            (2, 16, 11008),
+            (None, "tensor", "fsdp"),
+        ),
+        (
+            pod(fsdp=512, tensor=8),
+            ("layers", "rank", "mlp"),
+            (2, 16, 11008),
+            (None, None, "tensor"),
+        ),
+        (
+            pod(fsdp=32, tensor=8),
+            ("layers", "rank", "heads"),
+            (2, 16, 4096),
+            (None, None, ("fsdp", "tensor")),
+        ),
+        # nothing divides
+        (pod(fsdp=256), ("layers", "rank", "heads"), (2, 16, 100), (None, None, None)),
+        # a tied table of 49153 words on tensor 8: the width takes both
+        (pod(fsdp=2, tensor=8), ("vocab", "embed"), (49153, 64), (None, ("tensor", "fsdp"))),
+    ],
+)
+def test_what_is_stored_is_sharded_over_every_mesh_axis_that_divides_it(rules, axes, shape, stored):
+    assert rules.storage(axes, shape) == PartitionSpec(*stored)
+    assert spec.shardings(ArraySpec(shape, axes, initializers.zeros), rules).spec == PartitionSpec(
+        *stored
+    )
+
+
+def test_activations_are_constrained_as_before():
+    """A batch that the devices do not divide stays whole: no other dimension takes its place."""
+    assert pod(fsdp=8).partition(("batch", "time", "heads"), (2, 8, 64)) == PartitionSpec(
+        None, None, None
+    )

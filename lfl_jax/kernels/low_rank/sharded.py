@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from lfl_jax import quant
-from lfl_jax.core.sharding import Rules
+from lfl_jax.core.sharding import Rules, mesh_axes
 from lfl_jax.core.types import Weight
 from lfl_jax.kernels.low_rank.reference import (
     XLA,
@@ -139,19 +139,14 @@ def split(rules: Rules, axes: tuple[str, ...], w: Weight, rows: int) -> Split:
 
     # Mesh axes that split the batch hold other rows: W is gathered along them.
     batch = dict(rules.table)["batch"]
-    inputs = tuple(name for name in _names(by_inputs) if name not in batch)
-    outputs = tuple(name for name in _names(by_outputs) if name not in batch)
-    return Split(_names(by_rows), inputs, outputs)
+    inputs = tuple(name for name in mesh_axes(by_inputs) if name not in batch)
+    outputs = tuple(name for name in mesh_axes(by_outputs) if name not in batch)
+    return Split(mesh_axes(by_rows), inputs, outputs)
 
 
 def _devices(rules: Rules, names: tuple[str, ...]) -> int:
     """How many parts these mesh axes split an axis into."""
     return math.prod(rules.mesh.shape[name] for name in names)
-
-
-def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """An entry of a PartitionSpec, which holds a single name as a string, as a tuple of names."""
-    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def _with_one_level(w: Weight) -> Weight:
