@@ -8,7 +8,10 @@ from pathlib import Path
 
 from lfl_jax.errors import UserError, entry
 
-COMMANDS = ("main", "study", "evaluate", "compare", "analyze", "export", "fetch", "inspect_data")
+COMMANDS = (
+    *("main", "plan", "study", "evaluate", "compare", "analyze"),
+    *("export", "fetch", "inspect_data"),
+)
 
 
 def main(argv: Sequence[str]) -> None:

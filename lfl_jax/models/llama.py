@@ -166,10 +166,10 @@ def forward(
     context = LayerContext(cfg, rotation(positions, cfg), mask, in_adapters)
 
     x, cache = run_layers(
-        _rematerialised(partial(_block, context=context), cfg),
+        rematerialised(partial(block, context=context), cfg),
         _embed(params, tokens, cfg, rules),
         params["layers"],
-        _both_parts(adapter["layers"]),
+        both_parts(adapter["layers"]),
         n_layers=cfg.n_layers,
         key=key,
         cache=cache,
@@ -190,12 +190,12 @@ def _require_fitting_values(params: Params, adapter: AdapterTree, routing: Routi
         require_bound("forward", adapter, params)
 
 
-def _both_parts(adapter: AdapterTree | tuple[AdapterTree, ...]) -> AdapterTree | tuple:
+def both_parts(adapter: AdapterTree | tuple[AdapterTree, ...]) -> AdapterTree | tuple:
     """The adapter's layers, with an empty part where it adapts no attention or no mlp."""
     return {"attn": {}, "mlp": {}} | adapter if isinstance(adapter, dict) else adapter
 
 
-def _rematerialised(block: Block, cfg: ModelConfig) -> Block:
+def rematerialised(block: Block, cfg: ModelConfig) -> Block:
     """The block, of which the backward pass recomputes what cfg.remat does not save."""
     if cfg.remat == "none":
         return block
@@ -237,7 +237,7 @@ class _DropoutKeys(NamedTuple):
     attention: Key | None = None
 
 
-def _block(x: Hidden, layer: Layer, *, context: LayerContext) -> tuple[Hidden, LayerCache | None]:
+def block(x: Hidden, layer: Layer, *, context: LayerContext) -> tuple[Hidden, LayerCache | None]:
     """x + attention(norm(x)), then x + mlp(norm(x)); and the layer's cache with these tokens."""
     keys = _DropoutKeys(*(() if layer.key is None else jax.random.split(layer.key, 5)))
     eps = context.cfg.norm_eps

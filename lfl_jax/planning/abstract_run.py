@@ -49,7 +49,7 @@ def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
     patterns of what trains.
     """
     cfg = base_model.numerics(base_model.shape(config), config)
-    trainable, frozen = _halves(config, cfg)
+    trainable, frozen = halves(config, cfg)
     train = spec.abstract(_in_float32(trainable), rules)
     tx = optim.make(config.optim, schedules.make(config.optim, steps))
     opt_state = jax.eval_shape(tx.init, train)
@@ -68,8 +68,8 @@ def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
     )
 
 
-def _halves(config: Config, cfg: ModelConfig) -> tuple[Model, Model]:
-    """Specs of what trains and of what stays frozen, as stored."""
+def halves(config: Config, cfg: ModelConfig) -> tuple[Model, Model]:
+    """Specs of what trains and of what stays frozen, as stored, of a model of this shape."""
     storage = base_model.storage_dtype(config)
     params = llama.specs(cfg, pretrained.dense_dtype(storage, cfg))
     adapter = adapters.specs(llama.specs(cfg), config.adapter) if config.adapter.kinds else {}

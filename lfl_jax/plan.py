@@ -1,0 +1,79 @@
+"""Plan a run before it is started: whether it fits a machine, how long it takes, what it costs.
+
+    python -m lfl_jax.plan --config=configs/math_ift.py:paper --topology=v5e:4x4
+
+--config=FILE[:ARGUMENT]      a config, as of `python -m lfl_jax.main`; --config.SECTION.FIELD=VALUE
+                              overrides a field. No weights and no data are needed
+--topology=NAME               v5e:4x4, v5p:4x4x4, v6e:16x16 (TPU slices; another number behind it:
+                              several slices), h100:8, a100-80gb:8, h200:1 (GPUs of a node; h100:8x4
+                              is four nodes), or cpu:1: this machine, measured in 10 s
+--search                      rank mesh, rows of a microbatch and remat that fit, by a step's time
+--price=PER_CHIP_HOUR         the run's cost, in its unit
+--peaks=FILE                  cpu:1 with the figures of this file, which is written if it is not
+                              there, in place of a new measurement
+--json                        everything as JSON
+
+Memory is by term: what a step is given, from the shapes and shardings of the run, and what it needs
+beside that. Times are bands: what the published peaks allow, and a third of that.
+Exit code 0 whether or not it fits (--json has "fits"); 2: a mistake, in one line.
+"""
+
+import json
+from collections.abc import Sequence
+
+from lfl_jax.config import command_line
+from lfl_jax.errors import UserError, entry
+
+FLAGS = {
+    "topology": ("", "the machine, such as v5e:4x4"),
+    "search": (False, "rank what fits"),
+    "price": (0.0, "of a chip for an hour"),
+    "peaks": ("", "file with a CPU's measured peaks"),
+    "json": (False, "everything as JSON"),
+    **command_line.CODE,
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command above."""
+    config, options = command_line.parse(argv, __doc__, FLAGS)
+
+    import jax
+
+    # Shapes need no accelerator, and none must be held while it is planned for.
+    jax.config.update("jax_platforms", "cpu")
+    from rich.console import Console
+
+    from lfl_jax.planning import plan, search, show, topology
+
+    # what a person forgot is said before anything is computed
+    if not options["topology"]:
+        raise UserError(f"no --topology given; there are: {topology.listed()}")
+    if options["price"] < 0:
+        raise UserError(f"--price={options['price']:g} must not be negative")
+    machine = topology.parse(options["topology"])
+    console = Console()
+    if options["search"]:
+        ranking = search.ranked(config, machine)
+        if options["json"]:
+            rows = [
+                {
+                    "flags": candidate.flags,
+                    "bytes": candidate.memory.peak,
+                    "step_seconds": [candidate.time.total.fast, candidate.time.total.slow],
+                }
+                for candidate in ranking
+            ]
+            print(json.dumps(rows, indent=1))
+        else:
+            show.show_search(ranking, machine.name, console)
+        return
+    planned = plan.of(config, machine)
+    if options["json"]:
+        print(json.dumps(plan.as_json(planned, options["price"]), indent=1))
+    else:
+        show.show(planned, options["price"], console)
+
+
+if __name__ == "__main__":
+    entry(main)
