@@ -283,6 +283,8 @@ def _log() -> config_dict.ConfigDict:
     g.tensorboard = True  # the numbers of metrics.jsonl in tensorboard/, too
     # a project of Weights & Biases (extra wandb); "" = none. WANDB_MODE=offline sends nothing
     g.wandb = ""
+    # the group of that project that the run belongs to; a study sets its name; "" = none
+    g.wandb_group = ""
     # "10:15" = a trace of steps 10 to 15 in the run directory's profile/, for TensorBoard; "" =
     # none
     g.profile = ""

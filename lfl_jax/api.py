@@ -26,9 +26,8 @@ from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.core.types import AdapterTree, Params
 from lfl_jax.data.formatting import prompt_ids
-from lfl_jax.evals import suite
 from lfl_jax.evals.run import Result
-from lfl_jax.io import hf, pretrained, wandb_log
+from lfl_jax.io import hf, pretrained
 from lfl_jax.io.pretrained import Pretrained
 from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
@@ -133,16 +132,12 @@ def run(
 
 def _write(outcome: Outcome) -> None:
     """Write results.json, summary.txt and the pictures, and the scores to W&B where it is used."""
-    folder, project = outcome.workdir, outcome.config.log.wandb
+    folder = outcome.workdir
     results_json.save(outcome.report, outcome.facts, folder)
     with (folder / "summary.txt").open("w", encoding="utf-8") as file:
         outcome.show(Console(file=file, width=120))
     plots.draw(outcome.report, {"base": outcome.before, "tuned": outcome.after}, folder)
-    if project:
-        before, after = (suite.flat(results) for results in (outcome.before, outcome.after))
-        scores = {f"before/{task}": x for task, x in before.items()}
-        scores |= {f"after/{task}": x for task, x in after.items()}
-        wandb_log.report(project, folder, outcome.config.values(), scores)
+    finished_run.send(outcome.config, outcome.before, outcome.after, folder)
 
 
 def load(

@@ -90,6 +90,7 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
 
     from lfl_jax import assets, lab_base
     from lfl_jax.core.process import keep_compiled_programs
+    from lfl_jax.io import wandb_log
     from lfl_jax.studies import outcome
     from lfl_jax.studies.running import execute, measuring, plan
 
@@ -103,6 +104,9 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
         plan.show(config, study, console, options.jobs)
         return
 
+    # Refused now, and not once its runs are done.
+    log = planned[0].config.log
+    wandb_log.check(log.wandb)
     if options.slurm is not None:
         finished = _on_cluster(config, study, options)
         if options.no_wait:
@@ -117,7 +121,9 @@ def _study(values: Mapping[str, object], options: argparse.Namespace, command: s
     measured = {"jobs": options.jobs, "show_progress": not options.quiet}
     if not measuring.complete(config, study, states, **measured):
         _stop(console)
-    outcome.write(config, study, states, command, console)
+    page = outcome.write(config, study, states, command, console)
+    if log.wandb:
+        wandb_log.report_of_study(log.wandb, folder, values, log.wandb_group, page.parent)
 
 
 def _on_cluster(config: "StudyConfig", study: "Study", options: argparse.Namespace) -> bool:

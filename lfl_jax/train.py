@@ -125,6 +125,7 @@ def run(request: Run) -> Outcome:
 
             logs = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
             logs |= {"config": config.values(), "further": spectra.files}
+            logs["wandb_group"] = config.log.wandb_group
             writer = MetricsWriter(folder, resume_step=step or None, **logs)
             profiler = Profiler(config.log.profile, folder)
             with (

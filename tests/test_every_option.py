@@ -131,9 +131,11 @@ OTHER: dict[str, tuple] = {
     "log.every": (2, {}),
     "log.tensorboard": (True, {}),
     "log.wandb": ("a-project", {}),
+    "log.wandb_group": ("a-group", {"log.wandb": "a-project"}),
     "log.profile": ("2:3", {}),
 }
 NOT_HERE = {
+    "log.wandb_group": "it is of what W&B keeps; tests/io/test_wandb_log.py reads that",
     "seed.sample": "evaluations decode greedily; tests/test_sample.py shows what it does",
     "model.remat": "recomputation changes memory alone; tests/models/test_llama.py shows that"
     " results stay",

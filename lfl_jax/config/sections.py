@@ -219,6 +219,7 @@ class LogConfig:
     tensorboard: bool
     wandb: str
     profile: str
+    wandb_group: str = dataclasses.field(default="", metadata=LATER)
 
 
 def name_and_items(task: str) -> tuple[str, str]:

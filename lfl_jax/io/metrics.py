@@ -64,6 +64,7 @@ class MetricsWriter:
         resume_step: int | None = None,
         tensorboard: bool = True,
         wandb: str = "",
+        wandb_group: str = "",
         config: Mapping[str, Any] | None = None,
         further: Sequence[str] = (),
     ) -> None:
@@ -78,7 +79,7 @@ class MetricsWriter:
             name: StepRecords(folder / name, resume_step) for name in (METRICS_FILE, *further)
         }
         if wandb:
-            self._wandb = wandb_log.start(wandb, folder, config or {})
+            self._wandb = wandb_log.start(wandb, folder, config or {}, wandb_group)
         if tensorboard:
             purge_step = 0 if resume_step is None else resume_step + 1
             self._board = _Board(folder / TENSORBOARD_DIR, purge_step)

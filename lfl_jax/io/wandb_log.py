@@ -1,8 +1,9 @@
 """Weights & Biases (extra `wandb`): the config, every number of metrics.jsonl, final scores, and
 the report's files.
 
-A run directory is one W&B run, also when it is resumed: its id is kept in it. With
-WANDB_MODE=offline nothing leaves the machine, and `wandb sync` sends it later.
+A run directory is one W&B run, also when it is resumed: its id is kept in it. The runs of a study
+are a group, and its report is a run of that group. With WANDB_MODE=offline nothing leaves the
+machine, and `wandb sync` sends it later.
 """
 
 import importlib.util
@@ -64,8 +65,13 @@ def _refusal(project: str, reason: str) -> UserError:
     )
 
 
-def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """The W&B run of this run directory, new or continued; UserError where W&B cannot be used."""
+def start(
+    project: str, folder: Path, config: Mapping[str, Any], group: str = "", kind: str = "train"
+) -> Any:
+    """The W&B run of this directory, new or continued; UserError where W&B cannot be used.
+
+    group: of the project's runs, "" for none. kind: W&B's job type, train or report.
+    """
     _require_package(project)
     import wandb
 
@@ -75,6 +81,8 @@ def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
             dir=folder,
             id=_id(folder),
             name=folder.name,
+            group=group or None,
+            job_type=kind,
             # A known id resumes its run, a new one starts one.
             resume="allow",
             config=dict(config),
@@ -84,17 +92,38 @@ def start(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
 
 
 def report(
-    project: str, folder: Path, config: Mapping[str, Any], scores: Mapping[str, float]
+    project: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    scores: Mapping[str, float],
+    group: str = "",
 ) -> None:
     """Final scores as the run's summary, and the files of its report as an artifact."""
+    run = start(project, folder, config, group)
+    run.summary.update(dict(scores))
+    files = [*(folder / name for name in REPORT), *sorted(folder.glob("*.png"))]
+    _finish(run, {file.name: file for file in files if file.is_file()})
+
+
+def report_of_study(
+    project: str, folder: Path, config: Mapping[str, Any], group: str, pages: Path
+) -> None:
+    """The files of a study's report as an artifact of a run of its own, in the study's group.
+
+    config: the study's. pages: the folder of the report.
+    """
+    run = start(project, folder, config, group, kind="report")
+    files = [file for file in sorted(pages.rglob("*")) if file.is_file()]
+    _finish(run, {file.relative_to(pages).as_posix(): file for file in files})
+
+
+def _finish(run: Any, files: Mapping[str, Path]) -> None:
+    """End the W&B run with an artifact of these files, each under its name there."""
     import wandb
 
-    run = start(project, folder, config)
-    run.summary.update(dict(scores))
     artifact = wandb.Artifact(f"report-{run.id}", type="report")
-    files = [*(folder / name for name in REPORT), *sorted(folder.glob("*.png"))]
-    for file in filter(Path.is_file, files):
-        artifact.add_file(str(file))
+    for name, file in files.items():
+        artifact.add_file(str(file), name=name)
     run.log_artifact(artifact)
     run.finish()
 

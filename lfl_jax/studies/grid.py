@@ -268,7 +268,10 @@ def _config(study: StudyConfig, arm: ArmConfig, axes: Mapping[str, object]) -> C
     joined = ",".join(filter(None, (words, arm.words)))
     fields = dict(study.config) | dict(arm.config) | dict(axes)
     # Text is parsed as on a command line; a value keeps its type.
-    return command_line.configured(f"{file}:{joined}" if joined or colon else file, fields)
+    config = command_line.configured(f"{file}:{joined}" if joined or colon else file, fields)
+    if not config.log.wandb or config.log.wandb_group:
+        return config
+    return dataclasses.replace(config, log=dataclasses.replace(config.log, wandb_group=study.name))
 
 
 def _require_different_arms(study: StudyConfig, base: Config) -> None:

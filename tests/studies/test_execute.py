@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from lfl_jax.configs.studies import base, smoke
@@ -122,6 +123,24 @@ def test_what_the_results_have_numbers_of_is_expected(study):
     rows = [{"task": "source_test", "variant": "after"}, {"task": "own", "variant": "after"}]
     files.write_json(folder / "results.json", {"rows": rows})
     assert finished.lost(folder, run.config) == "evals/after/source_test.jsonl is missing"
+
+
+def test_a_run_that_finished_is_sent_to_where_it_is_tracked(planned, tmp_path, monkeypatch):
+    """After its report is written, which is sent, too; not before its end."""
+    ends, events = [True, False], []
+
+    def train_run(request):
+        return SimpleNamespace(finished=ends.pop(0), before={"a": 1}, after={"b": 2})
+
+    monkeypatch.setattr(execute.train, "run", train_run)
+    monkeypatch.setattr(execute.finished_run, "paired", lambda *_: ("report", "facts"))
+    monkeypatch.setattr(execute.results_json, "save", lambda *_: events.append("saved"))
+    monkeypatch.setattr(execute.finished_run, "send", lambda *given: events.append(given))
+    config = planned[0].config
+    assert execute.train_and_save(config, tmp_path, tmp_path, execute.Shared())
+    assert events == ["saved", (config, {"a": 1}, {"b": 2}, tmp_path)]
+    assert not execute.train_and_save(config, tmp_path, tmp_path, execute.Shared())
+    assert len(events) == 2
 
 
 def with_checkpoint(config, folder, base_records, shared):

@@ -181,3 +181,16 @@ def test_an_axis_is_set_by_the_study_alone():
     values["lora"]["config"] = {"optim": {"lr": 1e-3}}
     with pytest.raises(UserError, match=r"sets optim\.lr, which is an axis"):
         study(arms=values, contrasts=())
+
+
+def test_tracked_runs_are_a_group_of_the_studys_name():
+    values = smoke.get_config().to_dict()
+    assert {run.config.log.wandb_group for run in grid.expand(grid.read(values))} == {""}
+    values["config"]["log"]["wandb"] = "project"
+    tracked = grid.expand(grid.read(values))
+    assert {run.config.log.wandb_group for run in tracked} == {"Smoke study"}
+    # What is logged is no part of what is trained.
+    plain = grid.expand(grid.read(smoke.get_config().to_dict()))
+    assert [run.config.hash() for run in tracked] == [run.config.hash() for run in plain]
+    values["config"]["log"]["wandb_group"] = "mine"
+    assert grid.expand(grid.read(values))[0].config.log.wandb_group == "mine"

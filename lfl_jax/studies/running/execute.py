@@ -146,6 +146,7 @@ def train_and_save(config: Config, folder: Path, base_records: Path, shared: Sha
     if not outcome.finished:
         return False
     results_json.save(*finished_run.paired(outcome, warnings, folder), folder)
+    finished_run.send(config, outcome.before, outcome.after, folder)
     return True
 
 
