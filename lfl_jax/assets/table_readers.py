@@ -217,7 +217,7 @@ def open_parquet(path: Path) -> Iterator["pyarrow.parquet.ParquetFile"]:
 
 def _parquet(path: Path) -> Rows:
     with open_parquet(path) as file:
-        return _batches(file.read().to_batches())
+        return _batches(file.read().to_batches(), str(path))
 
 
 def _arrow(path: Path) -> Rows:
@@ -233,16 +233,24 @@ def _arrow(path: Path) -> Rows:
         table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(source).read_all()
     except (pyarrow.ArrowException, *DAMAGED) as error:
         raise UserError(f"{path}: not a readable Arrow file ({error})") from error
-    return _batches(table.to_batches())
+    return _batches(table.to_batches(), str(path))
 
 
-def _batches(batches: Sequence[Any]) -> Rows:
+def python_values(array: Any, place: str) -> list:
+    """The values of an Arrow array or batch; UserError where a text in it is not UTF-8."""
+    try:
+        return array.to_pylist()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: a text that is not UTF-8 ({error})") from error
+
+
+def _batches(batches: Sequence[Any], place: str) -> Rows:
     """Rows of Arrow record batches, turned into Python objects when asked for."""
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
 
     def read(i: int) -> Row:
         k = int(np.searchsorted(starts, i, side="right")) - 1
-        return batches[k].slice(i - int(starts[k]), 1).to_pylist()[0]
+        return python_values(batches[k].slice(i - int(starts[k]), 1), place)[0]
 
     return range(1, int(starts[-1]) + 1), read
 

@@ -140,8 +140,13 @@ def _parquet(file: Path, requested: str) -> Iterator[list[str]]:
     """Of Parquet, only the one column is read."""
     with table_readers.open_parquet(file) as rows:
         column = _text_column(requested, rows.schema_arrow.names, file)
-        for batch in rows.iter_batches(BATCH, columns=[column]):
-            yield batch.column(0).to_pylist()
+        for number, batch in enumerate(rows.iter_batches(BATCH, columns=[column])):
+            texts = table_readers.python_values(batch.column(0), str(file))
+            wrong = next((text for text in texts if not isinstance(text, str | None)), None)
+            if wrong is not None:
+                location = f"{file}, rows from {number * BATCH + 1} on"
+                raise UserError(f"{location}: field {column!r} is no text but {wrong!r:.40}")
+            yield texts
 
 
 def _json(file: Path, requested: str) -> Iterator[list[str]]:

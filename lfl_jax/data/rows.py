@@ -1,5 +1,6 @@
 """Rows of a table as examples: prompt and response with their context, or a conversation."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,9 @@ def _text(row: Mapping, where: str, name: str) -> str:
             f"{where}: no field {name!r}, which the first row has; found {', '.join(row)}"
         )
     value = _first_answer(row[name])
-    value = value.decode() if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):  # then it is no text
+            value = value.decode()
     if not isinstance(value, str) or not value.strip():
         raise UserError(
             f"{where}: field {name!r} is {value!r:.40}, expected text that is not empty"

@@ -2,7 +2,7 @@
 that mean a config."""
 
 import dataclasses
-import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -91,10 +91,10 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=_scaling(file, rope, fields, theta),
         norm_eps=number("rms_norm_eps", 1e-6),
-        tied=bool(fields.get("tie_word_embeddings", False)),
+        tied=_flag(file, fields, "tie_word_embeddings"),
         max_seq_len=size("max_position_embeddings", 2048),
         window=_window(file, name, fields),
-        **_biases(fields, family) | family.adds,
+        **_biases(file, fields, family) | family.adds,
     )
     if cfg.head_dim % 2 or cfg.n_heads % cfg.n_kv_heads:
         raise UserError(
@@ -104,11 +104,11 @@ def model_config(file: Path, fields: dict[str, Any]) -> ModelConfig:
     return cfg
 
 
-def _biases(fields: dict[str, Any], family: Family) -> dict[str, bool]:
+def _biases(file: Path, fields: dict[str, Any], family: Family) -> dict[str, bool]:
     """{flag of ModelConfig: is set} of the biases that this family may have."""
     flags: dict[str, bool] = {}
     for field in family.may_add:
-        flags |= dict.fromkeys(BIAS_FIELDS[field], bool(fields.get(field)))
+        flags |= dict.fromkeys(BIAS_FIELDS[field], _flag(file, fields, field))
     return flags
 
 
@@ -128,6 +128,8 @@ def _window(file: Path, family: str, fields: dict[str, Any]) -> int | None:
     size = partial(_size, file, fields)
     window = None if fields.get("sliding_window") is None else size("sliding_window")
     types = fields.get("layer_types")
+    if not isinstance(types, list | None) or not all(isinstance(x, str) for x in types or ()):
+        raise UserError(f"{file}: layer_types is {types!r:.40}; expected a list of names")
     # Qwen's files have a window even where it is off; Llama has none, whatever a file says.
     if family in ("qwen2", "qwen3") and fields.get("use_sliding_window"):
         full = min(fields["max_window_layers"], size("num_hidden_layers"))
@@ -150,10 +152,20 @@ def _size(file: Path, fields: dict[str, Any], name: str, default: int | None = N
     return value
 
 
+def _flag(file: Path, fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    # A text such as "false" would count as true.
+    if not isinstance(value, bool | None):
+        raise UserError(f"{file}: {name} is {value!r}; expected true or false")
+    return bool(value)
+
+
 def _number(file: Path, fields: dict[str, Any], name: str, default: float) -> float:
     value = default if fields.get(name) is None else fields[name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise UserError(f"{file}: {name} is {value!r}; expected a positive number")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON's integers have no limit, and Python's floats have one.
+    if not is_number or not 0 < value <= sys.float_info.max:
+        raise UserError(f"{file}: {name} is {value!r:.40}; expected a positive number")
     return float(value)
 
 

@@ -97,7 +97,7 @@ def _existing(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; pass another --workdir") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} was not written by a run of lfl_jax; pass another --workdir"
         ) from error

@@ -117,7 +117,11 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
         beginning = tokenizers.Tokenizer.from_str(json.dumps(tree))
         bare = _without_prefix(tree)
         continuing = beginning if bare == tree else tokenizers.Tokenizer.from_str(json.dumps(bare))
-    except Exception as error:  # the library raises bare Exception for every malformed file
+    # The library raises bare Exception for most malformed files, and for some a panic of Rust's,
+    # which is no Exception.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise UserError(f"{file}: not a tokenizer.json: {error}") from None
 
     # The library numbers added tokens by itself: files of two tokenizers would not be noticed.

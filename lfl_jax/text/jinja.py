@@ -81,8 +81,17 @@ def complete_text(
         return _compiled(template, marked).render(
             messages=messages, add_generation_prompt=prompt, **specials
         )
-    except TemplateError as error:
-        raise UserError(f"the tokenizer's chat template: {' '.join(str(error).split())}") from error
+    # A template is a program of anybody's: it may divide by zero, or call itself for ever.
+    except (
+        TemplateError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the tokenizer's chat template: {reason}") from error
 
 
 def marks_answers(template: str) -> bool:

@@ -275,7 +275,11 @@ def from_gguf(metadata: dict[str, Any]) -> Tokenizer:
     types = gguf_header.array(metadata, "tokenizer.ggml.token_type", int, len(tokens))
 
     proto = _model_proto()
+    known = proto.pieces.add().Type.values()
+    proto.ClearField("pieces")
     for token, score, type_ in zip(tokens, scores, types, strict=True):
+        if type_ not in known:
+            raise UserError(f"{metadata['GGUF.path']}: token {token!r} is of unknown type {type_}")
         proto.pieces.add(piece=token, score=score, type=type_)
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = True

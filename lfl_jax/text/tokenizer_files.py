@@ -92,12 +92,18 @@ def with_eos(files: dict[str, bytes], eos: str) -> dict[str, bytes]:
 def chat_template(folder: Path, settings: Settings) -> str | None:
     """Jinja source from chat_template.jinja or the settings; of several, the "default" one."""
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text("utf-8")
+        file = folder / "chat_template.jinja"
+        try:
+            return file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: not UTF-8 text ({error})") from error
     template = settings.get("chat_template")
     if isinstance(template, list):  # [{"name": ..., "template": ...}]
         entries = [entry for entry in template if isinstance(entry, dict)]
         by_name = {entry.get("name"): entry.get("template") for entry in entries}
         template = by_name.get("default")
+        if template is None:
+            raise UserError(f'{folder}: chat_template is a list without a template named "default"')
     if not isinstance(template, str | None):
         raise UserError(
             f"{folder}: chat_template is a {type(template).__name__}; expected Jinja source"
