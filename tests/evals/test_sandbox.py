@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from functools import cache
@@ -86,8 +87,10 @@ def run_group(level, hostile, tmp_path_factory):
     canary.write_text("CANARY")
     canary.chmod(0o644)
     before = {path: path.stat().st_mtime_ns for path in canary.parent.iterdir()}
+    folders = tmp_path_factory.mktemp("folders")
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LFL_SECRET", "CANARY")
+        patch.setattr(tempfile, "tempdir", str(folders))
         patch.setattr(sandbox, "level", lambda allow_weak=False: level)
         values = {
             "canary": str(canary),
@@ -117,7 +120,14 @@ def run_group(level, hostile, tmp_path_factory):
     return (
         level,
         verdicts,
-        {"left": left, "connected": connected, "before": before, "after": after, "canary": canary},
+        {
+            "left": left,
+            "folders": list(folders.iterdir()),
+            "connected": connected,
+            "before": before,
+            "after": after,
+            "canary": canary,
+        },
     )
 
 
@@ -152,6 +162,7 @@ def test_a_hostile_program_fails_and_for_the_reason_it_should(attack, group, nam
 def test_hostile_programs_leave_no_process_and_no_file_and_reach_no_server(attack, group):
     _, _, seen = attack(group)
     assert seen["left"] == set() and not seen["connected"]
+    assert seen["folders"] == []
     assert seen["before"] == seen["after"]
     assert seen["canary"].read_text() == "CANARY" and seen["canary"].stat().st_mode & 0o777 == 0o644
     assert not Path("/tmp/lfl-hostile").exists()

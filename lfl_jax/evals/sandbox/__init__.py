@@ -200,8 +200,8 @@ def _run(program: Program, limits: Limits, kind: str) -> Verdict:
     tests = {"setup": program.setup, "tests": program.tests, "entry_points": entry_points}
     with ExitStack() as stack:
         if kind == "seccomp":  # with namespaces the folder is in memory, and nobody else sees it
-            folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            job["work"] = stack.enter_context(folder)
+            job["work"] = tempfile.mkdtemp()
+            stack.callback(_remove, job["work"])
         # The child reads the second frame after the fork, so that the code's process never has it.
         frames = framed(marshal.dumps(job)) + framed(marshal.dumps(tests))
         process = stack.enter_context(_start_child())
@@ -212,6 +212,13 @@ def _run(program: Program, limits: Limits, kind: str) -> Verdict:
         finally:
             process.kill()  # the kernel then ends what it supervised
     return _verdict(out, err, process.returncode)
+
+
+def _remove(folder: str) -> None:
+    """Remove what a program left behind, also folders nested deeper than Python can recurse."""
+    # Folders without rights are opened first: rm leaves what it cannot enter.
+    subprocess.run(["chmod", "-R", "u+rwx", "--", folder], stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _start_child() -> subprocess.Popen:

@@ -39,8 +39,12 @@ LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 444, 445, 446
 WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE, EVERY_RIGHT = 2, 4, 8, 1 << 14, (1 << 15) - 1
 LANDLOCK_VERSION, LANDLOCK_BENEATH = 1, 1  # flag that asks for the version; rule about a folder
 
-# Per machine: its name for seccomp (AUDIT_ARCH_...), the column below that is its, its `clone`.
-MACHINES = {"x86_64": (0xC000003E, 1, 56), "aarch64": (0xC00000B7, 2, 220)}
+# Per machine: its name for seccomp (AUDIT_ARCH_...), the column below that is its, its `clone` and
+# its `socket`.
+MACHINES = {"x86_64": (0xC000003E, 1, 56, 41), "aarch64": (0xC00000B7, 2, 220, 198)}
+# AF_UNIX, AF_INET, AF_INET6: the families that a network namespace has of its own. AF_VSOCK, for
+# one, reaches the machine around a virtual machine from any of them.
+FAMILIES = (1, 2, 10)
 # Forbidden at both levels: (name, number on x86_64, number on aarch64), -1 where there is none.
 FORBIDDEN = (
     # to read or steer another process
@@ -302,11 +306,11 @@ def forbid_calls(namespaces: bool) -> None:
     machine = os.uname().machine
     if machine not in MACHINES:
         raise OSError(NOT_IMPLEMENTED, f"seccomp: no system call numbers for {machine}")
-    architecture, column, clone = MACHINES[machine]
+    architecture, column, clone, socket = MACHINES[machine]
     calls = FORBIDDEN if namespaces else FORBIDDEN + WITHOUT_NAMESPACES
     numbers = [call[column] for call in calls if call[column] >= 0]
 
-    program = seccomp_program(architecture, numbers, clone)
+    program = seccomp_program(architecture, numbers, clone, socket)
     code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("<H6xQ", len(program), ctypes.addressof(buffer))
@@ -315,9 +319,10 @@ def forbid_calls(namespaces: bool) -> None:
 
 
 def seccomp_program(
-    architecture: int, numbers: list[int], clone: int
+    architecture: int, numbers: list[int], clone: int, socket: int
 ) -> list[tuple[int, int, int, int]]:
-    """The filter: these calls fail, and so does a `clone` into a new user namespace."""
+    """The filter: these calls fail, and so do a `clone` into a new user namespace and a `socket` of
+    another family than FAMILIES."""
     deny, allow = (RETURN, 0, 0, FAIL_WITH | PERMISSION), (RETURN, 0, 0, ALLOW)
     # A process may use the calls of other architectures, whose numbers mean something else.
     program = [(LOAD, 0, 0, ARCHITECTURE), (IF_EQUAL, 1, 0, architecture), deny]
@@ -326,6 +331,9 @@ def seccomp_program(
         program += [(IF_EQUAL, 0, 1, number), deny]
     # clone3 "is not there": its flags are out of sight, and the C library then takes clone.
     program += [(IF_EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, FAIL_WITH | NOT_IMPLEMENTED)]
+    families = [(IF_EQUAL, len(FAMILIES) - i, 0, name) for i, name in enumerate(FAMILIES)]
+    program += [(IF_EQUAL, 0, len(families) + 3, socket), (LOAD, 0, 0, FIRST_ARGUMENT)]
+    program += [*families, deny, allow]
     program += [(IF_EQUAL, 0, 3, clone), (LOAD, 0, 0, FIRST_ARGUMENT)]
     return [*program, (IF_ANY_BIT, 0, 1, NEW_USER), deny, allow]
 

@@ -94,6 +94,22 @@ REACHING_OUT = {
         "exception: (OSError|PermissionError)",
         "",
     ),
+    "a socket to the machine around a virtual machine": (
+        "import socket\nprint('opening')\nsocket.socket(40, socket.SOCK_STREAM)",
+        "exception: (OSError|PermissionError)",
+        "opening",
+    ),
+    "a socket to the kernel's tables of routes": (
+        "import socket\nprint('opening')\nsocket.socket(16, socket.SOCK_RAW)",
+        "exception: (OSError|PermissionError)",
+        "opening",
+    ),
+    "folders nested deeply, left behind": (
+        "import os\ntry:\n    for i in range(1500):\n        os.mkdir('d')\n        os.chdir('d')\n"
+        "except OSError:\n    pass\nprint('deep')" + WRONG,
+        "assertion",
+        "deep",
+    ),
     "killing the parent": (
         "import os\ntry:\n    os.kill(os.getppid(), 9)\nexcept OSError:\n    pass\nprint('tried')"
         + WRONG,
