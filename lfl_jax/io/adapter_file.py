@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Shaped
 
 from lfl_jax.adapters.build import KINDS, is_kind, is_layer
 from lfl_jax.adapters.kind import Kind
@@ -179,6 +180,13 @@ class _Content:
         layers = [self._member(f"{path}/{i}", self.known[name]) for i, name in enumerate(names)]
         return Mix(tuple(layers)) if isinstance(kinds, list) else layers[0]
 
+    def _finite(self, key: str) -> Shaped[Array, "..."]:
+        """A tensor; UserError for one that is damaged, which would make every output NaN."""
+        tensor = jnp.asarray(self.tensors[key])
+        if jnp.issubdtype(tensor.dtype, jnp.floating) and not jnp.isfinite(tensor).all():
+            raise UserError(f"{self.file}: tensor {key} has values that are not finite")
+        return tensor
+
     def _member(self, path: str, kind: type[Kind]) -> Kind:
         values = {}
         for field in _fields(kind):
@@ -195,7 +203,7 @@ class _Content:
                 values[field.name] = None
             elif key in self.tensors:
                 self.used.add(key)
-                values[field.name] = jnp.asarray(self.tensors[key])
+                values[field.name] = self._finite(key)
             else:
                 raise UserError(f"{self.file}: tensor {key} is missing")
         return kind(**values)

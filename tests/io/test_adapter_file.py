@@ -57,6 +57,13 @@ def test_another_base_is_refused(mixture, small_params, tmp_path):
         adapter_file.load(tmp_path / "a.safetensors", small_params, fingerprint="beef")
 
 
+def test_values_that_are_not_finite_are_refused(mixture, small_params, tmp_path):
+    broken = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(np.inf), mixture)
+    adapter_file.save(tmp_path / "a.safetensors", broken)
+    with pytest.raises(UserError, match="tensor layers/attn/.* has values that are not finite"):
+        adapter_file.load(tmp_path / "a.safetensors", small_params)
+
+
 def damaged(case, file):
     tensors = load_file(file)
     with safe_open(file, "np") as opened:
