@@ -106,8 +106,8 @@ def test_a_stopped_job_says_so_and_resumes(config, study):
 class Training:
     """A run that is told to stop by submitit's signal while it trains, as by a time limit."""
 
-    def __init__(self):
-        self.done = []
+    def __init__(self, is_over):
+        self.is_over, self.done = is_over, []  # is_over: it has no step left to stop at
 
     def __call__(self, config, folder, base_records, shared):
         from lfl_jax.io.interrupt import interrupts
@@ -115,17 +115,18 @@ class Training:
         self.done.append(folder.name)
         with interrupts() as stop:
             signal.raise_signal(signal.SIGUSR2)
-            return not stop.requested
+            return self.is_over or not stop.requested
 
 
-def test_a_time_limit_saves_before_the_job_is_requeued(config, study):
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_time_limit_saves_before_the_job_is_requeued(config, study, is_over):
     events = []
     previous = {
         number: signal.signal(number, lambda *_: events.append("requeued"))
         for number in (signal.SIGUSR2, signal.SIGTERM)
     }
     try:
-        training = Training()
+        training = Training(is_over)
         stopped = dataclasses.replace(job(config, study, study.runs[:2]), do=training)
         assert stopped() is False
         # Requeued once, after the run had returned; the next one did not begin.
