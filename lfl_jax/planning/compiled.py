@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import time
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -51,7 +52,8 @@ _OVERFLOWS = (
 class Memory:
     """XLA's figures of a program, in bytes per device.
 
-    aliased: outputs that lie where arguments did. code: the program itself, on TPUs.
+    aliased: outputs that lie where arguments did. code: the program itself, on TPUs. peak: at the
+    fullest moment, as XLA says it.
     """
 
     arguments: int
@@ -59,6 +61,7 @@ class Memory:
     aliased: int
     temporaries: int
     code: int
+    peak: int = 0
 
     @property
     def total(self) -> int:
@@ -126,10 +129,13 @@ def _require_compiler(platform: str) -> None:
         )
 
 
-def compile_step(config: Config, rules: Rules, topology: str) -> CompiledStep:
+def compile_step(
+    config: Config, rules: Rules, topology: str, options: dict[str, Any] | None = None
+) -> CompiledStep:
     """The training step of a config, compiled for the devices of the rules' mesh.
 
-    A program that is too large for them is an answer, not an error.
+    A program that is too large for them is an answer, not an error. options: of the compiler, such
+    as xla_dump_to.
     """
     run = abstract_run.describe(config, rules)
     start = time.perf_counter()
@@ -137,7 +143,7 @@ def compile_step(config: Config, rules: Rules, topology: str) -> CompiledStep:
         run.state, run.frozen, run.batch, run.key, cfg=run.cfg, tx=run.tx, rules=rules
     )
     try:
-        program = lowered.compile()
+        program = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         overflow = overflow_of(str(error))
         if overflow is None:
@@ -151,6 +157,21 @@ def compile_step(config: Config, rules: Rules, topology: str) -> CompiledStep:
     memory = _memory(program)
     overflow = _too_large(memory, topology)
     return CompiledStep(memory, overflow, collectives, seconds, versions())
+
+
+def as_json(step: CompiledStep) -> dict[str, Any]:
+    """Plain values: bytes per device, collectives of a step."""
+    memory, collectives = step.memory, []
+    for each in step.collectives:
+        collectives.append(dataclasses.asdict(each) | {"sent": each.sent})
+    return {
+        "fits": step.overflow is None,
+        "overflow": step.overflow and dataclasses.asdict(step.overflow),
+        "bytes": memory and dataclasses.asdict(memory) | {"total": memory.total},
+        "collectives": collectives,
+        "compile_seconds": round(step.seconds, 1),
+        "versions": step.versions,
+    }
 
 
 def overflow_of(message: str) -> Overflow | None:
@@ -173,6 +194,7 @@ def _memory(program: jax.stages.Compiled) -> Memory:
         aliased=stats.alias_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
         code=stats.generated_code_size_in_bytes,
+        peak=stats.peak_memory_in_bytes,
     )
 
 

@@ -224,8 +224,9 @@ def _called(rest: str) -> list[str]:
 def _payload(instruction: _Instruction, kind: str, devices: int) -> tuple[str, int]:
     """(dtype, bytes) of the whole array that is communicated, the largest one's dtype."""
     result = instruction.type
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-        result = _elements(result)[1]  # (operands, results, and flags of a permutation)
+    # (operands, results, and flags of a permutation); a started all-reduce has its results alone
+    if instruction.opcode.endswith("-start") and kind != "all-reduce":
+        result = _elements(result)[1]
     arrays = [(dtype, _size(dtype, shape)) for dtype, shape in _ARRAY.findall(result)]
     size = sum(bytes_ for _, bytes_ in arrays)
     if kind == "reduce-scatter":

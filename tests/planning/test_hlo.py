@@ -29,6 +29,7 @@ TEXT = """HloModule jit_f, is_scheduled=true, num_partitions=8
   %ag = bf16[64,16]{1,0:T(8,128)(2,1)} all-gather(%gte), replica_groups={{0,1,2,3,4,5,6,7}}
   %rs = ((bf16[64,32]), bf16[8,32]{1,0}, u32[]) async-start(%ag), calls=%moved
   %rs-done = bf16[8,32]{1,0} async-done(%rs), calls=%moved
+  %rs-start = ((f32[16,2], f32[8]{0}), (f32[2,2], f32[1]{0})) reduce-scatter-start(%a, %b), replica_groups=[1,8]<=[8]
   %ar = f32[4,4]{1,0} all-reduce(%z), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
   ROOT %out = (s32[], bf16[8,16]{1,0}) tuple(%i, %gte)
 }
@@ -65,7 +66,9 @@ def test_a_collective_is_counted_as_often_as_its_loops_run():
     # once, though the start and the done half both name its computation; of its whole operand
     scattered = found["reduce-scatter", "bf16"]
     assert (scattered.times, scattered.bytes) == (24, 24 * 64 * 32 * 2)
-    # an asynchronous one yields its operand and its result
+    # its operands are in the type of one that is started, and no part of its results
+    scattered = found["reduce-scatter", "f32"]
+    assert (scattered.times, scattered.bytes) == (24, 24 * (16 * 2 + 8) * 4)
     assert found["collective-permute", "f32"] == Collective(
         "collective-permute", "f32", 2, 3, 3 * 4 * 2 * 4, False
     )
