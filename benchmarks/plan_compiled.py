@@ -20,7 +20,7 @@ import jax
 
 from lfl_jax.config import Config, command_line
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.planning import compiled
+from lfl_jax.planning import compiled, topology
 
 RESULTS = Path(__file__).parents[1] / "results" / "plan_compiled"
 
@@ -60,6 +60,7 @@ CASES = {
     "v5p_lora_70b": Case("v5p:4x4x4", "paper", (1, 16, 4), 16, "llama2-70b"),
     "h200_lora": Case("h200:1", "paper", (1, 1, 1), 8),
     "h200_qlora": Case("h200:1", "paper,qlora", (1, 1, 1), 8),
+    "h100x8_lora": Case("h100:8", "paper", (1, 8, 1), 16),
     "h100x8_full": Case("h100:8", "paper,full", (1, 8, 1), 16),
 }
 
@@ -68,8 +69,9 @@ def measure(name: str, dump: str) -> dict:
     """A case, compiled."""
     case = CASES[name]
     options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True} if dump else None
-    rules = make_rules(*case.mesh, devices=compiled.devices(case.topology))
-    step = compiled.compile_step(case.config(), rules, case.topology, options)
+    machine = topology.parse(case.topology)
+    rules = make_rules(*case.mesh, devices=compiled.devices(machine))
+    step = compiled.compile_step(case.config(), rules, machine, options)
     return {
         "command": f"benchmarks/plan_compiled.py --case={name}",
         "date": datetime.date.today().isoformat(),

@@ -8,6 +8,9 @@
                               several slices), h100:8, a100-80gb:8, h200:1 (GPUs of a node; h100:8x4
                               is four nodes), or cpu:1: this machine, measured in 10 s
 --search                      rank mesh, rows of a microbatch and remat that fit, by a step's time
+--compile                     beside the plan, what XLA says: the training step is compiled for the
+                              machine (not run; minutes), for TPUs by libtpu (extra tpu), for GPUs
+                              by jax's CUDA plugin (extra cuda12)
 --price=PER_CHIP_HOUR         the run's cost, in its unit
 --peaks=FILE                  cpu:1 with the figures of this file, which is written if it is not
                               there, in place of a new measurement
@@ -19,14 +22,20 @@ Exit code 0 whether or not it fits (--json has "fits"); 2: a mistake, in one lin
 """
 
 import json
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lfl_jax.config import command_line
 from lfl_jax.errors import UserError, entry
 
+if TYPE_CHECKING:
+    from lfl_jax.planning.plan import Plan
+
 FLAGS = {
     "topology": ("", "the machine, such as v5e:4x4"),
     "search": (False, "rank what fits"),
+    "compile": (False, "beside the plan, what XLA says"),
     "price": (0.0, "of a chip for an hour"),
     "peaks": ("", "file with a CPU's measured peaks"),
     "json": (False, "everything as JSON"),
@@ -53,6 +62,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--price={options['price']:g} must not be negative")
     machine = topology.parse(options["topology"])
     console = Console()
+    if options["search"] and options["compile"]:
+        raise UserError("--search and --compile: give one; what a search finds can be compiled")
     if options["search"]:
         ranking = search.ranked(config, machine)
         if options["json"]:
@@ -69,10 +80,29 @@ def main(argv: Sequence[str]) -> None:
             show.show_search(ranking, machine.name, console)
         return
     planned = plan.of(config, machine)
+    values = plan.as_json(planned, options["price"])
+    lines: list[str] = []
+    if options["compile"]:
+        # before the plan is shown: a compiler that is missing is said at once
+        values["xla"], lines = _compiled(planned)
     if options["json"]:
-        print(json.dumps(plan.as_json(planned, options["price"]), indent=1))
-    else:
-        show.show(planned, options["price"], console)
+        print(json.dumps(values, indent=1))
+        return
+    show.show(planned, options["price"], console)
+    print(*lines, sep="\n", end="\n" if lines else "")
+
+
+def _compiled(planned: "Plan") -> tuple[dict, list[str]]:
+    """What XLA says of the plan's step, as plain values, and in lines beside the plan."""
+    # with the whole training step, which a plan alone does not need
+    from lfl_jax.core.sharding import make_rules
+    from lfl_jax.planning import comparison, compiled
+
+    mesh, machine = planned.layout.mesh, planned.topology
+    rules = make_rules(mesh.data, mesh.fsdp, mesh.tensor, devices=compiled.devices(machine))
+    print(f"compiling for {machine.name}: this takes minutes", file=sys.stderr)
+    step = compiled.compile_step(planned.layout.config, rules, machine)
+    return compiled.as_json(step), ["", *comparison.lines(planned, step)]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from lfl_jax.kernels.linear_cross_entropy.reference import CHUNK
 from lfl_jax.planning import abstract_run, hlo
 from lfl_jax.planning.gpu_targets import GPUS
 from lfl_jax.planning.hlo import Collective
+from lfl_jax.planning.topology import CPU, Topology
 from lfl_jax.train_step import train_step
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ _OVERFLOWS = (
 class Memory:
     """XLA's figures of a program, in bytes per device.
 
-    aliased: outputs that lie where arguments did. code: the program itself, on TPUs. peak: at the
-    fullest moment, as XLA says it.
+    aliased: outputs that lie where arguments did. temporaries: as reported, which on TPUs counts
+    more than its buffer assignment holds. code: the program itself, on TPUs. peak: arguments and
+    all that is live beside them at the fullest moment.
     """
 
     arguments: int
@@ -61,12 +63,17 @@ class Memory:
     aliased: int
     temporaries: int
     code: int
-    peak: int = 0
+    peak: int
+
+    @property
+    def live(self) -> int:
+        """Live beside the arguments at the fullest moment."""
+        return self.peak - self.arguments
 
     @property
     def total(self) -> int:
-        """What is needed at once, at most."""
-        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+        """What is needed at once."""
+        return self.peak + self.code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +93,7 @@ class Overflow:
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A compiled training step; without memory and collectives where it does not fit.
-
-    limit: bytes of memory of a device, None where only the compiler knows it.
-    """
+    """A compiled training step; without memory and collectives where XLA refuses it."""
 
     memory: Memory | None
     overflow: Overflow | None
@@ -98,26 +102,32 @@ class CompiledStep:
     versions: dict[str, str]
 
 
-def devices(topology: str) -> list[jax.Device]:
-    """Devices of a TPU slice ("v5e:4x4") or a node of GPUs ("h100:8"), to compile for only.
+def devices(machine: Topology) -> list[jax.Device]:
+    """The chips of a slice or node, to compile for only; cpu:1 is this machine's.
 
-    Raises UserError where the compiler is not installed, or does not know the topology.
+    Raises UserError where the compiler is not installed or does not know the topology, and for
+    several slices or nodes.
     """
-    name, _, count = topology.partition(":")
+    if machine.groups > 1:
+        raise UserError(f"{machine.name}: --compile is for one slice or node")
+    if machine.chip.name == CPU:
+        return jax.devices("cpu")[:1]
+
+    name = machine.chip.name
     platform = "gpu" if name in GPUS else "tpu"
     _require_compiler(platform)
     for variable, value in WITHOUT_DEVICES.items():
         os.environ.setdefault(variable, value)
     try:
         if platform == "tpu":
-            return list(topologies.get_topology_desc(topology, "tpu").devices)
+            return list(topologies.get_topology_desc(machine.name, "tpu").devices)
         gpu = GPUS[name]
         # hosts, processes of a host, and devices of one
-        options = {"target_config": gpu.target, "topology": f"1x1x{count or 1}"}
+        options = {"target_config": gpu.target, "topology": f"1x1x{machine.group}"}
         return list(topologies.get_topology_desc(gpu.name, "cuda", **options).devices)
     except jax.errors.JaxRuntimeError as error:
         message = str(error).partition("\n")[0]
-        raise UserError(f"{topology}: the compiler knows no such topology ({message})") from None
+        raise UserError(f"{machine.name}: the compiler does not know it ({message})") from None
 
 
 def _require_compiler(platform: str) -> None:
@@ -130,7 +140,7 @@ def _require_compiler(platform: str) -> None:
 
 
 def compile_step(
-    config: Config, rules: Rules, topology: str, options: dict[str, Any] | None = None
+    config: Config, rules: Rules, machine: Topology, options: dict[str, Any] | None = None
 ) -> CompiledStep:
     """The training step of a config, compiled for the devices of the rules' mesh.
 
@@ -155,19 +165,20 @@ def compile_step(
     chunks = -(-config.data.seq_len // CHUNK)
     collectives = hlo.collectives(program.as_text(), unknown_trips=chunks)
     memory = _memory(program)
-    overflow = _too_large(memory, topology)
+    overflow = _too_large(memory, machine)
     return CompiledStep(memory, overflow, collectives, seconds, versions())
 
 
 def as_json(step: CompiledStep) -> dict[str, Any]:
     """Plain values: bytes per device, collectives of a step."""
     memory, collectives = step.memory, []
-    for each in step.collectives:
-        collectives.append(dataclasses.asdict(each) | {"sent": each.sent})
+    for collective in step.collectives:
+        collectives.append(dataclasses.asdict(collective) | {"sent": collective.sent})
     return {
         "fits": step.overflow is None,
         "overflow": step.overflow and dataclasses.asdict(step.overflow),
-        "bytes": memory and dataclasses.asdict(memory) | {"total": memory.total},
+        "bytes": memory
+        and dataclasses.asdict(memory) | {"live": memory.live, "total": memory.total},
         "collectives": collectives,
         "compile_seconds": round(step.seconds, 1),
         "versions": step.versions,
@@ -198,12 +209,10 @@ def _memory(program: jax.stages.Compiled) -> Memory:
     )
 
 
-def _too_large(memory: Memory, topology: str) -> Overflow | None:
+def _too_large(memory: Memory, machine: Topology) -> Overflow | None:
     """XLA compiles for a GPU what its memory cannot hold; libtpu refuses by itself."""
-    gpu = GPUS.get(topology.partition(":")[0])
-    if gpu is None or memory.total <= gpu.memory:
-        return None
-    return Overflow(memory.total, gpu.memory)
+    limit = round(machine.chip.memory)
+    return Overflow(memory.total, limit) if memory.total > limit else None
 
 
 def versions() -> dict[str, str]:

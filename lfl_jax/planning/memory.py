@@ -1,29 +1,38 @@
 """Bytes of one device, by what they are for.
 
 What a step is given (weights, adapter, optimizer, batch) is added up from the shapes and shardings
-that the run itself uses. What it needs beside that, at its two fullest moments:
+that the run itself uses. What it needs beside that, at its fullest moment, is what XLA keeps:
 
-    while a layer is differentiated   saved + layer + gathered + gradients
-    while the loss is computed        saved + loss + gradients
+    all the time             gradients, and casts of what trains
+    a layer's backward pass  saved + layer + weights + head
+    the loss                 saved + loss
+    the embedding's          head + embedding, where it trains
 
-saved: what the forward pass left in all layers (`block`). layer: what one layer saves inside where
-nothing is recomputed, and the gradients that pass through it: of gate, up and their product (3 F),
-and of both norms' inputs in float32 (2 D), for each token. gathered: two layers' weights in the
-compute dtype where fsdp splits them, since the next layer's are fetched while one computes; one
-where they are only cast or dequantised. loss: 64 positions of every row have float32 logits, their
-softmax and the gradient in the compute dtype; beside them the head, gathered, hidden states and
-their gradient, and the head's own gradient in float32 where it trains.
+The terms were read off XLA's live ranges for v5e, v5p, H100 and H200 (`results/plan_compiled`). XLA
+keeps what its matrix products read or made, in the compute dtype, and computes what is between them
+again. With N tokens, D the width, F of the mlp, Q and K of all query and key heads:
+
+    layer    4 N F (gate, up, their product and its gradient), 4 N D (both norms' outputs, the
+             hidden states between, and the gradient), 2 N (Q + K) for q, k, v and attention's
+             output. An adapter adds a second gradient N F; dropout the dropped inputs N (F + Q),
+             and masks of a byte each for N (F + 2 D + Q)
+    weights  of one layer: on a GPU all of them, whole, in the compute dtype; on a TPU, which
+             gathers by parts while it multiplies, gate, up and one of attention
+    head     where fsdp splits a head or embedding that trains, its gradient is whole, in float32
+    loss     64 positions of every row: float32 logits, their softmax and the gradient in the
+             compute dtype; beside them the head, gathered, hidden states and their gradient
 """
 
 import dataclasses
 
-from lfl_jax.core.types import PyTree
+import jax
+
+from lfl_jax.core import tree
 from lfl_jax.kernels.linear_cross_entropy.reference import CHUNK
 from lfl_jax.planning import layout as layouts
 from lfl_jax.planning.bands import Number
-from lfl_jax.planning.block import Sizes
-from lfl_jax.planning.layout import Layout, bytes_of, whole_bytes
-from lfl_jax.planning.topology import Topology
+from lfl_jax.planning.layout import Layout, bytes_of
+from lfl_jax.planning.topology import CPU, Chip, Topology
 
 GIB = 2**30
 
@@ -71,7 +80,10 @@ class Memory:
 def of(layout: Layout, topology: Topology) -> Memory:
     """The memory of a step and of the evaluations on a chip of the topology."""
     return Memory(
-        arguments(layout), _temporaries(layout), _evaluation(layout), topology.chip.memory
+        arguments(layout),
+        temporaries(layout, topology.chip),
+        _evaluation(layout, topology.chip),
+        topology.chip.memory,
     )
 
 
@@ -88,18 +100,24 @@ def arguments(layout: Layout) -> dict[str, Number]:
     }
 
 
-def _temporaries(layout: Layout) -> dict[str, Number]:
+def temporaries(layout: Layout, chip: Chip) -> dict[str, Number]:
+    """What a step needs beside its arguments, at its fullest moment."""
     trained = bytes_of(layout.run.state.trainable)
-    layer, loss = _layer(layout), _loss(layout)
-    saved = layout.cfg.n_layers * _saved(layout)
-    both = {
+    saved = {
+        f"activations, saved ({layout.config.model.remat})": layout.cfg.n_layers * _saved(layout)
+    }
+    always = {
         "gradients": trained,
         # sums over microbatches, beside the gradients of one
         "gradients, accumulated": trained * (layout.microbatches > 1),
-        f"activations, saved ({layout.config.model.remat})": saved,
+        "weights, copied once a step": _copies(layout, chip),
     }
-    fullest = max(layer, loss, key=lambda terms: sum(terms.values()))
-    return both | fullest
+    moments = (
+        saved | _layer(layout, chip) | _head_gradient(layout),
+        saved | _loss(layout) | _head_gradient(layout),
+        _head_gradient(layout) | _embedding_gradient(layout),
+    )
+    return always | max(moments, key=lambda terms: sum(terms.values()))
 
 
 def _saved(layout: Layout) -> Number:
@@ -108,35 +126,72 @@ def _saved(layout: Layout) -> Number:
     return saved.of(layout.tokens, layout.row) - saved.once * (1 - 1 / layout.mesh.fsdp)
 
 
-def _layer(layout: Layout) -> dict[str, Number]:
-    """While the fullest layer is differentiated."""
+def _copies(layout: Layout, chip: Chip) -> Number:
+    """Sharded copies of weights that are made before the loop over microbatches.
+
+    A TPU's compiler casts all that train to the compute dtype there. A GPU's transposes those whose
+    first axis is not the one that fsdp splits, since it gathers along the first.
+    """
+    trained, frozen = layout.run.state.trainable.params, layout.run.frozen.params
+    if layout.mesh.fsdp == 1 and not chip.torus:
+        return 0
+    if chip.torus:
+        return bytes_of(trained) * layout.width / 4 * (layout.width < 4)
+    weights = tree.combine(trained, frozen) if frozen and trained else trained or frozen
+    paths = ("o", "down", "embed", "head")
+    return sum(
+        bytes_of(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(weights)
+        if str(path[-1].key) in paths
+    )
+
+
+def _layer(layout: Layout, chip: Chip) -> dict[str, Number]:
+    """While a layer is differentiated."""
     cfg, n = layouts.local(layout.cfg, layout.mesh.tensor), layout.tokens
-    inside = _without_once(layout.block.within).of(n, layout.row)
-    recomputed = 0 if layout.config.model.remat == "none" else inside
-    passing = n * (3 * cfg.d_ff * layout.width + 2 * cfg.d_model * 4)
-    terms = {
-        "activations, one layer": recomputed + passing,
-        "weights, gathered": gathered_layers(layout) * layer_bytes(layout, layout.width),
+    d, f = cfg.d_model, cfg.d_ff
+    q, k = cfg.n_heads * cfg.head_dim, cfg.n_kv_heads * cfg.head_dim
+    is_adapted, drops = bool(layout.config.adapter.kinds), layout.cfg.adapter_dropout > 0
+    values = (4 + is_adapted + drops) * f + 4 * d + 2 * (q + k) + drops * q
+    masks = drops * (f + 2 * d + q)
+    # only attention with dropout has all its scores
+    scores = layout.block.within.square * n * layout.row
+    return {
+        "activations, one layer": n * (values * layout.width + masks) + scores,
+        "weights of a layer, whole": _whole_weights(layout, chip),
     }
-    trained = layout.run.state.trainable.params
-    if layout.mesh.fsdp > 1 and trained is not None and "layers" in trained:
-        # a gradient is whole on every device until it is reduced and scattered
-        whole = whole_bytes(trained["layers"]) / layout.cfg.n_layers / layout.mesh.tensor
-        terms["gradient of a layer, whole"] = whole
-    return terms
 
 
-def _without_once(sizes: Sizes) -> Sizes:
-    return dataclasses.replace(sizes, once=0.0)
+def _whole_weights(layout: Layout, chip: Chip) -> Number:
+    """Weights of one layer that are whole on a device at a time, in the compute dtype."""
+    if chip.torus and layout.mesh.fsdp > 1:
+        cfg = layouts.local(layout.cfg, layout.mesh.tensor)
+        mlp, attention = 2 * cfg.d_model * cfg.d_ff, cfg.d_model * cfg.n_heads * cfg.head_dim
+        return (mlp + attention) * layout.width
+    return gathered_layers(layout, chip) * layer_bytes(layout, layout.width)
 
 
-def gathered_layers(layout: Layout) -> int:
-    """Layers whose weights are whole on a device, in the compute dtype, at a time."""
-    if layout.mesh.fsdp > 1:
-        return 2
+def gathered_layers(layout: Layout, chip: Chip) -> int:
+    """Layers whose weights a device has apart from the stack: gathered, cast, or cut out of it."""
+    if chip.name != CPU or layout.mesh.fsdp > 1:
+        return 1
     stored = layout.run.frozen.params or layout.run.state.trainable.params
-    is_cast = bytes_of(_layers(stored)) != layout.cfg.n_layers * layer_bytes(layout, layout.width)
-    return int(is_cast)
+    return int(any(x.dtype.itemsize != layout.width for x in jax.tree.leaves(stored["layers"])))
+
+
+def _head_gradient(layout: Layout) -> dict[str, Number]:
+    """The head's gradient, from the loss to a microbatch's end, where fsdp splits the head."""
+    whole = head_parameters(layout) / layout.mesh.tensor * 4
+    is_whole = trains_head(layout) and layout.mesh.fsdp > 1
+    return {"gradient of the head, whole": whole * is_whole}
+
+
+def _embedding_gradient(layout: Layout) -> dict[str, Number]:
+    """The embedding's gradient, before and after it is summed over devices."""
+    trained = layout.run.state.trainable.params or {}
+    whole = head_parameters(layout) / layout.mesh.tensor * 4
+    is_whole = trained.get("embed") is not None and layout.mesh.fsdp > 1
+    return {"gradient of the embedding, whole, twice": 2 * whole * is_whole}
 
 
 def layer_bytes(layout: Layout, width: Number) -> Number:
@@ -149,10 +204,6 @@ def layer_parameters(layout: Layout) -> int:
     cfg = layout.cfg
     attention = cfg.d_model * cfg.head_dim * 2 * (cfg.n_heads + cfg.n_kv_heads)
     return attention + 3 * cfg.d_model * cfg.d_ff
-
-
-def _layers(params: PyTree) -> PyTree:
-    return params["layers"] if isinstance(params, dict) else params
 
 
 def head_parameters(layout: Layout) -> int:
@@ -177,11 +228,11 @@ def _loss(layout: Layout) -> dict[str, Number]:
     gathered = head * layout.width * (layout.mesh.fsdp > 1)
     return {
         "loss: logits of 64 positions a row": logits,
-        "loss: hidden states and head": hidden + gathered + head * 4 * trains_head(layout),
+        "loss: hidden states and head": hidden + gathered,
     }
 
 
-def _evaluation(layout: Layout) -> dict[str, Number]:
+def _evaluation(layout: Layout, chip: Chip) -> dict[str, Number]:
     """While answers are generated: the cache of every row, which no mesh axis is asked to split."""
     cfg, e = layout.cfg, layout.config.eval
     slots = e.seq_len + e.max_new_tokens
@@ -191,5 +242,5 @@ def _evaluation(layout: Layout) -> dict[str, Number]:
     return {
         "KV cache": cache,
         "activations, a layer of prompts": prompts / layout.mesh.tensor,
-        "weights, gathered": gathered_layers(layout) * layer_bytes(layout, layout.width),
+        "weights, gathered": gathered_layers(layout, chip) * layer_bytes(layout, layout.width),
     }

@@ -5,14 +5,14 @@ import sys
 
 from lfl_jax.config import command_line
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.planning import compiled
+from lfl_jax.planning import compiled, topology
 
-(topology,) = sys.argv[1:]
+machine = topology.parse(sys.argv[1])
 flags = ("--config.train.batch=8", "--config.train.microbatch=4", "--config.data.seq_len=128")
 argv = ["plan", "--config=configs/math_ift.py:smoke,lora,r=4", *flags]
 config = command_line.parse(argv, "", {})[0]
-rules = make_rules(devices=compiled.devices(topology))
-step = compiled.compile_step(config, rules, topology)
+rules = make_rules(devices=compiled.devices(machine))
+step = compiled.compile_step(config, rules, machine)
 print(step)
 assert step.overflow is None, step.overflow
 assert step.memory.aliased > 0 and step.memory.temporaries > 0, step.memory

@@ -10,6 +10,7 @@ import pytest
 from lfl_jax.errors import UserError
 from lfl_jax.planning import compiled
 from lfl_jax.planning.compiled import Memory, Overflow
+from lfl_jax.planning.topology import parse
 
 GIB = 2**30
 
@@ -21,7 +22,7 @@ GIB = 2**30
 def test_a_missing_compiler_is_said_with_what_installs_it(topology, package, extra, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"{package}.*pip install 'lfl_jax\[{extra}\]'"):
-        compiled.devices(topology)
+        compiled.devices(parse(topology))
 
 
 def test_libtpus_words_for_too_large_are_an_answer():
@@ -50,10 +51,15 @@ def test_other_errors_of_a_compiler_stay_errors():
 
 def test_a_program_for_a_gpu_that_is_too_large_does_not_fit():
     memory = Memory(
-        arguments=60 * GIB, outputs=10 * GIB, aliased=9 * GIB, temporaries=30 * GIB, code=0
+        arguments=60 * GIB,
+        outputs=10 * GIB,
+        aliased=9 * GIB,
+        temporaries=30 * GIB,
+        code=0,
+        peak=91 * GIB,
     )
-    assert compiled._too_large(memory, "h200:1") is None
-    overflow = compiled._too_large(memory, "h100:8")
+    assert compiled._too_large(memory, parse("h200:1")) is None
+    overflow = compiled._too_large(memory, parse("h100:8"))
     assert overflow.needed == 91 * GIB and "does not fit" in str(overflow)
 
 
