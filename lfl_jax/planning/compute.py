@@ -12,11 +12,19 @@ is the scores again (FlashAttention, arXiv 2205.14135).
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+
+from lfl_jax.core import tree
+from lfl_jax.model import Model
 from lfl_jax.planning import layout as layouts
 from lfl_jax.planning import memory
 from lfl_jax.planning.bands import Number
 from lfl_jax.planning.block import Products
-from lfl_jax.planning.layout import Layout, bytes_of, whole_bytes
+from lfl_jax.planning.layout import Layout, bytes_of
+
+# what is before and after the layers
+ENDS = ("params/embed", "params/head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,24 +136,17 @@ def _traffic(layout: Layout) -> tuple[Number, Number]:
 def collectives(layout: Layout) -> tuple[Collective, ...]:
     """What a device receives in a step, without what is too small to matter.
 
-    fsdp: weights are gathered for the forward and again for the backward pass, as they are stored;
-    gradients of what trains are reduced and scattered. data: gradients are reduced. tensor: the
+    fsdp: a layer's weights are gathered for the forward and again for the backward pass, embedding
+    and head once, in the compute dtype or as they are quantised. So are a layer's gradients reduced
+    and scattered; those of embedding and head are summed whole, in float32, as XLA does
+    (`results/plan_compiled`). data: gradients are reduced. tensor: the
     outputs of `o` and `down` are reduced in the forward pass, and the gradients of what they and
     the others read in the backward pass.
     """
     mesh, run, count = layout.mesh, layout.run, layout.microbatches
     received = []
     if mesh.fsdp > 1:
-        share, span = (mesh.fsdp - 1) / mesh.fsdp, mesh.fsdp * mesh.tensor
-        stored = whole_bytes(run.frozen) + whole_bytes(run.state.trainable)
-        gathered = 2 * count * share * stored / mesh.tensor
-        trained = whole_bytes(run.state.trainable) / mesh.tensor
-        received += [
-            Collective("weights", "all-gather over fsdp", gathered, mesh.fsdp, span),
-            Collective(
-                "gradients", "reduce-scatter over fsdp", count * share * trained, mesh.fsdp, span
-            ),
-        ]
+        received += _over_fsdp(layout)
     if mesh.data > 1:
         share = (mesh.data - 1) / mesh.data
         reduced = 2 * count * share * bytes_of(run.state.trainable)
@@ -154,11 +155,53 @@ def collectives(layout: Layout) -> tuple[Collective, ...]:
         )
     if mesh.tensor > 1:
         share = (mesh.tensor - 1) / mesh.tensor
+        # o and down; the gradients by the inputs of q, k, v, gate and up, which XLA sums apart;
         # recomputing needs the output of `o` once more
-        times = 4 + (layout.config.model.remat != "none")
+        times = 2 + 5 + (layout.config.model.remat != "none")
         activations = layout.tokens * layout.cfg.d_model * layout.width
         reduced = 2 * share * times * activations * layout.cfg.n_layers * count
         received.append(
             Collective("activations", "all-reduce over tensor", reduced, mesh.tensor, mesh.tensor)
         )
     return tuple(received)
+
+
+def _over_fsdp(layout: Layout) -> list[Collective]:
+    """Weights and gradients, where fsdp splits them."""
+    mesh, trained = layout.mesh, layout.run.state.trainable
+    # a device has its own share already, and a tensor axis splits what is sent as it does weights
+    factor = layout.microbatches * (mesh.fsdp - 1) / mesh.fsdp / mesh.tensor
+    scattered, _ = _moved(trained, layout.width)
+    _, summed = _moved(trained, 4)
+    amounts = {
+        ("weights", "all-gather over fsdp"): _gathered(layout),
+        ("gradients", "reduce-scatter over fsdp"): scattered,
+        ("gradients of embedding and head", "all-reduce over fsdp"): 2 * summed,
+    }
+    return [
+        Collective(*names, factor * amount, mesh.fsdp, mesh.fsdp * mesh.tensor)
+        for names, amount in amounts.items()
+        if amount
+    ]
+
+
+def _gathered(layout: Layout) -> int:
+    """Bytes of all weights, whole: layers for both passes, embedding and head for one."""
+    total = 0
+    for half in (layout.run.frozen, layout.run.state.trainable):
+        layers, ends = _moved(half, layout.width)
+        total += 2 * layers + ends
+    return total
+
+
+def _moved(half: Model, width: int) -> tuple[int, int]:
+    """Bytes of layers and adapters, and of embedding and head, whole: floats of `width` at most."""
+    layers = ends = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(half):
+        is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+        itemsize = min(leaf.dtype.itemsize, width) if is_float else leaf.dtype.itemsize
+        if tree.name(path) in ENDS:
+            ends += leaf.size * itemsize
+        else:
+            layers += leaf.size * itemsize
+    return layers, ends

@@ -155,15 +155,22 @@ def test_tensor_shares_are_the_whole():
 
 
 def test_collectives_by_hand():
-    """Weights are gathered twice; gradients of the adapter reduced: over fsdp 4 and data 2."""
+    """A layer's weights are gathered twice, embedding and head once; gradients of the adapter are
+    reduced: over fsdp 4 in bfloat16, over data 2."""
     found = compute.collectives(layout_of("paper", mesh=MeshShape(2, 4, 1)))
     by_kind = {each.kind: each for each in found}
     gathered = by_kind["all-gather over fsdp"]
-    assert gathered.bytes == pytest.approx(2 * 3 / 4 * 2 * 6.74e9, rel=0.02)
+    ends = 2 * 32000 * 4096
+    assert gathered.bytes == pytest.approx(3 / 4 * 2 * (2 * 6.74e9 - ends), rel=0.01)
     factors = 4 * 32 * 16 * (8 * 4096 + 3 * (4096 + 11008))
-    assert by_kind["reduce-scatter over fsdp"].bytes == pytest.approx(3 / 4 * factors, rel=0.01)
+    scattered = by_kind["reduce-scatter over fsdp"].bytes
+    assert scattered == pytest.approx(3 / 4 * factors / 2, rel=0.01)
     assert by_kind["all-reduce over data"].bytes == pytest.approx(2 / 2 * factors / 4, rel=0.01)
     assert (gathered.members, gathered.span) == (4, 4)
+    full = compute.collectives(layout_of("paper,full", mesh=MeshShape(1, 4, 1)))
+    by_kind = {each.kind: each for each in full}
+    assert by_kind["all-gather over fsdp"].bytes == pytest.approx(gathered.bytes, rel=0.01)
+    assert by_kind["all-reduce over fsdp"].bytes == pytest.approx(2 * 3 / 4 * 4 * ends)
     assert compute.collectives(layout_of("paper")) == ()
 
 
