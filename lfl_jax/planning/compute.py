@@ -15,6 +15,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from lfl_jax import quant
 from lfl_jax.core import tree
 from lfl_jax.model import Model
 from lfl_jax.planning import layout as layouts
@@ -136,12 +137,11 @@ def _traffic(layout: Layout) -> tuple[Number, Number]:
 def collectives(layout: Layout) -> tuple[Collective, ...]:
     """What a device receives in a step, without what is too small to matter.
 
-    fsdp: a layer's weights are gathered for the forward and again for the backward pass, embedding
-    and head once, in the compute dtype or as they are quantised. So are a layer's gradients reduced
-    and scattered; those of embedding and head are summed whole, in float32, as XLA does
-    (`results/plan_compiled`). data: gradients are reduced. tensor: the
-    outputs of `o` and `down` are reduced in the forward pass, and the gradients of what they and
-    the others read in the backward pass.
+    As XLA does it (`results/plan_compiled`). fsdp: a layer's weights are gathered for the forward
+    and again for the backward pass, embedding and head once, in the compute dtype. So are a layer's
+    gradients reduced and scattered; those of embedding and head are summed whole, in float32. data:
+    gradients are reduced. tensor: the outputs of `o` and `down` are reduced in the forward pass,
+    and the gradients by the inputs of the five others, each apart, in the backward pass.
     """
     mesh, run, count = layout.mesh, layout.run, layout.microbatches
     received = []
@@ -186,12 +186,18 @@ def _over_fsdp(layout: Layout) -> list[Collective]:
 
 
 def _gathered(layout: Layout) -> int:
-    """Bytes of all weights, whole: layers for both passes, embedding and head for one."""
-    total = 0
-    for half in (layout.run.frozen, layout.run.state.trainable):
-        layers, ends = _moved(half, layout.width)
-        total += 2 * layers + ends
-    return total
+    """Bytes of all weights, whole: layers for both passes, embedding and head for one.
+
+    Quantised ones are dequantised before they are gathered, and under "full" a third time: for the
+    recomputed products and for the gradients apart.
+    """
+    frozen, ends = _moved(layout.run.frozen, layout.width)
+    trained, trained_ends = _moved(layout.run.state.trainable, layout.width)
+    passes = 2
+    if layout.config.model.base_dtype in quant.FORMATS and layout.run.frozen.params:
+        frozen = memory.layer_parameters(layout) * layout.cfg.n_layers * layout.width
+        passes += layout.config.model.remat == "full"
+    return passes * frozen + 2 * trained + ends + trained_ends
 
 
 def _moved(half: Model, width: int) -> tuple[int, int]:

@@ -35,6 +35,8 @@ from lfl_jax.planning.layout import Layout, bytes_of
 from lfl_jax.planning.topology import CPU, Chip, Topology
 
 GIB = 2**30
+# weights of (in, out) whose out is split over fsdp, and tables of (vocabulary, width)
+TRANSPOSED = {"o", "down", "embed", "head"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +135,16 @@ def _copies(layout: Layout, chip: Chip) -> Number:
     first axis is not the one that fsdp splits, since it gathers along the first.
     """
     trained, frozen = layout.run.state.trainable.params, layout.run.frozen.params
-    if layout.mesh.fsdp == 1 and not chip.torus:
-        return 0
     if chip.torus:
         return bytes_of(trained) * layout.width / 4 * (layout.width < 4)
+    if layout.mesh.fsdp == 1:
+        return 0
     weights = tree.combine(trained, frozen) if frozen and trained else trained or frozen
-    paths = ("o", "down", "embed", "head")
     return sum(
         bytes_of(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(weights)
-        if str(path[-1].key) in paths
+        # of a quantised weight, the path goes on to its codes and scales
+        if TRANSPOSED & set(tree.name(path).split("/"))
     )
 
 

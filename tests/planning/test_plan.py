@@ -167,11 +167,31 @@ def test_collectives_by_hand():
     assert scattered == pytest.approx(3 / 4 * factors / 2, rel=0.01)
     assert by_kind["all-reduce over data"].bytes == pytest.approx(2 / 2 * factors / 4, rel=0.01)
     assert (gathered.members, gathered.span) == (4, 4)
+    # dequantised before it is gathered, and once more
+    quantised = compute.collectives(layout_of("paper,qlora", mesh=MeshShape(2, 4, 1)))[0]
+    layers = 2 * (6.74e9 - ends)
+    assert quantised.bytes == pytest.approx(3 / 4 * (3 * layers + 2 * ends), rel=0.02)
     full = compute.collectives(layout_of("paper,full", mesh=MeshShape(1, 4, 1)))
     by_kind = {each.kind: each for each in full}
     assert by_kind["all-gather over fsdp"].bytes == pytest.approx(gathered.bytes, rel=0.01)
     assert by_kind["all-reduce over fsdp"].bytes == pytest.approx(2 * 3 / 4 * 4 * ends)
     assert compute.collectives(layout_of("paper")) == ()
+
+
+def test_weights_that_a_gpu_transposes_are_copied_once_a_step():
+    """o, down, embedding and head, split over fsdp by their last axis; also as they are quantised."""
+    gpu, tpu = topology.parse("h100:8").chip, topology.parse("v5e:4x4").chip
+    name, mesh = "weights, copied once a step", MeshShape(1, 8, 1)
+    copied = (32 * 4096 * (4096 + 11008) + 2 * 32000 * 4096) / 8
+    stored = memory.temporaries(layout_of("paper", mesh=mesh), gpu)[name]
+    assert stored == pytest.approx(2 * copied)
+    quantised = memory.temporaries(layout_of("paper,qlora", mesh=mesh), gpu)[name]
+    assert 0.25 * stored < quantised < 0.5 * stored
+    assert memory.temporaries(layout_of("paper"), gpu)[name] == 0
+    # a TPU casts what trains, and gathers along any axis
+    assert memory.temporaries(layout_of("paper", mesh=mesh), tpu)[name] == 0
+    full = layout_of("paper,full", mesh=mesh)
+    assert memory.temporaries(full, tpu)[name] == pytest.approx(2 * 6.74e9 / 8, rel=0.01)
 
 
 # ---- the whole plan
