@@ -61,6 +61,7 @@ CASES = {
     "h200_lora": Case("h200:1", "paper", (1, 1, 1), 8),
     "h200_qlora": Case("h200:1", "paper,qlora", (1, 1, 1), 8),
     "h100x8_lora": Case("h100:8", "paper", (1, 8, 1), 16),
+    "h100x8_qlora": Case("h100:8", "paper,qlora", (1, 8, 1), 16),
     "h100x8_full": Case("h100:8", "paper,full", (1, 8, 1), 16),
 }
 
