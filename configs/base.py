@@ -263,6 +263,9 @@ def _mesh() -> config_dict.ConfigDict:
     h.data = 1  # devices; one of the three may be -1: all that remain
     h.fsdp = -1  # the same devices split the batch and hold a part of each weight
     h.tensor = 1  # devices that share each weight's products
+    # choose the three by the number of devices and their memory, the model, what trains and the
+    # batch, and say why; they are then left as they are above
+    h.auto = False
     return h
 
 
@@ -336,6 +339,7 @@ SHORT = {
 LENGTHS = {"steps": 0, "tokens": 0.0}  # setting one of them, or epochs, unsets these
 
 
+AUTO = "mesh=auto"  # the word for config.mesh.auto
 NO_RANK = {*FULL, "ia3", "full_delta", "subspace"}
 
 
@@ -370,14 +374,16 @@ def apply(c: config_dict.ConfigDict, argument: str) -> set[str]:
     """Apply the words that every config shares; returns those that it did not know.
 
     "lora", "lora+bottleneck", "rslora", "qlora", "full", "full_linear" choose what trains; "r=64",
-    "alpha=32", "lr=2e-4", "steps=20" set one field each. Raises ValueError for words that
-    contradict each other.
+    "alpha=32", "lr=2e-4", "steps=20" set one field each; "mesh=auto" chooses the mesh. Raises
+    ValueError for words that contradict each other.
     """
     unknown, words = set(), [word for word in argument.split(",") if word]
     check_words(words)
     for word in words:
         name, _, value = word.partition("=")
-        if word in FULL:
+        if word == AUTO:
+            c.mesh.auto = True
+        elif word in FULL:
             c.adapter.kind, c.trainable = "none", FULL[word]
         elif word in COMPOUNDS or set(word.split("+")) <= KINDS:
             kind, *also = COMPOUNDS.get(word, (word,))

@@ -95,7 +95,7 @@ def prepare(request: Run) -> Setup:
         branches.check(config)
     starting.check(config, request.workdir)
     training_spectra.check(config, base_model.shape(config).n_layers)
-    rules = devices.rules(config, base_model.shape(config))
+    rules = devices.rules(config, base_model.shape(config), show=not request.quiet)
 
     tokenized, show = _tokenized(config, request.shared), not request.quiet
     source = tokenized.source

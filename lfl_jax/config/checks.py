@@ -1,6 +1,5 @@
 """Legal values of the fields of a config, and fields that contradict each other."""
 
-import dataclasses
 import difflib
 from collections.abc import Sequence
 
@@ -226,6 +225,9 @@ def _adapter_problems(c: Config) -> list[str]:
     return problems
 
 
+ANY_MESH = (1, -1, 1)  # data, fsdp and tensor of configs/base.py
+
+
 def _train_problems(c: Config) -> list[str]:
     t, problems = c.train, []
     if t.microbatch and t.batch % t.microbatch:
@@ -251,8 +253,14 @@ def _train_problems(c: Config) -> list[str]:
         )
     if c.optim.lr == 0:
         problems.append("config.optim.lr is 0: nothing would be learned")
-    if 0 in dataclasses.astuple(c.mesh):
+    sizes = (c.mesh.data, c.mesh.fsdp, c.mesh.tensor)
+    if 0 in sizes:
         problems.append("config.mesh sizes must be positive, or -1 for one of them")
+    if c.mesh.auto and sizes != ANY_MESH:
+        problems.append(
+            f"config.mesh.auto chooses the mesh; leave out data={sizes[0]}, fsdp={sizes[1]},"
+            f" tensor={sizes[2]}, or auto"
+        )
     return problems
 
 

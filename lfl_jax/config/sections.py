@@ -194,11 +194,13 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; one may be -1."""
+    """Devices along each mesh axis; one may be -1. auto: they are chosen."""
 
     data: int
     fsdp: int
     tensor: int
+    # no part of the repr, which names the records that bases already have
+    auto: bool = dataclasses.field(default=False, repr=False, metadata=LATER)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,18 +10,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lfl_jax import adapters, optim, quant, schedules
+from lfl_jax import optim, schedules
 from lfl_jax import state as states
 from lfl_jax.config import Config
-from lfl_jax.core import spec, tree
+from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules
-from lfl_jax.core.spec import ArraySpec
 from lfl_jax.core.types import PyTree
-from lfl_jax.io import pretrained
 from lfl_jax.model import Model
-from lfl_jax.models import llama
 from lfl_jax.models.config import ModelConfig
-from lfl_jax.run_setup import base_model
+from lfl_jax.run_setup import base_model, model_specs
 from lfl_jax.state import State
 from lfl_jax.train_step import MODEL_INPUTS
 
@@ -49,8 +46,8 @@ def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
     patterns of what trains.
     """
     cfg = base_model.numerics(base_model.shape(config), config)
-    trainable, frozen = halves(config, cfg)
-    train = spec.abstract(_in_float32(trainable), rules)
+    trainable, frozen = model_specs.halves(config, cfg)
+    train = spec.abstract(model_specs.in_float32(trainable), rules)
     tx = optim.make(config.optim, schedules.make(config.optim, steps))
     opt_state = jax.eval_shape(tx.init, train)
     opt_state = _sharded(opt_state, states.optimizer_shardings(opt_state, train, rules))
@@ -66,35 +63,6 @@ def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
         _batch(config, rules),
         None if key is None else _replicated(key, rules),
     )
-
-
-def halves(config: Config, cfg: ModelConfig) -> tuple[Model, Model]:
-    """Specs of what trains and of what stays frozen, as stored, of a model of this shape."""
-    storage = base_model.storage_dtype(config)
-    params = llama.specs(cfg, pretrained.dense_dtype(storage, cfg))
-    adapter = adapters.specs(llama.specs(cfg), config.adapter) if config.adapter.kinds else {}
-    # The mask is of arrays, and a spec is one leaf of it as its array will be.
-    model = Model(params=params, adapter=adapter)
-    mask = states.trainable_mask(model, config.trainable)
-    trainable, frozen = tree.split(model, mask)
-    return trainable, frozen.replace(params=_stored(frozen.params, storage))
-
-
-def _stored(params: PyTree, storage: str) -> PyTree:
-    """Specs of parameters as they are stored: linear weights may be quantised."""
-    if storage not in quant.FORMATS:
-        return params
-
-    def leaf(path: tree.KeyPath, weight: ArraySpec) -> PyTree:
-        is_quantised = pretrained.is_linear(tree.name(path))
-        return quant.FORMATS[storage].specs(weight) if is_quantised else weight
-
-    return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=spec.is_spec)
-
-
-def _in_float32(specs: PyTree) -> PyTree:
-    """What trains is held in float32, as `state.create` does."""
-    return spec.tree_map(lambda s: dataclasses.replace(s, dtype=jnp.float32), specs)
 
 
 def _batch(config: Config, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:

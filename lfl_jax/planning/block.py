@@ -30,8 +30,8 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.models.layers import Layer
 from lfl_jax.models.mask import AttentionMask, attention_mask
 from lfl_jax.models.rotary import rotation
-from lfl_jax.planning import abstract_run
 from lfl_jax.planning.bands import Number
+from lfl_jax.run_setup import model_specs
 
 ROWS, TIME = 10007, 127
 # a side of a product below which a matrix unit of 128 x 128 is not full
@@ -119,7 +119,7 @@ def trace(config: Config, cfg: ModelConfig, remat: str) -> Block:
 
 def _layer(config: Config, cfg: ModelConfig) -> tuple[Callable, tuple[PyTree, ...]]:
     """(x, trained, frozen, context, key) -> y of one layer, and its arguments as shapes."""
-    trainable, frozen = map(_one_layer, abstract_run.halves(config, cfg))
+    trainable, frozen = map(_one_layer, model_specs.halves(config, cfg))
     x = jax.ShapeDtypeStruct((ROWS, TIME, cfg.d_model), cfg.compute_dtype)
     ids = jax.ShapeDtypeStruct((ROWS, TIME), jnp.int32)
     drops = cfg.adapter_dropout or cfg.attention_dropout

@@ -15,7 +15,7 @@ from lfl_jax.planning.memory import Memory
 from lfl_jax.planning.search import Candidate
 from lfl_jax.planning.timing import RunTime, StepTime
 from lfl_jax.planning.topology import Topology
-from lfl_jax.run_setup import devices
+from lfl_jax.run_setup import auto_mesh, base_model, devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Plan:
     """Everything that is printed.
 
     nearest: what fits in place of a config that does not. warnings: those of a run on this mesh.
+    why: it was chosen, for config.mesh.auto.
     """
 
     layout: Layout
@@ -34,11 +35,12 @@ class Plan:
     run: RunTime
     nearest: Candidate | None
     warnings: tuple[str, ...]
+    why: str
 
 
 def of(config: Config, topology: Topology, mesh: MeshShape | None = None) -> Plan:
     """The plan of a config on a mesh of the topology's chips, by default the config's own."""
-    mesh = mesh or mesh_of(config, topology)
+    mesh, why = (mesh, "") if mesh else mesh_of(config, topology)
     layout = layouts.of(config, mesh)
     taken, time = memory.of(layout, topology), timing.step(layout, topology)
     steps = length.of(config).most
@@ -52,11 +54,19 @@ def of(config: Config, topology: Topology, mesh: MeshShape | None = None) -> Pla
         timing.run(layout, topology, time, evaluations.of(layout, topology, steps)),
         None if taken.fits else search.nearest(config, topology, mesh),
         _row_warnings(config, mesh),
+        why,
     )
 
 
-def mesh_of(config: Config, topology: Topology) -> MeshShape:
-    """The config's mesh on all chips; UserError where its sizes are no factors of their number."""
+def mesh_of(config: Config, topology: Topology) -> tuple[MeshShape, str]:
+    """The config's mesh on all chips, and why it was chosen if it was.
+
+    UserError where its sizes are no factors of the number of chips.
+    """
+    if config.mesh.auto:
+        shape, memory_of_chip = base_model.shape(config), topology.chip.memory
+        chosen = auto_mesh.choose(config, shape, topology.chips, memory_of_chip)
+        return MeshShape(chosen.data, chosen.fsdp, chosen.tensor), chosen.why
     sizes = [config.mesh.data, config.mesh.fsdp, config.mesh.tensor]
     known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) == 1 and topology.chips % known == 0:
@@ -68,7 +78,7 @@ def mesh_of(config: Config, topology: Topology) -> MeshShape:
             f" {topology.chips} chips of {topology.name}; one of the three may be -1: all that"
             " remain"
         )
-    return MeshShape(*sizes)
+    return MeshShape(*sizes), ""
 
 
 def _row_warnings(config: Config, mesh: MeshShape) -> tuple[str, ...]:

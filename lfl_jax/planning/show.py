@@ -38,6 +38,7 @@ def _headline(plan: Plan) -> str:
         f"{config.model.name}, {trains}{rank}, {config.train.batch} x {config.data.seq_len} tokens"
         f" a step ({layout.microbatches} x {rows} rows), remat {config.model.remat}\n"
         f"{plan.topology.name}: {plan.topology.chips} chips, mesh {layout.mesh}"
+        + (f", chosen for {plan.why}" if plan.why else "")
     )
 
 

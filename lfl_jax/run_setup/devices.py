@@ -6,32 +6,36 @@ for ever.
 
 import math
 
+import jax
+
 from lfl_jax import notices
 from lfl_jax.config import Config, locations
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.errors import mistakes
 from lfl_jax.models.config import ModelConfig
+from lfl_jax.run_setup import auto_mesh
 
 # Fields that one process may have otherwise: process 0 alone writes logs, and one host may be
 # profiled.
 OWN_SECTIONS = ("log",)
 
 
-def rules(config: Config, shape: ModelConfig, *, trains: bool = True) -> Rules:
-    """Rules over the mesh that config.mesh describes. Collective.
+def rules(config: Config, shape: ModelConfig, *, trains: bool = True, show: bool = True) -> Rules:
+    """Rules over the mesh that config.mesh describes, or that is chosen for it. Collective.
 
     UserError where the processes have different configs, or the mesh does not divide the devices or
     the heads; with sizes that all are given, also where it does not divide the batch. A warning for
     rows and weights that devices have several times. trains: whether there is a training batch.
+    show: whether a chosen mesh is printed, with the reason.
     """
     require_same_config(config)
-    m = config.mesh
+    m = _chosen(config, shape, show) if config.mesh.auto else config.mesh
     mesh_rules = make_rules(m.data, m.fsdp, m.tensor)
     problems = head_problems(shape, mesh_rules)
     if trains:
         row_problems = training_row_problems(config, mesh_rules)
-        if -1 in (m.data, m.fsdp, m.tensor):
+        if m is not config.mesh or -1 in (m.data, m.fsdp, m.tensor):
             _warn(row_problems)  # whoever leaves a size open takes what there is
         else:
             problems += row_problems
@@ -39,6 +43,16 @@ def rules(config: Config, shape: ModelConfig, *, trains: bool = True) -> Rules:
         raise mistakes(problems)
     _warn([*evaluation_row_problems(config, mesh_rules), *weight_problems(shape, mesh_rules)])
     return mesh_rules
+
+
+def _chosen(config: Config, shape: ModelConfig, show: bool) -> auto_mesh.Sizes:
+    """The mesh of config.mesh.auto. Collective: that of process 0, whose memory decides."""
+    memory = hosts.agree(auto_mesh.device_memory())
+    sizes = auto_mesh.choose(config, shape, jax.device_count(), memory)
+    if show and hosts.is_first():
+        mesh = f"mesh: data {sizes.data} x fsdp {sizes.fsdp} x tensor {sizes.tensor}"
+        print(f"{mesh}, chosen for {sizes.why}")  # noqa: T201
+    return sizes
 
 
 def require_same_config(config: Config) -> None:
