@@ -60,7 +60,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"no --topology given; there are: {topology.listed()}")
     if options["price"] < 0:
         raise UserError(f"--price={options['price']:g} must not be negative")
-    machine = topology.parse(options["topology"])
+    cpu = None
+    if options["topology"].partition(":")[0] == topology.CPU:
+        from lfl_jax.planning import cpu_probe
+
+        cpu = cpu_probe.read_or_measure(options["peaks"], config)
+    machine = topology.parse(options["topology"], cpu)
     console = Console()
     if options["search"] and options["compile"]:
         raise UserError("--search and --compile: give one; what a search finds can be compiled")

@@ -60,7 +60,7 @@ def _tensor(shape: ModelConfig, devices: int, rows: int) -> int:
 
 
 def stored_bytes(config: Config, cfg: ModelConfig) -> int:
-    """Bytes of frozen weights and adapters, and of what trains with its gradient and two moments."""
+    """Bytes of frozen weights and adapters, and of what trains, its gradient and two moments."""
     trainable, frozen = model_specs.halves(config, cfg)
     return _bytes(frozen) + 4 * _bytes(model_specs.in_float32(trainable))
 
