@@ -80,13 +80,16 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     words = "--config=configs/math_ift.py:smoke,r=4,mesh=auto"
     flags = ["schedule=constant", "warmup_steps=1"]
     flags = [f"--config.optim.{flag}" for flag in flags]
-    flags += ["--config.train.batch=8", "--config.eval.limit=1", f"--workdir={tmp_path / 'run'}"]
-    for count, steps in ((4, 2), (2, 3)):
+    tasks = "('target_nll:2',)"
+    flags += [f"--config.eval.tasks={tasks}", f"--config.eval.every_tasks={tasks}"]
+    flags += ["--config.train.batch=4", "--config.eval.decontaminate=False"]
+    flags += ["--config.data.seq_len=128", f"--workdir={tmp_path / 'run'}"]
+    for count, steps in ((2, 2), (1, 3)):
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
         command = [sys.executable, "-m", "lfl_jax.main", words, *flags]
         run = subprocess.run(
             [*command, f"--config.train.steps={steps}"],
-            capture_output=True, text=True, timeout=600, env=environment,
+            capture_output=True, text=True, timeout=900, env=environment,
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
         assert f"mesh: data {count} x fsdp 1 x tensor 1" in run.stdout

@@ -137,3 +137,63 @@ OTHER: dict[str, tuple] = {
 }
 NOT_HERE = {
     "mesh.auto": "one device has one mesh; tests/test_auto_mesh.py chooses for several",
+    "log.wandb_group": "it is of what W&B keeps; tests/io/test_wandb_log.py reads that",
+    "seed.sample": "evaluations decode greedily; tests/test_sample.py shows what it does",
+    "model.remat": "recomputation changes memory alone; tests/models/test_llama.py shows that"
+    " results stay",
+    "eval.rows": "scores do not depend on the shape of a batch beyond rounding",
+    "eval.generate_rows": "texts do not depend on the shape of a batch",
+}
+FIELDS = sorted(values.all_fields())
+
+
+def test_every_field_is_here():
+    assert sorted(OTHER) == FIELDS, (
+        "a new field gets another value here, and a run that shows what it changes"
+    )
+
+
+def configured(changes):
+    c = math_ift.get_config("smoke")
+    c.train.steps, c.log.tensorboard = 3, False
+    c.eval.tasks, c.eval.every_tasks = ("target_nll:2", "source_test:1"), ("target_nll:2",)
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        (c[section] if section else c)[field] = value
+    return Config.from_dict(c)
+
+
+def traces(changes, folder):
+    """What a run leaves, without times, and without the config itself; or the line that says why it
+    stops."""
+    try:
+        outcome = train.run(train.Run(configured(changes), folder))
+    except Exception as error:
+        return str(error)
+    found = {
+        p.relative_to(folder).as_posix(): ""
+        for p in folder.rglob("*")
+        if "checkpoints" not in p.parts
+    }
+    found |= {f"step {p.name}": "" for p in (folder / "checkpoints").iterdir()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found["metrics"] = [
+        {k: v for k, v in x.items() if k not in ("time", "tokens_per_s")} for x in lines
+    ]
+    for file in (folder / "evals").rglob("*.jsonl"):
+        found[file.name] = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    found["sizes"] = [outcome.facts[name] for name in ("trainable", "trainable_stored")]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+PLAIN: dict[str, str] = {}  # traces of runs without the field's other value, by what else was set
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in NOT_HERE])
+def test_another_value_leaves_other_traces(field, tmp_path):
+    value, also = OTHER[field]
+    name = repr(also)
+    if name not in PLAIN:
+        PLAIN[name] = traces(also, tmp_path / "a")
+    assert traces(also | {field: value}, tmp_path / "b") != PLAIN[name]
