@@ -26,7 +26,7 @@ from lfl_jax.adapters.kind import Kind, Shared
 from lfl_jax.adapters.mix import AdapterLayer
 from lfl_jax.analysis.divergence import CHUNK, Outputs, of_logits
 from lfl_jax.config import Config, PenaltyConfig
-from lfl_jax.core import tree
+from lfl_jax.core import hosts, tree
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Batch, Params, Weight
@@ -75,7 +75,7 @@ def make(config: PenaltyConfig, state: State, rules: Rules | None = None) -> Pen
         if not weight:
             return None
         value = jnp.float32(weight)
-        return jax.device_put(value, rules.sharding((), ())) if rules else value
+        return hosts.put(value, rules.sharding((), ())) if rules else value
 
     # Copies: the first step donates what trains.
     base = jax.tree.map(jnp.copy, state.trainable.params)

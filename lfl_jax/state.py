@@ -15,7 +15,7 @@ from lfl_jax import optim
 from lfl_jax.adapters.adapter_tree import constant_mask, named_layers, weight
 from lfl_jax.adapters.kind import Kind
 from lfl_jax.adapters.mix import members
-from lfl_jax.core import tree
+from lfl_jax.core import hosts, tree
 from lfl_jax.core.pytree import Node
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import AdapterTree, Key, PyTree
@@ -89,7 +89,7 @@ def _on_mesh(state: State, rules: Rules) -> State:
     """The state with every array on the mesh: otherwise the second step compiles again."""
     opt_state = put(state.opt_state, optimizer_shardings(state.opt_state, state.trainable, rules))
     everywhere = rules.sharding((), ())
-    return state.replace(opt_state=opt_state, step=jax.device_put(state.step, everywhere))
+    return state.replace(opt_state=opt_state, step=hosts.put(state.step, everywhere))
 
 
 def optimizer_shardings(opt_state: PyTree, trainable: Model, rules: Rules) -> PyTree:
@@ -117,7 +117,7 @@ def model(state: State, frozen: Model) -> Model:
 
 def put(tree_: PyTree, shardings: PyTree) -> PyTree:
     """Every leaf put on the mesh by its sharding."""
-    return jax.tree.map(jax.device_put, tree_, shardings)
+    return jax.tree.map(hosts.put, tree_, shardings)
 
 
 def checkpointables(state: State, frozen: Model, key: Key | None) -> dict[str, Any]:

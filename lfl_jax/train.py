@@ -89,7 +89,7 @@ def run(request: Run) -> Outcome:
         penalty = penalties.make(config.penalty, state, rules)
         spectra = Spectra.of(config.analysis, steps, base.model.params, state.trainable.params)
         sizes = _sizes(state, start)
-        key = _dropout_key(config, cfg)
+        key = _dropout_key(config, cfg, rules)
         # A full finetune donates the base's arrays to its first step: nothing may refer to them.
         del base, model
 
@@ -231,10 +231,13 @@ def _limit_memory() -> None:
     keep_freed_memory()  # from here on the same temporaries come and go
 
 
-def _dropout_key(config: Config, cfg: ModelConfig) -> Key | None:
+def _dropout_key(config: Config, cfg: ModelConfig, rules: Rules) -> Key | None:
     """None where nothing is dropped, so that the step computes no random numbers."""
-    drops = cfg.adapter_dropout or cfg.attention_dropout
-    return jax.random.key(config.seed.dropout) if drops else None
+    if not (cfg.adapter_dropout or cfg.attention_dropout):
+        return None
+    # On all devices: several processes cannot save an array that each has by itself.
+    data = jax.random.key_data(jax.random.key(config.seed.dropout))
+    return jax.random.wrap_key_data(hosts.put(data, rules.sharding(("activation",), data.shape)))
 
 
 @dataclasses.dataclass(frozen=True)

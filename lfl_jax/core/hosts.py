@@ -107,6 +107,13 @@ def to_devices(
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
+def put(x: Shaped[jax.Array, "..."], sharding: jax.sharding.Sharding) -> Shaped[jax.Array, "..."]:
+    """The array with this sharding; one that this process has by itself, every process has."""
+    if x.is_fully_addressable and not sharding.is_fully_addressable:
+        return to_devices(np.asarray(x), sharding)
+    return jax.device_put(x, sharding)
+
+
 @contextmanager
 def joined(options: Mapping[str, bool | int | str]) -> Iterator[None]:
     """Inside, this process is one of several, where flags, variables or a cluster say so.

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 GRACE = 2.0  # seconds for a process to end by itself: all of them often make the same mistake
-FAREWELL = 6.0  # seconds that process 0 waits for the others to have heard of an end
+FAREWELL = 15.0  # seconds that process 0 waits for the others to have heard of an end
 # Seconds of silence before the kernel probes, between probes, and how many: a vanished host is
 # noticed in 30 s.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}

@@ -3,15 +3,13 @@ process of eight."""
 
 import itertools
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
+from multi_device.processes import Start, finished
 
 STEPS = 6
 SIZES = {
@@ -21,6 +19,7 @@ SIZES = {
     "mesh.fsdp": 1,
     "train.steps": STEPS,
     "checkpoint.every": 2,
+    "adapter.dropout": 0.1,  # its key is in checkpoints, too
     "eval.rows": 8,
     "eval.seq_len": 512,
     "eval.generate_rows": 4,
@@ -57,59 +56,6 @@ PROGRAMS = [
 ]
 
 
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
-
-
-class Start:
-    """Processes of one command, started together; a context manager that leaves none behind."""
-
-    def __init__(self, folder, count, module="main", own=lambda process: (), **flags):
-        where = f"localhost:{free_port()}"
-        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count)}
-        self.processes = []
-        for process in range(count):
-            joined = [
-                "--distributed",
-                f"--coordinator={where}",
-                f"--processes={count}",
-                f"--process_id={process}",
-            ]
-            words = [f"--{name}={value}" for name, value in flags.items()]
-            command = [
-                sys.executable,
-                "-m",
-                f"lfl_jax.{module}",
-                *words,
-                *own(process),
-                *(joined if count > 1 else []),
-            ]
-            pipes = {
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                "text": True,
-                "env": environment,
-            }
-            self.processes.append(subprocess.Popen(command, cwd=folder, **pipes))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.kill()
-            process.communicate()
-
-    def ends(self, seconds=300):
-        """(exit code, stdout, stderr) of each."""
-        deadline, found = time.monotonic() + seconds, []
-        for process in self.processes:
-            out, err = process.communicate(timeout=max(1, deadline - time.monotonic()))
-            found.append((process.returncode, out, err))
-        return found
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Small data for the tasks that are usually fetched."""
@@ -133,13 +79,6 @@ def settings(folder, workdir, words="smoke", **more):
     }
     fields = {f"config.{name}": value for name, value in (SIZES | given | more).items()}
     return {"config": f"configs/math_ift.py:{words}", "workdir": folder / workdir} | fields
-
-
-def finished(start):
-    """What each process printed and said, all having ended well."""
-    ends = start.ends()
-    assert {code for code, _, _ in ends} == {0}, "\n".join(err[-3000:] for _, _, err in ends)
-    return [(out, err) for _, out, err in ends]
 
 
 def one_process(folder):
