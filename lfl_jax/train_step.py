@@ -55,7 +55,8 @@ class Objective:
         """The objective, and its parts."""
         model = tree.combine(trainable, self.frozen)
         options = {"key": key, "routing": batch.get("routing"), "rules": self.rules}
-        hidden = losses.hidden_states(model.params, model.adapter, batch, self.cfg, **options)
+        with jax.named_scope("forward"):
+            hidden = losses.hidden_states(model.params, model.adapter, batch, self.cfg, **options)
         # By the targets of all microbatches: each counts by its targets, not as one of A.
         loss = losses.nll_sum_of(hidden, model.params, batch, self.rules) / self.targets
         if not self.has_kl:
@@ -108,10 +109,12 @@ def train_step(
     objective = Objective(frozen, targets, cfg, rules, penalty)
     terms, grads = _accumulate(objective, state.trainable, batch, key)
     grads, distance = _with_l2(grads, state.trainable, frozen, penalty)
-    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
 
-    norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+    with jax.named_scope("norms"):
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
     metrics = {"targets": targets} | norms | _reported(terms._asdict() | distance)
     return State(trainable, opt_state, state.step + 1), metrics
 

@@ -286,5 +286,10 @@ def test_the_steps_to_profile_are_two_numbers_within_the_run():
     for wrong in ("10", "3:2", "0:1", "a:b"):
         with pytest.raises(UserError, match="must be FIRST:LAST"):
             parse("--config=configs/math_ift.py:smoke", f"--config.log.profile={wrong}")
-    config, _ = parse("--config=configs/math_ift.py:smoke", "--config.log.profile=10:15")
+        with pytest.raises(UserError, match="config.log.profile.* must be FIRST:LAST"):
+            parse("--config=configs/math_ift.py:smoke", f"--profile={wrong}")
+    config, _ = parse("--config=configs/math_ift.py:smoke", "--profile", "10:15")
+    assert config.log.profile == "10:15"
+    with pytest.raises(UserError, match="--profil: did you mean --profile"):
+        parse("--config=configs/math_ift.py:smoke", "--profil=10:15")
     assert checks.warnings(config, 15) == [] and "no profile" in checks.warnings(config, 9)[0]

@@ -68,7 +68,10 @@ def test_golden_first_step(argument, tmp_path):
 
 
 def test_a_run_from_start_to_end_and_again(tmp_path):
-    first = run(tmp_path)
+    first = run(tmp_path, "--profile=3:4")
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    for scope in (b"(forward)/", b"/attention/adapters/", b"/optimizer/"):
+        assert scope in trace.read_bytes(), "the trace names what the code names"
     for word in (
         "Learning",
         "held-out targets",

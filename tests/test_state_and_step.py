@@ -2,6 +2,7 @@
 numbers."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -164,3 +165,32 @@ def test_the_second_step_runs_the_program_of_the_first(small, small_params):
     for _ in range(3):
         current, _ = train_step(current, frozen, batch(small), None, cfg=small, tx=TX, rules=rules)
     assert train_step._cache_size() == before + 1
+
+
+@pytest.fixture
+def own_names():
+    """A cached program may have the names of older code: here it is compiled with those of now."""
+    option = "jax_compilation_cache_include_metadata_in_key"
+    jax.config.update(option, True)
+    yield
+    jax.config.update(option, False)
+
+
+@pytest.mark.usefixtures("own_names")
+def test_phases_are_named_in_the_compiled_step(small, small_params):
+    """What a profile shows: XLA has fused and renamed, and the names are still there."""
+    current, frozen, tx = start(small, small_params)
+    leaves, structure = jax.tree.flatten((current, frozen))
+
+    def step(leaves):
+        return train_step(
+            *jax.tree.unflatten(structure, leaves), batch(small), None, cfg=small, tx=tx
+        )
+
+    program = jax.jit(step).lower(leaves).compile().as_text()
+    names = re.findall(r'op_name="([^"]*)"', program)
+    for phase in (r"jvp\(forward\)", r"transpose\(jvp\(forward\)\)", "optimizer", "norms"):
+        assert any(re.search(rf"/{phase}/", name) for name in names), phase
+    for part in ("attention", "mlp", "attention/adapters", "mlp/adapters", "embed", "final_norm"):
+        assert any(re.search(rf"forward.*/{part}/", name) for name in names), part
+    assert any(re.search(r"/jvp\(loss\)/.*head", name) for name in names)

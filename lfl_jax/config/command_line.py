@@ -19,6 +19,7 @@ LENGTHS = ("train.steps", "train.tokens", "train.epochs")
 Flags = dict[str, tuple[Any, str]]  # flag -> (default, help); the default's type is the flag's
 CODE: Flags = {"allow_code": ("", "files with code of one's own that may run")}
 REPEATED = ("allow_code",)  # flags that may be given several times
+SHORT = {"profile": "config.log.profile"}  # flags that stand for a field of the config
 # Of an entry point that runs on several hosts, whose processes `core.hosts` joins.
 DISTRIBUTED: Flags = {
     "distributed": (False, "several processes, one per host"),
@@ -103,11 +104,15 @@ def configured(
 
 
 def split(arguments: Sequence[str], extra: Flags) -> Words:
-    """Parts of a command line; `--flag value` is `--flag=value`, and one dash does for two."""
+    """Parts of a command line; `--flag value` is `--flag=value`, and one dash does for two.
+
+    A flag of SHORT counts as its field.
+    """
     words, rest = Words(), list(arguments)
     while rest:
         word = rest.pop(0)
         name, sign, value = word.lstrip("-").partition("=")
+        name = SHORT.get(name, name)
         if not word.startswith("-") or not name:
             words.strays.append(word)
             continue
@@ -193,7 +198,7 @@ def _flag(name: str, text: str | None, default: Any, problems: list[str]) -> Any
 
 
 def _unknown_flag(name: str, text: str | None, extra: Flags) -> str:
-    near = difflib.get_close_matches(name, [*extra, "config"], n=1, cutoff=0.75)
+    near = difflib.get_close_matches(name, [*extra, *SHORT, "config"], n=1, cutoff=0.75)
     if near:
         return f"unknown flag --{name}: did you mean --{near[0]}?"
     fields = config_values.nearest_fields(name)

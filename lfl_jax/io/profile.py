@@ -19,6 +19,10 @@ class Profiler:
         # "" is step 0, which no step is: they count from 1.
         self._first, self._last = int(first or 0), int(last or 0)
         self._folder, self._is_on = folder / "profile", False
+        if steps:
+            # Else the names in the trace may be those of older code: the compilation cache finds
+            # a program by what it computes.
+            jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
 
     def before(self, step: int) -> None:
         """Call it before a step, with its number from 1 on."""

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
+import jax
 import pytest
 
-from lfl_jax.io.interrupt import interrupts
+from lfl_jax.core import hosts
+from lfl_jax.io.interrupt import Stop, interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +93,47 @@ def test_a_process_that_is_told_to_stop_saves_first(number: signal.Signals) -> N
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert (out, process.returncode) == (f"saved after {number.name}\n", 0)
+
+
+def exchanges(monkeypatch, step_seconds, told=None, steps=3000, ask_at=()):
+    """(steps at which one of two processes exchanges with the other, what it then tells).
+
+    step_seconds: by its own clock. told: what process 0 tells; None for process 0 itself.
+    """
+    clock, asked, telling, step = [0.0], [], [], 0
+    answers = iter(told or ())
+
+    def gather(value):
+        asked.append(step)
+        telling.append(value)
+        return [value if told is None else next(answers), value]
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "gather", gather)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    stop = Stop()
+    for step in range(1, steps + 1):
+        clock[0] += step_seconds
+        assert not stop.requested_anywhere(ask=step in ask_at)
+    return asked, telling
+
+
+def test_processes_exchange_every_few_seconds_and_not_at_every_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 3000 steps of 10 ms are 30 s: every 5 s, after the first step
+    asked, _ = exchanges(monkeypatch, 0.01)
+    assert asked[0] == 1 and len(asked) <= 8
+    # steps that are longer than that wait for an exchange each, and no more
+    assert exchanges(monkeypatch, 60.0, steps=20)[0] == list(range(1, 21))
+    # evaluations ask besides
+    asked, _ = exchanges(monkeypatch, 0.01, ask_at=(100, 2000))
+    assert {100, 2000} <= set(asked) and len(asked) <= 11
+
+
+def test_processes_with_different_clocks_exchange_at_the_same_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, told = exchanges(monkeypatch, 0.013, ask_at=(500,))
+    for step_seconds in (0.01, 0.5):
+        assert exchanges(monkeypatch, step_seconds, told, ask_at=(500,))[0] == asked

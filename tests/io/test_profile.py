@@ -7,6 +7,14 @@ import pytest
 from lfl_jax.io.profile import Profiler
 
 
+@pytest.fixture(autouse=True)
+def _cache_as_before():
+    option = "jax_compilation_cache_include_metadata_in_key"
+    before = getattr(jax.config, option)
+    yield
+    jax.config.update(option, before)
+
+
 def traced(steps, folder, monkeypatch, total=4):
     """Numbers of the steps that ran inside a trace, and how often one was begun and ended."""
     log = []
