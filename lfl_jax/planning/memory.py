@@ -235,11 +235,14 @@ def _loss(layout: Layout) -> dict[str, Number]:
 
 
 def _evaluation(layout: Layout, chip: Chip) -> dict[str, Number]:
-    """While answers are generated: the cache of every row, which no mesh axis is asked to split."""
+    """While answers are generated: the cache of every row, split over the tensor axis alone.
+
+    Its heads are as those of the weights that write it; nothing asks for its rows to be split.
+    """
     cfg, e = layout.cfg, layout.config.eval
     slots = e.seq_len + e.max_new_tokens
     per_token = 2 * cfg.n_layers * cfg.n_kv_heads * cfg.head_dim * layout.width
-    cache = e.generate_rows * slots * per_token
+    cache = e.generate_rows * slots * per_token / layout.mesh.tensor
     prompts = e.generate_rows * e.seq_len * (3 * cfg.d_ff + 2 * cfg.d_model) * layout.width
     return {
         "KV cache": cache,

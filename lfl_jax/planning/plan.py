@@ -96,7 +96,7 @@ def as_json(plan: Plan, price: Number) -> dict[str, Any]:
     return {
         "topology": plan.topology.name,
         "chips": plan.topology.chips,
-        "mesh": dataclasses.asdict(mesh),
+        "mesh": dataclasses.asdict(mesh) | {"why": plan.why},
         "fits": plan.memory.fits,
         "bytes": {
             "arguments": plan.memory.arguments,

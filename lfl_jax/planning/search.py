@@ -44,6 +44,8 @@ class Candidate:
             f"--config.model.remat={config.model.remat}",
             f"--config.eval.generate_rows={config.eval.generate_rows}",
             *self.layout.mesh.flags(),
+            # sizes beside auto would contradict it
+            *(["--config.mesh.auto=False"] if config.mesh.auto else []),
         ]
 
 

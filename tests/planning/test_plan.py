@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -126,6 +128,15 @@ def test_adapters_shrink_with_the_chips():
     assert adapter_bytes(MeshShape(16, 256, 1)) == pod
 
 
+def test_the_kv_cache_by_hand():
+    """tiny in float32: keys and values of 2 layers, 2 key heads of 16; 2 rows of 512 + 8 slots."""
+    one = memory.of(layout_of("smoke,lora,r=4"), topology.parse("h200:1"))
+    assert one.evaluation["KV cache"] == 2 * 2 * 2 * 16 * 4 * 2 * (512 + 8)
+    mesh = MeshShape(1, 2, 2)
+    four = memory.of(layout_of("smoke,lora,r=4", mesh=mesh), topology.parse("h200:4"))
+    assert four.evaluation["KV cache"] == one.evaluation["KV cache"] / 2
+
+
 # ---- FLOPs, by hand
 
 
@@ -147,7 +158,8 @@ def test_four_n_for_adapters_and_six_n_for_full_finetuning(words, passes):
 
 
 def test_tensor_shares_are_the_whole():
-    whole, shared = layout_of("paper"), layout_of("paper", mesh=MeshShape(1, 1, 8))
+    flag = "--config.model.remat=none"
+    whole, shared = layout_of("paper", flag), layout_of("paper", flag, mesh=MeshShape(1, 1, 8))
     assert compute.per_token(shared).products == pytest.approx(
         compute.per_token(whole).products, rel=0.03
     )
@@ -197,14 +209,31 @@ def test_weights_that_a_gpu_transposes_are_copied_once_a_step():
 # ---- the whole plan
 
 
+def chip_of(size):
+    """A v5e with so many bytes of memory."""
+    chip = dataclasses.replace(topology.parse("v5e:1x1").chip, hbm_bytes=size, usable=1.0)
+    return topology.Topology("small", chip, 1)
+
+
 def test_a_config_that_cannot_fit_says_so_and_names_what_does():
-    planned = plan.of(config("paper,full"), topology.parse("v5e:2x2"))
-    assert not planned.memory.fits and planned.nearest is None
-    large = plan.of(config("paper"), topology.parse("v5e:4x4"))
+    words, flags = "smoke,lora,r=4", ("--config.train.batch=16", "--config.model.remat=none")
+    none = plan.of(config(words, *flags), chip_of(1e5))
+    assert not none.memory.fits and none.nearest is None
+
+    large = plan.of(config(words, *flags), chip_of(3e7))
     assert not large.memory.fits and large.nearest.memory.fits
+    # another microbatch is less of a change than another remat
+    assert "--config.model.remat=none" in large.nearest.flags
     # its flags, given to the same command, fit
-    changed = config("paper", *large.nearest.flags)
-    assert plan.of(changed, topology.parse("v5e:4x4")).memory.fits
+    assert plan.of(config(words, *flags, *large.nearest.flags), chip_of(3e7)).memory.fits
+
+
+def test_flags_of_a_chosen_mesh_can_be_pasted():
+    chosen = config("smoke,lora,r=4,mesh=auto", "--config.train.batch=16")
+    planned = plan.of(chosen, chip_of(3e7))
+    assert planned.why.startswith("1 devices, 16 rows")
+    again = config("smoke,lora,r=4,mesh=auto", "--config.train.batch=16", *planned.nearest.flags)
+    assert plan.of(again, chip_of(3e7)).memory.fits
 
 
 def test_the_fastest_that_fits_comes_first():
@@ -288,3 +317,17 @@ def test_every_dataclass_of_a_plan_is_plain():
     planned = plan.of(config("smoke,lora,r=4"), topology.parse("h200:1"))
     assert json.dumps(plan.as_json(planned, 1.0))
     assert dataclasses.asdict(planned.time.total)["fast"] > 0
+
+
+@pytest.mark.slow  # a process of its own; test_tiers.py reads what modules import
+def test_a_plan_imports_nothing_that_is_slow():
+    code = """
+import sys
+from lfl_jax import plan
+plan.main(["plan", "--config=configs/math_ift.py:paper", "--topology=h200:8"])
+heavy = {"orbax", "grain", "matplotlib", "tokenizers", "gguf", "sentencepiece", "pyarrow"}
+print("loaded:", sorted(heavy & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("loaded: []\n")
