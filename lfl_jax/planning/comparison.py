@@ -15,8 +15,8 @@ class Row:
     """An amount in bytes of one device, as planned and as XLA says it."""
 
     what: str
-    planned: float
-    xla: float
+    planned: float | int
+    xla: int
 
     @property
     def difference(self) -> float:
