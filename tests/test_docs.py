@@ -184,7 +184,11 @@ def understood(module: str, arguments: list[str]) -> None:
         known = {"main": main, "evaluate": evaluate, "plan": plan}
         flags = {f"lfl_jax.{name}": each.FLAGS for name, each in known.items()}.get(module)
         flags = flags or {"rows": (2, ""), "decontaminate": (False, ""), **command_line.CODE}
-        command_line.parse(["", "--config=math_ift", *arguments], "", flags)
+        if not any(
+            text.startswith("--config") and "." not in text.partition("=")[0] for text in arguments
+        ):
+            arguments = ["--config=math_ift", *arguments]
+        command_line.parse(["", *arguments], "", flags)
 
 
 def test_every_block_is_run_or_has_a_reason():

@@ -16,7 +16,8 @@ def planned(measured):
     """(memory, bytes sent in collectives) of a case."""
     config = command_line.parse(["plan", *measured["flags"]], "", {})[0]
     machine = topology.parse(measured["topology"])
-    of = layout.of(config, plan.mesh_of(config, machine))
+    mesh, _ = plan.mesh_of(config, machine)
+    of = layout.of(config, mesh)
     return memory.of(of, machine), sum(each.bytes for each in compute.collectives(of))
 
 
