@@ -18,6 +18,10 @@ class Start:
     def __init__(self, folder, count, module="main", own=lambda process: (), **flags):
         where = f"localhost:{free_port()}"
         environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count)}
+        if count > 1:
+            # Process 0 alone finds its programs there. The others would compile while it waits in
+            # Gloo, which gives up after 30 s: on a busy machine that ended runs.
+            environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         self.processes = []
         for process in range(count):
             joined = [
