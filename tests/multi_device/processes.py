@@ -15,13 +15,9 @@ def free_port():
 class Start:
     """Processes of one command, started together; a context manager that leaves none behind."""
 
-    def __init__(self, folder, count, module="main", own=lambda process: (), **flags):
+    def __init__(self, folder, count, module="main", own=lambda process: (), variables=(), **flags):
         where = f"localhost:{free_port()}"
-        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count)}
-        if count > 1:
-            # Process 0 alone finds its programs there. The others would compile while it waits in
-            # Gloo, which gives up after 30 s: on a busy machine that ended runs.
-            environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count)} | dict(variables)
         self.processes = []
         for process in range(count):
             joined = [
