@@ -16,7 +16,8 @@ MOST = 12  # candidates of a search that are shown
 
 def show(plan: Plan, price: Number, console: Console) -> None:
     """The answer in a line, the tables of memory and of a step, and the run's length and cost."""
-    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    plain = {"highlight": False, "markup": False, "soft_wrap": True}
+    say = lambda text: console.print(text, **plain)  # noqa: E731
     say(_headline(plan))
     say("")
     console.print(_memory(plan))
