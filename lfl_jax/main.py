@@ -17,8 +17,8 @@
                               other at the start (or LFL_JOIN_TIMEOUT)
 --allow_code=FILE.py          a file with user code that the record of a run names, and that may
                               run; several times. FILE.py@HASH: a file that has changed since
---profile=10:15               trace steps 10 to 15 into the run directory's profile/, for TensorBoard
-                              or Perfetto: short for --config.log.profile=10:15
+--profile=10:15               trace steps 10 to 15 into the run directory's profile/, for
+                              TensorBoard or Perfetto: short for --config.log.profile=10:15
 --print_config                print the config and stop
 
 The same command resumes a run that was interrupted (Ctrl-C saves first). Exit code 2: a mistake, in

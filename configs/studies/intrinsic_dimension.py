@@ -15,6 +15,10 @@ Five d from 64 to 16,384 and full finetuning with 4 learning rates each, LoRA of
 with 3, 5 seeds: 165 runs in the lab, of half a minute of CPU time each. After a first look at one
 seed, d = 16, which learned nothing, gave way to higher rates below the largest d, whose best were
 the edge.
+Measured (results/studies/intrinsic_dimension, synthetic): d90 = 3,409 [2,579, 4,506], 0.40 % of the
+851,968 weights: reproduced. LoRA of rank 1, 10,240 numbers, learns 0.99 of what full finetuning
+does, and so does the subspace of 16,384. The subspace pays for it: each at its best rate, full
+finetuning forgets 0.37 of the source facts, LoRA of rank 1 0.61 and the subspace 0.86.
 Argument: smollm2 (4 d, LoRA 16, 3 seeds: 72 runs). Every step computes the change of all weights,
 which is nothing for the paper's size.
 """

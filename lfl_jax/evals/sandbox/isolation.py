@@ -306,11 +306,8 @@ def forbid_calls(namespaces: bool) -> None:
     machine = os.uname().machine
     if machine not in MACHINES:
         raise OSError(NOT_IMPLEMENTED, f"seccomp: no system call numbers for {machine}")
-    architecture, column, clone, socket = MACHINES[machine]
     calls = FORBIDDEN if namespaces else FORBIDDEN + WITHOUT_NAMESPACES
-    numbers = [call[column] for call in calls if call[column] >= 0]
-
-    program = seccomp_program(architecture, numbers, clone, socket)
+    program = seccomp_program(MACHINES[machine], calls)
     code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("<H6xQ", len(program), ctypes.addressof(buffer))
@@ -318,24 +315,35 @@ def forbid_calls(namespaces: bool) -> None:
     libc("prctl", SECCOMP, SECCOMP_FILTER, header, 0, 0)
 
 
+Instruction = tuple[int, int, int, int]
+DENY, ALLOWED = (RETURN, 0, 0, FAIL_WITH | PERMISSION), (RETURN, 0, 0, ALLOW)
+
+
 def seccomp_program(
-    architecture: int, numbers: list[int], clone: int, socket: int
-) -> list[tuple[int, int, int, int]]:
+    machine: tuple[int, int, int, int], calls: tuple[tuple[str, int, int], ...]
+) -> list[Instruction]:
     """The filter: these calls fail, and so do a `clone` into a new user namespace and a `socket` of
-    another family than FAMILIES."""
-    deny, allow = (RETURN, 0, 0, FAIL_WITH | PERMISSION), (RETURN, 0, 0, ALLOW)
+    another family than FAMILIES. machine: an entry of MACHINES."""
+    architecture, column, clone, socket = machine
+    numbers = [call[column] for call in calls if call[column] >= 0]
     # A process may use the calls of other architectures, whose numbers mean something else.
-    program = [(LOAD, 0, 0, ARCHITECTURE), (IF_EQUAL, 1, 0, architecture), deny]
-    program += [(LOAD, 0, 0, NUMBER), (IF_AT_LEAST, 0, 1, X32), deny]
+    program = [(LOAD, 0, 0, ARCHITECTURE), (IF_EQUAL, 1, 0, architecture), DENY]
+    program += [(LOAD, 0, 0, NUMBER), (IF_AT_LEAST, 0, 1, X32), DENY]
     for number in numbers:
-        program += [(IF_EQUAL, 0, 1, number), deny]
+        program += [(IF_EQUAL, 0, 1, number), DENY]
     # clone3 "is not there": its flags are out of sight, and the C library then takes clone.
     program += [(IF_EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, FAIL_WITH | NOT_IMPLEMENTED)]
-    families = [(IF_EQUAL, len(FAMILIES) - i, 0, name) for i, name in enumerate(FAMILIES)]
-    program += [(IF_EQUAL, 0, len(families) + 3, socket), (LOAD, 0, 0, FIRST_ARGUMENT)]
-    program += [*families, deny, allow]
+    program += _socket_filter(socket)
     program += [(IF_EQUAL, 0, 3, clone), (LOAD, 0, 0, FIRST_ARGUMENT)]
-    return [*program, (IF_ANY_BIT, 0, 1, NEW_USER), deny, allow]
+    return [*program, (IF_ANY_BIT, 0, 1, NEW_USER), DENY, ALLOWED]
+
+
+def _socket_filter(socket: int) -> list[Instruction]:
+    """A `socket` of another family fails; other calls go on behind this."""
+    last = len(FAMILIES)
+    families = [(IF_EQUAL, last - i, 0, family) for i, family in enumerate(FAMILIES)]
+    checks = [(LOAD, 0, 0, FIRST_ARGUMENT), *families, DENY, ALLOWED]
+    return [(IF_EQUAL, 0, len(checks), socket), *checks]
 
 
 def limit_resources(limits: dict[str, int]) -> None:
