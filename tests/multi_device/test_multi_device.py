@@ -34,6 +34,18 @@ def test_steps_on_eight_devices_are_the_steps_on_one(kind, mesh):
     assert "sharded" in printed("check_meshes.py", kind, mesh)
 
 
+METHODS = ("lora", "lora, A = 0", "dora", "dora, A = 0", "qlora", "qlora, A = 0", "full")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_and_saved_files_of_every_mesh_are_those_of_one_device(method):
+    """A "p" after a mesh is a permuted order of its devices."""
+    meshes = ("8x1x1", "1x8x1", "2x2x2", "1x2x4", "2x2x2p", "1x2x4p")
+    lines = printed("check_methods.py", *meshes, f"--cases={method}").splitlines()
+    assert [line.split(" on ")[1].partition(":")[0] for line in lines] == list(meshes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "lora+dora"])
 def test_penalties_on_eight_devices_are_those_on_one(kind):
