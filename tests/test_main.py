@@ -225,10 +225,11 @@ def test_a_mistake_is_one_or_two_lines_and_leaves_nothing_behind(
     arguments = [
         "main",
         "--config=configs/math_ift.py:smoke",
-        f"--workdir={workdir}",
         *LITTLE,
         *options,
     ]
+    if not any(option.startswith("--workdir") for option in options):
+        arguments.append(f"--workdir={workdir}")
     with pytest.raises(SystemExit) as stopped:
         entry(main.main, arguments)
     shown = capsys.readouterr().err

@@ -2,6 +2,7 @@
 that mean a config."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable
 from functools import partial

@@ -6,6 +6,9 @@ here.
 """
 
 import dataclasses
+import functools
+import importlib.resources
+import tomllib
 
 from lfl_jax.config import Config
 from lfl_jax.planning import compute, memory
@@ -24,31 +27,14 @@ class Size:
     generated: bool = False
 
 
-# Items of the sets, and tokens of an item on average: what is scored of it, shared contexts once,
-# or its prompt. Counted with SmolLM2's tokenizer on 60 items of each, 2026-11-30.
-SIZES = {
-    "hellaswag": Size(10_042, 159),
-    "arc_challenge": Size(1_172, 52),
-    "winogrande": Size(1_267, 46),
-    "hellaswag_gauntlet": Size(10_042, 159),
-    "arc_challenge_gauntlet": Size(1_172, 172),
-    "winogrande_gauntlet": Size(1_267, 281),
-    "source_nll": Size(2_938, 127),
-    "gsm8k": Size(1_319, 497, generated=True),
-    "gsm8k_trained": Size(1_319, 100, generated=True),
-    "humaneval": Size(164, 138, generated=True),
-    "humaneval_trained": Size(164, 138, generated=True),
-    "mbpp": Size(500, 743, generated=True),
-    "math": Size(5_000, 66, generated=True),
-}
-# Tasks on held-out examples of the training source: at most a row each.
-OF_SOURCE = {
-    "target_nll": False,
-    "source_test": True,
-    "source_test_plain": True,
-    "source_test_shots": True,
-}
 SHORTEST = 0.25  # an answer's length on average, of config.eval.max_new_tokens, at least
+
+
+@functools.cache
+def _published() -> dict[str, Size]:
+    """Of the sets that were counted, by task."""
+    file = importlib.resources.files("lfl_jax.third_party") / "evaluation_sets.toml"
+    return {name: Size(**of_set) for name, of_set in tomllib.loads(file.read_text("utf-8")).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +65,18 @@ def of(layout: Layout, topology: Topology, steps: int | None) -> Evaluations:
 
 def _size(config: Config, name: str, items: int) -> Size | None:
     """The items of a task that are evaluated, 0 being all; None where that is not known."""
-    known = SIZES.get(name)
+    known = _published().get(name)
     if known is not None:
         return dataclasses.replace(known, items=min(items, known.items) if items else known.items)
-    if name in OF_SOURCE and items:
-        return Size(items, config.data.seq_len / 2, OF_SOURCE[name])
-    return None
+    # Not before it is needed: most plans are of published sets alone.
+    from lfl_jax.evals.task import Generate
+    from lfl_jax.evals.tasks import TASKS
+
+    task = TASKS.get(name)
+    if task is None or not task.reads_source or not items:
+        return None
+    # Held-out examples of the training source have a row each, at most.
+    return Size(items, config.data.seq_len / 2, isinstance(task.method, Generate))
 
 
 def _seconds(layout: Layout, topology: Topology, size: Size) -> Band:
