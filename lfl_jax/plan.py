@@ -30,7 +30,9 @@ from lfl_jax.config import command_line
 from lfl_jax.errors import UserError, entry
 
 if TYPE_CHECKING:
+    from lfl_jax.config import Config
     from lfl_jax.planning.plan import Plan
+    from lfl_jax.planning.topology import Topology
 
 FLAGS = {
     "topology": ("", "the machine, such as v5e:4x4"),
@@ -53,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     from rich.console import Console
 
-    from lfl_jax.planning import plan, search, show, topology
+    from lfl_jax.planning import plan, show, topology
 
     # what a person forgot is said before anything is computed
     if not options["topology"]:
@@ -66,23 +68,10 @@ def main(argv: Sequence[str]) -> None:
 
         cpu = cpu_probe.read_or_measure(options["peaks"], config)
     machine = topology.parse(options["topology"], cpu)
-    console = Console()
     if options["search"] and options["compile"]:
         raise UserError("--search and --compile: give one; what a search finds can be compiled")
     if options["search"]:
-        ranking = search.ranked(config, machine)
-        if options["json"]:
-            rows = [
-                {
-                    "flags": candidate.flags,
-                    "bytes": candidate.memory.peak,
-                    "step_seconds": [candidate.time.total.fast, candidate.time.total.slow],
-                }
-                for candidate in ranking
-            ]
-            print(json.dumps(rows, indent=1))
-        else:
-            show.show_search(ranking, machine.name, console)
+        _search(config, machine, options["json"])
         return
     planned = plan.of(config, machine)
     values = plan.as_json(planned, options["price"])
@@ -93,8 +82,29 @@ def main(argv: Sequence[str]) -> None:
     if options["json"]:
         print(json.dumps(values, indent=1))
         return
-    show.show(planned, options["price"], console)
+    show.show(planned, options["price"], Console())
     print(*lines, sep="\n", end="\n" if lines else "")
+
+
+def _search(config: "Config", machine: "Topology", as_json: bool) -> None:
+    """Print what fits the machine, the fastest first."""
+    from rich.console import Console
+
+    from lfl_jax.planning import search, show
+
+    ranking = search.ranked(config, machine)
+    if not as_json:
+        show.show_search(ranking, machine.name, Console())
+        return
+    rows = [
+        {
+            "flags": candidate.flags,
+            "bytes": candidate.memory.peak,
+            "step_seconds": [candidate.time.total.fast, candidate.time.total.slow],
+        }
+        for candidate in ranking
+    ]
+    print(json.dumps(rows, indent=1))
 
 
 def _compiled(planned: "Plan") -> tuple[dict, list[str]]:

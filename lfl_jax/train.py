@@ -233,7 +233,7 @@ def _limit_memory() -> None:
 
 def _dropout_key(config: Config, cfg: ModelConfig, rules: Rules) -> Key | None:
     """None where nothing is dropped, so that the step computes no random numbers."""
-    if not (cfg.adapter_dropout or cfg.attention_dropout):
+    if not cfg.drops:
         return None
     # On all devices: several processes cannot save an array that each has by itself.
     data = jax.random.key_data(jax.random.key(config.seed.dropout))
@@ -317,10 +317,9 @@ def _on_mesh(batch: Batch, config: Config, rules: Rules) -> Batch:
     Every process packs the whole batch, so a run on several hosts is the run on one, and resumes on
     any number.
     """
-    microbatches = config.train.batch // (config.train.microbatch or config.train.batch)
 
     def put(x: np.ndarray) -> Array:
-        micro = x.reshape(microbatches, -1, x.shape[-1])
+        micro = x.reshape(config.train.microbatches, -1, x.shape[-1])
         return hosts.to_devices(micro, rules.sharding(("layers", "batch", "time"), micro.shape))
 
     return {name: put(batch[name]) for name in MODEL_INPUTS}

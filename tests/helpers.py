@@ -20,9 +20,10 @@ from lfl_jax.io.pretrained import linear_quantiser
 from lfl_jax.models import llama
 
 
-def quantised(cfg, params, form="nf4"):
-    """The parameters with their linear weights in this format."""
-    hold, specs = linear_quantiser(form, make_rules(devices=jax.devices()[:1])), llama.specs(cfg)
+def quantised(cfg, params, form="nf4", rules=None):
+    """The parameters with their linear weights in this format; rules: of more than one device."""
+    rules = rules or make_rules(devices=jax.devices()[:1])
+    hold, specs = linear_quantiser(form, rules), llama.specs(cfg)
     return jax.tree_util.tree_map_with_path(
         lambda path, s, x: hold(tree.name(path), s, x), specs, params,
         is_leaf=lambda x: hasattr(x, "axes"),

@@ -118,6 +118,16 @@ class TrainConfig:
     batch: int
     microbatch: int
 
+    @property
+    def rows(self) -> int:
+        """Sequences of a forward pass, over all devices."""
+        return self.microbatch or self.batch
+
+    @property
+    def microbatches(self) -> int:
+        """Forward passes of a step."""
+        return self.batch // self.rows
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):

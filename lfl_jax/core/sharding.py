@@ -129,6 +129,18 @@ def constrain(
     return jax.lax.with_sharding_constraint(x, rules.sharding(axes, x.shape))
 
 
+def mesh_sizes(asked: tuple[int, int, int], devices: int) -> tuple[int, int, int] | None:
+    """The sizes of a mesh of so many devices, one of which may be -1: all that remain.
+
+    None where they do not multiply to the number of devices.
+    """
+    sizes = list(asked)
+    known = math.prod(s for s in sizes if s != -1)
+    if sizes.count(-1) == 1 and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+    return tuple(sizes) if math.prod(sizes) == devices and min(sizes) > 0 else None
+
+
 def make_rules(
     data: int = 1, fsdp: int = -1, tensor: int = 1, devices: list | None = None
 ) -> Rules:
@@ -137,11 +149,8 @@ def make_rules(
     Raises UserError when the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [data, fsdp, tensor]
-    known = math.prod(s for s in sizes if s != -1)
-    if sizes.count(-1) == 1 and len(devices) % known == 0:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if math.prod(sizes) != len(devices) or min(sizes) < 1:
+    sizes = mesh_sizes((data, fsdp, tensor), len(devices))
+    if sizes is None:
         raise UserError(
             f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) does not multiply to the"
             f" {len(devices)} devices here;"

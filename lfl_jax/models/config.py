@@ -40,3 +40,8 @@ class ModelConfig:
     # used only where a key is given, that is in training
     attention_dropout: float = 0.0
     adapter_dropout: float = 0.0
+
+    @property
+    def drops(self) -> bool:
+        """Whether a training step needs random numbers."""
+        return bool(self.adapter_dropout or self.attention_dropout)

@@ -52,8 +52,7 @@ def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
     opt_state = jax.eval_shape(tx.init, train)
     opt_state = _sharded(opt_state, states.optimizer_shardings(opt_state, train, rules))
     step = _replicated(jax.ShapeDtypeStruct((), jnp.int32), rules)
-    drops = cfg.adapter_dropout or cfg.attention_dropout
-    key = jax.eval_shape(lambda: jax.random.key(0)) if drops else None
+    key = jax.eval_shape(lambda: jax.random.key(0)) if cfg.drops else None
     return AbstractRun(
         cfg,
         rules,
@@ -67,8 +66,8 @@ def describe(config: Config, rules: Rules, steps: int = 1) -> AbstractRun:
 
 def _batch(config: Config, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:
     """A packed batch, as `train` puts it on the mesh."""
-    rows = config.train.microbatch or config.train.batch
-    shape = (config.train.batch // rows, rows, config.data.seq_len)
+    rows = config.train.rows
+    shape = (config.train.microbatches, rows, config.data.seq_len)
     sharding = rules.sharding(("layers", "batch", "time"), shape)
     dtypes = dict.fromkeys(MODEL_INPUTS, jnp.int32) | {"weights": jnp.float32}
     return {

@@ -122,8 +122,7 @@ def _layer(config: Config, cfg: ModelConfig) -> tuple[Callable, tuple[PyTree, ..
     trainable, frozen = map(_one_layer, model_specs.halves(config, cfg))
     x = jax.ShapeDtypeStruct((ROWS, TIME, cfg.d_model), cfg.compute_dtype)
     ids = jax.ShapeDtypeStruct((ROWS, TIME), jnp.int32)
-    drops = cfg.adapter_dropout or cfg.attention_dropout
-    key = jax.eval_shape(lambda: jax.random.key(0)) if drops else None
+    key = jax.eval_shape(lambda: jax.random.key(0)) if cfg.drops else None
 
     # the same for all layers: made once, and an input of each
     def context(ids: PyTree) -> PyTree:

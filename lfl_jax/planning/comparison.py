@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from lfl_jax.planning.compiled import CompiledStep
 from lfl_jax.planning.hlo import Collective
+from lfl_jax.planning.memory import GIB
 from lfl_jax.planning.plan import Plan
-
-GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ minutes, since the compilers optimise as they do for the device itself.
 import dataclasses
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import re
 import time
@@ -26,8 +25,6 @@ from lfl_jax.planning.gpu_targets import GPUS
 from lfl_jax.planning.hlo import Collective
 from lfl_jax.planning.topology import CPU, Topology
 from lfl_jax.train_step import train_step
-
-log = logging.getLogger(__name__)
 
 # What compiles for a platform: packages, any of which is enough, and our extra that has them.
 COMPILERS = {

@@ -40,7 +40,7 @@ def cpu() -> float:
 def measure(config: Config, clock: Callable[[], float] = wall) -> Chip:
     """This machine as a chip, at the sizes of a config."""
     cfg = base_model.shape(config)
-    rows = config.train.microbatch or config.train.batch
+    rows = config.train.rows
     tokens = min(rows * config.data.seq_len, LARGEST)
     rank = config.adapter.rank or RANK
     rates = {dtype: _wide(cfg, tokens, dtype, clock) for dtype in ("float32", "bfloat16")}

@@ -11,9 +11,10 @@ import importlib.resources
 import tomllib
 
 from lfl_jax.config import Config
+from lfl_jax.core import tree
 from lfl_jax.planning import compute, memory
 from lfl_jax.planning.bands import Band, Number
-from lfl_jax.planning.layout import Layout, bytes_of, whole_bytes
+from lfl_jax.planning.layout import Layout, bytes_of
 from lfl_jax.planning.topology import Topology
 from lfl_jax.run_setup import run_length
 
@@ -103,7 +104,7 @@ def _token_seconds(layout: Layout, topology: Topology) -> Band:
     stored = layout.run.frozen, layout.run.state.trainable
     cache = memory.of(layout, topology).evaluation["KV cache"]
     own = (sum(map(bytes_of, stored)) + cache / layout.mesh.devices) / chip.hbm_rate
-    gathered = sum(map(whole_bytes, stored)) / layout.mesh.tensor
+    gathered = sum(map(tree.nbytes, stored)) / layout.mesh.tensor
     rate = topology.rate(layout.mesh.fsdp, layout.mesh.fsdp * layout.mesh.tensor)
     moved = gathered / rate / reached.links.slow if layout.mesh.fsdp > 1 else 0.0
     flops = layout.config.eval.generate_rows * compute.forward_flops(layout)

@@ -72,7 +72,7 @@ class Layout:
     @property
     def microbatches(self) -> int:
         """Forward passes of a step."""
-        return self.config.train.batch // (self.config.train.microbatch or self.config.train.batch)
+        return self.config.train.microbatches
 
     @property
     def width(self) -> int:
@@ -134,8 +134,3 @@ def bytes_of(tree: PyTree) -> int:
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
-
-
-def whole_bytes(tree: PyTree) -> int:
-    """Bytes of all arrays, over all devices."""
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,10 +1,10 @@
 """A config on a topology: what it takes, whether that fits, and how long it is."""
 
 import dataclasses
-import math
 from typing import Any
 
 from lfl_jax.config import Config
+from lfl_jax.core.sharding import mesh_sizes
 from lfl_jax.errors import UserError, mistakes
 from lfl_jax.planning import compute, evaluations, length, memory, search, timing
 from lfl_jax.planning import layout as layouts
@@ -67,12 +67,9 @@ def mesh_of(config: Config, topology: Topology) -> tuple[MeshShape, str]:
         shape, memory_of_chip = base_model.shape(config), topology.chip.memory
         chosen = auto_mesh.choose(config, shape, topology.chips, memory_of_chip)
         return MeshShape(chosen.data, chosen.fsdp, chosen.tensor), chosen.why
-    sizes = [config.mesh.data, config.mesh.fsdp, config.mesh.tensor]
-    known = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) == 1 and topology.chips % known == 0:
-        sizes[sizes.index(-1)] = topology.chips // known
-    if math.prod(sizes) != topology.chips or min(sizes) < 1:
-        data, fsdp, tensor = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
+    data, fsdp, tensor = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
+    sizes = mesh_sizes((data, fsdp, tensor), topology.chips)
+    if sizes is None:
         raise UserError(
             f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) does not multiply to the"
             f" {topology.chips} chips of {topology.name}; one of the three may be -1: all that"
@@ -84,7 +81,7 @@ def mesh_of(config: Config, topology: Topology) -> tuple[MeshShape, str]:
 def _row_warnings(config: Config, mesh: MeshShape) -> tuple[str, ...]:
     """What a run says of rows that the data axes do not divide; UserError where it refuses them."""
     problems = devices.training_row_problems(config, mesh.rules())
-    if problems and -1 not in (config.mesh.data, config.mesh.fsdp, config.mesh.tensor):
+    if problems and not devices.is_open(config.mesh):
         raise mistakes(problems)
     return tuple(problems)
 

@@ -17,6 +17,7 @@ from lfl_jax.planning.layout import Layout, MeshShape
 from lfl_jax.planning.memory import Memory
 from lfl_jax.planning.timing import StepTime
 from lfl_jax.planning.topology import Topology
+from lfl_jax.run_setup.auto_mesh import divisors
 
 REMAT = ("none", "selective", "full")
 
@@ -32,8 +33,7 @@ class Candidate:
     @property
     def rows(self) -> int:
         """Rows of a microbatch, over all devices."""
-        train = self.layout.config.train
-        return train.microbatch or train.batch
+        return self.layout.config.train.rows
 
     @property
     def flags(self) -> list[str]:
@@ -65,7 +65,7 @@ def nearest(config: Config, topology: Topology, mesh: MeshShape) -> Candidate | 
 
     def changes(candidate: Candidate) -> tuple[int, Number]:
         other_remat = candidate.layout.config.model.remat != config.model.remat
-        other_rows = candidate.rows != (config.train.microbatch or config.train.batch)
+        other_rows = candidate.rows != config.train.rows
         return 2 * other_remat + other_rows, candidate.time.total.slow
 
     others = (other for other in meshes(topology) if other != mesh)
@@ -111,24 +111,20 @@ def _with_smaller_evaluations(layout: Layout, topology: Topology) -> Layout:
 def meshes(topology: Topology) -> Iterator[MeshShape]:
     """Meshes of all chips; the tensor axis, whose sums wait for each other, stays in a group."""
     chips = topology.chips
-    for tensor in _divisors(chips):
+    for tensor in divisors(chips):
         if tensor > min(16, topology.group):
             continue
-        for fsdp in _divisors(chips // tensor):
+        for fsdp in divisors(chips // tensor):
             yield MeshShape(chips // tensor // fsdp, fsdp, tensor)
 
 
 def _rows(config: Config, mesh: MeshShape) -> list[int]:
     """Rows of a microbatch that divide the batch, and that the mesh divides; few where many are."""
     batch, shards = config.train.batch, mesh.data * mesh.fsdp
-    given = config.train.microbatch or batch
-    rows = [n for n in _divisors(batch) if n % shards == 0]
+    given = config.train.rows
+    rows = [n for n in divisors(batch) if n % shards == 0]
     # powers of two of rows a device are enough to choose among
     return [n for n in rows if n == given or (n // shards) & (n // shards - 1) == 0]
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def _changed(config: Config, rows: int, remat: str) -> Config:

@@ -34,7 +34,7 @@ def _headline(plan: Plan) -> str:
     config, layout = plan.layout.config, plan.layout
     trains = "+".join(config.adapter.kinds) or "full finetuning"
     rank = f" rank {config.adapter.rank}" if config.adapter.rank else ""
-    rows = config.train.microbatch or config.train.batch
+    rows = config.train.rows
     return (
         f"{config.model.name}, {trains}{rank}, {config.train.batch} x {config.data.seq_len} tokens"
         f" a step ({layout.microbatches} x {rows} rows), remat {config.model.remat}\n"

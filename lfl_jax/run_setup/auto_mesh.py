@@ -13,8 +13,7 @@ import os
 import jax
 
 from lfl_jax.config import Config
-from lfl_jax.core import spec
-from lfl_jax.core.types import PyTree
+from lfl_jax.core import spec, tree
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import base_model, model_specs
 
@@ -34,17 +33,17 @@ class Sizes:
 
 def choose(config: Config, shape: ModelConfig, devices: int, memory: float | int) -> Sizes:
     """The mesh of so many devices with so many bytes of memory each."""
-    rows = config.train.microbatch or config.train.batch
+    rows = config.train.rows
     tensor = _tensor(shape, devices, rows)
     # so many parts of the rows, some of which may be the same where rows are too few
     parts = devices // tensor
     stored = stored_bytes(config, base_model.numerics(shape, config))
     fits = [
         fsdp
-        for fsdp in _divisors(parts)
+        for fsdp in divisors(parts)
         if shape.d_model % fsdp == 0 and stored / fsdp / tensor <= SHARE * memory
     ]
-    fsdp = min(fits, default=max(f for f in _divisors(parts) if shape.d_model % f == 0))
+    fsdp = min(fits, default=max(f for f in divisors(parts) if shape.d_model % f == 0))
     what = f"{stored / GIB:.2f} GiB of weights, gradients and moments"
     room = f"half of {memory / GIB:.1f} GiB"
     over = "over fsdp" if fsdp > 1 else "whole on a device"
@@ -55,22 +54,19 @@ def choose(config: Config, shape: ModelConfig, devices: int, memory: float | int
 
 def _tensor(shape: ModelConfig, devices: int, rows: int) -> int:
     """The smallest tensor axis that leaves as many devices as divide the rows; 1 if none does."""
-    allowed = _divisors(math.gcd(shape.n_heads, shape.n_kv_heads, devices))
+    allowed = divisors(math.gcd(shape.n_heads, shape.n_kv_heads, devices))
     return next((n for n in allowed if rows % (devices // n) == 0), 1)
 
 
 def stored_bytes(config: Config, cfg: ModelConfig) -> int:
     """Bytes of frozen weights and adapters, and of what trains, its gradient and two moments."""
     trainable, frozen = model_specs.halves(config, cfg)
-    return _bytes(frozen) + 4 * _bytes(model_specs.in_float32(trainable))
+    held, trains = map(spec.abstract, (frozen, model_specs.in_float32(trainable)))
+    return tree.nbytes(held) + 4 * tree.nbytes(trains)
 
 
-def _bytes(specs: PyTree) -> int:
-    shapes = jax.tree.leaves(spec.abstract(specs))
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)
-
-
-def _divisors(n: int) -> list[int]:
+def divisors(n: int) -> list[int]:
+    """All of them, ascending."""
     return [d for d in range(1, n + 1) if n % d == 0]
 
 

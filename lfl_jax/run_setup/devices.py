@@ -9,7 +9,7 @@ import math
 import jax
 
 from lfl_jax import notices
-from lfl_jax.config import Config, locations
+from lfl_jax.config import Config, MeshConfig, locations
 from lfl_jax.core import hosts
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.errors import mistakes
@@ -35,14 +35,19 @@ def rules(config: Config, shape: ModelConfig, *, trains: bool = True, show: bool
     problems = head_problems(shape, mesh_rules)
     if trains:
         row_problems = training_row_problems(config, mesh_rules)
-        if m is not config.mesh or -1 in (m.data, m.fsdp, m.tensor):
-            _warn(row_problems)  # whoever leaves a size open takes what there is
+        if is_open(config.mesh):
+            _warn(row_problems)
         else:
             problems += row_problems
     if problems:
         raise mistakes(problems)
     _warn([*evaluation_row_problems(config, mesh_rules), *weight_problems(shape, mesh_rules)])
     return mesh_rules
+
+
+def is_open(mesh: MeshConfig) -> bool:
+    """Whether a size is left to the devices: then rows that they do not divide are no mistake."""
+    return mesh.auto or -1 in (mesh.data, mesh.fsdp, mesh.tensor)
 
 
 def _chosen(config: Config, shape: ModelConfig, show: bool) -> auto_mesh.Sizes:
@@ -77,8 +82,7 @@ def head_problems(shape: ModelConfig, mesh_rules: Rules) -> list[str]:
     cut = [f"{count} {name} heads" for name, count in heads.items() if count % tensor]
     if not cut:
         return []
-    largest = math.gcd(shape.n_heads, shape.n_kv_heads)
-    fitting = [str(size) for size in range(1, largest + 1) if largest % size == 0]
+    fitting = map(str, auto_mesh.divisors(math.gcd(shape.n_heads, shape.n_kv_heads)))
     return [
         f"config.mesh.tensor={tensor} does not divide this model's {' and '.join(cut)};"
         f" it may be {', '.join(fitting)}"

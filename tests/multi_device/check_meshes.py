@@ -17,13 +17,12 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from helpers import packed  # noqa: E402
+from helpers import packed, quantised  # noqa: E402
 
 from lfl_jax import adapters, optim, penalties, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig, PenaltyConfig  # noqa: E402
-from lfl_jax.core import spec, tree  # noqa: E402
+from lfl_jax.core import spec  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
-from lfl_jax.io.pretrained import linear_quantiser  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
@@ -53,9 +52,7 @@ def step(mesh, kind, trainable, form, optimizer):
     params = jax.device_put(params, spec.shardings(specs, rules))
     adapter, originals = {}, params
     if form:
-        hold = linear_quantiser(form, rules)
-        quantised = lambda path, s, x: hold(tree.name(path), s, x)  # noqa: E731
-        params = jax.tree_util.tree_map_with_path(quantised, specs, params, is_leaf=spec.is_spec)
+        params = quantised(CFG, params, form, rules)
     if kind != "none":
         adapter_specs = adapters.specs(
             specs, AdapterConfig(kind=kind, rank=4 if "mora" in kind else 8)

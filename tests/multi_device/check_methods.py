@@ -28,7 +28,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from helpers import packed  # noqa: E402
+from helpers import packed, quantised  # noqa: E402
 
 from lfl_jax import adapters, api, optim, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
@@ -36,7 +36,6 @@ from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
 from lfl_jax.io import hf  # noqa: E402
 from lfl_jax.io.checkpoint import Checkpoints, abstract  # noqa: E402
-from lfl_jax.io.pretrained import linear_quantiser  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
@@ -90,9 +89,7 @@ def start_of(case, rules):
     params = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, spec.init(specs, jax.random.key(0)))
     params = jax.device_put(params, spec.shardings(specs, rules))
     if case.base:
-        hold = linear_quantiser(case.base, rules)
-        quantised = lambda path, s, x: hold(tree.name(path), s, x)  # noqa: E731
-        params = jax.tree_util.tree_map_with_path(quantised, specs, params, is_leaf=spec.is_spec)
+        params = quantised(CFG, params, case.base, rules)
     if case.kind == "none":
         return Model(params=params, adapter={})
     config = AdapterConfig(kind=case.kind, rank=8, init=case.start)

@@ -77,9 +77,14 @@ def _doubted_at_edges(findings: Findings, lora: str, full: str, checked: Checked
     """Of "LoRA less": undecided where an arm might do more beyond its sweep, in doubt of it."""
     if checked.status is Status.UNTESTED:
         return checked
-    for method, status in ((lora, Status.REPRODUCED), (full, Status.CONTRADICTED)):
-        grid = findings.grids[method]
-        if best.is_at_edge(grid, grid.longest):
+    first, second = (findings.grids[method] for method in (lora, full))
+    # Of the length that both have, as learning is compared; of each its own without one.
+    shared = max({*first.lengths} & {*second.lengths}, default=None)
+    for method, grid, status in (
+        (lora, first, Status.REPRODUCED),
+        (full, second, Status.CONTRADICTED),
+    ):
+        if best.is_at_edge(grid, shared or grid.longest):
             checked = doubted(checked, status, f"{method}'s best rate is the edge of its sweep")
     return checked
 

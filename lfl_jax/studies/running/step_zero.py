@@ -104,7 +104,7 @@ def _microbatches(config: Config, base: LoadedModel, rules: Rules) -> Iterator[B
     source = open_source(config.data, "train", config.seed.data)
     tokenized = TokenizedSource(source, base.tokenizer, config.data)
     stream = training_batches(tokenized, batch=config.train.batch, seed=config.seed.data)
-    size = config.train.microbatch or config.train.batch
+    size = config.train.rows
     try:
         for batch in stream:
             for first in range(0, config.train.batch, size):
