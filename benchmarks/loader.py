@@ -4,6 +4,7 @@
 
 For the rows, batch and packing of the paper's four configs, over generated text in place of theirs:
 examples are tokenised, packed and put on the devices. Prints a line of JSON for each config.
+--processes=8 measures one of 8 processes that share the work by config.data.streams=8.
 """
 
 import argparse
@@ -19,8 +20,8 @@ from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data import tokenized as tokens_of
 from lfl_jax.data.loader import training_batches
 from lfl_jax.data.sources import open_source
+from lfl_jax.data.streams import MODEL_INPUTS, Streams
 from lfl_jax.run_setup import base_model
-from lfl_jax.train_step import MODEL_INPUTS
 
 # setting -> generated text of the same kind, and how much of it
 SOURCES = {
@@ -52,11 +53,12 @@ def place(batch: dict, rules: Rules) -> float:
     return time.process_time() - start
 
 
-def measure(name: str, tokenizer: str, seconds: float) -> dict:
-    """CPU seconds of all threads over the batches of about so many seconds."""
+def measure(name: str, tokenizer: str, seconds: float, processes: int) -> dict:
+    """CPU seconds of all threads of one of the processes over the batches of about so many seconds."""
     config, tokenized = source_of(name, tokenizer)
     rules = make_rules(1, 1, 1, jax.devices()[:1])
-    stream = training_batches(tokenized, batch=config.train.batch, seed=0, prefetch=1)
+    options = {"seed": 0, "prefetch": 1, "streams": Streams(processes)}
+    stream = training_batches(tokenized, batch=config.train.batch, **options)
 
     tokens, placing = [], 0.0
     start = time.process_time()
@@ -69,6 +71,7 @@ def measure(name: str, tokenizer: str, seconds: float) -> dict:
     return {
         "config": f"configs/{name}.py:paper",
         "text": SOURCES[name][0],
+        "processes": processes,
         "batches": len(tokens),
         "tokens_per_batch": round(sum(tokens) / len(tokens)),
         "tokens_per_cpu_second": round(sum(tokens) / total),
@@ -82,9 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", default="", help="file or fetched name; the model's own")
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU seconds for each config")
+    parser.add_argument("--processes", type=int, default=1, help="that share the work")
     options = parser.parse_args()
     for name in SOURCES:
-        print(json.dumps(measure(name, options.tokenizer, options.seconds)), flush=True)
+        found = measure(name, options.tokenizer, options.seconds, options.processes)
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

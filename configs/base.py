@@ -191,6 +191,10 @@ def _data() -> config_dict.ConfigDict:
     d.packing = "first_fit"
     d.packing_ratio = 1.0  # packing ratio: examples per row, at least 1
     d.pack_bins = 16  # open rows of the first-fit packer; rows of a group of packing ratio
+    # streams that the examples are dealt into, each packed into its own part of a batch's rows. A
+    # process tokenises those of its own devices alone: on many hosts set it to their number, or to
+    # the largest number that they may be. It must divide the rows of a microbatch
+    d.streams = 1
     # isolate: examples of a row do not see each other, positions restart | attend: a row is one
     # sequence, EOS between
     d.cross_document = "isolate"

@@ -25,6 +25,7 @@ from lfl_jax.data.loader import training_batches
 from lfl_jax.data.packing import Batch, check_loss_mask
 from lfl_jax.data.row_estimate import RowEstimate, estimate_rows
 from lfl_jax.data.sources import open_source
+from lfl_jax.data.streams import Streams
 from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError, entry, printable
 from lfl_jax.text.tokenizers import Tokenizer
@@ -126,8 +127,12 @@ def inspect(
     # With a wrong mask a run trains all the same, and its loss looks plausible.
     check_loss_mask(estimate.stats, documents=source.examples[0].is_document)
     if rows:
-        batches = training_batches(tokenized, batch=rows, seed=config.seed.data)
-        render_batch(next(batches), tokenizer, console)
+        # A run's first rows are those of its first stream.
+        streams = Streams(config.data.streams)
+        options = {"batch": rows * streams.count, "seed": config.seed.data, "streams": streams}
+        batches = training_batches(tokenized, **options)
+        first = {name: values[:rows] for name, values in next(batches).items()}
+        render_batch(first, tokenizer, console)
         batches.close()
     render_summary(source, estimate, config.data, console)
     for text in checks.doubts(tokenized, estimate, positions):

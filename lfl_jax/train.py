@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
-from jaxtyping import Array
 
 from lfl_jax import adapters, penalties
 from lfl_jax import state as states
@@ -25,8 +23,9 @@ from lfl_jax.config import Config
 from lfl_jax.core import hosts
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules
-from lfl_jax.core.types import Batch, Key
+from lfl_jax.core.types import Key
 from lfl_jax.data.loader import training_batches
+from lfl_jax.data.streams import Streams, merged, on_mesh
 from lfl_jax.evals import scorer, suite
 from lfl_jax.evals.run import Result
 from lfl_jax.evals.task import Inputs
@@ -45,7 +44,7 @@ from lfl_jax.run_setup.starting import Start
 from lfl_jax.state import State
 from lfl_jax.train_log import Losses, StepLog, is_due, named_scores, write_once
 from lfl_jax.train_setup import Run, Setup, base_tag, load, overlaps, prepare, require_same_run
-from lfl_jax.train_step import MODEL_INPUTS, train_step
+from lfl_jax.train_step import train_step
 
 # Compiled steps that one process keeps. A program takes 25 MB and 650 memory mappings, of which
 # Linux allows 65,530.
@@ -102,7 +101,12 @@ def run(request: Run) -> Outcome:
         names = (*config.eval.tasks, *config.eval.base_tasks)
         before = evaluations.run("before", names, state, frozen, setup.test, adapted=False)
 
-        batches = training_batches(setup.tokenized, batch=config.train.batch, seed=config.seed.data)
+        batches = training_batches(
+            setup.tokenized,
+            batch=config.train.batch,
+            seed=config.seed.data,
+            streams=Streams.here(config.data.streams, config.train, rules),
+        )
         checkpoints = Checkpoints(
             folder / "checkpoints",
             keep_latest=config.checkpoint.keep,
@@ -117,7 +121,7 @@ def run(request: Run) -> Outcome:
             adapter_provenance = start.provenance
             if resumed is not None:
                 state, frozen = states.restored(resumed.state, state, frozen)
-                batches.set_state(resumed.iterator_state())
+                batches.set_state(merged(resumed.iterator_states))
                 meter.resume(resumed.metadata["figures"])
                 adapter_provenance = resumed.metadata.get("start")
             step = first_step = int(state.step)
@@ -155,7 +159,7 @@ def run(request: Run) -> Outcome:
                 while step < steps and not stopping:
                     batch = next(batches)
                     profiler.before(step + 1)
-                    inputs = (frozen, _on_mesh(batch, config, rules), key)
+                    inputs = (frozen, on_mesh(batch, config.train, rules), key)
                     state, metrics = train_step(
                         state, *inputs, cfg=cfg, tx=setup.tx, rules=rules, penalty=penalty
                     )
@@ -309,20 +313,6 @@ def _sizes(state: State, start: Start) -> dict[str, int]:
     stored = sum(x.size for x in jax.tree.leaves(state.trainable))
     used, with_padding = adapters.sizes(start.own) if start.own else (0, 0)
     return {"trainable": stored - (with_padding - used), "trainable_stored": stored}
-
-
-def _on_mesh(batch: Batch, config: Config, rules: Rules) -> Batch:
-    """A batch as (A, B, T) arrays on the mesh: A microbatches, sequences over data and fsdp.
-
-    Every process packs the whole batch, so a run on several hosts is the run on one, and resumes on
-    any number.
-    """
-
-    def put(x: np.ndarray) -> Array:
-        micro = x.reshape(config.train.microbatches, -1, x.shape[-1])
-        return hosts.to_devices(micro, rules.sharding(("layers", "batch", "time"), micro.shape))
-
-    return {name: put(batch[name]) for name in MODEL_INPUTS}
 
 
 def _machine() -> dict[str, Any]:

@@ -84,12 +84,11 @@ class StepLog:
         """
         # float waits for the device; the loop has dispatched the next step already.
         values = {name: float(x) for name, x in metrics.items()}
-        tokens = int((batch["segment_ids"] > 0).sum())
-        rate = self.meter.tick(tokens)
+        rate = self.meter.tick(int(values["tokens"]))
         # The schedule counts from 0, the log from 1.
         lr = self.config.optim.lr * float(self.schedule(step - 1))
         speed = {} if rate is None else {"tokens_per_s": rate}
-        values |= {"lr": lr, "tokens": float(tokens)} | speed
+        values |= {"lr": lr} | speed
 
         self.losses.add(step, values["loss"])
         is_finite = all(map(math.isfinite, values.values()))

@@ -20,9 +20,6 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.penalties import Penalties
 from lfl_jax.state import State
 
-# Arrays of a packed batch that the step reads.
-MODEL_INPUTS = ("tokens", "targets", "weights", "segment_ids", "positions")
-
 
 class Terms(NamedTuple):
     """Parts of the objective, in nats per target token; None for a penalty without a weight."""
@@ -98,10 +95,10 @@ def train_step(
     added to the loss.
 
     Loss and gradient are sums over target tokens, divided once by their number in the whole batch.
-    Metrics: loss (nats per target token), targets, grad_norm and update_norm (global norms over
-    the trainable half; gradients are of loss and penalties together, before clipping). Penalties
-    are apart from the loss, and without their weights: non_target_kl (nats per target token) and
-    l2_to_base.
+    Metrics: loss (nats per target token), targets, tokens (of the whole batch, without padding),
+    grad_norm and update_norm (global norms over the trainable half; gradients are of loss and
+    penalties together, before clipping). Penalties are apart from the loss, and without their
+    weights: non_target_kl (nats per target token) and l2_to_base.
     """
     key = None if key is None else jax.random.fold_in(key, state.step)
     targets = jnp.sum(batch["weights"])
@@ -115,7 +112,8 @@ def train_step(
 
     with jax.named_scope("norms"):
         norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-    metrics = {"targets": targets} | norms | _reported(terms._asdict() | distance)
+    tokens = jnp.sum(batch["segment_ids"] > 0)
+    metrics = {"targets": targets, "tokens": tokens} | norms | _reported(terms._asdict() | distance)
     return State(trainable, opt_state, state.step + 1), metrics
 
 

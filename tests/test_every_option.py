@@ -84,6 +84,7 @@ OTHER: dict[str, tuple] = {
     "data.too_long": ("skip", {"data.seq_len": 300}),
     "data.pack_bins": (2, {}),
     "data.packing": ("concat", {}),
+    "data.streams": (2, {"train.batch": 4}),
     "data.packing_ratio": (
         2.0,
         {"data.packing": "ratio", "data.pack_bins": 4, "data.seq_len": 600},

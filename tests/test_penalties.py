@@ -14,10 +14,11 @@ from lfl_jax import adapters, losses, optim, penalties, schedules, state, train
 from lfl_jax.analysis.divergence import Outputs
 from lfl_jax.config import Config, OptimConfig, PenaltyConfig
 from lfl_jax.core import tree
+from lfl_jax.data.streams import MODEL_INPUTS
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
 from lfl_jax.models import llama
-from lfl_jax.train_step import MODEL_INPUTS, train_step
+from lfl_jax.train_step import train_step
 
 # A step is minus the gradient: momentum 0, learning rate 1, no clipping.
 OPTIM = OptimConfig(

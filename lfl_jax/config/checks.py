@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.seq_len": (2, 1e9),
     "data.pack_bins": (1, 1e6),
     "data.packing_ratio": (1, 1e4),
+    "data.streams": (1, 1e6),
     "eval.base_shots": (0, 100),
     "eval.every": (0, 1e12),
     "eval.every_tokens": (0, 1e18),
@@ -233,6 +234,11 @@ def _train_problems(c: Config) -> list[str]:
     if t.microbatch and t.batch % t.microbatch:
         problems.append(
             f"config.train.microbatch={t.microbatch} does not divide config.train.batch={t.batch}"
+        )
+    elif t.rows % c.data.streams:
+        problems.append(
+            f"config.data.streams={c.data.streams} does not divide the {t.rows} rows of a"
+            " microbatch (config.train.microbatch, or batch without it)"
         )
     if t.steps == 0 and t.epochs == 0 and t.tokens == 0:
         problems.append("config.train.steps, tokens and epochs are all 0: nothing to do")

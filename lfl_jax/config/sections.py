@@ -144,6 +144,7 @@ class DataConfig(Section):
     uuid_hyphens: bool = False
     packing: str = "first_fit"
     packing_ratio: float = 1.0
+    streams: int = dataclasses.field(default=1, metadata=LATER)
     cross_document: str = "isolate"
     # Items of level 1, 2 and 3 of the word problems, of their sum.
     levels: tuple[int, int, int] = (0, 0, 1)

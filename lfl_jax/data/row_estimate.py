@@ -1,5 +1,6 @@
 """How many rows a source fills, and how well: known before training, to turn epochs into steps."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -118,7 +119,13 @@ def _measure(tokenized: TokenizedSource, indices: Int[np.ndarray, " N"]) -> Leng
 
 
 def _packing_stats(training: Training, data: DataConfig) -> PackingStats:
-    rows, lengths = ROW_COUNTS[data.packing](training, data), training.lengths
+    count, lengths = ROW_COUNTS[data.packing], training.lengths
+    streams = (
+        dataclasses.replace(training, order=training.order[stream :: data.streams])
+        for stream in range(data.streams)
+    )
+    # A batch has as many rows of every stream: the longest stream says how many there are.
+    rows = data.streams * max(count(stream, data) for stream in streams)
     tokens, targets = training.total(lengths.packed), training.total(lengths.targets)
     return PackingStats(rows, rows * data.seq_len, tokens, targets)
 
@@ -139,7 +146,7 @@ def _ratio(training: Training, data: DataConfig) -> int:
     usable = training.lengths.packed[training.lengths.packed > 0]
     if usable.mean() * data.packing_ratio > data.seq_len:
         raise packing_overflow_error(data.packing_ratio, data.seq_len)
-    examples = round(training.scale * len(usable))
+    examples = round(training.scale * len(usable) / data.streams)
     return ratio_rows(
         examples, bins=data.pack_bins, ratio=data.packing_ratio, epochs=training.epochs
     )

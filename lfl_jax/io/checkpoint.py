@@ -42,22 +42,6 @@ class Restored:
     metrics: dict[str, float]
     metadata: dict[str, Any]
 
-    def iterator_state(self) -> Json:
-        """This process's data position.
-
-        UserError when the positions differ by process, and the number of processes has changed.
-        """
-        if all(state == self.iterator_states[0] for state in self.iterator_states):
-            return self.iterator_states[0]
-        n_saved, n_processes = len(self.iterator_states), jax.process_count()
-        if n_saved != n_processes:
-            raise UserError(
-                f"the checkpoint of step {self.step} was written by {n_saved} processes, this run"
-                f" has {n_processes}: "
-                f"its position in the data cannot be carried over; resume with {n_saved} processes"
-            )
-        return self.iterator_states[jax.process_index()]
-
 
 def abstract(state: PyTree) -> PyTree:
     """Shapes, dtypes and shardings of live arrays, for `Checkpoints.restore`; None stays None."""

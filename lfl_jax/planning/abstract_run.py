@@ -16,11 +16,11 @@ from lfl_jax.config import Config
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import PyTree
+from lfl_jax.data.streams import MODEL_INPUTS
 from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import base_model, model_specs
 from lfl_jax.state import State
-from lfl_jax.train_step import MODEL_INPUTS
 
 
 @dataclasses.dataclass(frozen=True)

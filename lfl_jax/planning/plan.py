@@ -6,7 +6,7 @@ from typing import Any
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import mesh_sizes
 from lfl_jax.errors import UserError, mistakes
-from lfl_jax.planning import compute, evaluations, length, memory, search, timing
+from lfl_jax.planning import compute, evaluations, length, memory, search, timing, tokenising
 from lfl_jax.planning import layout as layouts
 from lfl_jax.planning.bands import Number
 from lfl_jax.planning.compute import TokenFlops, Work
@@ -22,7 +22,8 @@ from lfl_jax.run_setup import auto_mesh, base_model, devices
 class Plan:
     """Everything that is printed.
 
-    nearest: what fits in place of a config that does not. warnings: those of a run on this mesh.
+    nearest: what fits in place of a config that does not. warnings: those of a run on this mesh,
+    and where its hosts may be slower than its chips.
     why: it was chosen, for config.mesh.auto.
     """
 
@@ -53,7 +54,7 @@ def of(config: Config, topology: Topology, mesh: MeshShape | None = None) -> Pla
         time,
         timing.run(layout, topology, time, evaluations.of(layout, topology, steps)),
         None if taken.fits else search.nearest(config, topology, mesh),
-        _row_warnings(config, mesh),
+        (*_row_warnings(config, mesh), *tokenising.warnings(config, topology, time)),
         why,
     )
 

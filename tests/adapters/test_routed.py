@@ -16,11 +16,12 @@ from lfl_jax.adapters import routed
 from lfl_jax.adapters.mix import Mix, StackedFactors
 from lfl_jax.adapters.site import AdapterContext, Site
 from lfl_jax.core.sharding import make_rules
+from lfl_jax.data.streams import MODEL_INPUTS
 from lfl_jax.errors import UserError
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 from lfl_jax.text.tokenizers import byte_tokenizer
-from lfl_jax.train_step import MODEL_INPUTS, train_step
+from lfl_jax.train_step import train_step
 
 TARGETS = ("q", "k", "v", "down")
 TOKENS = jnp.arange(32).reshape(4, 8) * 5 % 96

@@ -85,7 +85,7 @@ def test_killed_while_saving_the_last_finished_step_loads(tmp_path: Path, delay:
         assert found.step >= started - 1
         for leaf in jax.tree.leaves(found.state):
             np.testing.assert_array_equal(leaf, np.full(leaf.shape, found.step))
-        assert found.iterator_state() == {"step": found.step}
+        assert found.iterator_states == [{"step": found.step}]
         save(checkpoints, found.step + 1, found.state)
         checkpoints.wait()
         assert sorted(tmp_path.iterdir()) == [

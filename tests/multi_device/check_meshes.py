@@ -23,10 +23,11 @@ from lfl_jax import adapters, optim, penalties, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig, PenaltyConfig  # noqa: E402
 from lfl_jax.core import spec  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
+from lfl_jax.data.streams import MODEL_INPUTS  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
-from lfl_jax.train_step import MODEL_INPUTS, train_step  # noqa: E402
+from lfl_jax.train_step import train_step  # noqa: E402
 
 CFG = ModelConfig(
     vocab_size=128,

@@ -34,12 +34,13 @@ from lfl_jax import adapters, api, optim, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
+from lfl_jax.data.streams import MODEL_INPUTS  # noqa: E402
 from lfl_jax.io import hf  # noqa: E402
 from lfl_jax.io.checkpoint import Checkpoints, abstract  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
-from lfl_jax.train_step import MODEL_INPUTS, train_step  # noqa: E402
+from lfl_jax.train_step import train_step  # noqa: E402
 
 BOUND = 1e-5
 # four key heads, so that a tensor axis of 4 splits them

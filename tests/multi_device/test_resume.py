@@ -21,6 +21,7 @@ STEPS = 24
 FIELDS = {
     "data.seq_len": 256,
     "train.batch": 8,
+    "data.streams": 2,  # one for each process
     "train.steps": STEPS,
     "adapter.dropout": 0.1,
     "mesh.data": 2,

@@ -15,6 +15,7 @@ STEPS = 6
 SIZES = {
     "data.seq_len": 256,
     "train.batch": 8,
+    "data.streams": 2,  # one for each process
     "mesh.data": 8,
     "mesh.fsdp": 1,
     "train.steps": STEPS,

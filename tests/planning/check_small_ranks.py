@@ -22,10 +22,11 @@ from lfl_jax import adapters, optim, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
+from lfl_jax.data.streams import MODEL_INPUTS  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
-from lfl_jax.train_step import MODEL_INPUTS, train_step  # noqa: E402
+from lfl_jax.train_step import train_step  # noqa: E402
 
 CFG = ModelConfig(
     vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=4, head_dim=8, d_ff=64

@@ -4,6 +4,7 @@ What a run starts from depends on its arm and its seed, not on its learning rate
 that runs which differ in those share a measurement.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from lfl_jax import penalties, state
 from lfl_jax.analysis import curvature
 from lfl_jax.analysis.lanczos import TopEigenvalue
 from lfl_jax.config import Config
-from lfl_jax.core import hosts, tree
+from lfl_jax.core import tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Batch
 from lfl_jax.data.loader import training_batches
 from lfl_jax.data.sources import open_source
+from lfl_jax.data.streams import Streams, on_mesh
 from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError
 from lfl_jax.model import LoadedModel, Model
@@ -30,7 +32,7 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.penalties import Penalties
 from lfl_jax.run_setup import starting
 from lfl_jax.state import State
-from lfl_jax.train_step import MODEL_INPUTS, Objective
+from lfl_jax.train_step import Objective
 
 # (frozen half, targets of all batches, penalties, a batch's share of what is no sum over targets)
 Constants = tuple[Model, Float[Array, ""], Penalties | None, Float[Array, ""]]
@@ -101,17 +103,12 @@ def _start(config: Config, base: LoadedModel, folder: Path, rules: Rules) -> tup
 
 def _microbatches(config: Config, base: LoadedModel, rules: Rules) -> Iterator[Batch]:
     """(B, T) arrays on the mesh, in the order of training."""
+    streams = Streams.here(config.data.streams, config.train, rules)
     source = open_source(config.data, "train", config.seed.data)
     tokenized = TokenizedSource(source, base.tokenizer, config.data)
-    stream = training_batches(tokenized, batch=config.train.batch, seed=config.seed.data)
-    size = config.train.rows
-    try:
-        for batch in stream:
-            for first in range(0, config.train.batch, size):
-                rows = {name: batch[name][first : first + size] for name in MODEL_INPUTS}
-                yield {
-                    name: hosts.to_devices(x, rules.sharding(("batch", "time"), x.shape))
-                    for name, x in rows.items()
-                }
-    finally:
-        stream.close()
+    options = {"batch": config.train.batch, "seed": config.seed.data, "streams": streams}
+    with contextlib.closing(training_batches(tokenized, **options)) as batches:
+        for batch in batches:
+            placed = on_mesh(batch, config.train, rules)
+            for i in range(config.train.microbatches):
+                yield {name: rows[i] for name, rows in placed.items()}
