@@ -54,7 +54,7 @@ def place(batch: dict, rules: Rules) -> float:
 
 
 def measure(name: str, tokenizer: str, seconds: float, processes: int) -> dict:
-    """CPU seconds of all threads of one of the processes over the batches of about so many seconds."""
+    """CPU seconds of all threads of one process over the batches of about so many seconds."""
     config, tokenized = source_of(name, tokenizer)
     rules = make_rules(1, 1, 1, jax.devices()[:1])
     options = {"seed": 0, "prefetch": 1, "streams": Streams(processes)}
