@@ -31,6 +31,7 @@ Files: `child` (both processes), `isolation` (what the kernel enforces), `wire` 
 import ast
 import marshal
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -42,18 +43,23 @@ from functools import cache
 from pathlib import Path
 
 from lfl_jax.errors import UserError
+from lfl_jax.evals.sandbox import folder
 from lfl_jax.evals.sandbox.wire import framed
 
 CHILD = Path(__file__).with_name("child.py")
+# Waiting for a processor does not count as wall time: on a busy machine it may take longer by up to
+# this factor.
+BUSY = 10
 # The supervisor enforces the wall time itself; this is for one that does not answer at all.
-GRACE = 10  # seconds that the supervisor has beyond the program's, on a busy machine
+GRACE = 10  # seconds that the supervisor has beyond the program's
+LONGEST_REASON = 400  # characters
 POLICIES = {
     "namespaces": (
         "namespaces (user, process, network, mount): own process tree, no network, no file but"
-        " Python's libraries, read-only, and an empty folder in memory; system calls filtered"
+        " Python's libraries, read-only, and an empty folder in memory; few system calls"
     ),
     "seccomp": (
-        "weak, no namespaces: system call filter (no new process, signal or socket) and Landlock"
+        "weak, no namespaces: few system calls (no new process, signal or socket) and Landlock"
         " (no file but Python's libraries, read-only, and an empty folder); names and sizes of"
         " other files can be seen"
     ),
@@ -200,29 +206,26 @@ def _run(program: Program, limits: Limits, kind: str) -> Verdict:
     tests = {"setup": program.setup, "tests": program.tests, "entry_points": entry_points}
     with ExitStack() as stack:
         if kind == "seccomp":  # with namespaces the folder is in memory, and nobody else sees it
-            job["work"] = tempfile.mkdtemp()
-            stack.callback(_remove, job["work"])
+            temporary = os.path.realpath(tempfile.gettempdir())
+            job["work"] = os.path.join(temporary, f"lfl-sandbox-{secrets.token_hex(8)}")
+            stack.callback(folder.remove, job["work"])  # as the keeper has, unless it was killed
         # The child reads the second frame after the fork, so that the code's process never has it.
         frames = framed(marshal.dumps(job)) + framed(marshal.dumps(tests))
         process = stack.enter_context(_start_child())
+        seconds = BUSY * limits.wall_seconds + GRACE
         try:
-            out, err = process.communicate(frames, timeout=limits.wall_seconds + GRACE)
+            out, err = process.communicate(frames, timeout=seconds)
         except subprocess.TimeoutExpired:
-            return Verdict(False, "timeout", float(limits.wall_seconds + GRACE), "")
+            process.kill()  # the keeper then ends the rest, and closes standard error
+            process.communicate()
+            return Verdict(False, "timeout", float(seconds), "")
         finally:
-            process.kill()  # the kernel then ends what it supervised
+            process.kill()
     return _verdict(out, err, process.returncode)
 
 
-def _remove(folder: str) -> None:
-    """Remove what a program left behind, also folders nested deeper than Python can recurse."""
-    # Folders without rights are opened first: rm leaves what it cannot enter.
-    subprocess.run(["chmod", "-R", "u+rwx", "--", folder], stderr=subprocess.DEVNULL, check=False)
-    subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
-
-
 def _start_child() -> subprocess.Popen:
-    command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD)]
+    command = [sys.executable, "-I", "-S", "-X", "utf8", str(CHILD)]
     pipe = subprocess.PIPE
     return subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/", start_new_session=True
@@ -233,6 +236,7 @@ def _in_bytes(limits: Limits) -> dict[str, int]:
     counts = ("cpu_seconds", "wall_seconds", "processes", "open_files")
     return {
         **{name: getattr(limits, name) for name in counts},
+        "longest_seconds": BUSY * limits.wall_seconds,
         "memory_bytes": limits.memory_mb << 20,
         "file_bytes": limits.file_mb << 20,
         "output_bytes": limits.output_kb << 10,
@@ -246,8 +250,18 @@ def _verdict(out: bytes, err: bytes, code: int) -> Verdict:
     if not out:
         last_line = err.decode(errors="replace").strip().rpartition("\n")[2]
         raise _Broken(last_line or f"exit code {code}")
-    # A literal, as the output may hold any text; read without running it.
-    kind, *report = ast.literal_eval(out.decode())
-    if kind == "broken":
-        raise _Broken(report[0])
-    return Verdict(*report)
+    try:
+        # A literal, as the output may hold any text; read without running it.
+        kind, *report = ast.literal_eval(out.decode())
+        if kind != "broken":
+            passed, reason, seconds, output = report
+            return Verdict(passed is True, _printable(reason), float(seconds), output)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return Verdict(False, "unreadable verdict", 0.0, "")
+    raise _Broken(report[0])
+
+
+def _printable(text: str) -> str:
+    """Text for a line of a terminal or a file in UTF-8: a program may have chosen any of it."""
+    text = text[:LONGEST_REASON]
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

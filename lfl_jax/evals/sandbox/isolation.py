@@ -1,7 +1,7 @@
-"""Isolation by the kernel: no files, no network, no other processes, few system calls, limits.
+"""Isolation by the kernel: no files, no network, no other processes, limits.
 
 Two levels. Namespaces give a process tree, a network and a file system of one's own. Where the
-kernel refuses them, Landlock guards the files and seccomp forbids more system calls. Both set the
+kernel refuses them, Landlock guards the files and `seccomp` allows fewer system calls. Both set the
 same resource limits. Everything goes through the C library by ctypes, so that nothing but Python is
 needed; numbers are those of the kernel's headers (named in comments). Linux 6.2 or newer; tried on
 x86_64, written for aarch64, too.
@@ -24,127 +24,21 @@ NEW_USER, NEW_PIDS, NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
 NEW_MOUNTS, NEW_IPC, NEW_HOST_NAME = 0x00020000, 0x08000000, 0x04000000
 NAMESPACES = NEW_USER | NEW_PIDS | NEW_NETWORK | NEW_MOUNTS | NEW_IPC | NEW_HOST_NAME
 # prctl(2): PR_SET_...
-PDEATHSIG, DUMPABLE, NO_NEW_PRIVS, SECCOMP = 1, 4, 38, 22
-SECCOMP_FILTER = 2
+PDEATHSIG, DUMPABLE, NO_NEW_PRIVS = 1, 4, 38
 
 # Where the new root is put together: any folder that exists everywhere and holds nothing that
 # Python needs. WORK is the writable folder inside of it.
 ROOT, WORK = "/proc", "/empty"
 
 # System calls that have the same number on every architecture.
-MOUNT_SETATTR, CLONE3 = 442, 435
+MOUNT_SETATTR = 442
 AT_FDCWD, AT_RECURSIVE, DETACH = -100, 0x8000, 2
 LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 444, 445, 446
 # Rights of Landlock's third version, all 15 of which are forbidden unless given.
 WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE, EVERY_RIGHT = 2, 4, 8, 1 << 14, (1 << 15) - 1
 LANDLOCK_VERSION, LANDLOCK_BENEATH = 1, 1  # flag that asks for the version; rule about a folder
 
-# Per machine: its name for seccomp (AUDIT_ARCH_...), the column below that is its, its `clone` and
-# its `socket`.
-MACHINES = {"x86_64": (0xC000003E, 1, 56, 41), "aarch64": (0xC00000B7, 2, 220, 198)}
-# AF_UNIX, AF_INET, AF_INET6: the families that a network namespace has of its own. AF_VSOCK, for
-# one, reaches the machine around a virtual machine from any of them.
-FAMILIES = (1, 2, 10)
-# Forbidden at both levels: (name, number on x86_64, number on aarch64), -1 where there is none.
-FORBIDDEN = (
-    # to read or steer another process
-    ("ptrace", 101, 117),
-    ("process_vm_readv", 310, 270),
-    ("process_vm_writev", 311, 271),
-    ("kcmp", 312, 272),
-    ("pidfd_getfd", 438, 438),
-    # large parts of the kernel, often at fault, that no solution needs
-    ("bpf", 321, 280),
-    ("keyctl", 250, 219),
-    ("add_key", 248, 217),
-    ("request_key", 249, 218),
-    ("perf_event_open", 298, 241),
-    ("io_uring_setup", 425, 425),
-    ("userfaultfd", 323, 282),
-    # other namespaces and mounts
-    ("unshare", 272, 97),
-    ("setns", 308, 268),
-    ("mount", 165, 40),
-    ("umount2", 166, 39),
-    ("pivot_root", 155, 41),
-    ("chroot", 161, 51),
-    ("open_tree", 428, 428),
-    ("move_mount", 429, 429),
-    ("fsopen", 430, 430),
-    ("mount_setattr", 442, 442),
-    # memory that no limit of a process counts
-    ("shmget", 29, 194),
-    ("semget", 64, 190),
-    ("msgget", 68, 186),
-    ("memfd_create", 319, 279),
-)
-# Forbidden, too, where there are no namespaces.
-WITHOUT_NAMESPACES = (
-    # new processes and threads, which could outlive the sandbox
-    ("fork", 57, -1),
-    ("vfork", 58, -1),
-    ("clone", 56, 220),
-    ("clone3", 435, 435),
-    ("execve", 59, 221),
-    ("execveat", 322, 281),
-    ("setsid", 112, 157),
-    ("setpgid", 109, 154),
-    # signals to others
-    ("kill", 62, 129),
-    ("tkill", 200, 130),
-    ("tgkill", 234, 131),
-    ("rt_sigqueueinfo", 129, 138),
-    ("rt_tgsigqueueinfo", 297, 240),
-    ("pidfd_send_signal", 424, 424),
-    # the network
-    ("socket", 41, 198),
-    ("socketpair", 53, 199),
-    # the limits, priority and memory of others
-    ("prlimit64", 302, 261),
-    ("setpriority", 141, 140),
-    ("sched_setparam", 142, 118),
-    ("sched_setscheduler", 144, 119),
-    ("sched_setattr", 314, 274),
-    ("sched_setaffinity", 203, 122),
-    ("ioprio_set", 251, 30),
-    ("migrate_pages", 256, 238),
-    ("move_pages", 279, 239),
-    ("process_madvise", 440, 440),
-    ("mq_open", 240, 180),
-    # fcntl makes the owner of a descriptor receive signals
-    ("fcntl", 72, 25),
-    # attributes of files, which Landlock does not guard
-    ("chmod", 90, -1),
-    ("fchmod", 91, 52),
-    ("fchmodat", 268, 53),
-    ("fchmodat2", 452, 452),
-    ("chown", 92, -1),
-    ("fchown", 93, 55),
-    ("lchown", 94, -1),
-    ("fchownat", 260, 54),
-    ("utime", 132, -1),
-    ("utimes", 235, -1),
-    ("futimesat", 261, -1),
-    ("utimensat", 280, 88),
-    ("setxattr", 188, 5),
-    ("lsetxattr", 189, 6),
-    ("fsetxattr", 190, 7),
-    ("removexattr", 197, 14),
-    ("lremovexattr", 198, 15),
-    ("fremovexattr", 199, 16),
-    ("setxattrat", 463, 463),
-    ("removexattrat", 466, 466),
-    ("file_setattr", 469, 469),
-)
-
-# A seccomp filter is a program of the kernel's packet filter: instructions (operation, lines to
-# skip if true, lines to skip if false, operand) over the number, architecture and arguments of a
-# call.
-LOAD, IF_EQUAL, IF_AT_LEAST, IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets of these
-ALLOW, FAIL_WITH = 0x7FFF0000, 0x00050000  # FAIL_WITH | an error number
-X32 = 0x40000000  # numbers from here on are a second set of the same calls, on x86_64
-PERMISSION, NOT_IMPLEMENTED = 1, 38  # EPERM, ENOSYS
+NOT_IMPLEMENTED = 38  # ENOSYS
 
 
 def libc(name: str, *args: object) -> int:
@@ -299,51 +193,6 @@ def drop_capabilities() -> None:
     """Give up what a root inside of the namespaces could do."""
     version, this_process = 0x20080522, 0
     libc("capset", struct.pack("<Ii", version, this_process), bytes(24))
-
-
-def forbid_calls(namespaces: bool) -> None:
-    """Make system calls fail from here on; OSError where their numbers are not known."""
-    machine = os.uname().machine
-    if machine not in MACHINES:
-        raise OSError(NOT_IMPLEMENTED, f"seccomp: no system call numbers for {machine}")
-    calls = FORBIDDEN if namespaces else FORBIDDEN + WITHOUT_NAMESPACES
-    program = seccomp_program(MACHINES[machine], calls)
-    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    header = struct.pack("<H6xQ", len(program), ctypes.addressof(buffer))
-    libc("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc("prctl", SECCOMP, SECCOMP_FILTER, header, 0, 0)
-
-
-Instruction = tuple[int, int, int, int]
-DENY, ALLOWED = (RETURN, 0, 0, FAIL_WITH | PERMISSION), (RETURN, 0, 0, ALLOW)
-
-
-def seccomp_program(
-    machine: tuple[int, int, int, int], calls: tuple[tuple[str, int, int], ...]
-) -> list[Instruction]:
-    """The filter: these calls fail, and so do a `clone` into a new user namespace and a `socket` of
-    another family than FAMILIES. machine: an entry of MACHINES."""
-    architecture, column, clone, socket = machine
-    numbers = [call[column] for call in calls if call[column] >= 0]
-    # A process may use the calls of other architectures, whose numbers mean something else.
-    program = [(LOAD, 0, 0, ARCHITECTURE), (IF_EQUAL, 1, 0, architecture), DENY]
-    program += [(LOAD, 0, 0, NUMBER), (IF_AT_LEAST, 0, 1, X32), DENY]
-    for number in numbers:
-        program += [(IF_EQUAL, 0, 1, number), DENY]
-    # clone3 "is not there": its flags are out of sight, and the C library then takes clone.
-    program += [(IF_EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, FAIL_WITH | NOT_IMPLEMENTED)]
-    program += _socket_filter(socket)
-    program += [(IF_EQUAL, 0, 3, clone), (LOAD, 0, 0, FIRST_ARGUMENT)]
-    return [*program, (IF_ANY_BIT, 0, 1, NEW_USER), DENY, ALLOWED]
-
-
-def _socket_filter(socket: int) -> list[Instruction]:
-    """A `socket` of another family fails; other calls go on behind this."""
-    last = len(FAMILIES)
-    families = [(IF_EQUAL, last - i, 0, family) for i, family in enumerate(FAMILIES)]
-    checks = [(LOAD, 0, 0, FIRST_ARGUMENT), *families, DENY, ALLOWED]
-    return [(IF_EQUAL, 0, len(checks), socket), *checks]
 
 
 def limit_resources(limits: dict[str, int]) -> None:

@@ -73,14 +73,15 @@ PRETENDING = {
     ),
     "no builtins": ("import builtins\nbuiltins.__dict__.clear()", "", ""),
     "a patched checker": (
-        "import __main__\nfor name in ('judge', 'finish', 'supervise'):\n"
-        "    setattr(__main__, name, lambda *a: (True, 'passed'))\n"
+        "import __main__, supervisor\nfor name in ('judge', 'finish', 'supervise'):\n"
+        "    setattr(supervisor, name, lambda *a: (True, 'passed'))\n"
         "__main__.AssertionError = Exception\nprint('patched')" + WRONG,
         "assertion",
         "patched",
     ),
     "a patched encoder": (
-        "import __main__\n__main__.encode = lambda *a: b'T'\nprint('patched')" + WRONG,
+        "import untrusted, wire\nuntrusted.encode = wire.encode = lambda *a: b'T'\nprint('patched')"
+        + WRONG,
         "assertion",
         "patched",
     ),
@@ -97,19 +98,19 @@ PRETENDING = {
         "verdict",
     ),
     "the success message as a reply": (
-        "import __main__\nmessage = b'v' + __main__.encode(('verdict', True, 'passed', 0.1, ''),"
+        "import wire\nmessage = b'v' + wire.encode(('verdict', True, 'passed', 0.1, ''),"
         " None)\n"
-        "for i in range(9):\n    __main__.write(4, message)" + WRONG,
+        "for i in range(9):\n    wire.write(4, message)" + WRONG,
         "assertion",
         "",
     ),
     "replies of True": (
-        "import __main__\nfor i in range(9):\n    __main__.write(4, b'vT')" + WRONG,
+        "import wire\nfor i in range(9):\n    wire.write(4, b'vT')" + WRONG,
         "assertion",
         "",
     ),
     "replies that are no data": (
-        "import __main__\nfor i in range(9):\n    __main__.write(4, b'vl999999999;')" + WRONG,
+        "import wire\nfor i in range(9):\n    wire.write(4, b'vl999999999;')" + WRONG,
         "unreadable reply",
         "",
     ),

@@ -7,9 +7,14 @@ at run time. {canary} is a file outside of the sandbox, {port} a listening TCP p
 {token} a word that only the tests contain (split in two), {kill} a signal.
 """
 
+from evals.hostile.calling import CALLING
+from evals.hostile.deceiving import DECEIVING
 from evals.hostile.exhausting import EXHAUSTING, OUTLIVING
+from evals.hostile.hoarding import HOARDING
 from evals.hostile.pretending import PRETENDING
 from evals.hostile.reaching_out import REACHING_OUT
+from evals.hostile.replying import REPLYING
 
-PROGRAMS = EXHAUSTING | OUTLIVING | REACHING_OUT | PRETENDING
-QUICK = REACHING_OUT | PRETENDING
+# Siblings of faults that were seen.
+NEW = CALLING | DECEIVING | HOARDING | REPLYING
+PROGRAMS = EXHAUSTING | OUTLIVING | REACHING_OUT | PRETENDING | NEW
