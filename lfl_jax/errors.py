@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import stat
 import sys
@@ -10,9 +11,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
+LONG_WORD = re.compile(r"\S{300,}")
+
 
 class UserError(Exception):
     """A mistake in a config, file or command, in a line or two with what to do; exit code 2."""
+
+    def __init__(self, message: object = "") -> None:
+        # What a message quotes from a file may be of any length.
+        super().__init__(LONG_WORD.sub(lambda word: f"{word[0][:150]}...", str(message)))
 
 
 class NonFiniteLoss(Exception):

@@ -31,21 +31,21 @@ GROUPS: dict[str, Callable[[Record, int], bool]] = {
 }
 
 
-def is_complete(folder: Path, step: int) -> bool:
+def is_complete(folder: Path, step: int | None) -> bool:
     """Whether the file has every weight at this step."""
     lines = files.read_jsonl(folder / FILE)
     if not lines:
         return False
     header = lines[0]
-    is_current = (header["version"], header["step"]) == (VERSION, step)
-    return is_current and len(lines) == header["weights"] + 1
+    is_current = (header.get("version"), header.get("step")) == (VERSION, step)
+    return is_current and len(lines) - 1 == header.get("weights")
 
 
 def read(folder: Path) -> list[Record]:
     """The records of the file; none without one, and of one that is not complete."""
     lines = files.read_jsonl(folder / FILE)
     # A mean over some of the weights would be taken for that over all.
-    return lines[1:] if lines and is_complete(folder, lines[0]["step"]) else []
+    return lines[1:] if lines and is_complete(folder, lines[0].get("step")) else []
 
 
 def summary(records: Sequence[Record]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from lfl_jax import notices
 from lfl_jax.assets import hub_names
 from lfl_jax.assets.manifest import Item, Wheel, item
 from lfl_jax.config import locations
-from lfl_jax.core.files import sha256
+from lfl_jax.core import files
+from lfl_jax.core.files import MALFORMED, sha256
 from lfl_jax.errors import UserError
 
 STAMP = "item.json"
@@ -86,25 +87,63 @@ def licence(name: str) -> str:
 
 def provenance(name: str) -> dict[str, Any]:
     """What a result records about a fetched item: name, licence, origin and file hashes."""
-    stamped = stamp(item(name))
+    entry = item(name)
+    stamped = stamp(entry)
     if stamped is None:
-        raise UserError(f"{name} is not fetched: run `python -m lfl_jax.fetch {name}`")
+        is_there = (root() / entry.folder / STAMP).exists()
+        problem = "in the cache is not what was fetched" if is_there else "is not fetched"
+        raise UserError(f"{name} {problem}: run `python -m lfl_jax.fetch {name}`")
     return stamped
 
 
 def stamp(entry: Item) -> dict[str, Any] | None:
-    """The stamp of a complete, current item; None if it is absent, damaged or of another origin."""
+    """The stamp of a complete, current item.
+
+    None if it is absent, damaged, changed after it was fetched, or of another origin.
+    """
     folder = root() / entry.folder
     try:
         stamped = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in stamped["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        is_same = stamped.get("name") == entry.name and stamped.get("origin") == _origin(entry)
+        has_all_files = set(stamped["files"]) >= {name for _, name in entry.files}
+        is_complete = all(_is_unchanged(folder / name, x) for name, x in stamped["files"].items())
+        if not (is_same and has_all_files and is_complete):
+            return None
+        _note_times(folder, stamped)
+    except (OSError, *MALFORMED):
         return None
-    # Sizes, not hashes: those were verified on arrival, and hashing gigabytes slows every start.
-    is_complete = sizes == {name: file["bytes"] for name, file in stamped["files"].items()}
-    is_same = stamped.get("name") == entry.name and stamped.get("origin") == _origin(entry)
-    has_all_files = set(sizes) >= {name for _, name in entry.files}
-    return stamped if is_complete and is_same and has_all_files else None
+    return stamped
+
+
+def _is_unchanged(file: Path, recorded: Mapping[str, Any]) -> bool:
+    """Whether a file is what was verified on arrival.
+
+    By size and time, since hashing gigabytes would slow every start; by its hash where the time is
+    another one, as of a copied cache.
+    """
+    status = file.stat()
+    if status.st_size != recorded["bytes"]:
+        return False
+    time = status.st_mtime_ns
+    return time == recorded.get("mtime_ns") or _hash_at(file, time) == recorded["sha256"]
+
+
+@functools.cache
+def _hash_at(file: Path, mtime_ns: int) -> str:
+    """A file's hash, once for each time of change."""
+    return sha256(file)
+
+
+def _note_times(folder: Path, stamped: dict[str, Any]) -> None:
+    """Write the times of files whose hashes were right into the stamp, for the next start."""
+    times = {name: (folder / name).stat().st_mtime_ns for name in stamped["files"]}
+    if all(stamped["files"][name].get("mtime_ns") == time for name, time in times.items()):
+        return
+    for name, time in times.items():
+        stamped["files"][name]["mtime_ns"] = time
+    # A cache that cannot be written is hashed at each start.
+    with contextlib.suppress(OSError):
+        files.write_json(folder / STAMP, stamped)
 
 
 def install(staged: Path, entry: Item, commit: str | None = None) -> Path:
@@ -112,16 +151,12 @@ def install(staged: Path, entry: Item, commit: str | None = None) -> Path:
 
     commit: of the hub's repository, where the manifest names a branch.
     """
-    files = {
-        file.relative_to(staged).as_posix(): {"sha256": sha256(file), "bytes": file.stat().st_size}
-        for file in sorted(staged.rglob("*"))
-        if file.is_file()
-    }
+    staged_files = sorted(file for file in staged.rglob("*") if file.is_file())
     content = {
         "name": entry.name,
         "licence": entry.licence,
         "origin": _origin(entry),
-        "files": files,
+        "files": {file.relative_to(staged).as_posix(): _described(file) for file in staged_files},
     }
     content |= {"commit": commit} if commit else {}
     (staged / STAMP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -132,6 +167,15 @@ def install(staged: Path, entry: Item, commit: str | None = None) -> Path:
     os.replace(staged, folder)
     shutil.rmtree(staged.with_name(f"{staged.name}-replaced"), ignore_errors=True)
     return folder
+
+
+def _described(file: Path) -> dict[str, str | int]:
+    status = file.stat()
+    return {
+        "sha256": sha256(file),
+        "bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
 
 
 @contextlib.contextmanager

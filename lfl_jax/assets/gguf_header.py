@@ -168,7 +168,9 @@ class _Reader:
             raise self.damaged(f"an alignment of {alignment!r}")
         # The data begin at the next multiple of the alignment; offsets count from there.
         start = -(-self.at // alignment) * alignment
-        return {name: self.info(name, start, *row) for name, row in table.items()}
+        infos = {name: self.info(name, start, *row) for name, row in table.items()}
+        self.require_apart(infos, alignment)
+        return infos
 
     def info(
         self, name: str, start: int, shape: tuple[int, ...], kind: int, offset: int
@@ -189,6 +191,20 @@ class _Reader:
         if start + offset + n_bytes > self.end:
             raise self.truncated(start + offset + n_bytes)
         return TensorInfo(shape, kind.name, start + offset, n_bytes)
+
+    def require_apart(self, infos: dict[str, TensorInfo], alignment: int) -> None:
+        """UserError for tensors that overlap, or do not begin where the format lets them begin.
+
+        Such a file would load without a word, as another model.
+        """
+        end, before = 0, ""
+        for name in sorted(infos, key=lambda name: infos[name].offset):
+            info = infos[name]
+            if info.offset % alignment:
+                raise self.damaged(f"tensor {name!r} at an offset that is not aligned")
+            if info.offset < end:
+                raise self.damaged(f"tensor {name!r} where tensor {before!r} lies")
+            end, before = info.offset + info.n_bytes, name
 
     def refuse_duplicate(self, name: str, seen: dict) -> None:
         if name in seen:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lfl_jax.assets import split_names, table_readers
+from lfl_jax.core.files import expecting
 from lfl_jax.errors import UserError
 
 PREFIX, DATASETS = "hf:", "datasets/"
@@ -70,7 +71,9 @@ def choose(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -> list
     card: the metadata at the head of the repository's README. UserError, with what there is, for
     none.
     """
-    return sorted(CHOICES[name.repo_type](name, files, card))
+    # A card is written by hand, by anybody.
+    with expecting(name.text, "a card that says which files are which split"):
+        return sorted(CHOICES[name.repo_type](name, files, card))
 
 
 def _model_files(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -> list[str]:

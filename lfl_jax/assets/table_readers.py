@@ -20,6 +20,7 @@ import numpy as np
 from lfl_jax.assets.compressed import (
     DAMAGED,
     PACKED,
+    Budget,
     all_bytes,
     damaged,
     lines,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Numbers = np.ndarray | range  # lines, or rows counted from 1
 Rows = tuple[Numbers, Callable[[int], Any]]  # what a reader gives: numbers, and row i
+BATCH = 4096  # rows of a Parquet file that are read together
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of half a character beyond U+FFFF
 
 
@@ -67,8 +69,8 @@ def _json_lines(path: Path) -> Rows:
     data = all_bytes(path)
     # Lines are found by NumPy, as files have millions; each is parsed when it is read.
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-    starts = np.concatenate([[0], ends + 1]).astype(np.int64)
-    ends = np.concatenate([ends, [len(data)]]).astype(np.int64)
+    starts = np.concatenate([[0], ends + 1])
+    ends = np.concatenate([ends, [len(data)]])
     # A byte-order mark is no part of the first line.
     starts[0] = len(data[:3]) - len(without_bom(data[:3], path))
     numbers = np.array(
@@ -216,8 +218,13 @@ def open_parquet(path: Path) -> Iterator["pyarrow.parquet.ParquetFile"]:
 
 
 def _parquet(path: Path) -> Rows:
+    budget, batches = Budget(path), []
     with open_parquet(path) as file:
-        return _batches(file.read().to_batches(), str(path))
+        # Equal values are stored once: a small file may have more rows than memory holds.
+        for batch in file.iter_batches(BATCH):
+            budget.spend(batch.nbytes)
+            batches.append(batch)
+    return _batches(batches, str(path))
 
 
 def _arrow(path: Path) -> Rows:
@@ -231,6 +238,8 @@ def _arrow(path: Path) -> Rows:
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(source).read_all()
+        # Buffers may be packed inside; those that are not stay in the file.
+        Budget(path).spend(table.nbytes)
     except (pyarrow.ArrowException, *DAMAGED) as error:
         raise UserError(f"{path}: not a readable Arrow file ({error})") from error
     return _batches(table.to_batches(), str(path))

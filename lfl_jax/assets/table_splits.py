@@ -8,7 +8,7 @@ from pathlib import Path
 from lfl_jax.assets import fetching, hub_names
 from lfl_jax.assets.split_names import OURS_BY_WORD
 from lfl_jax.assets.table_readers import check_kind, is_table, kind, known
-from lfl_jax.core.files import read_json_object
+from lfl_jax.core.files import expecting, read_json_object
 from lfl_jax.errors import UserError
 
 
@@ -35,7 +35,10 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
 
 def _saved_splits(folder: Path) -> dict[str, list[Path]]:
     """The splits of a DatasetDict that save_to_disk wrote."""
-    names = read_json_object(folder / "dataset_dict.json").get("splits", [])
+    file = folder / "dataset_dict.json"
+    names = read_json_object(file).get("splits", [])
+    if not (isinstance(names, list) and all(map(_is_file_name, names))):
+        raise UserError(f"{file}: expected the names of its splits, found {names!r:.40}")
     splits = _one_each(folder, {name: _split_of(name) for name in names})
     if "train" not in splits:
         raise UserError(
@@ -47,13 +50,24 @@ def _saved_splits(folder: Path) -> dict[str, list[Path]]:
 def _saved_files(folder: Path) -> list[Path]:
     """The Arrow files of one Dataset that save_to_disk wrote."""
     state = read_json_object(folder / "state.json")
+    with expecting(folder / "state.json", "the names of its Arrow files"):
+        names = [entry["filename"] for entry in state["_data_files"]]
+        is_whole = bool(names) and all(map(_is_file_name, names))
+    # Whoever made the folder must not name files elsewhere.
+    if not is_whole or not all(name.endswith(".arrow") for name in names):
+        raise UserError(f"{folder / 'state.json'}: expected names of Arrow files in this folder")
     # With a selection, the files hold rows that the dataset has not, in another order.
     if state.get("_indices_data_files"):
         raise UserError(
             f"{folder}: rows were picked from its files; save it again with"
             " Dataset.flatten_indices()"
         )
-    return [folder / entry["filename"] for entry in state["_data_files"]]
+    return [folder / name for name in names]
+
+
+def _is_file_name(name: object) -> bool:
+    """Whether it names something in a folder, and nothing above or below it."""
+    return isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) is not None and ".." not in name
 
 
 def _shards(folder: Path) -> dict[str, list[Path]]:

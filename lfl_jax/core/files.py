@@ -5,6 +5,7 @@ Records that grow (metrics, evaluated items) are JSON lines: `append_jsonl` and 
 """
 
 import contextlib
+import csv
 import fcntl
 import hashlib
 import json
@@ -110,6 +111,41 @@ def read_json_object(path: Path, hint: str = "") -> dict[str, Any]:
     return tree
 
 
+HUGE = 1e100  # above it is no measurement: squares of it are infinite
+# What content of another form than expected raises on its way through look-ups and conversions.
+MALFORMED = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    csv.Error,
+)
+
+
+@contextlib.contextmanager
+def expecting(path: str | Path, what: str) -> Iterator[None]:
+    """Inside, a file's content is taken apart: another form than `what` is a UserError.
+
+    For files that anybody may have written or damaged, in place of a check of every field. Only
+    what reads the content belongs inside, since mistakes of the program itself would be hidden.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise UserError(f"{path}: expected {what} ({reason})") from error
+
+
+def number(value: object) -> float:
+    """A number of a JSON document; ValueError for anything else, true and NaN included."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < HUGE:
+        raise ValueError(f"{value!r:.40} is no number")
+    return value
+
+
 def append_jsonl(
     path: str | Path,
     records: Sequence[Mapping[str, Any]],
@@ -157,11 +193,14 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(data[: _end_of_lines(data)].splitlines(), start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path}:{number} is not JSON ({error}); restore or delete the file"
             ) from error
+        if not isinstance(record, dict):
+            raise UserError(f"{path}:{number} is no JSON object; restore or delete the file")
+        records.append(record)
     return records
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Int, UInt64
 
 from lfl_jax import assets
 from lfl_jax.assets import table_readers, tables
+from lfl_jax.assets.compressed import Budget
 from lfl_jax.assets.table_readers import Row
 from lfl_jax.core import files as core_files
 from lfl_jax.data.columns import NAMES
@@ -139,8 +140,9 @@ def _text_column(requested: str, names: Sequence[str], file: Path) -> str:
 def _parquet(file: Path, requested: str) -> Iterator[list[str]]:
     """Of Parquet, only the one column is read."""
     with table_readers.open_parquet(file) as rows:
-        column = _text_column(requested, rows.schema_arrow.names, file)
+        column, budget = _text_column(requested, rows.schema_arrow.names, file), Budget(file)
         for number, batch in enumerate(rows.iter_batches(BATCH, columns=[column])):
+            budget.spend(batch.nbytes)
             texts = table_readers.python_values(batch.column(0), str(file))
             wrong = next((text for text in texts if not isinstance(text, str | None)), None)
             if wrong is not None:

@@ -28,8 +28,8 @@ def read(path: Path) -> tuple[Record, list[Record]]:
 
 def header(path: Path) -> Record:
     """The header alone, {"settings": ..., "plan": ...}; of an empty file, without settings."""
-    with path.open(encoding="utf-8") as lines:
-        return json.loads(next(lines, '{"settings": null}'))
+    with files.expecting(path, "records"), path.open(encoding="utf-8") as lines:
+        return dict(json.loads(next(lines, '{"settings": null}')))
 
 
 def copy_new(source: Path, target: Path) -> None:

@@ -89,7 +89,7 @@ def _listed(folder: Path) -> dict[str, list]:
         return {}
     try:
         listed = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         listed = None
     if not isinstance(listed, dict):
         raise Damaged(f"checkpoint {folder} is damaged: {FILE} cannot be read")

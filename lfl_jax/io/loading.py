@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.sharding import Rules
@@ -96,13 +96,14 @@ def load(
     """The parameters that `specs` declares, on the mesh: matrices (in, out), layers stacked.
 
     Raises UserError, before anything is read, naming the tensor that is missing, has another shape,
-    or has no place in the model.
+    or has no place in the model; and for a parameter with a number that is not finite.
     """
     check(source, tensors, layout, specs)
-    parameters = [
-        finish(path, leaf, _read(path, leaf, tensors, layout, rules))
-        for path, leaf in tree.items(specs, spec.is_spec)
-    ]
+    parameters = []
+    for path, leaf in tree.items(specs, spec.is_spec):
+        parameter = _read(path, leaf, tensors, layout, rules)
+        _require_finite(source, path, parameter)
+        parameters.append(finish(path, leaf, parameter))
     return jax.tree.unflatten(jax.tree.structure(specs, is_leaf=spec.is_spec), parameters)
 
 
@@ -151,6 +152,21 @@ def _read(
         # Dispatch is asynchronous: without waiting, many tensors would lie in host memory.
         stack = jax.block_until_ready(_fill(stack, tensor, i))
     return stack
+
+
+def _require_finite(source: Path, path: str, parameter: jax.Array) -> None:
+    """UserError for NaN or infinity: one of them makes every output NaN, hours later."""
+    # On the devices, where the parameter is, and with the same answer for every process.
+    if not bool(_is_finite(parameter)):
+        raise UserError(
+            f"{source}: {path} holds NaN or infinity, or numbers too large for {parameter.dtype};"
+            " the file is damaged, or its training had diverged"
+        )
+
+
+@jax.jit
+def _is_finite(parameter: Shaped[Array, "..."]) -> Bool[Array, ""]:
+    return jnp.isfinite(parameter).all()
 
 
 def _is_stacked(path: str) -> bool:

@@ -38,7 +38,9 @@ class StepRecords:
         self.path = path
         records = [] if resume_step is None else files.read_jsonl(path)
         # Rewritten even when nothing is dropped: None starts the file again.
-        lines = [json.dumps(record) + "\n" for record in records if record["step"] <= resume_step]
+        with files.expecting(path, "lines with the step that each is of"):
+            kept = [record for record in records if files.number(record["step"]) <= resume_step]
+        lines = [json.dumps(record) + "\n" for record in kept]
         files.write_text(path, "".join(lines))
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lfl_jax.config import Config
-from lfl_jax.errors import UserError
+from lfl_jax.core import files
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.planning.topology import CPU, Chip
 from lfl_jax.run_setup import base_model
@@ -117,7 +117,8 @@ def read_or_measure(file: str, config: Config) -> Chip:
         if file:
             path.write_text(json.dumps(dataclasses.asdict(chip), indent=1) + "\n")
         return chip
-    try:
-        return Chip(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} holds no peaks of a CPU ({error}); remove it") from None
+    figures = files.read_json_object(path)
+    with files.expecting(path, "peaks of a CPU, as --peaks wrote them; remove it"):
+        # Everything but the chip's name is a number.
+        name = str(figures.pop("name"))
+        return Chip(name, **{field: files.number(value) for field, value in figures.items()})

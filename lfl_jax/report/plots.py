@@ -234,10 +234,13 @@ def _has_path(axis: Axis) -> bool:
 def _dev_scores(folder: Path) -> dict[str, DevScores]:
     """{name: {step: score}} of the finite dev scores in metrics.jsonl."""
     scores: dict[str, dict[int, float]] = {}
-    for record in files.read_jsonl(folder / METRICS_FILE):
-        for name, value in record.items():
-            if name.startswith("dev/") and value is not None:
-                scores.setdefault(name, {})[record["step"]] = value
+    file = folder / METRICS_FILE
+    for record in files.read_jsonl(file):
+        with files.expecting(file, "numbers of steps"):
+            for name, value in record.items():
+                if name.startswith("dev/") and value is not None:
+                    step = int(files.number(record["step"]))
+                    scores.setdefault(name, {})[step] = files.number(value)
     return scores
 
 

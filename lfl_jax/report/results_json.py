@@ -39,9 +39,10 @@ def saved_facts(folder: Path) -> dict[str, Any] | None:
     """The facts of the file that an earlier end of this run wrote, if any."""
     # A run that is started again at its end measured no speed and no time of its own.
     try:
-        return json.loads((folder / "results.json").read_text("utf-8"))["facts"]
-    except (OSError, ValueError, KeyError):
+        facts = json.loads((folder / "results.json").read_text("utf-8"))["facts"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return facts if isinstance(facts, dict) else None
 
 
 def _answer(row: Row | None) -> dict[str, Any] | None:

@@ -65,17 +65,18 @@ def read(folder: Path, pair: tuple[str, str] | None, equal: str) -> Contrast:
     file = folder / VERDICTS
     if not file.exists():
         raise UserError(f"{folder} has no report: {VERDICTS} is missing; run the study first")
-    with file.open(newline="") as lines:
+    with files.expecting(file, "a study's verdicts"), file.open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["equal"] == equal]
-    chosen = [row for row in rows if pair in (None, (row["first"], row["second"]))]
+        chosen = [row for row in rows if pair in (None, (row["first"], row["second"]))]
     if not chosen:
         there = ", ".join(f"{row['first']},{row['second']}" for row in rows)
         raise UserError(f"{file}: no such contrast at equal {equal}; there are: {there or 'none'}")
     row = chosen[0]
-    if not row["95 % low"]:
-        why = row["reason"] or "it has one seed"
-        raise UserError(f"{folder}: {row['first']},{row['second']} has no interval: {why}")
-    numbers = (float(row[name]) for name in ("effect", "95 % low", "95 % high"))
+    with files.expecting(file, "a study's verdicts"):
+        if not row["95 % low"]:
+            why = row["reason"] or "it has one seed"
+            raise UserError(f"{folder}: {row['first']},{row['second']} has no interval: {why}")
+        numbers = [float(row[name]) for name in ("effect", "95 % low", "95 % high")]
     return Contrast(folder.name, parameters(folder), *numbers, row["first forgets"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.studies.runs import run_name
 
@@ -55,7 +56,7 @@ def _learned(folder: Path) -> dict[str, Learned]:
     if not file.exists():
         raise UserError(f"{folder} has no report: {RUNS} is missing; run the study first")
     by_arm: dict[str, Learned] = defaultdict(lambda: defaultdict(dict))
-    with file.open(newline="") as lines:
+    with files.expecting(file, "a study's table of runs"), file.open(newline="") as lines:
         for row in csv.DictReader(lines):
             # Arms without training alter the change of others.
             if row["change"] in ("1", "1.0"):

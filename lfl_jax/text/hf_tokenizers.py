@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfl_jax.core.files import read_json_object
 from lfl_jax.errors import UserError
+from lfl_jax.text.native import refusing, refusing_panics
 from lfl_jax.text.tokenizer import (
     AnyPath,
     Specials,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # Steps of a tokenizer.json that may put a space before a text, or take it away in decoding.
 PREFIX_STEPS = ("normalizer", "pre_tokenizer", "decoder")
+TRIED = ("a", "Hello,  World 12\n", "\u00e9\u202e\x00\U0001f600")
 Json = dict | list | str | int | float | bool | None
 
 
@@ -113,16 +115,14 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
     tree = tree | {"added_tokens": [*listed, *more]} if more else tree
 
     # A response must not begin with the space that the tokenizer puts before a text.
-    try:
+    with refusing(f"{file}: not a tokenizer.json"):
         beginning = tokenizers.Tokenizer.from_str(json.dumps(tree))
         bare = _without_prefix(tree)
         continuing = beginning if bare == tree else tokenizers.Tokenizer.from_str(json.dumps(bare))
-    # The library raises bare Exception for most malformed files, and for some a panic of Rust's,
-    # which is no Exception.
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise UserError(f"{file}: not a tokenizer.json: {error}") from None
+        # What the library does not check when it reads a file, it may fail on with any text.
+        for text in (*TRIED, "a" * 40 + "b"):
+            ids = beginning.encode(text).ids
+            beginning.decode(ids), continuing.encode(text)
 
     # The library numbers added tokens by itself: files of two tokenizers would not be noticed.
     for token in added:
@@ -143,7 +143,7 @@ def _id_before_text(tokenizer: "tokenizers.Tokenizer") -> int | None:
     """The token that the post-processor puts before every text, or None."""
     ids = tokenizer.encode("a").ids
     bare = tokenizer.encode("a", add_special_tokens=False).ids
-    return ids[0] if ids[1 : 1 + len(bare)] == bare else None
+    return ids[0] if ids and ids[1 : 1 + len(bare)] == bare else None
 
 
 def add_tokens(tokenizer: "tokenizers.Tokenizer", texts: list[str], special: bool) -> None:
@@ -166,17 +166,21 @@ def from_library(
     added = {i: token.content for i, token in beginning.get_added_tokens_decoder().items()}
 
     def encode(text: str) -> list[int]:
-        return beginning.encode(text, add_special_tokens=False).ids
+        with refusing_panics():
+            return beginning.encode(text, add_special_tokens=False).ids
 
     def encode_without_prefix(text: str) -> list[int]:
-        return continuing.encode(text, add_special_tokens=False).ids
+        with refusing_panics():
+            return continuing.encode(text, add_special_tokens=False).ids
 
     def encode_batch(texts: Sequence[str]) -> list[list[int]]:
-        encodings = beginning.encode_batch_fast(list(texts), add_special_tokens=False)
+        with refusing_panics():
+            encodings = beginning.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(ids: Sequence[int]) -> str:
-        text = continuing.decode(list(ids))
+        with refusing_panics():
+            text = continuing.decode(list(ids))
         begins = has_prefix and ids and ids[0] == specials.bos_id
         return text.removeprefix(" ") if begins else text
 

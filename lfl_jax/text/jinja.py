@@ -1,26 +1,23 @@
 """Conversations in the Jinja template of a tokenizer, as transformers renders them (extra `chat`).
 
+A template is a program of whoever made the model: it runs in a process of its own, within bounds of
+time and memory.
+
 `strftime_now` is not defined. A template that would write today's date writes its default instead,
 so that the prompts of a run do not depend on the day.
 """
 
-import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+import importlib.util
+from collections.abc import Mapping, Sequence
 
 from lfl_jax.errors import UserError
+from lfl_jax.text import jinja_process
+from lfl_jax.text.jinja_child import END, START
 from lfl_jax.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import jinja2
-    import jinja2.nodes
-    import jinja2.parser
+__all__ = ["END", "START", "complete_text", "marks_answers", "render"]
 
 Message = Mapping[str, str]
-# Around the text between {% generation %} and {% endgeneration %}: Unicode's noncharacters, which
-# no text contains.
-START, END = "\ufdd0", "\ufdd1"
 # Written after the last message to find where it ends in the text of the template.
 END_OF_MESSAGE = "\N{OBJECT REPLACEMENT CHARACTER}END "
 
@@ -69,71 +66,27 @@ def complete_text(
 
     Raises UserError, with the template's words, where it refuses the messages or cannot be read.
     """
-    try:
-        from jinja2 import TemplateError
-    except ImportError as error:
-        raise UserError(
-            "a tokenizer's chat template needs jinja2: pip install 'lfl_jax[chat]'"
-        ) from error
+    if not _has_jinja():
+        raise UserError("a tokenizer's chat template needs jinja2: pip install 'lfl_jax[chat]'")
+    return jinja_process.rendered(
+        {
+            "template": template,
+            "marked": marked,
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": prompt,
+            "bos_token": tokenizer.bos or "",
+            "eos_token": tokenizer.eos,
+        }
+    )
 
-    specials = {"bos_token": tokenizer.bos or "", "eos_token": tokenizer.eos}
+
+def _has_jinja() -> bool:
     try:
-        return _compiled(template, marked).render(
-            messages=messages, add_generation_prompt=prompt, **specials
-        )
-    # A template is a program of anybody's: it may divide by zero, or call itself for ever.
-    except (
-        TemplateError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"the tokenizer's chat template: {reason}") from error
+        return importlib.util.find_spec("jinja2") is not None
+    except ValueError:  # something stands in its place
+        return False
 
 
 def marks_answers(template: str) -> bool:
     """True for a template that marks by {% generation %} what the assistant says."""
     return "endgeneration" in template
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(template: str, marked: bool) -> "jinja2.Template":
-    """The template in a sandbox: it comes with a model's files, from anybody."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: object, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, **options)
-
-    # The environment of transformers' apply_chat_template: templates rely on its trimming,
-    # `raise_exception`, and `tojson` without escapes.
-    extensions = ["jinja2.ext.loopcontrols", _generation_blocks(marked)]
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    env.filters["tojson"] = to_json
-    env.globals["raise_exception"] = refuse
-    return env.from_string(template)
-
-
-def _generation_blocks(marked: bool) -> type:
-    """transformers' extension of Jinja: {% generation %} around what the assistant says."""
-    import jinja2.ext
-    import jinja2.nodes
-
-    class GenerationBlocks(jinja2.ext.Extension):
-        tags: ClassVar = {"generation"}
-
-        def parse(self, parser: "jinja2.parser.Parser") -> "jinja2.nodes.Node":
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-        def _mark(self, caller: Callable[[], str]) -> str:
-            return f"{START}{caller()}{END}" if marked else caller()
-
-    return GenerationBlocks

@@ -4,12 +4,13 @@ import json
 import re
 import reprlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lfl_jax.errors import UserError
 from lfl_jax.io.hf_names import MODULES
+from lfl_jax.io.peft import trial
 from lfl_jax.io.peft.modules import CONFIG, EMBEDDINGS, Leaf, Modules, adaptable, key_of
 
 T = TypeVar("T")
@@ -93,7 +94,23 @@ class Fields:
         return value
 
     def regex(self, field: str, pattern: str, around: str = "{}") -> re.Pattern:
-        """A compiled regex; around: the regex that {} stands in."""
+        """A compiled regex; around: the regex that {} stands in.
+
+        UserError for one that is none, and for one that takes for ever on a module's name.
+        """
+        compiled = self._compiled(field, pattern, around)
+        self._try_out(field, [compiled])
+        return compiled
+
+    def _try_out(self, field: str, patterns: Sequence[re.Pattern]) -> None:
+        slow = trial.first_slow([pattern.pattern for pattern in patterns])
+        if slow is not None:
+            raise UserError(
+                f"{self.file}: {field}: {show(slow)} backtracks without end on the names of modules;"
+                " write it without repetitions inside of repetitions"
+            )
+
+    def _compiled(self, field: str, pattern: str, around: str) -> re.Pattern:
         try:
             # Python warns of odd but legal regexes, which whoever loads the file cannot change.
             with warnings.catch_warnings(action="ignore"):
@@ -112,7 +129,10 @@ class Fields:
             return isinstance(value, dict) and all(map(is_legal, value.values()))
 
         values = self.get(field, {}, is_object, expected)
-        return [(self.regex(field, key, r"(.*\.)?({})$"), value) for key, value in values.items()]
+        compiled = [self._compiled(field, key, r"(.*\.)?({})$") for key in values]
+        # Together, since a folder may have a pattern for every module.
+        self._try_out(field, compiled)
+        return list(zip(compiled, values.values(), strict=True))
 
 
 def _is_names(value: object) -> bool:

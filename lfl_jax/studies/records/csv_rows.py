@@ -1,10 +1,10 @@
 """Rows of a CSV file with a head, whose columns are checked first."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from lfl_jax.core.files import HUGE, expecting
 from lfl_jax.errors import UserError
 
 Row = dict[str, str]
@@ -12,7 +12,10 @@ Row = dict[str, str]
 
 def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
     """Every row, by column. UserError that names the required columns that are missing."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with (
+        expecting(path, "a table in UTF-8 text"),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
         reader = csv.DictReader(file)
         missing = [name for name in required if name not in (reader.fieldnames or ())]
         if missing:
@@ -30,4 +33,4 @@ def finite(text: str | None) -> float | None:
         value = float(text)
     except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < HUGE else None

@@ -41,15 +41,18 @@ def read(path: Path, part: str = "") -> list[Scores]:
         samples = files.read_jsonl(file)
         if not samples:
             raise UserError(f"{file} holds no samples")
-        tasks[task] = _metrics(file, samples)
-        prompts[task] = {_item(sample): sample.get("prompt_hash", "") for sample in samples}
+        with files.expecting(file, "samples of lm-evaluation-harness"):
+            tasks[task] = _metrics(file, samples)
+            prompts[task] = {_item(sample): sample.get("prompt_hash", "") for sample in samples}
     return [Scores(path.name, tasks, prompts, functools.partial(_transcripts, path))]
 
 
 def _transcripts(path: Path, task: str) -> dict[str, Transcript]:
     """{item: what was asked and answered} of a task's samples."""
-    samples = files.read_jsonl(_newest(path)[task])
-    return {_item(sample): _transcript(sample) for sample in samples}
+    file = _newest(path)[task]
+    samples = files.read_jsonl(file)
+    with files.expecting(file, "samples of lm-evaluation-harness"):
+        return {_item(sample): _transcript(sample) for sample in samples}
 
 
 def _transcript(sample: Record) -> Transcript:
@@ -126,7 +129,7 @@ def _value_and_weight(logged: object) -> tuple[float | None, float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, bool | int | float) and math.isfinite(value)
+    return isinstance(value, bool | int | float) and abs(value) < files.HUGE
 
 
 def _measured(file: Path, name: str, records: list[Record]) -> Measured:

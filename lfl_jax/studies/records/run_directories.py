@@ -4,6 +4,7 @@ import functools
 import re
 from pathlib import Path
 
+from lfl_jax.core.files import expecting
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records as record_files
 from lfl_jax.evals.tasks import TASKS
@@ -62,7 +63,14 @@ def contents(path: Path, when: str) -> dict[str, str]:
 
 
 def _content(header: dict) -> str:
-    return (header.get("settings") or {}).get("content", "")
+    content = _settings(header).get("content", "")
+    return content if isinstance(content, str) else ""
+
+
+def _settings(header: dict) -> dict:
+    """What the records depend on; {} where the header says nothing of the kind."""
+    settings = header.get("settings")
+    return settings if isinstance(settings, dict) else {}
 
 
 def _scores(path: Path, when: str) -> Scores:
@@ -74,12 +82,15 @@ def _scores(path: Path, when: str) -> Scores:
             continue
         header, records = record_files.read(file)
         _require_complete(file, header, records)
-        tasks[file.stem] = TASKS[file.stem].measure(records)
+        with expecting(file, f"records of {file.stem}"):
+            tasks[file.stem] = TASKS[file.stem].measure(records)
+            prompts[file.stem] = {
+                record["id"]: record["prompt_sha256"]
+                for record in records
+                if "prompt_sha256" in record
+            }
         if digest := _content(header):
             digests[file.stem] = digest
-        prompts[file.stem] = {
-            record["id"]: record["prompt_sha256"] for record in records if "prompt_sha256" in record
-        }
     if not tasks:
         raise UserError(f"{path}/evals/{when} has no records of a task of this package")
     transcripts = functools.partial(run_transcripts.read, path / "evals" / when)
@@ -87,7 +98,7 @@ def _scores(path: Path, when: str) -> Scores:
 
 
 def _require_complete(file: Path, header: dict, records: list[dict]) -> None:
-    expected = (header.get("settings") or {}).get("items")
+    expected = _settings(header).get("items")
     if expected != len(records):
         raise UserError(
             f"{file}: {len(records)} of {expected} items; the evaluation was interrupted: run its"

@@ -46,15 +46,21 @@ def read(folder: Path) -> dict[str, float]:
 
     And TRAINABLE, of a run that finished.
     """
-    measures = run_weights.summary(run_weights.read(folder))
+    with files.expecting(folder / run_weights.FILE, "measures of weights"):
+        measures = run_weights.summary(run_weights.read(folder))
     if (folder / CURVATURE).exists():
         measured = files.read_json_object(folder / CURVATURE)
-        # An eigenvalue that has not converged is no measurement.
-        measures |= {"curvature": measured["value"]} if measured["converged"] else {}
+        with files.expecting(folder / CURVATURE, "an eigenvalue"):
+            # One that has not converged is no measurement.
+            value = files.number(measured["value"]) if measured["converged"] else None
+        measures |= {} if value is None else {"curvature": value}
     if (folder / UNIGRAMS).exists():
         apart = files.read_json_object(folder / UNIGRAMS)
-        measures |= {"unigram_kl": apart["kl"], "unigram_kl_random": apart["null"]}
-    return measures | _results(folder)
+        with files.expecting(folder / UNIGRAMS, "two divergences"):
+            names = {"unigram_kl": "kl", "unigram_kl_random": "null"}
+            measures |= {ours: files.number(apart[name]) for ours, name in names.items()}
+    with files.expecting(folder / "results.json", "the results of a run"):
+        return measures | _results(folder)
 
 
 def _results(folder: Path) -> dict[str, float]:
@@ -65,11 +71,11 @@ def _results(folder: Path) -> dict[str, float]:
     # Not by report.results_json, which needs jax: reports of others' runs have none.
     try:
         results = json.loads((folder / "results.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     facts, known = results.get("facts", {}), {}
     if TRAINABLE in facts:
-        known[TRAINABLE] = float(facts[TRAINABLE])
+        known[TRAINABLE] = float(files.number(facts[TRAINABLE]))
     for row in results.get("rows", ()):
         if (row["task"], row["metric"], row["variant"]) == (*TARGET, "before"):
             known["base_target_nll"] = row["estimate"]

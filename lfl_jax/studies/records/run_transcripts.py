@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from lfl_jax.core.files import expecting
 from lfl_jax.evals import records as record_files
 from lfl_jax.evals.metrics import Record
 from lfl_jax.evals.multiple_choice import Question
@@ -18,7 +19,8 @@ REFERENCES = ("gold", "value")
 def read(folder: Path, task: str) -> dict[str, Transcript]:
     """{item: its answer} of a folder of evaluations, without the question."""
     _, records = record_files.read(folder / f"{task}.jsonl")
-    return {record["id"]: _answer(record) for record in records}
+    with expecting(folder / f"{task}.jsonl", f"answers of {task}"):
+        return {record["id"]: _answer(record) for record in records}
 
 
 def _answer(record: Record) -> Transcript:

@@ -112,7 +112,7 @@ def _expected(config: Config, names: tuple[str, ...]) -> set[str]:
 def _reported(folder: Path, when: str) -> Iterator[str]:
     """The tasks that the run's results have numbers of."""
     # Half a file, or one of an older form, names nothing: what the config asks for still counts.
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         rows = json.loads((folder / RESULTS).read_text("utf-8"))["rows"]
         # A mean over several tasks has no records of its own.
         yield from {row["task"] for row in rows if row["variant"] == when and row["task"] in TASKS}

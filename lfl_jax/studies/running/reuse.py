@@ -105,7 +105,10 @@ class Known:
 def origin(folder: Path) -> str:
     """Where the run of a directory was first done; "" for one that was done here."""
     file = folder / ORIGIN
-    return files.read_json_object(file)["from"] if file.exists() else ""
+    if not file.exists():
+        return ""
+    with files.expecting(file, "where the run was copied from"):
+        return str(files.read_json_object(file)["from"])
 
 
 def origins(folder: Path) -> list[Path]:
