@@ -22,21 +22,22 @@ DAMAGED = (OSError, EOFError, zlib.error)  # what a compressed file that is not 
 
 # Text packs 3 to 10 times smaller. What is both larger than FREE and more than RATIO times its file
 # was made to fill memory and disk, and not to be read.
-FREE = 64 << 20
-RATIO = 200
+FREE = 16 << 20
+RATIO = 100
 
 
 def open_packed(path: Path) -> io.BufferedIOBase:
     """A file's bytes, unpacked from .gz or .zst; UserError while reading where they are too many."""
+    packed = path.open("rb")
     if path.suffix not in PACKED:
-        return path.open("rb")
+        return packed
     if path.suffix == ".gz":
-        unpacked = gzip.open(path, "rb")  # noqa: SIM115 (closed by what wraps it)
+        unpacked = gzip.GzipFile(fileobj=packed)
     else:
         import pyarrow  # which unpacks Zstandard itself
 
-        unpacked = pyarrow.CompressedInputStream(str(path), "zstd")
-    return io.BufferedReader(_Bounded(path, unpacked), 1 << 17)
+        unpacked = pyarrow.CompressedInputStream(packed, "zstd")
+    return io.BufferedReader(_Bounded(path, packed, unpacked), 1 << 17)
 
 
 class Budget:
@@ -44,35 +45,41 @@ class Budget:
 
     def __init__(self, path: Path):
         self.path, self.unpacked = path, 0
-        self.limit = max(FREE, RATIO * path.stat().st_size)
 
-    def spend(self, n_bytes: int) -> None:
-        """Add what was unpacked now."""
+    def spend(self, n_bytes: int, packed: int) -> None:
+        """Add what was unpacked now; packed: bytes of the file that all of it came from."""
         self.unpacked += n_bytes
-        if self.unpacked > self.limit:
+        if self.unpacked > max(FREE, RATIO * packed):
             raise UserError(
-                f"{self.path}: unpacks to more than {RATIO} times its size ({self.limit >> 20} MiB"
-                " and more); if that is right, unpack it yourself"
+                f"{self.path}: unpacks to more than {RATIO} times its size, {self.unpacked >> 20}"
+                " MiB and more; if that is right, unpack it yourself"
             )
 
 
 class _Bounded(io.RawIOBase):
     """A stream of unpacked bytes that counts them."""
 
-    def __init__(self, path: Path, unpacked: "gzip.GzipFile | pyarrow.CompressedInputStream"):
-        self._unpacked, self._budget = unpacked, Budget(path)
+    def __init__(
+        self,
+        path: Path,
+        packed: io.BufferedReader,
+        unpacked: "gzip.GzipFile | pyarrow.CompressedInputStream",
+    ):
+        self._packed, self._unpacked, self._budget = packed, unpacked, Budget(path)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: "bytearray | memoryview") -> int:
         data = self._unpacked.read(len(buffer))
-        self._budget.spend(len(data))
+        self._budget.spend(len(data), self._packed.tell())
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        self._unpacked.close()
+        if not self.closed:
+            self._unpacked.close()
+            self._packed.close()
         super().close()
 
 

@@ -140,9 +140,10 @@ def _text_column(requested: str, names: Sequence[str], file: Path) -> str:
 def _parquet(file: Path, requested: str) -> Iterator[list[str]]:
     """Of Parquet, only the one column is read."""
     with table_readers.open_parquet(file) as rows:
-        column, budget = _text_column(requested, rows.schema_arrow.names, file), Budget(file)
+        column = _text_column(requested, rows.schema_arrow.names, file)
+        budget, size = Budget(file), file.stat().st_size
         for number, batch in enumerate(rows.iter_batches(BATCH, columns=[column])):
-            budget.spend(batch.nbytes)
+            budget.spend(batch.nbytes, size)
             texts = table_readers.python_values(batch.column(0), str(file))
             wrong = next((text for text in texts if not isinstance(text, str | None)), None)
             if wrong is not None:

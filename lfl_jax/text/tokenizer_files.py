@@ -72,9 +72,14 @@ def token_text(settings: Settings, key: str) -> str | None:
     """The text of a special token: a string, or an object with `content`; None if unset."""
     value = settings.get(key)
     value = value.get("content") if isinstance(value, dict) else value
-    if not isinstance(value, str | None):
+    if not isinstance(value, str | None) or (value is not None and not _has_utf8(value)):
         raise UserError(f"tokenizer files: {key} is {value!r}; expected the text of a token")
     return value
+
+
+def _has_utf8(text: str) -> bool:
+    """Whether it has no half of a character, which libraries refuse each in its own way."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def with_eos(files: dict[str, bytes], eos: str) -> dict[str, bytes]:

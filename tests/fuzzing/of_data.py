@@ -8,8 +8,8 @@ import io
 import itertools
 import json
 import os
-from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,7 +29,7 @@ CHAT = [
     {"messages": [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": "a"}]}
     for i in range(60)
 ]
-BOMB_BYTES = 3 << 30
+BLOCKS = 128  # of 16 MiB, in what unpacks to too much
 
 
 def _pack(rng, name, data):
@@ -43,22 +43,16 @@ def _pack(rng, name, data):
 
 @functools.cache
 def bomb(suffix, unit):
-    """A small file that unpacks to gigabytes."""
-    file = Path(os.environ.get("TMPDIR", "/tmp")) / f"lfl_fuzz_bomb_{unit.hex()}{suffix}"
-    if not file.exists():
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        block = unit * ((1 << 24) // len(unit))
-        with _packing(partial, suffix) as out:
-            for _ in range(BOMB_BYTES >> 24):
-                out.write(block)
-        partial.replace(file)
-    return file.read_bytes()
-
-
-def _packing(path, suffix):
+    """A small file that unpacks to two gigabytes: the same packed block again and again."""
+    block = unit * ((1 << 24) // len(unit))
     if suffix == ".gz":
-        return gzip.open(path, "wb", 9)
-    return pa.CompressedOutputStream(str(path), "zstd")
+        return gzip.compress(block, 9) * BLOCKS
+    packed = io.BytesIO()
+    with pa.CompressedOutputStream(packed, "zstd") as out:
+        for _ in range(BLOCKS):
+            out.write(block)
+        out.flush()
+        return packed.getvalue()
 
 
 def write_table(rng, folder):
@@ -140,7 +134,7 @@ def write_arrow(rng, folder):
 def parquet_bomb():
     """Many equal rows: a dictionary of one value and runs of its number."""
     out = io.BytesIO()
-    indices = pa.array([0] * 1_000_000, pa.int32())
+    indices = pa.array(np.zeros(1_000_000, np.int32))
     columns = [pa.DictionaryArray.from_arrays(indices, pa.array(["text " * 40]))] * 3
     table = pa.table(columns, names=["question", "answer", "text"])
     with pq.ParquetWriter(out, table.schema) as writer:

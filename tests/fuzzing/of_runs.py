@@ -179,7 +179,7 @@ def read_run(folder):
         lambda: training_spectra.read(folder),
         lambda: reuse.origins(folder),
         lambda: best_arms._learned(folder),
-        lambda: across.read(folder, None, "learning").se,
+        lambda: _contrast(folder),
         lambda: [_estimates(scores) for scores in run_directories.read(folder)],
         lambda: [_estimates(scores) for scores in run_directories.along(folder).values()],
         lambda: run_directories.contents(folder, "before"),
@@ -188,6 +188,12 @@ def read_run(folder):
         lambda: cpu_probe.read_or_measure(str(folder / "peaks.json"), None).memory + 0.0,
         resumed,
     )
+
+
+def _contrast(folder):
+    # Of its base, which is in a run's config.
+    across.parameters = lambda folder: 1000
+    return across.read(folder, None, "learning").se
 
 
 def _estimates(scores):

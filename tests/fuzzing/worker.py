@@ -45,6 +45,7 @@ def main(reader, seed, first, last, verbose=False):
         value = READERS[reader].read(Path(folder))
         wrong = READERS[reader].wrong(value, Path(folder))
         assert not wrong, f"{reader}: the whole file: {wrong}"
+        assert getattr(value, "refused", None) is None, f"{reader}: {value.refused}"
     limit = _memory("VmSize") + MACHINE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for case in range(first, last):
