@@ -27,7 +27,7 @@ RATIO = 100
 
 
 def open_packed(path: Path) -> io.BufferedIOBase:
-    """A file's bytes, unpacked from .gz or .zst; UserError while reading where they are too many."""
+    """A file's bytes, unpacked from .gz or .zst; reading too many of them is a UserError."""
     packed = path.open("rb")
     if path.suffix not in PACKED:
         return packed

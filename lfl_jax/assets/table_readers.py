@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
 
+from lfl_jax.assets import line_index
 from lfl_jax.assets.compressed import (
     DAMAGED,
     PACKED,
@@ -31,16 +31,12 @@ from lfl_jax.assets.compressed import (
 from lfl_jax.errors import UserError
 
 if TYPE_CHECKING:
-    import mmap
-
     import pyarrow.parquet
 
 Row = dict[str, Any]
 Numbers = np.ndarray | range  # lines, or rows counted from 1
 Rows = tuple[Numbers, Callable[[int], Any]]  # what a reader gives: numbers, and row i
 BATCH = 4096  # rows of a Parquet file that are read together
-PART = 1 << 22  # bytes in which ends of lines are looked for together
-SPACES = np.frombuffer(b" \t\r\n\v\f", np.uint8)
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of half a character beyond U+FFFF
 
 
@@ -72,42 +68,12 @@ def known() -> str:
 
 def _json_lines(path: Path) -> Rows:
     data = all_bytes(path)
-    numbers, starts, ends = _lines_within(data, path)
+    numbers, starts, ends = line_index.of_text(data, path)
 
     def read(i: int) -> Row:
         return parse(data[starts[i] : ends[i]], f"{path}:{numbers[i]}")
 
     return numbers, read
-
-
-def _lines_within(
-    data: "bytes | mmap.mmap", path: Path
-) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """(numbers from 1, starts, ends) of the lines that are not blank.
-
-    Lines are found by NumPy, as files have millions; each is parsed when it is read.
-    """
-    values, chunks, lines, last_end = np.frombuffer(data, np.uint8), [], 0, -1
-    # A part at a time: a mask of the whole file may not fit into memory.
-    for begin in range(0, len(data), PART):
-        ends = np.flatnonzero(values[begin : begin + PART] == ord("\n")) + begin
-        starts = np.concatenate([[last_end], ends])[:-1] + 1
-        kept = np.flatnonzero(ends > starts)
-        chunks.append(np.stack([lines + 1 + kept, starts[kept], ends[kept]]))
-        lines, last_end = lines + len(ends), ends[-1] if len(ends) else last_end
-    if last_end + 1 < len(data):
-        chunks.append(np.array([[lines + 1], [last_end + 1], [len(data)]]))
-    numbers, starts, ends = np.concatenate(chunks or [np.zeros((3, 0), int)], axis=1)
-
-    # A byte-order mark is no part of the first line.
-    if len(starts) and starts[0] == 0:
-        starts[0] = len(data[:3]) - len(without_bom(data[:3], path))
-    # Only lines that begin with a space can be blank, and one that was a byte-order mark.
-    begins = values[np.minimum(starts, len(data) - 1)]
-    doubtful = np.flatnonzero(np.isin(begins, SPACES) | (ends <= starts))
-    blank = [i for i in doubtful if not data[starts[i] : ends[i]].strip()]
-    numbers, starts, ends = (np.delete(x, blank) for x in (numbers, starts, ends))
-    return numbers, starts, ends
 
 
 def stream_json_lines(path: Path) -> Iterator[tuple[str, Row]]:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 # Steps of a tokenizer.json that may put a space before a text, or take it away in decoding.
 PREFIX_STEPS = ("normalizer", "pre_tokenizer", "decoder")
-TRIED = ("a", "Hello,  World 12\n", "\u00e9\u202e\x00\U0001f600")
+# The last one is for regexes that backtrack.
+TRIED = ("a", "Hello,  World 12\n", "\u00e9\u202e\x00\U0001f600", "a" * 40 + "b")
 Json = dict | list | str | int | float | bool | None
 
 
@@ -119,10 +120,7 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
         beginning = tokenizers.Tokenizer.from_str(json.dumps(tree))
         bare = _without_prefix(tree)
         continuing = beginning if bare == tree else tokenizers.Tokenizer.from_str(json.dumps(bare))
-        # What the library does not check when it reads a file, it may fail on with any text.
-        for text in (*TRIED, "a" * 40 + "b"):
-            ids = beginning.encode(text).ids
-            beginning.decode(ids), continuing.encode(text)
+        _try_out(Encoders(beginning, continuing))
 
     # The library numbers added tokens by itself: files of two tokenizers would not be noticed.
     for token in added:
@@ -137,6 +135,13 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return encoders
+
+
+def _try_out(encoders: Encoders) -> None:
+    """Process a few texts: what the library does not check in a file, it may fail on with any."""
+    for text in TRIED:
+        for tokenizer in encoders.both:
+            tokenizer.decode(tokenizer.encode(text).ids)
 
 
 def _id_before_text(tokenizer: "tokenizers.Tokenizer") -> int | None:

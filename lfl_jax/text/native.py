@@ -32,6 +32,7 @@ def refusing_panics() -> Iterator[None]:
     """Inside, a panic of Rust's is a UserError: it is of the file, and not of this program."""
     try:
         yield
+    # A panic is no Exception.
     except BaseException as error:
         if type(error).__name__ != PANIC:
             raise
@@ -56,12 +57,13 @@ def _stderr_kept_back() -> Iterator[None]:
     except (OSError, ValueError, AttributeError):  # there is no stderr
         yield
         return
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    with tempfile.TemporaryFile() as delayed:
+        os.dup2(delayed.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-        kept.seek(0)
-        os.write(2, kept.read())
+        # Nothing was wrong: what was written is for the person.
+        delayed.seek(0)
+        os.write(2, delayed.read())

@@ -106,7 +106,7 @@ class Fields:
         slow = trial.first_slow([pattern.pattern for pattern in patterns])
         if slow is not None:
             raise UserError(
-                f"{self.file}: {field}: {show(slow)} backtracks without end on the names of modules;"
+                f"{self.file}: {field}: {show(slow)} backtracks without end on names of modules;"
                 " write it without repetitions inside of repetitions"
             )
 

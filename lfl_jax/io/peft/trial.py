@@ -1,8 +1,8 @@
 """Regexes of other people, tried out where their time is bounded before they are used.
 
 A regex may take longer than the universe on a name of 40 characters: ((a|b)+)+! does. Python's `re`
-has no limit of time and cannot be stopped in a thread, so that a process of its own tries a regex on
-names of modules first. What is fast there is fast here.
+has no limit of time and cannot be stopped in a thread, so that a process of its own tries a regex
+on names of modules first. What is fast there is fast here.
 """
 
 import json
