@@ -44,6 +44,7 @@ TIERS = {
         "export",
         "plan",
         "doctor",
+        "proofs",
         "fetch",
         "inspect_data",
         "__main__",
