@@ -9,7 +9,7 @@ from pathlib import Path
 from lfl_jax.errors import UserError, entry
 
 COMMANDS = (
-    *("main", "plan", "study", "evaluate", "compare", "analyze"),
+    *("main", "doctor", "plan", "study", "evaluate", "compare", "analyze"),
     *("export", "fetch", "inspect_data"),
 )
 

@@ -20,7 +20,7 @@ from doc_pages import NOT_RUN, PAGES, ROOT, Block
 from helpers import adapter_for
 
 import lfl_jax
-from lfl_jax import analyze, compare, evaluate, main, plan, study
+from lfl_jax import analyze, compare, doctor, evaluate, main, plan, study
 from lfl_jax.config import command_line, own_code
 from lfl_jax.core import spec
 from lfl_jax.io import hf
@@ -181,7 +181,7 @@ def understood(module: str, arguments: list[str]) -> None:
     elif module == "lfl_jax.studies.capacity":
         assert len(arguments) == 1
     else:
-        known = {"main": main, "evaluate": evaluate, "plan": plan}
+        known = {"main": main, "evaluate": evaluate, "plan": plan, "doctor": doctor}
         flags = {f"lfl_jax.{name}": each.FLAGS for name, each in known.items()}.get(module)
         flags = flags or {"rows": (2, ""), "decontaminate": (False, ""), **command_line.CODE}
         if not any(

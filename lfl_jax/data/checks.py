@@ -21,7 +21,7 @@ def doubts(tokenized: TokenizedSource, estimate: RowEstimate, positions: int) ->
 
     positions: of the model, beyond which it has learned nothing.
     """
-    yield from _special_tokens(tokenized)
+    yield from template_doubts(tokenized)
     yield from _long_rows(tokenized, estimate, positions)
     for file in tokenized.source.held_out:
         held_out = open_source(tokenized.data, file.split, 0)
@@ -62,7 +62,7 @@ def require_unseen(texts: Callable[[], Iterable[str]], source: Source) -> None:
         )
 
 
-def _special_tokens(tokenized: TokenizedSource) -> Iterator[str]:
+def template_doubts(tokenized: TokenizedSource) -> Iterator[str]:
     """Lines about the special tokens around texts, against those of the tokenizer."""
     template, tokenizer = tokenized.template, tokenized.tokenizer
     examples = _first_examples(tokenized)

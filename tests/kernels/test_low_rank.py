@@ -18,6 +18,7 @@ from lfl_jax.kernels.low_rank.pallas_gpu import PallasGPU
 from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
 from lfl_jax.kernels.low_rank.reference import XLA, Implementations
 from lfl_jax.kernels.low_rank.tiles import Tiles
+from lfl_jax.proofs.kernels import FLOATS, distance, projected, projection_formulas
 
 INTERPRETER = getattr(plgpu, "InterpretGPUParams", None)
 ON_GPU = pytest.mark.skipif(
@@ -25,9 +26,7 @@ ON_GPU = pytest.mark.skipif(
     reason=f"the GPU kernel is interpreted by jax 0.11 or newer, this is {jax.__version__}",
 )
 
-# By dtype, the bound on the relative error; by name, an implementation with several tiles in every
-# axis.
-FLOATS = {"float32": 1e-5, "bfloat16": 1e-2}
+# By name, an implementation with several tiles in every axis.
 IMPLEMENTATIONS = {
     "xla": lambda: XLA(),
     "pallas_tpu": lambda: PallasTPU(tiles=Tiles(16, 128, 128), interpret=True),
@@ -84,40 +83,12 @@ def inputs(form, dtype, routing, seed):
     )
 
 
-def wanted(x, w, a, b, routing, dy):
-    """y, dx, dA, dB, d routing by their formulas, W dequantised."""
-    x, w, a, b, dy = (np.asarray(v, np.float64) for v in (x, quant.dense(w), a, b, dy))
-    g = np.ones((ROWS, RANK)) if routing is None else np.asarray(routing, np.float64)
-    h, back = x @ a, dy @ b.T
-    found = [x @ w + (h * g) @ b, dy @ w.T + (back * g) @ a.T, x.T @ (back * g), (h * g).T @ dy]
-    return found if routing is None else [*found, h * back]
-
-
-def results(implementation, x, w, a, b, routing, dy):
-    """y and the gradients of what is differentiated, W not among it."""
-
-    @jax.jit
-    def run(w, dy, *learned):
-        f = lambda x, a, b, *routing: low_rank_projection(  # noqa: E731
-            x, w, a, b, *routing, implementation=implementation
-        )
-        y, pull = jax.vjp(f, *learned)
-        return y, *pull(dy)
-
-    return run(w, dy, x, a, b, *(() if routing is None else (routing,)))
-
-
-def distance(got, want):
-    """||got - want|| / ||want||, or ||got|| where nothing is wanted."""
-    return np.linalg.norm(np.asarray(got, np.float64) - want) / (np.linalg.norm(want) or 1)
-
-
 class TestImplementation:
     def check(self, name, dtype, form, routing):
         # a case has the same numbers whichever cases ran before it
         seed = zlib.crc32(f"{name} {dtype} {form} {routing}".encode())
         given = inputs(form, dtype, routing, seed)
-        found, formulas = results(IMPLEMENTATIONS[name](), *given), wanted(*given)
+        found, formulas = projected(IMPLEMENTATIONS[name](), *given), projection_formulas(*given)
         assert len(found) == len(formulas) == (4 if routing == "none" else 5)
         for part, got, want in zip(
             ("y", "dx", "dA", "dB", "d routing"), found, formulas, strict=False
@@ -217,14 +188,14 @@ def test_the_tpu_simulator_agrees():
     simulated = PallasTPU(
         tiles=Tiles(32, 128, 128), interpret=pltpu.InterpretParams(uninitialized_memory="nan")
     )
-    for got, want in zip(results(simulated, *given), wanted(*given), strict=True):
+    for got, want in zip(projected(simulated, *given), projection_formulas(*given), strict=True):
         assert distance(got, want) < 1e-5
 
 
 def test_the_gpu_kernel_refuses_float32():
     given = inputs("dense", "float32", "random", 0)
     with pytest.raises(UserError, match="pallas_gpu multiplies bfloat16, not float32"):
-        results("pallas_gpu", *given)
+        projected("pallas_gpu", *given)
 
 
 def test_what_does_not_fit_is_refused():

@@ -21,26 +21,21 @@ import tempfile  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from helpers import packed, quantised  # noqa: E402
 
-from lfl_jax import adapters, api, optim, schedules, state  # noqa: E402
-from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
-from lfl_jax.core import spec, tree  # noqa: E402
+import lfl_jax  # noqa: E402
+from lfl_jax import adapters  # noqa: E402
+from lfl_jax.core import spec  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
-from lfl_jax.data.streams import MODEL_INPUTS  # noqa: E402
-from lfl_jax.io import hf  # noqa: E402
-from lfl_jax.io.checkpoint import Checkpoints, abstract  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
-from lfl_jax.train_step import train_step  # noqa: E402
+from lfl_jax.proofs.meshes import Step, errors, results  # noqa: E402
+from lfl_jax.proofs.perturbed import enlarged  # noqa: E402
 
 BOUND = 1e-5
 # four key heads, so that a tensor axis of 4 splits them
@@ -53,11 +48,6 @@ CFG = ModelConfig(
     head_dim=8,
     d_ff=128,
 )
-# Plain: what divides by a gradient's size would magnify the rounding of small ones.
-OPTIM = OptimConfig(
-    name="sgd", lr=0.1, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip=1.0, schedule="constant",
-    warmup_steps=0, warmup_fraction=0.0, final_fraction=0.0, cooldown_fraction=0.0,
-)  # fmt: skip
 LENGTHS = [[7, 12, 9], [20, 6], [3, 28], [16, 10], [32], [30, 2], [5, 5, 5], [11, 20]]
 PERMUTED = (5, 2, 7, 0, 3, 6, 1, 4)
 
@@ -84,98 +74,22 @@ CASES = {
 }
 
 
-def start_of(case, rules):
-    """The model of a case on this mesh."""
+def step_of(case):
+    """The step of a case."""
+    fields = {"adapter.kind": case.kind, "adapter.rank": 8, "adapter.init": case.start}
+    fields = {"trainable": case.trains, "model.base_dtype": case.base or "float32"} | fields
+    if case.kind == "none":
+        fields |= {"adapter.rank": None, "model.base_dtype": "float32"}
+    config = lfl_jax.get_config("math_ift:smoke", **fields)
     specs = llama.specs(CFG)
-    params = jax.tree.map(lambda x: x * 2 if x.ndim > 1 else x, spec.init(specs, jax.random.key(0)))
-    params = jax.device_put(params, spec.shardings(specs, rules))
+    params = enlarged(spec.init(specs, jax.random.key(0)), 2)
     if case.base:
-        params = quantised(CFG, params, case.base, rules)
-    if case.kind == "none":
-        return Model(params=params, adapter={})
-    config = AdapterConfig(kind=case.kind, rank=8, init=case.start)
-    adapter_specs = adapters.specs(specs, config)
-    adapter = jax.jit(lambda params: adapters.init(adapter_specs, params, jax.random.key(1)))(
-        params
-    )
-    adapter = jax.device_put(adapter, spec.shardings(adapter_specs, rules))
-    return Model(params=params, adapter=adapter)
-
-
-def _recorded(plain, grads, own, params):
-    """A step of the plain optimizer, and its state with these gradients before it."""
-    updates, later = plain.update(grads, own[1:], params)
-    return updates, (grads, *later)
-
-
-def run(case, rules, folder):
-    """{what: {name: array}} of a case on a mesh, and the number of sharded tensors that train."""
-    plain = optim.make(OPTIM, schedules.make(OPTIM, 4))
-    tx = optax.GradientTransformation(
-        lambda params: (jax.tree.map(jnp.zeros_like, params), *plain.init(params)),
-        lambda grads, own, params: _recorded(plain, grads, own, params),
-    )
-    current, frozen = state.create(start_of(case, rules), case.trains, tx, rules)
+        params = quantised(CFG, params, case.base)
+    adapter = {}
+    if config.adapter.kinds:
+        adapter = adapters.init(adapters.specs(specs, config.adapter), params, jax.random.key(1))
     rows = packed(LENGTHS, 32, CFG.vocab_size)
-    sharding = rules.sharding(("layers", "batch", "time"), (1, 8, 32))
-    batch = {k: jax.device_put(jnp.asarray(rows[k])[None], sharding) for k in MODEL_INPUTS}
-
-    losses, results = [], {}
-    for number in (1, 2):
-        current, metrics = train_step(current, frozen, batch, None, cfg=CFG, tx=tx, rules=rules)
-        results[f"gradients of step {number}"] = named(current.opt_state[0])
-        losses += [metrics["loss"], metrics["grad_norm"], metrics["update_norm"]]
-    results["losses"] = {"all": np.array(losses)}
-    results["weights"] = named(current.trainable)
-    results["checkpoint"] = checkpoint(state.checkpointables(current, frozen, None), folder)
-    results["exported file"] = exported(case, state.model(current, frozen), folder)
-    sharded = [x for x in jax.tree.leaves(current.trainable) if not x.sharding.is_fully_replicated]
-    return results, len(sharded)
-
-
-def named(values):
-    return dict(tree.items(jax.device_get(values)))
-
-
-def checkpoint(content, folder):
-    """The arrays of a checkpoint that is written from the mesh and restored onto one device."""
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), abstract(content)
-    )
-    about = {"iterator_state": 0, "metrics": {}, "metadata": {}}
-    with Checkpoints(folder / "checkpoints", asynchronous=False) as checkpoints:
-        checkpoints.save(2, content, **about)
-        return named(checkpoints.restore(2, like).state)
-
-
-def exported(case, model, folder):
-    """The tensors of the file that other tools read."""
-    if case.kind == "none":
-        hf.save(folder / "model", model.params, CFG, dtype="float32")
-        return load_file(folder / "model" / "model.safetensors")
-    api.save_adapter(folder / "adapter", model.adapter, model.params)
-    file = folder / "own.safetensors"
-    api.save_adapter(file, model.adapter, model.params)
-    return load_file(folder / "adapter" / "adapter_model.safetensors") | load_file(file)
-
-
-def check(name, found, wanted):
-    """The largest error of each kind of result."""
-    errors = {}
-    for what, tensors in wanted.items():
-        assert found[what].keys() == tensors.keys(), (name, what)
-        errors[what] = max(error(found[what][path], x) for path, x in tensors.items())
-        nonzero = [path for path, x in tensors.items() if np.any(x)]
-        assert nonzero, (name, what)
-    return errors
-
-
-def error(found, wanted):
-    found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
-    assert found.shape == wanted.shape and np.isfinite(found).all()
-    # a tensor of zeros has to be zeros
-    return float(np.abs(found - wanted).max() / (np.abs(wanted).max() or 1e-30))
+    return Step.of(config, CFG, Model(params=params, adapter=adapter), rows)
 
 
 def rules_of(mesh):
@@ -195,16 +109,16 @@ def main(words):
         for mesh in ("1x1x1", *meshes):
             start = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
-                found, sharded = run(CASES[name], rules_of(mesh), Path(folder))
+                found, sharded = results(step_of(CASES[name]), rules_of(mesh), Path(folder))
             if wanted is None:
                 wanted = found
                 check_start(name, wanted)
                 continue
-            errors = check(name, found, wanted)
-            listed = ", ".join(f"{what} {value:.1e}" for what, value in errors.items())
+            far = errors(found, wanted)
+            listed = ", ".join(f"{what} {value:.1e}" for what, value in far.items())
             took = time.monotonic() - start
             print(f"{name} on {mesh}: {listed}; {sharded} sharded; {took:.1f} s", flush=True)
-            is_equal = max(errors.values()) < BOUND and (sharded > 0 or mesh.startswith("8x"))
+            is_equal = max(far.values()) < BOUND and (sharded > 0 or mesh.startswith("8x"))
             unequal += [] if is_equal else [f"{name} on {mesh}"]
     assert not unequal, unequal
 

@@ -1,18 +1,16 @@
 """Two processes of four devices through the real `main`: what a run that lost a process, or was
 asked to stop, is once it has resumed."""
 
-import json
 import shutil
 import signal
 import socket
 import time
 
-import jax
 import numpy as np
 import pytest
 from multi_device.processes import Start
 
-from lfl_jax.core import tree
+from lfl_jax.proofs.resume import losses, saved
 
 pytestmark = pytest.mark.slow
 
@@ -66,29 +64,6 @@ def interrupted(workdir, number, step, victim):
     return [code for code, _, _ in ends], [err for _, _, err in ends]
 
 
-def last_checkpoint(workdir):
-    """{path: array} of everything in the last checkpoint."""
-    from orbax.checkpoint import v1 as ocp
-
-    folder = workdir / "checkpoints" / str(STEPS)
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    saved = ocp.checkpointables_metadata(folder).metadata
-    like = {
-        name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), of_tree)
-        for name, of_tree in saved.items()
-        if name in ("adapter", "params", "optimizer", "step", "rng")
-    }
-    loaded = ocp.load_checkpointables(folder, like)
-    return {path: np.asarray(x) for path, x in tree.items(loaded)}
-
-
-def losses(workdir):
-    """{step: loss}; of a step that was taken again, the last one."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return {record["step"]: record["loss"] for record in records if "loss" in record}
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """{name: run directory}, and how the interruptions ended.
@@ -123,7 +98,7 @@ def test_a_run_that_was_killed_twice_and_stopped_is_undisturbed_bit_for_bit(runs
     folder, _ = runs
     found, wanted = losses(folder / "disturbed"), losses(folder / "undisturbed")
     assert list(wanted) == list(range(1, STEPS + 1)) and found == wanted
-    found, wanted = last_checkpoint(folder / "disturbed"), last_checkpoint(folder / "undisturbed")
+    found, wanted = (saved(folder / name, STEPS) for name in ("disturbed", "undisturbed"))
     assert found.keys() == wanted.keys() and len(wanted) > 20
     for path, x in wanted.items():
         np.testing.assert_array_equal(found[path], x, err_msg=path)
@@ -139,6 +114,6 @@ def test_it_resumes_as_one_process_on_another_mesh_to_rounding(runs, mesh):
     found, wanted = losses(workdir), losses(folder / "undisturbed")
     assert found.keys() == wanted.keys()
     np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-4)
-    found, wanted = last_checkpoint(workdir), last_checkpoint(folder / "undisturbed")
+    found, wanted = saved(workdir, STEPS), saved(folder / "undisturbed", STEPS)
     for path, x in wanted.items():
         np.testing.assert_allclose(found[path], x, rtol=1e-2, atol=1e-3, err_msg=path)
