@@ -5,9 +5,11 @@ one that has neither the tests nor the verdict. The tests run in a supervisor. A
 function is a message from one to the other; what it returns comes back as plain data.
 
 What is covered, for each program:
-- Limits of processor time, wall time, memory, processes, files and output (`Limits`).
+- Limits of processor time, wall time, memory, processes, files and output (`Limits`). Time that a
+  program waits for a processor, on a busy machine, is no wall time.
 - No network, no other process, no file but Python's libraries, read-only, and one empty folder.
-- System calls that no solution needs are refused. No process and no file outlives the program.
+- System calls are refused but for those of a list, so that newer kernels add none. No process and
+  no file outlives the program, whoever of its owner, supervisor and keeper is killed.
 - A program passes only when the values it returned satisfy the tests. Leaving early, patching
   `assert` or builtins, walking frames and writing a success message change nothing, since there is
   nothing of the kind where the code runs. An object that claims to equal everything arrives as an
@@ -19,13 +21,17 @@ What is not covered:
 - Measuring time or memory to learn about the machine. Memory is limited for each process, so a
   program can use processes x memory_mb.
 - Machines without namespaces (many containers). Nothing is run there, unless weak isolation is
-  allowed: names and sizes of files can then be seen, and disk space is not limited.
+  allowed: names and sizes of files can then be seen. The disk is watched there: a program that has
+  written more than file_mb, or 1024 files, is ended within about 0.02 s, with what it wrote by then.
+- Killing all processes at once at the weak level leaves a program's folder behind.
 
 What it costs: an argument changed in place is not changed for the test. An object that is no plain
 data can be called, iterated over and passed back, but not compared. Only the standard library can
 be imported. No test of HumanEval or MBPP needs more. Linux only.
 
-Files: `child` (both processes), `isolation` (what the kernel enforces), `wire` (the messages).
+Files, in the order of a program's way: `child` and `supervisor` (the trusted side), `keeper` (ends
+and tidies), `untrusted` (runs the code), `channel` and `wire` (the messages between them), `clock`
+and `folder` (time and disk), `isolation`, `seccomp` and `calls` (what the kernel enforces).
 """
 
 import ast
@@ -37,7 +43,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,6 +59,7 @@ BUSY = 10
 # The supervisor enforces the wall time itself; this is for one that does not answer at all.
 GRACE = 10  # seconds that the supervisor has beyond the program's
 LONGEST_REASON = 400  # characters
+FLAG = "--config.eval.allow_weak_sandbox=True"
 POLICIES = {
     "namespaces": (
         "namespaces (user, process, network, mount): own process tree, no network, no file but"
@@ -60,8 +67,8 @@ POLICIES = {
     ),
     "seccomp": (
         "weak, no namespaces: few system calls (no new process, signal or socket) and Landlock"
-        " (no file but Python's libraries, read-only, and an empty folder); names and sizes of"
-        " other files can be seen"
+        " (no file but Python's libraries, read-only, and an empty folder, watched); names and"
+        " sizes of other files can be seen"
     ),
 }
 
@@ -70,7 +77,7 @@ POLICIES = {
 class Limits:
     """Limits of one program; cpu_seconds and memory_mb (address space) are of each process.
 
-    file_mb: of a file, and with namespaces of all files together. processes: processes and threads,
+    file_mb: of a file, and of all files together. processes: processes and threads,
     the sandbox's own three among them. output_kb: how much of standard output and error together is
     recorded.
     """
@@ -104,8 +111,8 @@ class Verdict:
     """The outcome of one program.
 
     seconds: wall time. output: standard output and error together, up to its limit.
-    reason: "passed", "assertion", "exception: NameError ...", "timeout", "memory", "exited early:
-    code 0", "killed by signal 11", "unreadable reply" or "the tests called nothing".
+    reason: "passed", "assertion", "exception: NameError ...", "timeout", "memory", "disk", "exited
+    early: code 0", "killed by signal 11", "unreadable reply" or "the tests called nothing".
     """
 
     passed: bool
@@ -134,8 +141,8 @@ def level(allow_weak: bool = False) -> str:
         return "namespaces"
     if not allow_weak:
         raise UserError(
-            f"generated code is not run here: no namespaces ({no_namespaces}).\nAllow weak"
-            " isolation to run it"
+            f"generated code is not run here: no namespaces ({no_namespaces}).\n{FLAG} runs it"
+            " with weak isolation"
         )
     no_seccomp = _refusal("seccomp")
     if no_seccomp is not None:
@@ -208,7 +215,7 @@ def _run(program: Program, limits: Limits, kind: str) -> Verdict:
         if kind == "seccomp":  # with namespaces the folder is in memory, and nobody else sees it
             temporary = os.path.realpath(tempfile.gettempdir())
             job["work"] = os.path.join(temporary, f"lfl-sandbox-{secrets.token_hex(8)}")
-            stack.callback(folder.remove, job["work"])  # as the keeper has, unless it was killed
+            stack.callback(_remove, job["work"])  # as the keeper has, unless it was killed
         # The child reads the second frame after the fork, so that the code's process never has it.
         frames = framed(marshal.dumps(job)) + framed(marshal.dumps(tests))
         process = stack.enter_context(_start_child())
@@ -222,6 +229,11 @@ def _run(program: Program, limits: Limits, kind: str) -> Verdict:
         finally:
             process.kill()
     return _verdict(out, err, process.returncode)
+
+
+def _remove(work: str) -> None:
+    with suppress(OSError):  # a keeper may be at it, where the program was left early
+        folder.remove(work)
 
 
 def _start_child() -> subprocess.Popen:

@@ -128,7 +128,9 @@ def _exact(text: str) -> object:
         return Decimal(digits)
     from fractions import Fraction
 
-    return Fraction(digits)
+    # Not Fraction(digits), which would work out 1e999999999.
+    numerator, _, denominator = digits.partition("/")
+    return Fraction(int(numerator), int(denominator or 1))
 
 
 CONTAINERS = {b"l": list, b"t": tuple, b"S": set, b"z": frozenset, b"d": _dict}
