@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -341,16 +342,17 @@ def test_what_is_no_python_is_told_apart_from_what_is_wrong():
 # A whole evaluation
 
 
-def settings(tmp_path, done, samples=3):
-    """(run, its calls): a model that answers right in every second sample, up to `done`
-    calls."""
+ANSWERS = ("\n    return floor(x) + 1\ndef more():", "\n    return 0")  # right, wrong
+
+
+def settings(tmp_path, done, samples=3, texts=ANSWERS):
+    """(run, its calls): a model whose samples are these texts in turn, up to `done` calls."""
     calls = []
 
     def generate(prompts, *, max_new_tokens, stop, example_ids, temperature, top_p):
         assert len(calls) < done, "stopped"
         calls.append((list(example_ids), temperature, top_p, tuple(stop)))
-        texts = ["\n    return floor(x) + 1\ndef more():", "\n    return 0"]
-        return [texts[i % 2] for i in example_ids]
+        return [texts[i % MAX_SAMPLES % len(texts)] for i in example_ids]
 
     tokenizer = byte_tokenizer()
     model = Scorer("m", tokenizer, lambda rows: (rows["tokens"], rows["tokens"]), generate)
@@ -379,3 +381,29 @@ def test_programs_are_drawn_run_and_resumed(tmp_path):
     assert "\ndef" in calls[0][3] and first["n"] == 3 and first["c"] == 2
     assert [s["passed"] for s in second["samples"]] == [True, False, True] and second["unique"] == 2
     assert result.metrics["pass@1"].mean == pytest.approx(2 / 3) and result.settings["samples"] == 3
+
+
+ODD = {
+    "\n    raise ValueError('\\ud83d')": r"exception: ValueError \\ud83d",
+    "\n    raise ValueError('\\ud83d\\x1b[2J\\0' * 10**6)": r"exception: ValueError \\ud83d\\x1b",
+    "\n    raise type('A' * 3000000, (Exception,), {})": "exception: A{100}$",
+    "\n    return '\\ud83d' * 10**5": "assertion",
+    "\n    import os, sys\n    os.close(1)\n    sys.stderr.close()\n    raise KeyError": "exception: Key",
+    "\n    import os\n    os.closerange(0, 99)": "exited early",
+    "\n    print('\\ud83d')": "exception: UnicodeEncodeError",
+    "\n    import sys\n    sys.stdout.buffer.write(b'\\xed\\xa0\\xbd')\n    return 0": "assertion",
+    "\n    raise StopIteration": "exception: StopIteration",
+}
+
+
+def test_odd_answers_are_failed_programs_and_no_end_of_an_evaluation(tmp_path):
+    isolated()
+    run, _ = settings(tmp_path, done=99, samples=len(ODD), texts=tuple(ODD))
+    result = run()
+    assert result.metrics["pass@1"].mean == 0
+    for record in records.read(tmp_path / "humaneval.jsonl")[1]:
+        assert len(record["samples"]) == len(ODD)
+        for sample, reason in zip(record["samples"], ODD.values(), strict=True):
+            assert re.match(reason, sample["reason"]) and sample["reason"].isprintable(), sample
+    again, calls = settings(tmp_path, done=0, samples=len(ODD), texts=tuple(ODD))
+    assert again().metrics["pass@1"].mean == 0 and calls == []

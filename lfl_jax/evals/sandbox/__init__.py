@@ -22,7 +22,7 @@ What is not covered:
   program can use processes x memory_mb.
 - Machines without namespaces (many containers). Nothing is run there, unless weak isolation is
   allowed: names and sizes of files can then be seen. The disk is watched there: a program that has
-  written more than file_mb, or 1024 files, is ended within about 0.02 s, with what it wrote by then.
+  written more than file_mb, or 1024 files, is ended about 0.02 s later, whatever it wrote by then.
 - Killing all processes at once at the weak level leaves a program's folder behind.
 
 What it costs: an argument changed in place is not changed for the test. An object that is no plain
@@ -53,8 +53,8 @@ from lfl_jax.evals.sandbox import folder
 from lfl_jax.evals.sandbox.wire import framed
 
 CHILD = Path(__file__).with_name("child.py")
-# Waiting for a processor does not count as wall time: on a busy machine it may take longer by up to
-# this factor.
+# Waiting for a processor is no wall time: on a busy machine a program may take up to so many times
+# its wall seconds.
 BUSY = 10
 # The supervisor enforces the wall time itself; this is for one that does not answer at all.
 GRACE = 10  # seconds that the supervisor has beyond the program's
