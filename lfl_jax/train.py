@@ -9,31 +9,31 @@ import dataclasses
 import functools
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
 
-from lfl_jax import adapters, penalties
+from lfl_jax import adapters, notices, penalties
 from lfl_jax import state as states
 from lfl_jax.analysis import contamination
 from lfl_jax.analysis.training_spectra import Spectra
 from lfl_jax.config import Config
-from lfl_jax.core import hosts
+from lfl_jax.core import files, hosts
 from lfl_jax.core.process import keep_freed_memory
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Key
 from lfl_jax.data.loader import training_batches
 from lfl_jax.data.streams import Streams, merged, on_mesh
 from lfl_jax.evals import scorer, suite
-from lfl_jax.evals.run import Result
+from lfl_jax.evals.run import Interrupted, Result, never
 from lfl_jax.evals.task import Inputs
 from lfl_jax.io.checkpoint import Checkpoints, Restored, abstract
-from lfl_jax.io.interrupt import interrupts
+from lfl_jax.io.interrupt import Stop, interrupts
 from lfl_jax.io.lock import DirectoryLock
 from lfl_jax.io.memory import peak_memory_bytes
-from lfl_jax.io.metrics import MetricsWriter
+from lfl_jax.io.metrics import MetricsWriter, warn_of_gaps
 from lfl_jax.io.profile import Profiler
 from lfl_jax.io.progress import progress
 from lfl_jax.io.throughput import Meter
@@ -78,7 +78,10 @@ def run(request: Run) -> Outcome:
     meter = Meter(time.monotonic())
     setup = prepare(request)
     config, folder, rules, steps = setup.config, setup.folder, setup.rules, setup.steps
-    with DirectoryLock(folder, process_index=jax.process_index()) as lock:
+    lock = DirectoryLock(folder, process_index=jax.process_index())
+    with lock, notices.collected() as warnings:
+        if hosts.is_first():
+            files.remove_partial(folder)
         # The base on the mesh, split into what trains and what stays frozen.
         base, start = load(setup)
         cfg, origin = base.cfg, base.origin
@@ -125,7 +128,7 @@ def run(request: Run) -> Outcome:
                 meter.resume(resumed.metadata["figures"])
                 adapter_provenance = resumed.metadata.get("start")
             step = first_step = int(state.step)
-            stopping = False
+            scores, stopping = {}, False
 
             logs = {"tensorboard": config.log.tensorboard, "wandb": config.log.wandb}
             logs |= {"config": config.values(), "further": spectra.files}
@@ -137,22 +140,21 @@ def run(request: Run) -> Outcome:
                 profiler,
                 progress(steps, "train", done=step, visible=setup.show) as advance,
             ):
-                losses = Losses(cfg.vocab_size)
+                losses = Losses(cfg.vocab_size, _highest_loss(resumed))
                 log = StepLog(config, setup.schedule, writer, advance, meter, checkpoints, losses)
                 if step == 0:
                     writer.write(0, named_scores("before", before))
                     if 0 in setup.eval_steps:
                         # Scores during training are compared with the base's on the same items.
-                        results = evaluations.run(
-                            "dev-000000",
-                            config.eval.every_tasks,
-                            state,
-                            frozen,
-                            setup.dev,
-                            adapted=False,
-                        )
-                        writer.write(0, named_scores("dev", results))
+                        scores = evaluations.on_the_way(step, state, frozen, stop, log)
+                        stopping = scores is None
                     state = start.begin(state)
+                elif resumed is not None and not resumed.metadata.get("is_evaluated", True):
+                    # It was asked to stop in that evaluation.
+                    scores = evaluations.on_the_way(step, state, frozen, stop, log)
+                    stopping = scores is None
+                    if not stopping:
+                        checkpoints.add_metrics(step, scores)
                 del start, resumed  # their arrays are the state's now, which the first step donates
 
                 pending = None
@@ -187,22 +189,20 @@ def run(request: Run) -> Outcome:
                     if not is_saved:
                         continue
                     if is_eval_step and not stopping:
-                        with meter.paused():
-                            results = evaluations.run(
-                                f"dev-{step:06d}", config.eval.every_tasks, state, frozen, setup.dev
-                            )
-                        scores = suite.flat(results)
-                        writer.write(step, named_scores("dev", results))
+                        scores = evaluations.on_the_way(step, state, frozen, stop, log)
+                        stopping = scores is None
                     lock.check()
                     checkpoints.save(
                         step,
                         states.checkpointables(state, frozen, key),
                         iterator_state=batches.get_state(),
-                        metrics=scores,
+                        metrics=scores or {},
                         metadata={
                             "base_fingerprint": origin.fingerprint,
                             "config": config.hash(),
-                            "figures": meter.state(),
+                            **log.state(),
+                            "is_evaluated": not (is_eval_step and stopping),
+                            "warnings": list(warnings),
                             "data": setup.data_sha256,
                             "shape": earlier_run.shape_fields(cfg),
                             "start": adapter_provenance,
@@ -261,8 +261,12 @@ class _Evaluations:
         inputs: Inputs,
         *,
         adapted: bool = True,
+        stopped: Callable[[], bool] = never,
     ) -> dict[str, Result]:
-        """Results of the tasks "name:n"; adapted=False: of the base, with routing weights of 0."""
+        """Results of the tasks "name:n"; adapted=False: of the base, with routing weights of 0.
+
+        stopped: as of `evals.run.Evaluation.run`.
+        """
         setup, config = self.setup, self.setup.config
         model_tag = f"{config.hash()}/{tag}" if adapted else base_tag(config)
         # An adapter's base is the same parameters; what trained was donated, and is read again.
@@ -284,7 +288,25 @@ class _Evaluations:
         tasks = suite.Suite(config.eval, self.cfg.max_seq_len, setup.tasks, setup.show)
         # The base is the same whatever is trained on it; a tuned model is of one run.
         shared = None if adapted else setup.base_records
-        return tasks.run(names, model_scorer, inputs, setup.folder / "evals" / tag, shared)
+        folder = setup.folder / "evals" / tag
+        return tasks.run(names, model_scorer, inputs, folder, shared, stopped)
+
+    def on_the_way(
+        self, step: int, state: State, frozen: Model, stop: Stop, log: StepLog
+    ) -> dict[str, float] | None:
+        """Scores at a step, written to the metrics; None where it was asked to stop meanwhile."""
+        names, dev = self.setup.config.eval.every_tasks, self.setup.dev
+        how = {"adapted": step > 0, "stopped": stop.requested_anywhere}
+        stop.change_pace()
+        try:
+            with log.meter.paused():
+                results = self.run(f"dev-{step:06d}", names, state, frozen, dev, **how)
+        except Interrupted:
+            return None
+        finally:
+            stop.change_pace()
+        log.writer.write(step, named_scores("dev", results))
+        return suite.flat(results)
 
 
 def _resume(
@@ -302,10 +324,21 @@ def _resume(
         like = abstract({name: x for name, x in current.items() if name not in unread})
         restored = checkpoints.restore(latest, like, base_fingerprint=origin.fingerprint)
         earlier_run.require_same_data(restored.metadata, setup.data_sha256, setup.config)
+        if hosts.is_first():
+            warn_of_gaps(setup.folder, latest, restored.metadata.get("records", {}))
+        # Those of evaluations that are not done again.
+        for text in restored.metadata.get("warnings", ()):
+            notices.warn(text)
         return dataclasses.replace(restored, state={**current, **restored.state})
     if setup.config.train.branch_from:
         return branches.restore(setup.config, setup.steps, abstract(current), origin.fingerprint)
     return None
+
+
+def _highest_loss(resumed: Restored | None) -> tuple[float, int]:
+    """Of the steps before a checkpoint, and its step; of earlier versions, unknown."""
+    loss, step = resumed.metadata.get("highest_loss", (0.0, 0)) if resumed else (0.0, 0)
+    return loss, step
 
 
 def _sizes(state: State, start: Start) -> dict[str, int]:

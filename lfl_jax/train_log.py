@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array
@@ -26,12 +27,17 @@ FLAGGED, STOPPED = 3, 100
 class Losses:
     """The highest loss of a run beside that of uniform guesses, log V, in nats per target token.
 
-    vocab_size: V.
+    vocab_size: V. A checkpoint carries `highest`, (the loss, its step), for a run that resumes.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, highest: tuple[float, int] = (0.0, 0)) -> None:
         self.uniform = math.log(vocab_size)
-        self._highest, self._at = 0.0, 0
+        self._highest, self._at = highest
+
+    @property
+    def highest(self) -> tuple[float, int]:
+        """The highest loss so far, and its step."""
+        return self._highest, self._at
 
     def add(self, step: int, loss: float) -> None:
         """The loss of a step."""
@@ -100,6 +106,14 @@ class StepLog:
             raise self._diverged(step, values, batch)
         self.advance(1, loss=values["loss"], **speed)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint says of the steps before it, as JSON."""
+        return {
+            "figures": self.meter.state(),
+            "highest_loss": self.losses.highest,
+            "records": self.writer.counts(),
+        }
+
     def _diverged(self, step: int, values: Mapping[str, float], batch: Batch) -> NonFiniteLoss:
         above = f", more than {STOPPED} times that of uniform guesses"
         rule = above if self.losses.has_diverged else ""
@@ -118,7 +132,8 @@ def write_once(folder: Path, step: int, scores: Mapping[str, float], tensorboard
     """Write scores of a step, unless an earlier start of the finished run has written them."""
     if not hosts.is_first():
         return
-    recorded = files.read_jsonl(folder / METRICS_FILE)
+    # Read first: a writer makes a file for TensorBoard.
+    recorded = [r for r in files.read_jsonl(folder / METRICS_FILE) if r["step"] == step]
     if all(any(name in record for record in recorded) for name in scores):
         return
     with MetricsWriter(folder, resume_step=step, tensorboard=tensorboard) as writer:

@@ -97,45 +97,6 @@ def test_a_run_from_start_to_end_and_again(tmp_path):
     assert again.returncode == 0
 
 
-def test_killed_and_resumed_is_never_interrupted_bit_for_bit(tmp_path):
-    options = [
-        *LITTLE,
-        "--config.data.size=12",
-        "--config.checkpoint.every=5",
-        "--config.train.steps=12",
-    ]
-    options += ["--config.adapter.dropout=0.1", "--config.eval.decontaminate=False"]
-    run(tmp_path / "whole", *options, config="smoke,lora+dora")
-    slow = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(slow, *options, config="smoke,lora+dora"),
-        env=ENVIRONMENT,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 240
-    while (
-        not (slow / "checkpoints" / "5").exists()
-        and time.monotonic() < deadline
-        and process.poll() is None
-    ):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    run(slow, *options, config="smoke,lora+dora")
-    assert losses(slow) == losses(tmp_path / "whole") and list(losses(slow)) == list(range(1, 13))
-    assert rows(slow) == rows(tmp_path / "whole")
-    whole, resumed = (
-        json.loads((folder / "results.json").read_text())["facts"]
-        for folder in (tmp_path / "whole", slow)
-    )
-    assert resumed["tokens"] == whole["tokens"] and (resumed["starts"], whole["starts"]) == (2, 1)
-    assert resumed["training_seconds"] > 0 and resumed["tokens_per_s"] > 0
-
-
-def rows(workdir):
-    return json.loads((workdir / "results.json").read_text())["rows"]
-
-
 def test_a_termination_signal_saves_first(tmp_path):
     options = [*LITTLE, "--config.checkpoint.every=0", "--config.train.steps=100000"]
     process = subprocess.Popen(

@@ -66,7 +66,9 @@ def remove_partial(folder: str | Path) -> None:
     Only where no other process writes there.
     """
     for partial in Path(folder).rglob(".*.tmp"):
-        partial.unlink()
+        # By their process's number: a lock that somebody else asks for has another name.
+        if partial.suffixes[-2:-1] and partial.suffixes[-2][1:].isdecimal():
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

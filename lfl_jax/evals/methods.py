@@ -78,6 +78,11 @@ class Work:
         """Batches, those that are skipped included."""
         return int(self.figures["batches"])
 
+    @property
+    def plan(self) -> Record:
+        """What the header of the records says: a start that computes nothing warns by it, too."""
+        return self.figures | {"truncated": self.truncated, "prompt_limit": self.limit}
+
 
 def _skipped() -> list[Record]:
     """Of a batch whose items were all done before."""

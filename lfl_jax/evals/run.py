@@ -12,7 +12,7 @@ from lfl_jax import notices
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 from lfl_jax.evals import records, sandbox
-from lfl_jax.evals.methods import WORK, Done, Work, Workload, shapes
+from lfl_jax.evals.methods import WORK, Done, Workload, shapes
 from lfl_jax.evals.metrics import Measured, Record
 from lfl_jax.evals.records import RecordFile
 from lfl_jax.evals.settings import Settings
@@ -24,6 +24,10 @@ PROBE = "Question: Zoë bought  1,234 pears.\n\tHow many—exactly? 🍐 #### 12
 
 
 T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """An evaluation was asked to stop, between two batches. Its records so far are on disk."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,11 @@ def _one_process(value: T) -> T:
     return value
 
 
+def never() -> bool:
+    """Nobody asks an evaluation to stop."""
+    return False
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One task on one model. limit: evaluate so many of the task's items; 0 = all."""
@@ -97,6 +106,7 @@ class Evaluation:
         agree: Callable[[Any], Any] = _one_process,
         writer: bool = True,
         shared: Path | None = None,
+        stopped: Callable[[], bool] = never,
     ) -> Result:
         """Evaluate the items, with records in `folder`/<task>.jsonl.
 
@@ -105,8 +115,9 @@ class Evaluation:
         progress(task, batches done, batches) is called before the first batch and after every one.
         With several processes, one is the writer, and `agree` returns its value to all. shared: a
         folder in which finished evaluations of these settings are found and left; of several
-        runs that ask for one at once, one computes it. Raises UserError for a task that cannot run
-        here, or without items, and on a process whose items are not the writer's.
+        runs that ask for one at once, one computes it. stopped: asked after every batch, the same
+        on all processes; raises Interrupted. Raises UserError for a task that cannot run here, or
+        without items, and on a process whose items are not the writer's.
         """
         self.task.check()
         load = self._workload()
@@ -127,9 +138,11 @@ class Evaluation:
 
             # A finished evaluation is not planned again, which would tokenise every item.
             if not done.all():
-                self._compute(load, done, file, progress)
+                self._compute(load, done, file, progress, stopped)
             if writer and finished:
                 records.copy_new(path, finished)
+        if file:
+            self._warn_of_truncation(file)
         return agree(Result.of(self.task, file) if file else None)
 
     def _workload(self) -> Workload:
@@ -146,20 +159,22 @@ class Evaluation:
         done: Done,
         file: RecordFile | None,
         progress: Callable[[str, int, int], None],
+        stopped: Callable[[], bool],
     ) -> None:
         """Compute the batches that are left, and write their records where there is a file."""
         work = WORK[type(self.task.method)](load)
         if file:
             # Before a program of the model runs.
             self._announce_sandbox()
-            file.start(work.figures)
+            file.start(work.plan)
 
         progress(self.task.name, 0, work.total)
         for count, batch in enumerate(work.batches(done), 1):
             if file:
                 file.append(batch())
             progress(self.task.name, count, work.total)
-        self._warn_of_truncation(work, len(load.items))
+            if stopped():
+                raise Interrupted
 
     def _announce_sandbox(self) -> None:
         """Print how programs are isolated."""
@@ -167,11 +182,13 @@ class Evaluation:
             policy = sandbox.policy(self.settings.sampling.allow_weak_sandbox)
             print(f"{self.task.name}: {policy}")  # noqa: T201
 
-    def _warn_of_truncation(self, work: Work, items: int) -> None:
-        if work.truncated:
+    def _warn_of_truncation(self, file: RecordFile) -> None:
+        # Files of earlier versions have no limit; nor was there a warning when they were read back.
+        plan = file.plan or {}
+        if plan.get("truncated") and "prompt_limit" in plan:
             notices.warn(
-                f"{self.task.name}: {work.truncated} of {items} prompts lost their beginning:"
-                f" {work.limit}"
+                f"{self.task.name}: {plan['truncated']} of {file.settings['items']} prompts lost"
+                f" their beginning: {plan['prompt_limit']}"
             )
 
     def _describe(self, items: Sequence[Item]) -> Record:
@@ -210,6 +227,7 @@ def _alone(shared: Path | None) -> Iterator[None]:
         yield
         return
     with files.exclusive(shared.parent):
+        files.remove_partial(shared.parent)
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lfl_jax import notices
 from lfl_jax.config import Config, EvalConfig
 from lfl_jax.core import hosts
-from lfl_jax.evals.run import Evaluation, Result
+from lfl_jax.evals.run import Evaluation, Result, never
 from lfl_jax.evals.settings import Sampling, Settings
 from lfl_jax.evals.task import Inputs, Scorer, Task
 from lfl_jax.evals.tasks import check_tasks, find, named
@@ -35,10 +35,11 @@ class Suite:
         inputs: Inputs,
         folder: Path,
         shared: Path | None = None,
+        stopped: Callable[[], bool] = never,
     ) -> dict[str, Result]:
         """Results of these evaluations ("name:n"), with records in `folder`.
 
-        shared: as in `Evaluation.run`.
+        shared, stopped: as in `Evaluation.run`.
 
         Finished evaluations are read back, not run again. A task whose scores would mean nothing is
         skipped with a warning.
@@ -60,6 +61,7 @@ class Suite:
                     agree=hosts.agree,
                     writer=hosts.is_first(),
                     shared=shared,
+                    stopped=stopped,
                 )
         return results
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import jax
 
-from lfl_jax.core import hosts
+from lfl_jax.core import files, hosts
 from lfl_jax.core.tree import content_hash
 from lfl_jax.core.types import PyTree
 from lfl_jax.errors import MAKE_ROOM, UserError, full
@@ -188,12 +188,10 @@ class Checkpoints:
         self._thin()
 
         arrays = {name: trees.nested(tree) for name, tree in state.items()}
-        numbers = {name: float(value) for name, value in metrics.items()}
-        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
         about = {
             "iterator_states": _gather(iterator_state),
             "metadata": dict(metadata),
-            "arrays": {name: content_hash(tree) for name, tree in _non_empty(arrays).items()},
+            "arrays": {name: content_hash(tree) for name, tree in trees.non_empty(arrays).items()},
         }
         self._step_in_flight = step
         with self._naming_this_save():
@@ -203,14 +201,28 @@ class Checkpoints:
             # force: when to save is the loop's decision, not that of orbax's own policy.
             self._in_flight = self._checkpointer.save_checkpointables_async(
                 step,
-                _non_empty(arrays),
+                trees.non_empty(arrays),
                 force=True,
-                metrics=finite,
+                metrics=trees.finite(metrics),
                 custom_metadata=about,
             )
         if not self._asynchronous:
             self.wait()
         return True
+
+    def add_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Give a step of this directory the metrics that it was saved without. Collective."""
+        self.wait()
+        folder, best = self._folder(step), self.best_step()
+        if hosts.is_first() and folder.is_dir():
+            with checkpoint_checks.changing(folder):
+                # Where orbax has them, which looks for nothing else.
+                files.write_json(folder / "metrics" / "metrics", trees.finite(metrics))
+        hosts.agree(None)
+        self._checkpointer.reload()
+        # As a save does, which removes the one that was the best.
+        if best not in (None, self.best_step(), *self.steps()[-self._keep_latest :]):
+            self._checkpointer.delete(best)
 
     def _thin(self) -> None:
         """Remove `latest_only` from checkpoints that are no longer among the latest.
@@ -290,7 +302,7 @@ class Checkpoints:
                 f" {base_fingerprint}: load the base it was trained on, or use another --workdir"
             )
         expected = {tree: trees.nested(leaves) for tree, leaves in like.items()}
-        with_arrays = _non_empty(expected)
+        with_arrays = trees.non_empty(expected)
         self._require(step, [tree for tree in with_arrays if tree not in saved.metadata])
         trees.compare(saved.metadata, expected, name)
 
@@ -360,10 +372,6 @@ class Checkpoints:
             self.close()
         finally:
             sys.excepthook = self._hook
-
-
-def _non_empty(by_name: Mapping[str, dict]) -> dict[str, dict]:
-    return {name: tree for name, tree in by_name.items() if tree}
 
 
 def _gather(state: Json) -> list[Json]:

@@ -8,12 +8,14 @@ Files above LARGE have their size in the list only: reading back what many hosts
 one of them minutes. The bits of their arrays are compared when they are loaded.
 """
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
 FILE = "checksums.json"
@@ -28,8 +30,17 @@ class Damaged(UserError):
 def write(folder: Path) -> None:
     """The list of a complete step; of one that others removed meanwhile, nothing."""
     if folder.is_dir():
-        files = {str(path.relative_to(folder)): _described(path) for path in _files(folder)}
-        (folder / FILE).write_text(json.dumps(files), "utf-8")
+        listed = {str(path.relative_to(folder)): _described(path) for path in _files(folder)}
+        # At once: half a list would be a damaged checkpoint.
+        files.write_text(folder / FILE, json.dumps(listed))
+
+
+@contextlib.contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Inside, files of a complete step may change; whatever ends that, the step is not damaged."""
+    (folder / FILE).unlink(missing_ok=True)
+    yield
+    write(folder)
 
 
 def verify(folder: Path, trees: Iterable[str]) -> None:
@@ -97,7 +108,9 @@ def _listed(folder: Path) -> dict[str, list]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
+    every = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
+    # What a process left that was killed while it wrote a list.
+    return [path for path in every if path.suffix != ".tmp"]
 
 
 def _described(path: Path) -> list[int | str | None]:

@@ -1,5 +1,6 @@
 """The trees of a checkpoint: as plain dicts on disk, and compared with what a config expects."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -40,6 +41,17 @@ def unnested(tree: Mapping[str, Any], like: PyTree) -> PyTree:
     """The leaves of `nested` in the structure of `like`."""
     leaves = flat(tree)
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path in flat(like)])
+
+
+def non_empty(by_name: Mapping[str, dict]) -> dict[str, dict]:
+    """The trees that have leaves."""
+    return {name: tree for name, tree in by_name.items() if tree}
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are numbers, which JSON has."""
+    numbers = {name: float(value) for name, value in metrics.items()}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def compare(saved: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:

@@ -50,6 +50,13 @@ class Stop:
         self._last_exchange, self._steps_between, self._steps_since = now, answers[0][1], 0
         return any(requested for requested, _ in answers)
 
+    def change_pace(self) -> None:
+        """From here on calls come at another rate (batches after steps): the next one exchanges.
+
+        Every process calls it at the same place.
+        """
+        self._last_exchange, self._steps_between, self._steps_since = time.monotonic(), 1, 0
+
 
 @contextmanager
 def interrupts() -> Iterator[Stop]:

@@ -85,17 +85,27 @@ class DirectoryLock:
         trace: TracebackType | None,
     ) -> None:
         self._released.set()
+        # What fails without the directory fails in as many ways as there are writers.
+        if isinstance(error, Exception):
+            self._require_directory(error)
         with contextlib.suppress(OSError):
             if _read(self._path) == self._holder:
                 self._path.unlink()
 
     def check(self) -> None:
-        """UserError when another process took the lock, as it may after a long suspension."""
+        """UserError where the directory is gone, or another process's after a long suspension."""
+        self._require_directory()
         if self._lost is not None:
             raise UserError(
                 f"{self._path.parent} was taken over by another process ({self._lost}); this one"
                 " stops"
             )
+
+    def _require_directory(self, cause: Exception | None = None) -> None:
+        if self._is_holder and not self._path.exists():
+            raise UserError(
+                f"{self._path.parent} was deleted while this process worked in it; it stops"
+            ) from cause
 
     def _renew(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):

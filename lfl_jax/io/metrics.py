@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import jax
 
+from lfl_jax import notices
 from lfl_jax.core import files
 from lfl_jax.io import wandb_log
 
@@ -39,13 +40,37 @@ class StepRecords:
         records = [] if resume_step is None else files.read_jsonl(path)
         # Rewritten even when nothing is dropped: None starts the file again.
         with files.expecting(path, "lines with the step that each is of"):
-            kept = [record for record in records if files.number(record["step"]) <= resume_step]
-        lines = [json.dumps(record) + "\n" for record in kept]
-        files.write_text(path, "".join(lines))
+            before = [record for record in records if files.number(record["step"]) <= resume_step]
+        files.write_text(path, "".join(json.dumps(record) + "\n" for record in before))
+        self.count = len(before)
+        # An earlier start may have ended between a record of that step and its checkpoint.
+        at_resume = (record for record in before if record["step"] == resume_step)
+        self._recorded = {(resume_step, name) for record in at_resume for name in record}
+
+    def has(self, step: int, names: Iterable[str]) -> bool:
+        """Whether all of these were recorded of the step that the run resumes from."""
+        return self._recorded.issuperset((step, name) for name in names)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Each line is with the operating system when this returns."""
         files.append_jsonl(self.path, records)
+        self.count += len(records)
+
+
+def warn_of_gaps(folder: Path, step: int, counts: Mapping[str, int]) -> None:
+    """Say which files have fewer records up to a step than its checkpoint counted.
+
+    counts: of `MetricsWriter.counts` when the checkpoint was saved.
+    """
+    for name, count in counts.items():
+        records = files.read_jsonl(folder / name)
+        with files.expecting(folder / name, "lines with the step that each is of"):
+            there = sum(files.number(record["step"]) <= step for record in records)
+        if there < count:
+            notices.warn(
+                f"{folder / name} has {there} of the {count} records up to step {step}: it was cut"
+                " or edited, and what is missing stays missing"
+            )
 
 
 class MetricsWriter:
@@ -73,6 +98,7 @@ class MetricsWriter:
         folder = Path(directory)
         self._board: _Board | None = None
         self._wandb: Any = None  # a run of the package wandb, which may not be installed
+        self._records: dict[str, StepRecords] = {}
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -92,8 +118,11 @@ class MetricsWriter:
             self._records[name].append([{"step": step} | record for record in records])
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Record scalars of a step. Several calls may share a step, with other names."""
-        if not self._writes or not values:
+        """Record scalars of a step. Several calls may share a step, with other names.
+
+        What was recorded before a resumption stays as it is.
+        """
+        if not self._writes or not values or self._records[METRICS_FILE].has(step, values):
             return
         numbers = {name: float(value) for name, value in values.items()}
         # JSON has no NaN, and a reader that stops at one would lose the lines after it.
@@ -109,6 +138,10 @@ class MetricsWriter:
             self._wandb.log(numbers, step=step)
         if self._board is not None:
             self._board.write(step, numbers)
+
+    def counts(self) -> dict[str, int]:
+        """{file: its records so far}, of the process that writes."""
+        return {name: records.count for name, records in self._records.items()}
 
     def close(self) -> None:
         if self._board is not None:

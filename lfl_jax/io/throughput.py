@@ -76,9 +76,11 @@ class Meter:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out what happens inside: the next step is not timed."""
-        yield
-        # The next `tick` then only starts the clock.
-        self._last = None
+        try:
+            yield
+        finally:
+            # The next `tick` then only starts the clock.
+            self._last = None
 
     def wall_seconds(self) -> float:
         """Seconds of this process and of earlier ones up to a checkpoint, with evaluations."""
