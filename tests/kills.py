@@ -44,7 +44,7 @@ FORK = multiprocessing.get_context("fork")
 
 # Of two equal runs these differ, in metrics.jsonl and in the facts of results.json.
 CLOCKS = {"time", "tokens_per_s", "training_seconds", "wall_seconds", "starts", "peak_host_bytes"}
-UNFINISHED = ("*.tmp", "*.orbax-checkpoint-tmp", "run.lock*", ".checkpoints.removed")
+UNFINISHED = ("*.tmp", "*.partial", "*.orbax-checkpoint-tmp", "run.lock*", ".checkpoints.removed")
 # {what is interrupted: files of which the first change begins it, the longest wait from there}; the
 # wait is in times of what an undisturbed run takes, as the machine may be busy.
 RUN_PHASES = {
@@ -97,6 +97,7 @@ class Subject:
 
 def execute(subject: Subject, folder: Path) -> None:
     """The command, as a process of its own does it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -234,11 +235,12 @@ def chain(subject: Subject, folder: Path, count: int, whole: float, draw: Random
 
 def attack(name: str, place: Path, count: int, draw: Random) -> tuple[Counter, int]:
     """({phase: kills}, directories that differ), of one subject in as many directories as needed."""
-    subject, kills, different, whole = SUBJECTS[name], Counter(), 0, place / f"{name}-whole"
+    subject, kills, different, whole = SUBJECTS[name], Counter(), 0, place / name / "whole"
     started = time.monotonic()
     assert not finish(subject, whole), log_of(whole).read_text()
     seconds, undisturbed = time.monotonic() - started, apart(state_of, whole)
-    for folder in (place / f"{name}-{index}" for index in itertools.count()):
+    # Each in a folder of its own: a study takes finished runs from those beside it.
+    for folder in (place / f"{name}-{index}" / "killed" for index in itertools.count()):
         if kills.total() == count:
             return kills, different
         phases = chain(subject, folder, min(subject.most, count - kills.total()), seconds, draw)
@@ -249,9 +251,12 @@ def attack(name: str, place: Path, count: int, draw: Random) -> tuple[Counter, i
         kills.update(phases)
         wrong += apart(differences, folder, undisturbed)
         different += bool(wrong)
-        print(f"{folder.name}: killed in {', '.join(phases)}: {wrong or 'the same'}", flush=True)
+        print(
+            f"{folder.parent.name}: killed in {', '.join(phases)}: {wrong or 'the same'}",
+            flush=True,
+        )
         if not wrong:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder.parent)
 
 
 def attack_all(place: Path, names: Sequence[str], count: int, seed: int) -> bool:

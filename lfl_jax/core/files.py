@@ -141,7 +141,7 @@ def expecting(path: str | Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: expected {what} ({reason})") from error
 
 
-def number(value: object) -> float:
+def number(value: object) -> int | float:
     """A number of a JSON document; ValueError for anything else, true and NaN included."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < HUGE:
         raise ValueError(f"{value!r:.40} is no number")

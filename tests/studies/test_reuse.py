@@ -148,3 +148,12 @@ def test_an_older_record_without_a_newer_field_is_the_same_run(tmp_path, planned
     # Its default is what the study wants.
     assert planned[0].config.eval.decontaminate is True
     assert finished.is_finished(study.run_folder(planned[0]), planned[0].config)
+
+
+def test_half_a_copy_of_a_process_that_was_killed_is_removed(tmp_path):
+    source, half = tmp_path / "lora-1", tmp_path / "runs" / ".lora-1.77.partial"
+    other = tmp_path / "runs" / ".lora-11.77.partial"
+    for folder in (source, half, other):
+        folder.mkdir(parents=True)
+    reuse.copy(source, tmp_path / "runs" / "lora-1")
+    assert not half.exists() and other.exists()

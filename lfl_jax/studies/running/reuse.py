@@ -7,6 +7,7 @@ links to the same files.
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -154,7 +155,9 @@ def _named_files(config: Config) -> list[Path]:
 def copy(source: Path, target: Path) -> None:
     """A run directory that appears complete, or not at all."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    # One process makes a directory; what is there is of one that was killed.
+    for earlier in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        shutil.rmtree(earlier)
     with files.removed_on_error(partial):
         shutil.copytree(source, partial, copy_function=_link_checkpoints)
         files.write_json(partial / ORIGIN, {"from": str(source)})
