@@ -21,9 +21,9 @@
 #   FETCH         what each worker fetches first (default: smollm2-135m evals)
 #   --dry_run     prints the commands and does nothing
 #
-# It copies the checkout (committed files only) to each worker and runs launch/tpu_worker.sh there, with HF_TOKEN,
-# WANDB_API_KEY, WANDB_MODE, LFL_CACHE and PYTHON where they are set. The workdir must be on a file system that all
-# workers share and that outlives the slice. Start it where it can stay (tmux): it waits for the run.
+# It copies the checkout (committed files only) to each worker and runs launch/tpu_worker.sh there, with HF_TOKEN and
+# WANDB_API_KEY (in a file), WANDB_MODE, LFL_CACHE and PYTHON where they are set. The workdir must be on a file system
+# that all workers share and that outlives the slice. Start it where it can stay (tmux): it waits for the run.
 #
 # Preempted: the same command runs on the next slice and resumes. Nothing is repeated after a run that is done, after a
 # mistake (exit code 2), a loss that is not a number (3), or any end while the slice is still there.
@@ -132,27 +132,51 @@ lost() {
     return 1
 }
 
-# The command for a worker, quoted for the shell at the other end.
-remote() {
+# exports NAME...: the variables that are set, as lines for a shell.
+exports() {
     local name
-    echo "set -e; mkdir -p lfl_jax; tar -xzf lfl_jax.tar.gz -C lfl_jax; cd lfl_jax"
-    for name in HF_TOKEN WANDB_API_KEY WANDB_MODE LFL_CACHE PYTHON FETCH MOUNT; do
+    for name in "$@"; do
         [[ ! ${!name:-} ]] || echo "export $name=$(quoted "${!name}")"
     done
+}
+
+# The command for a worker, quoted for the shell at the other end. Arguments of a process are there for every user of
+# its machine to see, and gcloud keeps its own in a log: tokens go in a file, which is read once and removed.
+remote() {
+    echo "set -e; mkdir -p lfl_jax; tar -xzf lfl_jax.tar.gz -C lfl_jax"
+    [[ ! $secrets ]] || echo ". ./lfl_jax.env; rm -f lfl_jax.env"
+    echo "cd lfl_jax"
+    exports WANDB_MODE LFL_CACHE PYTHON FETCH MOUNT
     echo "exec bash launch/tpu_worker.sh $(quoted "$@")"
+}
+
+# -p: with its mode, which lets no other user of a worker read it.
+send_secrets() {
+    [[ $secrets ]] || return 0
+    if [[ $dry_run ]]; then
+        say "$scratch/lfl_jax.env, for you alone to read, has:"
+        while read -r line; do say "    $line"; done <<< "$secrets"
+    else
+        (umask 077 && echo "$secrets" > "$scratch/lfl_jax.env")
+    fi
+    run gcloud compute tpus tpu-vm scp "${where[@]}" --worker=all --scp-flag=-p "$scratch/lfl_jax.env" \
+        "$tpu:lfl_jax.env"
 }
 
 on_workers() {
     run gcloud compute tpus tpu-vm scp "${where[@]}" --worker=all "$scratch/lfl_jax.tar.gz" "$tpu:lfl_jax.tar.gz" &&
+        send_secrets &&
         run gcloud compute tpus tpu-vm ssh "${where[@]}" --worker=all "$tpu" --command="$(remote "$@")"
 }
 
+secrets=$(exports HF_TOKEN WANDB_API_KEY)
 # Once, so that what resumes is what began.
 run git archive --format=tar.gz "--output=$scratch/lfl_jax.tar.gz" HEAD
 
 if [[ $dry_run ]]; then
     # Secrets are not for a screen.
     for name in HF_TOKEN WANDB_API_KEY; do [[ ! ${!name:-} ]] || printf -v "$name" '%s' YOUR_TOKEN; done
+    secrets=$(exports HF_TOKEN WANDB_API_KEY)
     if [[ $accelerator ]]; then
         ask
         say "until it says ACTIVE:"

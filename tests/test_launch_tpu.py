@@ -53,17 +53,41 @@ def test_the_exit_code_of_the_command_is_the_scripts(checkout):
 
 def test_a_worker_runs_what_was_quoted_for_it(checkout):
     """The text that goes through ssh, read by a shell there."""
-    told = {"FETCH": "a b", "MOUNT": "mount 'my share'", "HF_TOKEN": "hf $x"}
+    told = {"FETCH": "a b", "MOUNT": "mount 'my share'", "WANDB_MODE": "on $x"}
     checkout.run("launch/tpu_pod.sh", "--config.x=it's", **NAMED, **told)
     command = checkout.calls()[-1].partition("--command=")[2].replace(" ; ", "\n")
     there = checkout.folder / "there"
     (there / "lfl_jax/launch").mkdir(parents=True)
     (there / "lfl_jax/launch/tpu_worker.sh").write_text(
-        'printf "%s|" "$@" "$FETCH" "$MOUNT" "$HF_TOKEN"'
+        'printf "%s|" "$@" "$FETCH" "$MOUNT" "$WANDB_MODE"'
     )
     command = command.replace("tar -xzf lfl_jax.tar.gz -C lfl_jax", ":")
     run = subprocess.run(["bash", "-c", command], cwd=there, capture_output=True, text=True)
-    assert run.stdout == "--config.x=it's|a b|mount 'my share'|hf $x|"
+    assert run.stdout == "--config.x=it's|a b|mount 'my share'|on $x|"
+
+
+# A gcloud that shows its arguments as every user sees them, and keeps what it copies.
+SHOWS = """#!/bin/sh
+tr '\\0' ' ' < /proc/$$/cmdline >> "$FAKES/seen"
+for word; do case $word in */lfl_jax.env) cp -p "$word" "$FAKES/lfl_jax.env";; esac; done
+"""
+
+
+def test_tokens_are_in_no_process_s_arguments(checkout):
+    (checkout.folder / "bin" / "gcloud").write_text(SHOWS)
+    secret = {"HF_TOKEN": "hf_'0123' $x", "WANDB_API_KEY": "wandb_0123"}
+    run = checkout.run("launch/tpu_pod.sh", "--config=c.py", **NAMED, **secret)
+    assert run.returncode == 0 and "0123" not in run.stdout + run.stderr
+    seen = (checkout.folder / "fakes" / "seen").read_text()
+    assert "tpu_worker.sh" in seen and "0123" not in seen
+    assert ". ./lfl_jax.env; rm -f lfl_jax.env" in seen and "--scp-flag=-p" in seen
+    # What is copied is a shell's file, of the person alone.
+    file = checkout.folder / "fakes" / "lfl_jax.env"
+    assert file.stat().st_mode & 0o77 == 0
+    command = f'. {file}; printf "%s|" "$HF_TOKEN" "$WANDB_API_KEY"'
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout
+    assert told == "hf_'0123' $x|wandb_0123|"
+    assert not list((checkout.folder / "tmp").iterdir())
 
 
 def test_a_worker_mounts_installs_fetches_and_runs(checkout):

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 SECONDS = 10.0  # that reading one file may take
 START = 300.0  # that a worker may take to import everything, on a busy machine
-BATCH = 250  # files for one process
+BATCH = 1000  # files for one process
 WORKER = Path(__file__).with_name("worker.py")
 
 

@@ -80,7 +80,7 @@ def wrong_config(cfg, folder):
             type(raw[name]) is int and type(value) is float
         ):
             return f"{name} is a {type(raw[name]).__name__}: {raw[name]!r:.40}"
-        if raw[name] != value:
+        if type(value)(raw[name]) != value:
             return f"{name} is {raw[name]!r:.40}, read as {value!r}"
     numbers = [cfg.rope_theta, cfg.norm_eps]
     if cfg.rope_scaling is not None:
