@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models
 
+from lfl_jax.assets import hub_names, table_splits
+from lfl_jax.core import files
 from lfl_jax.data import documents, rows
 from lfl_jax.errors import UserError
 from lfl_jax.io import hf, workdir
@@ -45,6 +47,37 @@ def test_columns_of_parquet_that_are_no_text(tmp_path, column):
     pq.write_table(pa.table(names), file)
     assert "d.parquet" in refused(lambda: documents.read_documents([file], "train"))
     assert "d.parquet" in refused(lambda: list(rows.read_split(file, "train")))
+
+
+@pytest.mark.parametrize("role", [7, None, {"a": 1}, ["user"]])
+def test_roles_that_are_no_text(tmp_path, role):
+    file = tmp_path / "d.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": role, "content": "a"}]}) + "\n")
+    assert "unknown role" in refused(lambda: rows.read_split(file, "train"))
+
+
+@pytest.mark.parametrize("line", ["7", "null", "[1]", DEEP])
+def test_records_that_are_no_objects(tmp_path, line):
+    file = tmp_path / "r.jsonl"
+    file.write_text(line + "\n")
+    assert "r.jsonl:1" in refused(lambda: files.read_jsonl(file))
+
+
+@pytest.mark.parametrize(
+    "state", ["{}", '{"_data_files": 7}', '{"_data_files": [[]]}', '{"_data_files": []}']
+)
+def test_the_state_of_a_saved_dataset(tmp_path, state):
+    (tmp_path / "state.json").write_text(state)
+    assert "state.json" in refused(lambda: table_splits.files_by_split(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "configs", [7, ["a"], [{"data_files": 7}], [{"data_files": [{"split": "train"}]}]]
+)
+def test_cards_of_datasets(configs):
+    name = hub_names.parse("hf:datasets/org/name:train")
+    said = refused(lambda: hub_names.choose(name, ["a/train.jsonl"], {"configs": configs}))
+    assert "hf:datasets/org/name:train" in said
 
 
 def folder(place, tokenizer=None, settings=None, template=b""):

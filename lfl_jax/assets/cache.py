@@ -146,6 +146,19 @@ def _note_times(folder: Path, stamped: dict[str, Any]) -> None:
         files.write_json(folder / STAMP, stamped)
 
 
+def hashes_at(entry: Item, commit: str) -> dict[str, str]:
+    """{file: SHA-256} of what the cache took of a repository at a commit; {} where it took nothing.
+
+    Whatever became of the files since: a commit is one content for ever.
+    """
+    try:
+        stamped = json.loads((root() / entry.folder / STAMP).read_text(encoding="utf-8"))
+        is_same = stamped["commit"] == commit and stamped["origin"]["repo"] == entry.origin.repo
+        return {name: x["sha256"] for name, x in stamped["files"].items()} if is_same else {}
+    except (OSError, *MALFORMED):
+        return {}
+
+
 def install(staged: Path, entry: Item, commit: str | None = None) -> Path:
     """Stamp a folder of verified files and move it into the cache by one rename; returns its path.
 
@@ -208,5 +221,7 @@ def exclusive(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 def _origin(entry: Item) -> dict[str, Any]:
     kind = "wheel" if isinstance(entry.origin, Wheel) else "hub"
-    fields = {key: value for key, value in asdict(entry.origin).items() if key != "bytes"}
+    # A hub's files are pinned by what was recorded when they came; a wheel's hash names the wheel.
+    left_out = ("bytes",) if kind == "wheel" else ("bytes", "sha256")
+    fields = {key: value for key, value in asdict(entry.origin).items() if key not in left_out}
     return json.loads(json.dumps({"from": kind, **fields}))  # as it reads back: lists, no tuples

@@ -37,7 +37,8 @@ def open_packed(path: Path) -> io.BufferedIOBase:
         import pyarrow  # which unpacks Zstandard itself
 
         unpacked = pyarrow.CompressedInputStream(packed, "zstd")
-    return io.BufferedReader(_Bounded(path, packed, unpacked), 1 << 17)
+    # As much at a time as is free: what was made to fill memory shows at once, and not after hours.
+    return io.BufferedReader(_Bounded(path, packed, unpacked), FREE + 1)
 
 
 class Budget:

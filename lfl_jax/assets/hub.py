@@ -65,6 +65,7 @@ def fetch(item: Item) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes for resuming
     for file in wanted:
         _check(folder / file, *listing.files[file], hub)
+    _check_pins(folder, wanted, item, listing.commit)
     if hub_names.is_hub(item.name):
         item = dataclasses.replace(item, licence=listing.licence)
     cache.install(folder, item, commit=listing.commit)
@@ -120,6 +121,23 @@ def _check(file: Path, size: int | None, sha256: str | None, hub: Hub) -> None:
         file.unlink(missing_ok=True)  # so that the next fetch takes it again
         raise UserError(
             f"{hub.repo}: {file.name} arrived damaged and was removed; run the same command again"
+        )
+
+
+def _check_pins(folder: Path, wanted: list[str], item: Item, commit: str) -> None:
+    """UserError where content is not what the manifest pins, or this cache had of the same commit.
+
+    The listing is the hub's own, so that it says nothing about a hub, or a mirror, that lies.
+    """
+    pinned = cache.hashes_at(item, commit) | dict(item.origin.sha256)
+    missing = sorted(set(dict(item.origin.sha256)) - set(wanted))
+    changed = [x for x in wanted if x in pinned and files.sha256(folder / x) != pinned[x]]
+    if missing or changed:
+        shutil.rmtree(folder, ignore_errors=True)
+        problem = f"lacks {missing[0]}" if missing else f"has another {changed[0]}"
+        raise UserError(
+            f"{item.name}: {item.origin.repo} at {commit[:12]} {problem} than is pinned by its"
+            " SHA-256; nothing was taken"
         )
 
 

@@ -30,7 +30,8 @@ class Wheel:
 class Hub:
     """Files of a hub repository at a commit or branch, chosen by glob patterns.
 
-    repo_type: model or dataset.
+    repo_type: model or dataset. sha256: (file, its hash) of those that are pinned by content, too: a
+    commit is only what the hub says of itself.
     """
 
     repo: str
@@ -38,6 +39,7 @@ class Hub:
     revision: str
     patterns: tuple[str, ...]
     bytes: int | None  # the whole download, where it is known
+    sha256: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def _item(name: str, fields: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> 
     of_origin = {key: value for key, value in fields.items() if key not in of_item}
     if "wheel" not in of_origin:
         patterns = tuple(of_origin.pop("patterns"))
-        origin = Hub(patterns=patterns, bytes=of_origin.pop("bytes", None), **of_origin)
+        pinned = tuple(of_origin.pop("sha256", {}).items())
+        size = of_origin.pop("bytes", None)
+        origin = Hub(patterns=patterns, bytes=size, sha256=pinned, **of_origin)
         return Item(name=name, origin=origin, files=(), **of_item)
 
     wheel = wheels[of_origin.pop("wheel")]
@@ -135,7 +139,8 @@ def item(name: str) -> Item:
         return entry
     if not isinstance(entry.origin, Hub) or not re.fullmatch(r"[\w.-]+", revision):
         raise UserError(f"{name}: expected NAME@BRANCH, of an item from the hub")
-    origin = dataclasses.replace(entry.origin, revision=revision)
+    # The hashes are those of the manifest's own revision.
+    origin = dataclasses.replace(entry.origin, revision=revision, sha256=())
     return dataclasses.replace(entry, name=name, origin=origin)
 
 

@@ -79,8 +79,8 @@ def _turn(message: object, where: str) -> Turn:
         )
     role_key, text_key = forms[0]
     role, text = message[role_key], _text(message.get(text_key), where)
-    if role not in ROLES:
-        raise UserError(f"{where}: unknown role {role!r}; there are: {', '.join(ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise UserError(f"{where}: unknown role {role!r:.60}; there are: {', '.join(ROLES)}")
     if message.get("tool_calls") or message.get("function_call"):
         raise UserError(
             f"{where}: calls of tools have no one form in text; write them into {text_key!r} as"

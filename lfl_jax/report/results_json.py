@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lfl_jax import assets
 from lfl_jax.core import files
 from lfl_jax.evals.run import Result
 from lfl_jax.report.describe import flags
@@ -66,8 +69,29 @@ def _flips(report: Report) -> dict[str, dict[str, int | float]]:
     return flips
 
 
+def _without_places(value: object) -> object:
+    """The content without where this machine keeps its cache and its people: files get published.
+
+    $LFL_CACHE and ~ stand for them.
+    """
+    if isinstance(value, Mapping):
+        return {name: _without_places(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(x) for x in value]
+    return _shown(value) if isinstance(value, str) else value
+
+
+def _shown(text: str) -> str:
+    # The cache first, as it is often below the home. Whole folders only: /home/a is none of /home/ab.
+    for folder, name in {str(assets.root()): "$LFL_CACHE", os.path.expanduser("~"): "~"}.items():
+        if len(folder) > 1:
+            text = re.sub(rf"{re.escape(folder)}(?=/|\W|$)", lambda _: name, text)  # noqa: B023
+    return text
+
+
 def _write(folder: Path, content: dict[str, Any], facts: Mapping[str, Any]) -> None:
     content |= {"facts": facts, "flags": flags(facts["provenance"])}
+    content = _without_places(content)
     # NaN and infinity (no interval, an overflown perplexity) are no JSON: null stands for them.
     strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
     files.write_json(folder / "results.json", strict)

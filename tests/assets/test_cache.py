@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import importlib
+import json
 
 import pytest
 
@@ -182,3 +183,39 @@ def test_a_cache_that_can_be_written_is_used(tmp_path, monkeypatch):
         assets.writable("compiled") == assets.scratch("compiled") == tmp_path / "cache" / "compiled"
     )
     assert not list((tmp_path / "cache" / "compiled").iterdir())
+
+
+def test_a_file_that_changed_after_it_was_fetched_is_noticed(toy):
+    place = install(toy)
+    file, times = place / "a.txt", (place / "a.txt").stat()
+    file.write_text("FIRST")
+    assert not assets.is_cached("toy")
+    with pytest.raises(UserError, match=r"^toy in the cache is not what was fetched: run `python"):
+        assets.path("toy")
+    # The same bytes at another time, as of a copied cache, are hashed once.
+    file.write_text("first")
+    assert file.stat().st_mtime_ns != times.st_mtime_ns and assets.is_cached("toy")
+    assert assets.provenance("toy")["files"]["a.txt"]["mtime_ns"] == file.stat().st_mtime_ns
+
+
+def test_a_stamp_of_an_earlier_version_gets_the_times(toy):
+    place = install(toy)
+    stamp = json.loads((place / cache.STAMP).read_text())
+    for described in stamp["files"].values():
+        del described["mtime_ns"]
+    (place / cache.STAMP).write_text(json.dumps(stamp))
+    assert assets.is_cached("toy")
+    assert "mtime_ns" in json.loads((place / cache.STAMP).read_text())["files"]["a.txt"]
+    # Not where the file is another one meanwhile.
+    (place / cache.STAMP).write_text(json.dumps(stamp))
+    (place / "a.txt").write_text("FIRST")
+    assert not assets.is_cached("toy")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"files": []}', '{"files": {"a.txt": {}}}', "[" * 100_000, "7", "null"]
+)
+def test_a_damaged_stamp_is_none(toy, text):
+    place = install(toy)
+    (place / cache.STAMP).write_text(text)
+    assert not assets.is_cached("toy")

@@ -176,3 +176,36 @@ def test_a_branch_is_resolved_once_and_its_commit_recorded(corpus, monkeypatch):
     fetch_hub(manifest.item("corpus@later"))
     assert [call["revision"] for call in hub.calls] == ["later", COMMIT]
     assert assets.provenance("corpus@later")["commit"] == COMMIT and not assets.is_cached("corpus")
+
+
+def pinned(monkeypatch, **hashes):
+    rows = ", ".join(f'"{name}" = "{sha256}"' for name, sha256 in hashes.items())
+    text = TEXT.replace("[groups]", f"sha256 = {{ {rows} }}\n[groups]")
+    monkeypatch.setattr(manifest, "read", lambda: manifest.parse(text))
+    return manifest.item("corpus")
+
+
+def test_content_is_compared_with_what_the_manifest_pins(corpus, monkeypatch, tmp_path):
+    Hub(monkeypatch)
+    right = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
+    with pytest.raises(UserError, match=r"has another data/a.jsonl than is pinned"):
+        fetch_hub(pinned(monkeypatch, **right | {"data/a.jsonl": "0" * 64}))
+    with pytest.raises(UserError, match=r"lacks data/c.jsonl than is pinned|lacks data/c.jsonl"):
+        fetch_hub(pinned(monkeypatch, **right | {"data/c.jsonl": "0" * 64}))
+    assert not assets.is_cached("corpus") and not list(tmp_path.glob("**/a.jsonl"))
+    fetch_hub(pinned(monkeypatch, **right))
+    assert assets.is_cached("corpus")
+
+
+def test_another_content_of_the_same_commit_is_refused(corpus, monkeypatch, tmp_path):
+    Hub(monkeypatch)
+    fetch_hub(corpus)
+    (tmp_path / "corpus" / "data" / "a.jsonl").write_bytes(b'{"text": "ONE"}\n')
+    assert not assets.is_cached("corpus")
+    # The hub's listing and its files agree, and are not what they were.
+    lie = CONTENT | {"data/a.jsonl": b'{"text": "two"}\n'}
+    monkeypatch.setattr(sys.modules[__name__], "CONTENT", lie)
+    Hub(monkeypatch, arrives=lie)
+    with pytest.raises(UserError, match=r"has another data/a.jsonl than is pinned"):
+        fetch_hub(corpus)
+    assert not assets.is_cached("corpus")

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 SECONDS = 10.0  # that reading one file may take
+GRACE = 20.0  # for writing a file, on a busy machine
 START = 300.0  # that a worker may take to import everything, on a busy machine
 BATCH = 1000  # files for one process
 WORKER = Path(__file__).with_name("worker.py")
@@ -90,7 +91,7 @@ def _lines(pipe):
     rest, patience = b"", START
     while True:
         ready, _, _ = select.select([pipe], [], [], patience)
-        patience = SECONDS + 20  # a file is written, too
+        patience = SECONDS + GRACE
         if not ready:
             yield None
             return

@@ -29,7 +29,7 @@ CHAT = [
     {"messages": [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": "a"}]}
     for i in range(60)
 ]
-BLOCKS = 128  # of 16 MiB, in what unpacks to too much
+BLOCKS = 96  # of 16 MiB, in what unpacks to too much
 
 
 def _pack(rng, name, data):
@@ -43,7 +43,7 @@ def _pack(rng, name, data):
 
 @functools.cache
 def bomb(suffix, unit):
-    """A small file that unpacks to two gigabytes: the same packed block again and again."""
+    """A small file that unpacks to more than a gigabyte: the same packed block again and again."""
     block = unit * ((1 << 24) // len(unit))
     if suffix == ".gz":
         return gzip.compress(block, 9) * BLOCKS

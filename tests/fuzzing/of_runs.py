@@ -42,8 +42,13 @@ def _lines(rng, values):
 
 
 @functools.cache
+def _config():
+    return Config.from_dict(base.base().to_dict())
+
+
+@functools.cache
 def _record():
-    config = Config.from_dict(base.base().to_dict())
+    config = _config()
     return {"hash": config.hash(), "config": config.values(), "code": {}}
 
 
@@ -185,7 +190,7 @@ def read_run(folder):
         lambda: run_directories.contents(folder, "before"),
         lambda: run_transcripts.read(folder / "evals" / "before", "source_nll"),
         lambda: run_transcripts.read(folder / "evals" / "before", "lab_new_facts"),
-        lambda: cpu_probe.read_or_measure(str(folder / "peaks.json"), None).memory + 0.0,
+        lambda: cpu_probe.read_or_measure(str(folder / "peaks.json"), _config()).memory,
         resumed,
     )
 
