@@ -30,8 +30,8 @@ class Wheel:
 class Hub:
     """Files of a hub repository at a commit or branch, chosen by glob patterns.
 
-    repo_type: model or dataset. sha256: (file, its hash) of those that are pinned by content, too: a
-    commit is only what the hub says of itself.
+    repo_type: model or dataset. sha256: (file, its hash) of those that are pinned by content, too:
+    a commit is only what the hub says of itself.
     """
 
     repo: str

@@ -82,7 +82,7 @@ def _without_places(value: object) -> object:
 
 
 def _shown(text: str) -> str:
-    # The cache first, as it is often below the home. Whole folders only: /home/a is none of /home/ab.
+    # The cache first, as it is often below the home. Whole folders only: /home/ab is not /home/a's.
     for folder, name in {str(assets.root()): "$LFL_CACHE", os.path.expanduser("~"): "~"}.items():
         if len(folder) > 1:
             text = re.sub(rf"{re.escape(folder)}(?=/|\W|$)", lambda _: name, text)  # noqa: B023
