@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Numbers = np.ndarray | range  # lines, or rows counted from 1
 Rows = tuple[Numbers, Callable[[int], Any]]  # what a reader gives: numbers, and row i
+MANY = 100_000  # rows that may all be equal
 BATCH = 4096  # rows of a Parquet file that are read together
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of half a character beyond U+FFFF
 
@@ -204,7 +205,13 @@ def open_parquet(path: Path) -> Iterator["pyarrow.parquet.ParquetFile"]:
     import pyarrow.parquet
 
     try:
-        yield pyarrow.parquet.ParquetFile(path, memory_map=True)
+        file, size = pyarrow.parquet.ParquetFile(path, memory_map=True), path.stat().st_size
+        # Equal rows take next to no bytes: rows that differ are never more than their file's bytes.
+        if file.metadata.num_rows > max(MANY, size):
+            raise UserError(
+                f"{path}: {file.metadata.num_rows} rows in {size} bytes, which unpack to too much"
+            )
+        yield file
     except (pyarrow.ArrowException, *DAMAGED) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from error
 
