@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -207,6 +208,31 @@ def test_the_clock_stops_while_a_process_waits_for_a_processor(monkeypatch, tmp_
     now = 41.0
     assert clock.left() == -1.0
     sys.modules.pop("clock")
+
+
+WITHOUT_PIDFD = """
+import os
+def refuse(pid):
+    raise OSError(38, "Function not implemented")
+os.pidfd_open = refuse
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [RIGHT, "def f(x):\n    while True: pass", "import os\nos._exit(3)"]
+)
+def test_a_kernel_that_tells_of_no_end_is_asked(level, monkeypatch, tmp_path, code):
+    """Linux before 5.3, or a container that refuses pidfd_open."""
+    limits = replace(SHORT, wall_seconds=2, cpu_seconds=1)
+    program = Program(code, "assert f(1) == 2", ("f",))
+    wanted = sandbox.check(program, limits)
+    copy = shutil.copytree(Path(sandbox.CHILD).parent, tmp_path / "older")
+    child = copy / "child.py"
+    child.write_text(WITHOUT_PIDFD + child.read_text())
+    monkeypatch.setattr(sandbox, "CHILD", child)
+    found = sandbox.check(program, limits)
+    assert (found.passed, found.reason) == (wanted.passed, wanted.reason)
+    assert found.passed == (code == RIGHT)
 
 
 BUSY_LOOP = [sys.executable, "-I", "-S", "-c", "while True:\n    pass"]

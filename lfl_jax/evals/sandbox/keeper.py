@@ -29,14 +29,15 @@ def keep(program: int, alive: int, folder: str | None, most_bytes: int) -> int:
     os.dup2(alive, 0)
     os.close(1)
     os.closerange(3, 65536)
-    ended = os.pidfd_open(program)
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    poll.register(ended, select.POLLIN)
+    is_told = _told_of_end(program, poll)
 
     full = False
-    while not poll.poll(PERIOD if folder else None):
-        if is_full(folder, program, most_bytes):
+    while not poll.poll(PERIOD if folder or not is_told else None):
+        if not is_told and _has_ended(program):
+            break
+        if folder and is_full(folder, program, most_bytes):
             full = True
             break
     os.kill(program, KILL)  # it may have ended: it stays a zombie until the next line
@@ -46,6 +47,23 @@ def keep(program: int, alive: int, folder: str | None, most_bytes: int) -> int:
     if full:
         return FULL
     return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+def _told_of_end(program: int, poll: select.poll) -> bool:
+    """Whether the poll will tell of the program's end: from Linux 5.3 on, where it is allowed.
+
+    Some builds of Python lack the call.
+    """
+    try:
+        poll.register(os.pidfd_open(program), select.POLLIN)
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _has_ended(program: int) -> bool:
+    """Whether it has, and stays a zombie."""
+    return os.waitid(os.P_PID, program, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def end_with_parent(parent: int) -> None:
