@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evals.hostile.attack import LOW, SHORT, TESTS
+from evals.hostile.attack import LOW, TESTS
 
 from lfl_jax.errors import UserError
 from lfl_jax.evals import sandbox
@@ -88,14 +88,6 @@ def test_a_program_may_close_its_output(level, monkeypatch):
     code = "import os\nprint('before', flush=True)\nos.close(1)\nos.close(2)\n" + RIGHT
     verdict = sandbox.check(Program(code, TESTS, ("f",)), LOW)
     assert (verdict.reason, verdict.output) == ("passed", "before\n")
-
-
-def test_a_request_that_is_never_read_ends_with_the_time():
-    """It is longer than a pipe, so writing it would wait for ever."""
-    need("namespaces")
-    code = "import time, wire\nwire.write(4, b'vN')\ntime.sleep(60)"
-    verdict = sandbox.check(Program(code, "f('x' * 300000)", ("f",)), SHORT)
-    assert verdict.reason == "timeout" and verdict.seconds < SHORT.wall_seconds + 1
 
 
 def test_large_arguments_arrive():

@@ -98,6 +98,16 @@ def test_a_request_that_is_never_read_ends_with_the_time(level):
     assert verdict.reason == "timeout" and verdict.seconds < sandbox.BUSY * SHORT.wall_seconds
 
 
+def test_a_supervisor_that_never_answers_is_ended_from_outside(level, monkeypatch):
+    """The tests sleep, and nothing that the program does counts their time."""
+    monkeypatch.setattr(sandbox, "GRACE", 1)
+    monkeypatch.setattr(sandbox, "BUSY", 1)
+    tests = "import time\nassert f(1) == 2\ntime.sleep(600)"
+    program = Program("open('x', 'w').close()\n" + RIGHT, tests, ("f",))
+    verdict = sandbox.check(program, replace(LOW, wall_seconds=1))
+    assert (verdict.passed, verdict.reason) == (False, "timeout")
+
+
 CAUGHT = """
 for x in range(3):
     try:

@@ -223,8 +223,9 @@ def _run(program: Program, limits: Limits, kind: str) -> Verdict:
         try:
             out, err = process.communicate(frames, timeout=seconds)
         except subprocess.TimeoutExpired:
-            process.kill()  # the keeper then ends the rest, and closes standard error
-            process.communicate()
+            process.kill()  # the keeper then ends the rest, and with itself standard error
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=GRACE)
             return Verdict(False, "timeout", float(seconds), "")
         finally:
             process.kill()
