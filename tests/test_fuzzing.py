@@ -18,6 +18,8 @@ from lfl_jax.errors import UserError
 FEW = dict.fromkeys(READERS, 4) | {"gguf": 2, "safetensors folder": 2, "chat template": 2}
 
 
+# Scores of records with numbers that are not finite are NaN, and shown as that.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", READERS)
 def test_a_few_mutated_files_of_each_reader(name, monkeypatch):
     reader = READERS[name]

@@ -123,6 +123,7 @@ MALFORMED = (
     AttributeError,
     ArithmeticError,
     RecursionError,
+    OSError,
     csv.Error,
 )
 

@@ -143,12 +143,13 @@ def _parquet(file: Path, requested: str) -> Iterator[list[str]]:
         column = _text_column(requested, rows.schema_arrow.names, file)
         budget, size = Budget(file), file.stat().st_size
         for number, batch in enumerate(rows.iter_batches(BATCH, columns=[column])):
-            budget.spend(batch.nbytes, size)
             texts = table_readers.python_values(batch.column(0), str(file))
             wrong = next((text for text in texts if not isinstance(text, str | None)), None)
             if wrong is not None:
                 location = f"{file}, rows from {number * BATCH + 1} on"
                 raise UserError(f"{location}: field {column!r} is no text but {wrong!r:.40}")
+            # Their own size: a column's may be that of a dictionary.
+            budget.spend(sum(map(len, filter(None, texts))), size)
             yield texts
 
 

@@ -77,7 +77,8 @@ def read(folder: Path, pair: tuple[str, str] | None, equal: str) -> Contrast:
             why = row["reason"] or "it has one seed"
             raise UserError(f"{folder}: {row['first']},{row['second']} has no interval: {why}")
         numbers = [float(row[name]) for name in ("effect", "95 % low", "95 % high")]
-    return Contrast(folder.name, parameters(folder), *numbers, row["first forgets"])
+        verdict = row["first forgets"]
+    return Contrast(folder.name, parameters(folder), *numbers, verdict)
 
 
 def parameters(folder: Path) -> int:

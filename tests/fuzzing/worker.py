@@ -39,6 +39,8 @@ def main(reader, seed, first, last, verbose=False):
         os.dup2(words.fileno(), 1)
         os.dup2(words.fileno(), 2)
     warnings.simplefilter("error")
+    # NumPy's of numbers that are not finite: scores of such records are NaN, and shown as that.
+    warnings.simplefilter("ignore", RuntimeWarning)
     # Once whole: what is compiled and imported then belongs to no case.
     with tempfile.TemporaryDirectory() as folder:
         READERS[reader].write(None, Path(folder))

@@ -1,6 +1,7 @@
 """A run that another study finished is taken from there, unless anything of it is not the same."""
 
 import dataclasses
+import json
 import os
 import shutil
 
@@ -11,6 +12,7 @@ from pretended_runs import Fake, finish
 from lfl_jax.core import files
 from lfl_jax.core.sharding import make_rules
 from lfl_jax.data.sources import open_source
+from lfl_jax.errors import UserError
 from lfl_jax.run_setup import base_model
 from lfl_jax.studies import grid, outcome
 from lfl_jax.studies.running import execute, finished, reuse
@@ -157,3 +159,15 @@ def test_half_a_copy_of_a_process_that_was_killed_is_removed(tmp_path):
         folder.mkdir(parents=True)
     reuse.copy(source, tmp_path / "runs" / "lora-1")
     assert not half.exists() and other.exists()
+
+
+@pytest.mark.parametrize("text", ['{"from": "' + "x" * 300 + '"}', '{"from": 7}', "{}", "[]"])
+def test_a_damaged_record_of_where_a_run_was_copied_from(tmp_path, text):
+    (tmp_path / reuse.ORIGIN).write_text(text)
+    with pytest.raises(UserError, match="reused.json"):
+        reuse.origins(tmp_path)
+
+
+def test_copies_in_a_circle_end(tmp_path):
+    (tmp_path / reuse.ORIGIN).write_text(json.dumps({"from": str(tmp_path)}))
+    assert reuse.origins(tmp_path) == []

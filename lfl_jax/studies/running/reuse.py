@@ -108,15 +108,18 @@ def origin(folder: Path) -> str:
     file = folder / ORIGIN
     if not file.exists():
         return ""
+    record = files.read_json_object(file)
     with files.expecting(file, "where the run was copied from"):
-        return str(files.read_json_object(file)["from"])
+        # A name of no file is found out now, and not where it is looked for.
+        Path(record["from"]).exists()
+        return record["from"]
 
 
 def origins(folder: Path) -> list[Path]:
     """Where else the run of a directory lies, or lay: what it was copied from, and that in turn."""
     folders = [folder]
     # A copy of a copy: each says where it was taken from.
-    while earlier := origin(folders[-1]):
+    while (earlier := origin(folders[-1])) and Path(earlier) not in folders:
         folders.append(Path(earlier))
     return folders[1:]
 
