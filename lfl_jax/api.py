@@ -21,7 +21,7 @@ from lfl_jax import assets, lab_base, notices, sample, train
 from lfl_jax.adapters.adapter_tree import as_params
 from lfl_jax.config import Config, command_line, locations, own_code
 from lfl_jax.config.own_code import Own
-from lfl_jax.core import hosts
+from lfl_jax.core import files, hosts
 from lfl_jax.core.process import keep_compiled_programs
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.core.types import AdapterTree, Params
@@ -134,7 +134,10 @@ def _write(outcome: Outcome) -> None:
     """Write results.json, summary.txt and the pictures, and the scores to W&B where it is used."""
     folder = outcome.workdir
     results_json.save(outcome.report, outcome.facts, folder)
-    with (folder / "summary.txt").open("w", encoding="utf-8") as file:
+    with (
+        files.replacing(folder / "summary.txt") as partial,
+        partial.open("w", encoding="utf-8") as file,
+    ):
         outcome.show(Console(file=file, width=120))
     plots.draw(outcome.report, {"base": outcome.before, "tuned": outcome.after}, folder)
     finished_run.send(outcome.config, outcome.before, outcome.after, folder)

@@ -61,7 +61,9 @@ EXIT_CODES: dict[type[BaseException], int] = {
 # Libraries that write for us (safetensors, tensorstore) have exceptions of their own, with the
 # system's words in them.
 MAKE_ROOM = "make room, then the same command resumes"
-FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+# The last: the limit of a file's size (ulimit -f).
+FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
+NO_ROOM = 4  # the exit code
 
 
 def full(error: BaseException) -> str | None:
@@ -74,8 +76,9 @@ def exit_code(error: BaseException) -> int | None:
 
     None for an unexpected one, which keeps its traceback.
     """
-    expected = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
-    return 2 if expected is None and full(error) else expected
+    if full(error):
+        return NO_ROOM
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
 
 
 def report(error: BaseException) -> None:

@@ -23,7 +23,7 @@
 
 The same command resumes a run that was interrupted (Ctrl-C saves first). Exit code 2: a mistake, in
 one line; 3: training diverged (a loss that is no number, or above a hundred times that of uniform
-guesses); 130: interrupted and saved.
+guesses); 4: no room on the disk; 130: interrupted and saved.
 """
 
 import logging

@@ -68,7 +68,6 @@ LITTLE = (
     "--config.data.seq_len=256",
     "--config.eval.seq_len=256",
     "--config.eval.rows=2",
-    "--config.eval.tasks=('target_nll:8',)",
     "--config.eval.every_tasks=('target_nll:4',)",
     "--config.eval.every=4",
     "--config.checkpoint.every=2",
@@ -76,6 +75,7 @@ LITTLE = (
     "--config.train.steps=8",
 )
 TWO = ("--config.eval.tasks=('target_nll:8','source_nll:4')",)
+ONE = ("--config.eval.tasks=('target_nll:8',)",)
 NOISE = ("--config.adapter.dropout=0.1", "--config.train.batch=4", "--config.train.microbatch=2")
 
 
@@ -88,25 +88,27 @@ class Subject:
     phases: dict[str, tuple[str, float]]
     most: int
 
-    def start(self, folder: Path) -> BaseProcess:
-        """A process of it in this directory; what it prints is added to the log beside it."""
-        process = FORK.Process(target=execute, args=(self, folder))
+    def start(self, folder: Path, log: Path | None = None) -> BaseProcess:
+        """A process of it in this directory; what it prints is added to a log, beside it."""
+        process = FORK.Process(target=execute, args=(self, folder, log or log_of(folder)))
         process.start()
         return process
 
 
-def execute(subject: Subject, folder: Path) -> None:
+def execute(subject: Subject, folder: Path, log: Path) -> None:
     """The command, as a process of its own does it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     command = [subject.module.__name__, *subject.options, f"--workdir={folder}"]
     entry(subject.module.main, command)
 
 
 SUBJECTS = {
-    "lora": Subject(main, ("--config=configs/math_ift.py:smoke", *LITTLE, *NOISE), RUN_PHASES, 5),
+    "lora": Subject(
+        main, ("--config=configs/math_ift.py:smoke", *LITTLE, *ONE, *NOISE), RUN_PHASES, 5
+    ),
     "full": Subject(
         main, ("--config=configs/math_ift.py:smoke,full", *LITTLE, *TWO), RUN_PHASES, 5
     ),

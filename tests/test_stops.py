@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lfl_jax import errors
+from lfl_jax.core import files
 from lfl_jax.io.interrupt import interrupts
 
 COMMAND = """
@@ -90,3 +92,25 @@ def test_after_a_hangup_nothing_is_written_to_the_terminal_that_is_gone():
     os.close(controller)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=20) == 130
+
+
+def test_a_full_disk_has_an_exit_code_of_its_own(tmp_path):
+    def full(argv):
+        with files.replacing(tmp_path / "results.json"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(SystemExit) as stopped:
+        errors.entry(full, [])
+    assert stopped.value.code == errors.NO_ROOM == 4
+    # Of a file's largest size (ulimit -f), too; of a mistake, not.
+    assert errors.exit_code(OSError(27, "File too large")) == 4
+    assert errors.exit_code(errors.UserError("no such task")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts small file systems")
+def test_starts_on_many_small_disks(tmp_path):
+    script = Path(__file__).with_name("full_disk.py")
+    command = ["unshare", "-m", sys.executable, str(script), str(tmp_path / "disks")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stdout

@@ -245,5 +245,6 @@ def _dev_scores(folder: Path) -> dict[str, DevScores]:
 
 
 def _saved(figure: "Figure", path: Path) -> Path:
-    figure.savefig(path, dpi=150)
+    with files.replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
     return path
