@@ -231,7 +231,8 @@ def run(request: Run) -> Outcome:
 def _limit_memory() -> None:
     """Drop programs of earlier runs of this process, and keep freed memory for reuse."""
     if train_step._cache_size() >= MAX_PROGRAMS:
-        train_step.clear_cache()
+        # All of them: a shape has ten more, to begin and to evaluate.
+        jax.clear_caches()
     keep_freed_memory()  # from here on the same temporaries come and go
 
 

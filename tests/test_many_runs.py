@@ -84,7 +84,8 @@ def test_programs_of_other_runs_are_dropped(
 ) -> None:
     monkeypatch.setattr(train, "MAX_PROGRAMS", 2)
     train_step.clear_cache()
-    counts = []
+    counts, others = [], jax.jit(lambda x: x + 1)
+    others(1.0)
     # Runs that differ in learning rate or length share their program, those of another decay not.
     for i, (steps, lr, b2) in enumerate(
         ((2, 1e-3, 0.9), (2, 3e-3, 0.9), (3, 1e-3, 0.9), (2, 1e-3, 0.8), (2, 1e-3, 0.7))
@@ -94,6 +95,7 @@ def test_programs_of_other_runs_are_dropped(
         train.run(train.Run(config, tmp_path / str(i)))
         counts.append(train_step._cache_size())
     assert counts == [1, 1, 1, 2, 1]
+    assert others._cache_size() == 0
 
 
 @pytest.mark.slow
