@@ -66,6 +66,8 @@ def check_memory(run: ReducedRun) -> Finding:
     needed = memory.of(layout.of(run.full, mesh), machine)
     term, size = needed.tightest
     reason = f"{machine.name}, mesh {mesh}; most of it {term}, {_gib(size)}"
+    if not needed.fits and not run.topology:
+        reason += "; --topology=NAME plans for the machine that the run is for"
     return judged(needed.fits, _gib(needed.peak), _gib(needed.available), reason)
 
 

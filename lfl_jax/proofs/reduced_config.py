@@ -68,7 +68,9 @@ def _data(data: DataConfig, has_tokenizer: bool, notes: list[str]) -> DataConfig
     # A text has more bytes than the config's own tokenizer makes tokens of it.
     seq_len = min(data.seq_len, SEQ_LEN) if has_tokenizer else SEQ_LEN
     too_long = data.too_long
-    if too_long == "error" and (data.seq_len > SEQ_LEN or not has_tokenizer):
+    is_shorter = data.seq_len > SEQ_LEN or not has_tokenizer
+    # Rows that are cut from joined examples take one of any length.
+    if too_long == "error" and is_shorter and data.packing != "concat":
         too_long = "truncate"
         notes.append(f"examples longer than {SEQ_LEN} tokens are cut (data.too_long=truncate)")
     return dataclasses.replace(
