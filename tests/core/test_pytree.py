@@ -28,11 +28,11 @@ BOUND = 1e-4  # a layer that passes through another kind's program is 0.01 to 10
 
 
 def registered() -> list[type]:
-    """Every flax dataclass of the package, its sandboxed child program apart."""
+    """Every flax dataclass of the package; what the sandbox runs by path has none."""
     names = [
         m.name
         for m in pkgutil.walk_packages(lfl_jax.__path__, "lfl_jax.")
-        if m.name != "lfl_jax.evals.sandbox.child"
+        if not m.name.startswith("lfl_jax.evals.sandbox.")
     ]
     modules = [importlib.import_module(name) for name in names]
     values = {v for module in modules for v in vars(module).values() if isinstance(v, type)}

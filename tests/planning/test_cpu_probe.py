@@ -36,7 +36,7 @@ def test_a_file_without_figures_is_refused(tmp_path):
     file = tmp_path / "peaks.json"
     file.write_text('{"speed": 1}')
     config = command_line.parse(ARGV[:2], "", {})[0]
-    with pytest.raises(UserError, match="holds no peaks of a CPU"):
+    with pytest.raises(UserError, match="expected peaks of a CPU"):
         cpu_probe.read_or_measure(str(file), config)
 
 
