@@ -122,7 +122,7 @@ def test_a_run_from_an_adapter_is_compared_with_the_base_and_says_where_it_began
     )
 
 
-@pytest.mark.parametrize("field", ["path", "over"])
+@pytest.mark.parametrize("field", [pytest.param("path", marks=pytest.mark.slow), "over"])
 def test_it_resumes_exactly_also_when_the_first_is_gone(
     first: Path, tmp_path: Path, field: str
 ) -> None:
@@ -199,6 +199,7 @@ def test_both_are_evaluated_and_exported(both: Path, tmp_path: Path) -> None:
     assert kinds == [["DoRA", "DoRA", "NoneType"], ["Mix", "DoRA", "LoRA"]]
 
 
+@pytest.mark.slow
 def test_a_fully_trained_run_goes_on_with_its_parameters(tmp_path: Path) -> None:
     start = run(tmp_path / "full", "full", 2)
     base_params = earlier_run.restore(tmp_path / "full")[0].model.params
@@ -212,6 +213,7 @@ def test_a_fully_trained_run_goes_on_with_its_parameters(tmp_path: Path) -> None
         run(tmp_path / "over", "r=4", 1, adapter_over=tmp_path / "full")
 
 
+@pytest.mark.slow
 def test_parameters_that_came_with_an_adapter_train_on(tmp_path: Path) -> None:
     changes = {"adapter_targets": ("q", "v")}
     c = config("r=4", 2, **changes).to_json()

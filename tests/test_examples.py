@@ -50,6 +50,7 @@ def test_a_frozen_first_adapter_is_not_forgotten():
     assert results["caps (frozen) + next"]["next"] < 0.1 and results["caps, then next"]["caps"] > 1
 
 
+@pytest.mark.slow
 def test_a_kind_of_ones_own_trains_through_main(tmp_path):
     command = [
         sys.executable,

@@ -61,7 +61,9 @@ def test_the_training_pairs_are_what_is_recalled_at_the_end_and_on_the_way():
     assert found[0]["train"] == found[1]["dev"] and len(found[0]["train"]) == c.data.size
 
 
-@pytest.mark.parametrize("argument", ["smoke,mora", "smoke,full"])
+@pytest.mark.parametrize(
+    "argument", [pytest.param("smoke,mora", marks=pytest.mark.slow), "smoke,full"]
+)
 def test_a_run_from_start_to_end(argument, tmp_path, capsys):
     main.execute(config(argument, log__tensorboard=False), tmp_path)
     assert "random UUID pairs, seed 0" in " ".join(capsys.readouterr().out.split())

@@ -162,7 +162,13 @@ def test_routing_per_token_is_routing_of_its_segment(small, small_params):
     np.testing.assert_allclose(packed[:, 5:], alone, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS_OF_SCANS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in ("lora", "dora") else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in KINDS_OF_SCANS
+    ],
+)
 def test_scanned_unstacked_and_recomputed_layers_agree(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind)
     loop = small_params | {"layers": tree.unstack(small_params["layers"], 3)}

@@ -33,7 +33,7 @@ def test_a_hidden_state_depends_on_its_past_and_on_nothing_else(small, small_par
         assert (reach[: position + 1] > 0).all() and (reach[position + 1 :] == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_packed_loss_is_the_loss_of_the_documents_alone(kind, small, small_params):
     adapter = adapter_for(small, small_params, kind)
     lengths = [[7, 12, 9], [20, 6]]

@@ -66,6 +66,7 @@ def test_a_low_rank_kernel_on_shards_is_the_projection_on_one_device():
     assert printed("check_low_rank.py").count("sharded True") == 6
 
 
+@pytest.mark.slow
 def test_kernels_and_ids_in_a_model_on_eight_devices_change_nothing():
     assert printed("check_adapters.py").count(": equal") == 3
 

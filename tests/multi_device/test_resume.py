@@ -51,7 +51,8 @@ def run(workdir, count=2, **fields):
 
 
 def interrupted(workdir, number, step, victim):
-    """(exit codes, stderr) of both processes when one gets a signal after the checkpoint of a step."""
+    """(exit codes, stderr) of both processes when one gets a signal after the checkpoint of a step,
+    and the seconds until both have ended."""
     with Start(workdir.parent, 2, variables=VARIABLES, **flags(workdir)) as start:
         while not any(
             (workdir / "checkpoints" / str(after)).exists() for after in (step, step + 2)
@@ -59,9 +60,11 @@ def interrupted(workdir, number, step, victim):
             assert start.processes[0].poll() is None, start.ends(10)
             time.sleep(0.02)
         start.processes[victim].send_signal(number)
+        signalled = time.monotonic()
         ends = start.ends(300)
+        seconds = time.monotonic() - signalled
     assert not (workdir / "checkpoints" / str(STEPS)).exists(), "it was too late"
-    return [code for code, _, _ in ends], [err for _, _, err in ends]
+    return [code for code, _, _ in ends], [err for _, _, err in ends], seconds
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +88,11 @@ def runs(tmp_path_factory):
 
 
 def test_whoever_remains_ends_with_a_line(runs):
-    (_, ((killed_1, err_1), (killed_0, err_0), (stopped, _))) = runs
+    (_, ((killed_1, err_1, seconds_1), (killed_0, err_0, seconds_0), (stopped, _, _))) = runs
     assert killed_1 == [1, -signal.SIGKILL]
     assert f"error: process 1 of 2 (host {socket.gethostname()}) was killed" in err_1[0]
+    assert "the same command resumes" in err_1[0]
+    assert max(seconds_1, seconds_0) < 60
     # jax may end it first, with its own words
     assert killed_0[0] == -signal.SIGKILL and killed_0[1] != 0
     assert "Traceback" not in err_1[0] + err_0[1]

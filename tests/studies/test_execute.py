@@ -157,7 +157,11 @@ def trees_of(study, run):
 
 @pytest.mark.parametrize(
     ("kept", "trees"),
-    [("all", ["optimizer", "params"]), ("weights", ["params"]), ("none", [])],
+    [
+        pytest.param("all", ["optimizer", "params"], marks=pytest.mark.slow),
+        pytest.param("weights", ["params"], marks=pytest.mark.slow),
+        ("none", []),
+    ],
 )
 def test_what_stays_of_the_checkpoints(tmp_path, planned, kept, trees):
     study = Study(tmp_path, planned, retention=kept)
