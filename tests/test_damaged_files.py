@@ -6,9 +6,11 @@ import struct
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lfl_jax.configs import base
 from tokenizers import Tokenizer, models
 
 from lfl_jax.assets import hub_names, table_splits
+from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.data import documents, rows
 from lfl_jax.errors import UserError
@@ -169,6 +171,12 @@ def test_fields_of_a_model_s_config(tmp_path, field, value, words):
     (tmp_path / "config.json").write_text(json.dumps(SHAPE | {field: value}))
     said = refused(lambda: hf.read_config(tmp_path))
     assert "config.json" in said and field in said and words in said
+
+
+def test_a_number_of_a_run_s_config_that_no_float_holds():
+    values = base.base().to_dict()
+    values["optim"]["lr"] = 10**400
+    assert "config.optim.lr" in refused(lambda: Config.from_dict(values))
 
 
 def test_a_config_that_is_nested_too_deep(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fixtures import tiny_gguf
-from fuzzing import of_data, of_models
+from fuzzing import mutations, of_data, of_models
 from hf_folders import CASES, load
 from safetensors.numpy import load_file, save_file
 
@@ -80,6 +80,22 @@ def test_a_panic_of_the_tokenizers_library_is_not_printed(tmp_path, capfd):
     for step in of_models.STEPS[:2]:
         (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {"normalizer": step}))
         assert "not a tokenizer.json" in refused(lambda: tokenizers.from_folder(tmp_path))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_character_map_that_claims_gigabytes(tmp_path):
+    of_models.write_tokenizer(None, tmp_path)
+    tree = json.loads((tmp_path / "tokenizer.json").read_text())
+    steps = {"type": "Sequence", "normalizers": [of_models.STEPS[1]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {"normalizer": steps}))
+    assert "charsmap that is cut short" in refused(lambda: tokenizers.from_folder(tmp_path))
+
+
+def test_words_of_sentencepiece_are_not_printed(tmp_path, capfd):
+    for case in (485, 826):
+        of_models.write_sentencepiece(mutations.generator(0, "sentencepiece", case), tmp_path)
+        said = refused(lambda: tokenizers.from_folder(tmp_path))
+        assert "not a SentencePiece model" in said
     assert capfd.readouterr().err == ""
 
 

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import functools
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -123,6 +124,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _tuple(args, value, where)
     # 3 is a float as people write it; true is neither that nor an int.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        # Python's integers have no limit, and its floats have one.
+        if abs(value) > sys.float_info.max:
+            raise UserError(f"{where}={value!r:.20}... must be a number below 1e308")
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{where}={value!r} must be {a_type(hint)}")

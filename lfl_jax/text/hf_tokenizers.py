@@ -1,5 +1,6 @@
 """Tokenizers run by the tokenizers library: tokenizer.json files of any kind."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -117,6 +118,7 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
 
     # A response must not begin with the space that the tokenizer puts before a text.
     with refusing(f"{file}: not a tokenizer.json"):
+        _check_charsmaps(tree.get("normalizer"))
         beginning = tokenizers.Tokenizer.from_str(json.dumps(tree))
         bare = _without_prefix(tree)
         continuing = beginning if bare == tree else tokenizers.Tokenizer.from_str(json.dumps(bare))
@@ -135,6 +137,21 @@ def _encoders(file: Path, tree: dict[str, Any], added: list[AddedToken]) -> Enco
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return encoders
+
+
+def _check_charsmaps(node: Json) -> None:
+    """ValueError for a character map that claims more than it has.
+
+    Its first 4 bytes are the size of a table, for which the library asks for memory unseen: the
+    process ends where there is none.
+    """
+    if isinstance(node, dict) and isinstance(node.get("precompiled_charsmap"), str):
+        raw = base64.b64decode(node["precompiled_charsmap"])
+        if int.from_bytes(raw[:4], "little") > len(raw) - 4:
+            raise ValueError("a precompiled_charsmap that is cut short")
+    children = node.values() if isinstance(node, dict) else node
+    for child in children if isinstance(node, dict | list) else ():
+        _check_charsmaps(child)
 
 
 def _try_out(encoders: Encoders) -> None:

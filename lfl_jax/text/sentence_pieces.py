@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfl_jax.assets import gguf_header
 from lfl_jax.errors import UserError
+from lfl_jax.text.native import refusing
 from lfl_jax.text.tokenizer import (
     CONTROL,
     UNKNOWN,
@@ -175,10 +176,9 @@ def _model_proto() -> "ModelProto":
 def _processor(path: AnyPath, proto: "ModelProto") -> "SentencePieceProcessor":
     from sentencepiece import SentencePieceProcessor
 
-    try:
+    # Its own errors may quote bytes that are no text, and its warnings go before them.
+    with refusing(f"{path}: not a SentencePiece model"):
         return SentencePieceProcessor(model_proto=proto.SerializeToString())
-    except RuntimeError as error:
-        raise UserError(f"{path}: not a SentencePiece model: {error}") from None
 
 
 def _from_proto(
