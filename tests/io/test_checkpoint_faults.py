@@ -1,5 +1,6 @@
 """Checkpoints under strain: nothing leaks, a killed save loads, a full disk is one line."""
 
+import gc
 import json
 import os
 import shutil
@@ -45,6 +46,17 @@ def test_saves_leave_no_descriptors_and_threads_behind(tmp_path: Path, count: in
         first,
         last,
     )
+
+
+def test_saves_leave_no_objects_behind(tmp_path: Path) -> None:
+    counts = []
+    with Checkpoints(tmp_path, best_metric="nll") as checkpoints:
+        for first in (1, 11):
+            saved(checkpoints, range(first, first + 10))
+            gc.collect()
+            counts.append(len(gc.get_objects()))
+    # Of ten saves tensorstore would keep more than twice as many.
+    assert counts[1] < counts[0] + 100, counts
 
 
 WRITER = """
