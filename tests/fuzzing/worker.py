@@ -55,8 +55,13 @@ def main(reader, seed, first, last, verbose=False):
         begun = os.lseek(words.fileno(), 0, os.SEEK_END)
         result = _one(READERS[reader], generator(seed, reader, case), verbose)
         said = os.pread(words.fileno(), 400, begun).decode("utf-8", "replace")
-        # Lines for the person, such as the summary of an adapter, are no noise.
-        noise = re.search(r"panicked|Traceback|Error|\.cc:|\.rs:", said)
+        # Lines for the person, such as the summary of an adapter, are no noise, and neither is a
+        # library's warning of a file that is read.
+        words_of = {
+            "read": r"panicked|Traceback",
+            "refused": r"panicked|Traceback|Error|\.cc:|\.rs:",
+        }
+        noise = re.search(words_of.get(result["outcome"], "$^"), said)
         if noise and result["outcome"] != "fault":
             result |= {"outcome": "fault", "what": f"native words: {said[:300]}"}
         print(json.dumps({"case": case} | result), file=out)
