@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from unittest import mock
 
 from lfl_jax.configs import base
 from lfl_jax.configs.from_run import get_config
@@ -197,8 +198,8 @@ def read_run(folder):
 
 def _contrast(folder):
     # Of its base, which is in a run's config.
-    across.parameters = lambda folder: 1000
-    return across.read(folder, None, "learning").se
+    with mock.patch.object(across, "parameters", return_value=1000):
+        return across.read(folder, None, "learning").se
 
 
 def _estimates(scores):
