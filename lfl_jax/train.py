@@ -161,7 +161,7 @@ def run(request: Run) -> Outcome:
                 while step < steps and not stopping:
                     batch = next(batches)
                     profiler.before(step + 1)
-                    inputs = (frozen, on_mesh(batch, config.train, rules), key)
+                    inputs = (frozen, on_mesh(batch, config.train.microbatches, rules), key)
                     state, metrics = train_step(
                         state, *inputs, cfg=cfg, tx=setup.tx, rules=rules, penalty=penalty
                     )

@@ -74,6 +74,9 @@ class Batches:
         found = {stream: next(rows, None) for stream, rows in self._iterators.items()}
         if all(rows is None for rows in found.values()):
             raise StopIteration
+        # The only stream makes whole batches: a copy would cost the training loop 25 to 195 ms.
+        if self._streams.count == 1:
+            return found[0]
         batch = self._make_empty()
         for stream, rows in found.items():
             if rows is not None:
@@ -104,13 +107,13 @@ def merged(states: Sequence[State]) -> State:
     return {"streams": {stream: at for part in parts for stream, at in part.items()}}
 
 
-def on_mesh(batch: Batch, train: TrainConfig, rules: Rules) -> Batch:
+def on_mesh(batch: Batch, microbatches: int, rules: Rules) -> Batch:
     """A batch as (A, B, T) arrays on the mesh: A microbatches, sequences over data and fsdp.
 
     Of the (B, T) batch only the rows of this process's devices are read.
     """
     placed = {}
     for name in MODEL_INPUTS:
-        micro = batch[name].reshape(train.microbatches, train.rows, -1)
+        micro = batch[name].reshape(microbatches, -1, batch[name].shape[-1])
         placed[name] = hosts.to_devices(micro, rules.sharding(ROW_AXES, micro.shape))
     return placed

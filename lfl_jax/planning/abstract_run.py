@@ -16,7 +16,7 @@ from lfl_jax.config import Config
 from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import PyTree
-from lfl_jax.data.streams import MODEL_INPUTS
+from lfl_jax.data.streams import MODEL_INPUTS, ROW_AXES
 from lfl_jax.model import Model
 from lfl_jax.models.config import ModelConfig
 from lfl_jax.run_setup import base_model, model_specs
@@ -68,7 +68,7 @@ def _batch(config: Config, rules: Rules) -> dict[str, jax.ShapeDtypeStruct]:
     """A packed batch, as `train` puts it on the mesh."""
     rows = config.train.rows
     shape = (config.train.microbatches, rows, config.data.seq_len)
-    sharding = rules.sharding(("layers", "batch", "time"), shape)
+    sharding = rules.sharding(ROW_AXES, shape)
     dtypes = dict.fromkeys(MODEL_INPUTS, jnp.int32) | {"weights": jnp.float32}
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from safetensors.numpy import load_file
@@ -25,6 +24,7 @@ from lfl_jax.core import hosts, spec, tree
 from lfl_jax.core.process import FAST_COMPILATION
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.core.types import Batch, PyTree
+from lfl_jax.data.streams import on_mesh
 from lfl_jax.errors import UserError
 from lfl_jax.io import hf
 from lfl_jax.io.checkpoint import Checkpoints, abstract
@@ -33,7 +33,7 @@ from lfl_jax.models.config import ModelConfig
 from lfl_jax.proofs.finding import Finding, at_most
 from lfl_jax.proofs.gradients import recording
 from lfl_jax.proofs.reduced import ReducedRun
-from lfl_jax.proofs.rounding import ROUNDINGS, last_bits_moved, of_leaf
+from lfl_jax.proofs.rounding import ROUNDINGS, by_size, last_bits_moved, of_leaf
 from lfl_jax.run_setup import adapter_formats, model_specs
 from lfl_jax.train_step import train_step
 
@@ -76,7 +76,7 @@ def results(step: Step, rules: Rules, folder: Path) -> tuple[Results, int]:
     Losses, gradients of both steps (the second is away from the start), what trains, and the files
     that are saved from the mesh: the checkpoint, restored onto one device, and the exported one.
     """
-    tx, batch = recording(), _on_mesh(step.batch, rules)
+    tx, batch = recording(), on_mesh(step.batch, 1, rules)
     current, frozen = states.create(step.model(rules), step.config.trainable, tx, rules)
 
     losses, computed = [], {}
@@ -91,12 +91,6 @@ def results(step: Step, rules: Rules, folder: Path) -> tuple[Results, int]:
     computed |= _exported(states.model(current, frozen), step.cfg, folder)
     leaves = jax.tree.leaves(current.trainable)
     return computed, sum(not x.sharding.is_fully_replicated for x in leaves)
-
-
-def _on_mesh(batch: Batch, rules: Rules) -> Batch:
-    """The batch as (1, B, T) arrays, its rows over the devices."""
-    sharding = rules.sharding(("layers", "batch", "time"), (1, *batch["tokens"].shape))
-    return {name: jax.device_put(jnp.asarray(x)[None], sharding) for name, x in batch.items()}
 
 
 def named(values: PyTree) -> dict[str, np.ndarray]:
@@ -205,8 +199,7 @@ def times_of_rounding(
         for path, x in tensors.items() if useful else ():
             others = [draw[what][path] for draw in moved]
             distances.append(of_leaf(path, computed[what][path], x, x, *others).times)
-        # One that is no number is the largest.
-        times[what] = max(distances, key=lambda x: (x != x, x))
+        times[what] = max(distances, key=by_size)
     return times
 
 
@@ -287,7 +280,7 @@ def check_order(run: ReducedRun) -> Finding:
 
 
 def _finding(mesh: OnMesh, times: Mapping[str, float]) -> Finding:
-    worst = max(times, key=lambda what: (times[what] != times[what], times[what]))
+    worst = max(times, key=lambda what: by_size(times[what]))
     split = f"{mesh.sharded} tensors of what trains are split" if mesh.sharded else "none is split"
     unit, reason = "x rounding", f"{mesh.name}, {split}; {worst}"
     return at_most(times[worst], ROUNDINGS, unit, reason)

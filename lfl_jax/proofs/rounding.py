@@ -59,10 +59,12 @@ def distance(
     trees = (got, want, centre, *others)
     leaves = zip(tree.paths(want), *map(jax.tree.leaves, trees), strict=True)
     distances = [of_leaf(path, *values) for path, *values in leaves]
-    # One that is no number is the largest.
-    return max(
-        distances, key=lambda d: (d.times != d.times, d.times), default=Distance("", 0.0, 0.0)
-    )
+    return max(distances, key=lambda d: by_size(d.times), default=Distance("", 0.0, 0.0))
+
+
+def by_size(x: float) -> tuple[bool, float]:
+    """A key that sorts numbers by size; NaN is the largest."""
+    return x != x, x
 
 
 def of_leaf(path: str, *leaves: ArrayLike) -> Distance:

@@ -12,7 +12,7 @@ from lfl_jax.config import TrainConfig
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.data.loader import training_batches
 from lfl_jax.data.row_estimate import estimate_rows
-from lfl_jax.data.streams import Streams, merged
+from lfl_jax.data.streams import MODEL_INPUTS, Batches, Streams, merged, on_mesh
 from lfl_jax.data.tokenized import TokenizedSource
 
 BATCH, COUNT = 8, 4
@@ -65,6 +65,19 @@ def test_processes_that_share_make_the_rows_of_one_that_makes_all(stream, microb
             others = np.delete(found["segment_ids"], mine, axis=0)
             assert not others.any(), "rows of other processes are empty"
             assert batch["segment_ids"][mine].any()
+
+
+def test_the_batches_of_the_only_stream_are_not_copied():
+    made = [{"tokens": np.ones((2, 4), np.int32)} for _ in range(2)]
+    batches = Batches(Streams(), {0: iter(made)}, make_empty=dict)
+    assert all(found is batch for found, batch in zip(batches, made, strict=True))
+
+
+def test_a_batch_on_the_mesh_is_split_into_microbatches_in_order(stream):
+    batch = next(stream())
+    placed = on_mesh(batch, 2, make_rules())
+    assert set(placed) == set(MODEL_INPUTS)
+    equal(placed, {name: batch[name].reshape(2, BATCH // 2, -1) for name in placed})
 
 
 @pytest.mark.parametrize("data", PACKINGS, ids=lambda data: data["packing"])

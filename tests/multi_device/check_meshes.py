@@ -12,7 +12,6 @@ import dataclasses  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -23,7 +22,7 @@ from lfl_jax import adapters, optim, penalties, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig, PenaltyConfig  # noqa: E402
 from lfl_jax.core import spec  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
-from lfl_jax.data.streams import MODEL_INPUTS  # noqa: E402
+from lfl_jax.data.streams import on_mesh  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
@@ -68,10 +67,7 @@ def step(mesh, kind, trainable, form, optimizer):
     tx = optim.make(config, schedules.make(config, 4))
     current, frozen = state.create(Model(params=params, adapter=adapter), trainable, tx, rules)
     rows = packed(LENGTHS, 32, CFG.vocab_size)
-    sharding = rules.sharding(("layers", "batch", "time"), (2, 4, 32))
-    batch = {
-        k: jax.device_put(jnp.asarray(rows[k]).reshape(2, 4, 32), sharding) for k in MODEL_INPUTS
-    }
+    batch = on_mesh(rows, 2, rules)
     key, penalty = jax.random.key(5), penalties.make(PENALTIES, current, rules)
     options = {"cfg": CFG, "tx": tx, "rules": rules, "penalty": penalty}
     for _ in range(2):

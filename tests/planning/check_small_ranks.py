@@ -11,7 +11,6 @@ jax.config.update("jax_platforms", "cpu")
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,7 +21,7 @@ from lfl_jax import adapters, optim, schedules, state  # noqa: E402
 from lfl_jax.config import AdapterConfig, OptimConfig  # noqa: E402
 from lfl_jax.core import spec, tree  # noqa: E402
 from lfl_jax.core.sharding import make_rules  # noqa: E402
-from lfl_jax.data.streams import MODEL_INPUTS  # noqa: E402
+from lfl_jax.data.streams import on_mesh  # noqa: E402
 from lfl_jax.model import Model  # noqa: E402
 from lfl_jax.models import llama  # noqa: E402
 from lfl_jax.models.config import ModelConfig  # noqa: E402
@@ -50,9 +49,7 @@ def two_steps(devices):
         Model(params=params, adapter=adapter), ("adapter/.*",), tx, rules
     )
     rows = packed([[7, 9], [16], [5, 11], [3, 2], [16], [4, 9], [8, 8], [16]], 16, CFG.vocab_size)
-    shape = (1, 8, 16)
-    sharding = rules.sharding(("layers", "batch", "time"), shape)
-    batch = {k: jax.device_put(jnp.asarray(rows[k]).reshape(shape), sharding) for k in MODEL_INPUTS}
+    batch = on_mesh(rows, 1, rules)
     before = shards(current)
     for _ in range(2):
         current, metrics = train_step(current, frozen, batch, None, cfg=CFG, tx=tx, rules=rules)

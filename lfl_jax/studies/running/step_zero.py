@@ -109,6 +109,6 @@ def _microbatches(config: Config, base: LoadedModel, rules: Rules) -> Iterator[B
     options = {"batch": config.train.batch, "seed": config.seed.data, "streams": streams}
     with contextlib.closing(training_batches(tokenized, **options)) as batches:
         for batch in batches:
-            placed = on_mesh(batch, config.train, rules)
+            placed = on_mesh(batch, config.train.microbatches, rules)
             for i in range(config.train.microbatches):
                 yield {name: rows[i] for name, rows in placed.items()}
