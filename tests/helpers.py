@@ -11,9 +11,8 @@ import numpy as np
 
 from lfl_jax import adapters
 from lfl_jax.config import AdapterConfig
-from lfl_jax.core import tree
 from lfl_jax.core.sharding import make_rules
-from lfl_jax.io.pretrained import linear_quantiser
+from lfl_jax.io.pretrained import stored
 from lfl_jax.models import llama
 from lfl_jax.proofs import rounding
 from lfl_jax.proofs.perturbed import moved
@@ -21,12 +20,7 @@ from lfl_jax.proofs.perturbed import moved
 
 def quantised(cfg, params, form="nf4", rules=None):
     """The parameters with their linear weights in this format; rules: of more than one device."""
-    rules = rules or make_rules(devices=jax.devices()[:1])
-    hold, specs = linear_quantiser(form, rules), llama.specs(cfg)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, s, x: hold(tree.name(path), s, x), specs, params,
-        is_leaf=lambda x: hasattr(x, "axes"),
-    )  # fmt: skip
+    return stored(params, llama.specs(cfg), form, rules or make_rules(devices=jax.devices()[:1]))
 
 
 def adapter_for(cfg, params, kind="lora", rank=4, seed=1, trained=True, **options):

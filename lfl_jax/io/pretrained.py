@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from lfl_jax import assets, quant
+from lfl_jax.core import spec, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.spec import ArraySpec
 from lfl_jax.core.types import Params, Weight
@@ -57,6 +58,17 @@ def linear_quantiser(storage: str, rules: Rules) -> Finish:
         return quant.hold(storage, leaf, parameter, rules)
 
     return quantise_linear
+
+
+def stored(params: Params, specs: Params, storage: str, rules: Rules) -> Params:
+    """Dense parameters as stored: linear weights may be quantised. storage: as of `Pretrained`."""
+    quantise = linear_quantiser(storage, rules)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf, x: quantise(tree.name(path), leaf, x),
+        specs,
+        params,
+        is_leaf=spec.is_spec,
+    )
 
 
 def _open_gguf(file: Path) -> Pretrained:

@@ -17,7 +17,7 @@ import numpy as np
 from lfl_jax import adapters, quant
 from lfl_jax.config import Config
 from lfl_jax.config.own_code import Own
-from lfl_jax.core import spec, tree
+from lfl_jax.core import spec
 from lfl_jax.core.sharding import Rules, make_rules
 from lfl_jax.core.types import AdapterTree, Params
 from lfl_jax.data.loader import training_batches
@@ -81,17 +81,9 @@ class ReducedRun:
         Rounding is measured by moving the last bits of float32.
         """
         storage = base_model.storage_dtype(self.config)
-        params = self.dense
         if storage in quant.FORMATS:
-            quantise = pretrained.linear_quantiser(storage, self.rules)
-            specs = llama.specs(self.cfg)
-            return jax.tree_util.tree_map_with_path(
-                lambda path, s, x: quantise(tree.name(path), s, x),
-                specs,
-                params,
-                is_leaf=spec.is_spec,
-            )
-        return jax.tree.map(lambda x: x.astype(storage).astype(jnp.float32), params)
+            return pretrained.stored(self.dense, llama.specs(self.cfg), storage, self.rules)
+        return jax.tree.map(lambda x: x.astype(storage).astype(jnp.float32), self.dense)
 
     @functools.cached_property
     def adapter_specs(self) -> AdapterTree:

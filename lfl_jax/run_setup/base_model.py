@@ -152,14 +152,7 @@ def numerics(cfg: ModelConfig, config: Config) -> ModelConfig:
 def random_params(cfg: ModelConfig, seed: int, rules: Rules, storage_dtype: str) -> dict:
     """Fresh parameters in a dtype, or with their linear weights in a format of quant.FORMATS."""
     specs, build = _builder(cfg, storage_dtype, rules)
-    params, hold = build(jax.random.key(seed)), pretrained.linear_quantiser(storage_dtype, rules)
-    held_leaves = map(
-        hold,
-        tree.paths(params),
-        jax.tree.leaves(specs, is_leaf=spec.is_spec),
-        jax.tree.leaves(params),
-    )
-    return jax.tree.unflatten(jax.tree.structure(params), held_leaves)
+    return pretrained.stored(build(jax.random.key(seed)), specs, storage_dtype, rules)
 
 
 # Kept, so that the runs of one process that have one shape compile it once.
