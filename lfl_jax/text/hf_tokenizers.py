@@ -4,8 +4,9 @@ import base64
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,44 +184,22 @@ def from_library(
 ) -> Tokenizer:
     """A Tokenizer run by the library's tokenizers."""
     beginning, continuing = encoders.both
-    piece_text = _byte_level_piece() if is_byte_level else sentencepiece_text
-    has_prefix = continuing is not beginning
     added = {i: token.content for i, token in beginning.get_added_tokens_decoder().items()}
-
-    def encode(text: str) -> list[int]:
-        with refusing_panics():
-            return beginning.encode(text, add_special_tokens=False).ids
-
-    def encode_without_prefix(text: str) -> list[int]:
-        with refusing_panics():
-            return continuing.encode(text, add_special_tokens=False).ids
-
-    def encode_batch(texts: Sequence[str]) -> list[list[int]]:
-        with refusing_panics():
-            encodings = beginning.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
-    def decode(ids: Sequence[int]) -> str:
-        with refusing_panics():
-            text = continuing.decode(list(ids))
-        begins = has_prefix and ids and ids[0] == specials.bos_id
-        return text.removeprefix(" ") if begins else text
-
-    def pieces(ids: Sequence[int]) -> list[str]:
-        return [added[i] if i in added else piece_text(beginning.id_to_token(i) or "") for i in ids]
-
-    # Text after a special token gets the leading space again, as it does in `encode`.
-    encode_continuation = encode
-    if has_prefix:
+    piece_text = _byte_level_piece() if is_byte_level else sentencepiece_text
+    encode = encode_continuation = partial(_ids, beginning)
+    decode = partial(_text, continuing, None)
+    if continuing is not beginning:
+        decode = partial(_text, continuing, specials.bos_id)
+        # Text after a special token gets the leading space again, as it does in `encode`.
         ids_of_added = {text: i for i, text in added.items()}
-        encode_continuation = parsing(ids_of_added, encode_without_prefix, encode)
+        encode_continuation = parsing(ids_of_added, partial(_ids, continuing), encode)
     base_ids = beginning.get_vocab(with_added_tokens=False).values()
     return Tokenizer(
         encode=encode,
         encode_continuation=encode_continuation,
-        encode_batch=encode_batch,
+        encode_batch=partial(_ids_of_batch, beginning),
         decode=decode,
-        pieces=pieces,
+        pieces=partial(_pieces, beginning, added, piece_text),
         vocab_size=1 + max(beginning.get_vocab().values()),
         n_base=1 + max(base_ids, default=-1),
         bos=None if specials.bos_id is None else beginning.id_to_token(specials.bos_id),
@@ -228,6 +207,34 @@ def from_library(
         files=files,
         **dataclasses.asdict(specials),
     )
+
+
+@refusing_panics()
+def _ids(tokenizer: "tokenizers.Tokenizer", text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+@refusing_panics()
+def _ids_of_batch(tokenizer: "tokenizers.Tokenizer", texts: Sequence[str]) -> list[list[int]]:
+    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+@refusing_panics()
+def _text(tokenizer: "tokenizers.Tokenizer", prefixed: int | None, ids: Sequence[int]) -> str:
+    """Decode; after this first token the text begins with a space that is none of its own."""
+    text = tokenizer.decode(list(ids))
+    begins = prefixed is not None and ids and ids[0] == prefixed
+    return text.removeprefix(" ") if begins else text
+
+
+def _pieces(
+    tokenizer: "tokenizers.Tokenizer",
+    added: Mapping[int, str],
+    text_of: Callable[[str], str],
+    ids: Sequence[int],
+) -> list[str]:
+    return [added[i] if i in added else text_of(tokenizer.id_to_token(i) or "") for i in ids]
 
 
 def _without_prefix(tree: dict[str, Any]) -> dict[str, Any]:

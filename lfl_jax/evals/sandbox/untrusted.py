@@ -54,6 +54,7 @@ def serve(code: str) -> None:
 
 
 def message(error: BaseException) -> str:
+    """The error's text, cut short; "" where its own code fails to make one."""
     try:
         return str(error)[:LONGEST_MESSAGE]
     except BaseException:
