@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fixtures import tiny_gguf
-from fuzzing import mutations, of_data, of_models
+from fuzzing import mutations, of_data, of_models, of_text
 from hf_folders import CASES, load
 from safetensors.numpy import load_file, save_file
 
@@ -64,45 +64,45 @@ def test_regexes_of_people_are_as_before(tmp_path):
     assert peft.load(tmp_path, of_models.small_params()).modules == 4
 
 
-@pytest.mark.parametrize("template", of_models.TEMPLATES[3:9])
+@pytest.mark.parametrize("template", of_text.TEMPLATES[3:9])
 def test_a_template_that_does_not_end(template, monkeypatch):
     monkeypatch.setattr(jinja_process, "SECONDS", 1.0)
     tokenizer = tokenizers.byte_tokenizer()
-    said = refused(lambda: jinja.render(template, of_models.MESSAGES[:1], True, tokenizer))
+    said = refused(lambda: jinja.render(template, of_text.MESSAGES[:1], True, tokenizer))
     assert "the tokenizer's chat template" in said
     # The next one is rendered, by another process where that one had to be ended.
-    assert jinja.render("{{ 1 + 1 }}", of_models.MESSAGES[:1], True, tokenizer) == "2"
+    assert jinja.render("{{ 1 + 1 }}", of_text.MESSAGES[:1], True, tokenizer) == "2"
 
 
 def test_a_panic_of_the_tokenizers_library_is_not_printed(tmp_path, capfd):
-    of_models.write_tokenizer(None, tmp_path)
+    of_text.write_tokenizer(None, tmp_path)
     tree = json.loads((tmp_path / "tokenizer.json").read_text())
-    for step in of_models.STEPS[:2]:
+    for step in of_text.STEPS[:2]:
         (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {"normalizer": step}))
         assert "not a tokenizer.json" in refused(lambda: tokenizers.from_folder(tmp_path))
     assert capfd.readouterr().err == ""
 
 
 def test_a_character_map_that_claims_gigabytes(tmp_path):
-    of_models.write_tokenizer(None, tmp_path)
+    of_text.write_tokenizer(None, tmp_path)
     tree = json.loads((tmp_path / "tokenizer.json").read_text())
-    steps = {"type": "Sequence", "normalizers": [of_models.STEPS[1]]}
+    steps = {"type": "Sequence", "normalizers": [of_text.STEPS[1]]}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {"normalizer": steps}))
     assert "charsmap that is cut short" in refused(lambda: tokenizers.from_folder(tmp_path))
 
 
 def test_words_of_sentencepiece_are_not_printed(tmp_path, capfd):
     for case in (485, 826):
-        of_models.write_sentencepiece(mutations.generator(0, "sentencepiece", case), tmp_path)
+        of_text.write_sentencepiece(mutations.generator(0, "sentencepiece", case), tmp_path)
         said = refused(lambda: tokenizers.from_folder(tmp_path))
         assert "not a SentencePiece model" in said
     assert capfd.readouterr().err == ""
 
 
 def test_a_tokenizer_s_regex_that_backtracks(tmp_path):
-    of_models.write_tokenizer(None, tmp_path)
+    of_text.write_tokenizer(None, tmp_path)
     tree = json.loads((tmp_path / "tokenizer.json").read_text())
-    step = {"type": "Replace", "pattern": of_models.BACKTRACKS, "content": ""}
+    step = {"type": "Replace", "pattern": of_text.BACKTRACKS, "content": ""}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {"normalizer": step}))
     assert "not a tokenizer.json" in refused(lambda: tokenizers.from_folder(tmp_path))
 

@@ -2,50 +2,21 @@
 
 import contextlib
 import fcntl
-import importlib
 import json
 
 import pytest
+from toy_manifest import TEXT, install, pretend
 
 from lfl_jax import assets
 from lfl_jax.assets import cache
 from lfl_jax.core import files
 from lfl_jax.errors import UserError
 
-manifest = importlib.import_module("lfl_jax.assets.manifest")
-
-TEXT = """
-[wheels.pkg]
-version = "1.0"
-sha256 = "00"
-bytes = 3
-[items.toy]
-kind = "dataset"
-licence = "MIT"
-about = "a toy"
-wheel = "pkg"
-files = { "m/a.txt" = "a.txt", "m/b.txt" = "deep/b.txt" }
-[groups]
-"""
-
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
-    return pretend(TEXT, monkeypatch)
-
-
-def pretend(text, monkeypatch):
-    monkeypatch.setattr(manifest, "read", lambda: manifest.parse(text))
-    return manifest.item("toy")
-
-
-def install(item):
-    with cache.exclusive(), cache.staging() as folder:
-        (folder / "toy" / "deep").mkdir(parents=True)
-        (folder / "toy" / "a.txt").write_text("first")
-        (folder / "toy" / "deep" / "b.txt").write_text("second")
-        return cache.install(folder / "toy", item)
+    return pretend(monkeypatch.setattr)
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
@@ -103,13 +74,13 @@ def test_a_damaged_item_counts_as_absent_and_can_be_installed_again(toy, damage)
 )
 def test_an_item_of_an_older_manifest_counts_as_absent(toy, monkeypatch, old, new):
     install(toy)
-    pretend(TEXT.replace(old, new), monkeypatch)
+    pretend(monkeypatch.setattr, TEXT.replace(old, new))
     assert not assets.is_cached("toy")
 
 
 def test_a_better_known_size_changes_nothing(toy, monkeypatch):
     install(toy)
-    pretend(TEXT.replace("bytes = 3", "bytes = 4"), monkeypatch)
+    pretend(monkeypatch.setattr, TEXT.replace("bytes = 3", "bytes = 4"))
     assert assets.is_cached("toy")
 
 

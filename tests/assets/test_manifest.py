@@ -1,36 +1,18 @@
 """The manifest: what is shipped is complete, and names are resolved with help for typing
 mistakes."""
 
-import importlib
 import re
 
 import pytest
+from toy_manifest import TEXT, manifest
 
 from lfl_jax import assets
 from lfl_jax.errors import UserError
 
-# the package's attribute of this name is a function
-module = importlib.import_module("lfl_jax.assets.manifest")
-
-ITEM = """
-[wheels.some-package]
-version = "1.0"
-sha256 = "00"
-bytes = 3
-[items.toy]
-kind = "dataset"
-licence = "MIT"
-about = "a toy"
-wheel = "some-package"
-files = { "a/b.txt" = "b.txt" }
-[groups]
-toys = ["toy"]
-"""
-
 
 @pytest.mark.parametrize("item", assets.manifest().values(), ids=lambda item: item.name)
 def test_shipped_items_are_complete(item):
-    assert item.kind in module.KINDS
+    assert item.kind in manifest.KINDS
     assert item.licence
     assert item.about
     plain = r"[a-z0-9][a-z0-9-]*|lfl:[A-Za-z0-9-]+"
@@ -61,15 +43,15 @@ def test_evals_are_what_the_evaluations_read():
 
 
 def test_parse_reads_every_field():
-    toy = module.parse(ITEM).items["toy"]
-    assert toy.origin == assets.Wheel("some-package", "1.0", "00", 3)
-    assert toy.files == (("a/b.txt", "b.txt"),)
+    toy = manifest.parse(TEXT).items["toy"]
+    assert toy.origin == assets.Wheel("pkg", "1.0", "00", 3)
+    assert toy.files == (("m/a.txt", "a.txt"), ("m/b.txt", "deep/b.txt"))
 
 
 @pytest.mark.parametrize("line", ["colour = 'red'", "repo_type = 'dataset'"])
 def test_an_unknown_field_is_refused(line):
     with pytest.raises(TypeError, match=r"unknown fields"):
-        module.parse(ITEM.replace('kind = "dataset"', f'kind = "dataset"\n{line}'))
+        manifest.parse(TEXT.replace('kind = "dataset"', f'kind = "dataset"\n{line}'))
 
 
 def test_select_expands_groups_keeps_order_and_drops_repeats():

@@ -3,7 +3,6 @@
 import csv
 import functools
 import gzip
-import importlib
 import io
 import itertools
 import json
@@ -12,6 +11,7 @@ import os
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import toy_manifest
 
 from fuzzing import mutations
 from fuzzing.reader import Reader, nothing_wrong
@@ -19,8 +19,6 @@ from lfl_jax.assets import cache, hub_names, readers, tables
 from lfl_jax.data import documents, rows
 from lfl_jax.errors import UserError
 
-# The package's `manifest` is a function.
-manifest = importlib.import_module("lfl_jax.assets.manifest")
 ROWS = [
     {"question": f"what is {i} + {i}?", "answer": f"it is {2 * i}", "text": f"text {i}", "n": i}
     for i in range(60)
@@ -229,44 +227,19 @@ def read_card(folder):
     return hub_names.choose(name, FILES, card if isinstance(card, dict) else {})
 
 
-MANIFEST = """
-[wheels.pkg]
-version = "1.0"
-sha256 = "00"
-bytes = 3
-[items.toy]
-kind = "dataset"
-licence = "MIT"
-about = "a toy"
-wheel = "pkg"
-files = { "m/a.txt" = "a.txt" }
-[groups]
-"""
-
-
 def write_stamp(rng, folder):
     os.environ["LFL_CACHE"] = str(folder)
-    item = _toy()
-    staged = folder / "staged"
-    staged.mkdir()
-    (staged / "a.txt").write_text("first")
-    cache.install(staged, item)
-    stamp = folder / "toy" / cache.STAMP
+    place = toy_manifest.install(toy_manifest.pretend(setattr))
+    stamp = place / cache.STAMP
     if rng is not None and rng.random() < 0.3:
-        (folder / "toy" / "a.txt").write_text("other")
+        (place / "a.txt").write_text("other")
     elif rng is not None:
         stamp.write_bytes(mutations.json_bytes(rng, json.loads(stamp.read_text())))
 
 
-def _toy():
-    toy = manifest.parse(MANIFEST)
-    manifest.read = lambda: toy
-    return toy.items["toy"]
-
-
 def read_stamp(folder):
     os.environ["LFL_CACHE"] = str(folder)
-    _toy()
+    toy_manifest.pretend(setattr)
     return cache.path("toy", "a.txt").read_text()
 
 

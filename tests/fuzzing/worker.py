@@ -23,11 +23,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ["RUST_BACKTRACE"] = "0"
 
-from fuzzing import of_data, of_models, of_runs
+from fuzzing import of_data, of_models, of_runs, of_text
 from fuzzing.mutations import generator
 from lfl_jax.errors import UserError, printable
 
-READERS = of_models.READERS | of_data.READERS | of_runs.READERS
+READERS = of_models.READERS | of_text.READERS | of_data.READERS | of_runs.READERS
 MEMORY = 1 << 30  # bytes that reading one file may take
 MACHINE = 6 << 30  # bytes of address space beyond which this process ends, for the machine's sake
 
