@@ -108,7 +108,7 @@ def entry(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = No
         # a stream that a test or a notebook put there may not have it
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    with _stops_as_interrupts():
+    with _stops_are_remembered():
         try:
             main(sys.argv if argv is None else argv)
         except BaseException as error:
@@ -137,8 +137,9 @@ def leave_terminal(number: int) -> None:
 class Interrupter:
     """A signal handler that raises KeyboardInterrupt.
 
-    asked: whether it was called. The exception is lost where code that Python ignores the errors of
-    is interrupted, such as a finaliser: `io.interrupt` asks for this, too.
+    asked: whether it was called, or a run was asked to stop. The exception is lost where code that
+    Python ignores the errors of is interrupted, such as a finaliser, and a run's last step may fail
+    when it was asked: whatever begins something new asks `was_asked_to_stop` first.
     """
 
     def __init__(self) -> None:
@@ -150,20 +151,28 @@ class Interrupter:
         raise KeyboardInterrupt
 
 
+def was_asked_to_stop() -> bool:
+    """Whether this process was asked to stop before, and yet goes on."""
+    handlers = map(signal.getsignal, (signal.SIGINT, *STOPS))
+    return any(isinstance(x, Interrupter) and x.asked for x in handlers)
+
+
 @contextlib.contextmanager
-def _stops_as_interrupts() -> Iterator[None]:
-    """Inside, these signals are a Ctrl-C, unless they are ignored (nohup) or handled already.
+def _stops_are_remembered() -> Iterator[None]:
+    """Inside, these signals and Ctrl-C are an `Interrupter`'s, unless ignored or handled already.
 
     Where a run can be saved, `io.interrupt` handles them.
     """
-
-    interrupt = Interrupter()
+    interrupt, plain = Interrupter(), (signal.SIG_DFL, signal.default_int_handler)
     is_main = threading.current_thread() is threading.main_thread()
-    stops = [x for x in STOPS if is_main and signal.getsignal(x) is signal.SIG_DFL]
-    for number in stops:
+    numbers = (signal.SIGINT, *STOPS) if is_main else ()
+    before = {x: signal.getsignal(x) for x in numbers if signal.getsignal(x) in plain}
+    for number in before:
         signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in stops:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            # After an interrupt `report` has put another in its place.
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, handler)

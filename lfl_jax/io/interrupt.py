@@ -62,9 +62,10 @@ class Stop:
 def interrupts() -> Iterator[Stop]:
     """Inside, the first SIGINT, SIGTERM or SIGHUP sets `requested`.
 
-    A later Ctrl-C raises KeyboardInterrupt. The previous handlers are restored at the end, and a
-    signal that was ignored (nohup) stays ignored. Outside the main thread, where Python allows no
-    handlers, no signal sets the flag.
+    A later Ctrl-C raises KeyboardInterrupt. The previous handlers are restored at the end, and told
+    of the request: what runs here may have failed before it could act on it. A signal that was
+    ignored (nohup) stays ignored. Outside the main thread, where Python allows no handlers, no
+    signal sets the flag.
     """
     stop = Stop()
 
@@ -87,3 +88,5 @@ def interrupts() -> Iterator[Stop]:
         for number, handler in previous.items():
             # None: the handler was not installed from Python and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if isinstance(handler, Interrupter):
+                handler.asked |= stop.requested

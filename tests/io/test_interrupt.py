@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from lfl_jax.core import hosts
+from lfl_jax.errors import Interrupter, NonFiniteLoss, was_asked_to_stop
 from lfl_jax.io.interrupt import Stop, interrupts
 
 
@@ -46,6 +47,19 @@ def test_handlers_are_put_back_after_an_error() -> None:
         assert signal.getsignal(signal.SIGINT) is not before
         raise RuntimeError
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_handlers_before_hear_of_a_request_that_an_error_overtook() -> None:
+    handler = Interrupter()
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(NonFiniteLoss), interrupts():
+            assert not was_asked_to_stop()
+            signal.raise_signal(signal.SIGTERM)
+            raise NonFiniteLoss
+        assert was_asked_to_stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -1,7 +1,10 @@
 """Runs in order: finished ones are skipped, failures are recorded and stop nothing."""
 
+import contextlib
 import json
 import os
+import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +12,10 @@ from lfl_jax.configs.studies import base, smoke
 from pretended_runs import Fake, finish
 from rich.console import Console
 
+from lfl_jax import errors
 from lfl_jax.core import files
 from lfl_jax.errors import NonFiniteLoss, UserError
+from lfl_jax.io.interrupt import interrupts
 from lfl_jax.studies import grid, outcome
 from lfl_jax.studies.records.scores import Scores
 from lfl_jax.studies.running import execute, finished, keeping
@@ -65,6 +70,52 @@ def test_an_interrupted_study_resumes(study):
     rest = Fake()
     assert execute.execute(study, rest, quiet=True)
     assert rest.done == [run.name for run in study.runs[2:]]
+
+
+# In the middle, and where nothing is left that could be the next.
+@pytest.mark.parametrize("index", [2, 7])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_a_run_could_not_act_on_ends_the_study(study, number, index):
+    """It diverges in the step in which it is asked."""
+
+    class Asked(Fake):
+        def __call__(self, config, folder, base_records, shared):
+            with interrupts():
+                if folder.name == study.runs[index].name:
+                    os.kill(os.getpid(), number)
+                return super().__call__(config, folder, base_records, shared)
+
+    def main(argv):
+        if not execute.execute(study, fake, quiet=True):
+            sys.exit(130)
+
+    name = study.runs[index].name.replace("-", "_").replace(".", "_")
+    fake = Asked(**{name: NonFiniteLoss("loss nan at step 3")})
+    with pytest.raises(SystemExit) as ended:
+        errors.entry(main, [])
+    assert ended.value.code == 130
+    assert fake.done == [run.name for run in study.runs[: index + 1]]
+    # How that run ended is known, and the others are left.
+    states = [State.FINISHED] * index + [State.DIVERGED] + [State.LEFT] * (7 - index)
+    assert list(study.states().values()) == states
+    assert not errors.was_asked_to_stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_run_begins_after_a_stop_whose_exception_was_lost(study, number):
+    class Lost(Fake):
+        def __call__(self, *args):
+            # As in a finaliser, whose errors Python ignores.
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+            return super().__call__(*args)
+
+    def main(argv):
+        assert not execute.execute(study, fake, quiet=True)
+
+    fake = Lost()
+    errors.entry(main, [])
+    assert fake.done == [study.runs[0].name]
 
 
 def test_damage_is_not_finished(study):

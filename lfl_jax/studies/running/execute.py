@@ -27,7 +27,7 @@ from lfl_jax import assets, notices, train
 from lfl_jax.config import Config
 from lfl_jax.core import files
 from lfl_jax.core.process import keep_compiled_programs
-from lfl_jax.errors import NonFiniteLoss, UserError
+from lfl_jax.errors import NonFiniteLoss, UserError, was_asked_to_stop
 from lfl_jax.io.progress import progress
 from lfl_jax.report import finished_run, results_json
 from lfl_jax.run_setup.shared import Shared
@@ -196,7 +196,8 @@ def execute_these(
                 say(ended)
             seconds = remaining_seconds(study, left)
             advance(1, left=clock(None if seconds is None else seconds / jobs))
-    return not left
+    # The last run may have had no step left to stop at.
+    return not left and not was_asked_to_stop()
 
 
 def _results(
@@ -215,7 +216,7 @@ def _results(
                 yield _ended(study, run, State.FINISHED, reused=str(origin))
     if jobs == 1:
         for run in rest:
-            ended = _attempt(study, do, shared, run)
+            ended = None if was_asked_to_stop() else _attempt(study, do, shared, run)
             if ended is None:
                 return
             yield ended
