@@ -36,7 +36,8 @@ def trained(training: Config, quiet: bool = False) -> Path:
     """The base that this config trains, in float32.
 
     Of several processes that ask at once one trains, and the others wait. A training that was
-    interrupted resumes. UserError for the processes of one distributed run.
+    interrupted resumes. UserError for the processes of one distributed run, KeyboardInterrupt where
+    it is asked to stop.
     """
     folder = lab_folder.place(training)
     if folder.exists():
@@ -57,7 +58,8 @@ def _train(training: Config, folder: Path, quiet: bool) -> None:
     unlogged = dataclasses.replace(training.log, tensorboard=False)
     outcome = train.run(train.Run(dataclasses.replace(training, log=unlogged), workdir, (), quiet))
     if not outcome.finished:
-        raise UserError(f"the training of {folder.name} was interrupted; the same command resumes")
+        # Nothing of the command has begun: it ends as one that is stopped while it loads.
+        raise KeyboardInterrupt
 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

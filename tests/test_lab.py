@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+import types
 
 import pytest
 from lfl_jax.configs import lab
@@ -155,6 +156,13 @@ def test_of_two_that_ask_at_once_one_trains(monkeypatch):
     for thread in threads:
         thread.join(timeout=30)
     assert len(trained) == 1
+
+
+def test_stopped_while_its_base_trains_a_command_is_interrupted(monkeypatch):
+    stopped = types.SimpleNamespace(finished=False)
+    monkeypatch.setattr(lab_base.train, "run", lambda request: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        lab_base.path(config(""), quiet=True)
 
 
 @pytest.mark.slow
