@@ -121,12 +121,15 @@ def soak(folder: Path, minutes: float) -> None:
             config, place = study_of(index), folder / f"round{index}"
             study = execute.Study(place, grid.expand(config, place), retention="none")
             lab_base.prepare(study.runs[0].config, quiet=True)
-            execute.execute(study, do, quiet=True, shared=shared)
+            is_stopped = not execute.execute(study, do, quiet=True, shared=shared)
             for name, ended in study.ended().items():
                 if ended.state is not execute.State.FINISHED:
                     print(f"round {index}: {name} {ended.state}: {ended.reason}", flush=True)
             shutil.rmtree(place)
             index += 1
+            # By SIGTERM, or as the time is over.
+            if is_stopped:
+                return
 
 
 def changes(rows: list[dict[str, str]]) -> dict[str, tuple[float, float, float]]:
