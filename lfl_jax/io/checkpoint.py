@@ -103,7 +103,7 @@ class Checkpoints:
         # writing it.
         context.array.saving.use_compression = False
         logging.getLogger("absl").addFilter(checkpoint_errors.is_news)
-        checkpoint_errors.count_no_bytes()
+        checkpoint_errors.ask_tensorstore_nothing()
         try:
             with checkpoint_errors.naming_damage(self._directory):
                 return ocp.training.Checkpointer(

@@ -49,14 +49,17 @@ def test_saves_leave_no_descriptors_and_threads_behind(tmp_path: Path, count: in
 
 
 def test_saves_leave_no_objects_behind(tmp_path: Path) -> None:
-    counts = []
+    counts, arrays = [], {f"x{i}": jnp.ones(3) for i in range(40)}
     with Checkpoints(tmp_path, best_metric="nll") as checkpoints:
         for first in (1, 11):
-            saved(checkpoints, range(first, first + 10))
+            for step in range(first, first + 10):
+                save(checkpoints, step, {"adapter": arrays}, nll=1.0 / step)
+            checkpoints.wait()
             gc.collect()
-            counts.append(len(gc.get_objects()))
+            counts.append((len(gc.get_objects()), sys.getallocatedblocks()))
+    (objects, blocks), (objects_after, blocks_after) = counts
     # Of ten saves tensorstore would keep more than twice as many.
-    assert counts[1] < counts[0] + 100, counts
+    assert objects_after < objects + 100 and blocks_after < blocks + 800, counts
 
 
 WRITER = """
