@@ -21,7 +21,7 @@ from lfl_jax.analysis import contamination
 from lfl_jax.analysis.training_spectra import Spectra
 from lfl_jax.config import Config
 from lfl_jax.core import files, hosts
-from lfl_jax.core.process import keep_freed_memory
+from lfl_jax.core.process import keep_freed_memory, return_freed_memory
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Key
 from lfl_jax.data.loader import training_batches
@@ -229,10 +229,11 @@ def run(request: Run) -> Outcome:
 
 
 def _limit_memory() -> None:
-    """Drop programs of earlier runs of this process, and keep freed memory for reuse."""
+    """Drop what earlier runs of this process left, and keep freed memory for reuse."""
     if train_step._cache_size() >= MAX_PROGRAMS:
         # All of them: a shape has ten more, to begin and to evaluate.
         jax.clear_caches()
+    return_freed_memory()
     keep_freed_memory()  # from here on the same temporaries come and go
 
 
