@@ -53,3 +53,7 @@ def keep_compiled_programs(folder: Path | None) -> None:
     """
     if folder is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+    # A start compiles thirty programs of less than the second from which on jax keeps one: 2 s in
+    # all, of which reading them takes a tenth.
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
