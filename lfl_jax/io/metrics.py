@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -161,6 +162,22 @@ class MetricsWriter:
         self.close()
 
 
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Inside, torch is not there, unless it was imported before.
+
+    tensorboardX imports it where it is installed, 2 s of every start, to log torch's tensors.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class _Board:
     """A TensorBoard event file. It may fail: a warning says so, and metrics.jsonl has the numbers.
 
@@ -169,8 +186,9 @@ class _Board:
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.record_writer import RecordWriter
+        with _without_torch():
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.record_writer import RecordWriter
 
         self._file: RecordWriter | None = None
         self._last_flush = time.monotonic()

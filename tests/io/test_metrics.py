@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -127,3 +129,23 @@ def test_lines_are_written_at_once(tmp_path: Path) -> None:
     writer.write(1, {"loss": 1.0})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == 1.0
     writer.close()
+
+
+def test_torch_is_not_imported_for_tensorboard(tmp_path: Path) -> None:
+    """tensorboardX imports it where it is there, which takes as long as the rest of a start."""
+    there = tmp_path / "torch" / "__init__.py"
+    there.parent.mkdir()
+    there.write_text("raise SystemExit('torch was imported')")
+    code = (
+        "from lfl_jax.io.metrics import MetricsWriter\n"
+        f"with MetricsWriter({str(tmp_path / 'run')!r}) as writer: writer.write(1, {{'loss': 2}})\n"
+        "try: import torch\n"
+        "except SystemExit: print('there again')"
+    )
+    (tmp_path / "run").mkdir()
+    command, path = [sys.executable, "-c", code], {"PYTHONPATH": str(tmp_path)}
+    child = subprocess.run(
+        command, env=os.environ | path, check=True, capture_output=True, text=True
+    )
+    assert child.stdout == "there again\n"
+    assert board(tmp_path / "run") == {"loss": [(1, 2.0)]}
