@@ -25,7 +25,6 @@ from flax import struct
 from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
-from scipy import linalg
 
 from lfl_jax.adapters.full_delta import FullDelta
 from lfl_jax.adapters.kind import Kind, Shared
@@ -152,6 +151,9 @@ def random_signs(key: UInt32[Array, " 2"], shape: tuple[int, ...]) -> Float[Arra
 
 def hadamard(x: Float[Array, "*N S"]) -> Float[Array, "*N S"]:
     """x H / sqrt(S), with Sylvester's H (S, S); S is a power of two."""
+    # Imported where it is used: scipy would take a tenth of every start.
+    from scipy import linalg
+
     size = x.shape[-1]
     # Sylvester's matrix of a product is the Kronecker product: one small matrix for each factor.
     sides = _factors(size)

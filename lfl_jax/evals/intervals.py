@@ -8,8 +8,6 @@ the variance cannot be estimated, because all items agree, every cluster counts 
 import math
 from collections.abc import Callable, Sequence
 
-from scipy.special import ndtri, stdtrit
-
 LEVEL = 0.95
 Interval = tuple[float, float]
 Number = float | int
@@ -20,6 +18,9 @@ STEPS = 60  # of bisection: an interval in [-1, 1] shrinks below the resolution 
 
 def critical(clusters: int | None = None, level: float = LEVEL) -> float:
     """The two-sided critical value: normal, or Student's with clusters - 1 degrees of freedom."""
+    # Imported where it is used: `--help` and a run's first step need no interval.
+    from scipy.special import ndtri, stdtrit
+
     tail = (1 + level) / 2
     return float(ndtri(tail) if clusters is None else stdtrit(clusters - 1, tail))
 

@@ -81,7 +81,8 @@ def _open_gguf(file: Path) -> Pretrained:
             tensors, cfg, rules, dense_dtype(storage, cfg), linear_quantiser(storage, rules)
         )
 
-    tokenizer = partial(_fitting, file, cfg, partial(tokenizers.from_gguf, file))
+    read = partial(tokenizers.from_gguf_header, tensors.metadata)
+    tokenizer = partial(_fitting, file, cfg, read)
     return Pretrained(file, cfg, tensors.quantisation(), load, tokenizer)
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "byte_tokenizer",
     "from_folder",
     "from_gguf",
+    "from_gguf_header",
     "from_json",
     "from_sentencepiece",
 ]
@@ -35,11 +36,15 @@ def from_gguf(path: AnyPath) -> Tokenizer:
     Raises UserError for other models, and for byte-level vocabularies with an unknown splitting
     rule.
     """
-    metadata = gguf_header.read(path)
+    return from_gguf_header(gguf_header.read(path))
+
+
+def from_gguf_header(metadata: dict[str, Any]) -> Tokenizer:
+    """The same from a header that `gguf_header.read` has read."""
     model = gguf_header.field(metadata, "tokenizer.ggml.model", str)
     if model not in GGUF_TOKENIZERS:
         raise UserError(
-            f"{path}: tokenizer of kind {model!r}; supported are 'gpt2' (byte-level BPE) and"
+            f"{metadata['GGUF.path']}: tokenizer of kind {model!r}; supported are 'gpt2' (byte-level BPE) and"
             " 'llama'"
         )
     return GGUF_TOKENIZERS[model](metadata)
