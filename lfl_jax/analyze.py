@@ -47,14 +47,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from lfl_jax.core import one_process
 from lfl_jax.errors import UserError, entry
 
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    from lfl_jax.core import cluster
-
-    cluster.require_one("lfl_jax.analyze", argv[1:])
+    one_process.require_one("lfl_jax.analyze", argv[1:])
     options = _parser().parse_args(list(argv)[1:])
     _require_usable(options)
     # After --help and mistakes in the flags: these take seconds to import.

@@ -23,20 +23,21 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lfl_jax.analysis.merge_error import MergeError
-from lfl_jax.core import files
-from lfl_jax.core.types import Params
+from lfl_jax.core import files, one_process
 from lfl_jax.errors import UserError, entry
-from lfl_jax.model import LoadedModel, Model, Origin
-from lfl_jax.text.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from lfl_jax.analysis.merge_error import MergeError
+    from lfl_jax.core.types import Params
+    from lfl_jax.model import LoadedModel, Model
+    from lfl_jax.text.tokenizers import Tokenizer
 
 
 def main(argv: Sequence[str]) -> None:
     """The command above."""
-    from lfl_jax.core import cluster
-
-    cluster.require_one("lfl_jax.export", argv[1:])
+    one_process.require_one("lfl_jax.export", argv[1:])
     options = _parser().parse_args(list(argv)[1:])
     if bool(options.run) == bool(options.model):
         raise UserError(
@@ -78,12 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(options: argparse.Namespace) -> tuple[LoadedModel, Model]:
+def _load(options: argparse.Namespace) -> tuple["LoadedModel", "Model"]:
     """(base, model): the base of what is exported, and its parameters and adapter."""
     from lfl_jax.api import find, load_adapter
     from lfl_jax.config import own_code
     from lfl_jax.core import tree
     from lfl_jax.core.sharding import make_rules
+    from lfl_jax.model import LoadedModel, Model, Origin
     from lfl_jax.run_setup import earlier_run
 
     allowed = [file for text in options.allow_code for file in text.split(",")]
@@ -110,7 +112,7 @@ def _load(options: argparse.Namespace) -> tuple[LoadedModel, Model]:
     return base, model
 
 
-def _to_peft(base: LoadedModel, model: Model, options: argparse.Namespace) -> None:
+def _to_peft(base: "LoadedModel", model: "Model", options: argparse.Namespace) -> None:
     from lfl_jax import adapters, api
 
     adapter = _adapter(model)
@@ -131,7 +133,7 @@ def _to_peft(base: LoadedModel, model: Model, options: argparse.Namespace) -> No
     print(f"written to {options.out}: PeftModel.from_pretrained(base, {options.out!r})")
 
 
-def _to_adapter(base: LoadedModel, model: Model, options: argparse.Namespace) -> None:
+def _to_adapter(base: "LoadedModel", model: "Model", options: argparse.Namespace) -> None:
     from lfl_jax import api
 
     file = Path(options.out)
@@ -141,13 +143,13 @@ def _to_adapter(base: LoadedModel, model: Model, options: argparse.Namespace) ->
     print(f"written to {file}: lfl_jax.load_adapter({options.out!r}, params)")
 
 
-def _adapter(model: Model) -> dict:
+def _adapter(model: "Model") -> dict:
     if not model.adapter:
         raise UserError("there is no adapter to export; --to=hf writes the parameters that trained")
     return model.adapter
 
 
-def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None:
+def _to_hf(base: "LoadedModel", model: "Model", options: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
@@ -194,7 +196,7 @@ def _to_hf(base: LoadedModel, model: Model, options: argparse.Namespace) -> None
     print(f"written to {options.out}{without}")
 
 
-def _original(base: LoadedModel, model: Model, source: str) -> Params:
+def _original(base: "LoadedModel", model: "Model", source: str) -> "Params":
     """The base's weights before quantisation; UserError where its parameters were trained, too."""
     from lfl_jax import api
     from lfl_jax.core import tree
@@ -209,14 +211,14 @@ def _original(base: LoadedModel, model: Model, source: str) -> Params:
     return original.load(base.cfg, make_rules(), "float32")
 
 
-def _differences(error: MergeError) -> str:
+def _differences(error: "MergeError") -> str:
     return (
         f"max {error.largest:.3g}, mean {error.mean:.3g}"
         f" (rounding alone: max {error.expected_largest:.3g}, mean {error.expected_mean:.3g})"
     )
 
 
-def _sample(tokenizer: Tokenizer) -> list[list[int]]:
+def _sample(tokenizer: "Tokenizer") -> list[list[int]]:
     """Two rows of 64 tokens of ordinary text and digits."""
     text = (
         "A farmer packs 12 eggs into each of 7 boxes and sells them for $3.50 a box. How much does"
@@ -226,7 +228,7 @@ def _sample(tokenizer: Tokenizer) -> list[list[int]]:
     return [ids[:64], ids[64:128]]
 
 
-EXPORTS: dict[str, Callable[[LoadedModel, Model, argparse.Namespace], None]] = {
+EXPORTS: dict[str, Callable[["LoadedModel", "Model", argparse.Namespace], None]] = {
     "peft": _to_peft,
     "hf": _to_hf,
     "adapter": _to_adapter,

@@ -7,7 +7,7 @@ the cluster it knows (Slurm, Open MPI, a TPU pod).
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,6 @@ LOCAL = (
     ("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ("SLURM_STEP_TASKS_PER_NODE", "SLURM_LOCALID"),
 )
-# How many processes a launcher started with this command: ours, torchrun's, srun's (of a step, not
-# of the batch script, which runs once), Open MPI's.
-STARTED = ("LFL_PROCESSES", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -53,23 +50,6 @@ class Membership:
 def is_distributed(options: Mapping[str, bool | int | str]) -> bool:
     """Whether any flag of `command_line.DISTRIBUTED` was given."""
     return any(options[name] != default for name, (default, _) in DISTRIBUTED.items())
-
-
-def require_one(command: str, words: Sequence[str]) -> None:
-    """UserError where this command line, or its launcher, starts several processes.
-
-    For commands that run in one: several would write the same files.
-    """
-    flags = [word for word in words if word.partition("=")[0].removeprefix("--") in DISTRIBUTED]
-    several = [name for name in STARTED if os.environ.get(name, "1") not in ("", "0", "1")]
-    evidence = flags + [f"{name}={os.environ[name]}" for name in several]
-    if jax.distributed.is_initialized():
-        evidence.append(f"jax has {jax.process_count()}")
-    if evidence:
-        raise UserError(
-            f"{command} runs in one process, also on a run that several trained ({evidence[0]}):"
-            " start it once, on one host"
-        )
 
 
 def start(options: Mapping[str, bool | int | str]) -> Lifeline:

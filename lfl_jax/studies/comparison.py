@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr
-
 from lfl_jax.analysis import forgetting
 from lfl_jax.analysis.forgetting import Flips
 from lfl_jax.errors import UserError
@@ -101,6 +99,9 @@ def _p_value(change: Estimate) -> float:
         return 1.0
     if not change.se > 0:
         return math.nan if change.clusters < 2 else 0.0
+    # Imported where it is used: `compare --help` needs no p.
+    from scipy.special import stdtr
+
     return float(2 * stdtr(change.clusters - 1, -abs(change.mean) / change.se))
 
 

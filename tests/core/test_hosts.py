@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfl_jax.config.command_line import DISTRIBUTED
-from lfl_jax.core import cluster, hosts, rendezvous
+from lfl_jax.core import cluster, hosts, one_process, rendezvous
 from lfl_jax.core.lifeline import Lifeline
 from lfl_jax.errors import UserError
 
@@ -181,13 +181,13 @@ def test_processes_that_would_do_different_things_are_refused(monkeypatch):
     ],
 )
 def test_a_command_of_one_process_is_refused_several(joined, monkeypatch, words, variables, asked):
-    cluster.require_one("lfl_jax.export", ["--run=r", "--out=o"])
+    one_process.require_one("lfl_jax.export", ["--run=r", "--out=o"])
     monkeypatch.setenv("SLURM_NTASKS", "4")  # of the batch script, which srun has not multiplied
     monkeypatch.setenv("WORLD_SIZE", "1")
-    cluster.require_one("lfl_jax.export", ["--run=r", "--out=o"])
+    one_process.require_one("lfl_jax.export", ["--run=r", "--out=o"])
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
         UserError, match=rf"lfl_jax.export runs in one process, .* \({asked}\): start it once"
     ):
-        cluster.require_one("lfl_jax.export", words)
+        one_process.require_one("lfl_jax.export", words)

@@ -15,6 +15,7 @@ from lfl_jax.data.examples import Example
 from lfl_jax.data.row_estimate import estimate_rows
 from lfl_jax.data.tokenized import TokenizedSource
 from lfl_jax.errors import UserError
+from lfl_jax.report import training_data
 
 EXAMPLES = [
     Example("1+1?", "2", "a", "a"),
@@ -38,7 +39,7 @@ def batch(tokenizer):
 
 
 def test_marks_stand_around_exactly_what_carries_loss(batch, tokenizer):
-    text = shown(lambda console: inspect_data.render_batch(batch, tokenizer, console))
+    text = shown(lambda console: training_data.render_batch(batch, tokenizer, console))
     assert "<|bos|>Question: 1+1?\nAnswer:« 2<|eos|>»\n" in text
     assert "<|bos|>Question: 2+2?\nAnswer:« It's 4\n[b]<|eos|>»\n" in text, (
         "and rich markup in data is plain text"
@@ -56,13 +57,13 @@ def test_control_characters_in_data_are_shown_and_not_obeyed(tokenizer):
     example = Example("q", "\x1b]0;title\x1b\\ \x1b[8mhidden", "a", "a")
     encoded = encode_example(example, 0, tokenizer)
     (packed,) = pack_once([encoded], seq_len=64, batch=1, pad_id=tokenizer.pad_id)
-    text = shown(lambda console: inspect_data.render_batch(packed, tokenizer, console))
+    text = shown(lambda console: training_data.render_batch(packed, tokenizer, console))
     assert "\x1b" not in text and r"\x1b]0;title\x1b" in text and r"\x1b[8mhidden" in text
 
 
 def test_a_terminal_gets_colours_and_no_marks(batch, tokenizer):
     text = shown(
-        lambda console: inspect_data.render_batch(batch, tokenizer, console), terminal=True
+        lambda console: training_data.render_batch(batch, tokenizer, console), terminal=True
     )
     assert "«" not in text
     spans = re.findall(r"\x1b\[1;32m(.*?)\x1b\[0m", text, re.DOTALL)
@@ -74,7 +75,7 @@ def test_a_terminal_gets_colours_and_no_marks(batch, tokenizer):
 
 def summary(source, tokenizer, data) -> dict[str, str]:
     estimate = estimate_rows(TokenizedSource(source, tokenizer, data), seed=0)
-    text = shown(lambda console: inspect_data.render_summary(source, estimate, data, console))
+    text = shown(lambda console: training_data.render_summary(source, estimate, data, console))
     return {line[:10].strip(): line[10:] for line in text.splitlines()}
 
 
@@ -139,14 +140,14 @@ def test_a_mask_of_zeros_is_refused(command):
 
 
 def test_a_mask_of_ones_is_refused(command, monkeypatch):
-    measure = inspect_data.estimate_rows
+    measure = training_data.estimate_rows
 
     def unmasked(*args, **options):
         estimate = measure(*args, **options)
         stats = dataclasses.replace(estimate.stats, targets=estimate.stats.tokens)
         return dataclasses.replace(estimate, stats=stats)
 
-    monkeypatch.setattr(inspect_data, "estimate_rows", unmasked)
+    monkeypatch.setattr(training_data, "estimate_rows", unmasked)
     with pytest.raises(UserError, match="loss mask is all one"):
         command(ROWS)
 
