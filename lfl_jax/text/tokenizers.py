@@ -43,8 +43,9 @@ def from_gguf_header(metadata: dict[str, Any]) -> Tokenizer:
     """The same from a header that `gguf_header.read` has read."""
     model = gguf_header.field(metadata, "tokenizer.ggml.model", str)
     if model not in GGUF_TOKENIZERS:
+        path = metadata["GGUF.path"]
         raise UserError(
-            f"{metadata['GGUF.path']}: tokenizer of kind {model!r}; supported are 'gpt2' (byte-level BPE) and"
+            f"{path}: tokenizer of kind {model!r}; supported are 'gpt2' (byte-level BPE) and"
             " 'llama'"
         )
     return GGUF_TOKENIZERS[model](metadata)
