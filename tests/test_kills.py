@@ -25,7 +25,11 @@ from lfl_jax.run_setup.shared import Shared
 from lfl_jax.train_log import StepLog
 
 SUBJECT = kills.SUBJECTS["lora"]
-COMMAND = [sys.executable, "-m", "lfl_jax.main", *SUBJECT.options]
+# Half as many saves as there, which are most of so small a run.
+FEW = {"--config.train.steps": 6, "--config.eval.every": 3, "--config.checkpoint.every": 3}
+OPTIONS = [option for option in SUBJECT.options if option.partition("=")[0] not in FEW]
+OPTIONS += [f"{option}={number}" for option, number in FEW.items()]
+COMMAND = [sys.executable, "-m", "lfl_jax.main", *OPTIONS]
 COMMAND += ["--config.eval.decontaminate=False", "--config.log.tensorboard=False"]
 CONFIG, _ = command_line.parse(COMMAND[2:], main.__doc__, main.FLAGS)
 STEPS = CONFIG.train.steps
@@ -82,7 +86,7 @@ def test_six_kills_lose_no_bit(tmp_path: Path, undisturbed: dict[str, object]) -
 
 
 # At the start, on the way, and at the end of the training.
-@pytest.mark.parametrize("step", [0, STEPS, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [0, STEPS, pytest.param(3, marks=pytest.mark.slow)])
 def test_asked_to_stop_in_an_evaluation_it_stops_at_the_next_batch(
     step: int,
     tmp_path: Path,
@@ -113,7 +117,7 @@ def test_a_metrics_file_that_was_cut_is_no_silent_gap(tmp_path: Path, whole: Pat
     (folder / "metrics.jsonl").write_text("".join(lines[:5]) + lines[5][:7])
     assert run(folder).finished
     warnings = json.loads((folder / "results.json").read_text())["facts"]["provenance"]["warnings"]
-    assert any("has 5 of the 12 records up to step 8: it was cut" in text for text in warnings)
+    assert any("has 5 of the 10 records up to step 6: it was cut" in text for text in warnings)
 
 
 def test_a_directory_that_is_deleted_while_it_trains_is_a_line(
