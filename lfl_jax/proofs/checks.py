@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from lfl_jax.errors import UserError
+from lfl_jax.errors import UserError, was_asked_to_stop
 from lfl_jax.proofs import (
     adapter,
     decoding,
@@ -57,12 +57,15 @@ class Checked:
 
 
 def check_all(run: ReducedRun) -> Iterator[Checked]:
-    """Every check in order, each yielded as it ends."""
+    """Every check in order, each yielded as it ends. KeyboardInterrupt where it is to stop."""
     with contextlib.ExitStack() as stack:
         run = dataclasses.replace(run, meshes=functools.cache(_begun(run, stack)))
         for name, check in CHECKS.items():
             start = time.monotonic()
             finding = checked(check, run)
+            # To the check a training that was stopped is one that failed.
+            if was_asked_to_stop():
+                raise KeyboardInterrupt
             yield Checked(name, finding, time.monotonic() - start)
 
 

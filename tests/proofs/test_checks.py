@@ -1,7 +1,9 @@
 """Every check of the doctor, seen proving and seen failing: what it checks is broken on purpose."""
 
 import dataclasses
+import os
 import shutil
+import signal
 import types
 
 import jax
@@ -10,11 +12,12 @@ import numpy as np
 import pytest
 
 import lfl_jax
-from lfl_jax import adapters, train_step
+from lfl_jax import adapters, errors, train_step
 from lfl_jax import state as states
 from lfl_jax.data import tokenized
 from lfl_jax.errors import UserError
 from lfl_jax.evals import sandbox
+from lfl_jax.io.interrupt import interrupts
 from lfl_jax.kernels.low_rank.pallas_tpu import PallasTPU
 from lfl_jax.models import llama
 from lfl_jax.models.cache import Cache
@@ -192,6 +195,20 @@ def test_a_check_that_cannot_be_computed_has_failed(run):
 
     finding = checks.checked(broken, run)
     assert finding.outcome == FAILED and finding.reason == "ZeroDivisionError: no rows"
+
+
+def test_a_stop_while_a_check_trains_ends_the_doctor(run, monkeypatch):
+    def trains(run):
+        with interrupts():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise FileNotFoundError("the checkpoint")
+
+    begun = {"first": trains, "second": lambda run: pytest.fail("went on")}
+    monkeypatch.setattr(checks, "CHECKS", begun)
+    monkeypatch.setattr(checks, "_begun", lambda run, stack: list)
+    with pytest.raises(SystemExit) as ended:
+        errors.entry(lambda argv: list(checks.check_all(run)), [])
+    assert ended.value.code == 130
 
 
 def test_results_of_a_mesh_are_compared_with_what_rounding_explains():
