@@ -12,14 +12,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lfl_jax.core.pytree import PyTree
+from lfl_jax.core.transposed import Transposed
 from lfl_jax.quant.linear import Quantised
 
 # Nested dicts of arrays; or of specs, shapes, shardings or masks, one for each array.
 Params: TypeAlias = dict[str, Any]
 AdapterTree: TypeAlias = dict[str, Any]
 
-# A linear weight (I, O), or stacked (L, I, O): an array, or quantised in its place.
-Weight: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct | Quantised
+# A linear weight (I, O), or stacked (L, I, O): an array, or in its place quantised, or transposed.
+Weight: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct | Quantised | Transposed
 
 # A random key; None where nothing is random.
 Key: TypeAlias = PRNGKeyArray

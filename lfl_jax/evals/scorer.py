@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from lfl_jax import losses, sample
 from lfl_jax.adapters import member_count, precompute_for_inference
 from lfl_jax.analysis import divergence
-from lfl_jax.core import hosts
+from lfl_jax.core import hosts, tree
 from lfl_jax.core.sharding import Rules
 from lfl_jax.core.types import Batch, Params
 from lfl_jax.evals.batching import Rows
@@ -54,7 +54,7 @@ def build(
     generate_rows: int = 16,
     seed: int = 0,
 ) -> Scorer:
-    """The scorer of a model, which reads these very weights; none is copied.
+    """The scorer of a model, which reads these very weights; only decoding copies some, on a CPU.
 
     adapted=False is the base: the same compiled program with routing weights 0. base_params: the
     base's parameters where the model's are others; called once, by the first batch that compares
@@ -106,6 +106,21 @@ class _Compiled:
         # With the adapter, both models have one structure and so one compiled program.
         return self.model.replace(params=self.base_params()) if self.base_params else self.model
 
+    @cached_property
+    def decoded_model(self) -> Model:
+        """The model as `sample.generate` reads it fastest."""
+        return self._for_decoding(self.model)
+
+    @cached_property
+    def decoded_base(self) -> Model:
+        """The base, likewise; the model's own arrays where they are the base's."""
+        return self._for_decoding(self.base) if self.base_params else self.decoded_model
+
+    def _for_decoding(self, model: Model) -> Model:
+        # Layers on several devices, and on an accelerator, would be copied whole.
+        on_cpu = all(map(tree.in_cpu_memory, jax.tree.leaves(model)))
+        return sample.unstacked(model, self.cfg.n_layers) if on_cpu else model
+
     def score(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """`Scorer.score`."""
         batch, routing = self._on_devices(rows), self.routing(len(rows["tokens"]))
@@ -140,7 +155,7 @@ class _Compiled:
     ) -> list[str]:
         """`Scorer.generate`."""
         rows = self._decode(
-            self.model,
+            self.decoded_model,
             prompts,
             self.routing(self.generate_rows),
             example_ids,
@@ -162,7 +177,7 @@ class _Compiled:
         """`Scorer.sample_base`."""
         # Not by the run's own seed: runs of one base are compared on the same texts.
         return self._decode(
-            self.base,
+            self.decoded_base,
             prompts,
             self.routing(self.generate_rows, adapted=False),
             example_ids,

@@ -20,6 +20,7 @@ from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Bool, Float, Int
 
 from lfl_jax.core.pytree import PyTree
+from lfl_jax.kernels.linear.output_rows import times_output_rows
 from lfl_jax.kernels.linear_cross_entropy.chunks import Chunk, compact
 
 CHUNK = 64  # positions per row and round
@@ -27,11 +28,8 @@ CHUNK = 64  # positions per row and round
 
 def unembed(hidden: Float[Array, "*N D"], head: Float[Array, "V D"]) -> Float[Array, "*N V"]:
     """Logits in float32."""
-    contract = (((hidden.ndim - 1,), (1,)), ((), ()))
     with jax.named_scope("head"):
-        return jax.lax.dot_general(
-            hidden, head.astype(hidden.dtype), contract, preferred_element_type=jnp.float32
-        )
+        return times_output_rows(hidden, head, jnp.float32)
 
 
 def naive_sum(
