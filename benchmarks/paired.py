@@ -3,11 +3,14 @@ taken pair by pair.
 
 A benchmark script calls `main` with one function per side. Each side runs in a process of its own
 (the other is idle meanwhile) that prepares once, warms up twice, and then does one measurement per
-line on its stdin.
+line on its stdin. Both sides run under the same thread settings, which the result names: by default
+OMP_WAIT_POLICY=PASSIVE, without which torch's threads spin while they wait, so that on a busy
+machine a ratio says nothing.
 """
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -16,6 +19,24 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
+
+# The widest instructions a side may use, for XLA and for torch's own kernels and oneDNN.
+INSTRUCTIONS = {
+    "avx2": {
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "avx512": {
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX512",
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
+}
+# What is named in the result beside the numbers.
+THREADS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 Side = Callable[[argparse.Namespace], tuple[Callable[[], float], float]]
 
@@ -29,6 +50,11 @@ def main(script: str, ours: Side, peer: Side, parser: argparse.ArgumentParser) -
         "--peer_python",
         default=sys.executable,
         help="interpreter of the peer, with the extra peers",
+    )
+    parser.add_argument(
+        "--instructions",
+        choices=sorted(INSTRUCTIONS),
+        help="the widest instructions of both sides (default: what the CPU has)",
     )
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -61,11 +87,13 @@ def _compare(script: str, arguments: argparse.Namespace) -> dict:
         for k, v in vars(arguments).items()
         if k not in ("side", "peer_python") and v is not None
     ]
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+    environment |= INSTRUCTIONS.get(arguments.instructions, {})
     workers, units = {}, {}
     for side, python in (("ours", sys.executable), ("peer", arguments.peer_python)):
         command = [python, script, f"--side={side}", *passed]
         workers[side] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         units[side] = json.loads(workers[side].stdout.readline())["units"]
     measured = {side: [] for side in workers}
@@ -81,7 +109,8 @@ def _compare(script: str, arguments: argparse.Namespace) -> dict:
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    return _report(arguments, units, measured)
+    threads = {name: environment[name] for name in THREADS if name in environment}
+    return _report(arguments, units, measured) | {"cores": os.cpu_count(), "threads": threads}
 
 
 def _report(arguments: argparse.Namespace, units: dict, measured: dict) -> dict:

@@ -4,9 +4,11 @@ tokens per second.
     python benchmarks/train_step.py --kind=lora                      1 x 256 tokens, rank 16 on all linear modules
     python benchmarks/train_step.py --kind=lora --batch=2 --tokens=512
     python benchmarks/train_step.py --kind=full
+    python benchmarks/train_step.py --kind=lora --loss=all                every token in the loss, as in pretraining
 
-Both sides: random weights, AdamW, the first half of every row masked out of the loss (as a prompt
-is), no clipping. speed_ratio > 1: ours is faster. peak_memory_ratio < 1: ours needs less. Needs the
+Both sides: random weights, AdamW, no clipping. By default the first half of every row is masked out
+of the loss, as a prompt is. The peer computes in float32, or with --peer_dtype=bfloat16 under
+torch's autocast. speed_ratio > 1: ours is faster. peak_memory_ratio < 1: ours needs less. Needs the
 extra peers.
 """
 
@@ -19,7 +21,8 @@ import paired
 def rows(a: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (B, T + 1) and whether each of the T targets carries loss."""
     tokens = np.random.default_rng(0).integers(3, 49152, (a.batch, a.tokens + 1)).astype(np.int32)
-    return tokens, np.broadcast_to(np.arange(a.tokens) >= a.tokens // 2, (a.batch, a.tokens))
+    first = {"half": a.tokens // 2, "all": 0}[a.loss]
+    return tokens, np.broadcast_to(np.arange(a.tokens) >= first, (a.batch, a.tokens))
 
 
 def ours(a: argparse.Namespace):
@@ -109,7 +112,8 @@ def peer(a: argparse.Namespace):
     )
 
     def measure() -> float:
-        loss = model(input_ids=ids, labels=labels).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=a.peer_dtype == "bfloat16"):
+            loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -125,6 +129,12 @@ if __name__ == "__main__":
     parser.add_argument("--kind", choices=("lora", "dora", "full"), default="lora")
     parser.add_argument("--batch", type=int, default=1, help="rows")
     parser.add_argument("--tokens", type=int, default=256, help="tokens per row")
+    parser.add_argument(
+        "--loss", choices=("half", "all"), default="half", help="tokens of a row in the loss"
+    )
+    parser.add_argument(
+        "--peer_dtype", choices=("float32", "bfloat16"), default="float32", help="of its products"
+    )
     parser.add_argument(
         "--remat", choices=("none", "selective", "full"), default="selective", help="ours only"
     )

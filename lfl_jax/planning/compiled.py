@@ -19,7 +19,7 @@ from jax.experimental import topologies
 from lfl_jax.config import Config
 from lfl_jax.core.sharding import Rules
 from lfl_jax.errors import UserError
-from lfl_jax.kernels.linear_cross_entropy.reference import CHUNK
+from lfl_jax.kernels.linear_cross_entropy.chunks import positions_per_round
 from lfl_jax.planning import abstract_run, hlo
 from lfl_jax.planning.gpu_targets import GPUS
 from lfl_jax.planning.hlo import Collective
@@ -159,7 +159,8 @@ def compile_step(
     seconds = time.perf_counter() - start
 
     # The loss loops over as many chunks of a row as have targets: all of them, at most.
-    chunks = -(-config.data.seq_len // CHUNK)
+    positions = positions_per_round(run.batch["tokens"].shape[1], run.cfg.vocab_size)
+    chunks = -(-config.data.seq_len // positions)
     collectives = hlo.collectives(program.as_text(), unknown_trips=chunks)
     memory = _memory(program)
     overflow = _too_large(memory, machine)

@@ -28,7 +28,7 @@ import dataclasses
 import jax
 
 from lfl_jax.core import tree
-from lfl_jax.kernels.linear_cross_entropy.reference import CHUNK
+from lfl_jax.kernels.linear_cross_entropy.chunks import positions_per_round
 from lfl_jax.planning import layout as layouts
 from lfl_jax.planning.bands import Number
 from lfl_jax.planning.layout import Layout, bytes_of
@@ -223,13 +223,15 @@ def trains_head(layout: Layout) -> bool:
 def _loss(layout: Layout) -> dict[str, Number]:
     """While the loss is computed."""
     cfg, tensor = layout.cfg, layout.mesh.tensor
-    positions = layout.rows * min(CHUNK, layout.row)
+    # by the rows of all devices: the loop is one program
+    size = positions_per_round(layout.run.batch["tokens"].shape[1], cfg.vocab_size)
+    positions = layout.rows * min(size, layout.row)
     logits = positions * cfg.vocab_size / tensor * (4 + 4 + layout.width)
     hidden = 2 * layout.tokens * cfg.d_model * layout.width
     head = head_parameters(layout) / tensor
     gathered = head * layout.width * (layout.mesh.fsdp > 1)
     return {
-        "loss: logits of 64 positions a row": logits,
+        f"loss: logits of {size} positions a row": logits,
         "loss: hidden states and head": hidden + gathered,
     }
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lfl_jax.kernels.linear_cross_entropy import chunks
 from lfl_jax.kernels.linear_cross_entropy import reference as lce
 
 
@@ -17,7 +18,9 @@ def inputs(b=3, t=150, d=8, v=40, keep=0.6, seed=0):
 
 
 @pytest.mark.parametrize(("t", "keep"), [(150, 0.6), (64, 1.0), (1, 1.0), (130, 0.01), (10, 0.0)])
-def test_values_and_gradients_equal_the_plain_form(t, keep):
+@pytest.mark.parametrize("logits", [0, chunks.LOGITS])
+def test_values_and_gradients_equal_the_plain_form(t, keep, logits, monkeypatch):
+    monkeypatch.setattr(chunks, "LOGITS", logits)  # rounds of 64 and of 128 positions
     hidden, head, targets, weights = inputs(t=t, keep=keep)
     both = [
         jax.value_and_grad(lambda h, w, f=f: 0.5 * f(h, w, targets, weights), argnums=(0, 1))(
@@ -63,7 +66,15 @@ def test_positions_without_weight_are_never_looked_at():
 
 
 def test_all_logits_are_never_held():
-    hidden, head, targets, weights = inputs(b=2, t=512, d=16, v=4096)
+    hidden, head, targets, weights = inputs(b=2, t=1024, d=16, v=4096)
     grad = jax.jit(jax.value_and_grad(lce.weighted_nll_sum))
     memory = grad.lower(hidden, head, targets, weights).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 2 * 512 * 4096 * 4 / 2
+    assert memory.temp_size_in_bytes < 2 * 1024 * 4096 * 4 / 2
+
+
+def test_a_round_takes_twice_the_positions_where_their_logits_fit():
+    vocabulary = 49152
+    fitting = chunks.LOGITS // (128 * vocabulary * 4)  # rows
+    assert chunks.positions_per_round(fitting, vocabulary) == 128
+    assert chunks.positions_per_round(fitting + 1, vocabulary) == 64
+    assert chunks.positions_per_round(768, 32000) == 64

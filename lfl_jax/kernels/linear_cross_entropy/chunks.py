@@ -10,6 +10,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+# Positions of a row and round, and the bytes of a round's logits up to which it takes twice as many:
+# products of more rows are faster. Those of 1 x 256 targets take 0.85 of the CPU seconds.
+CHUNK = 64
+LOGITS = 64 << 20
+
+
+def positions_per_round(rows: int, vocabulary: int) -> int:
+    """How many positions of every row a round takes: 2 CHUNK where their logits fit, else CHUNK."""
+    # not more: a row's last round is computed whole, however few targets are left for it
+    logits = rows * 2 * CHUNK * vocabulary * 4
+    return 2 * CHUNK if logits <= LOGITS else CHUNK
+
 
 class Chunk(NamedTuple):
     """The positions of one round in every row; weights are 0 for a filled-up one."""

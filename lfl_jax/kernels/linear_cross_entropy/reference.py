@@ -1,7 +1,7 @@
 """Chunked head and cross-entropy, of target positions only and never with all logits at once.
 
 In every row the target positions are moved to the front; a loop with as many rounds as the fullest
-row needs takes `CHUNK` of them per row and round. The head is (V, D), an output unit a row, as a
+row needs takes `positions_per_round` of each. The head is (V, D), an output unit a row, as a
 tied embedding is: its transpose is never written. The forward pass of a sum over positions already
 knows the gradient by the logits (of the loss: softmax minus one-hot), so it computes d hidden at
 once, and d head only if somebody differentiates the head.
@@ -21,9 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lfl_jax.core.pytree import PyTree
 from lfl_jax.kernels.linear.output_rows import times_output_rows
-from lfl_jax.kernels.linear_cross_entropy.chunks import Chunk, compact
-
-CHUNK = 64  # positions per row and round
+from lfl_jax.kernels.linear_cross_entropy.chunks import Chunk, compact, positions_per_round
 
 
 def unembed(hidden: Float[Array, "*N D"], head: Float[Array, "V D"]) -> Float[Array, "*N V"]:
@@ -66,7 +64,7 @@ def token_nll(
 
     Elsewhere (0, False).
     """
-    compacted = compact(weights, CHUNK)
+    compacted = compact(weights, positions_per_round(len(hidden), len(head)))
     Carry: TypeAlias = tuple[Float[Array, "B S"], Bool[Array, "B S"]]
 
     def body(i: Int[Array, ""], carry: Carry) -> Carry:
@@ -93,7 +91,8 @@ def weighted_nll_sum(
     weights: Float[Array, "B T"],
 ) -> Float[Array, ""]:
     """Sum over positions of weight · -log p(target), in float32."""
-    return sum_over_positions(_nll, CHUNK, hidden, head, weights, targets)
+    size = positions_per_round(len(hidden), len(head))
+    return sum_over_positions(_nll, size, hidden, head, weights, targets)
 
 
 def _nll(
