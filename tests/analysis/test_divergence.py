@@ -10,6 +10,7 @@ from lfl_jax import adapters, losses
 from lfl_jax.analysis import divergence
 from lfl_jax.analysis.divergence import Outputs, Variant
 from lfl_jax.core import spec
+from lfl_jax.kernels.linear_cross_entropy.chunks import positions_per_round
 from lfl_jax.model import Model
 from lfl_jax.models import llama
 
@@ -135,10 +136,11 @@ def test_the_logits_are_never_in_memory_at_once():
 def test_it_costs_at_most_two_and_a_half_times_the_nll(small, small_params):
     """Operations that XLA counts; it counts a loop's body once, so both loops have one round."""
     batch = {name: jnp.asarray(x) for name, x in packed([[64], [64]], 64, 96).items()}
+    chunk = positions_per_round(2, small.vocab_size)
 
     def both(params, other, batch):
         base, tuned = (outputs(routed(p, {}, 1), batch, small) for p in (params, other))
-        return divergence.per_token(base, tuned, batch["weights"], chunk=64)
+        return divergence.per_token(base, tuned, batch["weights"], chunk=chunk)
 
     def flops(function, *args):
         return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
