@@ -68,8 +68,9 @@ def unstacked(model: Model, n_layers: int) -> Model:
     """The model with a tuple of layers in place of the stack, from which decoding is faster.
 
     On a CPU the layers are views of the stack, except for its weights: up to `COPY` bytes of them
-    are copied transposed, as `kernels.linear.output_rows` multiplies by them. That took 0.73 of the
-    CPU seconds at 8 rows and half at 16 (SmolLM2-135M, AMD EPYC, AVX2). Elsewhere all are copies.
+    are copied transposed, as `kernels.linear.output_rows` multiplies by them. That takes 0.76 of
+    the CPU seconds at 8 rows, and at 16 half of those of the stack (SmolLM2-135M, AMD EPYC, AVX2).
+    Elsewhere all are copies.
     """
     params, adapter = model.params, model.adapter
     # over the stacked weights, which it reads layer by layer
