@@ -12,6 +12,7 @@ the compiler made by itself, such as the zeros that a scan's outputs start from,
 
 import argparse
 import collections
+import importlib
 import json
 import re
 import tempfile
@@ -22,7 +23,7 @@ import jax
 import train_step
 from jax.profiler import ProfileData
 
-SCOPES = (
+SCOPES = [
     "embed",
     "attention",
     "mlp",
@@ -32,7 +33,7 @@ SCOPES = (
     "loss",
     "optimizer",
     "norms",
-)
+]
 REPEATS = 3
 # Operations that run others.
 CONTAINERS = re.compile(r"(while|call|conditional)[.\d]*$")
@@ -61,8 +62,6 @@ def main() -> None:
 
 def observed(module: str, name: str, prepare, a: argparse.Namespace):
     """The benchmark's measurement, and the text of the program that `module.name` compiles in it."""
-    import importlib
-
     place = importlib.import_module(module)
     function, texts = getattr(place, name), []
 
@@ -92,9 +91,8 @@ def by_scope(measure, text: str) -> tuple[dict[str, float], float]:
     for plane in profile.planes:
         for line in plane.lines:
             for event in line.events:
-                if dict(event.stats).get("hlo_module") == module and not CONTAINERS.match(
-                    event.name
-                ):
+                is_ours = dict(event.stats).get("hlo_module") == module
+                if is_ours and not CONTAINERS.match(event.name):
                     totals[paths.get(event.name, "no scope")] += event.duration_ns
     whole = sum(totals.values())
     shares = {scope: round(t / whole, 4) for scope, t in totals.most_common()}
@@ -112,10 +110,11 @@ def scopes_of(text: str) -> dict[str, str]:
 
 
 def scope(path: str) -> str:
-    """ "backward mlp" for a path such as jit(f)/transpose(jvp(forward))/.../mlp/dot_general."""
-    direction = "again " if "rematted" in path else "backward " if "transpose(" in path else ""
-    parts = re.split(r"[/()]", path)
-    inner = [part for part in parts if part in SCOPES]
+    """Such as "backward mlp" for jit(f)/transpose(jvp(forward))/while/body/mlp/dot_general."""
+    # what is computed again is on a path of the backward pass, too
+    direction = "backward " if "transpose(" in path else ""
+    direction = "again " if "rematted" in path else direction
+    inner = [part for part in re.split(r"[/()]", path) if part in SCOPES]
     return direction + inner[-1] if inner else "no scope"
 
 

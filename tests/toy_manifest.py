@@ -9,7 +9,8 @@ from lfl_jax.assets import Item, cache
 # The package's attribute of this name is a function.
 manifest = importlib.import_module("lfl_jax.assets.manifest")
 
-TEXT = """
+FILES = '{ "m/a.txt" = "a.txt", "m/b.txt" = "deep/b.txt" }'
+TEXT = f"""
 [wheels.pkg]
 version = "1.0"
 sha256 = "00"
@@ -19,20 +20,22 @@ kind = "dataset"
 licence = "MIT"
 about = "a toy"
 wheel = "pkg"
-files = { "m/a.txt" = "a.txt", "m/b.txt" = "deep/b.txt" }
+files = {FILES}
 [groups]
 toys = ["toy"]
 """
 
 
-def pretend(put: Callable[[object, str, object], None], text: str = TEXT) -> Item:
-    """Put the manifest of this text in place of the package's; its item.
+def pretend(
+    put: Callable[[object, str, object], None], text: str = TEXT, name: str = "toy"
+) -> Item:
+    """Put the manifest of this text in place of the package's; its item of this name.
 
     put: setattr, or a test's monkeypatch.setattr.
     """
     toy = manifest.parse(text)
     put(manifest, "read", lambda: toy)
-    return toy.items["toy"]
+    return toy.items[name]
 
 
 def install(item: Item) -> Path:

@@ -1,32 +1,17 @@
 """Readers: requests give back the original documents, and every file form gives the same rows."""
 
 import gzip
-import importlib
 import json
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from toy_manifest import FILES, TEXT, pretend
 
 from lfl_jax import assets
 from lfl_jax.assets import cache, readers
 from lfl_jax.errors import UserError
 
-manifest = importlib.import_module("lfl_jax.assets.manifest")
-
-TEXT = """
-[wheels.pkg]
-version = "1.0"
-sha256 = "00"
-bytes = 3
-[items.NAME]
-kind = "dataset"
-licence = "MIT"
-about = "a toy"
-wheel = "pkg"
-files = {}
-[groups]
-"""
 ROWS = [{"id": 1, "text": "one", "choices": ["a", "b"]}, {"id": 2, "text": "zwei ü", "choices": []}]
 
 
@@ -36,11 +21,12 @@ def shelve(tmp_path, monkeypatch):
 
     def put(name, write):
         monkeypatch.setenv("LFL_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(manifest, "read", lambda: manifest.parse(TEXT.replace("NAME", name)))
+        text = TEXT.replace(FILES, "{}").replace("toy", name)
+        item = pretend(monkeypatch.setattr, text, name)
         staged = tmp_path / "cache" / "staged"
         staged.mkdir(parents=True)
         write(staged)
-        return cache.install(staged, manifest.item(name))
+        return cache.install(staged, item)
 
     return put
 
